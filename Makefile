@@ -1,0 +1,65 @@
+# make demo   the whole way on real data that needs no download
+# make test   style, types, tests: what CI runs
+# Both make .venv first. Needs Python >= 3.11, pip and make; PYTHON says which one.
+
+PYTHON ?= python3
+# Test processes; each gets one thread.
+TEST_JOBS ?= 2
+PYTEST_ARGS ?=
+# Pretrained networks and data sets of the tests; tests that need them skip without.
+export EDGESPA_DATA ?= ../shared/data
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+
+.DEFAULT_GOAL := help
+.PHONY: help venv demo test lint format docs clean distclean
+
+help:
+	@echo 'make venv    install into $(VENV), exact versions of constraints.txt'
+	@echo 'make demo    the whole way on real data that needs no download'
+	@echo 'make test    style, types and all tests; PYTEST_ARGS="-k name" for some'
+	@echo 'make lint    style and types only'
+	@echo 'make format  let ruff correct the style'
+	@echo 'make docs    write docs/reference from the command line'
+	@echo 'make clean   remove caches and builds; make distclean: $(VENV) too'
+
+venv: $(STAMP)
+
+# torch by itself and first: a range that admits a newer one pulls gigabytes of CUDA. Where the index has only CUDA
+# builds of this version too, PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu gives the small one.
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo 'edgespa needs Python >= 3.11, and $(PYTHON) is older or absent: make PYTHON=python3.11 ...' >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install --quiet -c constraints.txt torch==2.13.0
+	$(PIP) install --quiet -c constraints.txt -e '.[all,dev]'
+	@touch $@
+
+demo: $(STAMP)
+	$(BIN)/edgespa demo
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+# One file, one process: fixtures of a module are made once. pytest comes last, so that its closing line does too.
+test: lint
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_JOBS) --dist loadfile $(PYTEST_ARGS)
+
+format: $(STAMP)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+docs: $(STAMP)
+	$(BIN)/python docs/make_reference.py
+
+clean:
+	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find edgespa tests docs benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+
+distclean: clean
+	rm -rf $(VENV)

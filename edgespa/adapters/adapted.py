@@ -1,0 +1,198 @@
+"""A program that carries adapters: which tensors are adapted, trained directly or frozen; training, slicing, merging."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from edgespa.adapters.base import Adapter
+from edgespa.adapters.splora import SPLoRA
+from edgespa.errors import AdapterError, ConfigError
+from edgespa.graph.groups import weight_outputs
+from edgespa.graph.program import Program
+
+KINDS: dict[str, type[Adapter]] = {SPLoRA.kind: SPLoRA}
+FULL = "full"  # fine-pruning: every weight is trained directly, the baseline of every comparison
+METHODS = (*KINDS, FULL)
+
+Treatment = Literal["adapted", "trained", "frozen"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What happens to each tensor of a program.
+
+    Attributes:
+        adapters: Fresh adapters by tensor name.
+        trained: Tensors that are trained and stored whole, with the reason.
+        frozen: Tensors that stay as in the base, with the reason.
+        statistics: Buffers that training updates (batch-norm statistics); stored whole.
+    """
+
+    adapters: dict[str, Adapter]
+    trained: dict[str, str]
+    frozen: dict[str, str]
+    statistics: tuple[str, ...]
+
+
+def plan(
+    program: Program, method: str, options: Mapping[str, Any], head: Iterable[str], generator: torch.Generator
+) -> Plan:
+    """Decide for every tensor whether it is adapted, trained directly or frozen.
+
+    Weights of linear and convolution layers are adapted where the adapter is smaller than the weight, else trained;
+    the head, norms and biases are trained. Other tensors of two or more dimensions (position embeddings and the like)
+    are frozen, and listed.
+
+    Args:
+        program: The program at full width.
+        method: An adapter kind, or ``full``.
+        options: The kind's options.
+        head: Tensors of the last layer.
+        generator: For the adapters' initial values.
+
+    Raises:
+        ConfigError: If the method is unknown.
+    """
+    if method not in METHODS:
+        raise ConfigError(f"unknown adapter '{method}'", f"choose one of: {', '.join(METHODS)}")
+    heads = set(head)
+    weights = weight_outputs(program)
+    adapters: dict[str, Adapter] = {}
+    trained: dict[str, str] = {}
+    frozen: dict[str, str] = {}
+    statistics = []
+    for name, tensor in program.tensors():
+        if not isinstance(tensor, nn.Parameter):
+            if name in _running_statistics(program):
+                statistics.append(name)
+            elif tensor.is_floating_point():
+                frozen[name] = "a buffer"
+        elif method == FULL:
+            trained[name] = "fine-pruning"
+        elif name in heads:
+            trained[name] = "head"
+        elif name in weights:
+            adapter = KINDS[method].for_weight(tensor, options, generator)
+            if adapter is None:
+                trained[name] = "an adapter would not be smaller"
+            else:
+                adapters[name] = adapter
+        elif tensor.dim() <= 1:
+            trained[name] = "norm or bias"
+        else:
+            frozen[name] = "not the weight of a linear or convolution layer"
+    return Plan(adapters, trained, frozen, tuple(statistics))
+
+
+def _running_statistics(program: Program) -> set[str]:
+    names = set()
+    for node in program.graph.nodes:
+        if node.target is torch.ops.aten.batch_norm.default:
+            names |= {str(item.target) for item in node.args[3:5] if isinstance(item, torch.fx.Node)}
+    return names
+
+
+class AdaptedProgram(nn.Module):
+    """A program whose adapted weights are computed as it runs.
+
+    The program is copied; its trained tensors and the adapters' factors are the module's parameters that need a
+    gradient, everything else is frozen.
+
+    Args:
+        program: The program, at the width of the adapters.
+        adapters: By tensor name.
+        trained: Names of tensors that are trained directly.
+    """
+
+    def __init__(self, program: Program, adapters: Mapping[str, Adapter], trained: Iterable[str]) -> None:
+        super().__init__()
+        self.program = program.copy()
+        self.module = self.program.module
+        self.adapters = nn.ModuleDict({_key(name): adapter for name, adapter in adapters.items()})
+        self._names = {name: _key(name) for name in adapters}
+        self.trained = tuple(trained)
+        tensors = dict(self.program.tensors())
+        for name in self.trained:
+            tensors[name].requires_grad_(True)
+
+    def adapter_of(self, name: str) -> Adapter:
+        """The adapter of a tensor."""
+        adapter = self.adapters[self._names[name]]
+        assert isinstance(adapter, Adapter)
+        return adapter
+
+    @property
+    def adapted(self) -> tuple[str, ...]:
+        """Names of the adapted tensors."""
+        return tuple(self._names)
+
+    def effective(self) -> dict[str, Tensor]:
+        """The task's weights of the adapted tensors, differentiable."""
+        tensors = dict(self.program.tensors())
+        return {name: self.adapter_of(name)(tensors[name]) for name in self._names}
+
+    def forward(self, *inputs: Tensor) -> Any:
+        """The program's output with the adapters applied."""
+        return torch.func.functional_call(self.module, self.effective(), inputs)
+
+    def forward_with(self, weights: Mapping[str, Tensor], *inputs: Tensor) -> Any:
+        """The program's output with other weights in place of the adapted ones."""
+        return torch.func.functional_call(self.module, dict(weights), inputs)
+
+    def set_training(self, training: bool, *, freeze_norms: bool = False) -> None:
+        """Switch batch norm and dropout, which are flags on graph nodes."""
+        changed = False
+        for node in self.module.graph.nodes:
+            position = _TRAINING_FLAGS.get(node.target)
+            if position is None:
+                continue
+            flag = training and not (freeze_norms and node.target is torch.ops.aten.batch_norm.default)
+            arguments = list(node.args)
+            if arguments[position] != flag:
+                arguments[position] = flag
+                node.args = tuple(arguments)
+                changed = True
+        if changed:
+            self.module.recompile()
+
+    def task_tensors(self, statistics: Iterable[str]) -> dict[str, Tensor]:
+        """Everything that the task adds to the base besides adapters: trained tensors and statistics."""
+        tensors = dict(self.program.tensors())
+        return {name: tensors[name].detach() for name in (*self.trained, *statistics)}
+
+    def merged(self) -> Program:
+        """The program with every adapter added into its weight, in evaluation form.
+
+        Raises:
+            AdapterError: If a merged weight is not finite; it names the tensor.
+        """
+        self.set_training(False)
+        result = self.program.copy()
+        tensors = dict(result.tensors())
+        state = {}
+        for name in self._names:
+            try:
+                state[name] = self.adapter_of(name).merged(tensors[name])
+            except AdapterError as error:
+                raise AdapterError(f"{name}: {error.message}", error.hint) from error
+        result = result.with_state(state)
+        for parameter in result.module.parameters():
+            parameter.requires_grad_(False)
+        return result
+
+
+_TRAINING_FLAGS: dict[Callable[..., Any], int] = {
+    torch.ops.aten.batch_norm.default: 5,
+    torch.ops.aten.dropout.default: 2,
+    torch.ops.aten.feature_dropout.default: 2,
+}
+
+
+def _key(name: str) -> str:
+    """A tensor name as a module name, which may hold no dots."""
+    return name.replace(".", "/")

@@ -1,0 +1,254 @@
+"""The contents of ``manifest.json``, as strict models.
+
+One manifest describes one bundle: what goes in and comes out, every model file with the figures that prove it, what
+compaction removed, and every file with its digest. The layout is described in design.md, "Bundle".
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import PureWindowsPath
+from typing import Annotated, Literal, Self
+
+from pydantic import AfterValidator, ConfigDict, Field, JsonValue, model_validator
+
+from edgespa import __version__
+from edgespa.config import Preprocess, Strict
+from edgespa.errors import BundleError
+
+SCHEMA_VERSION: Literal[1] = 1
+MANIFEST = "manifest.json"
+SIGNATURE = "manifest.json.sig"
+PROFILES = "profiles"
+SELFCHECK = "selfcheck.npz"
+LABELS = "labels.txt"
+RUNNER = "run.py"
+
+Metric = Literal["max_abs_error", "relative_error", "cosine", "top1_agreement"]
+
+
+def _safe_path(text: str) -> str:
+    parts = text.split("/")
+    if any(part in ("", ".", "..") for part in parts) or "\\" in text or PureWindowsPath(text).drive:
+        raise ValueError(f"'{text}' is not a relative path inside the bundle")
+    if not text.isprintable():
+        raise ValueError(f"{text!r} has characters that cannot be printed")
+    return text
+
+
+def _iso_time(text: str) -> str:
+    datetime.fromisoformat(text)
+    return text
+
+
+RelativePath = Annotated[str, AfterValidator(_safe_path)]
+IsoTime = Annotated[str, AfterValidator(_iso_time)]
+
+
+class _Part(Strict):
+    # NaN and infinity are not JSON: a figure that is not a number has no place in a manifest.
+    model_config = ConfigDict(allow_inf_nan=False)
+
+
+class TensorSpec(_Part):
+    """One input or output of a file.
+
+    Attributes:
+        name: The name under which the runtime knows it (for TFLite the tensor's or the signature's name).
+        shape: Sizes; a dimension that may be chosen at run time is a word, ``"batch"``.
+        dtype: Element type in numpy's words, for example ``"float32"`` or ``"int8"``.
+        layout: Order of the dimensions of an image; ``"other"`` where the question does not arise.
+    """
+
+    name: str
+    shape: tuple[int | str, ...]
+    dtype: str
+    layout: Literal["NCHW", "NHWC", "other"] = "other"
+
+
+class Parity(_Part):
+    """How far a file's outputs are from the program's; see `edgespa.device.runner.compare` for the formulas.
+
+    Attributes:
+        inputs: What went in, for example ``"32 images of fashion:test"``.
+        count: How many samples that were.
+        max_abs_error: max|a - b|, a the file's and b the program's outputs.
+        relative_error: max|a - b| / max|b|.
+        cosine: Cosine between the flattened outputs; the least over all outputs.
+        top1_agreement: Fraction of samples with the same largest output, None where that means nothing.
+        bound: Limit per metric: errors may not exceed it, cosine and agreement may not fall below it.
+    """
+
+    inputs: str
+    count: int = Field(gt=0)
+    max_abs_error: float = Field(ge=0)
+    relative_error: float = Field(ge=0)
+    cosine: float
+    top1_agreement: float | None = Field(default=None, ge=0, le=1)
+    bound: dict[Metric, float] = Field(min_length=1)
+
+    def failures(self) -> tuple[str, ...]:
+        """One phrase per bound that is not kept; empty when the file is proved."""
+        found = []
+        for metric, limit in self.bound.items():
+            value = getattr(self, metric)
+            if value is None:
+                found.append(f"{metric} is bounded but was not measured")
+            elif metric in ("max_abs_error", "relative_error") and value > limit:
+                found.append(f"{metric} {value:.3g} is above {limit:.3g}")
+            elif metric in ("cosine", "top1_agreement") and value < limit:
+                found.append(f"{metric} {value:.6g} is below {limit:.6g}")
+        return tuple(found)
+
+
+class Accuracy(_Part):
+    """Top-1 accuracy in [0, 1] on ``count`` samples of ``data`` (its name in words)."""
+
+    value: float = Field(ge=0, le=1)
+    count: int = Field(gt=0)
+    data: str
+
+
+class FileEntry(_Part):
+    """One file of the bundle: path with forward slashes, size in bytes, SHA-256 in hexadecimal."""
+
+    path: RelativePath
+    size_bytes: int = Field(ge=0)
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+
+
+class Variant(_Part):
+    """One model file: what it takes and gives, in which runtime it was proved, and how well.
+
+    Attributes:
+        name: For example ``"onnx-fp32"``; ``"all"`` is taken, it means every variant.
+        file: The model file in the bundle.
+        opset: ONNX opset; None for TFLite.
+        inputs: In the order of the program's inputs.
+        outputs: In the order of the program's outputs.
+        runtime: Name and version of the runtime that it was proved in, for example ``"onnxruntime 1.31.1"``.
+        size_bytes: Size of ``file``.
+        accuracy: On evaluation data, measured with this file.
+    """
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")
+    file: RelativePath
+    format: Literal["onnx", "tflite"]
+    precision: Literal["fp32", "fp16", "int8"]
+    opset: int | None = None
+    inputs: tuple[TensorSpec, ...] = Field(min_length=1)
+    outputs: tuple[TensorSpec, ...] = Field(min_length=1)
+    runtime: str
+    size_bytes: int = Field(ge=0)
+    parity: Parity
+    accuracy: Accuracy | None = None
+
+
+class Compaction(_Part):
+    """What compaction left, against the base.
+
+    Attributes:
+        parameters: Elements of the compact program's parameters, merged.
+        macs: Multiply-accumulates of one sample.
+        base_parameters: The same of the base.
+        base_macs: The same of the base.
+        channel_density: Fraction of prunable units kept; None when nothing was pruned.
+        task_size_bytes: Size of the task file, None when there is none.
+        base_size_bytes: Bytes of the base's weights in its own types.
+    """
+
+    parameters: int = Field(ge=0)
+    macs: int = Field(ge=0)
+    base_parameters: int = Field(ge=0)
+    base_macs: int = Field(ge=0)
+    channel_density: float | None = Field(default=None, gt=0, le=1)
+    task_size_bytes: int | None = Field(default=None, ge=0)
+    base_size_bytes: int | None = Field(default=None, ge=0)
+
+    @property
+    def parameter_density(self) -> float:
+        """Fraction of the base's parameters that is left; 1 for a base without any."""
+        return self.parameters / self.base_parameters if self.base_parameters else 1.0
+
+    @property
+    def mac_density(self) -> float:
+        """Fraction of the base's MACs that is left; 1 for a base without any."""
+        return self.macs / self.base_macs if self.base_macs else 1.0
+
+
+class Base(_Part):
+    """The model that the bundle was made from: its spec, the digest of its state dict, its weight file if named."""
+
+    spec: str
+    digest: str
+    weights: str | None = None
+
+
+class Manifest(_Part):
+    """The contents of ``manifest.json``.
+
+    Attributes:
+        schema_version: `SCHEMA_VERSION` of the writer.
+        edgespa_version: Version of edgespa that wrote it.
+        task: What the model does, in words.
+        created: ISO 8601 time.
+        base: Where the model comes from.
+        preprocessing: From image to input; None for a model whose input is not an image.
+        inputs: The program's inputs, in its own layout: what ``selfcheck.npz`` holds as ``input_0``...
+        outputs: The program's outputs: ``output_0``...
+        variants: The model files.
+        compaction: What was removed.
+        reference_accuracy: Of the program itself, on the same data as the variants'.
+        provenance: Anything else that tells where the bundle comes from.
+        files: Every file but the manifest, its signature and the profiles; filled in by `BundleWriter.commit`.
+    """
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    edgespa_version: str = __version__
+    task: str
+    created: IsoTime
+    base: Base
+    preprocessing: Preprocess | None = None
+    inputs: tuple[TensorSpec, ...] = Field(min_length=1)
+    outputs: tuple[TensorSpec, ...] = Field(min_length=1)
+    variants: tuple[Variant, ...] = Field(min_length=1)
+    compaction: Compaction
+    reference_accuracy: Accuracy | None = None
+    provenance: dict[str, JsonValue] = Field(default_factory=dict)
+    files: tuple[FileEntry, ...] = ()
+
+    @model_validator(mode="after")
+    def _names_are_unique(self) -> Self:
+        for what, names in (("variant", [v.name for v in self.variants]), ("file", [f.path for f in self.files])):
+            twice = sorted({name for name in names if names.count(name) > 1})
+            if twice:
+                raise ValueError(f"{what} '{twice[0]}' is listed twice")
+        if any(variant.name == "all" for variant in self.variants):
+            raise ValueError("a variant cannot be named 'all'")
+        if any(is_unlisted(entry.path) for entry in self.files):
+            raise ValueError(f"{MANIFEST}, {SIGNATURE} and {PROFILES}/ cannot be among the files")
+        sizes = {entry.path: entry.size_bytes for entry in self.files}
+        for variant in self.variants if self.files else ():
+            if variant.file not in sizes:
+                raise ValueError(f"variant '{variant.name}': its file {variant.file} is not among the files")
+            if variant.size_bytes != sizes[variant.file]:
+                raise ValueError(f"variant '{variant.name}': size_bytes is not the size of {variant.file}")
+        return self
+
+    def variant(self, name: str) -> Variant:
+        """The variant of that name.
+
+        Raises:
+            BundleError: There is none; the message lists those that there are.
+        """
+        for variant in self.variants:
+            if variant.name == name:
+                return variant
+        raise BundleError(
+            f"the bundle has no variant '{name}'", f"it has: {', '.join(each.name for each in self.variants)}"
+        )
+
+
+def is_unlisted(path: str) -> bool:
+    """Whether a file stands outside the manifest's list: the manifest, its signature, the profiles."""
+    return path in (MANIFEST, SIGNATURE) or path.split("/")[0] == PROFILES

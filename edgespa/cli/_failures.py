@@ -1,0 +1,136 @@
+"""What a command's failure looks like: one message, a hint, an exit status, and a traceback only with ``--debug``.
+
+    EdgespaError                  Error: message, Hint: hint             1
+    OSError (disk, permission)    Error: file and reason, Hint           1
+    anything else                 Error: internal error: ..., Hint       1
+    click's usage errors          as click does                          2
+    Ctrl-C, click.Abort           Interrupted                          130
+
+All of it goes to stderr, also under ``--json``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import sys
+from collections.abc import Callable, Iterator
+from typing import IO, Any
+
+import click
+
+_INTERNAL_HINT = "run again with --debug for the traceback"
+_OS_HINTS = {
+    errno.ENOSPC: "free some space on that disk, or choose another --output",
+    errno.EDQUOT: "free some of your quota, or choose another --output",
+    errno.EROFS: "choose an --output on a disk that can be written",
+    errno.EACCES: "check who may read and write it, or choose another path",
+    errno.EPERM: "check who may read and write it, or choose another path",
+    errno.ENOENT: "check the path",
+    errno.ENOTDIR: "check the path: a part of it is a file, not a folder",
+    errno.EISDIR: "check the path: a file is needed there",
+    errno.EMFILE: "raise the limit of open files (ulimit -n)",
+    errno.ENOMEM: "close other programs, or use smaller batches",
+}
+
+
+class Failure(click.ClickException):
+    """A failure that is reported as a message and a hint.
+
+    Args:
+        message: What failed.
+        hint: What to do next.
+    """
+
+    def __init__(self, message: str, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.hint = hint
+
+    def show(self, file: IO[Any] | None = None) -> None:
+        """Write the report.
+
+        Args:
+            file: Where to; stderr by default.
+        """
+        click.echo(f"Error: {self.message}", file=file, err=file is None)
+        if self.hint:
+            click.echo(f"Hint: {self.hint}", file=file, err=file is None)
+
+
+class Interrupted(click.ClickException):
+    """Ctrl-C, or a question answered with no: one line and the status that shells give to an interrupt."""
+
+    exit_code = 130
+
+    def show(self, file: IO[Any] | None = None) -> None:
+        """Write the line.
+
+        Args:
+            file: Where to; stderr by default.
+        """
+        after_echo = file is None and sys.stderr.isatty()  # the terminal has just shown ^C, without a line end
+        click.echo(("\n" if after_echo else "") + self.message, file=file, err=file is None)
+
+
+@contextlib.contextmanager
+def reported(debug: Callable[[], bool]) -> Iterator[None]:
+    """Turn whatever leaves the block into an exception that click shows in one message.
+
+    Args:
+        debug: Asked when something failed: write the traceback too? (The options may not be parsed before.)
+
+    Raises:
+        Failure: For every `Exception` that is not click's own.
+        Interrupted: For Ctrl-C and `click.Abort`.
+    """
+    try:
+        yield
+    except (click.ClickException, click.exceptions.Exit):
+        raise
+    except (KeyboardInterrupt, click.Abort) as error:
+        # A command that has put its work in safety says so in the exception: "state saved in task.spa.partial".
+        text = "; ".join(["Interrupted", *(line.strip() for line in str(error).splitlines() if line.strip())])
+        raise Interrupted(text) from error
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno == errno.EPIPE:
+            raise  # the reader of a pipe has gone: click ends quietly
+        if debug():
+            _write_traceback(error)
+        raise as_failure(error, traceback_shown=debug()) from error
+
+
+def as_failure(error: Exception, *, traceback_shown: bool = False) -> Failure:
+    """Say what went wrong, and what to do next.
+
+    Args:
+        error: What a command raised.
+        traceback_shown: The advice to ask for the traceback is not needed.
+
+    Returns:
+        The report; its exit status is 1.
+    """
+    from edgespa.errors import EdgespaError
+
+    if isinstance(error, EdgespaError):
+        return Failure(error.message, error.hint)
+    if isinstance(error, OSError) and error.errno is not None:
+        return Failure(_os_message(error), _OS_HINTS.get(error.errno))
+    if isinstance(error, MemoryError):
+        return Failure("out of memory", _OS_HINTS[errno.ENOMEM])
+    first_line = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+    message = f"internal error: {type(error).__name__}" + (f": {first_line}" if first_line else "")
+    return Failure(message, None if traceback_shown else _INTERNAL_HINT)
+
+
+def _os_message(error: OSError) -> str:
+    given = [name for name in (error.filename, error.filename2) if name is not None]
+    names = [f"file descriptor {name}" if isinstance(name, int) else os.fsdecode(name) for name in given]
+    reason = error.strerror or os.strerror(error.errno or 0)
+    return f"{' -> '.join(names)}: {reason}" if names else reason
+
+
+def _write_traceback(error: Exception) -> None:
+    import traceback
+
+    click.echo("".join(traceback.format_exception(error)), err=True, nl=False)

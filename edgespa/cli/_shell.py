@@ -1,0 +1,181 @@
+"""The ``edgespa`` command: a table of commands, each imported when it is named, and what holds for all of them."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Mapping
+from types import MappingProxyType
+
+import click
+
+from edgespa.cli._failures import reported
+
+COMMANDS: Mapping[str, str] = MappingProxyType(
+    {
+        "inspect": "edgespa.cli.inspect",
+        "adapt": "edgespa.cli.adapt",
+        "prune": "edgespa.cli.prune",
+        "export": "edgespa.cli.export",
+        "verify": "edgespa.cli.verify",
+        "profile": "edgespa.cli.profile",
+        "demo": "edgespa.cli.demo",
+    }
+)
+"""Command -> the module that defines it as ``command``, in the order of the help."""
+
+
+class Shell(click.Group):
+    """A group whose commands are imported when they are asked for, and whose failures are reported.
+
+    Args:
+        name: As `click.Group`.
+        table: Command -> module that has it as ``command``.
+        **attrs: As `click.Group`.
+    """
+
+    def __init__(self, name: str | None = None, *, table: Mapping[str, str] = COMMANDS, **attrs: object) -> None:
+        super().__init__(name, **attrs)  # type: ignore[arg-type]  # click's own keywords, passed on
+        self.table = table
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names of the commands, in the order of the table; nothing is imported.
+
+        Args:
+            ctx: Not used.
+        """
+        return list(self.table)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import one command.
+
+        Args:
+            ctx: Not used.
+            cmd_name: As typed.
+
+        Returns:
+            The command, None where there is none of that name.
+        """
+        path = self.table.get(cmd_name)
+        if path is None:
+            return None
+        command: click.Command = importlib.import_module(path).command
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """As click, but a mistyped command is answered with the nearest one.
+
+        Args:
+            ctx: Of the group.
+            args: What is left of the command line.
+
+        Raises:
+            click.UsageError: There is no such command.
+        """
+        if args[0] not in self.table and not ctx.resilient_parsing and not args[0].startswith("-"):
+            import difflib
+
+            near = difflib.get_close_matches(args[0], self.table, n=1)
+            more = f"Did you mean '{near[0]}'?" if near else f"Commands: {', '.join(self.table)}."
+            ctx.fail(f"No such command '{args[0]}'. {more}")
+        return super().resolve_command(ctx, args)
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse the global options; ``--help`` is answered here too, and imports every command.
+
+        Args:
+            ctx: Of the group.
+            args: The command line.
+        """
+        with reported(lambda: _debug(ctx)):
+            return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> object:
+        """Run the command and report its failure.
+
+        Args:
+            ctx: Of the group.
+        """
+        with reported(lambda: _debug(ctx)):
+            return super().invoke(ctx)
+
+
+def _debug(ctx: click.Context) -> bool:
+    return bool(ctx.params.get("debug"))
+
+
+def _print_version(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+    if not value or ctx.resilient_parsing:
+        return
+    from edgespa import __version__
+
+    click.echo(f"edgespa {__version__}")
+    ctx.exit()
+
+
+def _set_up_logging(ctx: click.Context, verbose: int) -> None:
+    """Log to stderr while the context lives: warnings; with -v progress too; with -vv everything.
+
+    Python warnings come from other libraries (edgespa logs its own): shown with -v, or as ``python -W`` says.
+    """
+    import logging
+    import warnings
+
+    class Echo(logging.Handler):
+        # `click.echo` finds stderr anew each time: a progress bar may have taken its place.
+        def emit(self, record: logging.LogRecord) -> None:
+            click.echo(self.format(record), err=True)
+
+    handler = Echo()
+    handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s" if verbose < 2 else _LONG_FORMAT))
+    logger = logging.getLogger("edgespa")
+    before = logger.level
+    logger.addHandler(handler)
+    logger.setLevel((logging.WARNING, logging.INFO, logging.DEBUG)[min(verbose, 2)])
+
+    def restore() -> None:
+        logger.removeHandler(handler)
+        logger.setLevel(before)
+
+    ctx.call_on_close(restore)
+    if not verbose and not sys.warnoptions:
+        ctx.with_resource(warnings.catch_warnings())
+        warnings.simplefilter("ignore")
+
+
+_LONG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+
+
+@click.group(
+    cls=Shell,
+    context_settings={
+        "auto_envvar_prefix": "EDGESPA",
+        "help_option_names": ["-h", "--help"],
+        "max_content_width": 100,
+    },
+)
+@click.option("--debug", is_flag=True, is_eager=True, help="Show the traceback of an error.")
+@click.option("-v", "--verbose", count=True, help="Log to stderr what is done; twice: everything.")
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    allow_from_autoenv=False,
+    callback=_print_version,
+    help="Show the version and exit.",
+)
+@click.pass_context
+def main(ctx: click.Context, debug: bool, verbose: int) -> None:
+    """Small, fast, proved-correct per-task vision models for edge devices.
+
+    MODEL is path/file.py:factory, package.module:factory, torchvision:name, timm:name, hf:name-or-folder, or a .pt2
+    program. DATA is PATH[:SPLIT]: an image folder with a folder per class (also inside a zip), a folder of idx files,
+    an .npz, or module:callable.
+
+    Every option can be set by an environment variable: EDGESPA_DEBUG=1, EDGESPA_ADAPT_EPOCHS=5. Results go to stdout,
+    all else to stderr. Exit status: 0 done, 1 could not, 2 wrong usage, 130 interrupted.
+    """
+    _set_up_logging(ctx, verbose)

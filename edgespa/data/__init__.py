@@ -1,0 +1,21 @@
+"""Task data: images with classes, from whatever they lie in, to normalised batches.
+
+data = load_data("fashion:train").limit(1000)
+rest, held_out = data.split(0.1)
+for images, labels in prepare(rest, preprocess).batches(128, shuffle_seed=epoch): ...
+"""
+
+from edgespa.data.images import ImageData, ImageSource, Progress
+from edgespa.data.load import load_data
+from edgespa.data.prepare import Augment, Prepared, fit_image, prepare
+
+__all__ = [
+    "Augment",
+    "ImageData",
+    "ImageSource",
+    "Prepared",
+    "Progress",
+    "fit_image",
+    "load_data",
+    "prepare",
+]

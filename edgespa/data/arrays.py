@@ -1,0 +1,248 @@
+"""Images that are arrays: idx files as MNIST has them, ``.npz`` files, and scikit-learn's digits."""
+
+from __future__ import annotations
+
+import gzip
+import re
+import struct
+import zipfile
+import zlib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgespa.data.images import ImageData, ImageSource, checked_labels, no_classes
+from edgespa.errors import DataError
+from edgespa.imports import nearest
+
+_IDX = re.compile(r"(?P<split>.+?)-(?P<what>images|labels)[-.]idx(?P<dims>[134])-ubyte(?:\.gz)?")
+_IMAGE_KEYS = ("images", "x")
+_LABEL_KEYS = ("labels", "y")
+_CLASS_KEYS = ("classes", "class_names")
+_DIGITS_TEST_FRACTION = 0.25
+_AGAIN = "copy or download it again"
+
+
+class ArraySource(ImageSource):
+    """Images in memory.
+
+    Args:
+        images: uint8 [N, H, W, C].
+    """
+
+    def __init__(self, images: NDArray[np.uint8]) -> None:
+        self.array = self._images = images
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def image(self, index: int) -> NDArray[np.uint8]:
+        """One image; see `ImageSource.image`."""
+        image: NDArray[np.uint8] = self._images[index]
+        return image
+
+
+def has_idx(folder: Path) -> bool:
+    """Whether a folder holds idx image files."""
+    return any((match := _IDX.fullmatch(each.name)) and match["what"] == "images" for each in folder.iterdir())
+
+
+def load_idx(folder: Path, split: str | None, labelled: bool, title: str) -> ImageData:
+    """A folder of ``SPLIT-images-idx3-ubyte[.gz]`` and ``SPLIT-labels-idx1-ubyte[.gz]``; ``t10k`` is called ``test``.
+
+    Classes are named by their numbers, up to the highest label of any split there.
+    """
+    found: dict[str, dict[str, Path]] = {"images": {}, "labels": {}}
+    for path in sorted(folder.iterdir()):
+        match = _IDX.fullmatch(path.name)
+        if match:
+            name = re.sub(r"t10k$", "test", match["split"])
+            # Sorted, so that of a file and its .gz the plain one is kept.
+            found[match["what"]].setdefault(name, path)
+    chosen = choose_split("test" if split == "t10k" else split, list(found["images"]), str(folder))
+    images = _read_idx(found["images"][chosen])
+    if images.ndim not in (3, 4) or (images.ndim == 4 and images.shape[3] not in (1, 3, 4)):
+        raise DataError(
+            f"{found['images'][chosen]}: images of shape {images.shape}", "idx images have [N, H, W] or [N, H, W, C]"
+        )
+    if images.size == 0:
+        raise DataError(f"{found['images'][chosen]}: no images (shape {images.shape})", _AGAIN)
+    source = ArraySource(images[:, :, :, None] if images.ndim == 3 else images)
+    if chosen not in found["labels"]:
+        if labelled:
+            raise no_classes(f"{folder}, split '{chosen}' (its labels file is absent),")
+        return ImageData(source, None, (), title)
+    labels = checked_labels(_read_idx(found["labels"][chosen]), len(images), str(found["labels"][chosen]))
+    return ImageData(source, labels, _numbered(_read_idx(path) for path in found["labels"].values()), title)
+
+
+def _read_idx(path: Path) -> NDArray[np.uint8]:
+    """One idx file: two zero bytes, type 8 (ubyte), number of dimensions, big-endian sizes, bytes."""
+    try:
+        raw = path.read_bytes()
+        content = gzip.decompress(raw) if path.suffix == ".gz" else raw
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f"{path} cannot be read whole: {error}", _AGAIN) from error
+    if len(content) < 4 or content[:3] != b"\x00\x00\x08":
+        raise DataError(f"{path}: no idx file of bytes (it starts with {content[:4].hex()})", _AGAIN)
+    dims = content[3]
+    if len(content) < 4 + 4 * dims:
+        raise DataError(f"{path}: cut off in its header", _AGAIN)
+    shape = struct.unpack(f">{dims}I", content[4 : 4 + 4 * dims])
+    expected, actual = int(np.prod(shape, dtype=np.int64)), len(content) - 4 - 4 * dims
+    if expected != actual:
+        raise DataError(f"{path}: {actual} bytes for the shape {shape}, which needs {expected}", _AGAIN)
+    return np.frombuffer(content, dtype=np.uint8, offset=4 + 4 * dims).reshape(shape)
+
+
+def _numbered(labels: Iterable[NDArray[Any]]) -> tuple[str, ...]:
+    highest = max((int(each.max()) for each in labels if each.size), default=-1)
+    return tuple(str(number) for number in range(highest + 1))
+
+
+def choose_split(split: str | None, known: list[str], where: str) -> str:
+    """The split that was asked for, or the only one.
+
+    Raises:
+        DataError: It is not there, or none was asked for and there are several; the hint lists them.
+    """
+    if split is None and len(known) == 1:
+        return known[0]
+    if split is None:
+        raise DataError(
+            f"{where} has splits: {', '.join(known)}",
+            f"name one of them: {where}:{'train' if 'train' in known else known[0]}",
+        )
+    if split not in known:
+        near = nearest(split, known, 1)
+        listed = f"splits there: {', '.join(known)}" if known else "it has none: leave the split out"
+        raise DataError(f"{where} has no split '{split}'", f"did you mean '{near[0]}'? {listed}" if near else listed)
+    return split
+
+
+def load_npz(path: Path, split: str | None, labelled: bool, title: str) -> ImageData:
+    """An ``.npz`` of uint8 ``images`` or ``x`` [N, H, W] or [N, H, W, C] and integer ``labels`` or ``y`` [N].
+
+    Splits are keys such as ``x_train`` and ``y_train``, or ``train_images`` and ``train_labels``. ``classes`` or
+    ``class_names`` gives names; else classes are named by their numbers, up to the highest label of any split.
+    """
+    # Opened here, because numpy leaves the file open where it turns out to be damaged.
+    with path.open("rb") as file:
+        try:
+            archive: Any = np.load(file, allow_pickle=False)
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+            raise DataError(f"{path}: not a whole .npz file: {error}", _AGAIN) from error
+        if not isinstance(archive, np.lib.npyio.NpzFile):
+            raise DataError(
+                f"{path}: a single array, not an .npz", "write it with numpy.savez(path, images=..., labels=...)"
+            )
+        image_keys = _keys_by_split(archive.files, _IMAGE_KEYS)
+        label_keys = _keys_by_split(archive.files, _LABEL_KEYS)
+        if not image_keys:
+            raise DataError(
+                f"{path}: no images (its arrays: {', '.join(archive.files) or 'none'})",
+                "name the arrays images and labels, or x_train, y_train, x_test, y_test",
+            )
+        if split is None and "" in image_keys:
+            chosen = ""
+        else:
+            chosen = choose_split(split, [name for name in image_keys if name], str(path))
+        images = _checked_images(_array(archive, image_keys[chosen], path), f"{path}: {image_keys[chosen]}")
+        source = ArraySource(images)
+        if chosen not in label_keys:
+            if labelled:
+                raise no_classes(f"{path} (no array of labels beside '{image_keys[chosen]}')")
+            return ImageData(source, None, (), title)
+        every = {name: _array(archive, key, path) for name, key in label_keys.items()}
+        where = f"{path}: {label_keys[chosen]}"
+        if every[chosen].dtype.kind in "US":
+            names = np.unique(np.concatenate([each.reshape(-1).astype(str) for each in every.values()]))
+            numbers: NDArray[Any] = np.searchsorted(names, every[chosen].astype(str))
+            classes = tuple(str(name) for name in names)
+        else:
+            numbers = every[chosen]
+            classes = _class_names(archive, path) or _numbered(every.values())
+        labels = checked_labels(numbers, len(images), where)
+        if len(labels) and int(labels.max()) >= len(classes):
+            raise DataError(
+                f"{where}: a label of {int(labels.max())}, but {len(classes)} classes are named",
+                "give one name per class, in the order of the labels",
+            )
+    return ImageData(source, labels, classes, title)
+
+
+def _keys_by_split(keys: list[str], stems: tuple[str, ...]) -> dict[str, str]:
+    """Split name -> key; the split is ``""`` for a key without one."""
+    found: dict[str, str] = {}
+    for stem in stems:
+        for key in keys:
+            if key == stem:
+                found.setdefault("", key)
+            elif key.startswith(f"{stem}_"):
+                found.setdefault(key.removeprefix(f"{stem}_"), key)
+            elif key.endswith(f"_{stem}"):
+                found.setdefault(key.removesuffix(f"_{stem}"), key)
+    return found
+
+
+def _array(archive: Any, key: str, path: Path) -> NDArray[Any]:
+    try:
+        array: NDArray[Any] = archive[key]
+    except ValueError as error:
+        hint = "save plain arrays of numbers; edgespa unpickles nothing" if "bject" in str(error) else _AGAIN
+        raise DataError(f"{path}: array '{key}' cannot be read: {error}", hint) from error
+    except (OSError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+        raise DataError(f"{path}: array '{key}' cannot be read whole: {error}", _AGAIN) from error
+    return array
+
+
+def _checked_images(images: NDArray[Any], where: str) -> NDArray[np.uint8]:
+    if images.dtype != np.uint8:
+        raise DataError(
+            f"{where}: images of type {images.dtype}", "give uint8 from 0 to 255: (x * 255).round().astype('uint8')"
+        )
+    if images.ndim == 3:
+        images = images[:, :, :, None]
+    if images.ndim != 4 or images.shape[3] not in (1, 3, 4):
+        raise DataError(
+            f"{where}: images of shape {images.shape}",
+            "give [N, H, W], or [N, H, W, C] with 1, 3 or 4 channels; [N, C, H, W] needs transpose(0, 2, 3, 1)",
+        )
+    if images.size == 0:
+        raise DataError(f"{where}: no images (shape {images.shape})", "give at least one")
+    return np.ascontiguousarray(images)
+
+
+def _class_names(archive: Any, path: Path) -> tuple[str, ...]:
+    key = next((each for each in _CLASS_KEYS if each in archive.files), None)
+    if key is None:
+        return ()
+    names = _array(archive, key, path)
+    if names.ndim != 1 or names.dtype.kind not in "US":
+        raise DataError(
+            f"{path}: '{key}' of shape {names.shape} and type {names.dtype}", "give one text per class: np.array([...])"
+        )
+    return tuple(name.decode() if isinstance(name, bytes) else str(name) for name in names.tolist())
+
+
+def load_digits(split: str | None) -> ImageData:
+    """Scikit-learn's 1797 handwritten digits, 8 x 8, grey; ``train`` (75%) and ``test`` are fixed, by class."""
+    if split is not None:
+        choose_split(split, ["train", "test"], "digits")
+    from sklearn.datasets import load_digits as load  # 1 s to import
+
+    digits: Any = load()
+    # The scans have 17 levels, 0 to 16.
+    pixels = np.rint(digits.images * (255 / 16)).astype(np.uint8)
+    labels = digits.target.astype(np.int64)
+    names = tuple(str(number) for number in range(10))
+    everything = ImageData(ArraySource(pixels[:, :, :, None]), labels, names, "digits")
+    if split is None:
+        return everything
+    train, test = everything.split(_DIGITS_TEST_FRACTION, seed=0)
+    part = train if split == "train" else test
+    pixels = part.array if part.array is not None else pixels
+    return ImageData(ArraySource(pixels), part.labels, names, f"digits:{split}")

@@ -1,0 +1,162 @@
+"""The user's own ``torch.utils.data.Dataset``."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from edgespa.data.images import ImageData, ImageSource, Progress, checked_labels, no_classes
+from edgespa.errors import DataError, EdgespaError
+from edgespa.imports import find_object
+
+_ITEM = (
+    "items must be (image, label): a PIL image, a uint8 array [H, W, C], a uint8 tensor [C, H, W], "
+    "or a float tensor [C, H, W] that is preprocessed already; label an integer from 0"
+)
+_REPORT_EVERY = 256
+
+
+class DatasetSource(ImageSource):
+    """Items of a data set, read one at a time, because user code is seldom made for threads.
+
+    Args:
+        dataset: Has ``__len__`` and ``__getitem__``.
+        spec: Its spec, for messages.
+    """
+
+    def __init__(self, dataset: Any, spec: str) -> None:
+        self._dataset = dataset
+        self._spec = spec
+        self._lock = threading.Lock()
+        self._count = len(dataset)
+        first = self.item(0)[0]
+        self.preprocessed = isinstance(first, Tensor) and first.is_floating_point()
+
+    def __len__(self) -> int:
+        return self._count
+
+    def item(self, index: int) -> tuple[Any, Any]:
+        """Image and label as the data set gives them; label None if it gives images alone.
+
+        Raises:
+            DataError: Reading it raised.
+        """
+        try:
+            with self._lock:
+                item = self._dataset[index]
+        except EdgespaError:
+            raise
+        except Exception as error:  # user code
+            raise DataError(
+                f"{self._spec}: item {index} cannot be read: {type(error).__name__}: {error}",
+                "correct the data set, or leave this item out of it",
+            ) from error
+        if isinstance(item, tuple | list):
+            if not item:
+                raise DataError(f"{self._spec}: item {index} is empty", _ITEM)
+            return item[0], item[1] if len(item) > 1 else None
+        return item, None
+
+    def image(self, index: int) -> NDArray[np.uint8]:
+        """One image; see `ImageSource.image`."""
+        raw = self.item(index)[0]
+        if isinstance(raw, Image.Image):
+            pixels = np.asarray(raw if raw.mode in ("L", "RGB", "RGBA") else raw.convert("RGB"))
+        elif isinstance(raw, Tensor) and raw.ndim == 3:
+            pixels = raw.detach().cpu().permute(1, 2, 0).numpy()
+        else:
+            pixels = np.asarray(raw)
+        if pixels.ndim == 2:
+            pixels = pixels[:, :, None]
+        if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] not in (1, 3, 4):
+            raise DataError(
+                f"{self._spec}: item {index} has an image of type {_kind(raw)}, shape {tuple(pixels.shape)}", _ITEM
+            )
+        return pixels
+
+    def tensor(self, index: int) -> Tensor:
+        """One preprocessed item; see `ImageSource.tensor`."""
+        raw = self.item(index)[0]
+        if not isinstance(raw, Tensor) or not raw.is_floating_point() or raw.ndim != 3:
+            shape = tuple(raw.shape) if isinstance(raw, Tensor) else "none"
+            raise DataError(
+                f"{self._spec}: item {index} is a {_kind(raw)} of shape {shape}, item 0 a float tensor", _ITEM
+            )
+        if not bool(torch.isfinite(raw).all()):
+            raise DataError(f"{self._spec}: item {index} has values that are not finite", "correct its preprocessing")
+        return raw.detach().to("cpu", torch.float32)
+
+
+def load_dataset(spec: str, labelled: bool, progress: Progress | None) -> ImageData:
+    """A data set from ``module:callable`` or ``path/file.py:callable``; also one that is finished.
+
+    Labels are taken from its ``targets`` or ``labels`` if it has them in full, else from reading every item once.
+    Class names are its ``classes``, else the numbers.
+    """
+    found = find_object(spec, DataError, "data set")
+    dataset = found.value
+    if isinstance(dataset, type) or not (hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__")):
+        if not callable(dataset):
+            raise DataError(f"{spec} is a {type(dataset).__name__}", "name a function that returns a Dataset")
+        dataset = found.call()
+    if not (hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__")):
+        raise DataError(
+            f"{spec} gave a {type(dataset).__name__}, which has no length or cannot be indexed",
+            "return a torch.utils.data.Dataset with __len__ and __getitem__",
+        )
+    if len(dataset) == 0:
+        raise DataError(f"{spec}: no images", "return a data set that is not empty")
+    source = DatasetSource(dataset, spec)
+    if source.item(0)[1] is None:
+        if labelled:
+            raise no_classes(spec)
+        return ImageData(source, None, (), spec)
+    labels = checked_labels(_labels(dataset, source, spec, progress), len(source), spec)
+    names = getattr(dataset, "classes", None)
+    if isinstance(names, list | tuple) and all(isinstance(name, str) for name in names) and names:
+        classes = tuple(names)
+        if int(labels.max()) >= len(classes):
+            raise DataError(
+                f"{spec}: a label of {int(labels.max())}, but {len(classes)} classes are named",
+                "make classes and labels of the data set agree",
+            )
+    else:
+        classes = tuple(str(number) for number in range(int(labels.max()) + 1))
+    return ImageData(source, labels, classes, spec)
+
+
+def _labels(dataset: Any, source: DatasetSource, spec: str, progress: Progress | None) -> NDArray[np.generic]:
+    # A transform of labels may change what `targets` says, so it is only trusted without one.
+    if getattr(dataset, "target_transform", None) is None:
+        for attribute in ("targets", "labels"):
+            ready = getattr(dataset, attribute, None)
+            if isinstance(ready, list | tuple | np.ndarray | Tensor) and len(ready) == len(source):
+                array = np.asarray(ready)
+                if array.ndim == 1 and array.dtype.kind in "iu" and int(array[0]) == _label(source, 0, spec):
+                    return array
+    labels = np.empty(len(source), dtype=np.int64)
+    for index in range(len(source)):
+        labels[index] = _label(source, index, spec)
+        if progress is not None and ((index + 1) % _REPORT_EVERY == 0 or index + 1 == len(source)):
+            progress(index + 1, len(source))
+    return labels
+
+
+def _label(source: DatasetSource, index: int, spec: str) -> int:
+    raw = source.item(index)[1]
+    if isinstance(raw, Tensor | np.ndarray) and raw.ndim == 0:
+        raw = raw.item()
+    if isinstance(raw, bool) or not isinstance(raw, int | np.integer):
+        raise DataError(f"{spec}: item {index} has the label {raw!r}, a {_kind(raw)}", _ITEM)
+    return int(raw)
+
+
+def _kind(value: Any) -> str:
+    dtype = getattr(value, "dtype", None)
+    return type(value).__name__ if dtype is None else f"{type(value).__name__} of {dtype}"

@@ -1,0 +1,294 @@
+"""A set of images with classes, and the parts that can be taken of it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from edgespa.errors import DataError
+from edgespa.imports import nearest
+
+Progress = Callable[[int, int], None]
+"""Called with (done, total) while images are read."""
+
+
+class ImageSource(ABC):
+    """Where the pixels of a data set come from. Reading is allowed from several threads at once.
+
+    Attributes:
+        array: All images as uint8 [N, H, W, C] if they are in memory and of one size, else None.
+        preprocessed: True if the items are float tensors that go to the model as they are.
+    """
+
+    array: NDArray[np.uint8] | None = None
+    preprocessed: bool = False
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Number of images."""
+
+    @abstractmethod
+    def image(self, index: int) -> NDArray[np.uint8]:
+        """One image as uint8 [H, W, C] with C of 1 (grey), 3 (RGB) or 4 (RGBA).
+
+        Raises:
+            DataError: It cannot be read; the message names it.
+        """
+
+    def tensor(self, index: int) -> Tensor:
+        """One preprocessed item as float32 [C, H, W]; only if `preprocessed`."""
+        raise NotImplementedError("this source has images, not tensors")
+
+
+class ImageData:
+    """Images and their classes, in a fixed order. Every method that takes a part of it returns a new object.
+
+    Args:
+        source: Where the pixels come from.
+        labels: Class index of each image of the source, int64 [N], or None for images without classes.
+        classes: Class names; ``labels`` index it.
+        title: Short name, such as ``fashion:train``.
+    """
+
+    def __init__(
+        self, source: ImageSource, labels: NDArray[np.int64] | None, classes: Sequence[str], title: str
+    ) -> None:
+        self._source = source
+        self._indices = np.arange(len(source), dtype=np.int64)
+        self._labels = labels
+        self.classes = tuple(classes)
+        self._title = title
+        self._total = len(source)
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def __repr__(self) -> str:
+        return f"ImageData({self.name}; {len(self.classes)} classes)"
+
+    @property
+    def name(self) -> str:
+        """Short text for tables and records, such as ``fashion:train, 1000 of 60000``."""
+        return self._title if len(self) == self._total else f"{self._title}, {len(self)} of {self._total}"
+
+    @property
+    def labelled(self) -> bool:
+        """Whether the images have classes."""
+        return self._labels is not None
+
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        """Class index of each image, int64 [N].
+
+        Raises:
+            DataError: The images have no classes.
+        """
+        if self._labels is None:
+            raise no_classes(self._title)
+        return self._labels
+
+    @property
+    def preprocessed(self) -> bool:
+        """True if the items are float tensors that go to the model as they are; see `tensor`."""
+        return self._source.preprocessed
+
+    @property
+    def image_shape(self) -> tuple[int, int, int] | None:
+        """Height, width and channels, if all images are in memory and of one size, else None."""
+        array = self._source.array
+        return None if array is None else (array.shape[1], array.shape[2], array.shape[3])
+
+    @property
+    def array(self) -> NDArray[np.uint8] | None:
+        """A copy of all images as uint8 [N, H, W, C], if the source has them in memory, else None."""
+        return None if self._source.array is None else self._source.array[self._indices]
+
+    def image(self, index: int) -> NDArray[np.uint8]:
+        """One image, decoded now.
+
+        Args:
+            index: Position in this data set, from 0.
+
+        Returns:
+            uint8 [H, W, C] with C of 1, 3 or 4.
+
+        Raises:
+            DataError: It cannot be read, or the items are preprocessed tensors.
+        """
+        if self.preprocessed:
+            raise DataError(
+                f"{self._title} gives float tensors, which are taken as preprocessed, not images",
+                "let the data set return PIL images or uint8 arrays where images are wanted",
+            )
+        return self._source.image(int(self._indices[index]))
+
+    def tensor(self, index: int) -> Tensor:
+        """One preprocessed item as float32 [C, H, W]; only if `preprocessed`."""
+        return self._source.tensor(int(self._indices[index]))
+
+    def subset(self, indices: Sequence[int] | NDArray[np.int64]) -> Self:
+        """The images at some positions, in the order given.
+
+        Raises:
+            DataError: A position is outside of the data set.
+        """
+        chosen = np.asarray(indices, dtype=np.int64).reshape(-1)
+        if len(chosen) and (chosen.min() < 0 or chosen.max() >= len(self)):
+            raise DataError(
+                f"{self.name}: position {int(chosen.min()) if chosen.min() < 0 else int(chosen.max())} is outside",
+                f"positions go from 0 to {len(self) - 1}",
+            )
+        return self._part(chosen, None if self._labels is None else self._labels[chosen])
+
+    def limit(self, n: int, seed: int = 0) -> Self:
+        """A random part with as equal a number of each class as there is, in the original order.
+
+        With one seed, a smaller limit is contained in a larger one.
+
+        Args:
+            n: Number of images.
+            seed: Which part.
+
+        Raises:
+            DataError: ``n`` is not positive, or more than there are.
+        """
+        if n < 1:
+            raise DataError(f"{self.name}: a limit of {n} images", "take at least 1")
+        if n > len(self):
+            raise DataError(f"{self.name}: a limit of {n} images, but there are {len(self)}", "take that many or fewer")
+        rank, turn = self._ranks(seed)
+        # First all images that are drawn first in their class, then all that are drawn second, and so on.
+        return self.subset(np.sort(np.lexsort((turn, rank))[:n]))
+
+    def split(self, fraction: float, seed: int = 0) -> tuple[Self, Self]:
+        """Hold out a fraction, with the classes in proportion.
+
+        At least one image of every class stays in the rest.
+
+        Args:
+            fraction: Fraction to hold out, in (0, 1).
+            seed: Which part.
+
+        Returns:
+            The rest and the held-out part, both in the original order.
+
+        Raises:
+            DataError: The fraction is outside (0, 1), or so small or large that one part would be empty.
+        """
+        if not 0 < fraction < 1:
+            raise DataError(f"{self.name}: cannot hold out a fraction of {fraction}", "take one between 0 and 1")
+        groups = self._groups()
+        counts = np.bincount(groups, minlength=1)
+        exact = counts * fraction
+        held = np.minimum(np.floor(exact).astype(np.int64), np.maximum(counts - 1, 0))
+        # What rounding down left over goes to the classes that lost most by it.
+        for group in np.argsort(held - exact, kind="stable"):
+            if held.sum() >= round(len(self) * fraction):
+                break
+            held[group] += 1 if held[group] < counts[group] - 1 else 0
+        rank, _ = self._ranks(seed)
+        out = rank < held[groups]
+        if not out.any() or out.all():
+            raise DataError(
+                f"{self.name}: {len(self)} images in {len(np.unique(groups))} classes, too few to hold out {fraction}",
+                "take a larger fraction or more images",
+            )
+        return self.subset(np.flatnonzero(~out)), self.subset(np.flatnonzero(out))
+
+    def select_classes(self, chosen: Sequence[str | int]) -> Self:
+        """The images of some classes; these are numbered anew in the order given.
+
+        Args:
+            chosen: Class names, or class indices as integers.
+
+        Raises:
+            DataError: There is no such class, or one is named twice, or none.
+        """
+        current = self.labels
+        old = [self._class_index(each) for each in chosen]
+        if not old or len(set(old)) != len(old):
+            raise DataError(f"{self.name}: classes {list(chosen)}", "name each class once, and at least one")
+        renumbered = np.full(len(self.classes), -1, dtype=np.int64)
+        renumbered[old] = np.arange(len(old))
+        labels = renumbered[current]
+        keep = labels >= 0
+        part = self._part(np.flatnonzero(keep), labels[keep])
+        part._title = f"{self._title} ({len(old)} of {len(self.classes)} classes)"
+        part._total = int(keep.sum())
+        part.classes = tuple(self.classes[index] for index in old)
+        return part
+
+    def _class_index(self, chosen: str | int) -> int:
+        if isinstance(chosen, str):
+            if chosen in self.classes:
+                return self.classes.index(chosen)
+            near = nearest(chosen, self.classes)
+        elif 0 <= chosen < len(self.classes):
+            return int(chosen)
+        else:
+            near = []
+        raise DataError(
+            f"{self.name} has no class {chosen!r}",
+            f"nearest: {', '.join(near)}" if near else f"classes: {', '.join(self.classes)}",
+        )
+
+    def _part(self, positions: NDArray[np.int64], labels: NDArray[np.int64] | None) -> Self:
+        part = type(self)(self._source, labels, self.classes, self._title)
+        part._indices = self._indices[positions]
+        part._total = self._total
+        return part
+
+    def _groups(self) -> NDArray[np.int64]:
+        """What to balance over: the classes, or all images as one."""
+        return np.zeros(len(self), dtype=np.int64) if self._labels is None else self._labels
+
+    def _ranks(self, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """For each image its place in a random order of its class, and its class's place in an order of classes."""
+        # RandomState and not default_rng: numpy promises that its stream never changes, so a recorded seed stays good.
+        random = np.random.RandomState(seed)
+        groups = self._groups()
+        present, inverse = np.unique(groups, return_inverse=True)
+        turn = random.permutation(len(present)).astype(np.int64)[inverse]
+        rank = np.empty(len(self), dtype=np.int64)
+        for group in range(len(present)):
+            members = np.flatnonzero(inverse == group)
+            rank[members] = random.permutation(len(members))
+        return rank, turn
+
+
+def no_classes(title: str) -> DataError:
+    """The error for images without classes where classes are needed."""
+    return DataError(
+        f"{title} has no classes",
+        "put the images of each class into a folder of its own, or give an .npz with labels; "
+        "images without classes serve for calibration only",
+    )
+
+
+def checked_labels(raw: NDArray[np.generic], count: int, title: str) -> NDArray[np.int64]:
+    """Labels as int64 [N], checked.
+
+    Args:
+        raw: What a file or data set gave: integers [N] or [N, 1].
+        count: The number of images.
+        title: Name of the data set for messages.
+
+    Raises:
+        DataError: Wrong kind, shape or number, or a negative class.
+    """
+    labels = raw.reshape(-1) if raw.ndim == 2 and raw.shape[1] == 1 else raw
+    if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
+        raise DataError(
+            f"{title}: labels of shape {raw.shape} and type {raw.dtype}",
+            "give one integer per image, from 0; one-hot rows become that by argmax(1)",
+        )
+    if len(labels) != count:
+        raise DataError(f"{title}: {count} images but {len(labels)} labels", "make the file again from whole data")
+    if count and int(labels.min()) < 0:
+        raise DataError(f"{title}: a label of {int(labels.min())}", "number the classes from 0")
+    return labels.astype(np.int64)

@@ -1,0 +1,78 @@
+"""From a data spec to images with classes."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+from edgespa.data.arrays import has_idx, load_digits, load_idx, load_npz
+from edgespa.data.datasets import load_dataset
+from edgespa.data.folders import load_folder, load_zip
+from edgespa.data.images import ImageData, Progress
+from edgespa.errors import DataError
+from edgespa.imports import is_module_spec, module_exists, nearest_path, split_file_spec
+
+_KINDS = (
+    "DATA is PATH[:SPLIT] with PATH an image folder, a zip of one, a folder of idx files or an .npz; "
+    "or package.module:callable, path/file.py:callable, digits:train, digits:test"
+)
+
+
+def load_data(spec: str, *, labelled: bool = True, progress: Progress | None = None) -> ImageData:
+    """Open a data set. Images in folders and zip files are decoded only when they are used.
+
+    Args:
+        spec: ``PATH[:SPLIT]``, where PATH is
+
+            - a folder with one folder per class, or with those below a folder per split. Classes are in order of name;
+              they are numbered over all splits, so that one absent from a split does not shift the rest;
+            - a ``.zip`` of such a folder, with or without a top folder;
+            - a folder of idx files as MNIST has them, gzipped or not: ``train``, ``test``;
+            - an ``.npz`` with ``images`` (or ``x``) and ``labels`` (or ``y``), or per split ``x_train``, ``y_train``;
+
+            or ``package.module:callable`` / ``path/file.py:callable``, which gives a ``torch.utils.data.Dataset`` of
+            (image, label); or ``digits``, ``digits:train``, ``digits:test``: scikit-learn's handwritten digits (a
+            folder of that name is ``./digits``).
+        labelled: False admits images without classes (a flat folder, an ``.npz`` without labels).
+        progress: Called with (done, total) if a data set has to be read through for its labels.
+
+    Returns:
+        The images, in a fixed order.
+
+    Raises:
+        DataError: The data cannot be found, has no such split, no images or no classes, or is damaged.
+    """
+    if spec == "digits" or spec.startswith("digits:"):
+        return load_digits(spec.partition(":")[2] or None)
+    if split_file_spec(spec) is not None and not Path(spec).is_dir():
+        return load_dataset(spec, labelled, progress)
+    path, split = _path_and_split(spec)
+    if path is None:
+        return load_dataset(spec, labelled, progress)
+    name = path.resolve().name if path.is_dir() else path.stem
+    title = f"{name}:{split}" if split else name
+    if path.is_dir():
+        load = load_idx if has_idx(path) else load_folder
+        return load(path, split, labelled, title)
+    if path.suffix == ".npz":
+        return load_npz(path, split, labelled, title)
+    if path.suffix == ".zip" or zipfile.is_zipfile(path):
+        return load_zip(path, split, labelled, title)
+    hint = f"give the folder: {path.parent}" if "-ubyte" in path.name else _KINDS
+    raise DataError(f"{path}: not a kind of data that is known here", hint)
+
+
+def _path_and_split(spec: str) -> tuple[Path | None, str | None]:
+    """Path and split; no path if the spec is that of a module."""
+    whole = Path(spec).expanduser()
+    if spec and whole.exists():
+        return whole, None
+    head, colon, tail = spec.rpartition(":")
+    if colon and head and Path(head).expanduser().exists():
+        if not tail:
+            raise DataError(f"'{spec}' ends in a colon", "name a split after it, or leave it out")
+        return Path(head).expanduser(), tail
+    if is_module_spec(spec) and module_exists(spec):
+        return None, None
+    missing = Path(head if colon and head else spec).expanduser()
+    raise DataError(f"data {spec!r}: {missing} does not exist", nearest_path(missing) or _KINDS)

@@ -1,0 +1,298 @@
+"""From images of any size to batches that the model takes."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from edgespa.config import Preprocess
+from edgespa.data.images import ImageData, Progress
+from edgespa.errors import DataError
+
+Augment = Callable[[Tensor, torch.Generator], Tensor]
+"""(uint8 [N, C, H, W], generator) -> uint8 [N, C, H, W]; draws only from the generator."""
+
+CACHE_BYTES = 2 << 30
+_MODES = {1: "L", 3: "RGB", 4: "RGBA"}
+_CHUNK = 256
+_MOST_WORKERS = 4
+
+
+def fit_image(image: NDArray[np.uint8], preprocess: Preprocess) -> NDArray[np.uint8]:
+    """Give an image the model's channels and size, with Pillow, so that any runner can do exactly the same.
+
+    ``Image.convert`` to L, RGB or RGBA if the number of channels differs, then ``Image.resize((width, height),
+    BILINEAR)`` if the size does. No cropping: the whole image is kept and its proportions are not.
+
+    Args:
+        image: uint8 [H, W, C] with C of 1, 3 or 4.
+        preprocess: Wanted height, width and channels.
+
+    Returns:
+        uint8 [channels, height, width].
+    """
+    picture = Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image)
+    wanted = _MODES[preprocess.channels]
+    # Grey to RGB only repeats values, which may as well be done after resizing, at a third of the cost.
+    widen = picture.mode == "L" and wanted == "RGB"
+    if picture.mode != wanted and not widen:
+        picture = picture.convert(wanted)
+    if picture.size != (preprocess.width, preprocess.height):
+        picture = picture.resize((preprocess.width, preprocess.height), Image.Resampling.BILINEAR)
+    pixels: NDArray[np.uint8] = np.asarray(picture)
+    if pixels.ndim == 2:
+        return np.broadcast_to(pixels, (preprocess.channels, *pixels.shape))
+    return pixels.transpose(2, 0, 1)
+
+
+class Prepared:
+    """A data set at the model's size. Made by `prepare`.
+
+    Attributes:
+        classes: Class names.
+        labels: Class index of each image, int64 [N]; -1 for images without classes.
+        preprocess: The preprocessing.
+        preprocessed: True if the items came as float tensors, which are passed on as they are.
+        cached: Whether all items are in memory; else each batch is decoded as it is needed.
+        name: The name of the data set.
+    """
+
+    def __init__(self, data: ImageData, preprocess: Preprocess, cache: Tensor | None, workers: int) -> None:
+        self.classes = data.classes
+        self.labels = torch.from_numpy(data.labels.copy()) if data.labelled else torch.full((len(data),), -1)
+        self.preprocess = preprocess
+        self.preprocessed = data.preprocessed
+        self.cached = cache is not None
+        self.name = data.name
+        self._data = data
+        self._cache = cache
+        self._workers = workers
+        self._mean = torch.tensor(preprocess.mean, dtype=torch.float32).reshape(1, -1, 1, 1)
+        self._std = torch.tensor(preprocess.std, dtype=torch.float32).reshape(1, -1, 1, 1)
+
+    def __len__(self) -> int:
+        return len(self._data)
+
+    def num_batches(self, batch_size: int, drop_last: bool = False) -> int:
+        """How many batches `batches` gives.
+
+        Args:
+            batch_size: Images in a batch.
+            drop_last: Leave out a last batch that is smaller.
+
+        Raises:
+            DataError: The batch size is not positive.
+        """
+        if batch_size < 1:
+            raise DataError(f"{self.name}: a batch size of {batch_size}", "take at least 1")
+        return len(self) // batch_size if drop_last else -(-len(self) // batch_size)
+
+    def batches(
+        self,
+        batch_size: int,
+        *,
+        shuffle_seed: int | None = None,
+        drop_last: bool = False,
+        augment: Augment | None = None,
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Go through the data once.
+
+        Order and augmentation depend on ``shuffle_seed`` alone: an epoch that is begun again with its seed is the same.
+
+        Args:
+            batch_size: Images in a batch.
+            shuffle_seed: Seed of the order and of ``augment``; None for the original order (``augment`` gets seed 0).
+            drop_last: Leave out a last batch that is smaller.
+            augment: Changes the images before they are normalised; refused for preprocessed items.
+
+        Yields:
+            Images, float32 [N, C, H, W], normalised, and labels, int64 [N].
+
+        Raises:
+            DataError: An image cannot be read, or ``augment`` does not fit.
+        """
+        count = self.num_batches(batch_size, drop_last)
+        if augment is not None and self.preprocessed:
+            raise DataError(
+                f"{self.name}: the items are preprocessed tensors, which are not augmented here",
+                "augment inside the data set, or let it return images",
+            )
+        return self._batches(batch_size, count, shuffle_seed, augment)
+
+    def _batches(
+        self, batch_size: int, count: int, shuffle_seed: int | None, augment: Augment | None
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        generator = torch.Generator().manual_seed(shuffle_seed or 0)
+        order = torch.arange(len(self))
+        if shuffle_seed is not None:
+            order = torch.randperm(len(self), generator=generator)
+        chunks = [order[start * batch_size : (start + 1) * batch_size] for start in range(count)]
+        for chunk, raw in zip(chunks, self._read_all(chunks), strict=True):
+            yield self._normalise(raw if augment is None else _augmented(raw, augment, generator)), self.labels[chunk]
+
+    def tensor(self, indices: Sequence[int] | NDArray[np.int64] | Tensor) -> Tensor:
+        """Some images as the model takes them.
+
+        Args:
+            indices: Positions, from 0.
+
+        Returns:
+            float32 [N, C, H, W], normalised.
+
+        Raises:
+            DataError: An image cannot be read.
+        """
+        chunk = torch.as_tensor(indices, dtype=torch.int64).reshape(-1)
+        return self._normalise(next(self._read_all([chunk])))
+
+    def pixels(self, indices: Sequence[int] | NDArray[np.int64] | Tensor) -> Tensor:
+        """Some images at the model's size, before they are normalised.
+
+        Args:
+            indices: Positions, from 0.
+
+        Returns:
+            uint8 [N, C, H, W].
+
+        Raises:
+            DataError: An image cannot be read, or the items are preprocessed tensors.
+        """
+        if self.preprocessed:
+            raise DataError(f"{self.name}: preprocessed tensors have no pixels", "let the data set return images")
+        return next(self._read_all([torch.as_tensor(indices, dtype=torch.int64).reshape(-1)]))
+
+    def _normalise(self, raw: Tensor) -> Tensor:
+        if self.preprocessed:
+            return raw
+        # In this order, in float32, as a stand-alone runner does it: results are equal to the last bit.
+        return raw.to(torch.float32).div_(255).sub_(self._mean).div_(self._std)
+
+    def _read_all(self, chunks: list[Tensor]) -> Iterator[Tensor]:
+        """Raw items of each chunk of positions, in order."""
+        if self._cache is not None:
+            for chunk in chunks:
+                yield self._cache[chunk]
+            return
+        with _pool(self._workers) as pool:
+
+            def begin(chunk: Tensor) -> list[Future[Tensor]]:
+                return [pool.submit(_item, self._data, self.preprocess, int(index)) for index in chunk]
+
+            # One batch ahead, so that decoding goes on while the model works.
+            ahead = begin(chunks[0]) if chunks else []
+            for position, chunk in enumerate(chunks):
+                ready, ahead = ahead, begin(chunks[position + 1]) if position + 1 < len(chunks) else []
+                items = [future.result() for future in ready]
+                yield torch.stack(items) if len(chunk) else self._empty()
+
+    def _empty(self) -> Tensor:
+        shape = (0, self.preprocess.channels, self.preprocess.height, self.preprocess.width)
+        return torch.empty(shape, dtype=torch.float32 if self.preprocessed else torch.uint8)
+
+
+def prepare(
+    data: ImageData,
+    preprocess: Preprocess,
+    *,
+    cache_bytes: int = CACHE_BYTES,
+    workers: int | None = None,
+    progress: Progress | None = None,
+) -> Prepared:
+    """Bring a data set to the model's size, and keep it in memory if it fits.
+
+    Items that come as float tensors are taken as preprocessed: neither resized nor normalised, but of the right shape.
+    What is kept is read once; randomness in a user's data set is then drawn once, too.
+
+    Args:
+        data: The images.
+        preprocess: The model's input.
+        cache_bytes: The most memory to keep images in; beyond it each batch is decoded when it is needed.
+        workers: Threads that decode; by default one per core, at most 4.
+        progress: Called with (done, total) while images are read into memory.
+
+    Raises:
+        DataError: There are no images, an image cannot be read, or the number of channels is not 1, 3 or 4.
+    """
+    if len(data) == 0:
+        raise DataError(f"{data.name}: no images", "take a larger part of the data")
+    if preprocess.channels not in _MODES and not data.preprocessed:
+        raise DataError(
+            f"{data.name}: the model takes {preprocess.channels} channels, and images have 1, 3 or 4",
+            "give a data set (module:callable) that returns preprocessed float tensors",
+        )
+    workers = workers or min(_MOST_WORKERS, os.cpu_count() or 1)
+    shape = (len(data), preprocess.channels, preprocess.height, preprocess.width)
+    dtype = torch.float32 if data.preprocessed else torch.uint8
+    size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+    if size > cache_bytes:
+        return Prepared(data, preprocess, None, workers)
+    cache = torch.empty(shape, dtype=dtype)
+    array = data.array if _same_size(data.image_shape, preprocess) else None
+    if array is not None:
+        cache.copy_(torch.from_numpy(array).permute(0, 3, 1, 2))
+        if progress is not None:
+            progress(len(data), len(data))
+        return Prepared(data, preprocess, cache, workers)
+
+    def fill(start: int) -> int:
+        stop = min(start + _CHUNK, len(data))
+        for index in range(start, stop):
+            cache[index] = _item(data, preprocess, index)
+        return stop
+
+    with _pool(workers) as pool:
+        for done in pool.map(fill, range(0, len(data), _CHUNK)):
+            if progress is not None:
+                progress(done, len(data))
+    return Prepared(data, preprocess, cache, workers)
+
+
+@contextlib.contextmanager
+def _pool(workers: int) -> Iterator[ThreadPoolExecutor]:
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="edgespa-decode")
+    try:
+        yield pool
+    finally:
+        # A reader that stops early, or at a damaged image, must not wait for the rest.
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _same_size(image_shape: tuple[int, int, int] | None, preprocess: Preprocess) -> bool:
+    """Whether nothing is to be done but to repeat grey values."""
+    if image_shape is None:
+        return False
+    height, width, channels = image_shape
+    fits = channels == preprocess.channels or (channels == 1 and preprocess.channels == 3)
+    return fits and (height, width) == (preprocess.height, preprocess.width)
+
+
+def _item(data: ImageData, preprocess: Preprocess, index: int) -> Tensor:
+    if not data.preprocessed:
+        # A copy, because Pillow's memory is not writable.
+        return torch.from_numpy(np.array(fit_image(data.image(index), preprocess), order="C"))
+    tensor = data.tensor(index)
+    wanted = (preprocess.channels, preprocess.height, preprocess.width)
+    if tuple(tensor.shape) != wanted:
+        raise DataError(
+            f"{data.name}: item {index} is a preprocessed tensor {list(tensor.shape)}, the model takes {list(wanted)}",
+            "resize inside the data set, or let it return images",
+        )
+    return tensor
+
+
+def _augmented(raw: Tensor, augment: Augment, generator: torch.Generator) -> Tensor:
+    changed = augment(raw, generator)
+    if changed.shape != raw.shape or changed.dtype != torch.uint8:
+        raise DataError(
+            f"augmentation turned {tuple(raw.shape)} of uint8 into {tuple(changed.shape)} of {changed.dtype}",
+            "an augmentation keeps shape and type",
+        )
+    return changed

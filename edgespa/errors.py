@@ -1,0 +1,110 @@
+"""Everything that edgespa raises on purpose.
+
+    EdgespaError
+    ├── ModelError          a model cannot be found, built, loaded or traced
+    │   ├── TraceError      torch.export cannot trace it
+    │   └── WeightsError    a weight file does not fit the model
+    ├── DataError           a data set cannot be found, read or used
+    ├── GraphError          the program cannot be changed as asked
+    ├── BudgetError         no selection of units meets the budget
+    ├── AdapterError        an adapter does not fit, or is not finite
+    ├── TaskFileError       a task file is damaged or of another version
+    │   └── BaseMismatchError   the task was made on another base
+    ├── ExportError         a file cannot be written in the asked format
+    │   └── ParityError     a file does not compute what the program computes
+    ├── BundleError         a bundle is damaged, incomplete or of another version
+    ├── DeviceError         a device or a runtime on it cannot do what was asked
+    ├── OutputExistsError   the output is there already
+    ├── ConfigError         a value in a configuration is not allowed
+    └── MissingExtraError   an optional dependency is not installed
+
+Each carries a message that says what failed and where, and a hint that says what to do next.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+class EdgespaError(Exception):
+    """Base of all errors that are meant for the user.
+
+    Args:
+        message: What failed, and where (layer, file, option).
+        hint: What to do next, in one sentence.
+    """
+
+    def __init__(self, message: str, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class ModelError(EdgespaError):
+    """A model cannot be found, built, loaded or traced."""
+
+
+class TraceError(ModelError):
+    """``torch.export`` cannot trace the model."""
+
+
+class WeightsError(ModelError):
+    """A weight file does not fit the model."""
+
+
+class DataError(EdgespaError):
+    """A data set cannot be found, read or used."""
+
+
+class GraphError(EdgespaError):
+    """The program cannot be changed as asked."""
+
+
+class BudgetError(EdgespaError):
+    """No selection of units meets the budget."""
+
+
+class AdapterError(EdgespaError):
+    """An adapter does not fit its tensor, or its values are not finite."""
+
+
+class TaskFileError(EdgespaError):
+    """A task file is damaged or of another version."""
+
+
+class BaseMismatchError(TaskFileError):
+    """The task file was made on another base."""
+
+
+class ExportError(EdgespaError):
+    """A file cannot be written in the asked format."""
+
+
+class ParityError(ExportError):
+    """An exported file does not compute what the program computes."""
+
+
+class BundleError(EdgespaError):
+    """A bundle is damaged, incomplete or of another version."""
+
+
+class DeviceError(EdgespaError):
+    """A device, or a runtime on it, cannot do what was asked."""
+
+
+class ConfigError(EdgespaError):
+    """A value in a configuration is not allowed."""
+
+
+class OutputExistsError(EdgespaError):
+    """The output is there already and was not to be overwritten."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(f"{path} exists already", "choose another --output, or pass --overwrite to replace it")
+
+
+class MissingExtraError(EdgespaError):
+    """An optional dependency is not installed."""
+
+    def __init__(self, package: str, extra: str) -> None:
+        super().__init__(f"{package} is not installed", f"install it with: pip install 'edgespa[{extra}]'")

@@ -1,0 +1,156 @@
+"""The proof of an exported file: its outputs against the program's, through the very runner that goes into the bundle."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from edgespa.bundle import Accuracy, Metric, Parity
+from edgespa.data import Prepared
+from edgespa.device import runner
+from edgespa.errors import DataError, ExportError, ParityError
+from edgespa.export.quiet import first_line, quiet
+from edgespa.graph.program import Program
+
+Array = NDArray[Any]
+Progress = Callable[[float, float | None, str], None]
+
+FP32_RELATIVE_ERROR = 1e-4
+INT8_COSINE = 0.95
+SAMPLE_BYTES = 4 << 20
+MAX_SAMPLES = 64
+
+
+@dataclasses.dataclass(frozen=True)
+class Samples:
+    """What files are proved on: inputs in the program's layout, and what the program makes of them.
+
+    Attributes:
+        inputs: One array per input, batch first.
+        outputs: One array per output.
+        description: What the inputs are, in words.
+    """
+
+    inputs: list[Array]
+    outputs: list[Array]
+    description: str
+
+    @property
+    def count(self) -> int:
+        """Number of samples."""
+        return len(self.inputs[0])
+
+
+def draw_samples(program: Program, data: Prepared | None, seed: int) -> Samples:
+    """Real images if there are any, else seeded noise; so many that they stay below 4 MiB, at most 64.
+
+    Args:
+        program: In evaluation form.
+        data: Images to draw from; every n-th one is taken, so that all classes occur.
+        seed: Of the noise.
+    """
+    one = program.example_inputs(batch=1)
+    budget = max(2, min(MAX_SAMPLES, SAMPLE_BYTES // sum(tensor.numel() * tensor.element_size() for tensor in one)))
+    if data is not None and len(data):
+        count = min(budget, len(data))
+        inputs: Sequence[torch.Tensor] = (data.tensor(np.linspace(0, len(data) - 1, count).astype(np.int64)),)
+        description = f"{count} images of {data.name}"
+    else:
+        inputs = program.example_inputs(batch=budget, seed=seed)
+        description = f"{len(inputs[0])} samples of standard normal noise"
+    outputs = run_program(program, inputs)
+    if not all(np.isfinite(array).all() for array in outputs):
+        raise ExportError(
+            f"the program's own outputs are not finite on {description}",
+            "check --mean and --std, and the weights of the model",
+        )
+    return Samples([tensor.numpy() for tensor in inputs], outputs, description)
+
+
+@torch.no_grad()
+def run_program(program: Program, inputs: Sequence[torch.Tensor]) -> list[Array]:
+    """The program's outputs, flattened, one batch at a time where the batch is fixed."""
+    if program.dynamic_batch:
+        results = [torch.utils._pytree.tree_leaves(program(*inputs))]
+    else:
+        size = int(program.inputs[0].shape[0])
+        parts = range(0, len(inputs[0]) - size + 1, size)
+        results = [torch.utils._pytree.tree_leaves(program(*(x[i : i + size] for x in inputs))) for i in parts]
+    return [torch.cat([result[i] for result in results]).numpy() for i in range(len(results[0]))]
+
+
+def bound_for(precision: str, int8_cosine: float = INT8_COSINE) -> dict[Metric, float]:
+    """What a file has to keep to be shipped."""
+    return {"cosine": int8_cosine} if precision == "int8" else {"relative_error": FP32_RELATIVE_ERROR}
+
+
+class File:
+    """An exported file, loaded by the bundle's runner.
+
+    Args:
+        folder: The folder that it lies in.
+        variant: Its fields of the manifest that the runner reads: name, file, format, inputs, outputs.
+        threads: For the runtime.
+    """
+
+    def __init__(self, folder: Path, variant: dict[str, Any], threads: int) -> None:
+        self.name = str(variant["name"])
+        try:
+            with quiet(f"loading {self.name}"):
+                runtime, self.runtime = runner.import_runtime(variant["format"])
+                self._model = runner.open_model(folder, variant, threads, runtime)
+        except runner.RunnerError as error:
+            raise ExportError(f"{self.name}: the exported file does not load: {error}", _REPORT) from error
+
+    def __call__(self, inputs: list[Array]) -> list[Array]:
+        """Outputs in the program's layout."""
+        try:
+            return runner.infer(self._model, inputs)
+        except Exception as error:  # the runtimes raise whatever they like
+            raise ExportError(f"{self.name}: the exported file does not run: {first_line(error)}", _REPORT) from error
+
+    def prove(self, samples: Samples, bound: dict[Metric, float]) -> Parity:
+        """Compare with the program.
+
+        Raises:
+            ParityError: If a bound is not kept; it says the figure.
+        """
+        metrics = runner.compare(self(samples.inputs), samples.outputs)
+        failures = runner.exceeded(metrics, bound)
+        if failures:
+            raise ParityError(
+                f"{self.name} does not compute what the program computes on {samples.description}: {'; '.join(failures)}",
+                _LOSSY if "cosine" in bound else _REPORT,
+            )
+        figures = {key: metrics[key] for key in ("max_abs_error", "relative_error", "cosine", "top1_agreement")}
+        return Parity(inputs=samples.description, count=samples.count, bound=bound, **figures)
+
+    def accuracy(self, data: Prepared, progress: Progress | None = None) -> Accuracy:
+        """Top-1 accuracy on labelled data.
+
+        Raises:
+            DataError: If there are no images.
+        """
+        correct = count = 0
+        for images, labels in data.batches(_BATCH, shuffle_seed=None):
+            logits = self([images.numpy()])[0]
+            correct += int((logits.argmax(1) == labels.numpy()).sum())
+            count += len(labels)
+            if progress:
+                progress(count, len(data), f"accuracy of {self.name}")
+        if not count:
+            raise DataError("no images to evaluate on", "give --eval-data with at least one image")
+        return Accuracy(value=correct / count, count=count, data=data.name)
+
+
+_BATCH = 100
+_REPORT = "this is a fault of a converter or of edgespa: no bundle was written; please report the model"
+_LOSSY = "no bundle was written; calibrate on images of the task, or leave out --precision int8, or lower --int8-cosine"
+
+__all__ = ["File", "Samples", "bound_for", "draw_samples", "run_program"]

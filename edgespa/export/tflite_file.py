@@ -1,0 +1,136 @@
+"""TFLite: litert-torch, quantised by ai-edge-quantizer."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgespa.bundle import TensorSpec
+from edgespa.errors import ExportError, MissingExtraError
+from edgespa.export.quiet import first_line, quiet
+from edgespa.graph.program import Program
+
+_PACKAGES = ("litert_torch", "ai_edge_litert", "ai_edge_quantizer")
+
+
+def require() -> None:
+    """Say at once if a package for this format is missing.
+
+    Raises:
+        MissingExtraError: With the extra to install.
+    """
+    for package in _PACKAGES:
+        if importlib.util.find_spec(package) is None:
+            raise MissingExtraError(package, "tflite")
+
+
+def write_fp32(program: Program, path: Path) -> None:
+    """Convert a program for a batch of one; image inputs (four dimensions) become channels-last.
+
+    Args:
+        program: In evaluation form.
+        path: The file to write.
+
+    Raises:
+        ExportError: If the converter fails.
+    """
+    module = program.copy().module
+    for part in module.modules():
+        part.training = False  # an exported module refuses .eval(), and the converter asks
+    inputs = program.example_inputs(batch=1)
+    images = [index for index, tensor in enumerate(inputs) if tensor.dim() == 4]
+    sample = tuple(
+        tensor.permute(0, 2, 3, 1).contiguous() if index in images else tensor for index, tensor in enumerate(inputs)
+    )
+    try:
+        with quiet("litert-torch"):
+            import litert_torch
+
+            wrapped = litert_torch.to_channel_last_io(module, args=images) if images else module
+            litert_torch.convert(wrapped.eval() if images else module, sample).export(str(path))
+    except Exception as error:
+        raise ExportError(
+            f"the program cannot be converted to TFLite: {first_line(error)}",
+            "run again with --debug for the converter's own words, or export --format onnx only",
+        ) from error
+
+
+def write_int8(source: Path, path: Path, samples: Sequence[Sequence[NDArray[np.float32]]]) -> None:
+    """Static int8: weights per channel, activations per tensor, int8 inputs and outputs.
+
+    Args:
+        source: The fp32 file.
+        path: The file to write.
+        samples: Calibration inputs in the program's layout, each a list of arrays with a batch of one.
+
+    Raises:
+        ExportError: If the quantiser fails.
+    """
+    try:
+        with quiet("ai-edge-quantizer"):
+            from ai_edge_quantizer import quantizer, recipe
+
+            key, names, ranks = _signature(source)
+            feeds = [
+                {name: _to_nhwc(array, rank) for name, array, rank in zip(names, sample, ranks, strict=True)}
+                for sample in samples
+            ]
+            tool = quantizer.Quantizer(str(source), recipe.static_wi8_ai8())
+            tool.quantize(tool.calibrate({key: feeds}, num_threads=1)).export_model(str(path), overwrite=True)
+    except Exception as error:
+        raise ExportError(
+            f"the TFLite file cannot be quantised: {first_line(error)}", "export --precision fp32 only"
+        ) from error
+
+
+def specs(path: Path) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+    """Inputs and outputs as the file has them.
+
+    Args:
+        path: A TFLite file with one signature.
+    """
+    with quiet("ai-edge-litert"):
+        from ai_edge_litert.interpreter import Interpreter
+
+        interpreter = Interpreter(str(path))
+        key = next(iter(interpreter.get_signature_list()))
+        runner = interpreter.get_signature_runner(key)
+        inputs, outputs = runner.get_input_details(), runner.get_output_details()
+    return (
+        tuple(_spec(name, inputs[name], "NHWC") for name in _in_order(inputs)),
+        tuple(_spec(name, outputs[name], "NCHW") for name in _in_order(outputs)),
+    )
+
+
+def _signature(path: Path) -> tuple[str, list[str], list[int]]:
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(str(path))
+    key = next(iter(interpreter.get_signature_list()))
+    details = interpreter.get_signature_runner(key).get_input_details()
+    names = _in_order(details)
+    return key, names, [len(details[name]["shape"]) for name in names]
+
+
+def _in_order(names: Any) -> list[str]:
+    """``args_0, args_1, ..., args_10`` by number."""
+    return sorted(names, key=lambda name: (len(name), name))
+
+
+def _spec(name: str, detail: dict[str, Any], image_layout: Any) -> TensorSpec:
+    shape = tuple(int(size) for size in detail["shape"])
+    return TensorSpec(
+        name=name,
+        shape=shape,
+        dtype=str(np.dtype(detail["dtype"])),
+        layout=image_layout if len(shape) == 4 else "other",
+    )
+
+
+def _to_nhwc(array: NDArray[np.float32], rank: int) -> NDArray[np.float32]:
+    return np.ascontiguousarray(array.transpose(0, 2, 3, 1)) if rank == 4 else array

@@ -1,0 +1,95 @@
+"""In-place operators of a traced graph, replaced by functional ones.
+
+Labels follow values, and an in-place operator changes the value behind a node that was already labelled; so the graph
+is made functional before anything reads it.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import fx
+
+
+def mutates(graph: fx.Graph) -> bool:
+    """Whether any operator of the graph writes to one of its arguments."""
+    return any(_is_mutable(node) for node in graph.nodes)
+
+
+def make_functional(module: fx.GraphModule) -> bool:
+    """Replace in-place operators on values that no view shares; turn evaluation batch norms into one spelling.
+
+    Returns:
+        False if an in-place operator writes through a view; the graph is then left for ``run_decompositions``, which
+        rewrites those too.
+    """
+    graph = module.graph
+    order = {node: index for index, node in enumerate(graph.nodes)}
+    for node in list(graph.nodes):
+        if not _is_mutable(node):
+            continue
+        replacement = _functional_overload(node.target)
+        base = node.args[0] if node.args else None
+        if replacement is None or not isinstance(base, fx.Node) or base.op != "call_function":
+            return False
+        if _is_view(base) or any(_is_view(user) and order[user] < order[node] for user in base.users):
+            return False
+        with graph.inserting_before(node):
+            functional = graph.call_function(replacement, node.args, node.kwargs)
+        functional.meta = dict(node.meta)
+        order[functional] = order[node]
+        base.replace_all_uses_with(
+            functional,
+            delete_user_cb=lambda user, here=order[node], new=functional: user is not new and order[user] > here,
+        )
+        node.replace_all_uses_with(functional)
+        graph.erase_node(node)
+    _plain_batch_norms(graph)
+    return True
+
+
+def _is_mutable(node: fx.Node) -> bool:
+    return isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable
+
+
+def _is_view(node: fx.Node) -> bool:
+    """Whether the node's result may share memory with an argument."""
+    if not isinstance(node.target, torch._ops.OpOverload):
+        return False
+    name = node.target._schema.name
+    may_alias = name in {
+        "aten::contiguous",
+        "aten::reshape",
+        "aten::to",
+        "aten::flatten",
+        "aten::dropout",
+        "aten::type_as",
+    }
+    return may_alias or any(
+        a.alias_info is not None and not a.alias_info.is_write for a in node.target._schema.arguments
+    )
+
+
+def _functional_overload(target: torch._ops.OpOverload) -> torch._ops.OpOverload | None:
+    name = target._schema.name.split("::")[1]
+    packet = getattr(torch.ops.aten, name.removesuffix("_"), None)
+    if not name.endswith("_") or packet is None:
+        return None
+    overload = getattr(packet, target._overloadname, None)
+    return overload if overload is not None and not overload._schema.is_mutable else None
+
+
+def _plain_batch_norms(graph: fx.Graph) -> None:
+    """``_native_batch_norm_legit_no_training(...)[0]`` -> ``batch_norm``: one operator whose training flag can be set."""
+    for node in list(graph.nodes):
+        if node.target is not torch.ops.aten._native_batch_norm_legit_no_training.default:
+            continue
+        x, weight, bias, mean, var, momentum, eps = node.args
+        with graph.inserting_before(node):
+            plain = graph.call_function(
+                torch.ops.aten.batch_norm.default, (x, weight, bias, mean, var, False, momentum, eps, False)
+            )
+        plain.meta = {key: value for key, value in node.meta.items() if key != "val"}
+        for user in list(node.users):
+            user.replace_all_uses_with(plain)
+            graph.erase_node(user)
+        graph.erase_node(node)

@@ -1,0 +1,231 @@
+"""Channel labels: which indices of which dimensions must live or die together.
+
+Every index of every dimension of every floating tensor gets a fresh integer label. The labels ride through the
+operators of the program; where an operator ties two indices together (the output channel of a convolution and the
+input column of the next one, the two operands of an addition) an *edge* is written down, and where an index cannot be
+removed it is *fixed*, with the reason. `edgespa.graph.groups` turns edges and fixes into units.
+
+Example: ``relu(conv(x)) -> linear`` writes edges ``conv.weight[i] - conv.bias[i]`` and, through the contraction,
+``conv.weight[i] - linear.weight[:, i]``: unit *i* is that row, that bias and that column.
+
+Three notions carry the rules:
+
+* A *block* labels one or several dimensions of a value jointly. One dimension is the common case; a view that splits a
+  labelled dimension makes a joint block over the parts, since a label then depends on both indices. Nothing is decided
+  there: after labelling, a joint block whose units are not rectangles is united along all dimensions but one.
+* *Pinning* dimensions says that indices along them must stay (softmax, statistics, a window): a block over them alone
+  is fixed, a joint block (heads x head size) is united along them and lives on in the others.
+* ``dead`` is the value that elements of removed units have in the *masked* program, where every slot of the unit is
+  zero. It decides whether an unweighted sum over them is exact: only if it is zero.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+Labels = NDArray[np.int32]
+FIXED = 0
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Block:
+    """Labels of some dimensions of a value.
+
+    Attributes:
+        dims: The dimensions, ascending.
+        labels: One label per index combination; ``labels.shape`` are the sizes of ``dims``. 0 means fixed.
+    """
+
+    dims: tuple[int, ...]
+    labels: Labels
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Value:
+    """What labelling knows of a tensor: its sizes, its blocks (over disjoint dimensions) and its dead value.
+
+    Attributes:
+        shape: Sizes at the trace.
+        blocks: Labelled dimensions; the others cannot shrink.
+        dead: Value of elements of removed units in the masked program; None if unknown.
+    """
+
+    shape: tuple[int, ...]
+    blocks: tuple[Block, ...] = ()
+    dead: float | None = 0.0
+
+    def block(self, dim: int) -> Block | None:
+        """The block that labels a dimension, if any."""
+        return next((block for block in self.blocks if dim in block.dims), None)
+
+    def without_blocks(self) -> Value:
+        """The same sizes, nothing removable."""
+        return Value(self.shape, (), None)
+
+
+@dataclasses.dataclass(frozen=True)
+class Fix:
+    """Labels that cannot be removed, with the reason and the node that says so."""
+
+    labels: Labels
+    reason: str
+    node: str
+
+
+class Labeller:
+    """Hands out labels and collects what the rules say about them.
+
+    Attributes:
+        count: Labels handed out so far, the fixed label 0 included.
+        edges: Pairs of equally long label arrays; label *i* of one lives and dies with label *i* of the other.
+        fixes: What cannot be removed.
+        joints: Joint blocks whose units have to become rectangles, with their preferred dimension (or None).
+    """
+
+    def __init__(self) -> None:
+        self.count = 1
+        self.edges: list[tuple[Labels, Labels]] = []
+        self.fixes: list[Fix] = []
+        self.joints: dict[int, tuple[Labels, int | None]] = {}
+        self.node = ""
+
+    def fresh(self, *sizes: int) -> Labels:
+        """New labels, one per index."""
+        number = math.prod(sizes)
+        labels = np.arange(self.count, self.count + number, dtype=np.int32).reshape(sizes)
+        self.count += number
+        return labels
+
+    def unite(self, one: Labels, other: Labels) -> None:
+        """Tie labels pairwise; arrays are broadcast against each other. A label tied to 0 is fixed."""
+        if one is other:
+            return
+        one, other = np.broadcast_arrays(one, other)
+        one, other = one.ravel(), other.ravel()
+        differs = one != other
+        if not differs.all():
+            one, other = one[differs], other[differs]
+        zero = (one == FIXED) | (other == FIXED)
+        if zero.any():
+            self.fix(np.maximum(one[zero], other[zero]), "tied to an index that cannot be removed")
+            one, other = one[~zero], other[~zero]
+        if one.size:
+            self.edges.append((one, other))
+
+    def fix(self, labels: Labels, reason: str) -> None:
+        """Say that labels cannot be removed, and why."""
+        labels = labels[labels != FIXED]
+        if labels.size:
+            self.fixes.append(Fix(labels, reason, self.node))
+
+    def fix_value(self, value: Value, reason: str) -> None:
+        """Fix everything that a value carries."""
+        for block in value.blocks:
+            self.fix(block.labels.ravel(), reason)
+
+    def remember(self, value: Value, preferred: int | None = None) -> None:
+        """Note a value's joint blocks, so that their units become rectangles in the end."""
+        for block in value.blocks:
+            if len(block.dims) > 1:
+                axis = block.dims.index(preferred) if preferred in block.dims else None
+                self.joints.setdefault(id(block.labels), (block.labels, axis))
+
+    def pin(self, value: Value, dims: Iterable[int], reason: str) -> Value:
+        """Keep all indices along some dimensions.
+
+        A block within ``dims`` is fixed and dropped; a joint block is united along them and keeps the others.
+
+        Returns:
+            The value with the remaining blocks, none of which touches ``dims``.
+        """
+        pinned = set(dims)
+        blocks = []
+        for block in value.blocks:
+            rest = tuple(dim for dim in block.dims if dim not in pinned)
+            if len(rest) == len(block.dims):
+                blocks.append(block)
+            elif not rest:
+                self.fix(block.labels.ravel(), reason)
+            else:
+                axes = tuple(axis for axis, dim in enumerate(block.dims) if dim in pinned)
+                blocks.append(Block(rest, self.unite_along(block.labels, axes)))
+        return dataclasses.replace(value, blocks=tuple(blocks))
+
+    def unite_along(self, labels: Labels, axes: Sequence[int]) -> Labels:
+        """Unite labels along axes and return the array without those axes."""
+        first = labels[tuple(slice(0, 1) if axis in axes else slice(None) for axis in range(labels.ndim))]
+        self.unite(first, labels)
+        return np.ascontiguousarray(first.squeeze(tuple(axes)))
+
+    def axis(self, value: Value, dim: int, reason: str) -> Labels | None:
+        """The labels of one dimension alone, uniting along the others of a joint block; None if not labelled."""
+        block = value.block(dim)
+        if block is None:
+            return None
+        others = [other for other in block.dims if other != dim]
+        value = self.pin(value, others, reason)
+        remaining = value.block(dim)
+        return None if remaining is None else remaining.labels
+
+    def merge(self, values: Sequence[Value], shape: tuple[int, ...], what: str) -> tuple[Block, ...]:
+        """Tie values that are combined element by element, after broadcasting, and give the blocks of the result.
+
+        A value of full size without labels along a dimension pins that dimension of the others.
+
+        Args:
+            values: The operands; dimensions are aligned from the right, as torch broadcasts.
+            shape: Sizes of the result.
+            what: What combines them, for the reasons.
+        """
+        aligned = []
+        for value in values:
+            shift = len(shape) - len(value.shape)
+            moved = tuple(Block(tuple(dim + shift for dim in block.dims), block.labels) for block in value.blocks)
+            aligned.append(Value((1,) * shift + value.shape, moved))
+        for index, value in enumerate(aligned):
+            pinned = set()
+            for other in aligned:
+                if other is value:
+                    continue
+                covered = {dim for block in other.blocks for dim in block.dims}
+                pinned |= {dim for dim, size in enumerate(other.shape) if size > 1 and dim not in covered}
+            # size-1 dimensions of the value itself carry no labels, so pinning them is harmless
+            aligned[index] = self.pin(value, pinned, f"{what} with a tensor that cannot shrink there")
+        parts = [set(block.dims) for value in aligned for block in value.blocks]
+        merged = _connected(parts)
+        result = []
+        for dims in merged:
+            ordered = tuple(sorted(dims))
+            joint: Labels | None = None
+            for value in aligned:
+                for block in value.blocks:
+                    if not set(block.dims) <= dims:
+                        continue
+                    spread = _spread(block, ordered)
+                    if joint is None:
+                        joint = np.broadcast_to(spread, tuple(shape[dim] for dim in ordered))
+                    self.unite(joint, spread)
+            assert joint is not None
+            own = joint if joint.flags.c_contiguous else np.ascontiguousarray(joint)
+            result.append(Block(ordered, own))
+        return tuple(result)
+
+
+def _spread(block: Block, dims: tuple[int, ...]) -> Labels:
+    """A block's labels as an array over more dimensions, of size 1 in the new ones."""
+    shape = [block.labels.shape[block.dims.index(dim)] if dim in block.dims else 1 for dim in dims]
+    return block.labels.reshape(shape)
+
+
+def _connected(parts: Sequence[set[int]]) -> list[set[int]]:
+    merged: list[set[int]] = []
+    for part in parts:
+        touching = [known for known in merged if known & part]
+        merged = [known for known in merged if not known & part]
+        merged.append(part.union(*touching))
+    return merged

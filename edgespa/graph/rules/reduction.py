@@ -1,0 +1,159 @@
+"""Operators that look at several elements at once: norms, softmax, reductions, pooling, resizing."""
+
+from __future__ import annotations
+
+import numpy as np
+from torch import Tensor
+
+from edgespa.graph.labels import Block, Value
+from edgespa.graph.rules.contraction import drop, sum_over
+from edgespa.graph.rules.layout import unknown
+from edgespa.graph.rules.registry import Call, rule
+
+
+def affine(call: Call, x: Value, names: tuple[str, ...], dim: int) -> Value:
+    """Tie per-channel vectors (weight, bias, running statistics) to one dimension of a value."""
+    rank = len(x.shape)
+    vectors = []
+    for name in names:
+        vector = call.maybe(name)
+        if vector is not None:
+            shape = (1,) * dim + vector.shape + (1,) * (rank - dim - 1)
+            vectors.append(Value(shape, tuple(Block((dim,), block.labels) for block in vector.blocks)))
+    blocks = call.labels.merge([x, *vectors], x.shape, f"scaled per channel ({call.name})")
+    return Value(x.shape, blocks, x.dead)
+
+
+@rule("batch_norm", "instance_norm", "native_batch_norm")
+def batch_norm(call: Call) -> Value | list[Value]:
+    """Statistics are per channel, so channels may go; weight, bias and running statistics go with them."""
+    if call.name == "native_batch_norm":
+        return unknown(call)
+    x = call.value("input")
+    result = affine(call, x, ("weight", "bias", "running_mean", "running_var"), 1)
+    scaled = call.maybe("weight") is not None
+    return Value(call.shape, result.blocks, 0.0 if scaled or x.dead == 0.0 else None)
+
+
+@rule("group_norm")
+def group_norm(call: Call) -> Value:
+    """Statistics are over the channels of a group: whole groups may go; with one group, nothing."""
+    x = call.value("input")
+    groups = int(call.number("num_groups"))
+    if groups == 1:
+        x = call.labels.pin(x, range(1, len(x.shape)), "group norm with one group: statistics over all channels")
+    else:
+        x = call.labels.pin(x, range(2, len(x.shape)), "group norm statistics")
+        labels = call.labels.axis(x, 1, "group norm statistics")
+        if labels is not None:
+            call.labels.unite_along(labels.reshape(groups, -1), (1,))
+            x = Value(x.shape, (*(b for b in x.blocks if 1 not in b.dims), Block((1,), labels)), x.dead)
+    result = affine(call, x, ("weight", "bias"), 1)
+    return Value(call.shape, result.blocks, 0.0 if call.maybe("weight") is not None or x.dead == 0.0 else None)
+
+
+@rule("layer_norm", "rms_norm", "native_layer_norm")
+def layer_norm(call: Call) -> Value | list[Value]:
+    """Statistics run over the last dimensions: removing channels there is not the same as zeroing them."""
+    x = call.value("input")
+    count = len(call.number("normalized_shape"))
+    last = tuple(range(len(x.shape) - count, len(x.shape)))
+    reason = f"{call.name.removeprefix('native_')} statistics over the channels"
+    x = call.labels.pin(x, last, reason)
+    for name in ("weight", "bias"):
+        vector = call.maybe(name)
+        if vector is not None:
+            call.labels.fix_value(vector, reason)
+    if call.name == "native_layer_norm":
+        shapes = call.shapes
+        return [Value(shapes[0], x.blocks, None), *(Value(shape, (), None) for shape in shapes[1:])]
+    return Value(call.shape, x.blocks, None)
+
+
+@rule("softmax", "_softmax", "log_softmax", "_log_softmax", "logsumexp", "cumsum", "cumprod", "sort", "topk", "argsort")
+def softmax(call: Call) -> Value | list[Value]:
+    """All elements along the dimension matter to each other."""
+    x = call.value("self")
+    x = call.labels.pin(x, (call.dim("dim", len(x.shape), -1),), f"{call.name} over the dimension")
+    if call.name == "logsumexp":
+        return _reduced(call, Value(x.shape, x.blocks, None))
+    values = [Value(shape, x.blocks, None) for shape in call.shapes]
+    return values if isinstance(call.node.meta["val"], list | tuple) else values[0]
+
+
+@rule("sum", "mean", "amax", "amin", "max", "min", "argmax", "argmin", "var", "std", "var_mean", "std_mean", "norm",
+      "linalg_vector_norm", "prod", "any", "all", "median", "numel")  # fmt: skip
+def reduce(call: Call) -> Value | list[Value]:
+    """A sum over zeros is exact; every other statistic over a labelled dimension fixes it."""
+    if "other" in call.arguments and call.maybe("other") is not None:  # the two-operand spelling of max and min
+        from edgespa.graph.rules.pointwise import pointwise
+
+        return pointwise(call)
+    x = call.value("self")
+    over = call.dims("dim", len(x.shape))
+    if call.name == "sum":
+        return _reduced(call, sum_over(call, x, over))
+    reason = f"{call.name} over the channels: a statistic over all of them"
+    dead = x.dead if call.name in {"mean", "amax", "amin", "max", "min"} else None
+    x = call.labels.pin(x, over, reason)
+    return _reduced(call, Value(x.shape, x.blocks, dead))
+
+
+def _reduced(call: Call, value: Value) -> Value | list[Value]:
+    """The result of a reduction, with or without the reduced dimensions, for one or several outputs."""
+    rank = len(value.shape)
+    over = call.dims("dim", rank)
+    shapes = call.shapes
+    keeps = len(shapes[0]) == rank if shapes else True
+    flat = value if keeps else drop(value, over)
+    results = [Value(shape, flat.blocks, value.dead if index == 0 else None) for index, shape in enumerate(shapes)]
+    return results if isinstance(call.node.meta["val"], list | tuple) else results[0]
+
+
+@rule("max_pool1d", "max_pool2d", "max_pool3d", "avg_pool1d", "avg_pool2d", "avg_pool3d", "adaptive_avg_pool1d",
+      "adaptive_avg_pool2d", "adaptive_avg_pool3d", "adaptive_max_pool1d", "adaptive_max_pool2d", "_adaptive_avg_pool2d",
+      "max_pool2d_with_indices", "upsample_nearest1d", "upsample_nearest2d", "upsample_nearest3d",
+      "upsample_bilinear2d", "upsample_bicubic2d", "upsample_linear1d", "upsample_trilinear3d",
+      "_upsample_nearest_exact2d", "_upsample_bilinear2d_aa", "_upsample_bicubic2d_aa", "grid_sampler", "im2col")  # fmt: skip
+def spatial(call: Call) -> Value | list[Value]:
+    """Acts on space, channel by channel: dimensions from the third on stay."""
+    x = call.value("input" if "input" in call.arguments else "self")
+    if call.name == "im2col":
+        return unknown(call)
+    count = {"1d": 1, "2d": 2, "3d": 3}.get(next((s for s in ("1d", "2d", "3d") if s in call.name), "2d"), 2)
+    x = call.labels.pin(x, range(len(x.shape) - count, len(x.shape)), f"{call.name} over space")
+    values = [Value(shape, x.blocks, 0.0 if x.dead == 0.0 else None) for shape in call.shapes]
+    return values if isinstance(call.node.meta["val"], list | tuple) else values[0]
+
+
+@rule("triu", "tril")
+def triangle(call: Call) -> Value:
+    """The last two dimensions have places that matter."""
+    x = call.value("self")
+    x = call.labels.pin(x, (len(x.shape) - 2, len(x.shape) - 1), call.name)
+    return Value(call.shape, x.blocks, None)
+
+
+@rule("unfold")
+def unfold(call: Call) -> Value:
+    """Sliding windows along one dimension, appended as the last one."""
+    x = call.value("self")
+    x = call.labels.pin(x, (call.dim("dimension", len(x.shape)),), "windows along the dimension")
+    return Value(call.shape, x.blocks, x.dead)
+
+
+@rule("arange", "rand", "randn", "eye", "linspace", "scalar_tensor", "bernoulli", "rand_like", "randn_like", "rsqrt_")
+def made(call: Call) -> Value | list[Value]:
+    """Made from nothing, with places that matter."""
+    for value in call.tensors():
+        call.labels.fix_value(value, f"{call.name} of its shape")
+    return Value(call.shape, (), None) if isinstance(call.node.meta.get("val"), Tensor) else []
+
+
+@rule("l1_loss", "cosine_similarity", "cdist", "pairwise_distance")
+def distance(call: Call) -> Value | list[Value]:
+    """Statistics over the compared dimension."""
+    return unknown(call, "a statistic over the compared dimension")
+
+
+__all__ = ["affine", "np"]

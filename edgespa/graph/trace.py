@@ -1,0 +1,172 @@
+"""From a module, or a saved ``.pt2`` program, to a `Program`."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import re
+import warnings
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, fx, nn
+from torch.export import ExportedProgram
+from torch.nn.utils import parametrize
+
+from edgespa.errors import TraceError
+from edgespa.graph.functional import make_functional, mutates
+from edgespa.graph.program import BATCH, InputSpec, Program, refresh
+
+log = logging.getLogger(__name__)
+
+TRACE_BATCH = 2  # torch.export specialises on sizes 0 and 1
+
+
+def trace(model: nn.Module, inputs: Sequence[Tensor]) -> Program:
+    """Trace a model once, with a free batch size where the model allows it.
+
+    The model is traced in evaluation mode on a copy, so it is not changed; parametrised weights
+    (``torch.nn.utils.parametrize``) are computed and stored as plain weights under their own names.
+
+    Args:
+        model: Any module that ``torch.export`` takes.
+        inputs: Example inputs. The first dimension of each is taken to be the batch; a batch of 1 is traced as 2.
+
+    Returns:
+        The program. If the model fixes its batch size, so does the program, at the size of ``inputs``.
+
+    Raises:
+        TraceError: With the line of the model's code that cannot be traced.
+    """
+    try:
+        plain = _plain(model)
+    except Exception as error:
+        raise TraceError(f"the model cannot be copied: {error}", "give a factory that builds a fresh model") from error
+    given = tuple(inputs)
+    free = tuple(_repeat_batch(tensor) for tensor in given)
+    batched = [index for index, tensor in enumerate(free) if tensor.dim() > 0]
+    try:
+        program = _export(plain, free, batched)
+        if not all(isinstance(_input_nodes(program)[index].meta["val"].shape[0], torch.SymInt) for index in batched):
+            program = _export(plain, given, [])
+    except Exception as first:
+        try:
+            program = _export(plain, given, [])
+        except Exception as error:
+            raise _explain(error) from first
+    return from_exported(program)
+
+
+def from_exported(exported: ExportedProgram) -> Program:
+    """A `Program` made from an exported program, with in-place operators replaced by functional ones.
+
+    Raises:
+        TraceError: If the program writes to its inputs, which a pruned program could not promise to do the same way.
+    """
+    module = _graph_module(exported)
+    if mutates(module.graph) and not make_functional(module):
+        with _quiet():
+            exported = exported.run_decompositions({})
+        module = _graph_module(exported)
+        make_functional(module)
+    module.graph.eliminate_dead_code()
+    _drop_unread(module)
+    module.recompile()
+    refresh(module)
+    for parameter in module.parameters():
+        parameter.requires_grad_(False)
+    specs = []
+    for node in module.graph.nodes:
+        if node.op == "placeholder":
+            value = node.meta["val"]
+            if not isinstance(value, Tensor):
+                raise TraceError(f"input {node.name} is not a tensor", "wrap the model so that it takes tensors only")
+            shape = tuple(BATCH if isinstance(size, torch.SymInt) else size for size in value.shape)
+            specs.append(InputSpec(node.name, shape, value.dtype))
+    return Program(module, tuple(specs))
+
+
+def _plain(model: nn.Module) -> nn.Module:
+    plain = copy.deepcopy(model).eval()
+    for module in plain.modules():
+        if parametrize.is_parametrized(module):
+            for name in list(module.parametrizations):  # type: ignore[arg-type]
+                parametrize.remove_parametrizations(module, name, leave_parametrized=True)
+    return plain
+
+
+def _repeat_batch(tensor: Tensor) -> Tensor:
+    if tensor.dim() and tensor.shape[0] == 1:
+        return tensor.expand(TRACE_BATCH, *tensor.shape[1:]).contiguous()
+    return tensor
+
+
+def _export(model: nn.Module, inputs: tuple[Tensor, ...], batched: list[int]) -> ExportedProgram:
+    shapes = tuple({0: torch.export.Dim.AUTO} if index in batched else None for index in range(len(inputs)))
+    with _quiet():
+        return torch.export.export(model, inputs, dynamic_shapes=shapes if batched else None)
+
+
+class _quiet(warnings.catch_warnings):
+    """Silence what torch.export says about its own internals; its errors still come through."""
+
+    def __enter__(self) -> None:  # type: ignore[override]
+        super().__enter__()
+        warnings.simplefilter("ignore")
+
+
+def _input_nodes(exported: ExportedProgram) -> list[fx.Node]:
+    names = set(exported.graph_signature.user_inputs)
+    return [node for node in exported.graph.nodes if node.op == "placeholder" and node.name in names]
+
+
+def _graph_module(exported: ExportedProgram) -> fx.GraphModule:
+    with _quiet():
+        module = exported.module(check_guards=False)
+    assert isinstance(module, fx.GraphModule)
+    return module
+
+
+def _drop_unread(module: fx.GraphModule) -> None:
+    """Drop tensors that no node reads, such as a batch norm's step counter or the second name of a tied weight."""
+    read = {node.target for node in module.graph.nodes if node.op == "get_attr"}
+    for name, holder in list(module.named_modules()):
+        prefix = f"{name}." if name else ""
+        for store in (holder._parameters, holder._buffers):
+            for leaf in list(store):
+                if prefix + leaf not in read:
+                    del store[leaf]
+
+
+_LINE = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+), in (?P<function>\S+)(?:\n\s+(?P<code>[^\n]+))?')
+
+
+def _explain(error: Exception) -> TraceError:
+    text = str(error)
+    user = [m for m in _LINE.finditer(text) if "/torch/" not in m["file"].replace("\\", "/")]
+    if not user:
+        user = [
+            m
+            for frame in _frames(error)
+            if (m := _LINE.match(frame))
+            and "/torch/" not in m["file"].replace("\\", "/")
+            and "edgespa" not in m["file"]
+        ]
+    where = ""
+    if user:
+        last = user[-1]
+        where = f" at {last['file']}:{last['line']} in {last['function']}"
+        if last["code"]:
+            where += f": {last['code'].strip()}"
+    summary = next((line.strip() for line in text.splitlines() if line.strip()), type(error).__name__)
+    return TraceError(
+        f"torch.export cannot trace the model{where}\n  {summary[:300]}",
+        "usual causes: Python control flow on tensor values (use torch.where), .item() or .tolist(), "
+        "an --input-shape that the model does not take",
+    )
+
+
+def _frames(error: Exception) -> list[str]:
+    import traceback
+
+    return [frame.strip() for frame in traceback.format_tb(error.__traceback__)]

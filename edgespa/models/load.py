@@ -1,0 +1,121 @@
+"""From a model spec to a module in eval mode."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.export import ExportedProgram
+
+from edgespa.errors import ModelError
+from edgespa.imports import find_object, is_module_spec, nearest, split_file_spec
+from edgespa.models.libraries import LIBRARIES, WeightSource, build
+from edgespa.models.saved import is_pt2
+from edgespa.models.weights import fit_weights, read_weights
+
+_FORMS = (
+    "write path/file.py:factory, package.module:factory, torchvision:NAME, timm:NAME, hf:NAME-OR-FOLDER "
+    "or a .pt2 program"
+)
+_SEED = 0
+_RANDOM = "random"
+
+
+def load_model(spec: str, weights: str | None = None) -> nn.Module:
+    """Build a model from its spec and load its weights.
+
+    All random initialisation draws from torch's CPU generator, seeded with 0 for the duration of the call, so that the
+    same spec gives the same model in every process; the generator's state is restored afterwards. A factory that seeds
+    by itself is left to do so.
+
+    Args:
+        spec: One of
+
+            - ``path/file.py:factory``: the file is executed under a private module name, with its folder on
+              ``sys.path`` while it and the factory run. ``factory`` is called without arguments; it may also be a
+              module instance, which is copied.
+            - ``package.module:factory``: the same from an importable module.
+            - ``torchvision:NAME``, ``timm:NAME``: an image classifier of that library.
+            - ``hf:NAME`` or ``hf:FOLDER``: an image classifier of transformers, made to return its logits
+              ``[N, classes]`` alone.
+        weights: None for the library's pretrained weights, or for what the factory made; ``"random"`` for a library's
+            untrained network; else a weight file (see `read_weights`), which must fit exactly.
+
+    Returns:
+        The module, in eval mode, on the device it was built on.
+
+    Raises:
+        ModelError: The spec is malformed, names nothing, or building the model failed.
+        WeightsError: The weight file is missing, corrupt, or does not fit.
+        MissingExtraError: The library is not installed.
+    """
+    if is_pt2(spec):
+        raise ModelError(f"{spec} is a saved program, not a module", "load it with load_pt2")
+    state = None if weights is None or weights == _RANDOM else read_weights(weights)
+    library, _, name = spec.partition(":")
+    with _seeded():
+        if library in LIBRARIES:
+            return build(library, name, WeightSource(weights is None, state, weights or "")).eval()
+        if weights == _RANDOM:
+            raise ModelError(
+                f"{spec}: 'random' weights are for torchvision, timm and hf models; a factory makes its own",
+                "leave --weights out, or name a factory that loads no weights",
+            )
+        model = _from_factory(spec)
+    if state is not None:
+        fit_weights(model, state, weights or "")
+    return model.eval()
+
+
+@contextlib.contextmanager
+def _seeded() -> Iterator[None]:
+    """Seed torch's CPU generator, and only that one, then put its state back."""
+    before = torch.get_rng_state()
+    torch.default_generator.manual_seed(_SEED)
+    try:
+        yield
+    finally:
+        torch.set_rng_state(before)
+
+
+def _from_factory(spec: str) -> nn.Module:
+    if split_file_spec(spec) is None and not is_module_spec(spec):
+        raise ModelError(f"'{spec}' is not a model", _what_is_meant(spec))
+    try:
+        found = find_object(spec, ModelError, "factory")
+    except ModelError as error:
+        # "torchvison:resnet50" reads as a module of that name that is not installed.
+        library, _, name = spec.partition(":")
+        near = nearest(library, LIBRARIES, 1)
+        if near and isinstance(error.__cause__, ModuleNotFoundError):
+            raise ModelError(error.message, f"did you mean {near[0]}:{name}?") from error
+        raise
+    if isinstance(found.value, nn.Module):
+        return copy.deepcopy(found.value)
+    if not callable(found.value):
+        raise ModelError(
+            f"{spec} is a {type(found.value).__name__}, not a factory",
+            "name a function that takes no arguments and returns a torch.nn.Module",
+        )
+    made = found.call()
+    if isinstance(made, ExportedProgram):
+        raise ModelError(f"{spec} returned a program", "save it with torch.export.save and give the .pt2 file")
+    if not isinstance(made, nn.Module):
+        raise ModelError(
+            f"{spec} returned a {type(made).__name__}, not a torch.nn.Module",
+            "let the factory return the module itself",
+        )
+    return made
+
+
+def _what_is_meant(spec: str) -> str:
+    path = Path(spec)
+    if path.suffix in (".safetensors", ".pt", ".pth"):
+        return f"weights need the model that they belong to: MODEL --weights {spec}"
+    if path.is_dir():
+        return f"for a transformers folder write hf:{spec}; otherwise {_FORMS}"
+    return _FORMS

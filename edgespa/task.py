@@ -1,0 +1,282 @@
+"""The task file: everything that a task adds to its base.
+
+A ``.spa`` file is a safetensors file. Its tensors are
+
+    kept/GROUP               the kept units as packed bits, most significant first
+    adapter/TENSOR/FACTOR    adapter factors, already sliced
+    tensor/TENSOR            tensors stored whole (norms, biases, statistics, head), already sliced
+
+and its metadata holds, under ``edgespa``, a JSON document: the fields of `Header`. Replaying the file on its base gives
+the same compact program bit for bit.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from pydantic import Field, JsonValue
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from edgespa import __version__
+from edgespa.adapters.adapted import AdaptedProgram
+from edgespa.adapters.factors import Factors, attach
+from edgespa.base import Base
+from edgespa.config import Preprocess, Strict
+from edgespa.errors import AdapterError, ConfigError, TaskFileError
+from edgespa.files import write_whole
+from edgespa.graph.groups import Kept
+from edgespa.graph.program import Program
+from edgespa.graph.surgery import compact
+from edgespa.models import BaseReference
+
+FORMAT_VERSION = 1
+SUFFIX = ".spa"
+
+
+class AdapterHeader(Strict):
+    """Which adapters a task uses: the kind, and the options that it was planned with."""
+
+    kind: str
+    options: dict[str, JsonValue] = Field(default_factory=dict)
+
+
+class Figures(Strict):
+    """What a task costs, beside its base; densities are fractions of the base."""
+
+    macs: int
+    base_macs: int
+    parameters: int
+    base_parameters: int
+    channel_density: float
+    stored_parameters: int = 0
+
+
+class Header(Strict):
+    """The JSON part of a task file.
+
+    Attributes:
+        format_version: Of this file.
+        edgespa_version: That wrote it.
+        created: ISO 8601 time.
+        base: How the base is found, see `edgespa.models.BaseReference`.
+        digest: Of the base's state dict.
+        input_shape: Sizes of the input, batch first.
+        outputs: Number of outputs if the task has a head of its own, else None.
+        units: Units of each channel group of the base; a file that was made for other groups is refused.
+        adapter: The adapters, if there are any.
+        preprocess: How an image becomes an input; None if not known.
+        classes: Names of the outputs; empty if not known.
+        figures: Costs.
+        metrics: Accuracies and the like, by name.
+        provenance: How it was made.
+    """
+
+    format_version: Literal[1] = FORMAT_VERSION
+    edgespa_version: str = __version__
+    created: str = Field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
+    base: dict[str, str | None]
+    digest: str
+    input_shape: tuple[int, ...]
+    outputs: int | None = None
+    units: dict[str, int]
+    adapter: AdapterHeader | None = None
+    preprocess: Preprocess | None = None
+    classes: tuple[str, ...] = ()
+    figures: Figures
+    metrics: dict[str, float] = Field(default_factory=dict)
+    provenance: dict[str, JsonValue] = Field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """What a task adds to its base.
+
+    Attributes:
+        header: Everything that is not a tensor.
+        kept: Which units of each group remain.
+        adapters: Factors by tensor name.
+        tensors: Tensors stored whole, by name.
+    """
+
+    header: Header
+    kept: Kept
+    adapters: Mapping[str, Mapping[str, Tensor]] = dataclasses.field(default_factory=dict)
+    tensors: Mapping[str, Tensor] = dataclasses.field(default_factory=dict)
+
+    def open_base(self, folder: Path, override: str | None = None, weights: str | None = None) -> Base:
+        """Find the base again and check its digest.
+
+        Args:
+            folder: The folder of the task file.
+            override: A model spec to use instead of the recorded one.
+            weights: Its weight file.
+
+        Raises:
+            BaseMismatchError: If the model is not the one the task was made on.
+            ModelError: If it cannot be found.
+        """
+        if override is not None:
+            spec, found = override, weights
+        else:
+            spec, found = BaseReference.from_json(self.header.base).resolve(folder)
+            found = weights if weights is not None else found
+        base = Base.open(spec, self.header.input_shape, found)
+        base.require_digest(self.header.digest)
+        return self._fit(base)
+
+    def _fit(self, base: Base) -> Base:
+        if self.header.outputs is not None and self.header.outputs != base.outputs():
+            base = base.with_outputs(self.header.outputs)
+        units = {name: len(group) for name, group in base.groups.groups.items()}
+        if units != self.header.units:
+            raise TaskFileError(
+                "the channel groups of the base are not those that the task was made for",
+                f"it was made with edgespa {self.header.edgespa_version}, this is {__version__}: use that version",
+            )
+        return base
+
+    def program(self, base: Base) -> Program:
+        """The task's compact program with all adapters merged.
+
+        Args:
+            base: From `open_base`, or the base the task was made on.
+        """
+        return self.adapted(self._fit(base)).merged()
+
+    def adapted(self, base: Base) -> AdaptedProgram:
+        """The task's compact program with its adapters beside the frozen weights."""
+        program = compact(base.program, base.groups, self.kept)
+        adapter = self.header.adapter
+        kind, options = (adapter.kind, adapter.options) if adapter else ("", {})
+        return attach(program, Factors(self.adapters, self.tensors), kind, options)
+
+    def to_bytes(self) -> bytes:
+        """The content of the task file."""
+        tensors = {f"kept/{name}": torch.from_numpy(np.packbits(mask)) for name, mask in self.kept.items()}
+        tensors.update(Factors(self.adapters, self.tensors).flat())
+        plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+        return save(plain, {"edgespa": self.header.model_dump_json()})
+
+    def save(self, path: Path) -> int:
+        """Write the file, whole or not at all.
+
+        Returns:
+            Its size in bytes.
+        """
+        content = self.to_bytes()
+        write_whole(path, content)
+        return len(content)
+
+    @classmethod
+    def load(cls, path: Path) -> Task:
+        """Read a task file.
+
+        Raises:
+            TaskFileError: If it is not one, is damaged, or is of a newer version.
+        """
+        try:
+            with safe_open(path, framework="pt") as file:
+                metadata = file.metadata() or {}
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+        except FileNotFoundError:
+            raise TaskFileError(
+                f"{path}: there is no such task file", "make one with: edgespa adapt or edgespa prune"
+            ) from None
+        except (SafetensorError, OSError, ValueError) as error:
+            raise TaskFileError(f"{path}: not a task file, or damaged: {error}", _REMAKE) from error
+        try:
+            return cls._from(metadata.get("edgespa"), tensors, str(path))
+        except AdapterError as error:
+            raise TaskFileError(f"{path}: {error.message}", error.hint) from error
+
+    @classmethod
+    def _from(cls, text: str | None, tensors: Mapping[str, Tensor], where: str) -> Task:
+        header = _header(text, where)
+        kept: Kept = {}
+        rest: dict[str, Tensor] = {}
+        for key, tensor in tensors.items():
+            kind, _, name = key.partition("/")
+            if kind == "kept" and name in header.units:
+                kept[name] = _unpack(tensor, header.units[name], f"{where}: {key}")
+            else:
+                rest[key] = tensor
+        factors = Factors.from_flat(rest)
+        missing = set(header.units) - set(kept)
+        if missing:
+            raise TaskFileError(f"{where}: the kept units of {sorted(missing)[0]} are missing", _REMAKE)
+        return cls(header, kept, factors.adapters, factors.tensors)
+
+
+_REMAKE = "make the task file again, or fetch it again if it was copied"
+
+
+def _header(text: str | None, where: str) -> Header:
+    if text is None:
+        raise TaskFileError(f"{where}: a safetensors file, but not a task file", "name a file made by adapt or prune")
+    try:
+        values: Any = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise TaskFileError(f"{where}: its metadata is not JSON: {error}", _REMAKE) from error
+    version = values.get("format_version") if isinstance(values, dict) else None
+    if not isinstance(version, int):
+        raise TaskFileError(f"{where}: its metadata has no format version", _REMAKE)
+    if version != FORMAT_VERSION:
+        raise TaskFileError(
+            f"{where}: task file format {version}, this edgespa reads {FORMAT_VERSION}", "update edgespa"
+        )
+    try:
+        return Header.parse(values, where)
+    except ConfigError as error:
+        raise TaskFileError(error.message, error.hint or _REMAKE) from error
+
+
+def _unpack(bits: Tensor, units: int, where: str) -> np.ndarray:
+    if bits.dtype != torch.uint8 or bits.dim() != 1 or bits.numel() != (units + 7) // 8:
+        raise TaskFileError(f"{where}: not the packed bits of {units} units", _REMAKE)
+    mask = np.unpackbits(bits.numpy(), count=units).astype(bool)
+    if not mask.any():
+        raise TaskFileError(f"{where}: no unit is kept", _REMAKE)
+    return mask
+
+
+def is_task_file(spec: str) -> bool:
+    """Whether a MODEL argument names a task file."""
+    return spec.endswith(SUFFIX)
+
+
+def make_header(base: Base, kept: Kept, folder: Path, *, stored_parameters: int = 0, **fields: Any) -> Header:
+    """The header of a task on a base.
+
+    Args:
+        base: The base, with the head that the task uses.
+        kept: Kept units.
+        folder: Where the task file will lie, so that it finds its base from there.
+        stored_parameters: Elements that the task stores (adapters and whole tensors).
+        **fields: The rest of `Header`.
+    """
+    whole, now = base.whole_cost, base.cost.cost(kept)
+    figures = Figures(
+        macs=now.macs,
+        base_macs=whole.macs,
+        parameters=now.parameters,
+        base_parameters=whole.parameters,
+        channel_density=base.groups.channel_density(kept),
+        stored_parameters=stored_parameters,
+    )
+    return Header(
+        base=base.reference(folder).to_json(),
+        digest=base.digest,
+        input_shape=base.input_shape,
+        units={name: len(group) for name, group in base.groups.groups.items()},
+        figures=figures,
+        **fields,
+    )
