@@ -26,6 +26,7 @@ from edgespa.data import ImageData, Prepared, prepare
 from edgespa.errors import AdapterError, ConfigError, DataError
 from edgespa.evaluate import accuracy
 from edgespa.graph.groups import Kept
+from edgespa.graph.program import BATCH
 from edgespa.graph.surgery import compact, head_tensors, relative_indices
 from edgespa.pruning.criteria import CRITERIA, NORMALISATIONS
 from edgespa.pruning.schedule import SCHEDULES, densities
@@ -38,8 +39,9 @@ log = logging.getLogger(__name__)
 Progress = Callable[[float, float | None, str], None]
 SCORING_BATCHES = 8
 HEAD_CHECK_IMAGES = 512
+_LOWER = "train with a lower learning rate (--lr)"
 _MOMENTS = ("exp_avg", "exp_avg_sq")
-DEFAULT_LR = {"splora": 3e-3, "full": 1e-3}  # AdamW; measured in benchmarks/main_job
+DEFAULT_LR = {"splora": 2e-2, "full": 3e-3}  # AdamW; measured in benchmarks/main_job
 
 
 class AdaptConfig(Strict):
@@ -134,7 +136,7 @@ def adapt(
         preprocess: How an image becomes an input.
         config: How to adapt.
         folder: Where the task file will lie.
-        checkpoint: A file that holds the state after each epoch, removed at the end. Interrupt at will.
+        checkpoint: A file that holds the state after each epoch; the caller removes it when the task is saved.
         resume: Go on from the checkpoint if there is one.
         progress: Told ``(done, total, text)`` in training steps.
 
@@ -143,13 +145,10 @@ def adapt(
 
     Raises:
         ConfigError: If the network and the data do not fit, or a value is out of range.
-        AdapterError: If the loss is not a number.
+        DataError: If the images have no classes, or are less than one batch.
+        AdapterError: If the loss or a trained value is not a number.
     """
-    if base.outputs() is None:
-        raise ConfigError(
-            f"{base.spec} does not end in a linear layer, so it cannot be adapted as a classifier",
-            "give a model with a linear last layer",
-        )
+    _require_trainable(base, data, preprocess)
     train, held_out = data.split(config.validation, config.seed)
     prepared = prepare(train, preprocess), prepare(held_out, preprocess)
     if _wants_new_head(base, prepared[0], len(data.classes), config):
@@ -162,10 +161,24 @@ def adapt(
         run.train_epoch()
         if checkpoint is not None:
             run.snapshot().save(checkpoint)
-    task = run.result(folder)
-    if checkpoint is not None:
-        checkpoint.unlink(missing_ok=True)
-    return task
+    return run.result(folder)
+
+
+def _require_trainable(base: Base, data: ImageData, preprocess: Preprocess) -> None:
+    if base.outputs() is None:
+        raise ConfigError(
+            f"{base.spec} does not end in a linear layer, so it cannot be adapted as a classifier",
+            "give a model with a linear last layer",
+        )
+    wanted = (BATCH, preprocess.channels, preprocess.height, preprocess.width)
+    shapes = [spec.shape for spec in base.program.inputs]
+    if shapes != [wanted]:
+        raise ConfigError(
+            f"{base.spec} takes inputs of {shapes}, and training needs {wanted}: images in batches of any size",
+            "correct --input-shape, or write the model so that it takes any batch size",
+        )
+    if not data.labelled:
+        raise DataError(f"{data.name} has no classes to learn", "put the images of each class into a folder of its own")
 
 
 @torch.no_grad()
@@ -233,7 +246,9 @@ class _Run:
         steps = densities(config.schedule, config.density, config.prune_steps)
         first, last = round(config.prune_from * self.total), round(config.prune_until * self.total)
         gaps = max(len(steps) - 1, 1)
-        return {first + round((last - first) * index / gaps): density for index, density in enumerate(steps)}
+        exact = [first + round((last - first) * index / gaps) for index in range(len(steps))]
+        # Never after the last step: the final density has to be reached, and trained on.
+        return {min(step, self.total - 1): density for step, density in zip(exact, steps, strict=True)}
 
     @property
     def final_from(self) -> int:
@@ -248,9 +263,9 @@ class _Run:
                 named[f"adapter/{name}/{factor}"] = parameter
         tensors = dict(self.model.program.tensors())
         for name in self.model.trained:
-            parameter = tensors[name]
-            assert isinstance(parameter, nn.Parameter)
-            named[f"tensor/{name}"] = parameter
+            tensor = tensors[name]
+            assert isinstance(tensor, nn.Parameter)
+            named[f"tensor/{name}"] = tensor
         return named
 
     def _fresh_optimizer(self) -> torch.optim.AdamW:
@@ -276,7 +291,7 @@ class _Run:
         config = self.config
         torch.manual_seed(config.seed * 100_003 + self.epoch)  # dropout; shuffling has its own seed
         step = self.epoch * self.batches
-        total_loss = torch.zeros(())
+        total_loss = 0.0
         self.model.set_training(True)
         for images, labels in self._epoch_batches():
             if step in self.prune_at:
@@ -284,17 +299,19 @@ class _Run:
             for group in self.optimizer.param_groups:
                 group["lr"] = self.learning_rate(step)
             loss = nn.functional.cross_entropy(self.model(images), labels)
+            value = float(loss.detach())
+            if not math.isfinite(value):
+                raise AdapterError(f"the loss is not a number in epoch {self.epoch + 1}", _LOWER)
             self.optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             self.optimizer.step()
-            total_loss += loss.detach()
+            total_loss += value
             step += 1
-            self._tell(step, f"density {self.density:.2f}  loss {float(loss):.3f}")
-        mean_loss = float(total_loss) / self.batches
-        if not math.isfinite(mean_loss):
-            raise AdapterError(
-                f"the loss is not a number in epoch {self.epoch + 1}", "train with a lower learning rate (--lr)"
-            )
+            self._tell(step, f"density {self.density:.2f}  loss {value:.3f}")
+        mean_loss = total_loss / self.batches
+        for name, tensor in self._factors().flat().items():
+            if not torch.isfinite(tensor).all():
+                raise AdapterError(f"{name} is not finite after epoch {self.epoch + 1}", _LOWER)
         self.model.set_training(False)
         value = accuracy(self.model, self.held_out)
         self.epoch += 1

@@ -10,15 +10,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
+from edgespa import sealed
 from edgespa.adapters.factors import Factors
 from edgespa.errors import EdgespaError, TaskFileError
 from edgespa.files import write_whole
 from edgespa.graph.groups import Kept
 
+_KEY = "edgespa-checkpoint"
 _START_ANEW = "start anew without --resume"
 
 
@@ -46,8 +46,7 @@ class Checkpoint:
         tensors.update({f"average/{name}": tensor for name, tensor in self.averages.items()})
         if self.best is not None:
             tensors.update(self.best._tensors("best"))
-        plain = {name: tensor.detach().clone().contiguous() for name, tensor in tensors.items()}
-        write_whole(path, save(plain, {"edgespa-checkpoint": json.dumps(dict(self.facts))}))
+        write_whole(path, sealed.to_bytes(_KEY, json.dumps(dict(self.facts)), tensors))
 
     def _tensors(self, prefix: str) -> dict[str, Tensor]:
         tensors = {f"{prefix}/kept/{name}": torch.from_numpy(mask.astype(np.uint8)) for name, mask in self.kept.items()}
@@ -62,14 +61,13 @@ class Checkpoint:
             TaskFileError: If the file is damaged or something else.
         """
         try:
-            with safe_open(path, framework="pt") as file:
-                facts = json.loads((file.metadata() or {})["edgespa-checkpoint"])
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+            text, tensors = sealed.read(path, _KEY)
+            facts = json.loads(text)
             averages = _below(tensors, "average/")
             best = _below(tensors, "best/")
             now = _split(_below(tensors, "now/"))
             return cls(*now, averages, facts, cls(*_split(best)) if best else None)
-        except (SafetensorError, OSError, KeyError, ValueError, EdgespaError) as error:
+        except (OSError, KeyError, ValueError, EdgespaError) as error:
             raise TaskFileError(f"{path}: not the state of an adaptation, or damaged: {error}", _START_ANEW) from error
 
 

@@ -31,11 +31,13 @@ def accuracy(
         progress: Told ``(done, total, text)`` in batches.
 
     Raises:
-        DataError: If the data are empty.
+        DataError: If the data are empty, or have no classes.
     """
     total = data.num_batches(batch_size)
     if not total:
         raise DataError("no images to evaluate on", "give a data set with at least one image")
+    if bool((data.labels < 0).any()):
+        raise DataError(f"{data.name} has no classes to compare with", "give labelled data")
     correct = count = 0
     for index, (images, labels) in enumerate(data.batches(batch_size, shuffle_seed=None)):
         correct += int((program(images).argmax(1) == labels).sum())

@@ -5,6 +5,7 @@ A ``.spa`` file is a safetensors file. Its tensors are
     kept/GROUP               the kept units as packed bits, most significant first
     adapter/TENSOR/FACTOR    adapter factors, already sliced
     tensor/TENSOR            tensors stored whole (norms, biases, statistics, head), already sliced
+    seal                     a digest of everything, see `edgespa.sealed`
 
 and its metadata holds, under ``edgespa``, a JSON document: the fields of `Header`. Replaying the file on its base gives
 the same compact program bit for bit.
@@ -22,16 +23,14 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from pydantic import Field, JsonValue
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
-from edgespa import __version__
+from edgespa import __version__, sealed
 from edgespa.adapters.adapted import AdaptedProgram
 from edgespa.adapters.factors import Factors, attach
 from edgespa.base import Base
 from edgespa.config import Preprocess, Strict
-from edgespa.errors import AdapterError, ConfigError, TaskFileError
+from edgespa.errors import AdapterError, ConfigError, GraphError, TaskFileError
 from edgespa.files import write_whole
 from edgespa.graph.groups import Kept
 from edgespa.graph.program import Program
@@ -40,6 +39,7 @@ from edgespa.models import BaseReference
 
 FORMAT_VERSION = 1
 SUFFIX = ".spa"
+_KEY = "edgespa"
 
 
 class AdapterHeader(Strict):
@@ -80,7 +80,7 @@ class Header(Strict):
         provenance: How it was made.
     """
 
-    format_version: Literal[1] = FORMAT_VERSION
+    format_version: Literal[1] = 1
     edgespa_version: str = __version__
     created: str = Field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
     base: dict[str, str | None]
@@ -131,9 +131,14 @@ class Task:
             found = weights if weights is not None else found
         base = Base.open(spec, self.header.input_shape, found)
         base.require_digest(self.header.digest)
-        return self._fit(base)
+        return self.fit(base)
 
-    def _fit(self, base: Base) -> Base:
+    def fit(self, base: Base) -> Base:
+        """The base with the head that the task has.
+
+        Raises:
+            TaskFileError: If the base's channel groups are not those of the task.
+        """
         if self.header.outputs is not None and self.header.outputs != base.outputs():
             base = base.with_outputs(self.header.outputs)
         units = {name: len(group) for name, group in base.groups.groups.items()}
@@ -150,21 +155,32 @@ class Task:
         Args:
             base: From `open_base`, or the base the task was made on.
         """
-        return self.adapted(self._fit(base)).merged()
+        return self.adapted(self.fit(base)).merged()
 
     def adapted(self, base: Base) -> AdaptedProgram:
-        """The task's compact program with its adapters beside the frozen weights."""
-        program = compact(base.program, base.groups, self.kept)
+        """The task's compact program with its adapters beside the frozen weights.
+
+        Raises:
+            TaskFileError: If kept units or tensors do not fit the base.
+        """
         adapter = self.header.adapter
         kind, options = (adapter.kind, adapter.options) if adapter else ("", {})
-        return attach(program, Factors(self.adapters, self.tensors), kind, options)
+        try:
+            program = compact(base.program, base.groups, self.kept)
+            return attach(program, Factors(self.adapters, self.tensors), kind, options)
+        except (AdapterError, GraphError) as error:
+            raise TaskFileError(f"the task does not fit its base: {error.message}", error.hint or _REMAKE) from error
+
+    def with_metrics(self, **metrics: float) -> Task:
+        """The task with more figures in its header."""
+        header = self.header.model_copy(update={"metrics": {**self.header.metrics, **metrics}})
+        return dataclasses.replace(self, header=header)
 
     def to_bytes(self) -> bytes:
         """The content of the task file."""
         tensors = {f"kept/{name}": torch.from_numpy(np.packbits(mask)) for name, mask in self.kept.items()}
         tensors.update(Factors(self.adapters, self.tensors).flat())
-        plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-        return save(plain, {"edgespa": self.header.model_dump_json()})
+        return sealed.to_bytes(_KEY, self.header.model_dump_json(), tensors)
 
     def save(self, path: Path) -> int:
         """Write the file, whole or not at all.
@@ -184,22 +200,24 @@ class Task:
             TaskFileError: If it is not one, is damaged, or is of a newer version.
         """
         try:
-            with safe_open(path, framework="pt") as file:
-                metadata = file.metadata() or {}
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+            text, tensors = sealed.read(path, _KEY)
+        except KeyError:
+            raise TaskFileError(
+                f"{path}: a safetensors file, but not a task file", "name a file made by adapt or prune"
+            ) from None
         except FileNotFoundError:
             raise TaskFileError(
                 f"{path}: there is no such task file", "make one with: edgespa adapt or edgespa prune"
             ) from None
-        except (SafetensorError, OSError, ValueError) as error:
+        except (OSError, ValueError) as error:
             raise TaskFileError(f"{path}: not a task file, or damaged: {error}", _REMAKE) from error
         try:
-            return cls._from(metadata.get("edgespa"), tensors, str(path))
+            return cls._from(text, tensors, str(path))
         except AdapterError as error:
             raise TaskFileError(f"{path}: {error.message}", error.hint) from error
 
     @classmethod
-    def _from(cls, text: str | None, tensors: Mapping[str, Tensor], where: str) -> Task:
+    def _from(cls, text: str, tensors: Mapping[str, Tensor], where: str) -> Task:
         header = _header(text, where)
         kept: Kept = {}
         rest: dict[str, Tensor] = {}
@@ -219,9 +237,7 @@ class Task:
 _REMAKE = "make the task file again, or fetch it again if it was copied"
 
 
-def _header(text: str | None, where: str) -> Header:
-    if text is None:
-        raise TaskFileError(f"{where}: a safetensors file, but not a task file", "name a file made by adapt or prune")
+def _header(text: str, where: str) -> Header:
     try:
         values: Any = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -240,7 +256,7 @@ def _header(text: str | None, where: str) -> Header:
 
 
 def _unpack(bits: Tensor, units: int, where: str) -> np.ndarray:
-    if bits.dtype != torch.uint8 or bits.dim() != 1 or bits.numel() != (units + 7) // 8:
+    if units < 1 or bits.dtype != torch.uint8 or bits.shape != ((units + 7) // 8,):
         raise TaskFileError(f"{where}: not the packed bits of {units} units", _REMAKE)
     mask = np.unpackbits(bits.numpy(), count=units).astype(bool)
     if not mask.any():

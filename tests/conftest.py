@@ -5,7 +5,12 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+from edgespa.base import Base
+from edgespa.config import Preprocess
+from edgespa.data import ImageData, load_data
 
 
 @pytest.fixture(scope="session")
@@ -15,3 +20,77 @@ def data_dir() -> Path:
     if not (folder / "models.py").is_file():
         pytest.skip(f"REAL DATA ABSENT: no models.py in {folder}; set EDGESPA_DATA to the folder that has it")
     return folder
+
+
+TOY_NET = '''
+import torch
+from torch import nn
+
+
+class Net(nn.Module):
+    """Batch norms, a residual stream, a depthwise convolution, dropout: what an adaptation meets."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 16, 3, padding=1)
+        self.bn1 = nn.BatchNorm2d(16)
+        self.conv2 = nn.Conv2d(16, 24, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(24)
+        self.depthwise = nn.Conv2d(24, 24, 3, padding=1, groups=24)
+        self.conv3 = nn.Conv2d(24, 16, 1)
+        self.drop = nn.Dropout(0.1)
+        self.fc = nn.Linear(16, classes)
+        for norm in (self.bn1, self.bn2):
+            for tensor in (norm.weight, norm.bias, norm.running_mean):
+                nn.init.uniform_(tensor, 0.2, 1.0)
+            nn.init.uniform_(norm.running_var, 0.5, 1.5)
+
+    def forward(self, x):
+        stream = torch.relu(self.bn1(self.conv1(x)))
+        inner = self.depthwise(torch.relu(self.bn2(self.conv2(stream))))
+        stream = stream + self.conv3(inner)
+        return self.fc(self.drop(stream.mean((2, 3))))
+
+
+def build():
+    return Net(4)
+
+
+def other():
+    torch.manual_seed(5)
+    return Net(4)
+'''
+
+
+@pytest.fixture(scope="session")
+def toy_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with ``net.py:build``, a small network for 3 x 8 x 8 images and 4 classes, and ``colours.npz``.
+
+    The data are 96 noisy images of 3 classes: mostly red, green, or blue.
+    """
+    folder = tmp_path_factory.mktemp("toy")
+    (folder / "net.py").write_text(TOY_NET, encoding="utf-8")
+    random = np.random.default_rng(0)
+    labels = np.arange(96) % 3
+    images = random.integers(0, 110, (96, 8, 8, 3)).astype(np.uint8)
+    images[np.arange(96), :, :, labels] += 120
+    np.savez(folder / "colours.npz", images=images, labels=labels)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def toy_base(toy_folder: Path) -> Base:
+    """The network of `toy_folder` as a base, named by its absolute path. Not to be changed."""
+    return Base.open(f"{toy_folder / 'net.py'}:build", (1, 3, 8, 8))
+
+
+@pytest.fixture(scope="session")
+def toy_data(toy_folder: Path) -> ImageData:
+    """The images of `toy_folder`."""
+    return load_data(str(toy_folder / "colours.npz"))
+
+
+@pytest.fixture(scope="session")
+def toy_preprocess() -> Preprocess:
+    """How they become inputs."""
+    return Preprocess(height=8, width=8, channels=3, mean=(0.4, 0.4, 0.4), std=(0.3, 0.3, 0.3))

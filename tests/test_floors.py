@@ -23,9 +23,11 @@ FLOORS: Mapping[str, int] = {
     "bundle": 0,
     "files": 0,
     "imports": 0,
+    "quiet": 0,
     "models": 1,
     "data": 1,
     "graph": 1,
+    "sealed": 2,
     "graph/proof": 2,
     "graph/rewrites": 2,
     "graph/surgery": 2,
@@ -37,15 +39,17 @@ FLOORS: Mapping[str, int] = {
     "task": 3,
     "adapt": 3,
     "prune": 3,
+    "inspection": 3,
     "export": 4,
     "device": 4,
     "report": 4,
+    "recipes": 5,
     "demo": 5,
     "cli": 5,
 }
 # Not rooms: the package itself has a version and nothing else, and the entry of ``python -m`` belongs to the cli.
 OUTSIDE = {"edgespa": 0, "edgespa.__main__": 5}
-WITHOUT_TORCH = ("errors", "config", "bundle", "files", "imports", "device")
+WITHOUT_TORCH = ("errors", "config", "bundle", "files", "imports", "quiet", "device")
 TORCH = {"torch", "torchvision", "torchao", "timm", "transformers", "litert_torch", "onnxsim", "safetensors.torch"}
 
 

@@ -1,4 +1,4 @@
-"""A program that carries adapters: which tensors are adapted, trained directly or frozen; training, slicing, merging."""
+"""A program that carries adapters: which tensors are adapted, trained or frozen; training, slicing, merging."""
 
 from __future__ import annotations
 
@@ -116,6 +116,7 @@ class AdaptedProgram(nn.Module):
         self.adapters = nn.ModuleDict({_key(name): adapter for name, adapter in adapters.items()})
         self._names = {name: _key(name) for name in adapters}
         self.trained = tuple(trained)
+        self._switches = _training_switches(self.module.graph)
         tensors = dict(self.program.tensors())
         for name in self.trained:
             tensors[name].requires_grad_(True)
@@ -145,12 +146,12 @@ class AdaptedProgram(nn.Module):
         return torch.func.functional_call(self.module, dict(weights), inputs)
 
     def set_training(self, training: bool, *, freeze_norms: bool = False) -> None:
-        """Switch batch norm and dropout, which are flags on graph nodes."""
+        """Switch batch norm and dropout, which are flags on graph nodes.
+
+        A node whose flag is on in evaluation too, such as a batch norm without running statistics, is left as it is.
+        """
         changed = False
-        for node in self.module.graph.nodes:
-            position = _TRAINING_FLAGS.get(node.target)
-            if position is None:
-                continue
+        for node, position in self._switches:
             flag = training and not (freeze_norms and node.target is torch.ops.aten.batch_norm.default)
             arguments = list(node.args)
             if arguments[position] != flag:
@@ -191,6 +192,12 @@ _TRAINING_FLAGS: dict[Callable[..., Any], int] = {
     torch.ops.aten.dropout.default: 2,
     torch.ops.aten.feature_dropout.default: 2,
 }
+
+
+def _training_switches(graph: torch.fx.Graph) -> list[tuple[torch.fx.Node, int]]:
+    """Nodes of a graph in evaluation form that have a training flag, and its position."""
+    flags = [(node, _TRAINING_FLAGS[node.target]) for node in graph.nodes if node.target in _TRAINING_FLAGS]
+    return [(node, position) for node, position in flags if not node.args[position]]
 
 
 def _key(name: str) -> str:

@@ -1,4 +1,4 @@
-"""What a task adds to its base as tensors: adapter factors and tensors stored whole; slicing them, putting them to use."""
+"""What a task adds to its base as tensors: adapter factors and whole tensors; slicing them, putting them to use."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def attach(program: Program, factors: Factors, kind: str, options: Mapping[str, 
 
     Args:
         program: Compacted, with the base's weights.
-        factors: Adapters and whole tensors.
+        factors: Adapters and whole tensors; their values are copied.
         kind: The adapters' kind; not looked at if there are none.
         options: Its options.
 
@@ -125,7 +125,7 @@ def attach(program: Program, factors: Factors, kind: str, options: Mapping[str, 
     """
     shapes = {name: tuple(tensor.shape) for name, tensor in program.tensors()}
     adapters = {}
-    for name, own in factors.adapters.items():
+    for name, own in factors.copied().adapters.items():
         if name not in shapes:
             raise AdapterError(f"the program has no tensor named {name}")
         adapters[name] = make_adapter(kind, own, options, name, shapes[name])

@@ -44,12 +44,13 @@ class SPLoRA(Adapter):
     def for_weight(cls, weight: Tensor, options: Mapping[str, Any], generator: torch.Generator) -> Self | None:
         """See `Adapter.for_weight`. Options: ``rank`` (an upper bound) and ``kernel``.
 
-        The rank is capped where the factors would hold as many elements as the weight.
+        The rank is capped where the factors would hold as many elements as the weight. A weight with a single column,
+        as that of a depthwise convolution, has nothing of low rank and gets none.
         """
         kernel = str(options["kernel"])
         if kernel not in KERNELS:
             raise AdapterError(f"unknown SPLoRA kernel '{kernel}'", f"choose one of: {', '.join(KERNELS)}")
-        if weight.dim() < 2:
+        if weight.dim() < 2 or weight.shape[1] == 1:
             return None
         out, columns = weight.shape[0], _columns(tuple(weight.shape), kernel)
         rank = min(int(options["rank"]), (weight.numel() - 1) // (out + columns))
@@ -68,7 +69,10 @@ class SPLoRA(Adapter):
         up, down = tensors.get("up"), tensors.get("down")
         if up is None or down is None:
             raise AdapterError("a SPLoRA adapter needs the tensors 'up' and 'down'")
-        if up.shape != (shape[0], up.shape[-1]) or down.shape != (up.shape[-1], _columns(shape, kernel)):
+        if kernel not in KERNELS:
+            raise AdapterError(f"unknown SPLoRA kernel '{kernel}'", "update edgespa")
+        fits = len(shape) >= 2 and up.dim() == 2 and up.is_floating_point() and up.dtype == down.dtype
+        if not fits or up.shape[0] != shape[0] or down.shape != (up.shape[1], _columns(shape, kernel)):
             raise AdapterError(
                 f"SPLoRA factors {tuple(up.shape)} and {tuple(down.shape)} do not fit a weight of shape {shape}"
             )

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from pydantic import Field, JsonValue, model_validator
 
 from edgespa.bundle import (
@@ -31,7 +32,7 @@ from edgespa.errors import ConfigError
 from edgespa.evaluate import accuracy
 from edgespa.export import onnx_file, tflite_file
 from edgespa.export.card import model_card
-from edgespa.export.parity import INT8_COSINE, File, Samples, bound_for, draw_samples
+from edgespa.export.parity import INT8_COSINE, File, Samples, bound_for, draw_samples, fixed_batch, run_program
 from edgespa.graph.program import Program
 
 Progress = Callable[[float, float | None, str], None]
@@ -64,6 +65,8 @@ class ExportConfig(Strict):
             unknown = [value for value in values if value not in known]
             if unknown or not values:
                 raise ValueError(f"unknown {what} '{', '.join(unknown)}'; choose from: {', '.join(known)}")
+            if len(set(values)) < len(values):
+                raise ValueError(f"a {what} is named twice")
         return self
 
 
@@ -132,13 +135,13 @@ def export(
     with BundleWriter(output, overwrite=overwrite) as writer:
         steps.next("run the program")
         samples = draw_samples(program, evaluation or calibration, config.seed)
-        feeds = _calibration_feeds(calibration, config) if "int8" in config.precisions else []
+        feeds = _calibration_feeds(program, calibration, config) if calibration and "int8" in config.precisions else []
         variants = []
         for name in config.formats:
             variants += _variants(program, name, config, writer.path, samples, feeds, evaluation, steps)
         reference = None
         if evaluation is not None:
-            value = accuracy(program, evaluation)
+            value = accuracy(lambda images: torch.from_numpy(run_program(program, [images])[0]), evaluation)
             reference = Accuracy(value=value, count=len(evaluation), data=evaluation.name)
         steps.next("write the bundle")
         manifest = _manifest(program, origin, samples, tuple(variants), reference)
@@ -164,16 +167,16 @@ class _Steps:
             self._progress(self._done + done / (total or 1), self._total, text)
 
 
-def _calibration_feeds(calibration: Prepared | None, config: ExportConfig) -> list[list[Any]]:
-    assert calibration is not None
-    count = min(config.calibration_images, len(calibration))
+def _calibration_feeds(program: Program, calibration: Prepared, config: ExportConfig) -> list[list[Any]]:
+    size = fixed_batch(program) or 1
+    count = -(-min(config.calibration_images, len(calibration)) // size) * size
     chosen = np.linspace(0, len(calibration) - 1, count).astype(np.int64)
     images = calibration.tensor(chosen).numpy()
     if not np.isfinite(images).all():
         raise ConfigError(
             "the calibration images hold values that are not finite", "check --calibration, --mean and --std"
         )
-    return [[images[index : index + 1]] for index in range(count)]
+    return [[images[index : index + size]] for index in range(0, count, size)]
 
 
 def _variants(

@@ -38,8 +38,8 @@ def model_card(manifest: Manifest, classes: Sequence[str]) -> str:
     how = manifest.preprocessing
     if how is not None:
         lines.append(
-            f"- an image is resized to {how.height} x {how.width} (bilinear), {how.channels} channel(s), divided by 255, "
-            f"less mean {list(how.mean)}, divided by {list(how.std)}"
+            f"- an image is resized to {how.height} x {how.width} (bilinear), {how.channels} channel(s), divided by "
+            f"255, less mean {list(how.mean)}, divided by {list(how.std)}"
         )
     lines += ["", "TFLite files take images channels last; `run.py` does all of this.", ""]
     if classes:

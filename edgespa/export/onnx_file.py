@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from edgespa.bundle import TensorSpec
 from edgespa.errors import ExportError, MissingExtraError
-from edgespa.export.quiet import first_line, quiet
+from edgespa.quiet import first_line, quiet
 from edgespa.graph.program import BATCH, Program
 
 OPSET = 20  # runs in onnxruntime 1.19, the newest for JetPack 5

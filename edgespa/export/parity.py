@@ -1,4 +1,4 @@
-"""The proof of an exported file: its outputs against the program's, through the very runner that goes into the bundle."""
+"""The proof of an exported file: its outputs against the program's, through the runner that goes into the bundle."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from edgespa.bundle import Accuracy, Metric, Parity
 from edgespa.data import Prepared
 from edgespa.device import runner
 from edgespa.errors import DataError, ExportError, ParityError
-from edgespa.export.quiet import first_line, quiet
+from edgespa.quiet import first_line, quiet
 from edgespa.graph.program import Program
 
 Array = NDArray[Any]
@@ -75,14 +75,19 @@ def draw_samples(program: Program, data: Prepared | None, seed: int) -> Samples:
 
 @torch.no_grad()
 def run_program(program: Program, inputs: Sequence[torch.Tensor]) -> list[Array]:
-    """The program's outputs, flattened, one batch at a time where the batch is fixed."""
-    if program.dynamic_batch:
-        results = [torch.utils._pytree.tree_leaves(program(*inputs))]
-    else:
-        size = int(program.inputs[0].shape[0])
-        parts = range(0, len(inputs[0]) - size + 1, size)
-        results = [torch.utils._pytree.tree_leaves(program(*(x[i : i + size] for x in inputs))) for i in parts]
-    return [torch.cat([result[i] for result in results]).numpy() for i in range(len(results[0]))]
+    """The program's outputs, as a flat list; a fixed batch that is not full is filled with its last sample."""
+    count = len(inputs[0])
+    size = fixed_batch(program) or count
+    results = []
+    for start in range(0, count, size):
+        part = [tensor[torch.arange(start, start + size).clamp(max=count - 1)] for tensor in inputs]
+        results.append(torch.utils._pytree.tree_leaves(program(*part)))
+    return [torch.cat([result[i] for result in results])[:count].numpy() for i in range(len(results[0]))]
+
+
+def fixed_batch(program: Program) -> int | None:
+    """The only batch size that a program takes; None if it takes any."""
+    return None if program.dynamic_batch else int(program.inputs[0].shape[0])
 
 
 def bound_for(precision: str, int8_cosine: float = INT8_COSINE) -> dict[Metric, float]:
@@ -122,21 +127,24 @@ class File:
             ParityError: If a bound is not kept; it says the figure.
         """
         metrics = runner.compare(self(samples.inputs), samples.outputs)
-        failures = runner.exceeded(metrics, bound)
+        failures = runner.exceeded(metrics, {str(metric): limit for metric, limit in bound.items()})
         if failures:
+            figures = "; ".join(failures)
             raise ParityError(
-                f"{self.name} does not compute what the program computes on {samples.description}: {'; '.join(failures)}",
+                f"{self.name} does not compute what the program computes on {samples.description}: {figures}",
                 _LOSSY if "cosine" in bound else _REPORT,
             )
-        figures = {key: metrics[key] for key in ("max_abs_error", "relative_error", "cosine", "top1_agreement")}
-        return Parity(inputs=samples.description, count=samples.count, bound=bound, **figures)
+        measured = {key: metrics[key] for key in ("max_abs_error", "relative_error", "cosine", "top1_agreement")}
+        return Parity(inputs=samples.description, count=samples.count, bound=bound, **measured)
 
     def accuracy(self, data: Prepared, progress: Progress | None = None) -> Accuracy:
         """Top-1 accuracy on labelled data.
 
         Raises:
-            DataError: If there are no images.
+            DataError: If there are no images, or they have no classes.
         """
+        if bool((data.labels < 0).any()):
+            raise DataError(f"{data.name} has no classes to compare with", "give labelled data as --eval-data")
         correct = count = 0
         for images, labels in data.batches(_BATCH, shuffle_seed=None):
             logits = self([images.numpy()])[0]
@@ -153,4 +161,4 @@ _BATCH = 100
 _REPORT = "this is a fault of a converter or of edgespa: no bundle was written; please report the model"
 _LOSSY = "no bundle was written; calibrate on images of the task, or leave out --precision int8, or lower --int8-cosine"
 
-__all__ = ["File", "Samples", "bound_for", "draw_samples", "run_program"]
+__all__ = ["File", "Samples", "bound_for", "draw_samples", "fixed_batch", "run_program"]

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from edgespa.bundle import TensorSpec
 from edgespa.errors import ExportError, MissingExtraError
-from edgespa.export.quiet import first_line, quiet
+from edgespa.quiet import first_line, quiet
 from edgespa.graph.program import Program
 
 _PACKAGES = ("litert_torch", "ai_edge_litert", "ai_edge_quantizer")
@@ -74,14 +74,23 @@ def write_int8(source: Path, path: Path, samples: Sequence[Sequence[NDArray[np.f
     try:
         with quiet("ai-edge-quantizer"):
             from ai_edge_quantizer import quantizer, recipe
+            from ai_edge_quantizer.calibrator import Calibrator
+            from ai_edge_quantizer.recipe_manager import RecipeManager
+            from ai_edge_quantizer.utils.qsv_utils import min_max_update
 
             key, names, ranks = _signature(source)
             feeds = [
                 {name: _to_nhwc(array, rank) for name, array, rank in zip(names, sample, ranks, strict=True)}
                 for sample in samples
             ]
-            tool = quantizer.Quantizer(str(source), recipe.static_wi8_ai8())
-            tool.quantize(tool.calibrate({key: feeds}, num_threads=1)).export_model(str(path), overwrite=True)
+            rules = recipe.static_wi8_ai8()
+            manager = RecipeManager()
+            manager.load_quantization_recipe(rules)
+            # the quantizer's own calibration takes a moving average of the ranges, which cuts off what is rare
+            calibrator = Calibrator(str(source), num_threads=1, qsv_update_func=min_max_update)
+            calibrator.calibrate({key: feeds}, manager)
+            tool = quantizer.Quantizer(str(source), rules)
+            tool.quantize(calibrator.get_model_qsvs()).export_model(str(path), overwrite=True)
     except Exception as error:
         raise ExportError(
             f"the TFLite file cannot be quantised: {first_line(error)}", "export --precision fp32 only"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import logging
 import re
-import warnings
 from collections.abc import Sequence
 
 import torch
@@ -16,6 +15,7 @@ from torch.nn.utils import parametrize
 from edgespa.errors import TraceError
 from edgespa.graph.functional import make_functional, mutates
 from edgespa.graph.program import BATCH, InputSpec, Program, refresh
+from edgespa.quiet import quiet
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +65,7 @@ def from_exported(exported: ExportedProgram) -> Program:
     """
     module = _graph_module(exported)
     if mutates(module.graph) and not make_functional(module):
-        with _quiet():
+        with quiet("torch.export"):
             exported = exported.run_decompositions({})
         module = _graph_module(exported)
         make_functional(module)
@@ -103,16 +103,8 @@ def _repeat_batch(tensor: Tensor) -> Tensor:
 
 def _export(model: nn.Module, inputs: tuple[Tensor, ...], batched: list[int]) -> ExportedProgram:
     shapes = tuple({0: torch.export.Dim.AUTO} if index in batched else None for index in range(len(inputs)))
-    with _quiet():
+    with quiet("torch.export"):
         return torch.export.export(model, inputs, dynamic_shapes=shapes if batched else None)
-
-
-class _quiet(warnings.catch_warnings):
-    """Silence what torch.export says about its own internals; its errors still come through."""
-
-    def __enter__(self) -> None:  # type: ignore[override]
-        super().__enter__()
-        warnings.simplefilter("ignore")
 
 
 def _input_nodes(exported: ExportedProgram) -> list[fx.Node]:
@@ -121,7 +113,7 @@ def _input_nodes(exported: ExportedProgram) -> list[fx.Node]:
 
 
 def _graph_module(exported: ExportedProgram) -> fx.GraphModule:
-    with _quiet():
+    with quiet("torch.export"):
         module = exported.module(check_guards=False)
     assert isinstance(module, fx.GraphModule)
     return module

@@ -76,7 +76,7 @@ def normalise(scores: Scores, how: str) -> Scores:
         "mean": magnitude_.mean() if len(scores) else 1.0,
         "none": 1.0,
     }[how]
-    return scores / scale if scale > 0 else scores
+    return scores / scale if 0 < scale < np.inf else scores
 
 
 @dataclasses.dataclass(frozen=True)

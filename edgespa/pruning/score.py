@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from edgespa.errors import AdapterError, ConfigError
 from edgespa.graph.groups import Groups, Mask, Slot
 from edgespa.pruning.criteria import Criterion, Scores, criterion_named, normalise, slots_of, unit_scores
 
@@ -42,21 +43,47 @@ def score_units(
 
     Returns:
         Per group ``[units]``; units that are gone are NaN.
+
+    Raises:
+        ConfigError: If the criterion is unknown, or needs a loss and batches that are not given.
+        AdapterError: If a score is not finite; it names the group.
     """
     rule = criterion_named(criterion)
     alive = groups.alive(kept)
     positions = {slot: np.flatnonzero(alive[ids]) for slot, ids in groups.units.items()}
     if criterion == "random":
         return _random(groups, kept, generator)
-    if not rule.needs_gradient or loss is None:
-        return _from_tensors(groups, positions, weights, {}, rule, normalisation)
+    if rule.needs_gradient:
+        if loss is None:
+            raise ConfigError(f"the criterion {criterion} needs labelled data", "choose another, or use: edgespa adapt")
+        scores = _from_gradients(groups, positions, weights, rule, normalisation, loss, batches)
+    else:
+        scores = _from_tensors(groups, positions, weights, {}, rule, normalisation)
+    for name, values in scores.items():
+        if not np.isfinite(values[kept[name]]).all():
+            raise AdapterError(
+                f"group {name}: its {criterion} scores are not finite",
+                "check the weights of the model, or train with a lower learning rate (--lr)",
+            )
+    return scores
+
+
+def _from_gradients(
+    groups: Groups,
+    positions: Mapping[Slot, np.ndarray],
+    weights: Mapping[str, Tensor],
+    rule: Criterion,
+    normalisation: str,
+    loss: Loss,
+    batches: Batches,
+) -> dict[str, Scores]:
     total: dict[str, Scores] = {}
     count = 0
     read = {slot.tensor for group in groups.groups.values() for slot in slots_of(group, rule)}
     for inputs, labels in batches:
         leaves = {name: weights[name].detach().clone().requires_grad_(True) for name in read}
         names = list(leaves)
-        gradients = torch.autograd.grad(
+        gradients: tuple[Tensor | None, ...] = torch.autograd.grad(
             loss({**weights, **leaves}, inputs, labels), [leaves[name] for name in names], allow_unused=True
         )
         known = {name: gradient for name, gradient in zip(names, gradients, strict=True) if gradient is not None}
@@ -64,10 +91,12 @@ def score_units(
         for name, values in scores.items():
             total[name] = total[name] + values if name in total else values
         count += 1
+    if not count:
+        raise ConfigError(f"the criterion {rule.name} needs at least one batch of data", "give more images")
     result = {}
     for name, values in total.items():
         there = ~np.isnan(values)
-        mean = values / max(count, 1)
+        mean = values / count
         mean[there] = normalise(mean[there], normalisation)
         result[name] = mean
     return result

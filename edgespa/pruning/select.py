@@ -106,8 +106,9 @@ def select(
         return at(low)
     smallest = density(at(high))
     if smallest > budget.density + 1e-9:
+        least = math.ceil(smallest * 1e4) / 1e4  # rounded up, so that it can be asked for
         raise BudgetError(
-            f"{budget.of} density {budget.density:.3f} cannot be reached: the least is {smallest:.3f}",
+            f"{budget.of} density {budget.density:g} cannot be reached: the least is {least:g}",
             "ask for that, or lower --round-to or --min-width, or keep fewer layers whole",
         )
     while high - low > 1:
@@ -134,7 +135,7 @@ class _Plan:
         step = align_units(group, constraints.round_to)
         slot = group.writers[0] if group.writers else next(iter(group.slots))
         least = max(1, math.ceil(constraints.min_width / len(group.slots[slot][0])))
-        narrow = [step >> shift for shift in range(1, step.bit_length()) if step >> shift >= least]
+        narrow = [step >> shift for shift in range(1, step.bit_length()) if least <= step >> shift < available]
         wide = [width for width in range(step, available, step) if width >= least]
         self.widths = sorted({*narrow, *wide, available})
 

@@ -77,7 +77,7 @@ def _run(call: Call, x: Value, source: str) -> Value | list[Value]:
 def _expanded(block: Block, shape: tuple[int, ...]) -> Tensor:
     """The block's labels as a tensor of the value's full shape, without memory for the unlabelled dimensions."""
     sizes = [shape[dim] if dim in block.dims else 1 for dim in range(len(shape))]
-    return torch.from_numpy(np.ascontiguousarray(block.labels)).reshape(sizes).expand(shape)
+    return torch.from_numpy(np.require(block.labels, requirements=("C", "W"))).reshape(sizes).expand(shape)
 
 
 def _apply(call: Call, source: str, labels: Tensor) -> list[Tensor]:

@@ -1,8 +1,9 @@
-"""Converters write to the process's standard streams, also from C++; this keeps the terminal for the user."""
+"""Tracers and converters write to the standard streams, also from C++; this keeps the terminal for the user."""
 
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
 import os
 import sys
@@ -23,6 +24,7 @@ def quiet(what: str) -> Iterator[None]:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     sys.stdout.flush()
     sys.stderr.flush()
+    printed = io.StringIO()
     with tempfile.TemporaryFile() as sink, contextlib.ExitStack() as stack:
         for descriptor in (1, 2):
             saved = os.dup(descriptor)
@@ -31,16 +33,16 @@ def quiet(what: str) -> Iterator[None]:
             os.dup2(sink.fileno(), descriptor)
         stack.callback(sys.stderr.flush)
         stack.callback(sys.stdout.flush)
+        stack.enter_context(contextlib.redirect_stdout(printed))
+        stack.enter_context(contextlib.redirect_stderr(printed))
         stack.enter_context(warnings.catch_warnings())
         warnings.simplefilter("ignore")
         try:
             yield
         finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
-            sink.seek(0)
-            text = sink.read().decode(errors="replace").strip()
             stack.close()
+            sink.seek(0)
+            text = (printed.getvalue() + sink.read().decode(errors="replace")).strip()
             if text:
                 log.debug("%s:\n%s", what, text)
 

@@ -1,0 +1,368 @@
+"""What the commands do, each as one call that a script could make: specs and paths in, files out."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from pydantic import JsonValue
+
+from edgespa.adapt import AdaptConfig, adapt
+from edgespa.base import Base
+from edgespa.bundle import Base as BaseEntry
+from edgespa.bundle import Compaction, Manifest, sha256_file
+from edgespa.config import Preprocess
+from edgespa.data import ImageData, Prepared, load_data, prepare
+from edgespa.errors import AdapterError, ConfigError
+from edgespa.evaluate import accuracy
+from edgespa.export.bundle import ExportConfig, Origin, export
+from edgespa.files import refuse_existing
+from edgespa.graph.program import Program
+from edgespa.graph.proof import LIMIT, prove
+from edgespa.graph.surgery import compact
+from edgespa.prune import PruneConfig, prune
+from edgespa.task import Task, is_task_file
+
+Progress = Callable[[float, float | None, str], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class DataOptions:
+    """How the user's data become inputs.
+
+    Attributes:
+        mean: Subtracted from pixels in [0, 1], per channel; None for zero.
+        std: Divided by, per channel; None for one.
+        limit: Use a seeded, class-balanced part of each data set.
+        seed: Of that part.
+    """
+
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    limit: int | None = None
+    seed: int = 0
+
+    def load(self, spec: str, *, labelled: bool = True) -> ImageData:
+        """A data set, limited as asked.
+
+        Raises:
+            DataError: If it cannot be read, or is smaller than the limit.
+        """
+        data = load_data(spec, labelled=labelled)
+        return data.limit(min(self.limit, len(data)), self.seed) if self.limit else data
+
+    def preprocess(self, input_shape: tuple[int, ...], recorded: Preprocess | None = None) -> Preprocess:
+        """From image to input, for a model's input sizes; what a task file records need not be said again.
+
+        Raises:
+            ConfigError: If the model does not take images, or mean and std do not fit its channels.
+        """
+        if recorded is not None and self.mean is None and self.std is None:
+            return recorded
+        if len(input_shape) != 4:
+            raise ConfigError(
+                f"the model's input of shape {input_shape} is not an image", "give a model that takes N,C,H,W"
+            )
+        _, channels, height, width = input_shape
+        mean, std = self.mean or (0.0,), self.std or (1.0,)
+        for name, values in (("--mean", mean), ("--std", std)):
+            if len(values) not in (1, channels):
+                raise ConfigError(
+                    f"{name} has {len(values)} values, the model's input has {channels} channels",
+                    f"give one value, or {channels}",
+                )
+        return Preprocess(
+            height=height,
+            width=width,
+            channels=channels,
+            mean=mean * channels if len(mean) == 1 else mean,
+            std=std * channels if len(std) == 1 else std,
+        )
+
+
+def adapt_to_file(
+    model: str,
+    data: str,
+    output: Path,
+    config: AdaptConfig,
+    *,
+    input_shape: tuple[int, ...] | None = None,
+    weights: str | None = None,
+    options: DataOptions | None = None,
+    evaluation: str | None = None,
+    overwrite: bool = False,
+    resume: bool = False,
+    progress: Progress | None = None,
+) -> Task:
+    """``edgespa adapt``: learn a task and write its task file.
+
+    The state after each epoch lies beside the output, with the suffix ``.resume``, until the task file is written.
+
+    Args:
+        model: A model spec.
+        data: Training data.
+        output: The task file.
+        config: How to adapt.
+        input_shape: Sizes of the model's input.
+        weights: Its weight file.
+        options: How images become inputs.
+        evaluation: Test data; the accuracy on it is recorded and never used to choose anything.
+        overwrite: Replace a task file that is there.
+        resume: Go on with an interrupted run.
+        progress: Told ``(done, total, text)``.
+
+    Returns:
+        The task, as written.
+    """
+    options = options or DataOptions(seed=config.seed)
+    refuse_existing(output, overwrite)
+    base = Base.open(model, input_shape, weights)
+    preprocess = options.preprocess(base.input_shape)
+    train = options.load(data)
+    test = options.load(evaluation) if evaluation else None
+    _same_classes(train, test)
+    task = adapt(
+        base,
+        train,
+        preprocess,
+        config,
+        output.absolute().parent,
+        checkpoint=checkpoint_path(output),
+        resume=resume,
+        progress=progress,
+    )
+    if test is not None:
+        value = accuracy(task.program(base), prepare(test, preprocess), progress=progress)
+        task = task.with_metrics(test_accuracy=value, test_images=float(len(test)))
+    task.save(output)
+    checkpoint_path(output).unlink(missing_ok=True)
+    return task
+
+
+def checkpoint_path(output: Path) -> Path:
+    """Where the state of an unfinished adaptation lies."""
+    return output.with_name(output.name + ".resume")
+
+
+def prune_to_file(
+    model: str,
+    output: Path,
+    config: PruneConfig,
+    *,
+    input_shape: tuple[int, ...] | None = None,
+    weights: str | None = None,
+    options: DataOptions | None = None,
+    overwrite: bool = False,
+) -> Task:
+    """``edgespa prune``: remove units without training and write a task file.
+
+    Args:
+        model: A model spec.
+        output: The task file.
+        config: How to prune.
+        input_shape: Sizes of the model's input.
+        weights: Its weight file.
+        options: Mean and std are recorded if given.
+        overwrite: Replace a task file that is there.
+    """
+    refuse_existing(output, overwrite)
+    base = Base.open(model, input_shape, weights)
+    given = options is not None and (options.mean is not None or options.std is not None)
+    preprocess = options.preprocess(base.input_shape) if options is not None and given else None
+    task = prune(base, config, output.absolute().parent, preprocess)
+    task.save(output)
+    return task
+
+
+def export_bundle(
+    model: str,
+    output: Path,
+    config: ExportConfig,
+    *,
+    input_shape: tuple[int, ...] | None = None,
+    base: str | None = None,
+    weights: str | None = None,
+    options: DataOptions | None = None,
+    calibration: str | None = None,
+    evaluation: str | None = None,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> Manifest:
+    """``edgespa export``: compact, merge, convert, prove, and write a bundle.
+
+    Args:
+        model: A model spec, or a task file.
+        output: The folder to make.
+        config: What to export.
+        input_shape: Sizes of the model's input; a task file records them.
+        base: For a task file: its base, if it is not where it was.
+        weights: Weight file of the model.
+        options: How images become inputs; a task file records mean and std.
+        calibration: Images for int8.
+        evaluation: Labelled images to measure accuracy on.
+        overwrite: Replace a bundle that is there.
+        progress: Told ``(done, total, text)``.
+    """
+    options = options or DataOptions()
+    if is_task_file(model):
+        program, origin, shape = _from_task(Path(model), base, weights, options)
+    else:
+        images = bool(calibration or evaluation)
+        program, origin, shape = _from_model(model, input_shape, weights, options, images)
+    prepared: dict[str, Prepared] = {}
+    for spec in dict.fromkeys(each for each in (calibration, evaluation) if each):
+        preprocess = origin.preprocess or options.preprocess(shape)  # refuses models that do not take images
+        data = options.load(spec, labelled=spec == evaluation)
+        if spec == evaluation:
+            origin = _with_classes(origin, program, data)
+        prepared[spec] = prepare(data, preprocess)
+    return export(
+        program,
+        origin,
+        config,
+        output,
+        calibration=prepared.get(calibration) if calibration else None,
+        evaluation=prepared.get(evaluation) if evaluation else None,
+        overwrite=overwrite,
+        progress=progress,
+    )
+
+
+def _from_task(
+    path: Path, base_spec: str | None, weights: str | None, options: DataOptions
+) -> tuple[Program, Origin, tuple[int, ...]]:
+    """A task's program, after the proofs that masked = compacted and merged = unmerged."""
+    task = Task.load(path)
+    base = task.open_base(path.absolute().parent, base_spec, weights)
+    preprocess = None
+    if task.header.preprocess is not None or options.mean is not None or options.std is not None:
+        preprocess = options.preprocess(base.input_shape, task.header.preprocess)
+    program, origin = origin_of_task(task, base, path)
+    return program, dataclasses.replace(origin, preprocess=preprocess), base.input_shape
+
+
+def origin_of_task(task: Task, base: Base, path: Path) -> tuple[Program, Origin]:
+    """A task's program, after the proofs that masked = compacted and merged = unmerged, and where it comes from.
+
+    Args:
+        task: The task.
+        base: Its base.
+        path: Its task file.
+    """
+    base = task.fit(base)
+    proof = check_task(task, base)
+    header, figures = task.header, task.header.figures
+    origin = Origin(
+        task=path.stem,
+        base=BaseEntry(spec=base.spec, digest=base.digest, weights=base.weights),
+        compaction=Compaction(
+            parameters=figures.parameters,
+            macs=figures.macs,
+            base_parameters=figures.base_parameters,
+            base_macs=figures.base_macs,
+            channel_density=figures.channel_density,
+            task_size_bytes=path.stat().st_size,
+            base_size_bytes=base.whole_cost.size_bytes,
+        ),
+        preprocess=header.preprocess,
+        classes=header.classes,
+        provenance={
+            "task_file_sha256": sha256_file(path),
+            "task": {**header.provenance, "metrics": dict(header.metrics)},
+            "proof": proof,
+            "torch": torch.__version__,
+        },
+    )
+    return task.program(base), origin
+
+
+def _from_model(
+    model: str, input_shape: tuple[int, ...] | None, weights: str | None, options: DataOptions, images: bool
+) -> tuple[Program, Origin, tuple[int, ...]]:
+    base = Base.open(model, input_shape, weights)
+    cost = base.whole_cost
+    known = images or options.mean is not None or options.std is not None
+    origin = Origin(
+        task=Path(model.partition(":")[0]).stem + (f" {model.rpartition(':')[2]}" if ":" in model else ""),
+        base=BaseEntry(spec=base.spec, digest=base.digest, weights=base.weights),
+        compaction=Compaction(
+            parameters=cost.parameters,
+            macs=cost.macs,
+            base_parameters=cost.parameters,
+            base_macs=cost.macs,
+            base_size_bytes=cost.size_bytes,
+        ),
+        preprocess=options.preprocess(base.input_shape) if known else None,
+        provenance={"torch": torch.__version__},
+    )
+    return base.program, origin, base.input_shape
+
+
+def check_task(task: Task, base: Base) -> dict[str, JsonValue]:
+    """Prove on random inputs that a task's masked, compacted and merged programs are one.
+
+    Args:
+        task: The task.
+        base: Its base, from `Task.open_base`.
+
+    Returns:
+        The figures, for the manifest.
+
+    Raises:
+        GraphError: If masked and compacted programs differ.
+        AdapterError: If merged and unmerged programs differ.
+    """
+    inputs = base.program.example_inputs()
+    compacted = compact(base.program, base.groups, task.kept)
+    proof = prove(base.program, base.groups, task.kept, compacted, inputs)
+    proof.require()
+    adapted = task.adapted(base)
+    adapted.set_training(False)
+    with torch.no_grad():
+        before = torch.utils._pytree.tree_leaves(adapted(*inputs))
+        after = torch.utils._pytree.tree_leaves(adapted.merged()(*inputs))
+    merge_error = max(
+        float((a - b).abs().max() / a.abs().max().clamp_min(1e-30)) for a, b in zip(before, after, strict=True)
+    )
+    if not merge_error <= LIMIT:
+        raise AdapterError(
+            f"merged and unmerged programs differ by {merge_error:.1e} (limit {LIMIT:.0e})", "train with a lower --lr"
+        )
+    return {
+        "masked_compacted_output_error": proof.output_error,
+        "masked_compacted_inner_error": proof.inner_error,
+        "activations_compared": proof.nodes,
+        "merged_unmerged_error": merge_error,
+    }
+
+
+def _with_classes(origin: Origin, program: Program, data: ImageData) -> Origin:
+    if origin.classes and tuple(data.classes) != origin.classes:
+        raise ConfigError(
+            f"{data.name} has the classes {_some(data.classes)}, the task was trained on {_some(origin.classes)}",
+            "evaluate on data of the same task",
+        )
+    if origin.classes:
+        return origin
+    with torch.no_grad():
+        logits = torch.utils._pytree.tree_leaves(program(*program.example_inputs()))[0]
+    if logits.dim() != 2 or logits.shape[1] != len(data.classes):
+        raise ConfigError(
+            f"the model's output has the shape {tuple(logits.shape)}, {data.name} has {len(data.classes)} classes",
+            "evaluate on data of the model's own classes, or leave out --eval-data",
+        )
+    return dataclasses.replace(origin, classes=tuple(data.classes))
+
+
+def _same_classes(train: ImageData, test: ImageData | None) -> None:
+    if test is not None and tuple(test.classes) != tuple(train.classes):
+        raise ConfigError(
+            f"{train.name} has the classes {_some(train.classes)}, {test.name} has {_some(test.classes)}",
+            "give --eval-data with the same classes",
+        )
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + (f", ... ({len(names)})" if len(names) > 5 else "")
