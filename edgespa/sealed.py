@@ -1,8 +1,8 @@
 """Safetensors files with a text beside the tensors, sealed by a digest: a damaged copy is refused, not used.
 
 The metadata holds the text under a key of the caller's choice. The tensor ``seal`` holds the 32 bytes of SHA-256 over
-the text, a newline, and the digest of the other tensors (`edgespa.models.state_digest`). It is a tensor because safetensors
-writes metadata of more than one key in any order, and the same content should be the same bytes.
+the text, a newline, and the digest of the other tensors (`edgespa.models.state_digest`). It is a tensor because
+safetensors writes metadata of several keys in any order, and the same content should be the same bytes.
 """
 
 from __future__ import annotations

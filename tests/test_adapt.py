@@ -12,7 +12,8 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from edgespa import adapt as adapt_module
+from edgespa.adapt import learn as learn_module
+from edgespa.adapt import run as run_module
 from edgespa.adapt import AdaptConfig, adapt
 from edgespa.base import Base
 from edgespa.checkpoint import Checkpoint
@@ -84,8 +85,8 @@ def test_what_is_reported_is_the_accuracy_of_the_task_that_is_returned(
 
 def test_the_best_epoch_is_one_at_the_final_density(run: Adapt, monkeypatch: pytest.MonkeyPatch) -> None:
     falling = iter([0.9, 0.8, 0.5, 0.6, 0.55])
-    monkeypatch.setattr(adapt_module, "accuracy", lambda *_: next(falling))
-    task = run(epochs=5, prune_until=0.5)
+    monkeypatch.setattr(run_module, "accuracy", lambda *_: next(falling))
+    task = run(epochs=5, prune_until=0.5, schedule="linear")
     history: Any = task.header.provenance["history"]
     assert [round(entry["density"], 2) for entry in history][2:] == [0.5] * 3
     assert history[1]["density"] > 0.5
@@ -122,7 +123,7 @@ def test_validation_never_overlaps_training(run: Adapt, monkeypatch: pytest.Monk
         seen.append(data)
         return prepare(data, preprocess)
 
-    monkeypatch.setattr(adapt_module, "prepare", spy)
+    monkeypatch.setattr(learn_module, "prepare", spy)
     run(epochs=1, validation=0.25)
     train, held_out = ({data.image(i).tobytes() for i in range(len(data))} for data in seen)
     assert (len(train), len(held_out)) == (72, 24)
@@ -165,8 +166,8 @@ def test_resuming_something_else_is_refused(run: Adapt, toy_base: Base, toy_fold
     assert checkpoint.exists()
     with pytest.raises(ConfigError, match="another config"):
         run(epochs=2, checkpoint=checkpoint, resume=True)
+    other = Base.open(f"{toy_folder / 'net.py'}:other", (1, 3, 8, 8))
     with pytest.raises(ConfigError, match="another digest"):
-        other = Base.open(f"{toy_folder / 'net.py'}:other", (1, 3, 8, 8))
         run(base=other, epochs=1, checkpoint=checkpoint, resume=True)
     checkpoint.write_bytes(checkpoint.read_bytes()[:-3])
     with pytest.raises(TaskFileError, match="damaged"):
@@ -235,7 +236,7 @@ def test_a_head_of_another_size_cannot_be_kept(run: Adapt) -> None:
 
 @pytest.mark.parametrize("epochs", [1, 2])
 def test_a_loss_that_is_not_a_number_stops_the_run(run: Adapt, epochs: int) -> None:
-    with pytest.raises(AdapterError, match="not a number in epoch|not finite") as caught:
+    with pytest.raises(AdapterError, match=r"not a number in epoch|not finite") as caught:
         run(lr=1e30, epochs=epochs, density=1.0, adapter="full")
     assert "--lr" in str(caught.value.hint)
 
@@ -250,7 +251,7 @@ def test_values_that_are_not_finite_after_the_last_step_are_not_saved(
         self.param_groups[1]["params"][0].data.fill_(math.nan)
 
     monkeypatch.setattr(torch.optim.AdamW, "step", broken)
-    with pytest.raises(AdapterError, match="tensor/conv1.bias is not finite after epoch 1"):
+    with pytest.raises(AdapterError, match=r"tensor/conv1\.bias is not finite after epoch 1"):
         run(epochs=1, batch_size=64, density=1.0)
 
 

@@ -44,7 +44,8 @@ class SPLoRA(Adapter):
     def for_weight(cls, weight: Tensor, options: Mapping[str, Any], generator: torch.Generator) -> Self | None:
         """See `Adapter.for_weight`. Options: ``rank`` (an upper bound) and ``kernel``.
 
-        The rank is capped where the factors would hold as many elements as the weight. A weight with a single column,
+        The rank is capped at the lesser side of the factors' product, above which it adds nothing, and where the
+        factors would hold as many elements as the weight. A weight with a single column,
         as that of a depthwise convolution, has nothing of low rank and gets none.
         """
         kernel = str(options["kernel"])
@@ -53,11 +54,10 @@ class SPLoRA(Adapter):
         if weight.dim() < 2 or weight.shape[1] == 1:
             return None
         out, columns = weight.shape[0], _columns(tuple(weight.shape), kernel)
-        rank = min(int(options["rank"]), (weight.numel() - 1) // (out + columns))
+        rank = min(int(options["rank"]), out, columns, (weight.numel() - 1) // (out + columns))
         if rank < 1:
             return None
-        bound = math.sqrt(3.0 / columns)  # Kaiming-uniform of a linear map with a = sqrt(5) has 1/sqrt(3) of this
-        bound /= math.sqrt(3.0)
+        bound = 1 / math.sqrt(columns)  # Kaiming-uniform with a = sqrt(5), as torch initialises a linear layer
         down = _uniform((rank, columns), bound, weight, generator)
         up = _uniform((out, rank), UP_BOUND, weight, generator)
         return cls(up, down, tuple(weight.shape), kernel)

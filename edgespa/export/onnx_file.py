@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from edgespa.bundle import TensorSpec
 from edgespa.errors import ExportError, MissingExtraError
-from edgespa.quiet import first_line, quiet
 from edgespa.graph.program import BATCH, Program
+from edgespa.quiet import first_line, quiet
 
 OPSET = 20  # runs in onnxruntime 1.19, the newest for JetPack 5
 _PACKAGES = ("onnx", "onnxruntime", "onnxscript", "onnxsim")
@@ -127,10 +127,11 @@ def specs(program: Program, outputs: Sequence[NDArray[Any]]) -> tuple[tuple[Tens
         TensorSpec(name=name, shape=spec.shape, dtype=numpy_name(spec.dtype), layout=_layout(spec.shape))
         for name, spec in zip(names, program.inputs, strict=True)
     )
+    batch = BATCH if program.dynamic_batch else program.inputs[0].shape[0]
     results = tuple(
         TensorSpec(
             name=name,
-            shape=((BATCH if program.dynamic_batch else array.shape[0]), *array.shape[1:]) if array.ndim else (),
+            shape=(batch, *array.shape[1:]) if array.ndim else (),
             dtype=str(array.dtype),
             layout=_layout(array.shape),
         )

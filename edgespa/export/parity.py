@@ -15,8 +15,8 @@ from edgespa.bundle import Accuracy, Metric, Parity
 from edgespa.data import Prepared
 from edgespa.device import runner
 from edgespa.errors import DataError, ExportError, ParityError
-from edgespa.quiet import first_line, quiet
 from edgespa.graph.program import Program
+from edgespa.quiet import first_line, quiet
 
 Array = NDArray[Any]
 Progress = Callable[[float, float | None, str], None]

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from edgespa.bundle import TensorSpec
 from edgespa.errors import ExportError, MissingExtraError
-from edgespa.quiet import first_line, quiet
 from edgespa.graph.program import Program
+from edgespa.quiet import first_line, quiet
 
 _PACKAGES = ("litert_torch", "ai_edge_litert", "ai_edge_quantizer")
 

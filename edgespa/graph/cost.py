@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,6 +32,9 @@ class Cost:
     size_bytes: int
 
 
+_Size = tuple[int, NDArray[np.int64] | None]
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Term:
     """A product of sizes; ``axes`` are the unit ids of the sizes that can shrink, ``rest`` is everything else."""
@@ -54,7 +58,7 @@ class CostModel:
         self._groups = groups
         batch = _trace_batch(program)
         self._macs = {
-            node.name: term for node in program.graph.nodes if (term := _mac_term(node, groups, batch)) is not None
+            node.name: terms for node in program.graph.nodes if (terms := _mac_terms(node, groups, batch))
         }
         self._parameters: list[_Term] = []
         self._bytes: list[_Term] = []
@@ -70,51 +74,60 @@ class CostModel:
         """Costs with only the kept units (all of them by default)."""
         alive = None if kept is None else self._groups.alive(kept)
         return Cost(
-            macs=round(sum(term.value(alive) for term in self._macs.values())),
+            macs=round(sum(term.value(alive) for terms in self._macs.values() for term in terms)),
             parameters=round(sum(term.value(alive) for term in self._parameters)),
             size_bytes=round(sum(term.value(alive) for term in self._bytes)),
         )
 
     def node_macs(self) -> dict[str, int]:
         """Multiply-accumulates of each node that has any."""
-        return {name: round(term.value(None)) for name, term in self._macs.items()}
+        return {name: round(sum(term.value(None) for term in terms)) for name, terms in self._macs.items()}
 
 
 def _trace_batch(program: Program) -> int:
-    for node, spec in zip((n for n in program.graph.nodes if n.op == "placeholder"), program.inputs, strict=True):
-        if spec.shape:
-            size = shape_of(node.meta["val"])[0]
-            return size if spec.shape[0] == BATCH else int(spec.shape[0])
-    return 1
+    nodes = [node for node in program.graph.nodes if node.op == "placeholder"]
+    inputs = [(spec, shape_of(node.meta["val"])) for node, spec in zip(nodes, program.inputs, strict=True) if spec.shape]
+    inputs.sort(key=lambda pair: pair[0].shape[0] != BATCH)  # a free batch size is told by the inputs that have it
+    return int(inputs[0][1][0]) if inputs else 1
 
 
-def _mac_term(node: fx.Node, groups: Groups, batch: int) -> _Term | None:
+def _mac_terms(node: fx.Node, groups: Groups, batch: int) -> list[_Term]:
     if node.op != "call_function" or not isinstance(node.target, torch._ops.OpOverload):
-        return None
+        return []
     name = node.target._schema.name.split("::")[1]
-    inner = _CONTRACTED.get(name)
     value = node.meta.get("val")
-    if not isinstance(value, Tensor) or (inner is None and name != "scaled_dot_product_attention"):
-        return None
+    if not isinstance(value, Tensor):
+        return []
     arguments = named_arguments(node)
     if name == "scaled_dot_product_attention":
-        query, key, head = arguments["query"], arguments["key"], arguments["value"]
-        sizes = [_size(query, dim, groups) for dim in range(len(shape_of(query.meta["val"])))]
-        length, out = _size(key, -2, groups), _size(head, -1, groups)
-        factor = 1 + out[0] / sizes[-1][0]  # q k^T, then the weighted sum of v
-        return _term([*sizes, length], factor / batch)
-    outputs = [_size(node, dim, groups) for dim in range(value.dim())]
-    if inner is not None:
-        argument, dims = inner
-        operand = arguments[argument]
-        rank = len(shape_of(operand.meta["val"]))
-        chosen = range(rank)[dims] if isinstance(dims, slice) else [dims % rank]
-        outputs += [_size(operand, dim, groups) for dim in chosen]
-        if "transpose" in name:  # every input pixel meets the kernel: outputs counted as inputs
-            source = arguments["input"]
-            outputs = [_size(source, dim, groups) for dim in range(len(shape_of(source.meta["val"])))]
-            outputs += [_size(operand, dim, groups) for dim in range(1, rank)]
-    return _term(outputs, 1 / batch)
+        query, length = _sizes(arguments["query"], groups), _size(arguments["key"], -2, groups)
+        head = _size(arguments["value"], -1, groups)
+        # q k^T, then the weighted sum of v
+        return [_term([*query, length], 1 / batch), _term([*query[:-1], length, head], 1 / batch)]
+    if name == "einsum":
+        return [_term(_einsum_sizes(arguments, groups), 1 / batch)]
+    inner = _CONTRACTED.get(name)
+    if inner is None:
+        return []
+    argument, dims = inner
+    operand = _sizes(arguments[argument], groups)
+    if "transpose" in name or arguments.get("transposed") is True:  # every input pixel meets the kernel
+        return [_term([*_sizes(arguments["input"], groups), *operand[1:]], 1 / batch)]
+    contracted = operand[dims] if isinstance(dims, slice) else [operand[dims]]
+    return [_term([*_sizes(node, groups), *contracted], 1 / batch)]
+
+
+def _einsum_sizes(arguments: dict[str, Any], groups: Groups) -> list[_Size]:
+    """One size per letter; an equation with an ellipsis, or of one operand, counts nothing."""
+    terms = str(arguments["equation"]).replace(" ", "").partition("->")[0].split(",")
+    if len(terms) < 2 or any("." in term for term in terms):
+        return [(0, None)]
+    sizes: dict[str, _Size] = {}
+    for term, operand in zip(terms, arguments["tensors"], strict=True):
+        for letter, size in zip(term, _sizes(operand, groups), strict=True):
+            if letter not in sizes or sizes[letter][0] == 1:
+                sizes[letter] = size
+    return list(sizes.values())
 
 
 _CONTRACTED: dict[str, tuple[str, slice | int]] = {
@@ -125,11 +138,15 @@ _CONTRACTED: dict[str, tuple[str, slice | int]] = {
     "matmul": ("self", -1),
     "mm": ("self", -1),
     "bmm": ("self", -1),
+    "mv": ("self", -1),
+    "dot": ("self", -1),
     "addmm": ("mat1", -1),
     "baddbmm": ("batch1", -1),
 }
 
-_Size = tuple[int, NDArray[np.int64] | None]
+
+def _sizes(node: fx.Node, groups: Groups) -> list[_Size]:
+    return [_size(node, dim, groups) for dim in range(len(shape_of(node.meta["val"])))]
 
 
 def _size(node: fx.Node, dim: int, groups: Groups) -> _Size:

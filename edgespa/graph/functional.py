@@ -6,6 +6,8 @@ is made functional before anything reads it.
 
 from __future__ import annotations
 
+import operator
+
 import torch
 from torch import fx
 
@@ -31,6 +33,8 @@ def make_functional(module: fx.GraphModule) -> bool:
         base = node.args[0] if node.args else None
         if replacement is None or not isinstance(base, fx.Node) or base.op != "call_function":
             return False
+        if not _keeps_dtype(node):
+            return False
         if _is_view(base) or any(_is_view(user) and order[user] < order[node] for user in base.users):
             return False
         with graph.inserting_before(node):
@@ -53,6 +57,8 @@ def _is_mutable(node: fx.Node) -> bool:
 
 def _is_view(node: fx.Node) -> bool:
     """Whether the node's result may share memory with an argument."""
+    if node.target is operator.getitem:
+        return isinstance(node.args[0], fx.Node) and _is_view(node.args[0])
     if not isinstance(node.target, torch._ops.OpOverload):
         return False
     name = node.target._schema.name
@@ -62,7 +68,10 @@ def _is_view(node: fx.Node) -> bool:
         "aten::to",
         "aten::flatten",
         "aten::dropout",
+        "aten::feature_dropout",
+        "aten::alpha_dropout",
         "aten::type_as",
+        "aten::ravel",
     }
     return may_alias or any(
         a.alias_info is not None and not a.alias_info.is_write for a in node.target._schema.arguments
@@ -76,6 +85,13 @@ def _functional_overload(target: torch._ops.OpOverload) -> torch._ops.OpOverload
         return None
     overload = getattr(packet, target._overloadname, None)
     return overload if overload is not None and not overload._schema.is_mutable else None
+
+
+def _keeps_dtype(node: fx.Node) -> bool:
+    """Whether all operands have the result's dtype: ``half += float`` stays half, ``half + float`` does not."""
+    values = [node.meta.get("val"), *(source.meta.get("val") for source in node.all_input_nodes)]
+    dtypes = {value.dtype for value in values if isinstance(value, torch.Tensor) and value.is_floating_point()}
+    return len(dtypes) <= 1
 
 
 def _plain_batch_norms(graph: fx.Graph) -> None:

@@ -25,7 +25,7 @@ from scipy.sparse.csgraph import connected_components
 from torch import Tensor, fx
 
 from edgespa.errors import GraphError
-from edgespa.graph.labels import FIXED, Fix, Labeller, Labels, Value
+from edgespa.graph.labels import FIXED, TIED, Fix, Labeller, Labels, Value
 from edgespa.graph.program import Program, fetch, shape_of
 from edgespa.graph.rules import Call, rule_for
 from edgespa.graph.rules.layout import unknown
@@ -381,9 +381,9 @@ def _make_groups(
     for slot, ids in units.items():
         indices = np.flatnonzero(ids)
         own = signature[ids[indices]]
-        for key in np.unique(own):
+        for key in dict.fromkeys(own.tolist()):  # in the order of their first index
             chosen = indices[own == key]
-            members[int(key)][slot] = (ids[chosen], chosen)
+            members[key][slot] = (ids[chosen], chosen)
     groups: dict[str, Group] = {}
     for table in members.values():
         first = next((slot for slot in table if outputs.get(slot.tensor) == slot.dim), next(iter(table)))
@@ -412,6 +412,6 @@ def _fixed_slots(
     for slot, ids in raw.items():
         by_reason: dict[str, list[int]] = defaultdict(list)
         for index in np.flatnonzero(units[slot] == 0).tolist():
-            by_reason[reasons.get(int(-ids[index] - 1), "not read by any operator")].append(index)
+            by_reason[reasons.get(int(-ids[index] - 1), TIED)].append(index)
         fixed += [FixedSlot(slot, np.array(indices), reason) for reason, indices in by_reason.items()]
     return fixed

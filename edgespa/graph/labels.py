@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 
 Labels = NDArray[np.int32]
 FIXED = 0
+TIED = "tied to an index that cannot be removed"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -112,7 +113,7 @@ class Labeller:
             one, other = one[differs], other[differs]
         zero = (one == FIXED) | (other == FIXED)
         if zero.any():
-            self.fix(np.maximum(one[zero], other[zero]), "tied to an index that cannot be removed")
+            self.fix(np.maximum(one[zero], other[zero]), TIED)
             one, other = one[~zero], other[~zero]
         if one.size:
             self.edges.append((one, other))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -35,7 +36,7 @@ class Proof:
     nodes: int
 
     def require(self, limit: float = LIMIT) -> None:
-        """Raise a `GraphError` if a figure is above the limit or not a number."""
+        """Raise a `GraphError` if a figure is above the limit; it is infinite where shapes or infinities differ."""
         worst = max(self.output_error, self.inner_error)
         if not worst <= limit:
             raise GraphError(
@@ -82,17 +83,13 @@ def prove(
             for index, (old, new) in enumerate(zip(_tensors(old_env[node]), _tensors(new_env[partner]), strict=True)):
                 error = _difference(_on_kept(old, groups, alive, node.name, index), new)
                 count += 1
-                output_error = _worse(output_error, error) if is_output else output_error
-                if _worse(inner_error, error) != inner_error:
+                output_error = max(output_error, error) if is_output else output_error
+                if error > inner_error:
                     inner_error, worst = error, node.name
         for dead in last_use.get(node, ()):
             old_env.pop(dead, None)
             new_env.pop(pairs[dead.name], None)
     return Proof(output_error, inner_error, worst, count)
-
-
-def _worse(one: float, other: float) -> float:
-    return other if not other <= one else one
 
 
 def _last_uses(graph: fx.Graph) -> dict[fx.Node, list[fx.Node]]:
@@ -131,7 +128,7 @@ def _at_batch(ids: Any, size: int) -> Any:
 
 def _difference(old: Tensor, new: Tensor) -> float:
     if old.shape != new.shape:
-        return float("nan")
+        return math.inf
     if not old.is_floating_point():
         return float((old != new).any())
     if not old.numel():
@@ -139,6 +136,6 @@ def _difference(old: Tensor, new: Tensor) -> float:
     old, new = old.double(), new.double()
     finite = torch.isfinite(old)
     if not torch.equal(finite, torch.isfinite(new)):
-        return float("nan")
+        return math.inf
     old, new = torch.where(finite, old, 0.0), torch.where(finite, new, 0.0)
     return float((old - new).abs().max() / old.abs().max().clamp_min(1e-30))

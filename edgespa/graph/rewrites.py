@@ -85,7 +85,8 @@ class Edit:
     def constant(self, values: NDArray[np.int64]) -> fx.Node:
         """A new integer buffer, read just before the node."""
         name = f"edgespa_index_{self.node.name}"
-        assign(self.module, name, torch.from_numpy(values.astype(np.int64)))
+        device = self.original.meta["val"].device
+        assign(self.module, name, torch.from_numpy(values.astype(np.int64)).to(device))
         with self.node.graph.inserting_before(self.node):
             return self.node.graph.get_attr(name)
 
@@ -119,6 +120,9 @@ def sizes(edit: Edit) -> None:
     """The sizes of dimensions that shrink; a symbolic one becomes -1."""
     name = "shape" if edit.name == "reshape" else "size"
     new = list(named_arguments(edit.node)[name])
+    if "view" in edit.name or edit.name == "reshape":
+        traced = edit.original.meta["val"].shape
+        new = [known if size == -1 and isinstance(known, int) else size for size, known in zip(new, traced, strict=True)]
     for dim in range(len(new)):
         mask = edit.out(dim)
         if mask is None or new[dim] == -1:
@@ -130,6 +134,16 @@ def sizes(edit: Edit) -> None:
         else:
             new[dim] = -1
     edit.set(**{name: new})
+
+
+@rewrite("squeeze")
+def squeeze(edit: Edit) -> None:
+    """Only the dimensions that had size 1 before; one that shrinks to size 1 stays."""
+    shape = named_arguments(edit.original)["self"].meta["val"].shape
+    ones = [dim for dim, size in enumerate(shape) if isinstance(size, int) and size == 1]
+    given = edit.argument("dim") if "dim" in named_arguments(edit.original) else ones
+    chosen = [int(dim) % len(shape) for dim in (given if isinstance(given, list) else [given])]
+    edit.replace(aten.squeeze.dims, edit.node.args[0], [dim for dim in chosen if dim in ones])
 
 
 @rewrite("unflatten")
@@ -195,7 +209,7 @@ def split(edit: Edit) -> None:
 @rewrite("roll")
 def roll(edit: Edit) -> None:
     """A shift by s becomes a shift by the number of channels that remain among the last s."""
-    given, shifts = edit.argument("dims"), list(edit.argument("shifts"))
+    given, shifts = edit.argument("dims") or [0], list(edit.argument("shifts"))
     for index, dim in enumerate(given):
         mask = edit.mask("self", int(dim) % edit.rank("self"))
         if mask is not None:
@@ -235,16 +249,13 @@ def index_select(edit: Edit) -> None:
 
 @rewrite("index")
 def index(edit: Edit) -> None:
-    """As `index_select`, for an index tensor of any shape in one dimension."""
+    """As `index_select`, for an index vector in one dimension."""
     indices = list(named_arguments(edit.original)["indices"])
     dim = next(position for position, item in enumerate(indices) if item is not None)
     mask = edit.mask("self", dim)
     if mask is None:
         return
-    values = _constant_of(edit, indices[dim])
-    if values.ndim != 1:
-        raise GraphError(f"{edit.node.name}: an index of {values.ndim} dimensions into channels that are removed")
-    _index_select(edit, dim, values, mask)
+    _index_select(edit, dim, _constant_of(edit, indices[dim]), mask)
 
 
 def _index_select(edit: Edit, dim: int, old: NDArray[np.int64], mask: Mask) -> None:

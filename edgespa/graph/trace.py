@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import logging
 import re
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
@@ -47,13 +49,15 @@ def trace(model: nn.Module, inputs: Sequence[Tensor]) -> Program:
     batched = [index for index, tensor in enumerate(free) if tensor.dim() > 0]
     try:
         program = _export(plain, free, batched)
-        if not all(isinstance(_input_nodes(program)[index].meta["val"].shape[0], torch.SymInt) for index in batched):
+        if not all(_is_free(_input_nodes(program)[index].meta["val"].shape[0]) for index in batched):
+            log.warning("the model takes batches of %d only: its code fixes the size", len(given[0]))
             program = _export(plain, given, [])
     except Exception as first:
         try:
             program = _export(plain, given, [])
         except Exception as error:
             raise _explain(error) from first
+        log.warning("the model takes batches of %d only: %s", len(given[0]), _summary(first))
     return from_exported(program)
 
 
@@ -61,7 +65,8 @@ def from_exported(exported: ExportedProgram) -> Program:
     """A `Program` made from an exported program, with in-place operators replaced by functional ones.
 
     Raises:
-        TraceError: If the program writes to its inputs, which a pruned program could not promise to do the same way.
+        TraceError: If the program writes to its inputs or buffers, which a pruned program could not promise to do the
+            same way.
     """
     module = _graph_module(exported)
     if mutates(module.graph) and not make_functional(module):
@@ -69,6 +74,11 @@ def from_exported(exported: ExportedProgram) -> Program:
             exported = exported.run_decompositions({})
         module = _graph_module(exported)
         make_functional(module)
+        if mutates(module.graph):
+            raise TraceError(
+                "the model writes to its inputs or to its buffers when it runs",
+                "clone what is written to, or leave the update out of forward in evaluation mode",
+            )
     module.graph.eliminate_dead_code()
     _drop_unread(module)
     module.recompile()
@@ -81,18 +91,36 @@ def from_exported(exported: ExportedProgram) -> Program:
             value = node.meta["val"]
             if not isinstance(value, Tensor):
                 raise TraceError(f"input {node.name} is not a tensor", "wrap the model so that it takes tensors only")
-            shape = tuple(BATCH if isinstance(size, torch.SymInt) else size for size in value.shape)
+            shape = tuple(BATCH if _is_free(size) else int(size) for size in value.shape)
             specs.append(InputSpec(node.name, shape, value.dtype))
     return Program(module, tuple(specs))
 
 
+def _is_free(size: int | torch.SymInt) -> bool:
+    """Whether a size may be chosen; one that the model fixes can be symbolic too, with a number for its expression."""
+    return isinstance(size, torch.SymInt) and size.node.maybe_as_int() is None
+
+
 def _plain(model: nn.Module) -> nn.Module:
     plain = copy.deepcopy(model).eval()
-    for module in plain.modules():
+    for module in list(plain.modules()):
         if parametrize.is_parametrized(module):
-            for name in list(module.parametrizations):  # type: ignore[arg-type]
-                parametrize.remove_parametrizations(module, name, leave_parametrized=True)
+            _compute_weights(module)
     return plain
+
+
+def _compute_weights(module: nn.Module) -> None:
+    """Put computed weights in the place of parametrised ones.
+
+    ``parametrize.remove_parametrizations`` would take the weight's property off a class that the copy shares with the
+    model it was copied from, and so break that model.
+    """
+    names = list(module.parametrizations)  # type: ignore[arg-type]
+    values = {name: getattr(module, name).detach().clone() for name in names}
+    del module.parametrizations
+    module.__class__ = parametrize.type_before_parametrizations(module)  # type: ignore[assignment]
+    for name, value in values.items():
+        module.register_parameter(name, nn.Parameter(value, requires_grad=False))
 
 
 def _repeat_batch(tensor: Tensor) -> Tensor:
@@ -102,9 +130,13 @@ def _repeat_batch(tensor: Tensor) -> Tensor:
 
 
 def _export(model: nn.Module, inputs: tuple[Tensor, ...], batched: list[int]) -> ExportedProgram:
-    shapes = tuple({0: torch.export.Dim.AUTO} if index in batched else None for index in range(len(inputs)))
+    shapes: list[Any] = [{0: torch.export.Dim.AUTO} if index in batched else None for index in range(len(inputs))]
+    kinds = [parameter.kind for parameter in inspect.signature(model.forward).parameters.values()]
+    if inspect.Parameter.VAR_POSITIONAL in kinds:  # forward(x, *rest): the rest is one tuple
+        first = kinds.index(inspect.Parameter.VAR_POSITIONAL)
+        shapes[first:] = [tuple(shapes[first:])]
     with quiet("torch.export"):
-        return torch.export.export(model, inputs, dynamic_shapes=shapes if batched else None)
+        return torch.export.export(model, inputs, dynamic_shapes=tuple(shapes) if batched else None)
 
 
 def _input_nodes(exported: ExportedProgram) -> list[fx.Node]:
@@ -150,12 +182,15 @@ def _explain(error: Exception) -> TraceError:
         where = f" at {last['file']}:{last['line']} in {last['function']}"
         if last["code"]:
             where += f": {last['code'].strip()}"
-    summary = next((line.strip() for line in text.splitlines() if line.strip()), type(error).__name__)
     return TraceError(
-        f"torch.export cannot trace the model{where}\n  {summary[:300]}",
+        f"torch.export cannot trace the model{where}\n  {_summary(error)}",
         "usual causes: Python control flow on tensor values (use torch.where), .item() or .tolist(), "
         "an --input-shape that the model does not take",
     )
+
+
+def _summary(error: Exception) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)[:300]
 
 
 def _frames(error: Exception) -> list[str]:

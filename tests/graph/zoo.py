@@ -20,6 +20,7 @@ Built = tuple[nn.Module, tuple[Tensor, ...]]
 
 @dataclasses.dataclass(frozen=True)
 class Case:
+    name: str
     build: Callable[[], Built]
     groups: dict[str, int]
     slots: dict[tuple[str, str, int, int], list[int]]  # (group, tensor, dim, unit) -> indices
@@ -63,7 +64,7 @@ def add(
         model = after(Net(run, **{key: make() for key, make in parts.items()}))
         return model, inputs() if inputs else image()
 
-    ZOO[name] = Case(build, groups, slots or {}, fixed or {}, limit, randomised)
+    ZOO[name] = Case(name, build, groups, slots or {}, fixed or {}, limit, randomised)
 
 
 def image(*shape: int) -> tuple[Tensor]:
@@ -97,7 +98,7 @@ add(
     {"a": 8, "b": 6},
     {("a", "a.weight", 0, 2): [2], ("a", "n.running_var", 0, 2): [2], ("a", "c.weight", 0, 2): [2],
      ("a", "b.weight", 1, 2): [2], ("a", "fc.weight", 1, 2): [2], ("b", "c.weight", 1, 5): [5]},
-    {("a.weight", 1): "tied to", ("a.weight", 2): "kernel extent", ("fc.weight", 0): "output of the network"},
+    {("a.weight", 1): "cannot shrink there", ("a.weight", 2): "kernel extent", ("fc.weight", 0): "output of the network"},
     a=conv(3, 8), n=lambda: nn.BatchNorm2d(8), b=conv(8, 6), c=conv(6, 8), fc=lin(8, 5),
 )  # fmt: skip
 add(
@@ -202,8 +203,8 @@ add("weight_standardised", lambda m, x: m.fc(pool(m.b(F.conv2d(x, (w := m.a.weig
     {"a": 8, "b": 6}, a=conv(3, 8), b=conv(8, 6), fc=lin(6, 5))  # fmt: skip
 add("low_rank", lambda m, x: m.fc(m.v(m.u(F.relu(m.a(x))))), {"a": 8, "u": 2, "v": 8}, {("u", "v.weight", 1, 1): [1]},
     inputs=tokens, a=lin(6, 8), u=lin(8, 2, False), v=lin(2, 8), fc=lin(8, 5))  # fmt: skip
-add("low_rank_added", lambda m, x: m.fc(F.linear(F.relu(m.a(x)), m.w + m.up @ m.down)), {"a": 8, "up": 2, "up#2": 7},
-    {("a", "down", 1, 3): [3], ("a", "w", 1, 3): [3], ("up#2", "w", 0, 3): [3], ("up", "down", 0, 1): [1]},
+add("low_rank_added", lambda m, x: m.fc(F.linear(F.relu(m.a(x)), m.w + m.up @ m.down)), {"a": 8, "up": 7, "up#2": 2},
+    {("a", "down", 1, 3): [3], ("a", "w", 1, 3): [3], ("up", "w", 0, 3): [3], ("up#2", "down", 0, 1): [1]},
     inputs=tokens, a=lin(6, 8), up=par(7, 2), down=par(2, 8), w=par(7, 8), fc=lin(7, 5))  # fmt: skip
 add("all_frozen", lambda m, x: m.fc(pool(m.b(F.relu(m.a(x))))), {"a": 8, "b": 6},
     after=lambda model: model.requires_grad_(False), a=conv(3, 8), b=conv(8, 6), fc=lin(6, 5))  # fmt: skip
@@ -242,8 +243,8 @@ add("strided_slices", lambda m, x: m.fc(pool(m.b((y := m.a(x))[:, ::2]) + m.c(y[
     a=conv(3, 8), b=conv(4, 6), c=conv(4, 6), fc=lin(6, 5))  # fmt: skip
 add("strided_pairs", lambda m, x: m.fc(pool(torch.maximum((y := m.a(x))[:, ::2], y[:, 1::2]))), {"a": 4},
     {("a", "a.weight", 0, 1): [2, 3]}, a=conv(3, 8), fc=lin(4, 5))  # fmt: skip
-add("overlapping_slices", lambda m, x: m.fc(pool(m.b((y := m.a(x))[:, :5]) + m.b(y[:, 3:]))), {"a": 2},
-    {("a", "a.weight", 0, 0): [0, 3, 6], ("a", "a.weight", 0, 1): [1, 4, 7], }, a=conv(3, 8), b=conv(5, 6), fc=lin(6, 5))  # fmt: skip
+add("overlapping_slices", lambda m, x: m.fc(pool(m.b((y := m.a(x))[:, :5]) + m.b(y[:, 3:]))), {"a": 3, "b": 6},
+    {("a", "a.weight", 0, 0): [0, 3, 6], ("a", "a.weight", 0, 1): [1, 4, 7], ("a", "b.weight", 1, 2): [2]}, a=conv(3, 8), b=conv(5, 6), fc=lin(6, 5))  # fmt: skip
 add("single_index_before_chunk", lambda m, x: m.fc(pool((p := (y := m.a(x)).chunk(2, 1))[0] * p[1] + y[:, 0].unsqueeze(1))),
     {"a": 3}, {("a", "a.weight", 0, 0): [1, 5]}, a=conv(3, 8), fc=lin(4, 5))  # fmt: skip
 add("narrow", lambda m, x: m.fc(pool(m.b((y := m.a(x)).narrow(1, 2, 4)) + m.b(y.narrow(1, -4, 4)))), {"a": 2, "a#2": 2, "b": 6},
@@ -261,13 +262,13 @@ add("pooling", lambda m, x: m.fc(torch.flatten(F.adaptive_max_pool2d(F.avg_pool2
 add("flatten_linear", lambda m, x: m.fc(F.max_pool2d(F.relu(m.a(x)), 2).flatten(1)), {"a": 8},
     {("a", "fc.weight", 1, 1): list(range(16, 32))}, a=conv(3, 8), fc=lin(128, 5))  # fmt: skip
 add("squeeze_everything", lambda m, x: m.fc(m.a(x).mean((2, 3), keepdim=True).squeeze().squeeze(1)), {"a": 8}, a=conv(3, 8), fc=lin(8, 5))
-add("crop_and_pad_channels", lambda m, x: m.fc(pool(m.b(F.pad(m.a(x), (1, 1, 0, 0, -2, 1))))), {"a": 6, "b": 5},
-    {("a", "a.weight", 0, 0): [2], ("a", "b.weight", 1, 0): [0]}, {("a.weight", 0): ""}, a=conv(3, 8), b=conv(7, 5), fc=lin(5, 5))  # fmt: skip
-add("channels_in_the_batch", lambda m, x: m.fc(pool(F.avg_pool2d((y := m.a(x)).reshape(-1, 1, 8, 8), 2).reshape(len(x), 8, 4, 4))),
+add("crop_and_pad_channels", lambda m, x: m.fc(pool(m.b(F.pad(m.a(x), (1, 1, 0, 0, -2, 1))))), {"a": 2, "a#2": 6, "b": 5, "b#2": 1},
+    {("a", "a.weight", 0, 1): [1], ("a#2", "a.weight", 0, 0): [2], ("a#2", "b.weight", 1, 0): [0], ("b#2", "b.weight", 1, 0): [6]}, a=conv(3, 8), b=conv(7, 5), fc=lin(5, 5))  # fmt: skip
+add("channels_in_the_batch", lambda m, x: m.fc(pool(F.avg_pool2d((y := m.a(x)).reshape(-1, 1, 8, 8), 2).reshape(x.shape[0], 8, 4, 4))),
     {"a": 8}, a=conv(3, 8), fc=lin(8, 5))  # fmt: skip
-add("sliced_in_the_batch", lambda m, x: m.fc(pool(m.a(x).reshape(-1, 1, 8, 8)[::2].reshape(len(x), 4, 8, 8))), {}, None,
+add("sliced_in_the_batch", lambda m, x: m.fc(pool(m.a(x).reshape(-1, 1, 8, 8)[: 4 * x.shape[0]].reshape(x.shape[0], 4, 8, 8))), {}, None,
     {("a.weight", 0): "batch"}, a=conv(3, 8), fc=lin(4, 5))  # fmt: skip
-add("view_of_batch_and_rest", lambda m, x: m.fc(pool((y := m.a(x)).reshape(len(x) * 8, -1, 4).reshape(len(x), 8, 8, 8))), {"a": 8},
+add("view_of_batch_and_rest", lambda m, x: m.fc(pool((y := m.a(x)).reshape(x.shape[0] * 8, -1, 4).reshape(x.shape[0], 8, 8, 8))), {"a": 8},
     a=conv(3, 8), fc=lin(8, 5))  # fmt: skip
 add("padding_modes", lambda m, x: m.fc(pool(m.b(F.pad(torch.sigmoid(m.a(x)), (1, 1, 1, 1), mode="reflect")))), {"a": 8, "b": 6},
     a=conv(3, 8), b=conv(8, 6, padding_mode="circular"), fc=lin(6, 5))  # fmt: skip
@@ -313,8 +314,8 @@ def joined(x: Tensor) -> Tensor:
 
 def fused(m: Any, x: Tensor) -> Tensor:
     h = m.a(x)
-    q, k, v = m.qkv(h).reshape(len(x), 5, 3, HEADS, SIZE).permute(2, 0, 3, 1, 4).unbind(0)
-    return m.fc(m.o(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(len(x), 5, 12)))
+    q, k, v = m.qkv(h).reshape(x.shape[0], 5, 3, HEADS, SIZE).permute(2, 0, 3, 1, 4).unbind(0)
+    return m.fc(m.o(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(x.shape[0], 5, 12)))
 
 
 def explicit(m: Any, x: Tensor) -> Tensor:
@@ -338,7 +339,7 @@ def grouped_query(m: Any, x: Tensor) -> Tensor:
 
 def grouped_query_repeated(m: Any, x: Tensor) -> Tensor:
     q, k, v = heads(m.q(x), 4), heads(m.k(x), 2), heads(m.v(x), 2)
-    k, v = k.repeat_interleave(2, 1), v[:, :, None].expand(-1, -1, 2, -1, -1).reshape(len(x), 4, 5, 3)
+    k, v = k.repeat_interleave(2, 1), v[:, :, None].expand(-1, -1, 2, -1, -1).reshape(x.shape[0], 4, 5, 3)
     return m.fc(joined(F.scaled_dot_product_attention(q, k, v)))
 
 
@@ -374,8 +375,8 @@ add("attention_linear", linear_attention, {"q": 3},
 add("attention_bias", lambda m, x: m.fc(joined(F.scaled_dot_product_attention(heads(m.q(x)), heads(m.k(x)), heads(m.v(x)), m.mask))),
     {"q": 3}, {("q", "mask", 0, 1): [1]}, inputs=tokens, q=lin(6, 12), k=lin(6, 12), v=lin(6, 12), mask=par(3, 5, 5), fc=lin(12, 5))  # fmt: skip
 add("causal_over_channels", lambda m, x: m.fc(F.scaled_dot_product_attention(m.q(x).transpose(1, 2), x.transpose(1, 2), m.k, is_causal=True)),
-    {}, None, {("q.weight", 0): "causal"}, inputs=tokens, q=lin(6, 7), k=par(2, 6, 4), fc=lin(4, 5))  # fmt: skip
-add("class_token", lambda m, x: m.fc(F.relu(m.b((torch.cat([m.cls.expand(len(x), -1, -1), m.a(x).flatten(2).transpose(1, 2)], 1) + m.pos))[:, 0])),
+    {"k": 4}, None, {("q.weight", 0): "causal"}, inputs=tokens, q=lin(6, 7), k=par(2, 6, 4), fc=lin(4, 5))  # fmt: skip
+add("class_token", lambda m, x: m.fc(F.relu(m.b((torch.cat([m.cls.expand(x.shape[0], -1, -1), m.a(x).flatten(2).transpose(1, 2)], 1) + m.pos))[:, 0])),
     {"a": 8, "b": 6}, {("a", "cls", 2, 3): [3], ("a", "pos", 2, 3): [3], ("a", "b.weight", 1, 3): [3]},
     a=conv(3, 8, 4, stride=4, padding=0), cls=par(1, 1, 8), pos=par(1, 5, 8), b=lin(8, 6), fc=lin(6, 5))  # fmt: skip
 add("embedding", lambda m, x: m.fc(F.relu(m.b(m.e(x))).mean(1)), {"e": 6, "b": 7}, {("e", "e.weight", 1, 2): [2]},
@@ -414,13 +415,14 @@ def inplace_zero(m: Any, x: Tensor) -> Tensor:
 
 add("inplace", inplace, {"a": 8}, {("a", "b.weight", 0, 3): [3]}, a=conv(3, 8), b=conv(8, 8), fc=lin(8, 5))
 add("inplace_zero", inplace_zero, {"b": 6}, None, {("a.weight", 0): "select_scatter"}, a=conv(3, 8), b=conv(8, 6), fc=lin(6, 5))
-add("inplace_on_part", inplace_on_part, {"b": 6}, None, {("a.weight", 0): "slice_scatter"}, a=conv(3, 8), b=conv(8, 6), fc=lin(6, 5))
+add("inplace_on_part", inplace_on_part, {"b": 6}, None, {("a.weight", 0): "slice_scatter"},
+    after=lambda model: model.requires_grad_(False), a=conv(3, 8), b=conv(8, 6), fc=lin(6, 5))  # fmt: skip
 add("several_outputs", lambda m, x: {"logits": m.fc(pool(y := m.b(m.a(x)))), "parts": (y, [y.sum((1, 2, 3))])}, {"a": 8}, None,
     {("b.weight", 0): "output of the network"}, a=conv(3, 8), b=conv(8, 6), fc=lin(6, 5))  # fmt: skip
 add("two_inputs", lambda m, x, t: m.fc(pool(m.a(x)) * torch.sigmoid(m.b(t))), {"a": 8}, {("a", "b.weight", 0, 3): [3]},
     inputs=lambda: (*image(), *image(2, 4)), a=conv(3, 8), b=lin(4, 8), fc=lin(8, 5))  # fmt: skip
 add("static_batch", lambda m, x: m.fc(pool(m.b(m.a(x).reshape(2, 8, 8, 8)))), {"a": 8, "b": 6}, a=conv(3, 8), b=conv(8, 6), fc=lin(6, 5))
-add("scaled_by_batch", lambda m, x: m.fc(pool(m.a(x) * len(x))), {"a": 8}, a=conv(3, 8), fc=lin(8, 5))
+add("scaled_by_batch", lambda m, x: m.fc(pool(m.a(x) * x.shape[0])), {"a": 8}, a=conv(3, 8), fc=lin(8, 5))
 add("half", lambda m, x: m.fc(pool(m.n(m.b(F.relu(m.a(x)))))), {"a": 8, "b": 6}, limit=1e-2, after=lambda model: model.half(),
     inputs=lambda: (image()[0].half(),), a=conv(3, 8), b=conv(8, 6), n=lambda: nn.BatchNorm2d(6), fc=lin(6, 5))  # fmt: skip
 add("double", lambda m, x: m.fc(pool(m.b(F.relu(m.a(x))))), {"a": 8, "b": 6}, limit=1e-13, after=lambda model: model.double(),
@@ -435,14 +437,18 @@ add("sum_of_spatial_sums", lambda m, x: m.fc((torch.sigmoid(m.a(x)).sum(2) - 0.5
     a=conv(3, 8), fc=lin(8, 5))  # fmt: skip
 add("sum_after_mixing", lambda m, x: m.fc(m.t(torch.sigmoid(m.a(x)).flatten(2)).sum(1)), {"t": 6}, None, {("a.weight", 0): WITHOUT},
     a=conv(3, 8), t=lin(64, 6), fc=lin(6, 5))  # fmt: skip
+add("sum_after_mixing_with_bias", lambda m, x: m.fc(m.t(F.relu(m.a(x)).flatten(2)).sum(1)), {"t": 6}, None, {("a.weight", 0): WITHOUT},
+    a=conv(3, 8), t=lin(64, 6), fc=lin(6, 5))  # fmt: skip
+add("sum_after_mixing_without_bias", lambda m, x: m.fc(m.t(F.relu(m.a(x)).flatten(2)).sum(1)), {"a": 8, "t": 6},
+    a=conv(3, 8), t=lin(64, 6, False), fc=lin(6, 5))  # fmt: skip
 add("sum_after_glu", lambda m, x: m.fc((F.glu(torch.sigmoid(m.a(x)), 1) - 0.5).sum(1).flatten(1)), {}, None, {("a.weight", 0): WITHOUT},
     a=conv(3, 8), fc=lin(64, 5))  # fmt: skip
 add("sum_after_prelu", lambda m, x: m.fc((m.p(m.a(x).cos() - 2) + 1).sum(1).flatten(1)), {}, None, {("a.weight", 0): WITHOUT},
     a=conv(3, 8), p=lambda: nn.PReLU(8), fc=lin(64, 5))  # fmt: skip
 add("computed_kernel", lambda m, x: m.fc(pool(F.conv2d(torch.sigmoid(m.a(x)), torch.sigmoid(m.w)))), {"w": 6}, None,
     {("a.weight", 0): WITHOUT}, a=conv(3, 8), w=par(6, 8, 3, 3), fc=lin(6, 5))  # fmt: skip
-add("computed_kernel_summed", lambda m, x: m.fc(F.conv2d(x, torch.sigmoid(m.w)).sum(1).flatten(1)), {"w": 6}, None,
-    {}, w=par(6, 3, 3, 3), fc=lin(36, 5))  # fmt: skip
+add("computed_kernel_summed", lambda m, x: m.fc(F.conv2d(x, torch.sigmoid(m.w)).sum(1).flatten(1)), {}, None,
+    {("w", 0): WITHOUT}, w=par(6, 3, 3, 3), fc=lin(36, 5))  # fmt: skip
 add("computed_grouped_kernel", lambda m, x: m.fc(F.conv2d(torch.sigmoid(m.a(x)), torch.sigmoid(m.w), groups=8).sum(1).flatten(1)), {}, None,
     {("a.weight", 0): WITHOUT}, a=conv(3, 8), w=par(8, 1, 3, 3), fc=lin(36, 5))  # fmt: skip
 add("computed_bias", lambda m, x: m.fc(F.linear(x, m.w, torch.sigmoid(m.b)).sum(2)), {}, None, {("w", 0): WITHOUT},
@@ -458,12 +464,12 @@ add("statistics_over_channels", lambda m, x: m.fc(torch.cat([f(m.a(x)) for f in 
         lambda y: y.mean(1), lambda y: y.amax(1), lambda y: y.softmax(1)[:, 0], lambda y: y.logsumexp((1, 2)).unsqueeze(1))], 1).flatten(1)),
     {}, None, {("a.weight", 0): "over the"}, a=conv(3, 8), fc=lin(200, 5))  # fmt: skip
 add("logsumexp_in_space", lambda m, x: m.fc(m.a(x).logsumexp((2, 3))), {"a": 8}, a=conv(3, 8), fc=lin(8, 5))
-add("zeros_and_copies", lambda m, x: m.fc(pool(torch.cat([y := m.a(x), y.new_zeros(len(x), 8, 8, 8) + torch.zeros_like(y) + m.s.expand(len(x), 8, 8, 8)], 1))),
+add("zeros_and_copies", lambda m, x: m.fc(pool(torch.cat([y := m.a(x), y.new_zeros(x.shape[0], 8, 8, 8) + torch.zeros_like(y) + m.s.expand(x.shape[0], 8, 8, 8)], 1))),
     {"a": 8}, {("a", "fc.weight", 1, 3): [3, 11]}, a=conv(3, 8), s=par(1, 1, 1, 1), fc=lin(16, 5))  # fmt: skip
 
 # ---------------------------------------------------------------------------------------------------- operators unknown
-add("inverse", lambda m, x: m.fc(torch.linalg.inv(m.b(m.a(x)) + torch.eye(6)).flatten(1)), {"a": 7}, None, {("b.weight", 0): "linalg_inv"},
-    inputs=lambda: image(2, 6, 6), limit=1e-4, a=lin(6, 7), b=lin(7, 6), fc=lin(36, 5))  # fmt: skip
+add("inverse", lambda m, x: m.fc(torch.linalg.inv(m.b(m.a(x)) + m.c).flatten(1)), {"a": 7}, None, {("b.weight", 0): "linalg_inv"},
+    inputs=lambda: image(2, 6, 6), limit=1e-3, c=par(6, 6), a=lin(6, 7), b=lin(7, 6), fc=lin(36, 5))  # fmt: skip
 add("cumsum", lambda m, x: m.fc(pool(m.b(m.a(x).cumsum(1)))), {"b": 6}, None, {("a.weight", 0): "cumsum"}, a=conv(3, 8), b=conv(8, 6), fc=lin(6, 5))
 add("unfold", lambda m, x: m.fc(F.unfold(m.a(x), 3).mean(2)), {}, None, {("a.weight", 0): "im2col"}, a=conv(3, 4), fc=lin(36, 5))
 add("two_results", lambda m, x: m.fc(pool(torch.frexp(m.a(x))[0])), {}, None, {("a.weight", 0): "frexp"}, a=conv(3, 4), fc=lin(4, 5))

@@ -154,13 +154,14 @@ def test_a_pattern_that_matches_nothing_is_refused(toy_base: Base, constraints: 
     assert "edgespa inspect" in str(caught.value.hint)
 
 
-def test_the_least_is_said_so_that_it_can_be_asked_for(toy_base: Base) -> None:
-    constraints = Constraints(1, min_width=5)
-    with pytest.raises(BudgetError, match=r"macs density 0.01 cannot be reached: the least is 0\.\d+") as caught:
-        choose(toy_base, rising(toy_base), 0.01, "macs", constraints)
+@pytest.mark.parametrize("width", [2, 3, 4, 5, 6])
+def test_the_least_is_said_so_that_it_can_be_asked_for(toy_base: Base, width: int) -> None:
+    constraints = Constraints(1, min_width=width)
+    with pytest.raises(BudgetError, match=r"macs density 0.001 cannot be reached: the least is 0\.\d+") as caught:
+        choose(toy_base, rising(toy_base), 0.001, "macs", constraints)
     least = float(caught.value.message.rpartition(" ")[2])
     kept = choose(toy_base, rising(toy_base), least, "macs", constraints)
-    assert [int(mask.sum()) for mask in kept.values()] == [5, 5]
+    assert [int(mask.sum()) for mask in kept.values()] == [width, width]
 
 
 @pytest.mark.parametrize(

@@ -30,26 +30,33 @@ def place(value: Value, dims: tuple[int, ...], rank: int) -> Value:
 
 
 def contract(call: Call, operands: list[Value], over: tuple[int, ...]) -> Value:
-    """Multiply operands of one index space and sum over dimensions, which stay in the result with size 1."""
+    """Multiply operands of one index space and sum over dimensions, which stay in the result with size 1.
+
+    A removed unit's products are zero if any operand that carries the unit is zero there; an operand that does not
+    carry it says nothing.
+    """
     shape = tuple(max(sizes) for sizes in zip(*(value.shape for value in operands), strict=True))
     blocks = call.labels.merge(operands, shape, f"multiplied ({call.name})")
-    zero = any(value.dead == 0.0 for value in operands if value.blocks)
-    product = Value(shape, blocks, 0.0 if zero else None)
-    return sum_over(call, product, over)
+    zeros = [dim for value in operands if value.dead == 0.0 for block in value.blocks for dim in block.dims]
+    return _sum(call, Value(shape, blocks), over, [block for block in blocks if not set(block.dims) & set(zeros)])
 
 
 def sum_over(call: Call, value: Value, over: tuple[int, ...]) -> Value:
     """Sum over dimensions, kept with size 1: blocks wholly within need zeros at removed units, others are united."""
+    return _sum(call, value, over, [] if value.dead == 0.0 else list(value.blocks))
+
+
+def _sum(call: Call, value: Value, over: tuple[int, ...], nonzero: list[Block]) -> Value:
     inside = [block for block in value.blocks if set(block.dims) <= set(over)]
     outside = tuple(block for block in value.blocks if block not in inside)
-    if value.dead != 0.0:
-        for block in inside:
+    for block in inside:
+        if block in nonzero:
             call.labels.fix(
                 block.labels.ravel(), f"summed without weights, where removed channels are not zero ({call.name})"
             )
     rest = call.labels.pin(dataclasses.replace(value, blocks=outside), over, f"summed ({call.name})")
     shape = tuple(1 if dim in over else size for dim, size in enumerate(value.shape))
-    return Value(shape, rest.blocks, value.dead)
+    return Value(shape, rest.blocks, None if any(block in nonzero for block in outside) else 0.0)
 
 
 def drop(value: Value, dims: tuple[int, ...]) -> Value:
@@ -61,12 +68,13 @@ def drop(value: Value, dims: tuple[int, ...]) -> Value:
 
 
 def add_bias(call: Call, value: Value, bias: Value | None, dim: int) -> Value:
-    """Tie a bias vector to one dimension."""
+    """Tie a bias vector to one dimension; units of other dimensions hold the bias afterwards."""
     if bias is None:
         return value
     placed = place(bias, (dim,), len(value.shape))
     blocks = call.labels.merge([value, placed], value.shape, f"added as the bias ({call.name})")
-    return Value(value.shape, blocks, value.dead if value.blocks else 0.0)
+    zero = value.dead == 0.0 and bias.dead == 0.0 and all(dim in block.dims for block in blocks)
+    return Value(value.shape, blocks, 0.0 if zero else None)
 
 
 @rule("linear")
@@ -149,7 +157,7 @@ def convolution(call: Call) -> Value | list[Value]:
         into, out = (0, 1) if transposed else (1, 0)
         operands = [
             place(Value(x.shape[:2], x.blocks, x.dead), (0, 1), 3),
-            place(Value(weight.shape[:2], weight.blocks), (1, 2) if into == 0 else (2, 1), 3),
+            place(Value(weight.shape[:2], weight.blocks, weight.dead), (1, 2) if into == 0 else (2, 1), 3),
         ]
         assert {into, out} == {0, 1}
         flat = drop(contract(call, operands, (1,)), (1,))
@@ -169,7 +177,8 @@ def _grouped(call: Call, x: Value, weight: Value, groups: int, transposed: bool)
     inputs = None if into is None else into.reshape(groups, -1)
     shared = weight.shape[1]  # the other side's channels per group
     batch = tuple(block for block in x.blocks if 1 not in block.dims)
-    if groups >= max(by_group.shape[1], shared):
+    whole = groups >= max(by_group.shape[1], shared)
+    if whole:
         labels.fix(second, "kernel columns shared by whole groups")
         unit = labels.unite_along(by_group, (1,))
         if inputs is None:
@@ -191,7 +200,11 @@ def _grouped(call: Call, x: Value, weight: Value, groups: int, transposed: bool)
             else:
                 labels.unite(second[None, :], inputs)
             outputs = first
-    return Value((x.shape[0], outputs.size), (*batch, Block((1,), outputs)), 0.0)
+        if weight.dead != 0.0 and x.dead != 0.0:
+            summed = place_in_group if transposed else second
+            labels.fix(summed, f"summed without weights, where removed channels are not zero ({call.name})")
+    zero = x.dead == 0.0 if batch or (whole and weight.dead != 0.0) else weight.dead == 0.0
+    return Value((x.shape[0], outputs.size), (*batch, Block((1,), outputs)), 0.0 if zero else None)
 
 
 def _axis_or_zeros(call: Call, value: Value, dim: int) -> Labels:
@@ -211,6 +224,8 @@ def attention(call: Call) -> Value:
     n, m, d, e = lead, lead + 1, lead + 2, lead + 3
     if bool(call.number("enable_gqa", False)) and lead:
         key, value = (_repeat_heads(call, side, query.shape[lead - 1], lead - 1) for side in (key, value))
+    if bool(call.number("is_causal", False)):
+        query = call.labels.pin(query, (lead,), "causal attention, where places matter")
     heads = tuple(range(lead))
     scores = contract(call, [place(query, (*heads, n, d), rank), place(key, (*heads, m, d), rank)], (d,))
     mask = call.maybe("attn_mask")
@@ -239,5 +254,6 @@ def _repeat_heads(call: Call, value: Value, heads: int, dim: int) -> Value:
 def embedding(call: Call) -> Value:
     """``weight [rows, C]`` looked up by data: the rows stay, the columns are channels."""
     weight = call.labels.pin(call.value("weight"), (0,), "rows looked up by data")
+    call.labels.fix_value(call.value("indices"), "used as an index")
     last = len(call.shape) - 1
-    return Value(call.shape, tuple(Block((last,), block.labels) for block in weight.blocks), 0.0)
+    return Value(call.shape, tuple(Block((last,), block.labels) for block in weight.blocks), weight.dead)

@@ -27,7 +27,13 @@ def run_on_labels(call: Call) -> Value | list[Value]:
     """Views: the operator runs on the labels themselves, with stride 0 along unlabelled dimensions."""
     source = "self" if "self" in call.arguments else next(iter(call.arguments))
     x = call.value(source)
+    if "dim" in call.arguments and call.name not in {"unsqueeze", "squeeze"}:
+        merged = {call.dim("dim", len(x.shape))} & call.batch_dims(source)
+        x = call.labels.pin(x, merged, _IN_BATCH)
     return _run(call, x, source)
+
+
+_IN_BATCH = "picked by position in a dimension that the batch is merged into"
 
 
 @rule("roll", "flip", "index_select", "repeat_interleave", "tile", "repeat")
@@ -41,6 +47,8 @@ def run_where_labelled(call: Call) -> Value | list[Value]:
     if call.name == "index_select" and _constant(call, "index") is None:
         touched: set[int] = {call.dim("dim", len(x.shape))}
         return Value(call.shape, call.labels.pin(x, touched, "indexed by data").blocks, x.dead)
+    if call.name == "index_select":
+        call.labels.fix_value(call.value("index"), "used as an index")
     name = "dims" if call.name in {"roll", "flip"} else "dim"
     given = call.number(name)
     if given is None or given == []:
@@ -48,6 +56,8 @@ def run_where_labelled(call: Call) -> Value | list[Value]:
             return unknown(call, "acts on the flattened tensor")
         given = 0
     touched = {int(dim) % len(x.shape) for dim in (given if isinstance(given, list) else [given])}
+    if call.name in {"roll", "index_select"}:
+        x = call.labels.pin(x, touched & call.batch_dims("self"), _IN_BATCH)
     passing = tuple(block for block in x.blocks if not set(block.dims) & touched)
     acting = tuple(block for block in x.blocks if set(block.dims) & touched)
     result = _run(call, Value(x.shape, acting, x.dead), "self") if acting else Value(call.shape, (), x.dead)
@@ -192,7 +202,7 @@ def expand(call: Call) -> Value:
     if call.name == "expand_as":
         other = call.value("other")
         blocks += [block for block in other.blocks if all(_copied(x, shift, dim, shape) for dim in block.dims)]
-        return Value(shape, tuple(blocks), None)
+        return Value(shape, tuple(blocks), x.dead if len(blocks) == len(x.blocks) else None)
     sizes = call.arguments["size"]
     for dim in range(len(shape)):
         if _copied(x, shift, dim, shape) and shape[dim] > 1 and isinstance(sizes[dim], int):
@@ -305,11 +315,15 @@ def index(call: Call) -> Value:
     x = call.value("self")
     indices = list(call.arguments["indices"])
     touched = {dim for dim, index in enumerate(indices) if index is not None}
-    known = len(touched) == 1 and all(index is None or index in call.constants for index in indices)
-    if not known:
-        rest = call.labels.pin(
-            x, touched, "indexed by data" if len(touched) == 1 else "indexed along several dimensions"
-        )
+    why = "indexed along several dimensions"
+    if len(touched) == 1:
+        table = call.constants.get(indices[next(iter(touched))])
+        why = "indexed by data" if table is None else "indexed by a table" if table.dim() != 1 else ""
+        why = _IN_BATCH if touched & call.batch_dims("self") else why
+    for value in call.list_of("indices"):
+        call.labels.fix_value(value, "used as an index")
+    if why:
+        rest = call.labels.pin(x, touched, why)
         if rest.blocks and len(touched) > 1:
             return unknown(call, "indexed along several dimensions")
         x = rest

@@ -10,6 +10,7 @@ import torch
 from torch import fx
 
 from edgespa.graph.labels import Block, Value
+from edgespa.graph.rules.layout import unknown
 from edgespa.graph.rules.registry import Call, rule
 
 
@@ -24,7 +25,7 @@ def pointwise(call: Call) -> Value | list[Value]:
     """Tie the operands' labels after broadcasting; evaluate the operator on the operands' dead values."""
     values = call.tensors()
     if not isinstance(call.node.meta.get("val"), torch.Tensor):
-        return []
+        return unknown(call, "several results") if call.shapes else []
     blocks = call.labels.merge(values, call.shape, f"combined element by element ({call.name})")
     if not blocks:
         return Value(call.shape, (), None)
@@ -48,7 +49,8 @@ def _dead_value(call: Call, block: Block) -> float | None:
         if isinstance(argument, fx.Node):
             value = call.values.get(argument)
             if not isinstance(value, Value):
-                return argument.meta.get("val")
+                number = argument.meta.get("val")
+                return _Dead(None) if isinstance(number, torch.SymInt | torch.SymFloat) else number
             shift = len(shape) - len(value.shape)
             covers = any({dim + shift for dim in own.dims} & set(block.dims) for own in value.blocks)
             return _Dead(value.dead if covers else None)
@@ -89,13 +91,14 @@ class _Dead:
 def prelu(call: Call) -> Value:
     """``prelu(x, weight)``: the weight has one value per channel (dimension 1), or one for all."""
     x, weight = call.value("self"), call.value("weight")
+    dead = x.dead if x.dead is not None and x.dead >= 0.0 else None
     if weight.shape and weight.shape[0] > 1:
         rank = len(x.shape)
         shaped = Value(
             (weight.shape[0],) + (1,) * (rank - 2), tuple(Block((0,), block.labels) for block in weight.blocks)
         )
-        return Value(call.shape, call.labels.merge([x, shaped], call.shape, "combined by prelu"), x.dead)
-    return Value(call.shape, x.blocks, x.dead)
+        return Value(call.shape, call.labels.merge([x, shaped], call.shape, "combined by prelu"), dead)
+    return Value(call.shape, x.blocks, dead)
 
 
 @rule("_weight_norm_interface", "glu")
@@ -114,7 +117,7 @@ def glu(call: Call) -> Value | list[Value]:
     first, second = (part.copy() for part in _halves(block, axis))
     call.labels.unite(first, second)
     others = tuple(other for other in x.blocks if other is not block)
-    return Value(call.shape, (*others, Block(block.dims, first)), x.dead)
+    return Value(call.shape, (*others, Block(block.dims, first)), 0.0 if x.dead == 0.0 else None)
 
 
 def _halves(block: Block, axis: int) -> tuple[Any, Any]:

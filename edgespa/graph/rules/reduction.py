@@ -12,7 +12,7 @@ from edgespa.graph.rules.registry import Call, rule
 
 
 def affine(call: Call, x: Value, names: tuple[str, ...], dim: int) -> Value:
-    """Tie per-channel vectors (weight, bias, running statistics) to one dimension of a value."""
+    """Tie per-channel vectors (weight, bias, running statistics) to one dimension of a normalised value."""
     rank = len(x.shape)
     vectors = []
     for name in names:
@@ -21,7 +21,10 @@ def affine(call: Call, x: Value, names: tuple[str, ...], dim: int) -> Value:
             shape = (1,) * dim + vector.shape + (1,) * (rank - dim - 1)
             vectors.append(Value(shape, tuple(Block((dim,), block.labels) for block in vector.blocks)))
     blocks = call.labels.merge([x, *vectors], x.shape, f"scaled per channel ({call.name})")
-    return Value(x.shape, blocks, x.dead)
+    dead = {name: vector.dead for name in names if (vector := call.maybe(name)) is not None}
+    scaled = dead.get("weight") == 0.0 or (x.dead == 0.0 and dead.get("running_mean", 0.0) == 0.0)
+    zero = scaled and dead.get("bias", 0.0) == 0.0 and all(dim in block.dims for block in blocks)
+    return Value(call.shape, blocks, 0.0 if zero else None)
 
 
 @rule("batch_norm", "instance_norm", "native_batch_norm")
@@ -30,9 +33,9 @@ def batch_norm(call: Call) -> Value | list[Value]:
     if call.name == "native_batch_norm":
         return unknown(call)
     x = call.value("input")
-    result = affine(call, x, ("weight", "bias", "running_mean", "running_var"), 1)
-    scaled = call.maybe("weight") is not None
-    return Value(call.shape, result.blocks, 0.0 if scaled or x.dead == 0.0 else None)
+    if call.name == "instance_norm":
+        x = call.labels.pin(x, range(2, len(x.shape)), "instance norm statistics")
+    return affine(call, x, ("weight", "bias", "running_mean", "running_var"), 1)
 
 
 @rule("group_norm")
@@ -48,8 +51,7 @@ def group_norm(call: Call) -> Value:
         if labels is not None:
             call.labels.unite_along(labels.reshape(groups, -1), (1,))
             x = Value(x.shape, (*(b for b in x.blocks if 1 not in b.dims), Block((1,), labels)), x.dead)
-    result = affine(call, x, ("weight", "bias"), 1)
-    return Value(call.shape, result.blocks, 0.0 if call.maybe("weight") is not None or x.dead == 0.0 else None)
+    return affine(call, x, ("weight", "bias"), 1)
 
 
 @rule("layer_norm", "rms_norm", "native_layer_norm")
@@ -74,7 +76,8 @@ def layer_norm(call: Call) -> Value | list[Value]:
 def softmax(call: Call) -> Value | list[Value]:
     """All elements along the dimension matter to each other."""
     x = call.value("self")
-    x = call.labels.pin(x, (call.dim("dim", len(x.shape), -1),), f"{call.name} over the dimension")
+    over = call.dims("dim", len(x.shape)) if call.name == "logsumexp" else (call.dim("dim", len(x.shape), -1),)
+    x = call.labels.pin(x, over, f"{call.name} over the dimension")
     if call.name == "logsumexp":
         return _reduced(call, Value(x.shape, x.blocks, None))
     values = [Value(shape, x.blocks, None) for shape in call.shapes]
@@ -94,9 +97,13 @@ def reduce(call: Call) -> Value | list[Value]:
     if call.name == "sum":
         return _reduced(call, sum_over(call, x, over))
     reason = f"{call.name} over the channels: a statistic over all of them"
-    dead = x.dead if call.name in {"mean", "amax", "amin", "max", "min"} else None
+    dead = x.dead if call.name in _KEEP_CONSTANT or (x.dead == 0.0 and call.name in _KEEP_ZERO) else None
     x = call.labels.pin(x, over, reason)
     return _reduced(call, Value(x.shape, x.blocks, dead))
+
+
+_KEEP_CONSTANT = {"mean", "amax", "amin", "max", "min", "median"}
+_KEEP_ZERO = {"norm", "linalg_vector_norm", "prod", "var", "std"}
 
 
 def _reduced(call: Call, value: Value) -> Value | list[Value]:
@@ -118,6 +125,9 @@ def _reduced(call: Call, value: Value) -> Value | list[Value]:
 def spatial(call: Call) -> Value | list[Value]:
     """Acts on space, channel by channel: dimensions from the third on stay."""
     x = call.value("input" if "input" in call.arguments else "self")
+    grid = call.maybe("grid")
+    if grid is not None:
+        call.labels.fix_value(grid, "used as a grid")
     if call.name == "im2col":
         return unknown(call)
     count = {"1d": 1, "2d": 2, "3d": 3}.get(next((s for s in ("1d", "2d", "3d") if s in call.name), "2d"), 2)

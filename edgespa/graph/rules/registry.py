@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -106,6 +106,13 @@ class Call:
         if value is None or value == []:
             return tuple(range(rank))
         return tuple(sorted(int(dim) % max(rank, 1) for dim in (value if isinstance(value, list | tuple) else [value])))
+
+    def batch_dims(self, name: str) -> set[int]:
+        """Dimensions of a tensor argument whose size depends on the batch, where positions cannot be rewritten."""
+        argument = self.arguments.get(name)
+        value = argument.meta.get("val") if isinstance(argument, fx.Node) else None
+        sizes: Iterable[Any] = value.shape if isinstance(value, Tensor) else ()
+        return {dim for dim, size in enumerate(sizes) if isinstance(size, torch.SymInt)}
 
     @property
     def shape(self) -> tuple[int, ...]:

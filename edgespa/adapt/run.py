@@ -1,204 +1,43 @@
-"""Adaptation: learn a task on a frozen base while pruning it along a schedule.
-
-After each pruning step the units are really gone: the loop trains the small program, so later epochs are cheaper.
-The best epoch is chosen on a validation part of the training data, never on test data, and only among epochs at the
-final density.
-"""
+"""The state of one adaptation and its steps: train, score, prune, validate, save and restore."""
 
 from __future__ import annotations
 
+import itertools
 import logging
 import math
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any
 
 import torch
-from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from edgespa.adapters.adapted import KINDS, METHODS, AdaptedProgram, plan
+from edgespa.adapt.config import AdaptConfig
+from edgespa.adapters.adapted import AdaptedProgram, plan
 from edgespa.adapters.factors import Factors, attach
 from edgespa.base import Base
 from edgespa.checkpoint import Checkpoint
-from edgespa.config import Preprocess, Strict
-from edgespa.data import ImageData, Prepared, prepare
+from edgespa.config import Preprocess
+from edgespa.data import ImageData, Prepared
 from edgespa.errors import AdapterError, ConfigError, DataError
 from edgespa.evaluate import accuracy
 from edgespa.graph.groups import Kept
-from edgespa.graph.program import BATCH
 from edgespa.graph.surgery import compact, head_tensors, relative_indices
-from edgespa.pruning.criteria import CRITERIA, NORMALISATIONS
-from edgespa.pruning.schedule import SCHEDULES, densities
+from edgespa.pruning.schedule import densities
 from edgespa.pruning.score import cross_entropy_of, score_units
-from edgespa.pruning.select import QUANTITIES, Budget, Constraints, select
+from edgespa.pruning.select import Budget, Constraints, select
 from edgespa.task import AdapterHeader, Header, Task, make_header
 
 log = logging.getLogger(__name__)
 
 Progress = Callable[[float, float | None, str], None]
 SCORING_BATCHES = 8
-HEAD_CHECK_IMAGES = 512
+DEFAULT_LR = {"splora": 2e-2, "full": 3e-3}  # AdamW; measured by benchmarks/main_job/defaults.py
 _LOWER = "train with a lower learning rate (--lr)"
 _MOMENTS = ("exp_avg", "exp_avg_sq")
-DEFAULT_LR = {"splora": 2e-2, "full": 3e-3}  # AdamW; measured in benchmarks/main_job
 
 
-class AdaptConfig(Strict):
-    """How to adapt.
-
-    Attributes:
-        adapter: An adapter kind, or ``full`` for fine-pruning.
-        rank: Upper bound of the adapters' inner size.
-        kernel: Where a convolution's adapter acts: its ``centre`` tap or the ``full`` kernel.
-        density: Fraction to keep, in (0, 1].
-        budget: Fraction of what: channels, parameters or macs.
-        criterion: How units are scored.
-        normalisation: How the scores of a layer are scaled before they are ranked against those of other layers.
-        schedule: How the density falls.
-        prune_steps: Number of pruning steps of an iterative schedule.
-        prune_from: Fraction of the training after which pruning begins, so that the adapters know the task by then.
-        prune_until: Fraction of the training after which the final density holds.
-        round_to: Alignment of channel counts.
-        min_width: Least number of channels of a group.
-        keep: Patterns of layers that stay whole.
-        only: Patterns of the only layers that may be pruned.
-        epochs: Passes over the training part.
-        batch_size: Images per step.
-        head: ``keep`` the base's last layer, start a ``new`` one, or decide (``auto``): a new one if the base's outputs
-            are another number than the classes, or if on the training data they are worse than a guess.
-        lr: Peak learning rate of AdamW; None for the adapter's own default.
-        weight_decay: Of AdamW, on matrices.
-        validation: Fraction of the training data that the best epoch is chosen on.
-        seed: Of everything random.
-    """
-
-    adapter: str = "splora"
-    rank: int = Field(default=8, ge=1)
-    kernel: str = "centre"
-    density: float = Field(default=1.0, gt=0, le=1)
-    budget: str = "channels"
-    criterion: str = "taylor"
-    normalisation: str = "mean"
-    schedule: str = "cubic"
-    prune_steps: int = Field(default=10, ge=1)
-    prune_from: float = Field(default=0.1, ge=0, lt=1)
-    prune_until: float = Field(default=0.5, gt=0, le=1)
-    round_to: int = Field(default=8, ge=1)
-    min_width: int = Field(default=1, ge=1)
-    keep: tuple[str, ...] = ()
-    only: tuple[str, ...] = ()
-    epochs: int = Field(default=10, ge=1)
-    batch_size: int = Field(default=64, ge=2)
-    head: Literal["auto", "keep", "new"] = "auto"
-    lr: float | None = Field(default=None, gt=0)
-    weight_decay: float = Field(default=1e-4, ge=0)
-    validation: float = Field(default=0.1, gt=0, lt=1)
-    seed: int = Field(default=0, ge=0)
-
-    @model_validator(mode="after")
-    def _known_names(self) -> Self:
-        for value, known, what in (
-            (self.adapter, METHODS, "adapter"),
-            (self.budget, QUANTITIES, "budget"),
-            (self.criterion, CRITERIA, "criterion"),
-            (self.normalisation, NORMALISATIONS, "normalisation"),
-            (self.schedule, SCHEDULES, "schedule"),
-        ):
-            if value not in known:
-                raise ValueError(f"unknown {what} '{value}'; choose one of: {', '.join(known)}")
-        if self.prune_until <= self.prune_from:
-            raise ValueError("prune_until must be after prune_from")
-        return self
-
-    @property
-    def adapter_options(self) -> dict[str, Any]:
-        """Options of the adapter kind."""
-        return {"rank": self.rank, "kernel": self.kernel} if self.adapter in KINDS else {}
-
-
-def adapt(
-    base: Base,
-    data: ImageData,
-    preprocess: Preprocess,
-    config: AdaptConfig,
-    folder: Path,
-    *,
-    checkpoint: Path | None = None,
-    resume: bool = False,
-    progress: Progress | None = None,
-) -> Task:
-    """Learn a task.
-
-    Args:
-        base: The pretrained model.
-        data: Labelled training data; a stratified part is held out for validation.
-        preprocess: How an image becomes an input.
-        config: How to adapt.
-        folder: Where the task file will lie.
-        checkpoint: A file that holds the state after each epoch; the caller removes it when the task is saved.
-        resume: Go on from the checkpoint if there is one.
-        progress: Told ``(done, total, text)`` in training steps.
-
-    Returns:
-        The task: its best epoch at the final density.
-
-    Raises:
-        ConfigError: If the network and the data do not fit, or a value is out of range.
-        DataError: If the images have no classes, or are less than one batch.
-        AdapterError: If the loss or a trained value is not a number.
-    """
-    _require_trainable(base, data, preprocess)
-    train, held_out = data.split(config.validation, config.seed)
-    prepared = prepare(train, preprocess), prepare(held_out, preprocess)
-    if _wants_new_head(base, prepared[0], len(data.classes), config):
-        log.info("a new head for %d classes is trained", len(data.classes))
-        base = base.with_outputs(len(data.classes), config.seed)
-    run = _Run(base, data, *prepared, preprocess, config, progress)
-    if resume and checkpoint is not None and checkpoint.exists():
-        run.restore(Checkpoint.load(checkpoint))
-    while run.epoch < config.epochs:
-        run.train_epoch()
-        if checkpoint is not None:
-            run.snapshot().save(checkpoint)
-    return run.result(folder)
-
-
-def _require_trainable(base: Base, data: ImageData, preprocess: Preprocess) -> None:
-    if base.outputs() is None:
-        raise ConfigError(
-            f"{base.spec} does not end in a linear layer, so it cannot be adapted as a classifier",
-            "give a model with a linear last layer",
-        )
-    wanted = (BATCH, preprocess.channels, preprocess.height, preprocess.width)
-    shapes = [spec.shape for spec in base.program.inputs]
-    if shapes != [wanted]:
-        raise ConfigError(
-            f"{base.spec} takes inputs of {shapes}, and training needs {wanted}: images in batches of any size",
-            "correct --input-shape, or write the model so that it takes any batch size",
-        )
-    if not data.labelled:
-        raise DataError(f"{data.name} has no classes to learn", "put the images of each class into a folder of its own")
-
-
-@torch.no_grad()
-def _wants_new_head(base: Base, train: Prepared, classes: int, config: AdaptConfig) -> bool:
-    """Whether the base's last layer is of no use for the task; see `AdaptConfig.head`."""
-    if base.outputs() != classes:
-        if config.head == "keep":
-            raise ConfigError(
-                f"the base has {base.outputs()} outputs and the data {classes} classes: its head cannot be kept",
-                "leave out --head, or use data with as many classes",
-            )
-        return True
-    if config.head != "auto":
-        return config.head == "new"
-    images, labels = next(iter(train.batches(min(len(train), HEAD_CHECK_IMAGES), shuffle_seed=config.seed)))
-    loss = float(nn.functional.cross_entropy(base.program(images), labels))
-    return not loss < math.log(classes)
-
-
-class _Run:
+class Run:
     """The state of one adaptation: the small program, its optimiser, and the best epoch so far."""
 
     def __init__(
@@ -327,8 +166,11 @@ class _Run:
         return self.base.groups.channel_density(self.kept)
 
     def _epoch_batches(self) -> Iterator[tuple[Tensor, Tensor]]:
-        seed = self.config.seed * 1_000_003 + self.epoch
-        return self.train.batches(self.config.batch_size, shuffle_seed=seed, drop_last=True)
+        return self._shuffled(self.config.seed * 1_000_003 + self.epoch)
+
+    def _shuffled(self, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
+        for images, labels in self.train.batches(self.config.batch_size, shuffle_seed=seed, drop_last=True):
+            yield images.to(memory_format=torch.channels_last), labels  # convolutions train faster so on a CPU
 
     def _prune(self, density: float) -> None:
         config = self.config
@@ -357,10 +199,7 @@ class _Run:
 
     def _scoring_batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         seed = self.config.seed * 7_919 + self.epoch
-        for index, batch in enumerate(self.train.batches(self.config.batch_size, shuffle_seed=seed, drop_last=True)):
-            if index == SCORING_BATCHES:
-                return
-            yield batch
+        yield from itertools.islice(self._shuffled(seed), SCORING_BATCHES)
 
     def _factors(self) -> Factors:
         adapters = {name: self.model.adapter_of(name).tensors() for name in self.model.adapted}

@@ -1,0 +1,353 @@
+"""The whole export: files that are proved, or nothing."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import numpy_helper
+from pydantic import ValidationError
+from torch import nn
+
+from edgespa.base import Base
+from edgespa.bundle import Base as BaseEntry
+from edgespa.bundle import Compaction, Manifest
+from edgespa.config import Preprocess
+from edgespa.data import ImageData, Prepared, load_data, prepare
+from edgespa.errors import ConfigError, DataError, ExportError, MissingExtraError, OutputExistsError, ParityError
+from edgespa.evaluate import accuracy
+from edgespa.export import onnx_file, tflite_file
+from edgespa.export.bundle import ExportConfig, Origin, export
+from edgespa.export.parity import draw_samples, run_program
+from edgespa.graph.program import Program
+from edgespa.graph.trace import trace
+
+pytestmark = pytest.mark.skipif(
+    any(importlib.util.find_spec(name) is None for name in ("onnxsim", "onnxscript", "onnxruntime", "litert_torch")),
+    reason="needs edgespa[onnx,tflite]",
+)
+CLASSES = ("red", "green", "blue", "grün")
+ONNX = ExportConfig(formats=("onnx",))
+
+
+def origin_of(base: Base | None = None, preprocess: Preprocess | None = None) -> Origin:
+    cost = Compaction(parameters=1000, macs=5000, base_parameters=4000, base_macs=10_000, channel_density=0.5)
+    digest = base.digest if base else "sha256:0"
+    return Origin("colours", BaseEntry(spec="net.py:build", digest=digest), cost, preprocess, CLASSES)
+
+
+@pytest.fixture(scope="module")
+def prepared(toy_data: ImageData, toy_preprocess: Preprocess) -> Prepared:
+    return prepare(toy_data, toy_preprocess)
+
+
+@pytest.fixture(scope="module")
+def made(
+    toy_base: Base, toy_preprocess: Preprocess, prepared: Prepared, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, Manifest, list[tuple[float, float | None, str]]]:
+    output = tmp_path_factory.mktemp("export") / "bundle"
+    told: list[tuple[float, float | None, str]] = []
+    config = ExportConfig(precisions=("fp32", "int8"), calibration_images=32)
+    manifest = export(
+        toy_base.program,
+        origin_of(toy_base, toy_preprocess),
+        config,
+        output,
+        calibration=prepared,
+        evaluation=prepared,
+        progress=lambda *args: told.append(args),
+    )
+    return output, manifest, told
+
+
+def test_all_files_are_there_and_nothing_else(made: tuple[Path, Manifest, Any]) -> None:
+    output, manifest, _ = made
+    assert sorted(path.name for path in output.iterdir()) == sorted(
+        {"README.md", "labels.txt", "manifest.json", "run.py", "selfcheck.npz"}
+        | {"model.onnx", "model.tflite", "model.int8.onnx", "model.int8.tflite"}
+    )
+    assert [path.name for path in output.parent.iterdir()] == ["bundle"]
+    assert [variant.name for variant in manifest.variants] == ["onnx-fp32", "onnx-int8", "tflite-fp32", "tflite-int8"]
+    assert manifest.inputs[0].shape == ("batch", 3, 8, 8)
+    assert manifest.outputs[0].shape == ("batch", 4)
+    assert manifest.variants[2].inputs[0].shape == (1, 8, 8, 3)
+    assert manifest.variants[3].inputs[0].dtype == "int8"
+    assert (output / "labels.txt").read_text(encoding="utf-8").splitlines() == list(CLASSES)
+
+
+def test_the_figures_are_those_of_an_independent_run(
+    made: tuple[Path, Manifest, Any], toy_base: Base, prepared: Prepared
+) -> None:
+    import onnxruntime
+
+    output, manifest, _ = made
+    with np.load(output / "selfcheck.npz") as arrays:
+        inputs, expected = arrays["input_0"], arrays["output_0"]
+    with torch.no_grad():
+        program = toy_base.program(torch.from_numpy(inputs)).numpy()
+    np.testing.assert_array_equal(expected, program)
+    images = torch.cat([batch for batch, _ in prepared.batches(50)]).numpy()
+    labels = prepared.labels.numpy()
+    for variant in manifest.variants[:2]:
+        session = onnxruntime.InferenceSession(str(output / variant.file), providers=["CPUExecutionProvider"])
+        (got,) = session.run(None, {"input": inputs})
+        a, b = got.astype(np.float64), expected.astype(np.float64)
+        assert variant.parity.max_abs_error == pytest.approx(np.abs(a - b).max(), rel=1e-3)
+        assert variant.parity.relative_error == pytest.approx(np.abs(a - b).max() / np.abs(b).max(), rel=1e-3)
+        cosine = (a * b).sum() / np.sqrt((a * a).sum() * (b * b).sum())
+        assert variant.parity.cosine == pytest.approx(cosine, abs=1e-9)
+        assert variant.parity.top1_agreement == (a.argmax(1) == b.argmax(1)).mean()
+        assert variant.parity.count == len(inputs) == 64
+        (logits,) = session.run(None, {"input": images})
+        assert variant.accuracy is not None
+        assert variant.accuracy.value == (logits.argmax(1) == labels).mean()
+        assert variant.accuracy.count == 96
+    assert manifest.reference_accuracy is not None
+    assert manifest.reference_accuracy.value == accuracy(toy_base.program, prepared)
+
+
+def test_bounds_by_precision(made: tuple[Path, Manifest, Any]) -> None:
+    for variant in made[1].variants:
+        if variant.precision == "fp32":
+            assert variant.parity.bound == {"relative_error": 1e-4}
+            assert variant.parity.relative_error < 1e-4
+        else:
+            assert variant.parity.bound == {"cosine": 0.95}
+            assert variant.parity.cosine > 0.95
+            assert variant.parity.relative_error > 1e-4  # it really is quantised
+
+
+def test_the_bundle_checks_itself_where_it_lies(made: tuple[Path, Manifest, Any], tmp_path: Path) -> None:
+    command = [sys.executable, str(made[0] / "run.py"), "--selfcheck", "--variant", "all"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert all(variant.name in done.stdout for variant in made[1].variants)
+
+
+def test_the_card_says_what_was_measured(made: tuple[Path, Manifest, Any]) -> None:
+    output, manifest, _ = made
+    card = (output / "README.md").read_text(encoding="utf-8")
+    assert card.startswith("# colours\n")
+    for variant in manifest.variants:
+        assert variant.accuracy is not None
+        assert f"| {variant.name} | {variant.file} | {variant.size_bytes:,} | {variant.accuracy.value:.2%} |" in card
+    assert "| parameters | 1,000 | 4,000 | 25.0% |" in card
+    assert "| MACs | 5,000 | 10,000 | 50.0% |" in card
+    assert manifest.base.digest in card
+    assert "resized to 8 x 8" in card
+    assert "4: red, green, blue, grün" in card
+
+
+def test_progress_rises_to_its_total(made: tuple[Path, Manifest, Any]) -> None:
+    done = [step for step, _, _ in made[2]]
+    totals = {total for _, total, _ in made[2]}
+    assert done == sorted(done)
+    assert totals == {10}
+    assert done[0] == 0
+    assert 9 <= done[-1] <= 10
+
+
+def test_an_output_that_exists_is_refused_before_any_work(
+    made: tuple[Path, Manifest, Any], toy_base: Base, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(onnx_file, "write_fp32", lambda *_: pytest.fail("work was done"))
+    before = (made[0] / "manifest.json").read_bytes()
+    with pytest.raises(OutputExistsError):
+        export(toy_base.program, origin_of(), ONNX, made[0])
+    assert (made[0] / "manifest.json").read_bytes() == before
+
+
+def test_int8_needs_calibration_images(toy_base: Base, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="calibrate") as caught:
+        export(toy_base.program, origin_of(), ExportConfig(precisions=("int8",)), tmp_path / "b")
+    assert "--calibration" in str(caught.value.hint)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("missing", "extra"), [("onnxsim", "onnx"), ("litert_torch", "tflite")])
+def test_a_missing_package_names_its_extra(
+    toy_base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, missing: str, extra: str
+) -> None:
+    real = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == missing else real(name, *rest))
+    with pytest.raises(MissingExtraError, match=missing) as caught:
+        export(toy_base.program, origin_of(), ExportConfig(), tmp_path / "b")
+    assert f"edgespa[{extra}]" in str(caught.value.hint)
+    assert not list(tmp_path.iterdir())
+
+
+def spoil(monkeypatch: pytest.MonkeyPatch, scale: float) -> None:
+    real = onnx_file.write_fp32
+
+    def wrong(program: Program, path: Path) -> None:
+        real(program, path)
+        model = onnx.load(path)
+        (head,) = (each for each in model.graph.initializer if list(each.dims) in ([4, 16], [16, 4]))
+        head.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(head) * np.float32(scale), head.name))
+        onnx.save(model, path)
+
+    monkeypatch.setattr(onnx_file, "write_fp32", wrong)
+
+
+@pytest.mark.parametrize("scale", [1.1, 1.002, float("nan")])
+def test_a_file_that_computes_something_else_is_not_shipped(
+    toy_base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scale: float
+) -> None:
+    spoil(monkeypatch, scale)
+    message = "not finite" if np.isnan(scale) else r"relative_error 0\.\d+ is above 0\.0001"
+    with pytest.raises(ParityError, match=f"onnx-fp32 .* noise: .*{message}"):
+        export(toy_base.program, origin_of(), ONNX, tmp_path / "b")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_failure_leaves_the_bundle_that_was_there(
+    toy_base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    export(toy_base.program, origin_of(), ONNX, tmp_path / "b")
+    before = {path.name: path.read_bytes() for path in (tmp_path / "b").iterdir()}
+    spoil(monkeypatch, 1.1)
+    with pytest.raises(ParityError):
+        export(toy_base.program, origin_of(), ONNX, tmp_path / "b", overwrite=True)
+    assert {path.name: path.read_bytes() for path in (tmp_path / "b").iterdir()} == before
+    assert [path.name for path in tmp_path.iterdir()] == ["b"]
+
+
+def test_int8_alone_leaves_no_fp32_file(toy_base: Base, prepared: Prepared, tmp_path: Path) -> None:
+    config = ExportConfig(formats=("onnx",), precisions=("int8",), calibration_images=8)
+    manifest = export(toy_base.program, origin_of(), config, tmp_path / "b", calibration=prepared)
+    assert [variant.name for variant in manifest.variants] == ["onnx-int8"]
+    assert sorted(path.name for path in (tmp_path / "b").glob("model*")) == ["model.int8.onnx"]
+    strict = config.model_copy(update={"int8_cosine": 1.0})
+    with pytest.raises(ParityError, match=r"onnx-int8 .*cosine 0\.\d+ is below 1"):
+        export(toy_base.program, origin_of(), strict, tmp_path / "c", calibration=prepared)
+
+
+class TwoOutputs(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+
+    def forward(self, x: torch.Tensor, shift: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        y = self.conv(x)
+        return y, y.mean((2, 3)) + shift
+
+
+@pytest.mark.parametrize("name", ["onnx", "tflite"])
+def test_several_inputs_and_outputs(tmp_path: Path, name: str) -> None:
+    torch.manual_seed(0)
+    program = trace(TwoOutputs(), (torch.randn(2, 3, 8, 8), torch.randn(2, 4)))
+    manifest = export(program, origin_of(), ExportConfig(formats=(name,)), tmp_path / "b")
+    assert [spec.name for spec in manifest.outputs] == ["output_0", "output_1"]
+    assert [spec.shape for spec in manifest.outputs] == [("batch", 4, 6, 6), ("batch", 4)]
+    assert manifest.variants[0].parity.relative_error < 1e-4
+    with np.load(tmp_path / "b" / "selfcheck.npz") as arrays:
+        assert sorted(arrays.files) == ["input_0", "input_1", "output_0", "output_1"]
+
+
+class Fixed(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(192, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.fc(x.reshape(5, 192))
+
+
+def test_a_program_of_a_fixed_batch(prepared: Prepared, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = Fixed()
+    program = trace(model, (torch.randn(5, 3, 8, 8),))
+    assert not program.dynamic_batch
+    images = prepared.tensor(np.arange(12))
+    free = model.fc(images.flatten(1)).detach()
+    np.testing.assert_allclose(run_program(program, [images])[0], free.numpy(), rtol=1e-5, atol=1e-6)
+    config = ExportConfig(precisions=("fp32", "int8"), formats=("onnx",), calibration_images=7)
+    manifest = export(program, origin_of(), config, tmp_path / "b", calibration=prepared, evaluation=prepared)
+    assert manifest.inputs[0].shape == (5, 3, 8, 8)
+    assert manifest.outputs[0].shape == (5, 4)
+    logits = model.fc(prepared.tensor(np.arange(96)).flatten(1))
+    expected = float((logits.argmax(1) == prepared.labels).double().mean())
+    assert manifest.reference_accuracy is not None
+    assert manifest.variants[0].accuracy is not None
+    assert manifest.reference_accuracy.value == manifest.variants[0].accuracy.value == expected
+    assert manifest.variants[0].parity.count == 64
+    command = [sys.executable, str(tmp_path / "b" / "run.py"), "--selfcheck", "--variant", "all"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_samples_are_images_where_there_are_some_and_seeded_noise_else(toy_base: Base, prepared: Prepared) -> None:
+    images = draw_samples(toy_base.program, prepared, 0)
+    assert images.description == "64 images of colours"
+    np.testing.assert_array_equal(images.inputs[0][0], prepared.tensor([0])[0].numpy())
+    np.testing.assert_array_equal(images.inputs[0][-1], prepared.tensor([95])[0].numpy())
+    noise = draw_samples(toy_base.program, None, 3)
+    assert noise.description == "64 samples of standard normal noise"
+    np.testing.assert_array_equal(noise.inputs[0], draw_samples(toy_base.program, None, 3).inputs[0])
+    assert not np.array_equal(noise.inputs[0], draw_samples(toy_base.program, None, 4).inputs[0])
+
+
+def test_a_program_whose_own_outputs_are_not_finite_is_not_exported(tmp_path: Path) -> None:
+    net = nn.Sequential(nn.Flatten(), nn.Linear(12, 2))
+    nn.init.constant_(net[1].weight, float("nan"))
+    program = trace(net, (torch.randn(2, 3, 2, 2),))
+    with pytest.raises(ExportError, match="own outputs are not finite"):
+        export(program, origin_of(), ONNX, tmp_path / "b")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_converter_that_fails_is_named_and_leaves_nothing(
+    toy_base: Base, prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import onnxsim
+
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("deep trouble\nmore of it")
+
+    monkeypatch.setattr(onnxsim, "simplify", fail)
+    with pytest.raises(ExportError, match=r"converted to ONNX: RuntimeError: deep trouble$"):
+        export(toy_base.program, origin_of(), ONNX, tmp_path / "b")
+    (tmp_path / "no.onnx").write_bytes(b"not onnx")
+    with pytest.raises(ExportError, match="cannot be quantised"):
+        onnx_file.write_int8(tmp_path / "no.onnx", tmp_path / "out.onnx", [])
+    with pytest.raises(ExportError, match="cannot be quantised"):
+        tflite_file.write_int8(tmp_path / "no.onnx", tmp_path / "out.tflite", [])
+    assert [path.name for path in tmp_path.iterdir()] == ["no.onnx"]
+
+
+def test_images_without_classes_cannot_be_evaluated_on(
+    toy_base: Base, toy_preprocess: Preprocess, tmp_path: Path
+) -> None:
+    np.savez(tmp_path / "plain.npz", images=np.zeros((4, 8, 8, 3), np.uint8))
+    unlabelled = prepare(load_data(str(tmp_path / "plain.npz"), labelled=False), toy_preprocess)
+    with pytest.raises(DataError, match="no classes"):
+        export(toy_base.program, origin_of(), ONNX, tmp_path / "b", evaluation=unlabelled)
+    assert [path.name for path in tmp_path.iterdir()] == ["plain.npz"]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"formats": ("trt",)},
+        {"formats": ()},
+        {"formats": ("onnx", "onnx")},
+        {"precisions": ("fp8",)},
+        {"int8_cosine": 2},
+    ],
+)
+def test_a_wrong_configuration_is_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        ExportConfig(**wrong)
+
+
+def test_the_manifest_on_disk_is_the_one_that_was_returned(made: tuple[Path, Manifest, Any]) -> None:
+    values = json.loads((made[0] / "manifest.json").read_text(encoding="utf-8"))
+    assert Manifest.parse(values, "manifest") == made[1]

@@ -1,0 +1,101 @@
+"""A proof must be able to fail."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+
+from edgespa.errors import GraphError
+from edgespa.graph.program import Program
+from edgespa.graph.proof import Proof, prove
+from edgespa.graph.surgery import compact
+
+
+@pytest.fixture
+def proved(zoo: Any, select: Any) -> Any:
+    """A prover of the residual network, for one selection, against any compacted program."""
+    case = zoo("residual")
+    kept = select(case.groups, 1)
+    kept["a"][:] = [True, False, True, True, False, True, True, False]
+    small = compact(case.program, case.groups, kept)
+
+    def against(program: Program) -> Proof:
+        return prove(case.program, case.groups, kept, program, case.inputs)
+
+    return small, against
+
+
+def test_true_program_passes(proved: Any) -> None:
+    small, against = proved
+    proof = against(small)
+    proof.require()
+    assert proof.output_error <= proof.inner_error <= 1e-6
+
+
+@pytest.mark.parametrize("name", ["a.weight", "n.weight", "n.running_mean", "c.bias", "b.weight", "fc.bias"])
+def test_corrupt_tensor(proved: Any, name: str) -> None:
+    small, against = proved
+    tensor = small.state()[name].clone()
+    tensor.view(-1)[0] += 0.1
+    with pytest.raises(GraphError, match="differ by"):
+        against(small.with_state({name: tensor})).require()
+
+
+@pytest.mark.parametrize("name", ["a.weight", "b.weight", "fc.weight"])
+def test_swapped_channels(proved: Any, name: str) -> None:
+    small, against = proved
+    tensor = small.state()[name]
+    dim = 0 if name == "a.weight" else 1
+    swapped = tensor.index_select(dim, torch.tensor([1, 0, *range(2, tensor.shape[dim])]))
+    with pytest.raises(GraphError, match="differ by"):
+        against(small.with_state({name: swapped})).require()
+
+
+def test_inner_error_that_the_output_hides(proved: Any) -> None:
+    """Channels swapped inside, and swapped back before the output: only inner activations can tell."""
+    small, against = proved
+    order = torch.tensor([1, 0, *range(2, small.state()["c.weight"].shape[1])])
+    state = small.state()
+    hidden = small.with_state(
+        {"b.weight": state["b.weight"][order], "b.bias": state["b.bias"][order], "c.weight": state["c.weight"][:, order]}
+    )
+    proof = against(hidden)
+    assert proof.output_error < 1e-6
+    with pytest.raises(GraphError, match="at conv2d_1"):
+        proof.require()
+
+
+def test_wrong_selection(zoo: Any) -> None:
+    """Shapes agree, other units: every later activation differs, and a difference found early is not forgotten."""
+    case = zoo("residual")
+    kept, other = case.groups.all_kept(), case.groups.all_kept()
+    kept["a"][0], other["a"][1] = False, False
+    with pytest.raises(GraphError, match="differ by"):
+        prove(case.program, case.groups, kept, compact(case.program, case.groups, other), case.inputs).require()
+
+
+def test_wrong_width_is_infinite(zoo: Any) -> None:
+    case = zoo("residual")
+    kept, other = case.groups.all_kept(), case.groups.all_kept()
+    kept["b"][0], other["b"][:2] = False, False
+    proof = prove(case.program, case.groups, kept, compact(case.program, case.groups, other), case.inputs)
+    assert proof.inner_error == math.inf
+    with pytest.raises(GraphError):
+        proof.require()
+
+
+def test_not_a_number_fails(proved: Any) -> None:
+    small, against = proved
+    with pytest.raises(GraphError):
+        against(small.with_state({"b.bias": torch.full_like(small.state()["b.bias"], math.nan)})).require()
+
+
+def test_limit_is_the_callers() -> None:
+    Proof(1e-3, 1e-3, "x", 1).require(1e-2)
+    with pytest.raises(GraphError, match="at x"):
+        Proof(1e-3, 1e-3, "x", 1).require()
+    with pytest.raises(GraphError):
+        Proof(math.nan, math.nan, "x", 1).require()

@@ -1,0 +1,182 @@
+"""From a module to a program: what tracing keeps, what it refuses, and what it says then."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils import parametrizations
+
+from edgespa.errors import TraceError
+from edgespa.graph.functional import mutates
+from edgespa.graph.program import BATCH
+from edgespa.graph.trace import trace
+
+IMAGE = torch.randn(1, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+
+
+class Small(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+        self.norm = nn.BatchNorm2d(4)
+        self.drop = nn.Dropout(0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.drop(F.relu(self.norm(self.conv(x)))).mean((2, 3))
+
+
+class Branching(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        if x.sum() > 0:  # the line that the error must name
+            return x + 1
+        return x
+
+
+class WritesInput(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        x.mul_(2)
+        return x + 1
+
+
+class WritesBuffer(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("count", torch.zeros(1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.count += 1
+        return x * self.count
+
+
+class WritesWideIntoHalf(nn.Module):
+    """The in-place addition keeps the half that it writes to; the functional one would widen it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shift = nn.Parameter(torch.ones(3, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = x.half() * 2
+        y += self.shift
+        return y * 2
+
+
+class WritesThroughViews(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        y = x * 2
+        first, second = y.split([1, 2], 1)
+        first.add_(1)
+        y.view(-1, 3, 64)[:, 2].mul_(3)
+        return torch.cat([y, second.relu_()], 1) + y.sum()
+
+
+class FixedBatch(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.reshape(4, 3, 64).sum(2)
+
+
+def test_program_computes_what_the_model_does_at_any_batch() -> None:
+    model = Small().eval()
+    program = trace(model, (IMAGE,))
+    assert program.inputs[0].shape == (BATCH, 3, 8, 8)
+    assert program.dynamic_batch
+    assert set(program.state()) == {
+        "conv.weight", "conv.bias", "norm.weight", "norm.bias", "norm.running_mean", "norm.running_var",
+    }  # fmt: skip
+    for size in (1, 2, 5):
+        inputs = program.example_inputs(size, seed=size)
+        assert inputs[0].shape == (size, 3, 8, 8)
+        with torch.no_grad():
+            torch.testing.assert_close(program(*inputs), model(*inputs))
+
+
+def test_model_in_train_mode_is_not_changed() -> None:
+    model = Small().train()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    program = trace(model, (IMAGE,))
+    assert model.training
+    assert model.norm.training
+    assert all(parameter.requires_grad for parameter in model.parameters())
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    with torch.no_grad():  # traced in evaluation mode all the same
+        torch.testing.assert_close(program(IMAGE), model.eval()(IMAGE))
+    program.module.conv.weight.data.zero_()
+    assert torch.equal(model.conv.weight, before["conv.weight"])
+
+
+def test_parametrized_model_is_not_changed() -> None:
+    model = nn.Sequential(parametrizations.weight_norm(nn.Conv2d(3, 4, 3)), nn.ReLU()).eval()
+    before = model(IMAGE)
+    program = trace(model, (IMAGE,))
+    assert set(program.state()) == {"0.weight", "0.bias"}
+    torch.testing.assert_close(model(IMAGE), before)
+    torch.testing.assert_close(program(IMAGE), before)
+    model[0].parametrizations.weight.original0.grad = None
+    model(IMAGE).sum().backward()
+    assert model[0].parametrizations.weight.original0.grad is not None
+
+
+def test_data_dependent_branch_names_the_line() -> None:
+    with pytest.raises(TraceError) as caught:
+        trace(Branching(), (IMAGE,))
+    lines, first = inspect.getsourcelines(Branching)
+    line = first + next(i for i, text in enumerate(lines) if "x.sum() > 0" in text)
+    assert re.search(rf"test_trace\.py:{line} in forward: if x\.sum\(\) > 0", caught.value.message)
+    assert caught.value.hint is not None
+    assert "control flow" in caught.value.hint
+
+
+def test_wrong_input_names_the_line() -> None:
+    with pytest.raises(TraceError, match=r"test_trace\.py:\d+ in forward.*\n.*channels"):
+        trace(Small(), (torch.zeros(2, 4, 8, 8),))
+
+
+@pytest.mark.parametrize("model", [WritesInput(), WritesBuffer()])
+def test_model_that_writes_outside_itself_is_refused(model: nn.Module) -> None:
+    with pytest.raises(TraceError, match="writes to its inputs or to its buffers"):
+        trace(model, (IMAGE,))
+
+
+@pytest.mark.parametrize("model", [WritesWideIntoHalf(), WritesThroughViews()])
+def test_in_place_operators_become_functional(model: nn.Module) -> None:
+    model.requires_grad_(False)
+    program = trace(model, (IMAGE,))
+    assert not mutates(program.graph)
+    assert program.dynamic_batch
+    for size in (1, 3):
+        inputs = program.example_inputs(size)
+        expected = model(*(tensor.clone() for tensor in inputs))
+        actual = program(*inputs)
+        assert actual.dtype == expected.dtype
+        torch.testing.assert_close(actual, expected)
+
+
+def test_fixed_batch_is_kept_and_said(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("WARNING", logger="edgespa.graph.trace"):
+        program = trace(FixedBatch(), (torch.zeros(4, 3, 8, 8),))
+    assert program.inputs[0].shape == (4, 3, 8, 8)
+    assert not program.dynamic_batch
+    assert program.example_inputs(7)[0].shape == (4, 3, 8, 8)
+    assert "batches of 4 only" in caplog.text
+
+
+def test_every_network_of_the_zoo_keeps_its_batch_free(traced: Any) -> None:
+    fixed = traced.case.name in {"static_batch", "causal_over_channels"}
+    assert traced.program.dynamic_batch != fixed
+
+
+def test_program_is_changed_only_through_copies() -> None:
+    program = trace(Small(), (IMAGE,))
+    weight = program.state()["conv.weight"].clone()
+    other = program.with_state({"conv.weight": torch.zeros_like(weight)})
+    assert not other.state()["conv.weight"].any()
+    assert torch.equal(program.state()["conv.weight"], weight)
+    copied = program.copy()
+    copied.module.conv.weight.data.zero_()
+    assert torch.equal(program.state()["conv.weight"], weight)
