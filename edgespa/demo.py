@@ -1,7 +1,7 @@
 """The whole way on data that needs no download: scikit-learn's handwritten digits.
 
-A small residual network learns the digits 0 to 4 and becomes the base; SPLoRA adapts it to the digits 5 to 9 while it is
-pruned; the compact program and, for comparison, an unpruned adaptation are exported, proved, and measured together.
+A small residual network learns the digits 0 to 4 and becomes the base; SPLoRA adapts it to the digits 5 to 9 while it
+is pruned; the compact program and, for comparison, an unpruned adaptation are exported, proved, and measured together.
 """
 
 from __future__ import annotations
@@ -182,7 +182,8 @@ def _rows(manifest: Manifest, reference: Manifest, profile: Profile) -> tuple[Ro
     rows = []
     for variant in manifest.variants:
         other = reference.variant(variant.name)
-        assert variant.accuracy is not None and other.accuracy is not None
+        assert variant.accuracy is not None
+        assert other.accuracy is not None
         measured = profile.result("compact", variant.name)
         rows.append(
             Row(

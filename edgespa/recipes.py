@@ -12,7 +12,7 @@ from pydantic import JsonValue
 from edgespa.adapt import AdaptConfig, adapt
 from edgespa.base import Base
 from edgespa.bundle import Base as BaseEntry
-from edgespa.bundle import Compaction, Manifest, sha256_file
+from edgespa.bundle import BundleWriter, Compaction, Manifest, sha256_file
 from edgespa.config import Preprocess
 from edgespa.data import ImageData, Prepared, load_data, prepare
 from edgespa.errors import AdapterError, ConfigError
@@ -206,6 +206,7 @@ def export_bundle(
         progress: Told ``(done, total, text)``.
     """
     options = options or DataOptions()
+    BundleWriter(output, overwrite=overwrite)  # refuses an output that is there before any work is done
     if is_task_file(model):
         program, origin, shape = _from_task(Path(model), base, weights, options)
     else:

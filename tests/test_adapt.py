@@ -12,9 +12,9 @@ import pytest
 import torch
 from pydantic import ValidationError
 
+from edgespa.adapt import AdaptConfig, adapt
 from edgespa.adapt import learn as learn_module
 from edgespa.adapt import run as run_module
-from edgespa.adapt import AdaptConfig, adapt
 from edgespa.base import Base
 from edgespa.checkpoint import Checkpoint
 from edgespa.config import Preprocess

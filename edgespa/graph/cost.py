@@ -57,9 +57,7 @@ class CostModel:
     def __init__(self, program: Program, groups: Groups) -> None:
         self._groups = groups
         batch = _trace_batch(program)
-        self._macs = {
-            node.name: terms for node in program.graph.nodes if (terms := _mac_terms(node, groups, batch))
-        }
+        self._macs = {node.name: terms for node in program.graph.nodes if (terms := _mac_terms(node, groups, batch))}
         self._parameters: list[_Term] = []
         self._bytes: list[_Term] = []
         for name, tensor in program.tensors():
@@ -86,9 +84,11 @@ class CostModel:
 
 def _trace_batch(program: Program) -> int:
     nodes = [node for node in program.graph.nodes if node.op == "placeholder"]
-    inputs = [(spec, shape_of(node.meta["val"])) for node, spec in zip(nodes, program.inputs, strict=True) if spec.shape]
-    inputs.sort(key=lambda pair: pair[0].shape[0] != BATCH)  # a free batch size is told by the inputs that have it
-    return int(inputs[0][1][0]) if inputs else 1
+    known = [spec.shape[0] for spec in program.inputs if spec.shape]
+    if BATCH in known:  # told by the inputs that have it
+        node = next(n for n, spec in zip(nodes, program.inputs, strict=True) if BATCH in spec.shape[:1])
+        return int(shape_of(node.meta["val"])[0])
+    return int(known[0]) if known else 1
 
 
 def _mac_terms(node: fx.Node, groups: Groups, batch: int) -> list[_Term]:

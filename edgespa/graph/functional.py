@@ -41,10 +41,9 @@ def make_functional(module: fx.GraphModule) -> bool:
             functional = graph.call_function(replacement, node.args, node.kwargs)
         functional.meta = dict(node.meta)
         order[functional] = order[node]
-        base.replace_all_uses_with(
-            functional,
-            delete_user_cb=lambda user, here=order[node], new=functional: user is not new and order[user] > here,
-        )
+        for user in list(base.users):
+            if user is not functional and order[user] > order[node]:
+                user.replace_input_with(base, functional)
         node.replace_all_uses_with(functional)
         graph.erase_node(node)
     _plain_batch_norms(graph)
@@ -95,7 +94,7 @@ def _keeps_dtype(node: fx.Node) -> bool:
 
 
 def _plain_batch_norms(graph: fx.Graph) -> None:
-    """``_native_batch_norm_legit_no_training(...)[0]`` -> ``batch_norm``: one operator whose training flag can be set."""
+    """``_native_batch_norm_legit_no_training(...)[0]`` -> ``batch_norm``, whose training flag can be set."""
     for node in list(graph.nodes):
         if node.target is not torch.ops.aten._native_batch_norm_legit_no_training.default:
             continue

@@ -4,8 +4,8 @@ A **unit** is one connected set of labels: the smallest thing that can be remove
 live in the same slots, so that removing any of them changes the same tensors in the same dimensions.
 
 Worked example, ``y = bn2(conv2(relu(bn1(conv1(x))))) + x`` inside a residual stage of width 16: the 16 output channels
-of ``conv1`` form one group with slots ``(conv1.weight, 0)``, ``(bn1.weight, 0)`` ... ``(conv2.weight, 1)``; each unit is
-one channel. The addition ties the outputs of ``conv2`` to the stream ``x``, so those channels belong to the group of
+of ``conv1`` form one group with slots ``(conv1.weight, 0)``, ``(bn1.weight, 0)`` ... ``(conv2.weight, 1)``; each unit
+is one channel. The addition ties the outputs of ``conv2`` to the stream ``x``, so those channels belong to the group of
 the whole stage, with a slot in every tensor that writes to or reads from the stream.
 """
 
@@ -283,7 +283,8 @@ def _components(count: int, edges: Sequence[tuple[Labels, Labels]]) -> NDArray[n
     rows = np.concatenate([one for one, _ in edges]) if edges else np.zeros(0, dtype=np.int32)
     columns = np.concatenate([other for _, other in edges]) if edges else np.zeros(0, dtype=np.int32)
     graph = coo_matrix((np.ones(len(rows), dtype=np.int8), (rows, columns)), shape=(count, count))
-    return connected_components(graph, directed=False)[1].astype(np.int64)
+    components: NDArray[np.int64] = connected_components(graph, directed=False)[1].astype(np.int64)
+    return components
 
 
 def _rectangle(
@@ -358,7 +359,7 @@ def _signatures(
 
 
 def weight_outputs(program: Program) -> dict[str, int]:
-    """Tensors that are read as the weight of a linear, convolution or embedding operator, with their output dimension."""
+    """Tensors that are the weight of a linear, convolution or embedding operator, with their output dimension."""
     outputs: dict[str, int] = {}
     for node in program.graph.nodes:
         if node.op != "call_function" or not isinstance(node.target, torch._ops.OpOverload):

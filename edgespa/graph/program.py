@@ -48,6 +48,7 @@ class Program:
         self.inputs = inputs
 
     def __call__(self, *inputs: Tensor) -> Any:
+        """Run the module."""
         return self.module(*inputs)
 
     @property
@@ -181,5 +182,6 @@ def _fake_mode(module: fx.GraphModule) -> FakeTensorMode:
     for node in module.graph.nodes:
         value = node.meta.get("val")
         if node.op == "placeholder" and hasattr(value, "fake_mode"):
-            return value.fake_mode
+            mode: FakeTensorMode = value.fake_mode
+            return mode
     raise GraphError("the program has no tensor input")

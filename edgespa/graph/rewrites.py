@@ -8,6 +8,7 @@ shapes of every node are checked afterwards, so a missing rewrite is an error an
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -83,12 +84,27 @@ class Edit:
         return len(shape_of(named_arguments(self.original)[argument].meta["val"]))
 
     def constant(self, values: NDArray[np.int64]) -> fx.Node:
-        """A new integer buffer, read just before the node."""
-        name = f"edgespa_index_{self.node.name}"
+        """An integer buffer, read just before the node; one of an earlier compaction is overwritten."""
         device = self.original.meta["val"].device
-        assign(self.module, name, torch.from_numpy(values.astype(np.int64)).to(device))
+        tensor = torch.from_numpy(values.astype(np.int64)).to(device)
+        for source in self.node.all_input_nodes:
+            if is_index(source) and len(source.users) == 1:
+                assign(self.module, str(source.target), tensor)
+                return source
+        name, number = f"{INDEX}{self.node.name}", 2
+        while hasattr(self.module, name):
+            name, number = f"{INDEX}{self.node.name}_{number}", number + 1
+        assign(self.module, name, tensor)
         with self.node.graph.inserting_before(self.node):
             return self.node.graph.get_attr(name)
+
+
+INDEX = "edgespa_index_"
+
+
+def is_index(node: fx.Node) -> bool:
+    """Whether a node reads an index that a compaction has made."""
+    return node.op == "get_attr" and str(node.target).startswith(INDEX)
 
 
 def kept_mask(groups: Groups, alive: Mask, node: Any, result: int, dim: int) -> Mask | None:
@@ -122,7 +138,7 @@ def sizes(edit: Edit) -> None:
     new = list(named_arguments(edit.node)[name])
     if "view" in edit.name or edit.name == "reshape":
         traced = edit.original.meta["val"].shape
-        new = [known if size == -1 and isinstance(known, int) else size for size, known in zip(new, traced, strict=True)]
+        new = [old if size == -1 and isinstance(old, int) else size for size, old in zip(new, traced, strict=True)]
     for dim in range(len(new)):
         mask = edit.out(dim)
         if mask is None or new[dim] == -1:
@@ -202,7 +218,7 @@ def split(edit: Edit) -> None:
         return
     parts = [shape_of(part)[dim] for part in edit.original.meta["val"]]
     bounds = np.cumsum([0, *parts])
-    new = [int(mask[a:b].sum()) for a, b in zip(bounds[:-1], bounds[1:], strict=True)]
+    new = [int(mask[a:b].sum()) for a, b in itertools.pairwise(bounds)]
     edit.replace(aten.split_with_sizes.default, edit.node.args[0], new, dim)
 
 

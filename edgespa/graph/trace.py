@@ -118,7 +118,7 @@ def _compute_weights(module: nn.Module) -> None:
     names = list(module.parametrizations)  # type: ignore[arg-type]
     values = {name: getattr(module, name).detach().clone() for name in names}
     del module.parametrizations
-    module.__class__ = parametrize.type_before_parametrizations(module)  # type: ignore[assignment]
+    module.__class__ = parametrize.type_before_parametrizations(module)
     for name, value in values.items():
         module.register_parameter(name, nn.Parameter(value, requires_grad=False))
 

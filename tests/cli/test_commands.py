@@ -128,7 +128,8 @@ def test_inspect_is_enough_to_zero_the_removed_units_by_hand(place: Path) -> Non
 
 def test_inspect_shows_groups_and_reasons(place: Path) -> None:
     text = run("inspect", "net.py:build", *SHAPE).stdout
-    assert "conv1" in text and "conv2" in text
+    assert "conv1" in text
+    assert "conv2" in text
     assert "output of the network" in text
     assert max(map(len, text.splitlines())) <= 110
     values = result_of("inspect", "net.py:build", *SHAPE)
@@ -211,7 +212,8 @@ def test_an_absent_extra_is_named(place: Path, monkeypatch: pytest.MonkeyPatch) 
     real = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *a: None if name == "onnxsim" else real(name, *a))
     result = run("export", "net.py:build", *SHAPE, "--format", "onnx", "--output", "out", code=1)
-    assert "onnxsim" in result.stderr and "edgespa[onnx]" in result.stderr
+    assert "onnxsim" in result.stderr
+    assert "edgespa[onnx]" in result.stderr
 
 
 def test_interrupt_leaves_a_state_to_resume_from(place: Path) -> None:

@@ -169,7 +169,7 @@ class TestProgress:
             report(1, 4, "epoch [1]")
             report(3, 4)
         assert "epoch [1]" in stream.getvalue()
-        assert "3/4" in stream.getvalue()
+        assert "75%" in stream.getvalue()
         assert capsys.readouterr().out == "result\n"
 
     def test_can_be_switched_off(self, monkeypatch: pytest.MonkeyPatch) -> None:

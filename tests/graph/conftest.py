@@ -33,7 +33,7 @@ ZOO: dict[str, Any] = _load("zoo").ZOO
 
 
 def randomise(model: nn.Module, seed: int = 0) -> nn.Module:
-    """Weights of unit gain, and norms and biases far from their initial ones and zeros, so that every channel counts."""
+    """Weights of unit gain, and norms and biases far from their initial values, so that every channel counts."""
     generator = torch.Generator().manual_seed(seed)
     tensors = [*model.named_parameters(), *model.named_buffers()]
     with torch.no_grad():

@@ -59,9 +59,8 @@ def test_inner_error_that_the_output_hides(proved: Any) -> None:
     small, against = proved
     order = torch.tensor([1, 0, *range(2, small.state()["c.weight"].shape[1])])
     state = small.state()
-    hidden = small.with_state(
-        {"b.weight": state["b.weight"][order], "b.bias": state["b.bias"][order], "c.weight": state["c.weight"][:, order]}
-    )
+    swapped = {name: state[name][order] for name in ("b.weight", "b.bias")}
+    hidden = small.with_state({**swapped, "c.weight": state["c.weight"][:, order]})
     proof = against(hidden)
     assert proof.output_error < 1e-6
     with pytest.raises(GraphError, match="at conv2d_1"):

@@ -64,10 +64,7 @@ def test_masked_equals_compacted(real: Any, select: Any, name: str) -> None:
     for seed in range(3):
         kept = select(groups, seed)
         small = compact(program, groups, kept)
-        size = 32 if "resnet" in name else 64
-        inputs = (torch.randn(3, 3, size, size, generator=torch.Generator().manual_seed(seed)),)
-        if name == "mobilenet_v2":  # traced at 224: only the batch is free
-            inputs = (torch.randn(1, 3, 224, 224, generator=torch.Generator().manual_seed(seed)),)
+        inputs = program.example_inputs(batch=3 if "resnet" in name else 1, seed=seed)
         proof = prove(program, groups, kept, small, inputs)
         proof.require()
         assert proof.nodes > 60
@@ -100,7 +97,11 @@ def test_groups_of_residual_stages(real: Any, name: str) -> None:
 def test_groups_of_inverted_residuals(real: Any) -> None:
     _, groups = real("mobilenet_v2")
     # stem, 16 expansions, 7 stages of projections, head; depthwise channels belong to what they read
-    assert sum(len(group) for group in groups.groups.values()) == 32 + (
-        16 * 6 + 2 * 24 * 6 + 3 * 32 * 6 + 4 * 64 * 6 + 3 * 96 * 6 + 3 * 160 * 6
-    ) + (16 + 24 + 32 + 64 + 96 + 160 + 320) + 1280
-    assert len(groups.groups) == 32 + 0 if False else 1 + 16 + 7 + 1
+    assert (
+        sum(len(group) for group in groups.groups.values())
+        == 32
+        + (16 * 6 + 2 * 24 * 6 + 3 * 32 * 6 + 4 * 64 * 6 + 3 * 96 * 6 + 3 * 160 * 6)
+        + (16 + 24 + 32 + 64 + 96 + 160 + 320)
+        + 1280
+    )
+    assert len(groups.groups) == 1 + 16 + 7 + 1

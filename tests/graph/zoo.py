@@ -1,6 +1,6 @@
 """Small networks, one idea each, with the channel groups that they have by hand.
 
-`groups` are all groups with their numbers of units; `slots` are exact indices of some units; `fixed` are slots that must
+`groups` are all groups with their unit counts; `slots` are exact indices of some units; `fixed` are slots that must
 not shrink at all, with a part of the reason.
 """
 
@@ -98,21 +98,25 @@ add(
     {"a": 8, "b": 6},
     {("a", "a.weight", 0, 2): [2], ("a", "n.running_var", 0, 2): [2], ("a", "c.weight", 0, 2): [2],
      ("a", "b.weight", 1, 2): [2], ("a", "fc.weight", 1, 2): [2], ("b", "c.weight", 1, 5): [5]},
-    {("a.weight", 1): "cannot shrink there", ("a.weight", 2): "kernel extent", ("fc.weight", 0): "output of the network"},
+    {("a.weight", 1): "cannot shrink there", ("a.weight", 2): "kernel extent",
+    ("fc.weight", 0): "output of the network"},
     a=conv(3, 8), n=lambda: nn.BatchNorm2d(8), b=conv(8, 6), c=conv(6, 8), fc=lin(8, 5),
 )  # fmt: skip
 add(
     "padded_shortcut",
-    lambda m, x: m.fc(pool(F.relu(m.c(F.relu(m.b(s := m.a(x))))[:, :, ::2, ::2] + F.pad(s[:, :, ::2, ::2], (0, 0, 0, 0, 2, 2))))),
+    lambda m, x: m.fc(pool(F.relu(m.c(F.relu(m.b(s := m.a(x))))[:, :, ::2, ::2] + F.pad(s[:, :, ::2, ::2],
+    (0, 0, 0, 0, 2, 2))))),
     {"a": 4, "b": 6, "c": 4},
-    {("a", "c.weight", 0, 0): [2], ("a", "fc.weight", 1, 3): [5], ("c", "c.weight", 0, 1): [1], ("c", "fc.weight", 1, 2): [6]},
+    {("a", "c.weight", 0, 0): [2], ("a", "fc.weight", 1, 3): [5], ("c", "c.weight", 0, 1): [1],
+    ("c", "fc.weight", 1, 2): [6]},
     a=conv(3, 4), b=conv(4, 6), c=conv(6, 8), fc=lin(8, 5),
 )  # fmt: skip
 add(
     "dense_block",
     lambda m, x: m.fc(pool(torch.cat([u := m.a(x), v := F.relu(m.b(u)), m.c(torch.cat([u, v], 1))], 1))),
     {"a": 4, "b": 6, "c": 5},
-    {("a", "c.weight", 1, 3): [3], ("b", "c.weight", 1, 0): [4], ("c", "fc.weight", 1, 0): [10], ("b", "fc.weight", 1, 5): [9]},
+    {("a", "c.weight", 1, 3): [3], ("b", "c.weight", 1, 0): [4], ("c", "fc.weight", 1, 0): [10],
+    ("b", "fc.weight", 1, 5): [9]},
     a=conv(3, 4), b=conv(4, 6), c=conv(10, 5), fc=lin(15, 5),
 )  # fmt: skip
 add(
@@ -136,7 +140,8 @@ add(
     {("a", "b.weight", 1, 3): [3], ("a#2", "a.weight", 0, 0): [4], ("a#2", "c.weight", 1, 0): [0]},
     a=conv(3, 10), b=conv(4, 5), c=conv(6, 5), fc=lin(5, 5),
 )  # fmt: skip
-add("glu", lambda m, x: m.fc(pool(F.glu(m.a(x), 1))), {"a": 6}, {("a", "a.bias", 0, 2): [2, 8]}, a=conv(3, 12), fc=lin(6, 5))
+add("glu", lambda m, x: m.fc(pool(F.glu(m.a(x), 1))), {"a": 6}, {("a", "a.bias", 0, 2): [2, 8]}, a=conv(3, 12),
+    fc=lin(6, 5))  # fmt: skip
 add(
     "swiglu",
     lambda m, x: m.o(F.silu(m.g(x)) * m.u(x)),
@@ -183,8 +188,10 @@ add("transposed_same_places", lambda m, x: m.fc(pool(m.t(m.a(x)))), {"a": 4, "t"
     a=conv(3, 8), t=lambda: nn.ConvTranspose2d(8, 12, 2, 2, groups=2), fc=lin(12, 5))  # fmt: skip
 add("even_kernels", lambda m, x: m.fc(pool(m.b(F.relu(m.a(x))))), {"a": 8, "b": 6},
     a=conv(3, 8, 2, padding="same"), b=conv(8, 6, 4, padding=1, stride=2), fc=lin(6, 5))  # fmt: skip
-add("conv1d_3d", lambda m, x: m.fc(m.c(m.b(m.a(x.flatten(2)).unflatten(2, (4, 4, 4)))).mean((2, 3, 4))), {"a": 6, "b": 5, "c": 4},
-    a=lambda: nn.Conv1d(3, 6, 3, padding=1), b=lambda: nn.Conv3d(6, 5, 3), c=lambda: nn.ConvTranspose3d(5, 4, 2), fc=lin(4, 5))  # fmt: skip
+add("conv1d_3d", lambda m, x: m.fc(m.c(m.b(m.a(x.flatten(2)).unflatten(2, (4, 4, 4)))).mean((2, 3, 4))),
+    {"a": 6, "b": 5, "c": 4},
+    a=lambda: nn.Conv1d(3, 6, 3, padding=1), b=lambda: nn.Conv3d(6, 5, 3), c=lambda: nn.ConvTranspose3d(5, 4, 2),
+    fc=lin(4, 5))  # fmt: skip
 
 
 class ScaledConv(nn.Conv2d):
@@ -196,10 +203,13 @@ class ScaledConv(nn.Conv2d):
 
 add("conv_subclass", lambda m, x: m.fc(pool(m.b(F.relu(m.a(x))))), {"a": 8, "b": 6}, {("a", "b.weight", 1, 4): [4]},
     a=lambda: ScaledConv(3, 8, 3), b=lambda: ScaledConv(8, 6, 3), fc=lin(6, 5))  # fmt: skip
-add("parametrized_weight_norm", lambda m, x: m.fc(pool(m.b(F.relu(m.a(x))))), {"a": 8, "b": 6}, {("a", "a.weight", 0, 4): [4]},
-    a=lambda: parametrizations.weight_norm(nn.Conv2d(3, 8, 3)), b=lambda: parametrizations.weight_norm(nn.Conv2d(8, 6, 3)),
+add("parametrized_weight_norm", lambda m, x: m.fc(pool(m.b(F.relu(m.a(x))))), {"a": 8, "b": 6},
+    {("a", "a.weight", 0, 4): [4]},
+    a=lambda: parametrizations.weight_norm(nn.Conv2d(3, 8, 3)),
+    b=lambda: parametrizations.weight_norm(nn.Conv2d(8, 6, 3)),
     fc=lin(6, 5))  # fmt: skip
-add("weight_standardised", lambda m, x: m.fc(pool(m.b(F.conv2d(x, (w := m.a.weight) - w.mean((1, 2, 3), keepdim=True), m.a.bias)))),
+add("weight_standardised", lambda m,
+    x: m.fc(pool(m.b(F.conv2d(x, (w := m.a.weight) - w.mean((1, 2, 3), keepdim=True), m.a.bias)))),
     {"a": 8, "b": 6}, a=conv(3, 8), b=conv(8, 6), fc=lin(6, 5))  # fmt: skip
 add("low_rank", lambda m, x: m.fc(m.v(m.u(F.relu(m.a(x))))), {"a": 8, "u": 2, "v": 8}, {("u", "v.weight", 1, 1): [1]},
     inputs=tokens, a=lin(6, 8), u=lin(8, 2, False), v=lin(2, 8), fc=lin(8, 5))  # fmt: skip
@@ -217,16 +227,20 @@ add("shuffle", lambda m, x: m.fc(pool(m.b(F.channel_shuffle(m.a(x), 3)))),
     {"a": 4, "b": 6}, {("a", "a.weight", 0, 1): [1, 5, 9], ("a", "b.weight", 1, 1): [3, 4, 5]},
     a=conv(3, 12), b=conv(12, 6, 1), fc=lin(6, 5))  # fmt: skip
 add("pixel_shuffle", lambda m, x: m.fc(pool(m.b(F.pixel_shuffle(m.a(x), 2)))), {"a": 4, "b": 6},
-    {("a", "a.weight", 0, 1): [4, 5, 6, 7], ("a", "b.weight", 1, 1): [1]}, a=conv(3, 16), b=conv(4, 6), fc=lin(6, 5))  # fmt: skip
+    {("a", "a.weight", 0, 1): [4, 5, 6, 7], ("a", "b.weight", 1, 1): [1]}, a=conv(3, 16), b=conv(4, 6),
+    fc=lin(6, 5))  # fmt: skip
 add("pixel_unshuffle", lambda m, x: m.fc(pool(m.b(F.pixel_unshuffle(m.a(x), 2)))), {"a": 4, "b": 6},
-    {("a", "b.weight", 1, 1): [4, 5, 6, 7], ("a", "a.weight", 0, 1): [1]}, a=conv(3, 4), b=conv(16, 6), fc=lin(6, 5))  # fmt: skip
+    {("a", "b.weight", 1, 1): [4, 5, 6, 7], ("a", "a.weight", 0, 1): [1]}, a=conv(3, 4), b=conv(16, 6),
+    fc=lin(6, 5))  # fmt: skip
 add("roll", lambda m, x: m.fc(pool(m.b(F.relu(m.a(x)).roll((3, 1), (1, 2))))), {"a": 8, "b": 6},
     {("a", "b.weight", 1, 0): [3], ("a", "b.weight", 1, 6): [1]}, a=conv(3, 8), b=conv(8, 6), fc=lin(6, 5))  # fmt: skip
 add("roll_back", lambda m, x: m.fc(pool(m.b(m.a(x).roll(-3, 1)))), {"a": 8, "b": 6}, {("a", "b.weight", 1, 0): [5]},
     a=conv(3, 8), b=conv(8, 6), fc=lin(6, 5))  # fmt: skip
-add("roll_onto_itself", lambda m, x: m.fc(pool((y := m.a(x)) + y.roll(4, 1))), {"a": 4}, {("a", "a.weight", 0, 1): [1, 5]},
+add("roll_onto_itself", lambda m, x: m.fc(pool((y := m.a(x)) + y.roll(4, 1))), {"a": 4},
+    {("a", "a.weight", 0, 1): [1, 5]},
     a=conv(3, 8), fc=lin(8, 5))  # fmt: skip
-add("roll_of_a_vector", lambda m, x: m.fc(pool(m.a(x)) * m.s.roll(3)), {"a": 8}, {("a", "s", 0, 0): [5], ("a", "s", 0, 4): [1]},
+add("roll_of_a_vector", lambda m, x: m.fc(pool(m.a(x)) * m.s.roll(3)), {"a": 8},
+    {("a", "s", 0, 0): [5], ("a", "s", 0, 4): [1]},
     a=conv(3, 8), s=par(8), fc=lin(8, 5))  # fmt: skip
 add("flip", lambda m, x: m.fc(pool(m.b(m.a(x).flip(1)))), {"a": 8, "b": 6}, {("a", "b.weight", 1, 0): [7]},
     a=conv(3, 8), b=conv(8, 6), fc=lin(6, 5))  # fmt: skip
@@ -244,37 +258,52 @@ add("strided_slices", lambda m, x: m.fc(pool(m.b((y := m.a(x))[:, ::2]) + m.c(y[
 add("strided_pairs", lambda m, x: m.fc(pool(torch.maximum((y := m.a(x))[:, ::2], y[:, 1::2]))), {"a": 4},
     {("a", "a.weight", 0, 1): [2, 3]}, a=conv(3, 8), fc=lin(4, 5))  # fmt: skip
 add("overlapping_slices", lambda m, x: m.fc(pool(m.b((y := m.a(x))[:, :5]) + m.b(y[:, 3:]))), {"a": 3, "b": 6},
-    {("a", "a.weight", 0, 0): [0, 3, 6], ("a", "a.weight", 0, 1): [1, 4, 7], ("a", "b.weight", 1, 2): [2]}, a=conv(3, 8), b=conv(5, 6), fc=lin(6, 5))  # fmt: skip
-add("single_index_before_chunk", lambda m, x: m.fc(pool((p := (y := m.a(x)).chunk(2, 1))[0] * p[1] + y[:, 0].unsqueeze(1))),
-    {"a": 3}, {("a", "a.weight", 0, 0): [1, 5]}, a=conv(3, 8), fc=lin(4, 5))  # fmt: skip
-add("narrow", lambda m, x: m.fc(pool(m.b((y := m.a(x)).narrow(1, 2, 4)) + m.b(y.narrow(1, -4, 4)))), {"a": 2, "a#2": 2, "b": 6},
+    {("a", "a.weight", 0, 0): [0, 3, 6], ("a", "a.weight", 0, 1): [1, 4, 7], ("a", "b.weight", 1, 2): [2]},
+    a=conv(3, 8), b=conv(5, 6), fc=lin(6, 5))  # fmt: skip
+add("single_index_before_chunk", lambda m,
+    x: m.fc(pool((p := (y := m.a(x)).chunk(2, 1))[0] * p[1] + y[:, 5].unsqueeze(1))),
+    {"a": 3}, {("a", "a.weight", 0, 0): [0, 4]}, a=conv(3, 8), fc=lin(4, 5))  # fmt: skip
+add("narrow", lambda m, x: m.fc(pool(m.b((y := m.a(x)).narrow(1, 2, 4)) + m.b(y.narrow(1, -4, 4)))),
+    {"a": 2, "a#2": 2, "b": 6},
     {("a#2", "a.weight", 0, 0): [2, 4, 6]}, a=conv(3, 8), b=conv(4, 6), fc=lin(6, 5))  # fmt: skip
-add("stack_and_sum", lambda m, x: m.fc(pool(torch.stack([m.a(x), m.b(x)], 1).sum(1))), {"a": 8}, {("a", "b.weight", 0, 3): [3]},
+add("stack_and_sum", lambda m, x: m.fc(pool(torch.stack([m.a(x), m.b(x)], 1).sum(1))), {"a": 8},
+    {("a", "b.weight", 0, 3): [3]},
     a=conv(3, 8), b=conv(3, 8), fc=lin(8, 5))  # fmt: skip
 add("repeat", lambda m, x: m.fc(pool(m.a(x).repeat(1, 2, 1, 1))), {"a": 8}, {("a", "fc.weight", 1, 3): [3, 11]},
     a=conv(3, 8), fc=lin(16, 5))  # fmt: skip
-add("repeat_interleave", lambda m, x: m.fc(pool(m.a(x).repeat_interleave(2, 1))), {"a": 8}, {("a", "fc.weight", 1, 3): [6, 7]},
+add("repeat_interleave", lambda m, x: m.fc(pool(m.a(x).repeat_interleave(2, 1))), {"a": 8},
+    {("a", "fc.weight", 1, 3): [6, 7]},
     a=conv(3, 8), fc=lin(16, 5))  # fmt: skip
-add("interpolate", lambda m, x: m.fc(pool(m.b(F.interpolate(F.interpolate(m.a(x), scale_factor=2), (5, 5), mode="bilinear")))),
+add("interpolate", lambda m,
+    x: m.fc(pool(m.b(F.interpolate(F.interpolate(m.a(x), scale_factor=2), (5, 5), mode="bilinear")))),
     {"a": 8, "b": 6}, a=conv(3, 8), b=conv(8, 6), fc=lin(6, 5))  # fmt: skip
-add("pooling", lambda m, x: m.fc(torch.flatten(F.adaptive_max_pool2d(F.avg_pool2d(F.max_pool2d(m.a(x), 3, 1, 1), 2), 1), 1)),
+add("pooling", lambda m,
+    x: m.fc(torch.flatten(F.adaptive_max_pool2d(F.avg_pool2d(F.max_pool2d(m.a(x), 3, 1, 1), 2), 1), 1)),
     {"a": 8}, a=conv(3, 8), fc=lin(8, 5))  # fmt: skip
 add("flatten_linear", lambda m, x: m.fc(F.max_pool2d(F.relu(m.a(x)), 2).flatten(1)), {"a": 8},
     {("a", "fc.weight", 1, 1): list(range(16, 32))}, a=conv(3, 8), fc=lin(128, 5))  # fmt: skip
-add("squeeze_everything", lambda m, x: m.fc(m.a(x).mean((2, 3), keepdim=True).squeeze().squeeze(1)), {"a": 8}, a=conv(3, 8), fc=lin(8, 5))
-add("crop_and_pad_channels", lambda m, x: m.fc(pool(m.b(F.pad(m.a(x), (1, 1, 0, 0, -2, 1))))), {"a": 2, "a#2": 6, "b": 5, "b#2": 1},
-    {("a", "a.weight", 0, 1): [1], ("a#2", "a.weight", 0, 0): [2], ("a#2", "b.weight", 1, 0): [0], ("b#2", "b.weight", 1, 0): [6]}, a=conv(3, 8), b=conv(7, 5), fc=lin(5, 5))  # fmt: skip
-add("channels_in_the_batch", lambda m, x: m.fc(pool(F.avg_pool2d((y := m.a(x)).reshape(-1, 1, 8, 8), 2).reshape(x.shape[0], 8, 4, 4))),
-    {"a": 8}, a=conv(3, 8), fc=lin(8, 5))  # fmt: skip
-add("sliced_in_the_batch", lambda m, x: m.fc(pool(m.a(x).reshape(-1, 1, 8, 8)[: 4 * x.shape[0]].reshape(x.shape[0], 4, 8, 8))), {}, None,
-    {("a.weight", 0): "batch"}, a=conv(3, 8), fc=lin(4, 5))  # fmt: skip
-add("view_of_batch_and_rest", lambda m, x: m.fc(pool((y := m.a(x)).reshape(x.shape[0] * 8, -1, 4).reshape(x.shape[0], 8, 8, 8))), {"a": 8},
+add("squeeze_everything", lambda m, x: m.fc(m.a(x).mean((2, 3), keepdim=True).squeeze().squeeze(1)), {"a": 8},
     a=conv(3, 8), fc=lin(8, 5))  # fmt: skip
-add("padding_modes", lambda m, x: m.fc(pool(m.b(F.pad(torch.sigmoid(m.a(x)), (1, 1, 1, 1), mode="reflect")))), {"a": 8, "b": 6},
+add("crop_and_pad_channels", lambda m, x: m.fc(pool(m.b(F.pad(m.a(x), (1, 1, 0, 0, -2, 1))))),
+    {"a": 2, "a#2": 6, "b": 5, "b#2": 1},
+    {("a", "a.weight", 0, 1): [1], ("a#2", "a.weight", 0, 0): [2], ("a#2", "b.weight", 1, 0): [0],
+    ("b#2", "b.weight", 1, 0): [6]}, a=conv(3, 8), b=conv(7, 5), fc=lin(5, 5))  # fmt: skip
+add("channels_in_the_batch", lambda m,
+    x: m.fc(pool(F.avg_pool2d(m.a(x).reshape(-1, 1, 8, 8), 2).reshape(x.shape[0], 8, 4, 4))),
+    {"a": 8}, a=conv(3, 8), fc=lin(8, 5))  # fmt: skip
+add("sliced_in_the_batch", lambda m,
+    x: m.fc(pool(m.a(x).reshape(-1, 1, 8, 8)[: 4 * x.shape[0]].reshape(x.shape[0], 4, 8, 8))), {}, None,
+    {("a.weight", 0): "batch"}, a=conv(3, 8), fc=lin(4, 5))  # fmt: skip
+add("view_of_batch_and_rest", lambda m,
+    x: m.fc(pool(m.a(x).reshape(x.shape[0] * 8, -1, 4).reshape(x.shape[0], 8, 8, 8))), {"a": 8},
+    a=conv(3, 8), fc=lin(8, 5))  # fmt: skip
+add("padding_modes", lambda m, x: m.fc(pool(m.b(F.pad(torch.sigmoid(m.a(x)), (1, 1, 1, 1), mode="reflect")))),
+    {"a": 8, "b": 6},
     a=conv(3, 8), b=conv(8, 6, padding_mode="circular"), fc=lin(6, 5))  # fmt: skip
 
 # -------------------------------------------------------------------------------------------------------------- norms
-add("group_norm_one_group", lambda m, x: m.fc(pool(m.b(m.n(m.a(x))))), {"b": 6}, None, {("a.weight", 0): "group norm with one group"},
+add("group_norm_one_group", lambda m, x: m.fc(pool(m.b(m.n(m.a(x))))), {"b": 6}, None,
+    {("a.weight", 0): "group norm with one group"},
     a=conv(3, 8), n=lambda: nn.GroupNorm(1, 8), b=conv(8, 6), fc=lin(6, 5))  # fmt: skip
 add("group_norm", lambda m, x: m.fc(pool(m.b(m.n(m.a(x))))), {"a": 4, "b": 6}, {("a", "n.weight", 0, 1): [3, 4, 5]},
     a=conv(3, 12), n=lambda: nn.GroupNorm(4, 12), b=conv(12, 6), fc=lin(6, 5))  # fmt: skip
@@ -285,7 +314,8 @@ add("instance_norm_over_channels", lambda m, x: m.fc(m.n(m.a(x)).mean(1)), {}, N
 add("batch_norm_plain", lambda m, x: m.fc(pool(F.relu(m.n(m.a(x))))), {"a": 8}, {("a", "n.running_mean", 0, 1): [1]},
     a=conv(3, 8), n=lambda: nn.BatchNorm2d(8, affine=False), fc=lin(8, 5))  # fmt: skip
 add("layer_norm", lambda m, x: m.fc((y := m.a(x)) + m.v(F.gelu(m.u(m.n(y))))), {"u": 9}, {("u", "v.weight", 1, 4): [4]},
-    {("a.weight", 0): "layer_norm statistics over the channels", ("n.weight", 0): "layer_norm", ("v.weight", 0): "layer_norm"},
+    {("a.weight", 0): "layer_norm statistics over the channels", ("n.weight", 0): "layer_norm",
+    ("v.weight", 0): "layer_norm"},
     inputs=tokens, a=lin(6, 8), n=lambda: nn.LayerNorm(8), u=lin(8, 9), v=lin(9, 8), fc=lin(8, 5))  # fmt: skip
 add("rms_norm", lambda m, x: m.fc(m.n(m.b(F.relu(m.a(x))))), {"a": 7}, None, {("b.weight", 0): "rms_norm"},
     inputs=tokens, a=lin(6, 7), b=lin(7, 8), n=lambda: nn.RMSNorm(8), fc=lin(8, 5))  # fmt: skip
@@ -294,8 +324,10 @@ add("prelu", lambda m, x: m.fc(pool(m.q(m.b(m.p(m.a(x)))))), {"a": 8, "b": 6}, {
 add("buffers_as_scales", lambda m, x: m.fc(pool(F.relu(m.a(x)) * m.scale[:, None, None] + m.shift)), {"a": 8},
     {("a", "scale", 0, 3): [3], ("a", "shift", 1, 3): [3]},
     a=conv(3, 8), scale=lambda: torch.rand(8), shift=lambda: torch.rand(1, 8, 1, 1), fc=lin(8, 5))  # fmt: skip
-add("normalised_in_space", lambda m, x: m.fc(F.normalize(m.a(x).flatten(2), dim=2).amax(2)), {"a": 8}, a=conv(3, 8), fc=lin(8, 5))
-add("standardised_in_space", lambda m, x: m.fc(((y := m.a(x)) / (y.std((2, 3), keepdim=True) + 0.1)).amax((2, 3))), {"a": 8},
+add("normalised_in_space", lambda m, x: m.fc(F.normalize(m.a(x).flatten(2), dim=2).amax(2)), {"a": 8}, a=conv(3, 8),
+    fc=lin(8, 5))  # fmt: skip
+add("standardised_in_space", lambda m, x: m.fc(((y := m.a(x)) / (y.std((2, 3), keepdim=True) + 0.1)).amax((2, 3))),
+    {"a": 8},
     a=conv(3, 8), fc=lin(8, 5))  # fmt: skip
 add("divided_by_its_deviation", lambda m, x: m.fc(((y := m.a(x)) / y.std((2, 3), keepdim=True)).amax((2, 3))), {}, None,
     {("a.weight", 0): "not finite"}, a=conv(3, 8), fc=lin(8, 5))  # fmt: skip
@@ -349,16 +381,24 @@ def linear_attention(m: Any, x: Tensor) -> Tensor:
 
 
 QKV = {"a": lin(6, 12), "q": lin(12, 12), "k": lin(12, 12), "v": lin(12, 12), "o": lin(12, 12), "fc": lin(12, 5)}
-ROWS = {("q", "q.weight", 0, 1): [4, 5, 6, 7], ("q", "v.bias", 0, 2): [8, 9, 10, 11], ("q", "o.weight", 1, 1): [4, 5, 6, 7]}
-add("attention", lambda m, x: m.fc(m.o(joined(F.scaled_dot_product_attention(heads(m.q(h := m.a(x))), heads(m.k(h)), heads(m.v(h)))))),
+ROWS = {
+    ("q", "q.weight", 0, 1): [4, 5, 6, 7],
+    ("q", "v.bias", 0, 2): [8, 9, 10, 11],
+    ("q", "o.weight", 1, 1): [4, 5, 6, 7],
+}
+add("attention", lambda m,
+    x: m.fc(m.o(joined(F.scaled_dot_product_attention(heads(m.q(h := m.a(x))), heads(m.k(h)), heads(m.v(h)))))),
     {"a": 12, "q": 3, "o": 12}, ROWS, inputs=tokens, **QKV)  # fmt: skip
 add("attention_explicit", explicit, {"a": 12, "q": 3, "o": 12}, ROWS, inputs=tokens, **QKV)
 add("attention_einsum", by_einsum, {"a": 12, "q": 3, "o": 12}, ROWS, inputs=tokens, **QKV)
 add("attention_fused", fused, {"a": 12, "qkv": 3, "o": 12},
-    {("qkv", "qkv.weight", 0, 1): [4, 5, 6, 7, 16, 17, 18, 19, 28, 29, 30, 31], ("qkv", "o.weight", 1, 1): [4, 5, 6, 7]},
+    {("qkv", "qkv.weight", 0, 1): [4, 5, 6, 7, 16, 17, 18, 19, 28, 29, 30, 31],
+    ("qkv", "o.weight", 1, 1): [4, 5, 6, 7]},
     inputs=tokens, a=lin(6, 12), qkv=lin(12, 36), o=lin(12, 12), fc=lin(12, 5))  # fmt: skip
-add("attention_module", lambda m, x: m.fc(m.t(h := m.a(x), h, h, need_weights=False)[0]), {"a": 12, "t": 3, "t.out_proj": 12},
-    {("t", "t.in_proj_weight", 0, 0): [0, 1, 2, 3, 12, 13, 14, 15, 24, 25, 26, 27], ("t", "t.out_proj.weight", 1, 0): [0, 1, 2, 3]},
+add("attention_module", lambda m, x: m.fc(m.t(h := m.a(x), h, h, need_weights=False)[0]),
+    {"a": 12, "t": 3, "t.out_proj": 12},
+    {("t", "t.in_proj_weight", 0, 0): [0, 1, 2, 3, 12, 13, 14, 15, 24, 25, 26, 27],
+    ("t", "t.out_proj.weight", 1, 0): [0, 1, 2, 3]},
     inputs=tokens, a=lin(6, 12), t=lambda: nn.MultiheadAttention(12, 3, batch_first=True), fc=lin(12, 5))  # fmt: skip
 add("attention_module_weights", lambda m, x: m.fc(m.t(h := m.a(x), h, h)[0]), {"a": 12, "t": 3, "t.out_proj": 12},
     inputs=tokens, a=lin(6, 12), t=lambda: nn.MultiheadAttention(12, 3, batch_first=True), fc=lin(12, 5))  # fmt: skip
@@ -366,29 +406,38 @@ add("attention_one_head", lambda m, x: m.fc(F.scaled_dot_product_attention(m.q(x
     {("q", "k.weight", 0, 3): [3], ("v", "fc.weight", 1, 6): [6]},
     inputs=tokens, q=lin(6, 4), k=lin(6, 4), v=lin(6, 7), fc=lin(7, 5))  # fmt: skip
 add("attention_grouped_query", grouped_query, {"q": 2},
-    {("q", "q.weight", 0, 1): [6, 7, 8, 9, 10, 11], ("q", "k.weight", 0, 1): [3, 4, 5], ("q", "fc.weight", 1, 0): [0, 1, 2, 3, 4, 5]},
+    {("q", "q.weight", 0, 1): [6, 7, 8, 9, 10, 11], ("q", "k.weight", 0, 1): [3, 4, 5],
+    ("q", "fc.weight", 1, 0): [0, 1, 2, 3, 4, 5]},
     inputs=tokens, q=lin(6, 12), k=lin(6, 6), v=lin(6, 6), fc=lin(12, 5))  # fmt: skip
-add("attention_grouped_query_repeated", grouped_query_repeated, {"q": 2}, {("q", "q.weight", 0, 1): [6, 7, 8, 9, 10, 11]},
+add("attention_grouped_query_repeated", grouped_query_repeated, {"q": 2},
+    {("q", "q.weight", 0, 1): [6, 7, 8, 9, 10, 11]},
     inputs=tokens, q=lin(6, 12), k=lin(6, 6), v=lin(6, 6), fc=lin(12, 5))  # fmt: skip
 add("attention_linear", linear_attention, {"q": 3},
     inputs=tokens, q=lin(6, 12), k=lin(6, 12), v=lin(6, 12), fc=lin(12, 5))  # fmt: skip
-add("attention_bias", lambda m, x: m.fc(joined(F.scaled_dot_product_attention(heads(m.q(x)), heads(m.k(x)), heads(m.v(x)), m.mask))),
-    {"q": 3}, {("q", "mask", 0, 1): [1]}, inputs=tokens, q=lin(6, 12), k=lin(6, 12), v=lin(6, 12), mask=par(3, 5, 5), fc=lin(12, 5))  # fmt: skip
-add("causal_over_channels", lambda m, x: m.fc(F.scaled_dot_product_attention(m.q(x).transpose(1, 2), x.transpose(1, 2), m.k, is_causal=True)),
+add("attention_bias", lambda m,
+    x: m.fc(joined(F.scaled_dot_product_attention(heads(m.q(x)), heads(m.k(x)), heads(m.v(x)), m.mask))),
+    {"q": 3}, {("q", "mask", 0, 1): [1]}, inputs=tokens, q=lin(6, 12), k=lin(6, 12), v=lin(6, 12), mask=par(3, 5, 5),
+    fc=lin(12, 5))  # fmt: skip
+add("causal_over_channels", lambda m,
+    x: m.fc(F.scaled_dot_product_attention(m.q(x).transpose(1, 2), x.transpose(1, 2), m.k, is_causal=True)),
     {"k": 4}, None, {("q.weight", 0): "causal"}, inputs=tokens, q=lin(6, 7), k=par(2, 6, 4), fc=lin(4, 5))  # fmt: skip
-add("class_token", lambda m, x: m.fc(F.relu(m.b((torch.cat([m.cls.expand(x.shape[0], -1, -1), m.a(x).flatten(2).transpose(1, 2)], 1) + m.pos))[:, 0])),
+add("class_token", lambda m,
+    x: m.fc(F.relu(m.b(torch.cat([m.cls.expand(x.shape[0], -1, -1), m.a(x).flatten(2).transpose(1, 2)], 1) + m.pos)[:,
+    0])),
     {"a": 8, "b": 6}, {("a", "cls", 2, 3): [3], ("a", "pos", 2, 3): [3], ("a", "b.weight", 1, 3): [3]},
     a=conv(3, 8, 4, stride=4, padding=0), cls=par(1, 1, 8), pos=par(1, 5, 8), b=lin(8, 6), fc=lin(6, 5))  # fmt: skip
 add("embedding", lambda m, x: m.fc(F.relu(m.b(m.e(x))).mean(1)), {"e": 6, "b": 7}, {("e", "e.weight", 1, 2): [2]},
     {("e.weight", 0): "rows looked up by data"}, inputs=lambda: (torch.arange(10).reshape(2, 5),),
     e=lambda: nn.Embedding(10, 6), b=lin(6, 7), fc=lin(7, 5))  # fmt: skip
-add("mixer", lambda m, x: m.fc(m.t((y := m.a(x)).transpose(1, 2)).transpose(1, 2)), {"a": 8}, {("a", "fc.weight", 1, 3): [3]},
+add("mixer", lambda m, x: m.fc(m.t(m.a(x).transpose(1, 2)).transpose(1, 2)), {"a": 8}, {("a", "fc.weight", 1, 3): [3]},
     inputs=tokens, a=lin(6, 8), t=lin(5, 5), fc=lin(8, 5))  # fmt: skip
 add("gram_matrix", lambda m, x: m.fc(torch.bmm(y := m.a(x).flatten(2), y.transpose(1, 2)).flatten(1)), {}, None,
     {("a.weight", 0): "merged with another dimension"}, a=conv(3, 4), fc=lin(16, 5))  # fmt: skip
-add("matrix_products", lambda m, x: torch.addmm(m.bias, torch.mm(y := pool(m.a(x)), m.w), m.v) + torch.mv(y, m.u)[:, None],
+add("matrix_products", lambda m,
+    x: torch.addmm(m.bias, torch.mm(y := pool(m.a(x)), m.w), m.v) + torch.mv(y, m.u)[:, None],
     {"a": 8, "w": 6}, {("a", "w", 0, 3): [3], ("w", "v", 0, 3): [3], ("a", "u", 0, 3): [3]},
     a=conv(3, 8), w=par(8, 6), v=par(6, 5), u=par(8), bias=par(5))  # fmt: skip
+
 
 # -------------------------------------------------------------------------------------------- in-place, inputs, outputs
 def inplace(m: Any, x: Tensor) -> Tensor:
@@ -414,68 +463,100 @@ def inplace_zero(m: Any, x: Tensor) -> Tensor:
 
 
 add("inplace", inplace, {"a": 8}, {("a", "b.weight", 0, 3): [3]}, a=conv(3, 8), b=conv(8, 8), fc=lin(8, 5))
-add("inplace_zero", inplace_zero, {"b": 6}, None, {("a.weight", 0): "select_scatter"}, a=conv(3, 8), b=conv(8, 6), fc=lin(6, 5))
+add("inplace_zero", inplace_zero, {"b": 6}, None, {("a.weight", 0): "select_scatter"}, a=conv(3, 8), b=conv(8, 6),
+    fc=lin(6, 5))  # fmt: skip
 add("inplace_on_part", inplace_on_part, {"b": 6}, None, {("a.weight", 0): "slice_scatter"},
     after=lambda model: model.requires_grad_(False), a=conv(3, 8), b=conv(8, 6), fc=lin(6, 5))  # fmt: skip
-add("several_outputs", lambda m, x: {"logits": m.fc(pool(y := m.b(m.a(x)))), "parts": (y, [y.sum((1, 2, 3))])}, {"a": 8}, None,
+add("several_outputs", lambda m, x: {"logits": m.fc(pool(y := m.b(m.a(x)))), "parts": (y, [y.sum((1, 2, 3))])},
+    {"a": 8}, None,
     {("b.weight", 0): "output of the network"}, a=conv(3, 8), b=conv(8, 6), fc=lin(6, 5))  # fmt: skip
 add("two_inputs", lambda m, x, t: m.fc(pool(m.a(x)) * torch.sigmoid(m.b(t))), {"a": 8}, {("a", "b.weight", 0, 3): [3]},
     inputs=lambda: (*image(), *image(2, 4)), a=conv(3, 8), b=lin(4, 8), fc=lin(8, 5))  # fmt: skip
-add("static_batch", lambda m, x: m.fc(pool(m.b(m.a(x).reshape(2, 8, 8, 8)))), {"a": 8, "b": 6}, a=conv(3, 8), b=conv(8, 6), fc=lin(6, 5))
+add("static_batch", lambda m, x: m.fc(pool(m.b(m.a(x).reshape(2, 8, 8, 8)))), {"a": 8, "b": 6}, a=conv(3, 8),
+    b=conv(8, 6), fc=lin(6, 5))  # fmt: skip
 add("scaled_by_batch", lambda m, x: m.fc(pool(m.a(x) * x.shape[0])), {"a": 8}, a=conv(3, 8), fc=lin(8, 5))
-add("half", lambda m, x: m.fc(pool(m.n(m.b(F.relu(m.a(x)))))), {"a": 8, "b": 6}, limit=1e-2, after=lambda model: model.half(),
-    inputs=lambda: (image()[0].half(),), a=conv(3, 8), b=conv(8, 6), n=lambda: nn.BatchNorm2d(6), fc=lin(6, 5))  # fmt: skip
-add("double", lambda m, x: m.fc(pool(m.b(F.relu(m.a(x))))), {"a": 8, "b": 6}, limit=1e-13, after=lambda model: model.double(),
+add("half", lambda m, x: m.fc(pool(m.n(m.b(F.relu(m.a(x)))))), {"a": 8, "b": 6}, limit=1e-2,
+    after=lambda model: model.half(),
+    inputs=lambda: (image()[0].half(),), a=conv(3, 8), b=conv(8, 6), n=lambda: nn.BatchNorm2d(6),
+    fc=lin(6, 5))  # fmt: skip
+add("double", lambda m, x: m.fc(pool(m.b(F.relu(m.a(x))))), {"a": 8, "b": 6}, limit=1e-13,
+    after=lambda model: model.double(),
     inputs=lambda: (image()[0].double(),), a=conv(3, 8), b=conv(8, 6), fc=lin(6, 5))  # fmt: skip
 
-# ------------------------------------------------------------ what a removed channel leaves behind in the masked program
+# ----------------------------------------------------------- what a removed channel leaves behind in the masked program
 WITHOUT = "summed without weights"
 add("sum_after_relu", lambda m, x: m.fc(F.relu(m.a(x)).sum(1).flatten(1)), {"a": 8}, a=conv(3, 8), fc=lin(64, 5))
-add("sum_after_sigmoid", lambda m, x: m.fc(torch.sigmoid(m.a(x)).sum(1).flatten(1)), {}, None, {("a.weight", 0): WITHOUT},
+add("sum_after_sigmoid", lambda m, x: m.fc(torch.sigmoid(m.a(x)).sum(1).flatten(1)), {}, None,
+    {("a.weight", 0): WITHOUT},
     a=conv(3, 8), fc=lin(64, 5))  # fmt: skip
-add("sum_of_spatial_sums", lambda m, x: m.fc((torch.sigmoid(m.a(x)).sum(2) - 0.5).sum(1)), {}, None, {("a.weight", 0): WITHOUT},
+add("sum_of_spatial_sums", lambda m, x: m.fc((torch.sigmoid(m.a(x)).sum(2) - 0.5).sum(1)), {}, None,
+    {("a.weight", 0): WITHOUT},
     a=conv(3, 8), fc=lin(8, 5))  # fmt: skip
-add("sum_after_mixing", lambda m, x: m.fc(m.t(torch.sigmoid(m.a(x)).flatten(2)).sum(1)), {"t": 6}, None, {("a.weight", 0): WITHOUT},
+add("sum_after_mixing", lambda m, x: m.fc(m.t(torch.sigmoid(m.a(x)).flatten(2)).sum(1)), {"t": 6}, None,
+    {("a.weight", 0): WITHOUT},
     a=conv(3, 8), t=lin(64, 6), fc=lin(6, 5))  # fmt: skip
-add("sum_after_mixing_with_bias", lambda m, x: m.fc(m.t(F.relu(m.a(x)).flatten(2)).sum(1)), {"t": 6}, None, {("a.weight", 0): WITHOUT},
+add("sum_after_mixing_with_bias", lambda m, x: m.fc(m.t(F.relu(m.a(x)).flatten(2)).sum(1)), {"t": 6}, None,
+    {("a.weight", 0): WITHOUT},
     a=conv(3, 8), t=lin(64, 6), fc=lin(6, 5))  # fmt: skip
 add("sum_after_mixing_without_bias", lambda m, x: m.fc(m.t(F.relu(m.a(x)).flatten(2)).sum(1)), {"a": 8, "t": 6},
     a=conv(3, 8), t=lin(64, 6, False), fc=lin(6, 5))  # fmt: skip
-add("sum_after_glu", lambda m, x: m.fc((F.glu(torch.sigmoid(m.a(x)), 1) - 0.5).sum(1).flatten(1)), {}, None, {("a.weight", 0): WITHOUT},
+add("sum_after_glu", lambda m, x: m.fc((F.glu(torch.sigmoid(m.a(x)), 1) - 0.5).sum(1).flatten(1)), {}, None,
+    {("a.weight", 0): WITHOUT},
     a=conv(3, 8), fc=lin(64, 5))  # fmt: skip
-add("sum_after_prelu", lambda m, x: m.fc((m.p(m.a(x).cos() - 2) + 1).sum(1).flatten(1)), {}, None, {("a.weight", 0): WITHOUT},
+add("sum_after_prelu", lambda m, x: m.fc((m.p(m.a(x).cos() - 2) + 1).sum(1).flatten(1)), {}, None,
+    {("a.weight", 0): WITHOUT},
     a=conv(3, 8), p=lambda: nn.PReLU(8), fc=lin(64, 5))  # fmt: skip
 add("computed_kernel", lambda m, x: m.fc(pool(F.conv2d(torch.sigmoid(m.a(x)), torch.sigmoid(m.w)))), {"w": 6}, None,
     {("a.weight", 0): WITHOUT}, a=conv(3, 8), w=par(6, 8, 3, 3), fc=lin(6, 5))  # fmt: skip
 add("computed_kernel_summed", lambda m, x: m.fc(F.conv2d(x, torch.sigmoid(m.w)).sum(1).flatten(1)), {}, None,
     {("w", 0): WITHOUT}, w=par(6, 3, 3, 3), fc=lin(36, 5))  # fmt: skip
-add("computed_grouped_kernel", lambda m, x: m.fc(F.conv2d(torch.sigmoid(m.a(x)), torch.sigmoid(m.w), groups=8).sum(1).flatten(1)), {}, None,
+add("computed_grouped_kernel", lambda m,
+    x: m.fc(F.conv2d(torch.sigmoid(m.a(x)), torch.sigmoid(m.w), groups=8).sum(1).flatten(1)), {}, None,
     {("a.weight", 0): WITHOUT}, a=conv(3, 8), w=par(8, 1, 3, 3), fc=lin(36, 5))  # fmt: skip
+add("computed_grouped_kernel_same_places",
+    lambda m, x: m.fc(pool(F.conv2d(torch.sigmoid(m.a(x)), torch.sigmoid(m.w), groups=2))), {"w": 4},
+    {("w", "w", 0, 1): [1, 5]}, {("a.weight", 0): WITHOUT}, a=conv(3, 8), w=par(8, 4, 3, 3), fc=lin(8, 5))  # fmt: skip
+add("shifted_by_batch", lambda m, x: m.fc((F.relu(m.a(x)) + (x.shape[0] - 2)).sum(1).flatten(1)), {}, None,
+    {("a.weight", 0): WITHOUT}, a=conv(3, 8), fc=lin(64, 5))  # fmt: skip
 add("computed_bias", lambda m, x: m.fc(F.linear(x, m.w, torch.sigmoid(m.b)).sum(2)), {}, None, {("w", 0): WITHOUT},
     inputs=tokens, w=par(8, 6), b=par(8), fc=lin(5, 5))  # fmt: skip
-add("computed_scale", lambda m, x: m.fc(F.batch_norm(torch.sigmoid(m.a(x)), m.mean, m.var, torch.sigmoid(m.w)).sum(1).flatten(1)), {}, None,
-    {("a.weight", 0): WITHOUT}, a=conv(3, 8), mean=lambda: torch.zeros(8), var=lambda: torch.ones(8), w=par(8), fc=lin(64, 5))  # fmt: skip
+add("computed_scale", lambda m,
+    x: m.fc(F.batch_norm(torch.sigmoid(m.a(x)), m.mean, m.var, torch.sigmoid(m.w)).sum(1).flatten(1)), {}, None,
+    {("a.weight", 0): WITHOUT}, a=conv(3, 8), mean=lambda: torch.zeros(8), var=lambda: torch.ones(8), w=par(8),
+    fc=lin(64, 5))  # fmt: skip
 add("constant_padding_value", lambda m, x: m.fc(F.pad(F.relu(m.a(x)), (1, 1), value=2.0).sum(1).flatten(1)), {}, None,
     {("a.weight", 0): WITHOUT}, a=conv(3, 8), fc=lin(80, 5))  # fmt: skip
-add("reciprocal", lambda m, x: m.fc(pool(1.0 / m.a(x))), {}, None, {("a.weight", 0): "not finite"}, a=conv(3, 8), fc=lin(8, 5))
-add("divided_by_a_channel", lambda m, x: m.fc(pool((y := m.a(x)) / (y[:, :1].abs() + 1.0))), {"a": 7}, {("a", "a.weight", 0, 0): [1]},
+add("reciprocal", lambda m, x: m.fc(pool(1.0 / m.a(x))), {}, None, {("a.weight", 0): "not finite"}, a=conv(3, 8),
+    fc=lin(8, 5))  # fmt: skip
+add("divided_by_a_channel", lambda m, x: m.fc(pool((y := m.a(x)) / (y[:, :1].abs() + 1.0))), {"a": 7},
+    {("a", "a.weight", 0, 0): [1]},
     a=conv(3, 8), fc=lin(8, 5))  # fmt: skip
 add("statistics_over_channels", lambda m, x: m.fc(torch.cat([f(m.a(x)) for f in (
-        lambda y: y.mean(1), lambda y: y.amax(1), lambda y: y.softmax(1)[:, 0], lambda y: y.logsumexp((1, 2)).unsqueeze(1))], 1).flatten(1)),
+        lambda y: y.mean(1), lambda y: y.amax(1), lambda y: y.softmax(1)[:, 0],
+    lambda y: y.logsumexp((1, 2)).unsqueeze(1))], 1).flatten(1)),
     {}, None, {("a.weight", 0): "over the"}, a=conv(3, 8), fc=lin(200, 5))  # fmt: skip
 add("logsumexp_in_space", lambda m, x: m.fc(m.a(x).logsumexp((2, 3))), {"a": 8}, a=conv(3, 8), fc=lin(8, 5))
-add("zeros_and_copies", lambda m, x: m.fc(pool(torch.cat([y := m.a(x), y.new_zeros(x.shape[0], 8, 8, 8) + torch.zeros_like(y) + m.s.expand(x.shape[0], 8, 8, 8)], 1))),
+add("zeros_and_copies", lambda m,
+    x: m.fc(pool(torch.cat([y := m.a(x),
+    y.new_zeros(x.shape[0], 8, 8, 8) + torch.zeros_like(y) + m.s.expand(x.shape[0], 8, 8, 8)], 1))),
     {"a": 8}, {("a", "fc.weight", 1, 3): [3, 11]}, a=conv(3, 8), s=par(1, 1, 1, 1), fc=lin(16, 5))  # fmt: skip
 
 # ---------------------------------------------------------------------------------------------------- operators unknown
-add("inverse", lambda m, x: m.fc(torch.linalg.inv(m.b(m.a(x)) + m.c).flatten(1)), {"a": 7}, None, {("b.weight", 0): "linalg_inv"},
+add("inverse", lambda m, x: m.fc(torch.linalg.inv(m.b(m.a(x)) + m.c).flatten(1)), {"a": 7}, None,
+    {("b.weight", 0): "linalg_inv"},
     inputs=lambda: image(2, 6, 6), limit=1e-3, c=par(6, 6), a=lin(6, 7), b=lin(7, 6), fc=lin(36, 5))  # fmt: skip
-add("cumsum", lambda m, x: m.fc(pool(m.b(m.a(x).cumsum(1)))), {"b": 6}, None, {("a.weight", 0): "cumsum"}, a=conv(3, 8), b=conv(8, 6), fc=lin(6, 5))
-add("unfold", lambda m, x: m.fc(F.unfold(m.a(x), 3).mean(2)), {}, None, {("a.weight", 0): "im2col"}, a=conv(3, 4), fc=lin(36, 5))
-add("two_results", lambda m, x: m.fc(pool(torch.frexp(m.a(x))[0])), {}, None, {("a.weight", 0): "frexp"}, a=conv(3, 4), fc=lin(4, 5))
-add("looked_up_by_channels", lambda m, x: m.fc(m.e((pool(m.a(x)) > 0).long()).sum(1)), {"e": 6}, None, {("a.weight", 0): "index"},
+add("cumsum", lambda m, x: m.fc(pool(m.b(m.a(x).cumsum(1)))), {"b": 6}, None, {("a.weight", 0): "cumsum"},
+    a=conv(3, 8), b=conv(8, 6), fc=lin(6, 5))  # fmt: skip
+add("unfold", lambda m, x: m.fc(F.unfold(m.a(x), 3).mean(2)), {}, None, {("a.weight", 0): "im2col"}, a=conv(3, 4),
+    fc=lin(36, 5))  # fmt: skip
+add("two_results", lambda m, x: m.fc(pool(torch.frexp(m.a(x))[0])), {}, None, {("a.weight", 0): "frexp"},
+    a=conv(3, 4), fc=lin(4, 5))  # fmt: skip
+add("looked_up_by_channels", lambda m, x: m.fc(m.e((pool(m.a(x)) > 0).long()).sum(1)), {"e": 6}, None,
+    {("a.weight", 0): "index"},
     a=conv(3, 4), e=lambda: nn.Embedding(2, 6), fc=lin(6, 5))  # fmt: skip
-add("indexed_by_weights", lambda m, x: m.fc(pool(m.a(x)[:, m.w.abs().clamp(max=3).long()])), {}, None, {("w", 0): "index", ("a.weight", 0): "indexed by data"},
+add("indexed_by_weights", lambda m, x: m.fc(pool(m.a(x)[:, m.w.abs().clamp(max=3).long()])), {}, None,
+    {("w", 0): "index", ("a.weight", 0): "indexed by data"},
     a=conv(3, 4), w=par(6), fc=lin(6, 5))  # fmt: skip
-add("warped_by_channels", lambda m, x: m.fc(pool(F.grid_sample(m.b(x), m.a(x).permute(0, 2, 3, 1), align_corners=False))), {"b": 4}, None,
+add("warped_by_channels", lambda m,
+    x: m.fc(pool(F.grid_sample(m.b(x), m.a(x).permute(0, 2, 3, 1), align_corners=False))), {"b": 4}, None,
     {("a.weight", 0): "grid"}, a=conv(3, 2), b=conv(3, 4), fc=lin(4, 5))  # fmt: skip

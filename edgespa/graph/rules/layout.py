@@ -7,7 +7,6 @@ unlabelled dimensions so that no activation is materialised, and the labels are 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -310,7 +309,7 @@ def pad(call: Call) -> Value:
 
 
 @rule("index")
-def index(call: Call) -> Value:
+def index(call: Call) -> Value | list[Value]:
     """Advanced indexing with one index tensor of known content; otherwise the indexed dimensions are pinned."""
     x = call.value("self")
     indices = list(call.arguments["indices"])

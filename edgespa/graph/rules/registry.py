@@ -85,7 +85,7 @@ class Call:
 
     def tensors(self) -> list[Value]:
         """All tensor arguments, those in lists included."""
-        found = []
+        found: list[Value] = []
         for node in self.node.all_input_nodes:
             value = self.values.get(node)
             found += value if isinstance(value, list) else [value] if isinstance(value, Value) else []
