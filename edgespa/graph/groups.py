@@ -163,7 +163,7 @@ def _label(program: Program, labeller: Labeller) -> tuple[dict[Slot, Labels], di
         labeller.node = node.name
         result: Any = None
         if node.op == "placeholder":
-            result = Value(shape_of(node.meta["val"]), (), None)
+            result = Value(shape_of(node.meta["val"]), (), None, "an input of the network")
         elif node.op == "get_attr":
             result = _tensor_value(program, node, labeller, slots, known, constants)
         elif node.op == "call_function":

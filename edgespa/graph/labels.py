@@ -54,11 +54,13 @@ class Value:
         shape: Sizes at the trace.
         blocks: Labelled dimensions; the others cannot shrink.
         dead: Value of elements of removed units in the masked program; None if unknown.
+        why: What the value is, if that is the reason that its unlabelled dimensions cannot shrink.
     """
 
     shape: tuple[int, ...]
     blocks: tuple[Block, ...] = ()
     dead: float | None = 0.0
+    why: str = "a tensor that cannot shrink there"
 
     def block(self, dim: int) -> Block | None:
         """The block that labels a dimension, if any."""
@@ -187,16 +189,15 @@ class Labeller:
         for value in values:
             shift = len(shape) - len(value.shape)
             moved = tuple(Block(tuple(dim + shift for dim in block.dims), block.labels) for block in value.blocks)
-            aligned.append(Value((1,) * shift + value.shape, moved))
+            aligned.append(Value((1,) * shift + value.shape, moved, why=value.why))
         for index, value in enumerate(aligned):
-            pinned = set()
             for other in aligned:
                 if other is value:
                     continue
                 covered = {dim for block in other.blocks for dim in block.dims}
-                pinned |= {dim for dim, size in enumerate(other.shape) if size > 1 and dim not in covered}
-            # size-1 dimensions of the value itself carry no labels, so pinning them is harmless
-            aligned[index] = self.pin(value, pinned, f"{what} with a tensor that cannot shrink there")
+                pinned = {dim for dim, size in enumerate(other.shape) if size > 1 and dim not in covered}
+                # size-1 dimensions of the value itself carry no labels, so pinning them is harmless
+                aligned[index] = self.pin(aligned[index], pinned, f"{what} with {other.why}")
         parts = [set(block.dims) for value in aligned for block in value.blocks]
         merged = _connected(parts)
         result = []

@@ -98,7 +98,7 @@ add(
     {"a": 8, "b": 6},
     {("a", "a.weight", 0, 2): [2], ("a", "n.running_var", 0, 2): [2], ("a", "c.weight", 0, 2): [2],
      ("a", "b.weight", 1, 2): [2], ("a", "fc.weight", 1, 2): [2], ("b", "c.weight", 1, 5): [5]},
-    {("a.weight", 1): "cannot shrink there", ("a.weight", 2): "kernel extent",
+    {("a.weight", 1): "an input of the network", ("a.weight", 2): "kernel extent",
     ("fc.weight", 0): "output of the network"},
     a=conv(3, 8), n=lambda: nn.BatchNorm2d(8), b=conv(8, 6), c=conv(6, 8), fc=lin(8, 5),
 )  # fmt: skip

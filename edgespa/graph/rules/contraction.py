@@ -26,7 +26,7 @@ def place(value: Value, dims: tuple[int, ...], rank: int) -> Value:
         order = sorted(range(len(moved)), key=moved.__getitem__)
         labels = block.labels.transpose(order) if len(order) > 1 else block.labels
         blocks.append(Block(tuple(moved[i] for i in order), np.ascontiguousarray(labels)))
-    return Value(tuple(shape), tuple(blocks), value.dead)
+    return Value(tuple(shape), tuple(blocks), value.dead, value.why)
 
 
 def contract(call: Call, operands: list[Value], over: tuple[int, ...]) -> Value:
@@ -156,7 +156,7 @@ def convolution(call: Call) -> Value | list[Value]:
     if groups == 1:
         into, out = (0, 1) if transposed else (1, 0)
         operands = [
-            place(Value(x.shape[:2], x.blocks, x.dead), (0, 1), 3),
+            place(Value(x.shape[:2], x.blocks, x.dead, x.why), (0, 1), 3),
             place(Value(weight.shape[:2], weight.blocks, weight.dead), (1, 2) if into == 0 else (2, 1), 3),
         ]
         assert {into, out} == {0, 1}
