@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 
 Progress = Callable[[float, float | None, str], None]
 SCORING_BATCHES = 8
-DEFAULT_LR = {"splora": 2e-2, "full": 3e-3}  # AdamW; measured by benchmarks/main_job/defaults.py
+DEFAULT_LR = {"splora": 2e-2, "full": 1e-2}  # AdamW; measured by benchmarks/main_job/defaults.py
 _LOWER = "train with a lower learning rate (--lr)"
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 
