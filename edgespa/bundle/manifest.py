@@ -129,6 +129,7 @@ class Variant(_Part):
         runtime: Name and version of the runtime that it was proved in, for example ``"onnxruntime 1.31.1"``.
         size_bytes: Size of ``file``.
         accuracy: On evaluation data, measured with this file.
+        calibration: How the ranges of int8 activations were chosen; None for other precisions.
     """
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")
@@ -142,6 +143,7 @@ class Variant(_Part):
     size_bytes: int = Field(ge=0)
     parity: Parity
     accuracy: Accuracy | None = None
+    calibration: str | None = None
 
 
 class Compaction(_Part):

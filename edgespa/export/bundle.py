@@ -38,6 +38,8 @@ from edgespa.graph.program import Program
 Progress = Callable[[float, float | None, str], None]
 FORMATS = ("onnx", "tflite")
 PRECISIONS = ("fp32", "int8")
+RANGES = ("minmax", "percentile")
+JUDGE_IMAGES = 32
 
 
 class ExportConfig(Strict):
@@ -198,16 +200,48 @@ def _variants(
         steps.next(f"{name} {precision}: convert") if asked else None
         path = plain if precision == "fp32" else folder / f"model.{precision}.{name}"
         began = time.perf_counter()
+        calibration = None
         if precision == "fp32":
             tool.write_fp32(program, path)
         else:
-            tool.write_int8(plain, path, feeds)
+            calibration = _write_best_int8(tool, name, plain, path, program, config, feeds, samples)
         if asked:
             steps.next(f"{name} {precision}: prove ({time.perf_counter() - began:.1f} s to convert)")
-            made.append(_proved(name, precision, path, program, config, samples, evaluation, steps))
+            variant = _proved(name, precision, path, program, config, samples, evaluation, steps)
+            made.append(variant.model_copy(update={"calibration": calibration}))
     if "fp32" not in config.precisions:
         plain.unlink()
     return made
+
+
+def _write_best_int8(
+    tool: Any,
+    name: str,
+    plain: Path,
+    path: Path,
+    program: Program,
+    config: ExportConfig,
+    feeds: list[list[Any]],
+    samples: Samples,
+) -> str:
+    """Quantise with each way of choosing ranges and keep the file that is closest to the program on calibration images.
+
+    Returns:
+        The way that was kept.
+    """
+    chosen = feeds[-JUDGE_IMAGES:]  # percentiles are taken from the first ones
+    inputs = [np.concatenate(arrays) for arrays in zip(*chosen, strict=True)]
+    judge = Samples(inputs, run_program(program, [torch.from_numpy(array) for array in inputs]), "calibration images")
+    best, kept = -2.0, RANGES[0]
+    trial = path.with_name(f"trial-{path.name}")
+    for ranges in RANGES:
+        tool.write_int8(plain, trial, feeds, ranges)
+        cosine = _load(name, "int8", trial, program, config, samples).cosine(judge)
+        if cosine > best:
+            best, kept = cosine, ranges
+            trial.replace(path)
+    trial.unlink(missing_ok=True)
+    return kept
 
 
 def _proved(
@@ -220,34 +254,30 @@ def _proved(
     evaluation: Prepared | None,
     steps: _Steps,
 ) -> Variant:
-    if name == "onnx":
-        inputs, outputs = onnx_file.specs(program, samples.outputs)
-    else:
-        inputs, outputs = tflite_file.specs(path)
-    label = f"{name}-{precision}"
-    entry = {
-        "name": label,
-        "file": path.name,
-        "format": name,
-        "inputs": [spec.model_dump() for spec in inputs],
-        "outputs": [spec.model_dump() for spec in outputs],
-    }
-    file = File(path.parent, entry, config.threads)
+    file = _load(name, precision, path, program, config, samples)
     parity = file.prove(samples, bound_for(precision, config.int8_cosine))
     measured = file.accuracy(evaluation, steps.within) if evaluation is not None else None
     return Variant(
-        name=label,
+        name=file.name,
         file=path.name,
         format=name,  # type: ignore[arg-type]
         precision=precision,  # type: ignore[arg-type]
         opset=onnx_file.OPSET if name == "onnx" else None,
-        inputs=inputs,
-        outputs=outputs,
+        inputs=file.inputs,
+        outputs=file.outputs,
         runtime=file.runtime,
         size_bytes=path.stat().st_size,
         parity=parity,
         accuracy=measured,
     )
+
+
+def _load(name: str, precision: str, path: Path, program: Program, config: ExportConfig, samples: Samples) -> File:
+    if name == "onnx":
+        inputs, outputs = onnx_file.specs(program, samples.outputs)
+    else:
+        inputs, outputs = tflite_file.specs(path)
+    return File(path, f"{name}-{precision}", name, inputs, outputs, config.threads)
 
 
 def _manifest(

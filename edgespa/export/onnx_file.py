@@ -17,6 +17,8 @@ from edgespa.graph.program import BATCH, Program
 from edgespa.quiet import first_line, quiet
 
 OPSET = 20  # runs in onnxruntime 1.19, the newest for JetPack 5
+PERCENTILE = 99.99
+PERCENTILE_SAMPLES = 24
 _PACKAGES = ("onnx", "onnxruntime", "onnxscript", "onnxsim")
 
 
@@ -72,23 +74,34 @@ def write_fp32(program: Program, path: Path) -> None:
     onnx.save(model, path)
 
 
-def write_int8(source: Path, path: Path, samples: Sequence[Sequence[NDArray[np.float32]]]) -> None:
-    """Static int8 in QDQ form: weights per channel, activations by their least and largest calibration value.
+def write_int8(source: Path, path: Path, samples: Sequence[Sequence[NDArray[np.float32]]], ranges: str) -> None:
+    """Static int8 in QDQ form: weights per channel, activations per tensor.
 
     Args:
         source: The fp32 file.
         path: The file to write.
         samples: Calibration inputs, each a list of arrays with a batch of one.
+        ranges: Where an activation's range ends: ``minmax``, its least and largest value, or ``percentile``, which
+            leaves out one value in 10,000 (on at most `PERCENTILE_SAMPLES` inputs, whose activations are all held).
 
     Raises:
         ExportError: If the quantiser fails.
     """
     import onnx
-    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+    from onnxruntime.quantization import (
+        CalibrationDataReader,
+        CalibrationMethod,
+        QuantFormat,
+        QuantType,
+        quantize_static,
+    )
+
+    percentile = ranges == "percentile"
+    used = samples[:PERCENTILE_SAMPLES] if percentile else samples
 
     class Reader(CalibrationDataReader):  # type: ignore[misc]
         def __init__(self, names: list[str]) -> None:
-            self._feeds: Iterator[dict[str, Any]] = (dict(zip(names, sample, strict=True)) for sample in samples)
+            self._feeds: Iterator[dict[str, Any]] = (dict(zip(names, sample, strict=True)) for sample in used)
 
         def get_next(self) -> dict[str, Any] | None:
             return next(self._feeds, None)
@@ -106,6 +119,8 @@ def write_int8(source: Path, path: Path, samples: Sequence[Sequence[NDArray[np.f
                 per_channel=True,
                 activation_type=QuantType.QInt8,
                 weight_type=QuantType.QInt8,
+                calibrate_method=CalibrationMethod.Percentile if percentile else CalibrationMethod.MinMax,
+                extra_options={"CalibPercentile": PERCENTILE} if percentile else None,
             )
     except Exception as error:
         raise ExportError(

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from edgespa.bundle import Accuracy, Metric, Parity
+from edgespa.bundle import Accuracy, Metric, Parity, TensorSpec
 from edgespa.data import Prepared
 from edgespa.device import runner
 from edgespa.errors import DataError, ExportError, ParityError
@@ -99,19 +99,39 @@ class File:
     """An exported file, loaded by the bundle's runner.
 
     Args:
-        folder: The folder that it lies in.
-        variant: Its fields of the manifest that the runner reads: name, file, format, inputs, outputs.
+        path: The file.
+        name: Of its variant.
+        kind: Its format.
+        inputs: As the manifest has them.
+        outputs: As the manifest has them.
         threads: For the runtime.
     """
 
-    def __init__(self, folder: Path, variant: dict[str, Any], threads: int) -> None:
-        self.name = str(variant["name"])
+    def __init__(
+        self,
+        path: Path,
+        name: str,
+        kind: str,
+        inputs: tuple[TensorSpec, ...],
+        outputs: tuple[TensorSpec, ...],
+        threads: int,
+    ) -> None:
+        self.name = name
+        self.inputs = inputs
+        self.outputs = outputs
+        variant = {
+            "name": name,
+            "file": path.name,
+            "format": kind,
+            "inputs": [spec.model_dump() for spec in inputs],
+            "outputs": [spec.model_dump() for spec in outputs],
+        }
         try:
-            with quiet(f"loading {self.name}"):
-                runtime, self.runtime = runner.import_runtime(variant["format"])
-                self._model = runner.open_model(folder, variant, threads, runtime)
+            with quiet(f"loading {name}"):
+                runtime, self.runtime = runner.import_runtime(kind)
+                self._model = runner.open_model(path.parent, variant, threads, runtime)
         except runner.RunnerError as error:
-            raise ExportError(f"{self.name}: the exported file does not load: {error}", _REPORT) from error
+            raise ExportError(f"{name}: the exported file does not load: {error}", _REPORT) from error
 
     def __call__(self, inputs: list[Array]) -> list[Array]:
         """Outputs in the program's layout."""
@@ -119,6 +139,11 @@ class File:
             return runner.infer(self._model, inputs)
         except Exception as error:  # the runtimes raise whatever they like
             raise ExportError(f"{self.name}: the exported file does not run: {first_line(error)}", _REPORT) from error
+
+    def cosine(self, samples: Samples) -> float:
+        """Cosine between its outputs and the program's; -1 if they are not finite."""
+        metrics = runner.compare(self(samples.inputs), samples.outputs)
+        return float(metrics["cosine"]) if metrics["finite"] else -1.0
 
     def prove(self, samples: Samples, bound: dict[Metric, float]) -> Parity:
         """Compare with the program.

@@ -15,6 +15,9 @@ from edgespa.errors import ExportError, MissingExtraError
 from edgespa.graph.program import Program
 from edgespa.quiet import first_line, quiet
 
+PERCENTILE = 99.99
+PERCENTILE_SAMPLES = 24
+_VALUES_PER_SAMPLE = 20_000
 _PACKAGES = ("litert_torch", "ai_edge_litert", "ai_edge_quantizer")
 
 
@@ -60,13 +63,14 @@ def write_fp32(program: Program, path: Path) -> None:
         ) from error
 
 
-def write_int8(source: Path, path: Path, samples: Sequence[Sequence[NDArray[np.float32]]]) -> None:
+def write_int8(source: Path, path: Path, samples: Sequence[Sequence[NDArray[np.float32]]], ranges: str) -> None:
     """Static int8: weights per channel, activations per tensor, int8 inputs and outputs.
 
     Args:
         source: The fp32 file.
         path: The file to write.
         samples: Calibration inputs in the program's layout, each a list of arrays with a batch of one.
+        ranges: Where an activation's range ends, as in `edgespa.export.onnx_file.write_int8`.
 
     Raises:
         ExportError: If the quantiser fails.
@@ -89,8 +93,10 @@ def write_int8(source: Path, path: Path, samples: Sequence[Sequence[NDArray[np.f
             # the quantizer's own calibration takes a moving average of the ranges, which cuts off what is rare
             calibrator = Calibrator(str(source), num_threads=1, qsv_update_func=min_max_update)
             calibrator.calibrate({key: feeds}, manager)
-            tool = quantizer.Quantizer(str(source), rules)
-            tool.quantize(calibrator.get_model_qsvs()).export_model(str(path), overwrite=True)
+            found = calibrator.get_model_qsvs()
+            if ranges == "percentile":
+                _clip(found, _percentiles(source, key, feeds[:PERCENTILE_SAMPLES]))
+            quantizer.Quantizer(str(source), rules).quantize(found).export_model(str(path), overwrite=True)
     except Exception as error:
         raise ExportError(
             f"the TFLite file cannot be quantised: {first_line(error)}", "export --precision fp32 only"
@@ -124,6 +130,41 @@ def _signature(path: Path) -> tuple[str, list[str], list[int]]:
     details = interpreter.get_signature_runner(key).get_input_details()
     names = _in_order(details)
     return key, names, [len(details[name]["shape"]) for name in names]
+
+
+def _percentiles(source: Path, key: str, feeds: list[dict[str, Any]]) -> dict[str, tuple[float, float]]:
+    """Range of each float activation without its outermost values, from an evenly spaced part of them."""
+    from ai_edge_litert.interpreter import Interpreter, OpResolverType
+
+    interpreter = Interpreter(
+        str(source),
+        experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
+        experimental_preserve_all_tensors=True,
+    )
+    interpreter.allocate_tensors()
+    runner = interpreter.get_signature_runner(key)
+    activations = [detail for detail in interpreter.get_tensor_details() if detail["dtype"] is np.float32]
+    seen: dict[str, list[NDArray[np.float32]]] = {}
+    for feed in feeds:
+        runner(**feed)
+        for detail in activations:
+            try:
+                values = interpreter.get_tensor(detail["index"]).ravel()
+            except ValueError:  # a tensor that the runtime has optimised away
+                continue
+            seen.setdefault(detail["name"], []).append(values[:: max(1, values.size // _VALUES_PER_SAMPLE)].copy())
+    tail = (100 - PERCENTILE) / 100
+    return {name: tuple(np.quantile(np.concatenate(parts), [tail, 1 - tail])) for name, parts in seen.items()}
+
+
+def _clip(ranges: dict[str, Any], percentiles: dict[str, tuple[float, float]]) -> None:
+    """Narrow the ranges of activations in place; per-channel ranges, which belong to weights, stay."""
+    for name, entry in ranges.items():
+        if name in percentiles and entry and np.size(entry["min"]) == 1:
+            low, high = percentiles[name]
+            if low < high:
+                entry["min"] = np.full_like(entry["min"], low)
+                entry["max"] = np.full_like(entry["max"], high)
 
 
 def _in_order(names: Any) -> list[str]:

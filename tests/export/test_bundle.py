@@ -317,9 +317,9 @@ def test_a_converter_that_fails_is_named_and_leaves_nothing(
         export(toy_base.program, origin_of(), ONNX, tmp_path / "b")
     (tmp_path / "no.onnx").write_bytes(b"not onnx")
     with pytest.raises(ExportError, match="cannot be quantised"):
-        onnx_file.write_int8(tmp_path / "no.onnx", tmp_path / "out.onnx", [])
+        onnx_file.write_int8(tmp_path / "no.onnx", tmp_path / "out.onnx", [], "minmax")
     with pytest.raises(ExportError, match="cannot be quantised"):
-        tflite_file.write_int8(tmp_path / "no.onnx", tmp_path / "out.tflite", [])
+        tflite_file.write_int8(tmp_path / "no.onnx", tmp_path / "out.tflite", [], "minmax")
     assert [path.name for path in tmp_path.iterdir()] == ["no.onnx"]
 
 
@@ -351,3 +351,27 @@ def test_a_wrong_configuration_is_refused(wrong: dict[str, Any]) -> None:
 def test_the_manifest_on_disk_is_the_one_that_was_returned(made: tuple[Path, Manifest, Any]) -> None:
     values = json.loads((made[0] / "manifest.json").read_text(encoding="utf-8"))
     assert Manifest.parse(values, "manifest") == made[1]
+
+
+@pytest.mark.parametrize(("spoiled", "expected"), [("minmax", "percentile"), ("percentile", "minmax")])
+def test_the_better_calibration_is_kept(
+    toy_base: Base,
+    prepared: Prepared,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    spoiled: str,
+    expected: str,
+) -> None:
+    """One way of choosing ranges is spoiled by calibrating it on images that are far too dark."""
+    write = onnx_file.write_int8
+
+    def spoil(source: Path, path: Path, samples: Any, ranges: str) -> None:
+        dark = [[array * np.float32(0.02) for array in sample] for sample in samples]
+        write(source, path, dark if ranges == spoiled else samples, ranges)
+
+    monkeypatch.setattr(onnx_file, "write_int8", spoil)
+    config = ExportConfig(formats=("onnx",), precisions=("int8",))
+    manifest = export(toy_base.program, origin_of(), config, tmp_path / "b", calibration=prepared)
+    assert manifest.variants[0].calibration == expected
+    assert manifest.variants[0].parity.cosine > 0.99
+    assert not [path for path in (tmp_path / "b").iterdir() if path.name.startswith("trial")]
