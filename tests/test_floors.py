@@ -42,7 +42,6 @@ FLOORS: Mapping[str, int] = {
     "inspection": 3,
     "export": 4,
     "device": 4,
-    "report": 4,
     "recipes": 5,
     "demo": 5,
     "cli": 5,

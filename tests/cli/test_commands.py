@@ -223,7 +223,8 @@ def test_interrupt_leaves_a_state_to_resume_from(place: Path) -> None:
         "--batch-size", "16", "--output",
     )  # fmt: skip
     script = (
-        "import edgespa.checkpoint as c, _thread\n"
+        "import edgespa.checkpoint as c, _thread, signal\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in a background job\n"
         "save = c.Checkpoint.save\n"
         "def stop(self, path):\n"
         "    save(self, path)\n"
