@@ -3,56 +3,39 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Self
 
 import torch
 from pydantic import Field, model_validator
 
 from edgespa.base import Base
-from edgespa.config import Preprocess, Strict
+from edgespa.config import Preprocess
 from edgespa.graph.proof import prove
 from edgespa.graph.surgery import compact
-from edgespa.pruning.criteria import CRITERIA, NORMALISATIONS
+from edgespa.pruning.config import SelectionConfig, require_known
+from edgespa.pruning.criteria import CRITERIA
 from edgespa.pruning.score import score_units
-from edgespa.pruning.select import QUANTITIES, Budget, Constraints, select
+from edgespa.pruning.select import select
 from edgespa.task import Task, make_header
 
 METHODS = tuple(name for name, criterion in CRITERIA.items() if not criterion.needs_gradient)
 
 
-class PruneConfig(Strict):
-    """How to prune.
+class PruneConfig(SelectionConfig):
+    """How to prune; with the attributes of `SelectionConfig`, of which the density must be said.
 
     Attributes:
         method: A criterion that needs no data.
-        density: Fraction to keep, in (0, 1].
-        budget: Fraction of what: channels, parameters or macs.
-        normalisation: How the scores of a layer are scaled before they are ranked against those of other layers.
-        round_to: Alignment of channel counts.
-        min_width: Least number of channels of a group.
-        keep: Patterns of layers that stay whole.
-        only: Patterns of the only layers that may be pruned.
         seed: Of the random criterion.
     """
 
-    method: str = "l1"
     density: float = Field(gt=0, le=1)
-    budget: str = "channels"
-    normalisation: str = "mean"
-    round_to: int = Field(default=8, ge=1)
-    min_width: int = Field(default=1, ge=1)
-    keep: tuple[str, ...] = ()
-    only: tuple[str, ...] = ()
+    method: str = "l1"
     seed: int = Field(default=0, ge=0)
 
     @model_validator(mode="after")
-    def _known_names(self) -> PruneConfig:
-        for value, known, what in (
-            (self.method, METHODS, "method"),
-            (self.budget, QUANTITIES, "budget"),
-            (self.normalisation, NORMALISATIONS, "normalisation"),
-        ):
-            if value not in known:
-                raise ValueError(f"unknown {what} '{value}'; choose one of: {', '.join(known)}")
+    def _known_method(self) -> Self:
+        require_known("method", self.method, METHODS)
         return self
 
 
@@ -78,8 +61,7 @@ def prune(base: Base, config: PruneConfig, folder: Path, preprocess: Preprocess 
         config.normalisation,
         torch.Generator().manual_seed(config.seed),
     )
-    constraints = Constraints(config.round_to, config.min_width, config.keep, config.only)
-    kept = select(groups, scores, Budget(config.density, config.budget), constraints, base.cost)
+    kept = select(groups, scores, config.budget_of(config.density), config.constraints, base.cost)
     compacted = compact(base.program, groups, kept)
     proof = prove(base.program, groups, kept, compacted, base.program.example_inputs())
     proof.require()

@@ -7,31 +7,23 @@ from typing import Any, Literal, Self
 from pydantic import Field, model_validator
 
 from edgespa.adapters.adapted import KINDS, METHODS
-from edgespa.config import Strict
-from edgespa.pruning.criteria import CRITERIA, NORMALISATIONS
+from edgespa.pruning.config import SelectionConfig, require_known
+from edgespa.pruning.criteria import CRITERIA
 from edgespa.pruning.schedule import SCHEDULES
-from edgespa.pruning.select import QUANTITIES
 
 
-class AdaptConfig(Strict):
-    """How to adapt.
+class AdaptConfig(SelectionConfig):
+    """How to adapt; with the attributes of `SelectionConfig`.
 
     Attributes:
         adapter: An adapter kind, or ``full`` for fine-pruning.
         rank: Upper bound of the adapters' inner size.
         kernel: Where a convolution's adapter acts: its ``centre`` tap or the ``full`` kernel.
-        density: Fraction to keep, in (0, 1].
-        budget: Fraction of what: channels, parameters or macs.
         criterion: How units are scored.
-        normalisation: How the scores of a layer are scaled before they are ranked against those of other layers.
         schedule: How the density falls.
         prune_steps: Number of pruning steps of an iterative schedule.
         prune_from: Fraction of the training after which pruning begins, so that the adapters know the task by then.
         prune_until: Fraction of the training after which the final density holds.
-        round_to: Alignment of channel counts.
-        min_width: Least number of channels of a group.
-        keep: Patterns of layers that stay whole.
-        only: Patterns of the only layers that may be pruned.
         epochs: Passes over the training part.
         batch_size: Images per step.
         head: ``keep`` the base's last layer, start a ``new`` one, or decide (``auto``): a new one if the base's outputs
@@ -45,18 +37,11 @@ class AdaptConfig(Strict):
     adapter: str = "splora"
     rank: int = Field(default=8, ge=1)
     kernel: str = "centre"
-    density: float = Field(default=1.0, gt=0, le=1)
-    budget: str = "channels"
     criterion: str = "taylor"
-    normalisation: str = "mean"
     schedule: str = "cubic"
     prune_steps: int = Field(default=10, ge=1)
     prune_from: float = Field(default=0.1, ge=0, lt=1)
     prune_until: float = Field(default=0.5, gt=0, le=1)
-    round_to: int = Field(default=8, ge=1)
-    min_width: int = Field(default=1, ge=1)
-    keep: tuple[str, ...] = ()
-    only: tuple[str, ...] = ()
     epochs: int = Field(default=10, ge=1)
     batch_size: int = Field(default=64, ge=2)
     head: Literal["auto", "keep", "new"] = "auto"
@@ -67,15 +52,9 @@ class AdaptConfig(Strict):
 
     @model_validator(mode="after")
     def _known_names(self) -> Self:
-        for value, known, what in (
-            (self.adapter, METHODS, "adapter"),
-            (self.budget, QUANTITIES, "budget"),
-            (self.criterion, CRITERIA, "criterion"),
-            (self.normalisation, NORMALISATIONS, "normalisation"),
-            (self.schedule, SCHEDULES, "schedule"),
-        ):
-            if value not in known:
-                raise ValueError(f"unknown {what} '{value}'; choose one of: {', '.join(known)}")
+        require_known("adapter", self.adapter, METHODS)
+        require_known("criterion", self.criterion, tuple(CRITERIA))
+        require_known("schedule", self.schedule, SCHEDULES)
         if self.prune_until <= self.prune_from:
             raise ValueError("prune_until must be after prune_from")
         return self

@@ -25,7 +25,7 @@ from edgespa.graph.groups import Kept
 from edgespa.graph.surgery import compact, head_tensors, relative_indices
 from edgespa.pruning.schedule import densities
 from edgespa.pruning.score import cross_entropy_of, score_units
-from edgespa.pruning.select import Budget, Constraints, select
+from edgespa.pruning.select import select
 from edgespa.task import AdapterHeader, Header, Task, make_header
 
 log = logging.getLogger(__name__)
@@ -189,8 +189,8 @@ class Run:
         kept = select(
             self.base.groups,
             scores,
-            Budget(density, config.budget),
-            Constraints(config.round_to, config.min_width, config.keep, config.only),
+            config.budget_of(density),
+            config.constraints,
             self.base.cost,
             self.kept,
         )

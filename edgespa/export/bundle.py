@@ -32,13 +32,13 @@ from edgespa.errors import ConfigError
 from edgespa.evaluate import accuracy
 from edgespa.export import onnx_file, tflite_file
 from edgespa.export.card import model_card
+from edgespa.export.converter import RANGES, require
 from edgespa.export.parity import INT8_COSINE, File, Samples, bound_for, draw_samples, fixed_batch, run_program
 from edgespa.graph.program import Program
 
 Progress = Callable[[float, float | None, str], None]
 FORMATS = ("onnx", "tflite")
 PRECISIONS = ("fp32", "int8")
-RANGES = ("minmax", "percentile")
 JUDGE_IMAGES = 32
 
 
@@ -132,7 +132,7 @@ def export(
             "pass --calibration DATA (a few hundred unlabelled images of the task will do)",
         )
     for name in config.formats:
-        _CONVERTERS[name].require()
+        require(_CONVERTERS[name].PACKAGES, _CONVERTERS[name].EXTRA)
     steps = _Steps(progress, len(config.formats) * len(config.precisions) * 2 + 2)
     with BundleWriter(output, overwrite=overwrite) as writer:
         steps.next("run the program")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,25 +11,14 @@ import torch
 from numpy.typing import NDArray
 
 from edgespa.bundle import TensorSpec
-from edgespa.errors import ExportError, MissingExtraError
+from edgespa.errors import ExportError
+from edgespa.export.converter import PERCENTILE, PERCENTILE_SAMPLES
 from edgespa.graph.program import BATCH, Program
 from edgespa.quiet import first_line, quiet
 
 OPSET = 20  # runs in onnxruntime 1.19, the newest for JetPack 5
-PERCENTILE = 99.99
-PERCENTILE_SAMPLES = 24
-_PACKAGES = ("onnx", "onnxruntime", "onnxscript", "onnxsim")
-
-
-def require() -> None:
-    """Say at once if a package for this format is missing.
-
-    Raises:
-        MissingExtraError: With the extra to install.
-    """
-    for package in _PACKAGES:
-        if importlib.util.find_spec(package) is None:
-            raise MissingExtraError(package, "onnx")
+EXTRA = "onnx"
+PACKAGES = ("onnx", "onnxruntime", "onnxscript", "onnxsim")
 
 
 def write_fp32(program: Program, path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,25 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgespa.bundle import TensorSpec
-from edgespa.errors import ExportError, MissingExtraError
+from edgespa.errors import ExportError
+from edgespa.export.converter import PERCENTILE, PERCENTILE_SAMPLES
 from edgespa.graph.program import Program
 from edgespa.quiet import first_line, quiet
 
-PERCENTILE = 99.99
-PERCENTILE_SAMPLES = 24
 _VALUES_PER_SAMPLE = 20_000
-_PACKAGES = ("litert_torch", "ai_edge_litert", "ai_edge_quantizer")
-
-
-def require() -> None:
-    """Say at once if a package for this format is missing.
-
-    Raises:
-        MissingExtraError: With the extra to install.
-    """
-    for package in _PACKAGES:
-        if importlib.util.find_spec(package) is None:
-            raise MissingExtraError(package, "tflite")
+EXTRA = "tflite"
+PACKAGES = ("litert_torch", "ai_edge_litert", "ai_edge_quantizer")
 
 
 def write_fp32(program: Program, path: Path) -> None:
