@@ -6,14 +6,13 @@ unlabelled dimensions so that no activation is materialised, and the labels are 
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, fx
 
-from edgespa.graph.labels import FIXED, Block, Labels, Value
+from edgespa.graph.labels import Block, Labels, Value
 from edgespa.graph.rules.registry import Call, resolve, rule
 
 
@@ -393,6 +392,3 @@ def unknown(call: Call, why: str | None = None) -> Value | list[Value]:
 def _constant(call: Call, name: str) -> Tensor | None:
     argument = call.arguments[name]
     return call.constants.get(argument) if isinstance(argument, fx.Node) else None
-
-
-__all__ = ["FIXED", "compress", "math", "unknown"]

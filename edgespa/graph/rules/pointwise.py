@@ -6,6 +6,7 @@ import dataclasses
 import math
 from typing import Any
 
+import numpy as np
 import torch
 from torch import fx
 
@@ -101,27 +102,16 @@ def prelu(call: Call) -> Value:
     return Value(call.shape, x.blocks, dead)
 
 
-@rule("_weight_norm_interface", "glu")
-def glu(call: Call) -> Value | list[Value]:
+@rule("glu")
+def glu(call: Call) -> Value:
     """``glu(x)``: the halves of a dimension are tied."""
-    if call.name != "glu":
-        for value in call.tensors():
-            call.labels.fix_value(value, "weight normalisation computed in the graph")
-        return [Value(shape, (), None) for shape in call.shapes]
     x = call.value("self")
     dim = call.dim("dim", len(x.shape), -1)
     block = x.block(dim)
     if block is None:
         return Value(call.shape, x.blocks, None)
     axis = block.dims.index(dim)
-    first, second = (part.copy() for part in _halves(block, axis))
+    first, second = (part.copy() for part in np.split(block.labels, 2, axis=axis))
     call.labels.unite(first, second)
     others = tuple(other for other in x.blocks if other is not block)
     return Value(call.shape, (*others, Block(block.dims, first)), 0.0 if x.dead == 0.0 else None)
-
-
-def _halves(block: Block, axis: int) -> tuple[Any, Any]:
-    import numpy as np
-
-    first, second = np.split(block.labels, 2, axis=axis)
-    return first, second

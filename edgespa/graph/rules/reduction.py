@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 from torch import Tensor
 
 from edgespa.graph.labels import Block, Value
@@ -153,7 +152,7 @@ def unfold(call: Call) -> Value:
     return Value(call.shape, x.blocks, x.dead)
 
 
-@rule("arange", "rand", "randn", "eye", "linspace", "scalar_tensor", "bernoulli", "rand_like", "randn_like", "rsqrt_")
+@rule("arange", "rand", "randn", "eye", "linspace", "scalar_tensor", "bernoulli", "rand_like", "randn_like")
 def made(call: Call) -> Value | list[Value]:
     """Made from nothing, with places that matter."""
     for value in call.tensors():
@@ -165,6 +164,3 @@ def made(call: Call) -> Value | list[Value]:
 def distance(call: Call) -> Value | list[Value]:
     """Statistics over the compared dimension."""
     return unknown(call, "a statistic over the compared dimension")
-
-
-__all__ = ["affine", "np"]
