@@ -210,11 +210,11 @@ def export_bundle(
     if is_task_file(model):
         program, origin, shape = _from_task(Path(model), base, weights, options)
     else:
-        images = bool(calibration or evaluation)
-        program, origin, shape = _from_model(model, input_shape, weights, options, images)
+        program, origin, shape = _from_model(model, input_shape, weights, options)
     prepared: dict[str, Prepared] = {}
     for spec in dict.fromkeys(each for each in (calibration, evaluation) if each):
         preprocess = origin.preprocess or options.preprocess(shape)  # refuses models that do not take images
+        origin = dataclasses.replace(origin, preprocess=preprocess)
         data = options.load(spec, labelled=spec == evaluation)
         if spec == evaluation:
             origin = _with_classes(origin, program, data)
@@ -280,11 +280,11 @@ def origin_of_task(task: Task, base: Base, path: Path) -> tuple[Program, Origin]
 
 
 def _from_model(
-    model: str, input_shape: tuple[int, ...] | None, weights: str | None, options: DataOptions, images: bool
+    model: str, input_shape: tuple[int, ...] | None, weights: str | None, options: DataOptions
 ) -> tuple[Program, Origin, tuple[int, ...]]:
     base = Base.open(model, input_shape, weights)
     cost = base.whole_cost
-    known = images or options.mean is not None or options.std is not None
+    known = options.mean is not None or options.std is not None
     origin = Origin(
         task=Path(model.partition(":")[0]).stem + (f" {model.rpartition(':')[2]}" if ":" in model else ""),
         base=BaseEntry(spec=base.spec, digest=base.digest, weights=base.weights),

@@ -249,3 +249,15 @@ def test_interrupt_leaves_a_state_to_resume_from(place: Path) -> None:
     assert broken.tensors.keys() == whole.tensors.keys()
     assert all(torch.equal(broken.tensors[name], tensor) for name, tensor in whole.tensors.items())
     assert broken.header.metrics == whole.header.metrics
+
+
+def test_what_calibration_images_went_through_is_recorded(place: Path) -> None:
+    """A task that was pruned without data knows no mean and std; the ones that int8 was calibrated with count."""
+    run("prune", "net.py:build", *SHAPE, "--density", "0.6", "--output", "cut.spa")
+    manifest = result_of(
+        "export", "cut.spa", "--format", "onnx", "--precision", "int8", "--calibration", "colours.npz:train",
+        "--output", "cut",
+    )  # fmt: skip
+    assert manifest["preprocessing"] == {
+        "height": 8, "width": 8, "channels": 3, "mean": [0.0, 0.0, 0.0], "std": [1.0, 1.0, 1.0],
+    }  # fmt: skip
