@@ -15,31 +15,25 @@ import dataclasses
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
-from torch import Tensor, fx
+from torch import fx
 
 from edgespa.errors import GraphError
-from edgespa.graph.labels import FIXED, TIED, Fix, Labeller, Labels, Value
-from edgespa.graph.program import Program, fetch, shape_of
-from edgespa.graph.rules import Call, rule_for
-from edgespa.graph.rules.layout import unknown
-from edgespa.graph.rules.registry import named_arguments
+from edgespa.graph.labelling import label_program, results_of
+from edgespa.graph.labels import FIXED, TIED, Fix, Labeller, Labels, Slot, Value
+from edgespa.graph.program import Program
+from edgespa.graph.weights import weight_operands
 
+__all__ = ["FixedSlot", "Group", "Groups", "Kept", "Mask", "Slot", "find_groups", "weight_outputs"]
+
+NO_WRITER = "not written by a weight: there is no channel to remove"
 Mask = NDArray[np.bool_]
 Kept = dict[str, Mask]  # group name -> which of its units are kept
-
-
-class Slot(NamedTuple):
-    """One dimension of one tensor."""
-
-    tensor: str
-    dim: int
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -149,101 +143,9 @@ def find_groups(program: Program) -> Groups:
         program: A traced program, with ``meta["val"]`` on its nodes.
     """
     labeller = Labeller()
-    slots, values = _label(program, labeller)
+    slots, values = label_program(program, labeller)
     unit_of, reasons = _resolve(labeller)
     return _collect(program, slots, values, unit_of, reasons)
-
-
-def _label(program: Program, labeller: Labeller) -> tuple[dict[Slot, Labels], dict[fx.Node, Any]]:
-    slots: dict[Slot, Labels] = {}
-    values: dict[fx.Node, Any] = {}
-    known: dict[str, Value] = {}
-    constants: dict[fx.Node, Tensor] = {}
-    for node in program.graph.nodes:
-        labeller.node = node.name
-        result: Any = None
-        if node.op == "placeholder":
-            result = Value(shape_of(node.meta["val"]), (), None, "an input of the network")
-        elif node.op == "get_attr":
-            result = _tensor_value(program, node, labeller, slots, known, constants)
-        elif node.op == "call_function":
-            result = _call(node, labeller, values, constants)
-        elif node.op == "output":
-            for source in node.all_input_nodes:
-                for value in _as_list(values.get(source)):
-                    labeller.fix_value(value, "output of the network")
-        else:
-            raise GraphError(f"{node.op} {node.target} in the program is not supported")
-        values[node] = result
-        for value in _as_list(result):
-            labeller.remember(value)
-    return slots, values
-
-
-def _as_list(value: Any) -> list[Value]:
-    return value if isinstance(value, list) else [value] if isinstance(value, Value) else []
-
-
-def _tensor_value(
-    program: Program,
-    node: fx.Node,
-    labeller: Labeller,
-    slots: dict[Slot, Labels],
-    known: dict[str, Value],
-    constants: dict[fx.Node, Tensor],
-) -> Value | None:
-    from edgespa.graph.labels import Block
-
-    name = str(node.target)
-    tensor = fetch(program.module, name)
-    if not isinstance(tensor, Tensor):
-        return None
-    if not tensor.is_floating_point():
-        constants[node] = tensor.detach()
-        return Value(tuple(tensor.shape), (), None)
-    if name not in known:
-        blocks = []
-        for dim, size in enumerate(tensor.shape):
-            if size > 1:
-                slots[Slot(name, dim)] = labeller.fresh(size)
-                blocks.append(Block((dim,), slots[Slot(name, dim)]))
-        known[name] = Value(tuple(tensor.shape), tuple(blocks), 0.0)
-    return known[name]
-
-
-def _call(node: fx.Node, labeller: Labeller, values: dict[fx.Node, Any], constants: dict[fx.Node, Tensor]) -> Any:
-    if node.target.__name__ == "getitem":  # type: ignore[union-attr]
-        source = values.get(node.args[0])  # type: ignore[arg-type]
-        if isinstance(source, list) and isinstance(node.args[1], int):
-            return source[node.args[1]] if node.args[1] < len(source) else None
-        return None
-    function = rule_for(node.target)
-    if not isinstance(node.target, torch._ops.OpOverload):
-        sources = [value for n in node.all_input_nodes for value in _as_list(values.get(n))]
-        for value in sources:
-            labeller.fix_value(value, f"{node.target} has no rule")
-        result = node.meta.get("val")
-        return Value(shape_of(result), (), None) if isinstance(result, Tensor) else None
-    call = Call(node, labeller, values, constants, named_arguments(node))
-    _fold_constant(node, constants)
-    if node.target._schema.name in {"aten::sym_size", "aten::size", "aten::sym_numel", "aten::sym_stride"}:
-        return None
-    return function(call) if function is not None else unknown(call)
-
-
-def _fold_constant(node: fx.Node, constants: dict[fx.Node, Tensor]) -> None:
-    """Compute small integer tensors that depend on nothing but constants, so that indexing by them is understood."""
-    value = node.meta.get("val")
-    if not isinstance(value, Tensor) or value.is_floating_point() or value.is_complex():
-        return
-    if not all(source in constants for source in node.all_input_nodes) or any(
-        isinstance(s, torch.SymInt) for s in value.shape
-    ):
-        return
-    if value.numel() > 1 << 22 or "rand" in str(node.target):
-        return
-    arguments, keywords = fx.node.map_arg((node.args, node.kwargs), lambda n: constants[n])
-    constants[node] = node.target(*arguments, **keywords)  # type: ignore[operator]
 
 
 def _resolve(labeller: Labeller) -> tuple[NDArray[np.int64], dict[int, str]]:
@@ -312,6 +214,12 @@ def _collect(
     unit_of: NDArray[np.int64],
     reasons: dict[int, str],
 ) -> Groups:
+    outputs = weight_outputs(program)
+    blocks = [results_of(values[node])[0].block(dim) for node, dim in weight_operands(program)]
+    written = [unit_of[block.labels].ravel() for block in blocks if block is not None]
+    idle = (unit_of > 0) & ~np.isin(unit_of, np.concatenate([*written, np.zeros(0, dtype=np.int64)]))
+    reasons = {**reasons, **dict.fromkeys((unit_of[idle] - 1).tolist(), NO_WRITER)}
+    unit_of = np.where(idle, -unit_of, unit_of)
     raw = {slot: unit_of[labels] for slot, labels in slots.items()}
     used = np.unique(np.concatenate([ids[ids > 0] for ids in raw.values()])) if raw else np.zeros(0, dtype=np.int64)
     renumber = np.zeros(int(np.abs(unit_of).max()) + 1 if len(unit_of) else 1, dtype=np.int64)
@@ -321,9 +229,11 @@ def _collect(
         return np.where(labels > 0, renumber[np.maximum(labels, 0)], 0)
 
     units = {slot: final(ids) for slot, ids in raw.items()}
-    axes = {node.name: [_axes(value, unit_of, final) for value in _as_list(result)] for node, result in values.items()}
+    axes = {
+        node.name: [_axes(value, unit_of, final) for value in results_of(result)] for node, result in values.items()
+    }
     signature = _signatures(units, axes, len(used) + 1)
-    groups = _make_groups(units, signature, weight_outputs(program))
+    groups = _make_groups(units, signature, outputs)
     fixed = _fixed_slots(raw, units, reasons)
     return Groups(groups, fixed, units, axes, len(used) + 1)
 
@@ -359,19 +269,15 @@ def _signatures(
 
 
 def weight_outputs(program: Program) -> dict[str, int]:
-    """Tensors that are the weight of a linear, convolution or embedding operator, with their output dimension."""
+    """Tensors that an operator multiplies the data with as a weight, with their output dimension.
+
+    Weights of linear, convolution and embedding operators, and parameters that are an operand of a matrix product, of
+    an einsum, or the values of an attention; those that are computed from other parameters are not in it.
+    """
     outputs: dict[str, int] = {}
-    for node in program.graph.nodes:
-        if node.op != "call_function" or not isinstance(node.target, torch._ops.OpOverload):
-            continue
-        name = node.target._schema.name.split("::")[1]
-        if not (name in {"linear", "embedding"} or name.startswith("conv")):
-            continue
-        arguments = named_arguments(node)
-        weight = arguments.get("weight")
-        if isinstance(weight, fx.Node) and weight.op == "get_attr":
-            transposed = "transpose" in name or arguments.get("transposed") is True
-            outputs.setdefault(str(weight.target), 1 if transposed or name == "embedding" else 0)
+    for operand, dim in weight_operands(program):
+        if operand.op == "get_attr":
+            outputs.setdefault(str(operand.target), dim)
     return outputs
 
 

@@ -24,6 +24,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +32,14 @@ from numpy.typing import NDArray
 Labels = NDArray[np.int32]
 FIXED = 0
 TIED = "tied to an index that cannot be removed"
+UNLABELLED = "a tensor that cannot shrink there"
+
+
+class Slot(NamedTuple):
+    """One dimension of one tensor."""
+
+    tensor: str
+    dim: int
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -40,10 +49,12 @@ class Block:
     Attributes:
         dims: The dimensions, ascending.
         labels: One label per index combination; ``labels.shape`` are the sizes of ``dims``. 0 means fixed.
+        copies: Whether the labels are of copies (an expanded dimension, a constant) and stand for nothing else yet.
     """
 
     dims: tuple[int, ...]
     labels: Labels
+    copies: bool = False
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -60,7 +71,7 @@ class Value:
     shape: tuple[int, ...]
     blocks: tuple[Block, ...] = ()
     dead: float | None = 0.0
-    why: str = "a tensor that cannot shrink there"
+    why: str = UNLABELLED
 
     def block(self, dim: int) -> Block | None:
         """The block that labels a dimension, if any."""
@@ -148,16 +159,18 @@ class Labeller:
         """
         pinned = set(dims)
         blocks = []
+        why = value.why
         for block in value.blocks:
             rest = tuple(dim for dim in block.dims if dim not in pinned)
             if len(rest) == len(block.dims):
                 blocks.append(block)
             elif not rest:
                 self.fix(block.labels.ravel(), reason)
+                why = reason[reason.index(UNLABELLED) :] if UNLABELLED in reason else f"{UNLABELLED} ({reason})"
             else:
                 axes = tuple(axis for axis, dim in enumerate(block.dims) if dim in pinned)
                 blocks.append(Block(rest, self.unite_along(block.labels, axes)))
-        return dataclasses.replace(value, blocks=tuple(blocks))
+        return dataclasses.replace(value, blocks=tuple(blocks), why=why)
 
     def unite_along(self, labels: Labels, axes: Sequence[int]) -> Labels:
         """Unite labels along axes and return the array without those axes."""
@@ -188,8 +201,11 @@ class Labeller:
         aligned = []
         for value in values:
             shift = len(shape) - len(value.shape)
-            moved = tuple(Block(tuple(dim + shift for dim in block.dims), block.labels) for block in value.blocks)
+            moved = tuple(
+                dataclasses.replace(block, dims=tuple(dim + shift for dim in block.dims)) for block in value.blocks
+            )
             aligned.append(Value((1,) * shift + value.shape, moved, why=value.why))
+        aligned = [self._keep_heads(value, aligned) for value in aligned]
         for index, value in enumerate(aligned):
             for other in aligned:
                 if other is value:
@@ -203,19 +219,34 @@ class Labeller:
         result = []
         for dims in merged:
             ordered = tuple(sorted(dims))
-            joint: Labels | None = None
+            union: Labels | None = None
             for value in aligned:
                 for block in value.blocks:
                     if not set(block.dims) <= dims:
                         continue
                     spread = _spread(block, ordered)
-                    if joint is None:
-                        joint = np.broadcast_to(spread, tuple(shape[dim] for dim in ordered))
-                    self.unite(joint, spread)
-            assert joint is not None
-            own = joint if joint.flags.c_contiguous else np.ascontiguousarray(joint)
+                    if union is None:
+                        union = np.broadcast_to(spread, tuple(shape[dim] for dim in ordered))
+                    self.unite(union, spread)
+            assert union is not None
+            own = union if union.flags.c_contiguous else np.ascontiguousarray(union)
             result.append(Block(ordered, own))
         return tuple(result)
+
+    def _keep_heads(self, value: Value, others: Sequence[Value]) -> Value:
+        """Pin what a value has along the inner part of a split dimension (head size) and shares between the outer ones.
+
+        Tied there, the units of all heads would become one; so whole heads stay the units.
+        """
+        joints = [block.dims for other in others for block in other.blocks if len(block.dims) > 1]
+        shared = {
+            block.dims[0]
+            for block in value.blocks
+            for dims in joints
+            if (block.copies and block.dims[0] in dims)
+            or (block.dims == dims[-1:] and all(value.shape[dim] == 1 for dim in dims[:-1]))
+        }
+        return self.pin(value, shared, "shared by the parts (heads) of a split dimension")
 
 
 def _spread(block: Block, dims: tuple[int, ...]) -> Labels:

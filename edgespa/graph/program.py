@@ -102,6 +102,16 @@ class Program:
             assign(result.module, name, tensor.detach().clone())
         return result
 
+    def in_double(self) -> Program:
+        """A copy that computes in float64 throughout, element types that the graph asks for included."""
+        result = self.copy()
+        result.module.double()
+        for node in result.graph.nodes:
+            node.args, node.kwargs = fx.node.map_aggregate((node.args, node.kwargs), _doubled)
+        result.module.recompile()
+        inputs = tuple(dataclasses.replace(spec, dtype=_doubled(spec.dtype)) for spec in self.inputs)
+        return Program(result.module, inputs)
+
     def example_inputs(self, batch: int = 2, seed: int = 0) -> tuple[Tensor, ...]:
         """Random inputs of the right shapes: standard normal, or zeros for integer inputs.
 
@@ -118,6 +128,11 @@ class Program:
             else:
                 inputs.append(torch.zeros(shape, dtype=spec.dtype))
         return tuple(inputs)
+
+
+def _doubled(argument: Any) -> Any:
+    is_float = isinstance(argument, torch.dtype) and argument.is_floating_point
+    return torch.float64 if is_float else argument
 
 
 def fetch(module: torch.nn.Module, name: str) -> Any:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -20,6 +21,7 @@ from torch import fx
 from edgespa.errors import GraphError
 from edgespa.graph.groups import Groups, Mask
 from edgespa.graph.program import assign, shape_of
+from edgespa.graph.rules.layout import takes_all
 from edgespa.graph.rules.registry import named_arguments, resolve
 
 aten = torch.ops.aten
@@ -174,12 +176,12 @@ def unflatten(edit: Edit) -> None:
     edit.set(sizes=new)
 
 
-@rewrite("slice")
+@rewrite("slice", "slice_scatter")
 def slice_(edit: Edit) -> None:
     """Bounds count the channels that remain before them; a stride becomes an index."""
     dim = int(edit.argument("dim")) % edit.rank("self")
     mask = edit.mask("self", dim)
-    if mask is None:
+    if mask is None or takes_all(edit.argument("start"), edit.argument("end"), edit.argument("step")):
         return
     start, stop, step = slice(edit.argument("start"), edit.argument("end"), edit.argument("step")).indices(len(mask))
     if step != 1:
@@ -200,7 +202,7 @@ def narrow(edit: Edit) -> None:
     edit.set(start=int(mask[:start].sum()), length=int(mask[start : start + length].sum()))
 
 
-@rewrite("select")
+@rewrite("select", "select_scatter")
 def select(edit: Edit) -> None:
     """The index counts the channels that remain before it."""
     dim = int(edit.argument("dim")) % edit.rank("self")
@@ -320,6 +322,19 @@ def convolution(edit: Edit) -> None:
     whole = by_group.all(axis=1) | ~by_group.any(axis=1)
     if whole.all():
         edit.set(groups=int(by_group.any(axis=1).sum()))
+
+
+@rewrite("mean")
+def mean(edit: Edit) -> None:
+    """The divisor stays what it was: the mean over what remains, times the share that remains."""
+    dims = edit.argument("dim") if "dim" in named_arguments(edit.original) else None
+    rank = edit.rank("self")
+    masks = [edit.mask("self", int(dim) % rank) for dim in (range(rank) if dims is None or dims == [] else dims)]
+    share = math.prod(float(mask.mean()) for mask in masks if mask is not None)
+    if share != 1.0:
+        with edit.node.graph.inserting_before(edit.node):
+            plain = edit.node.graph.node_copy(edit.node)
+        edit.replace(aten.mul.Tensor, plain, share)
 
 
 @rewrite("group_norm")

@@ -15,7 +15,9 @@ from torch.export import ExportedProgram
 from torch.nn.utils import parametrize
 
 from edgespa.errors import TraceError
+from edgespa.graph.fold import fold_weights
 from edgespa.graph.functional import make_functional, mutates
+from edgespa.graph.inline import inline_regions
 from edgespa.graph.program import BATCH, InputSpec, Program, refresh
 from edgespa.quiet import quiet
 
@@ -69,16 +71,19 @@ def from_exported(exported: ExportedProgram) -> Program:
             same way.
     """
     module = _graph_module(exported)
+    inline_regions(module)
     if mutates(module.graph) and not make_functional(module):
         with quiet("torch.export"):
             exported = exported.run_decompositions({})
         module = _graph_module(exported)
+        inline_regions(module)
         make_functional(module)
         if mutates(module.graph):
             raise TraceError(
                 "the model writes to its inputs or to its buffers when it runs",
                 "clone what is written to, or leave the update out of forward in evaluation mode",
             )
+    fold_weights(module)
     module.graph.eliminate_dead_code()
     _drop_unread(module)
     module.recompile()

@@ -213,8 +213,8 @@ add("weight_standardised", lambda m,
     {"a": 8, "b": 6}, a=conv(3, 8), b=conv(8, 6), fc=lin(6, 5))  # fmt: skip
 add("low_rank", lambda m, x: m.fc(m.v(m.u(F.relu(m.a(x))))), {"a": 8, "u": 2, "v": 8}, {("u", "v.weight", 1, 1): [1]},
     inputs=tokens, a=lin(6, 8), u=lin(8, 2, False), v=lin(2, 8), fc=lin(8, 5))  # fmt: skip
-add("low_rank_added", lambda m, x: m.fc(F.linear(F.relu(m.a(x)), m.w + m.up @ m.down)), {"a": 8, "up": 7, "up#2": 2},
-    {("a", "down", 1, 3): [3], ("a", "w", 1, 3): [3], ("up", "w", 0, 3): [3], ("up#2", "down", 0, 1): [1]},
+add("low_rank_added", lambda m, x: m.fc(F.linear(F.relu(m.a(x)), m.w + m.up @ m.down)), {"a": 8, "up": 7},
+    {("a", "down", 1, 3): [3], ("a", "w", 1, 3): [3], ("up", "w", 0, 3): [3]}, {("down", 0): "not written by a weight"},
     inputs=tokens, a=lin(6, 8), up=par(7, 2), down=par(2, 8), w=par(7, 8), fc=lin(7, 5))  # fmt: skip
 add("all_frozen", lambda m, x: m.fc(pool(m.b(F.relu(m.a(x))))), {"a": 8, "b": 6},
     after=lambda model: model.requires_grad_(False), a=conv(3, 8), b=conv(8, 6), fc=lin(6, 5))  # fmt: skip
@@ -285,9 +285,8 @@ add("flatten_linear", lambda m, x: m.fc(F.max_pool2d(F.relu(m.a(x)), 2).flatten(
 add("squeeze_everything", lambda m, x: m.fc(m.a(x).mean((2, 3), keepdim=True).squeeze().squeeze(1)), {"a": 8},
     a=conv(3, 8), fc=lin(8, 5))  # fmt: skip
 add("crop_and_pad_channels", lambda m, x: m.fc(pool(m.b(F.pad(m.a(x), (1, 1, 0, 0, -2, 1))))),
-    {"a": 2, "a#2": 6, "b": 5, "b#2": 1},
-    {("a", "a.weight", 0, 1): [1], ("a#2", "a.weight", 0, 0): [2], ("a#2", "b.weight", 1, 0): [0],
-    ("b#2", "b.weight", 1, 0): [6]}, a=conv(3, 8), b=conv(7, 5), fc=lin(5, 5))  # fmt: skip
+    {"a": 2, "a#2": 6, "b": 5},
+    {("a", "a.weight", 0, 1): [1], ("a#2", "a.weight", 0, 0): [2], ("a#2", "b.weight", 1, 0): [0]}, a=conv(3, 8), b=conv(7, 5), fc=lin(5, 5))  # fmt: skip
 add("channels_in_the_batch", lambda m,
     x: m.fc(pool(F.avg_pool2d(m.a(x).reshape(-1, 1, 8, 8), 2).reshape(x.shape[0], 8, 4, 4))),
     {"a": 8}, a=conv(3, 8), fc=lin(8, 5))  # fmt: skip
@@ -463,9 +462,9 @@ def inplace_zero(m: Any, x: Tensor) -> Tensor:
 
 
 add("inplace", inplace, {"a": 8}, {("a", "b.weight", 0, 3): [3]}, a=conv(3, 8), b=conv(8, 8), fc=lin(8, 5))
-add("inplace_zero", inplace_zero, {"b": 6}, None, {("a.weight", 0): "select_scatter"}, a=conv(3, 8), b=conv(8, 6),
-    fc=lin(6, 5))  # fmt: skip
-add("inplace_on_part", inplace_on_part, {"b": 6}, None, {("a.weight", 0): "slice_scatter"},
+add("inplace_zero", inplace_zero, {"a": 7, "b": 6}, {("a", "b.weight", 1, 0): [1], ("b", "b.weight", 0, 5): [5]},
+    a=conv(3, 8), b=conv(8, 6), fc=lin(6, 5))  # fmt: skip
+add("inplace_on_part", inplace_on_part, {"a": 4, "a#2": 4, "b": 6}, {("a#2", "b.weight", 1, 3): [7]},
     after=lambda model: model.requires_grad_(False), a=conv(3, 8), b=conv(8, 6), fc=lin(6, 5))  # fmt: skip
 add("several_outputs", lambda m, x: {"logits": m.fc(pool(y := m.b(m.a(x)))), "parts": (y, [y.sum((1, 2, 3))])},
     {"a": 8}, None,
@@ -547,8 +546,11 @@ add("inverse", lambda m, x: m.fc(torch.linalg.inv(m.b(m.a(x)) + m.c).flatten(1))
     inputs=lambda: image(2, 6, 6), limit=1e-3, c=par(6, 6), a=lin(6, 7), b=lin(7, 6), fc=lin(36, 5))  # fmt: skip
 add("cumsum", lambda m, x: m.fc(pool(m.b(m.a(x).cumsum(1)))), {"b": 6}, None, {("a.weight", 0): "cumsum"},
     a=conv(3, 8), b=conv(8, 6), fc=lin(6, 5))  # fmt: skip
-add("unfold", lambda m, x: m.fc(F.unfold(m.a(x), 3).mean(2)), {}, None, {("a.weight", 0): "im2col"}, a=conv(3, 4),
-    fc=lin(36, 5))  # fmt: skip
+add("unfold", lambda m, x: m.fc(F.unfold(m.a(x), 3).mean(2)), {"a": 4},
+    {("a", "fc.weight", 1, 1): list(range(9, 18))}, a=conv(3, 4), fc=lin(36, 5))  # fmt: skip
+add("fold", lambda m, x: m.fc(pool(F.fold(m.a(x).flatten(2)[:, :, :36], (8, 8), 3))), {"a": 2},
+    {("a", "a.weight", 0, 1): list(range(9, 18)), ("a", "fc.weight", 1, 1): [1]},
+    a=conv(3, 18), fc=lin(2, 5))  # fmt: skip
 add("two_results", lambda m, x: m.fc(pool(torch.frexp(m.a(x))[0])), {}, None, {("a.weight", 0): "frexp"},
     a=conv(3, 4), fc=lin(4, 5))  # fmt: skip
 add("looked_up_by_channels", lambda m, x: m.fc(m.e((pool(m.a(x)) > 0).long()).sum(1)), {"e": 6}, None,
@@ -560,3 +562,105 @@ add("indexed_by_weights", lambda m, x: m.fc(pool(m.a(x)[:, m.w.abs().clamp(max=3
 add("warped_by_channels", lambda m,
     x: m.fc(pool(F.grid_sample(m.b(x), m.a(x).permute(0, 2, 3, 1), align_corners=False))), {"b": 4}, None,
     {("a.weight", 0): "grid"}, a=conv(3, 2), b=conv(3, 4), fc=lin(4, 5))  # fmt: skip
+
+
+# ------------------------------------------------------------------------------ what published networks brought to light
+def autocast_region(m: Any, x: Tensor) -> Tensor:
+    y = m.a(x)
+    with torch.autocast("cpu", enabled=False):
+        y = F.relu(y.float())
+    with torch.no_grad():
+        scale = torch.sigmoid(m.b(y))
+    return m.fc(pool(y * scale))
+
+
+def response_norm(m: Any, x: Tensor) -> Tensor:
+    """Global response normalisation (ConvNeXt V2): channels are scaled by their norm over the mean of all norms."""
+    y = m.a(x)
+    norm = y.norm(dim=(2, 3), keepdim=True)
+    return m.fc(pool(y * (norm / (norm.mean(1, keepdim=True) + 1e-6)) * m.g + y))
+
+
+def split(x: Tensor, heads: int) -> Tensor:
+    return x.reshape(x.shape[0], x.shape[1], heads, -1).transpose(1, 2)
+
+
+def cosine_heads(m: Any, x: Tensor) -> Tensor:
+    """Attention on normalised queries and keys with a scale per head (Swin V2)."""
+    q, k, v = (split(part, 3) for part in m.qkv(x).chunk(3, 2))
+    scores = F.normalize(q, dim=-1) @ F.normalize(k, dim=-1).transpose(2, 3) * m.scale.exp()
+    return m.fc(m.o((scores.softmax(-1) @ v).transpose(1, 2).flatten(2)).mean(1))
+
+
+def heads_in_batch(m: Any, x: Tensor) -> Tensor:
+    """Heads merged into the batch, positions from a table that the heads share (SAM, MViT v2, BoTNet)."""
+    q, k, v = (split(part, 3).flatten(0, 1) for part in m.qkv(x).chunk(3, 2))
+    scores = q @ k.transpose(1, 2) + torch.einsum("bnd,nkd->bnk", q, m.table)[:, :, :]
+    y = (scores.softmax(-1) @ v).unflatten(0, (-1, 3)).transpose(1, 2).flatten(2)
+    return m.fc(m.o(y).mean(1))
+
+
+def pooled_heads(m: Any, x: Tensor) -> Tensor:
+    """A depthwise kernel over the head size that all heads share (MViT)."""
+    y = split(m.a(x), 3).flatten(0, 1)
+    y = m.k(y.transpose(1, 2)).transpose(1, 2).unflatten(0, (-1, 3)).transpose(1, 2).flatten(2)
+    return m.fc(m.o(y).mean(1))
+
+
+def rotated(m: Any, x: Tensor) -> Tensor:
+    """Rotary positions on all tokens but the first none, in another element type."""
+    q, k, v = (split(part, 3) for part in m.qkv(x).chunk(3, 2))
+
+    def turn(y: Tensor) -> Tensor:
+        first, rest = y[:, :, :0], y[:, :, 0:]
+        half = torch.cat([-rest[..., 2:], rest[..., :2]], -1)
+        return torch.cat([first, (rest * m.cos + half * m.sin).float()], 2).type_as(v)
+
+    y = F.scaled_dot_product_attention(turn(q), turn(k), v)
+    return m.fc(m.o(y.transpose(1, 2).flatten(2)).mean(1))
+
+
+class Standardised(nn.Conv2d):
+    """A convolution whose weight is standardised over its inputs, and scaled by a gain per filter."""
+
+    def __init__(self, *sizes: int, **keywords: Any) -> None:
+        super().__init__(*sizes, **keywords)
+        self.gain = nn.Parameter(torch.ones(self.out_channels, 1, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        flat = self.weight.reshape(1, self.out_channels, -1)
+        weight = F.batch_norm(flat, None, None, self.gain.view(-1), training=True, momentum=0.0).reshape_as(self.weight)
+        return F.conv2d(x, weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
+
+
+add("autocast_region", autocast_region, {"a": 8}, {("a", "b.weight", 1, 2): [2], ("a", "b.weight", 0, 2): [2]},
+    a=conv(3, 8), b=conv(8, 8, 1), fc=lin(8, 5))  # fmt: skip
+add("response_norm", response_norm, {"a": 8}, {("a", "g", 1, 2): [2]}, a=conv(3, 8), g=par(1, 8, 1, 1), fc=lin(8, 5))
+add("mean_of_channels", lambda m, x: m.fc(m.a(x).mean((1, 2))), {"a": 8}, a=conv(3, 8), fc=lin(8, 5))
+add("mean_of_sigmoids", lambda m, x: m.fc(torch.sigmoid(m.a(x)).mean((1, 2))), {}, None, {("a.weight", 0): WITHOUT},
+    a=conv(3, 8), fc=lin(8, 5))  # fmt: skip
+add("norm_of_channels", lambda m, x: m.fc(F.normalize(m.a(x), dim=1).mean((2, 3))), {"a": 8}, a=conv(3, 8),
+    fc=lin(8, 5))  # fmt: skip
+add("least_norm_of_channels", lambda m, x: m.fc(torch.linalg.vector_norm(m.a(x), -float("inf"), 1).mean(1)), {}, None,
+    {("a.weight", 0): "statistic"}, a=conv(3, 8), fc=lin(8, 5))  # fmt: skip
+add("cosine_heads", cosine_heads, {"qkv": 3, "o": 6},
+    {("qkv", "qkv.weight", 0, 1): [2, 3, 8, 9, 14, 15], ("qkv", "scale", 0, 1): [1], ("qkv", "o.weight", 1, 1): [2, 3]},
+    inputs=tokens, qkv=lin(6, 18), scale=par(3, 1, 1), o=lin(6, 6), fc=lin(6, 5))  # fmt: skip
+add("heads_in_batch", heads_in_batch, {"qkv": 3, "o": 6}, {("qkv", "qkv.weight", 0, 1): [2, 3, 8, 9, 14, 15]},
+    {("table", 2): "shared by the parts (heads)"},
+    inputs=tokens, qkv=lin(6, 18), table=par(5, 5, 2), o=lin(6, 6), fc=lin(6, 5))  # fmt: skip
+add("pooled_heads", pooled_heads, {"a": 3, "o": 6}, {("a", "a.weight", 0, 1): [4, 5, 6, 7]},
+    {("k.weight", 0): "channels that cannot shrink"}, inputs=tokens,
+    a=lin(6, 12), k=lambda: nn.Conv1d(4, 4, 3, padding=1, groups=4), o=lin(12, 6), fc=lin(6, 5))  # fmt: skip
+add("rotated", rotated, {"qkv": 3, "o": 6}, {("qkv", "o.weight", 1, 1): [4, 5, 6, 7]}, inputs=tokens,
+    qkv=lin(6, 36), cos=lambda: torch.randn(5, 4), sin=lambda: torch.randn(5, 4),
+    o=lin(12, 6), fc=lin(6, 5))  # fmt: skip
+add("standardised", lambda m, x: m.fc(pool(m.b(F.relu(m.a(x))))), {"a": 8, "b": 6}, {("a", "b.weight", 1, 3): [3]},
+    a=lambda: Standardised(3, 8, 3, padding=1), b=lambda: Standardised(8, 6, 3, padding=1), fc=lin(6, 5))  # fmt: skip
+add("lstm", lambda m, x: m.fc(m.r(m.a(x))[0].mean(1)), {"a": 8, "r": 4},
+    {("a", "r.weight_ih_l0", 1, 2): [2], ("r", "r.weight_ih_l0", 0, 1): [1, 5, 9, 13],
+     ("r", "r.weight_hh_l1_reverse", 0, 1): [1, 5, 9, 13], ("r", "r.weight_hh_l0", 1, 1): [1],
+     ("r", "r.weight_ih_l1", 1, 1): [1, 5], ("r", "fc.weight", 1, 1): [1, 5]}, inputs=tokens,
+    a=lin(6, 8), r=lambda: nn.LSTM(8, 4, 2, batch_first=True, bidirectional=True), fc=lin(8, 5))  # fmt: skip
+add("gru", lambda m, x: m.fc(m.r(x)[1][0]), {"r": 4}, {("r", "r.bias_hh_l0", 0, 3): [3, 7, 11]}, inputs=tokens,
+    r=lambda: nn.GRU(6, 4, batch_first=True), fc=lin(4, 5))  # fmt: skip

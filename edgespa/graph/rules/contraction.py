@@ -150,6 +150,9 @@ def convolution(call: Call) -> Value | list[Value]:
     batched = len(x.shape) == len(weight.shape)
     if not batched:
         return unknown(call, "input without a batch dimension")
+    joint = x.block(1)
+    if joint is not None and 0 in joint.dims:  # heads in the batch, head size in the channels: whole heads stay units
+        x = call.labels.pin(x, (1,), "channels of heads that share a kernel")
     space = tuple(range(2, len(x.shape)))
     x = call.labels.pin(x, space, "space that a convolution window slides over")
     weight = call.labels.pin(weight, space, "kernel extent")
@@ -204,7 +207,8 @@ def _grouped(call: Call, x: Value, weight: Value, groups: int, transposed: bool)
             summed = place_in_group if transposed else second
             labels.fix(summed, f"summed without weights, where removed channels are not zero ({call.name})")
     zero = x.dead == 0.0 if batch or (whole and weight.dead != 0.0) else weight.dead == 0.0
-    return Value((x.shape[0], outputs.size), (*batch, Block((1,), outputs)), 0.0 if zero else None)
+    own = () if whole and inputs is None else (Block((1,), outputs),)
+    return Value((x.shape[0], outputs.size), (*batch, *own), 0.0 if zero else None)
 
 
 def _axis_or_zeros(call: Call, value: Value, dim: int) -> Labels:

@@ -27,9 +27,18 @@ def run_on_labels(call: Call) -> Value | list[Value]:
     x = call.value(source)
     if "dim" in call.arguments and call.name not in {"unsqueeze", "squeeze"}:
         merged = {call.dim("dim", len(x.shape))} & call.batch_dims(source)
+        if call.name in {"slice", "slice_copy"} and takes_all(*(call.number(key) for key in ("start", "end", "step"))):
+            return Value(call.shape, x.blocks, x.dead)
         x = call.labels.pin(x, merged, _IN_BATCH)
     return _run(call, x, source)
 
+
+def takes_all(start: int | None, end: int | None, step: int) -> bool:
+    """Whether a slice takes everything whatever the size, as the ``:`` of ``x[:, 1]`` does."""
+    return not start and (end is None or end >= _MOST) and step == 1
+
+
+_MOST = (1 << 63) - 1  # what ``:`` is traced to
 
 _IN_BATCH = "picked by position in a dimension that the batch is merged into"
 
@@ -67,6 +76,9 @@ def _run(call: Call, x: Value, source: str) -> Value | list[Value]:
     shapes = call.shapes
     many = isinstance(call.node.meta["val"], list | tuple)
     outputs: list[list[Block]] = [[] for _ in shapes]
+    if any(0 in shape for shape in shapes) and len(shapes) == 1:  # nothing is taken; the other dimensions stay tied
+        dim = call.dim("dim", len(x.shape))
+        return Value(shapes[0], tuple(block for block in x.blocks if dim not in block.dims), x.dead)
     for block in x.blocks:
         results = _apply(call, source, _expanded(block, x.shape))
         seen = []
@@ -128,7 +140,7 @@ def compress(labels: Tensor) -> Block | None:
     return Block(tuple(dims), np.ascontiguousarray(kept))
 
 
-@rule("view", "reshape", "_unsafe_view", "flatten", "unflatten", "view_copy", "ravel")
+@rule("view", "reshape", "_unsafe_view", "flatten", "unflatten", "view_copy", "ravel", "view_as", "reshape_as")
 def view(call: Call) -> Value:
     """Regroup dimensions. Only the labels of dimensions that are split or merged are rearranged."""
     x = call.value("self")
@@ -204,7 +216,7 @@ def expand(call: Call) -> Value:
     sizes = call.arguments["size"]
     for dim in range(len(shape)):
         if _copied(x, shift, dim, shape) and shape[dim] > 1 and isinstance(sizes[dim], int):
-            blocks.append(Block((dim,), call.labels.fresh(shape[dim])))
+            blocks.append(Block((dim,), call.labels.fresh(shape[dim]), copies=True))
     return Value(shape, tuple(blocks), x.dead if len(blocks) == len(x.blocks) else None)
 
 
@@ -340,6 +352,44 @@ def index(call: Call) -> Value | list[Value]:
     return Value(call.shape, tuple(blocks), x.dead)
 
 
+@rule("slice_scatter", "select_scatter")
+def scatter(call: Call) -> Value | list[Value]:
+    """``self`` with a part replaced by ``src``: the part's labels are those of both, the rest is as it was.
+
+    The replaced indices of ``self`` are tied to those of ``src`` too, so that both lose the same number.
+    """
+    x, source = call.value("self"), call.value("src")
+    if call.number("step", 1) != 1:
+        return unknown(call, "with a stride")
+    dim = call.dim("dim", len(x.shape))
+    if dim in call.batch_dims("self"):
+        x = call.labels.pin(x, {dim}, _IN_BATCH)
+    if call.name == "select_scatter":
+        shifted = tuple(Block(tuple(d + (d >= dim) for d in block.dims), block.labels) for block in source.blocks)
+        source = Value((*source.shape[:dim], 1, *source.shape[dim:]), shifted, source.dead, source.why)
+        index = int(call.number("index")) % x.shape[dim]
+        part = slice(index, index + 1, 1)
+    else:
+        part = slice(*slice(call.number("start"), call.number("end"), call.number("step")).indices(x.shape[dim]))
+    labels = call.labels.axis(x, dim, "replaced in part")
+    inside = None if labels is None else labels[part]
+    written = call.labels.axis(source, dim, "written to a part")
+    if inside is not None and written is None:
+        call.labels.fix(inside, f"replaced by {source.why}" if len(inside) > 1 else "written at a fixed position")
+    elif written is not None and inside is None:
+        call.labels.fix(written, f"written to {x.why}")
+    elif written is not None and inside is not None:
+        call.labels.unite(inside, written)
+    rest = [
+        Value(tuple(1 if d == dim else size for d, size in enumerate(value.shape)), other, value.dead, value.why)
+        for value, other in ((v, tuple(b for b in v.blocks if dim not in b.dims)) for v in (x, source))
+    ]
+    shape = tuple(1 if d == dim else size for d, size in enumerate(x.shape))
+    blocks = call.labels.merge(rest, shape, "written together")
+    own = () if labels is None else (Block((dim,), labels),)
+    return Value(call.shape, (*blocks, *own), x.dead if x.dead == source.dead or not source.blocks else None)
+
+
 @rule("pixel_shuffle", "pixel_unshuffle")
 def pixel_shuffle(call: Call) -> Value:
     """Channels that become one pixel block (r * r of them) go together."""
@@ -376,7 +426,7 @@ def create(call: Call) -> Value:
     fill = call.number("fill_value", 1.0 if "ones" in call.name else 0.0)
     sizes = call.arguments["size"]
     dims = [dim for dim, size in enumerate(shape) if size > 1 and isinstance(sizes[dim], int)]
-    blocks = tuple(Block((dim,), call.labels.fresh(shape[dim])) for dim in dims)
+    blocks = tuple(Block((dim,), call.labels.fresh(shape[dim]), copies=True) for dim in dims)
     return Value(shape, blocks, float(fill) if isinstance(fill, int | float) else None)
 
 

@@ -16,11 +16,11 @@ from edgespa.graph.rules.registry import Call, rule
 
 
 @rule(
-    "pointwise", "add", "sub", "mul", "div", "rsub", "where", "to", "_to_copy", "type_as", "dropout", "alpha_dropout",
+    "pointwise", "add", "sub", "mul", "div", "rsub", "where", "to", "_to_copy", "dropout", "alpha_dropout",
     "feature_dropout", "contiguous", "detach", "alias", "clone", "lift_fresh", "lift_fresh_copy", "hardswish",
     "log_sigmoid", "copy", "zeros_like", "ones_like", "full_like", "empty_like", "true_divide", "floor_divide",
-    "eq", "ne", "lt", "le", "gt", "ge", "_assert_tensor_metadata", "fill", "native_dropout", "square", "__and__",
-    "__or__", "positive", "float_power", "relu6", "remainder", "fmod", "isnan", "isinf", "isfinite",
+    "zero", "eq", "ne", "lt", "le", "gt", "ge", "_assert_tensor_metadata", "fill", "native_dropout", "square",
+    "__and__", "__or__", "positive", "float_power", "relu6", "remainder", "fmod", "isnan", "isinf", "isfinite",
 )  # fmt: skip
 def pointwise(call: Call) -> Value | list[Value]:
     """Tie the operands' labels after broadcasting; evaluate the operator on the operands' dead values."""
@@ -86,6 +86,13 @@ def _dead_value(call: Call, block: Block) -> float | None:
 @dataclasses.dataclass(frozen=True)
 class _Dead:
     value: float | None
+
+
+@rule("type_as")
+def type_as(call: Call) -> Value:
+    """Only the element type of the other operand matters."""
+    x = call.value("self")
+    return Value(call.shape, x.blocks, x.dead)
 
 
 @rule("prelu")

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
+
+import numpy as np
 from torch import Tensor
 
 from edgespa.graph.labels import Block, Value
@@ -86,22 +90,29 @@ def softmax(call: Call) -> Value | list[Value]:
 @rule("sum", "mean", "amax", "amin", "max", "min", "argmax", "argmin", "var", "std", "var_mean", "std_mean", "norm",
       "linalg_vector_norm", "prod", "any", "all", "median", "numel")  # fmt: skip
 def reduce(call: Call) -> Value | list[Value]:
-    """A sum over zeros is exact; every other statistic over a labelled dimension fixes it."""
+    """A sum or a norm over zeros is exact, and a mean once its divisor is kept; other statistics fix the dimension."""
     if "other" in call.arguments and call.maybe("other") is not None:  # the two-operand spelling of max and min
         from edgespa.graph.rules.pointwise import pointwise
 
         return pointwise(call)
     x = call.value("self")
     over = call.dims("dim", len(x.shape))
-    if call.name == "sum":
-        return _reduced(call, sum_over(call, x, over))
+    if call.name in {"sum", "mean"} or (x.dead == 0.0 and _sums_magnitudes(call)):
+        summed = sum_over(call, x, over)
+        return _reduced(call, dataclasses.replace(summed, dead=x.dead) if call.name == "mean" else summed)
     reason = f"{call.name} over the channels: a statistic over all of them"
     dead = x.dead if call.name in _KEEP_CONSTANT or (x.dead == 0.0 and call.name in _KEEP_ZERO) else None
     x = call.labels.pin(x, over, reason)
     return _reduced(call, Value(x.shape, x.blocks, dead))
 
 
-_KEEP_CONSTANT = {"mean", "amax", "amin", "max", "min", "median"}
+def _sums_magnitudes(call: Call) -> bool:
+    """Whether zeros add nothing: a norm of any order from 0 to infinity."""
+    order = call.number("ord" if call.name == "linalg_vector_norm" else "p", 2)
+    return call.name in {"norm", "linalg_vector_norm"} and (order is None or float(order) >= 0.0)
+
+
+_KEEP_CONSTANT = {"amax", "amin", "max", "min", "median"}
 _KEEP_ZERO = {"norm", "linalg_vector_norm", "prod", "var", "std"}
 
 
@@ -120,7 +131,7 @@ def _reduced(call: Call, value: Value) -> Value | list[Value]:
       "adaptive_avg_pool2d", "adaptive_avg_pool3d", "adaptive_max_pool1d", "adaptive_max_pool2d",
       "max_pool2d_with_indices", "upsample_nearest1d", "upsample_nearest2d", "upsample_nearest3d",
       "upsample_bilinear2d", "upsample_bicubic2d", "upsample_linear1d", "upsample_trilinear3d",
-      "_upsample_nearest_exact2d", "_upsample_bilinear2d_aa", "_upsample_bicubic2d_aa", "grid_sampler", "im2col",
+      "_upsample_nearest_exact2d", "_upsample_bilinear2d_aa", "_upsample_bicubic2d_aa", "grid_sampler",
       "_adaptive_avg_pool2d")  # fmt: skip
 def spatial(call: Call) -> Value | list[Value]:
     """Acts on space, channel by channel: dimensions from the third on stay."""
@@ -128,12 +139,34 @@ def spatial(call: Call) -> Value | list[Value]:
     grid = call.maybe("grid")
     if grid is not None:
         call.labels.fix_value(grid, "used as a grid")
-    if call.name == "im2col":
-        return unknown(call)
     count = {"1d": 1, "2d": 2, "3d": 3}.get(next((s for s in ("1d", "2d", "3d") if s in call.name), "2d"), 2)
     x = call.labels.pin(x, range(len(x.shape) - count, len(x.shape)), f"{call.name} over space")
     values = [Value(shape, x.blocks, 0.0 if x.dead == 0.0 else None) for shape in call.shapes]
     return values if isinstance(call.node.meta["val"], list | tuple) else values[0]
+
+
+@rule("im2col")
+def im2col(call: Call) -> Value:
+    """Patches: ``[N, C, H, W] -> [N, C * k * k, L]``, a channel becomes k * k rows."""
+    x = call.value("self")
+    x = call.labels.pin(x, range(2, len(x.shape)), "patches move space into channels")
+    size = math.prod(call.number("kernel_size"))
+    labels = call.labels.axis(x, 1, "patches")
+    others = tuple(block for block in x.blocks if 1 not in block.dims)
+    own = () if labels is None else (Block((1,), np.repeat(labels, size)),)
+    return Value(call.shape, (*others, *own), 0.0 if x.dead == 0.0 else None)
+
+
+@rule("col2im")
+def col2im(call: Call) -> Value:
+    """Patches summed into an image: ``[N, C * k * k, L] -> [N, C, H, W]``, the k * k rows of a channel go together."""
+    x = call.value("self")
+    x = call.labels.pin(x, range(2, len(x.shape)), "patches move space into channels")
+    size = math.prod(call.number("kernel_size"))
+    labels = call.labels.axis(x, 1, "patches")
+    others = tuple(block for block in x.blocks if 1 not in block.dims)
+    own = () if labels is None else (Block((1,), call.labels.unite_along(labels.reshape(-1, size), (1,))),)
+    return Value(call.shape, (*others, *own), 0.0 if x.dead == 0.0 else None)
 
 
 @rule("triu", "tril")
