@@ -33,6 +33,7 @@ __all__ = ["FixedSlot", "Group", "Groups", "Kept", "Mask", "Slot", "find_groups"
 
 NO_WRITER = "not written by a weight: there is no channel to remove"
 Mask = NDArray[np.bool_]
+Indices = NDArray[np.int64] | list[NDArray[np.int64]]  # of each unit; a list if units differ in their number
 Kept = dict[str, Mask]  # group name -> which of its units are kept
 
 
@@ -43,14 +44,14 @@ class Group:
     Attributes:
         name: The module path of the first weight that writes the group's channels.
         ids: Unit ids in the order of their first index; position *k* of a mask is unit ``ids[k]``.
-        slots: Per slot the indices of each unit, ``[units, indices per unit]``; ragged ones as lists.
+        slots: Per slot the indices of each unit, ``[units, indices per unit]``; a list of arrays where that is ragged.
         writers: The slots that are outputs of a weight (rows of a linear or convolution weight).
         readers: The slots that are inputs of a weight (columns of a linear or convolution weight).
     """
 
     name: str
     ids: NDArray[np.int64]
-    slots: dict[Slot, list[NDArray[np.int64]]]
+    slots: dict[Slot, Indices]
     writers: tuple[Slot, ...]
     readers: tuple[Slot, ...]
 
@@ -292,24 +293,29 @@ def _make_groups(
             chosen = indices[own == key]
             members[key][slot] = (ids[chosen], chosen)
     groups: dict[str, Group] = {}
+    position = np.zeros(len(signature), dtype=np.int64)
     for table in members.values():
         first = next((slot for slot in table if outputs.get(slot.tensor) == slot.dim), next(iter(table)))
-        order = list(dict.fromkeys(table[first][0].tolist()))
-        position = {unit: index for index, unit in enumerate(order)}
-        slots: dict[Slot, list[NDArray[np.int64]]] = {}
-        for slot, (ids, indices) in table.items():
-            rank = np.array([position[unit] for unit in ids.tolist()])
-            sorting = np.argsort(rank, kind="stable")
-            counts = np.bincount(rank, minlength=len(order))
-            slots[slot] = np.split(indices[sorting], np.cumsum(counts)[:-1])
+        order = np.array(list(dict.fromkeys(table[first][0].tolist())), dtype=np.int64)
+        position[order] = np.arange(len(order))
+        slots = {slot: _by_unit(indices, position[ids], len(order)) for slot, (ids, indices) in table.items()}
         name = first.tensor.rpartition(".")[0] or first.tensor
         unique, number = name, 2
         while unique in groups:
             unique, number = f"{name}#{number}", number + 1
         writers = tuple(slot for slot in slots if outputs.get(slot.tensor) == slot.dim)
         readers = tuple(slot for slot in slots if slot.tensor in outputs and slot not in writers)
-        groups[unique] = Group(unique, np.array(order, dtype=np.int64), slots, writers, readers)
+        groups[unique] = Group(unique, order, slots, writers, readers)
     return groups
+
+
+def _by_unit(indices: NDArray[np.int64], position: NDArray[np.int64], count: int) -> Indices:
+    """The indices of each unit, ascending."""
+    counts = np.bincount(position, minlength=count)
+    ordered = indices[np.argsort(position, kind="stable")]
+    if (counts == counts[0]).all():
+        return ordered.reshape(count, -1)
+    return np.split(ordered, np.cumsum(counts)[:-1])
 
 
 def _fixed_slots(
@@ -317,8 +323,10 @@ def _fixed_slots(
 ) -> list[FixedSlot]:
     fixed = []
     for slot, ids in raw.items():
-        by_reason: dict[str, list[int]] = defaultdict(list)
-        for index in np.flatnonzero(units[slot] == 0).tolist():
-            by_reason[reasons.get(int(-ids[index] - 1), TIED)].append(index)
-        fixed += [FixedSlot(slot, np.array(indices), reason) for reason, indices in by_reason.items()]
+        indices = np.flatnonzero(units[slot] == 0)
+        own = ids[indices]
+        by_reason: dict[str, list[NDArray[np.int64]]] = defaultdict(list)
+        for unit in np.unique(own).tolist():
+            by_reason[reasons.get(-unit - 1, TIED)].append(indices[own == unit])
+        fixed += [FixedSlot(slot, np.sort(np.concatenate(parts)), reason) for reason, parts in by_reason.items()]
     return fixed

@@ -79,9 +79,18 @@ class Program:
         """Number of elements of all floating-point parameters and buffers of the program that are parameters."""
         return sum(tensor.numel() for _, tensor in self.tensors() if isinstance(tensor, torch.nn.Parameter))
 
-    def copy(self) -> Program:
-        """A program with its own graph and its own tensors."""
-        return Program(copy.deepcopy(self.module), self.inputs)
+    def copy(self, state: Mapping[str, Tensor] | None = None) -> Program:
+        """A program with its own graph and its own tensors.
+
+        Args:
+            state: Tensors to hold in the place of the program's own, of any shape; they are not copied.
+        """
+        taken: dict[int, Any] = {}
+        for name, tensor in (state or {}).items():
+            old = fetch(self.module, name)
+            parameter = isinstance(old, torch.nn.Parameter)
+            taken[id(old)] = torch.nn.Parameter(tensor, requires_grad=old.requires_grad) if parameter else tensor
+        return Program(copy.deepcopy(self.module, taken), self.inputs)
 
     def with_state(self, state: Mapping[str, Tensor]) -> Program:
         """A copy in which the named tensors are replaced; shapes and dtypes must agree.

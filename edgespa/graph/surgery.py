@@ -17,6 +17,7 @@ from edgespa.errors import GraphError
 from edgespa.graph.groups import Groups, Mask, Slot
 from edgespa.graph.program import Program, assign, refresh, shape_of
 from edgespa.graph.rewrites import REWRITES, Edit, is_index, kept_mask
+from edgespa.graph.shapes import follow
 
 
 def compact(program: Program, groups: Groups, kept: Mapping[str, Mask]) -> Program:
@@ -37,9 +38,7 @@ def compact(program: Program, groups: Groups, kept: Mapping[str, Mask]) -> Progr
         if not np.any(mask):
             raise GraphError(f"group {name} would lose all its units", "keep at least one unit of every group")
     alive = groups.alive(kept)
-    result = program.copy()
-    for name, tensor in slice_tensors(dict(program.tensors()), groups, alive).items():
-        assign(result.module, name, tensor)
+    result = program.copy(slice_tensors(dict(program.tensors()), groups, alive))
     _rewrite(program, result, groups, alive)
     return result
 
@@ -127,7 +126,7 @@ def _rewrite(program: Program, result: Program, groups: Groups, alive: Mask) -> 
     result.graph.lint()
     result.module.recompile()
     try:
-        refresh(result.module)
+        follow(result.module, expected)
     except (RuntimeError, TypeError, ValueError, IndexError) as error:
         raise GraphError(f"the compacted program is not consistent: {str(error).splitlines()[0]}", _REPORT) from error
     for node in result.graph.nodes:

@@ -87,7 +87,8 @@ def from_exported(exported: ExportedProgram) -> Program:
     module.graph.eliminate_dead_code()
     _drop_unread(module)
     module.recompile()
-    refresh(module)
+    if any("val" not in node.meta for node in module.graph.nodes if node.op in {"call_function", "get_attr"}):
+        refresh(module)
     for parameter in module.parameters():
         parameter.requires_grad_(False)
     specs = []
