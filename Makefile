@@ -1,5 +1,6 @@
 # make demo   the whole way on real data that needs no download
-# make test   style, types, tests: what CI runs
+# make test   style, types, tests
+# make test-zoo   the first law over some 260 published architectures: CI runs it too
 # Both make .venv first. Needs Python >= 3.11, pip and make; PYTHON says which one.
 
 PYTHON ?= python3
@@ -12,19 +13,22 @@ export EDGESPA_DATA ?= ../shared/data
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# Apart from the environment: the product works without torchvision and timm, and its tests must show it.
+ZOO := .zoo
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test lint format docs clean distclean
+.PHONY: help venv zoo demo test test-zoo lint format docs clean distclean
 
 help:
 	@echo 'make venv    install into $(VENV), exact versions of constraints.txt'
 	@echo 'make demo    the whole way on real data that needs no download'
-	@echo 'make test    style, types and all tests; PYTEST_ARGS="-k name" for some'
+	@echo 'make test    style, types and tests; PYTEST_ARGS="-k name" for some'
+	@echo 'make test-zoo  masked = compacted over all networks of torchvision and families of timm and transformers'
 	@echo 'make lint    style and types only'
 	@echo 'make format  let ruff correct the style'
 	@echo 'make docs    write docs/reference from the command line'
-	@echo 'make clean   remove caches and builds; make distclean: $(VENV) too'
+	@echo 'make clean   remove caches and builds; make distclean: $(VENV) and $(ZOO) too'
 
 venv: $(STAMP)
 
@@ -38,6 +42,13 @@ $(STAMP): pyproject.toml constraints.txt
 	$(PIP) install --quiet -c constraints.txt -e '.[all,dev]'
 	@touch $@
 
+zoo: $(ZOO)/.installed
+
+# Without dependencies: all are there, and torchvision's would replace torch by a build for another device.
+$(ZOO)/.installed: $(STAMP)
+	$(PIP) install --quiet --no-deps -c constraints.txt --target $(ZOO) --upgrade torchvision timm torch-pruning
+	@touch $@
+
 demo: $(STAMP)
 	$(BIN)/edgespa demo
 
@@ -47,8 +58,12 @@ lint: $(STAMP)
 	$(BIN)/mypy
 
 # One file, one process: fixtures of a module are made once. pytest comes last, so that its closing line does too.
-test: lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_JOBS) --dist loadfile $(PYTEST_ARGS)
+test: lint zoo
+	PYTHONPATH=$(ZOO) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(TEST_JOBS) -m 'not zoo' tests/zoo
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_JOBS) --dist loadfile --ignore tests/zoo $(PYTEST_ARGS)
+
+test-zoo: zoo
+	PYTHONPATH=$(ZOO) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_JOBS) tests/zoo $(PYTEST_ARGS)
 
 format: $(STAMP)
 	$(BIN)/ruff check --fix .
@@ -62,4 +77,4 @@ clean:
 	find edgespa tests docs benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 distclean: clean
-	rm -rf $(VENV)
+	rm -rf $(VENV) $(ZOO)

@@ -18,7 +18,7 @@ def mutates(graph: fx.Graph) -> bool:
 
 
 def make_functional(module: fx.GraphModule) -> bool:
-    """Replace in-place operators on values that no view shares; turn evaluation batch norms into one spelling.
+    """Replace in-place operators on values that no view shares.
 
     Returns:
         False if an in-place operator writes through a view; the graph is then left for ``run_decompositions``, which
@@ -46,7 +46,6 @@ def make_functional(module: fx.GraphModule) -> bool:
                 user.replace_input_with(base, functional)
         node.replace_all_uses_with(functional)
         graph.erase_node(node)
-    _plain_batch_norms(graph)
     return True
 
 
@@ -93,7 +92,7 @@ def _keeps_dtype(node: fx.Node) -> bool:
     return len(dtypes) <= 1
 
 
-def _plain_batch_norms(graph: fx.Graph) -> None:
+def plain_batch_norms(graph: fx.Graph) -> None:
     """``_native_batch_norm_legit_no_training(...)[0]`` -> ``batch_norm``, whose training flag can be set."""
     for node in list(graph.nodes):
         if node.target is not torch.ops.aten._native_batch_norm_legit_no_training.default:

@@ -65,7 +65,7 @@ def _with_reason(result: Any, node: fx.Node, values: Mapping[fx.Node, Any], fixe
     function = rule_for(node.target)
     if function is not None and function.__module__ in _PRODUCTS:
         return result
-    sources = [value for n in node.all_input_nodes if n.op == "call_function" for value in results_of(values.get(n))]
+    sources = [value for n in node.all_input_nodes if n.op != "get_attr" for value in results_of(values.get(n))]
     carried = [block.labels.flat[-1] for value in sources for block in value.blocks]
     lost = [fix.reason for fix in fixes if UNLABELLED not in fix.reason and np.isin(carried, fix.labels).any()]
     inherited = [value.why for value in sources if value.why != UNLABELLED]

@@ -98,8 +98,7 @@ class Program:
         Raises:
             GraphError: If a name is unknown or a shape or dtype differs.
         """
-        result = self.copy()
-        known = dict(result.tensors())
+        known = dict(self.tensors())
         for name, tensor in state.items():
             if name not in known:
                 raise GraphError(f"the program has no tensor named {name}")
@@ -108,8 +107,7 @@ class Program:
                 raise GraphError(
                     f"{name}: expected {tuple(old.shape)} {old.dtype}, got {tuple(tensor.shape)} {tensor.dtype}"
                 )
-            assign(result.module, name, tensor.detach().clone())
-        return result
+        return self.copy({name: tensor.detach().clone() for name, tensor in state.items()})
 
     def in_double(self) -> Program:
         """A copy that computes in float64 throughout, element types that the graph asks for included."""
@@ -183,7 +181,7 @@ def concrete(size: Any) -> Any:
 
 def refresh(module: fx.GraphModule) -> None:
     """Recompute ``meta["val"]`` (shape, dtype, symbolic batch) of every node after the graph or its tensors changed."""
-    mode = _fake_mode(module)
+    mode = fake_mode(module)
     env: dict[fx.Node, Any] = {}
     with mode, enable_python_dispatcher():  # without it, composite operators fix symbolic sizes
         for node in module.graph.nodes:
@@ -202,7 +200,8 @@ def refresh(module: fx.GraphModule) -> None:
             node.meta["val"] = value
 
 
-def _fake_mode(module: fx.GraphModule) -> FakeTensorMode:
+def fake_mode(module: fx.GraphModule) -> FakeTensorMode:
+    """The mode of the values in ``meta["val"]``, which holds the symbols of free sizes."""
     for node in module.graph.nodes:
         value = node.meta.get("val")
         if node.op == "placeholder" and hasattr(value, "fake_mode"):

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, fx
 from torch._subclasses.fake_tensor import FakeTensor
 
-from edgespa.graph.program import concrete, fetch, refresh, shape_of
+from edgespa.graph.program import concrete, fake_mode, fetch, refresh, shape_of
 
 Shapes = Mapping[str, list[tuple[int, ...]]]
 
@@ -40,6 +40,9 @@ def follow(module: fx.GraphModule, expected: Shapes) -> None:
         return
     known: dict[Any, FakeTensor] = {}
     for node in module.graph.nodes:
+        if node.op == "get_attr" and "val" not in node.meta:  # an index that compaction has added
+            index = fetch(module, str(node.target))
+            node.meta["val"] = fake_mode(module).from_tensor(index, static_shapes=True)
         old = node.meta.get("val")
         sources = [old] if isinstance(old, Tensor) else list(old) if isinstance(old, list | tuple) else []
         if node.op == "output" or not sources:

@@ -69,7 +69,7 @@ def masked(program: Program, groups: Groups, kept: Mapping[str, Mask]) -> Progra
         if removed.size and slot.tensor in tensors:
             tensor = zeroed.setdefault(slot.tensor, tensors[slot.tensor].detach().clone())
             tensor.index_fill_(slot.dim, torch.from_numpy(removed).to(tensor.device), 0.0)
-    return program.with_state(zeroed)
+    return program.copy(zeroed)
 
 
 def resize_output(program: Program, size: int) -> tuple[Program, tuple[str, ...]]:

@@ -16,7 +16,7 @@ from torch.nn.utils import parametrize
 
 from edgespa.errors import TraceError
 from edgespa.graph.fold import fold_weights
-from edgespa.graph.functional import make_functional, mutates
+from edgespa.graph.functional import make_functional, mutates, plain_batch_norms
 from edgespa.graph.inline import inline_regions
 from edgespa.graph.program import BATCH, InputSpec, Program, refresh
 from edgespa.quiet import quiet
@@ -83,6 +83,7 @@ def from_exported(exported: ExportedProgram) -> Program:
                 "the model writes to its inputs or to its buffers when it runs",
                 "clone what is written to, or leave the update out of forward in evaluation mode",
             )
+    plain_batch_norms(module.graph)
     fold_weights(module)
     module.graph.eliminate_dead_code()
     _drop_unread(module)

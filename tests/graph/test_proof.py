@@ -7,11 +7,14 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor, nn
 
 from edgespa.errors import GraphError
+from edgespa.graph.groups import find_groups
 from edgespa.graph.program import Program
 from edgespa.graph.proof import Proof, prove
 from edgespa.graph.surgery import compact
+from edgespa.graph.trace import trace
 
 
 @pytest.fixture
@@ -98,3 +101,42 @@ def test_limit_is_the_callers() -> None:
         Proof(1e-3, 1e-3, "x", 1).require()
     with pytest.raises(GraphError):
         Proof(math.nan, math.nan, "x", 1).require()
+
+
+class Amplifier(nn.Module):
+    """Rounding of the convolutions is made ten thousand times larger."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Conv2d(3, 64, 3), nn.Conv2d(64, 8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.sin(self.b(torch.relu(self.a(x))) * 1e4)
+
+
+def test_rounding_is_told_from_a_wrong_channel(select: Any, randomised: Any) -> None:
+    """The proof is made in double precision where it fails in single precision, and can fail there too."""
+    inputs = (torch.randn(2, 3, 12, 12, generator=torch.Generator().manual_seed(0)),)
+    program = trace(randomised(Amplifier()), inputs)
+    groups = find_groups(program)
+    kept = select(groups, 1)
+    small = compact(program, groups, kept)
+    proof = prove(program, groups, kept, small, inputs)
+    proof.require()
+    assert proof.precision == "float64"
+    assert proof.rounding is not None
+    assert proof.worst < 1e-8 < 1e-5 < proof.rounding
+    wrong = small.state()["b.weight"].clone()
+    wrong[0, 0] += 0.01
+    with pytest.raises(GraphError, match="differ by"):
+        prove(program, groups, kept, small.with_state({"b.weight": wrong}), inputs).require()
+
+
+def test_double_precision_asks_for_no_other(zoo: Any) -> None:
+    """Element types that the graph names follow too, and the program itself is not changed."""
+    program = zoo("autocast_region").program
+    double = program.in_double()
+    assert all(tensor.dtype == torch.float64 for tensor in double.state().values())
+    assert all(tensor.dtype == torch.float32 for tensor in program.state().values())
+    (inputs,) = zoo("autocast_region").inputs
+    torch.testing.assert_close(double(inputs.double()), program(inputs).double(), atol=1e-5, rtol=1e-5)

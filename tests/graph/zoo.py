@@ -286,7 +286,8 @@ add("squeeze_everything", lambda m, x: m.fc(m.a(x).mean((2, 3), keepdim=True).sq
     a=conv(3, 8), fc=lin(8, 5))  # fmt: skip
 add("crop_and_pad_channels", lambda m, x: m.fc(pool(m.b(F.pad(m.a(x), (1, 1, 0, 0, -2, 1))))),
     {"a": 2, "a#2": 6, "b": 5},
-    {("a", "a.weight", 0, 1): [1], ("a#2", "a.weight", 0, 0): [2], ("a#2", "b.weight", 1, 0): [0]}, a=conv(3, 8), b=conv(7, 5), fc=lin(5, 5))  # fmt: skip
+    {("a", "a.weight", 0, 1): [1], ("a#2", "a.weight", 0, 0): [2], ("a#2", "b.weight", 1, 0): [0]},
+    a=conv(3, 8), b=conv(7, 5), fc=lin(5, 5))  # fmt: skip
 add("channels_in_the_batch", lambda m,
     x: m.fc(pool(F.avg_pool2d(m.a(x).reshape(-1, 1, 8, 8), 2).reshape(x.shape[0], 8, 4, 4))),
     {"a": 8}, a=conv(3, 8), fc=lin(8, 5))  # fmt: skip
@@ -564,7 +565,7 @@ add("warped_by_channels", lambda m,
     {("a.weight", 0): "grid"}, a=conv(3, 2), b=conv(3, 4), fc=lin(4, 5))  # fmt: skip
 
 
-# ------------------------------------------------------------------------------ what published networks brought to light
+# ----------------------------------------------------------------------------- what published networks brought to light
 def autocast_region(m: Any, x: Tensor) -> Tensor:
     y = m.a(x)
     with torch.autocast("cpu", enabled=False):
@@ -664,3 +665,6 @@ add("lstm", lambda m, x: m.fc(m.r(m.a(x))[0].mean(1)), {"a": 8, "r": 4},
     a=lin(6, 8), r=lambda: nn.LSTM(8, 4, 2, batch_first=True, bidirectional=True), fc=lin(8, 5))  # fmt: skip
 add("gru", lambda m, x: m.fc(m.r(x)[1][0]), {"r": 4}, {("r", "r.bias_hh_l0", 0, 3): [3, 7, 11]}, inputs=tokens,
     r=lambda: nn.GRU(6, 4, batch_first=True), fc=lin(4, 5))  # fmt: skip
+add("pointwise_over_places", lambda m, x: m.fc((m.k(m.a(x)) @ m.v(x).transpose(1, 2)).mean(2)), {"a": 7, "k": 4},
+    {("a", "v.weight", 0, 3): [3]}, inputs=tokens, a=lin(6, 7), k=lambda: nn.Conv1d(5, 4, 1, bias=False), v=lin(6, 7),
+    fc=lin(4, 5))  # fmt: skip

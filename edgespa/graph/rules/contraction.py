@@ -10,7 +10,7 @@ import dataclasses
 
 import numpy as np
 
-from edgespa.graph.labels import Block, Labels, Value
+from edgespa.graph.labels import UNLABELLED, Block, Labels, Value
 from edgespa.graph.rules.layout import unknown
 from edgespa.graph.rules.registry import Call, rule
 
@@ -74,7 +74,7 @@ def add_bias(call: Call, value: Value, bias: Value | None, dim: int) -> Value:
     placed = place(bias, (dim,), len(value.shape))
     blocks = call.labels.merge([value, placed], value.shape, f"added as the bias ({call.name})")
     zero = value.dead == 0.0 and bias.dead == 0.0 and all(dim in block.dims for block in blocks)
-    return Value(value.shape, blocks, 0.0 if zero else None)
+    return Value(value.shape, blocks, 0.0 if zero else None, value.why)
 
 
 @rule("linear")
@@ -154,6 +154,14 @@ def convolution(call: Call) -> Value | list[Value]:
     if joint is not None and 0 in joint.dims:  # heads in the batch, head size in the channels: whole heads stay units
         x = call.labels.pin(x, (1,), "channels of heads that share a kernel")
     space = tuple(range(2, len(x.shape)))
+    if groups == 1 and not transposed and _is_pointwise(call, weight):
+        inner, outer = 1, len(x.shape)
+        operands = [
+            place(x, tuple(range(outer)), outer + 1),
+            place(Value(weight.shape[:2], weight.blocks, weight.dead), (outer, inner), outer + 1),
+        ]
+        flat = drop(contract(call, operands, (inner,)), (inner,))
+        return add_bias(call, place(flat, (0, *space, 1), outer), bias, 1)
     x = call.labels.pin(x, space, "space that a convolution window slides over")
     weight = call.labels.pin(weight, space, "kernel extent")
     if groups == 1:
@@ -166,8 +174,15 @@ def convolution(call: Call) -> Value | list[Value]:
         flat = drop(contract(call, operands, (1,)), (1,))
     else:
         flat = _grouped(call, x, weight, groups, transposed)
-    result = Value(call.shape, flat.blocks, flat.dead)
+    result = Value(call.shape, flat.blocks, flat.dead, flat.why)
     return add_bias(call, result, bias, 1)
+
+
+def _is_pointwise(call: Call, weight: Value) -> bool:
+    """Whether each place of the result depends on the same place of the input alone."""
+    steps = [call.number("stride", 1), call.number("padding", 0)]
+    stride, padding = (set(step) if isinstance(step, list | tuple) else {step} for step in steps)
+    return set(weight.shape[2:]) == {1} and stride == {1} and padding == {0}
 
 
 def _grouped(call: Call, x: Value, weight: Value, groups: int, transposed: bool) -> Value:
@@ -185,7 +200,7 @@ def _grouped(call: Call, x: Value, weight: Value, groups: int, transposed: bool)
         labels.fix(second, "kernel columns shared by whole groups")
         unit = labels.unite_along(by_group, (1,))
         if inputs is None:
-            labels.fix(unit, "groups over channels that cannot shrink")
+            labels.fix(unit, f"groups over channels that cannot shrink{x.why.removeprefix(UNLABELLED)}")
         else:
             labels.unite(unit[:, None], inputs)
         outputs = np.repeat(unit, shared) if transposed else first
@@ -207,8 +222,9 @@ def _grouped(call: Call, x: Value, weight: Value, groups: int, transposed: bool)
             summed = place_in_group if transposed else second
             labels.fix(summed, f"summed without weights, where removed channels are not zero ({call.name})")
     zero = x.dead == 0.0 if batch or (whole and weight.dead != 0.0) else weight.dead == 0.0
-    own = () if whole and inputs is None else (Block((1,), outputs),)
-    return Value((x.shape[0], outputs.size), (*batch, *own), 0.0 if zero else None)
+    if whole and inputs is None:
+        return Value((x.shape[0], outputs.size), batch, 0.0 if zero else None, x.why)
+    return Value((x.shape[0], outputs.size), (*batch, Block((1,), outputs)), 0.0 if zero else None)
 
 
 def _axis_or_zeros(call: Call, value: Value, dim: int) -> Labels:

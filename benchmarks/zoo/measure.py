@@ -1,0 +1,144 @@
+"""One row of the zoo's table: what can be removed from a network, what not and why, and the error of removing it."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections import Counter, defaultdict
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from edgespa.graph.cost import CostModel
+from edgespa.graph.groups import FixedSlot, Groups, Kept, Slot, find_groups, weight_outputs
+from edgespa.graph.program import Program, fetch
+from edgespa.graph.proof import prove
+from edgespa.graph.surgery import compact
+from edgespa.graph.trace import trace
+
+
+def randomise(model: nn.Module, seed: int = 0) -> None:
+    """Weights of unit gain, and norms and biases far from their initial values, so that every channel counts."""
+    generator = torch.Generator().manual_seed(seed)
+    noise = torch.randn(1 << 22, generator=generator)
+    with torch.no_grad():
+        for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+            if not tensor.is_floating_point() or tensor.numel() == 0:
+                continue
+            if name.endswith("running_var") or (tensor.dim() == 1 and "bias" not in name and "mean" not in name):
+                tensor.copy_(0.5 + _drawn(noise, tensor).abs())
+            elif tensor.dim() > 1 and isinstance(tensor, nn.Parameter):
+                tensor.copy_(_drawn(noise, tensor) * tensor[0].numel() ** -0.5)
+            elif tensor.dim() == 1:
+                tensor.copy_(0.3 * _drawn(noise, tensor))
+
+
+def _drawn(noise: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """Elements of a long random vector from a random start, repeated for very large tensors: drawing all takes long."""
+    count = like.numel()
+    start = int(torch.randint(0, len(noise) // 2, (1,)))
+    part = noise[start : start + count]
+    if len(part) < count:
+        part = part.repeat(-(-count // len(part)))[:count]
+    return part.reshape(like.shape)
+
+
+def random_kept(groups: Groups, seed: int, density: float = 0.5) -> Kept:
+    """A random part of every group, at least one unit of each."""
+    generator = np.random.default_rng(seed)
+    kept = {}
+    for name, group in groups.groups.items():
+        mask = generator.random(len(group)) < density
+        mask[generator.integers(len(group))] = True
+        kept[name] = mask
+    return kept
+
+
+def measure(network: Any, seeds: int = 3) -> dict[str, Any]:
+    """Trace, label, and remove random halves.
+
+    Args:
+        network: A `networks.Network`, whose model is taken.
+        seeds: Selections of units and inputs.
+
+    Returns:
+        Seconds of each step, units, shares and reasons, and the largest error over the seeds.
+    """
+    torch.manual_seed(0)
+    model = network.take()
+    randomise(model)
+    start = time.perf_counter()
+    program = trace(model, network.inputs)
+    traced = time.perf_counter()
+    del model
+    groups = find_groups(program)
+    labelled = time.perf_counter()
+    costs = CostModel(program, groups)
+    whole = costs.cost()
+    floor = costs.cost({name: np.arange(len(group)) == 0 for name, group in groups.groups.items()})
+    row: dict[str, Any] = {
+        "trace_s": traced - start,
+        "label_s": labelled - traced,
+        "parameters": whole.parameters,
+        "macs": whole.macs,
+        "groups": len(groups.groups),
+        "units": sum(len(group) for group in groups.groups.values()),
+        "parameter_share": 1 - floor.parameters / max(whole.parameters, 1),
+        "mac_share": 1 - floor.macs / max(whole.macs, 1),
+        "dynamic_batch": program.dynamic_batch,
+        **channels(program, groups),
+        "reasons": reasons(groups),
+    }
+    error, rounding, nodes, seconds = 0.0, 0.0, 0, []
+    for seed in range(seeds):
+        kept = random_kept(groups, seed)
+        begin = time.perf_counter()
+        small = compact(program, groups, kept)
+        seconds.append(time.perf_counter() - begin)
+        proof = prove(program, groups, kept, small, program.example_inputs(2, seed))
+        error, nodes = max(error, proof.worst), proof.nodes
+        rounding = max(rounding, proof.rounding or proof.worst)
+        if CostModel(small, find_groups(small)).cost() != costs.cost(kept):
+            row["cost"] = "differs"
+    return {
+        **row,
+        "compact_s": float(np.median(seconds)),
+        "error": error,
+        "error_float32": rounding,
+        "activations": nodes,
+        "seeds": seeds,
+    }
+
+
+def channels(program: Program, groups: Groups) -> dict[str, Any]:
+    """Output channels of all weights, the classifier's aside: how many, how many can go, and why the others cannot."""
+    total = removable = 0
+    fixed: Counter[str] = Counter()
+    why: dict[Slot, list[FixedSlot]] = defaultdict(list)
+    for entry in groups.fixed:
+        why[entry.slot].append(entry)
+    for tensor, dim in weight_outputs(program).items():
+        slot = Slot(tensor, dim)
+        if any(entry.reason.startswith("output of the network") for entry in why[slot]):
+            continue
+        total += fetch(program.module, tensor).shape[dim]
+        removable += int((groups.units[slot] > 0).sum()) if slot in groups.units else 0
+        for entry in why[slot]:
+            fixed[root(entry.reason)] += len(entry.indices)
+    return {"channels": total, "removable_channels": removable, "fixed_channels": dict(fixed.most_common())}
+
+
+def root(reason: str) -> str:
+    """The reason behind a reason: why the tensor that something is tied to cannot shrink, without the node's name."""
+    reason = re.sub(r" \(at [^)]*\)$", "", reason)
+    inner = re.search(r"cannot shrink(?: there)? \((.*)\)$", reason)
+    return inner[1] if inner else reason
+
+
+def reasons(groups: Groups) -> dict[str, int]:
+    """Fixed slots by root cause; kernel extents aside, which are no channels."""
+    count = Counter(root(fixed.reason) for fixed in groups.fixed)
+    count.pop("kernel extent", None)
+    return dict(count.most_common())

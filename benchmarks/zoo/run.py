@@ -1,0 +1,105 @@
+"""The zoo: what can be removed from every network of it, what not and why, and whether removing it is exact.
+
+    make zoo                                             torchvision, timm and torch-pruning, into .zoo
+    PYTHONPATH=.zoo python benchmarks/zoo/run.py [--library NAME ...] [--name TEXT] [--seeds N] [--output FOLDER]
+    python benchmarks/zoo/run.py --table                 the tables of README.md from the rows that are there
+
+One row per network in ``FOLDER/rows.jsonl``; a network with a row is not measured again, so that an interrupted run
+goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import sys
+import time
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE), str(HERE.parents[1])]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--library", action="append", help="torchvision, segmentation, timm, transformers; default all")
+    parser.add_argument("--name", default="", help="only networks with this in their name")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--output", type=Path, default=HERE / "out")
+    parser.add_argument("--table", action="store_true", help="print the tables and stop")
+    options = parser.parse_args()
+    rows_file = options.output / "rows.jsonl"
+    if not options.table:
+        run(options, rows_file)
+    rows = [json.loads(line) for line in rows_file.read_text().splitlines()]
+    for library in dict.fromkeys(row["name"].partition(":")[0] for row in rows):
+        table([row for row in rows if row["name"].startswith(f"{library}:")], library)
+
+
+def run(options: argparse.Namespace, rows_file: Path) -> None:
+    import networks
+
+    options.output.mkdir(parents=True, exist_ok=True)
+    done = {json.loads(line)["name"] for line in rows_file.read_text().splitlines()} if rows_file.exists() else set()
+    for library in options.library or networks.LIBRARIES:
+        for name in networks.names(library):
+            if options.name in name and name not in done:
+                row = one(name, options.seeds)
+                with rows_file.open("a") as file:
+                    file.write(json.dumps(row) + "\n")
+                print(
+                    name,
+                    row.get("failure") or f"{row['error']:.1e}",
+                    f"{row['total_s']:.0f} s",
+                    file=sys.stderr,
+                    flush=True,
+                )
+
+
+def one(name: str, seeds: int) -> dict[str, Any]:
+    """The row of a network, with its whole time and the peak memory of the process while it was measured."""
+    import measure
+    import networks
+
+    Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
+    began = time.perf_counter()
+    try:
+        row = measure.measure(networks.network(name), seeds)
+    except Exception as error:
+        row = {"failure": f"{type(error).__name__}: {str(error).splitlines()[0]}"[:400]}
+    gc.collect()
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    peak = int(status["VmHWM"].split()[0]) / 1024
+    return {"name": name, "total_s": time.perf_counter() - began, "peak_mib": peak, **row}
+
+
+def table(rows: list[dict[str, Any]], library: str) -> None:
+    good = [row for row in rows if "failure" not in row]
+    exact = sum(row["error"] <= 1e-5 for row in good)
+    print(f"\n## {library}: {exact} of {len(rows)} exact (largest error {max(row['error'] for row in good):.1e})\n")
+    seconds = {key: f"{median(row[f'{key}_s'] for row in good):.2f}" for key in ("trace", "label", "compact")}
+    longest = max(row["label_s"] for row in good)
+    print(
+        f"Median seconds: {', '.join(f'{k} {v}' for k, v in seconds.items())}; the longest labelling {longest:.2f}.\n"
+    )
+    print("| network | channels that can go | parameters | MACs | units | label s | error | what keeps the others |")
+    print("| --- | --- | --- | --- | --- | --- | --- | --- |")
+    for row in rows:
+        name = row["name"].partition(":")[2]
+        if "failure" in row:
+            print(f"| {name} | - | - | - | - | - | {row['failure']} | |")
+            continue
+        why = "; ".join(f"{reason} ({count:,})" for reason, count in row["fixed_channels"].items())
+        share = row["removable_channels"] / max(row["channels"], 1)
+        note = "" if row["error"] == row["error_float32"] else f" (float64; float32 {row['error_float32']:.0e})"
+        print(
+            f"| {name} | {share:.1%} | {row['parameter_share']:.1%} | {row['mac_share']:.1%} | {row['units']:,} "
+            f"| {row['label_s']:.2f} | {row['error']:.0e}{note} | {why} |"
+        )
+
+
+if __name__ == "__main__":
+    main()
