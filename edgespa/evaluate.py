@@ -1,4 +1,4 @@
-"""Accuracy of a program on a data set."""
+"""Accuracy of a program on a data set, and what stands for it where there are no classes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from edgespa.data import Prepared
+from edgespa.data import Kind, Prepared
 from edgespa.errors import DataError
 
 BATCH_SIZE = 250
@@ -36,7 +36,7 @@ def accuracy(
     total = data.num_batches(batch_size)
     if not total:
         raise DataError("no images to evaluate on", "give a data set with at least one image")
-    if bool((data.labels < 0).any()):
+    if data.kind != "classes" or bool((data.labels < 0).any()):
         raise DataError(f"{data.name} has no classes to compare with", "give labelled data")
     correct = count = 0
     for index, (images, labels) in enumerate(data.batches(batch_size, shuffle_seed=None)):
@@ -45,3 +45,47 @@ def accuracy(
         if progress:
             progress(index + 1, total, "evaluate")
     return correct / count
+
+
+MEASURES: dict[Kind, str] = {"classes": "accuracy", "multi-label": "accuracy", "regression": "r2"}
+
+
+@torch.no_grad()
+def quality(
+    program: Callable[[Tensor], Tensor],
+    data: Prepared,
+    *,
+    batch_size: int = BATCH_SIZE,
+    progress: Progress | None = None,
+) -> float:
+    """How well a program does, the more the better; its name is in `MEASURES`.
+
+    For classes `accuracy`; for multi-label data the fraction of decisions (image and class) that are right, an output
+    above 0 being yes; for regression the coefficient of determination, ``1 - sum (y - f)^2 / sum (y - mean y)^2`` over
+    all targets, each about its own mean.
+
+    Args:
+        program: Gives ``[N, K]`` for inputs ``[N, C, H, W]``.
+        data: With labels or targets.
+        batch_size: Samples at a time.
+        progress: Told ``(done, total, text)`` in batches.
+
+    Raises:
+        DataError: If the data are empty, or have neither classes nor targets.
+    """
+    if data.kind == "classes":
+        return accuracy(program, data, batch_size=batch_size, progress=progress)
+    total = data.num_batches(batch_size)
+    if not total:
+        raise DataError("no images to evaluate on", "give a data set with at least one image")
+    right = error = 0.0
+    for index, (images, targets) in enumerate(data.batches(batch_size, shuffle_seed=None)):
+        outputs = program(images)
+        right += float(((outputs > 0) == (targets > 0.5)).double().mean(1).sum())
+        error += float((outputs.double() - targets.double()).square().sum())
+        if progress:
+            progress(index + 1, total, "evaluate")
+    if data.kind == "multi-label":
+        return right / len(data)
+    spread = float((data.labels.double() - data.labels.double().mean(0)).square().sum())
+    return 1 - error / max(spread, 1e-30)

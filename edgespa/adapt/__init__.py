@@ -7,5 +7,6 @@ final density.
 
 from edgespa.adapt.config import AdaptConfig
 from edgespa.adapt.learn import adapt
+from edgespa.adapt.objective import Teacher
 
-__all__ = ["AdaptConfig", "adapt"]
+__all__ = ["AdaptConfig", "Teacher", "adapt"]

@@ -5,40 +5,58 @@ from __future__ import annotations
 import itertools
 import logging
 import math
+import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from edgespa.adapt.augment import augmentation
 from edgespa.adapt.config import AdaptConfig
+from edgespa.adapt.log import TrainingLog
+from edgespa.adapt.objective import Objective
+from edgespa.adapt.timeline import Timeline
 from edgespa.adapters.adapted import AdaptedProgram, plan
+from edgespa.adapters.blocks import block_masks, masked_adapters, penalty, storage, without_dead_units
 from edgespa.adapters.factors import Factors, attach
+from edgespa.adapters.places import find_places
+from edgespa.adapters.splopa import SPLoPA
 from edgespa.base import Base
 from edgespa.checkpoint import Checkpoint
 from edgespa.config import Preprocess
-from edgespa.data import ImageData, Prepared
+from edgespa.data import Augment, ImageData, Prepared
 from edgespa.errors import AdapterError, ConfigError, DataError
-from edgespa.evaluate import accuracy
+from edgespa.evaluate import MEASURES, quality
 from edgespa.graph.groups import Kept
 from edgespa.graph.surgery import compact, head_tensors, relative_indices
-from edgespa.pruning.schedule import densities
-from edgespa.pruning.score import cross_entropy_of, score_units
+from edgespa.pruning.score import loss_of, score_units
 from edgespa.pruning.select import select
-from edgespa.task import AdapterHeader, Header, Task, make_header
+from edgespa.task import AdapterHeader, Task, make_header
 
 log = logging.getLogger(__name__)
 
 Progress = Callable[[float, float | None, str], None]
 SCORING_BATCHES = 8
-DEFAULT_LR = {"splora": 2e-2, "full": 1e-2}  # AdamW; measured by benchmarks/main_job/defaults.py
 _LOWER = "train with a lower learning rate (--lr)"
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 class Run:
-    """The state of one adaptation: the small program, its optimiser, and the best epoch so far."""
+    """The state of one adaptation: the small program, its optimiser, and the best epoch so far.
+
+    Args:
+        base: With the head that the task needs, and what the adapter inserts.
+        data: All training data.
+        train: The part that is trained on.
+        held_out: The part that the best epoch is chosen on.
+        preprocess: How an image becomes an input.
+        config: How to adapt.
+        progress: Told ``(done, total, text)`` in training steps.
+        objective: What is made small.
+    """
 
     def __init__(
         self,
@@ -49,50 +67,42 @@ class Run:
         preprocess: Preprocess,
         config: AdaptConfig,
         progress: Progress | None,
+        objective: Objective | None = None,
     ) -> None:
         self.base = base
         self.config = config
         self.data_name = data.name
         self.classes = tuple(data.classes)
         self.preprocess = preprocess
+        self.objective = objective or Objective()
+        self.log: TrainingLog | None = None
+        self.start: dict[str, str] | None = None
         self._progress = progress
         self.train = train
         self.held_out = held_out
-        self.batches = self.train.num_batches(config.batch_size, drop_last=True)
-        if not self.batches:
+        batches = self.train.num_batches(config.batch_size, drop_last=True)
+        if not batches:
             raise DataError(
                 f"{data.name}: {len(train)} training images are less than one batch of {config.batch_size}",
                 "use more images or a smaller --batch-size",
             )
-        self.total = self.batches * config.epochs
+        self.steps = -(-batches // config.accumulate)  # training steps of an epoch
+        self.timeline = Timeline.of(config, self.steps)
         self.kept: Kept = base.groups.all_kept()
+        self._cost = base.whole_cost
         generator = torch.Generator().manual_seed(config.seed)
         head = head_tensors(base.program)
-        planned = plan(base.program, config.adapter, config.adapter_options, head, generator)
-        self.frozen = planned.frozen
+        options = config.adapter_options
+        planned = plan(base.program, config.adapter, options, head, generator, freeze_norms=config.freeze_norms)
+        self.plan = planned
         self.statistics = planned.statistics
-        self.model = AdaptedProgram(base.program, planned.adapters, planned.trained)
+        self.model = AdaptedProgram(base.program, planned.adapters, planned.trained, planned.shared)
         self.optimizer = self._fresh_optimizer()
         self.epoch = 0
         self.best: Checkpoint | None = None
-        self.best_accuracy = -1.0
+        self.best_quality = -math.inf
         self.history: list[dict[str, float]] = []
-        self.prune_at = self._pruning_steps()
-
-    def _pruning_steps(self) -> dict[int, float]:
-        """Training step -> density that holds from there on."""
-        config = self.config
-        steps = densities(config.schedule, config.density, config.prune_steps)
-        first, last = round(config.prune_from * self.total), round(config.prune_until * self.total)
-        gaps = max(len(steps) - 1, 1)
-        exact = [first + round((last - first) * index / gaps) for index in range(len(steps))]
-        # Never after the last step: the final density has to be reached, and trained on.
-        return {min(step, self.total - 1): density for step, density in zip(exact, steps, strict=True)}
-
-    @property
-    def final_from(self) -> int:
-        """The training step from which the final density holds."""
-        return max(self.prune_at, default=0)
+        self._pace = 0.0  # seconds of a training step, lately
 
     def named_parameters(self) -> dict[str, nn.Parameter]:
         """What is trained, by the keys of a task file."""
@@ -105,76 +115,98 @@ class Run:
             tensor = tensors[name]
             assert isinstance(tensor, nn.Parameter)
             named[f"tensor/{name}"] = tensor
-        return named
+        return {**named, **{f"shared/{name}": parameter for name, parameter in self.model.shared.items()}}
 
     def _fresh_optimizer(self) -> torch.optim.AdamW:
         named = self.named_parameters().values()
-        matrices = [p for p in named if p.dim() > 1]
-        vectors = [p for p in named if p.dim() <= 1]
+        matrices = [p for p in named if sum(size > 1 for size in p.shape) > 1]
+        chosen = {id(p) for p in matrices}
         groups = [
             {"params": matrices, "weight_decay": self.config.weight_decay},
-            {"params": vectors, "weight_decay": 0.0},
+            {"params": [p for p in named if id(p) not in chosen], "weight_decay": 0.0},
         ]
-        return torch.optim.AdamW(groups, lr=self.learning_rate(0))
-
-    def learning_rate(self, step: int) -> float:
-        """Linear warm-up over 5% of the steps, then a half cosine to zero."""
-        peak = self.config.lr or DEFAULT_LR[self.config.adapter]
-        warm_up = max(1, round(0.05 * self.total))
-        if step < warm_up:
-            return peak * (step + 1) / warm_up
-        return peak * 0.5 * (1 + math.cos(math.pi * (step - warm_up) / max(1, self.total - warm_up)))
+        return torch.optim.AdamW(groups, lr=self.timeline.learning_rate(0))
 
     def train_epoch(self) -> None:
         """One pass over the training part, with the pruning steps that fall into it, and a validation."""
-        config = self.config
+        config, timeline = self.config, self.timeline
         torch.manual_seed(config.seed * 100_003 + self.epoch)  # dropout; shuffling has its own seed
-        step = self.epoch * self.batches
-        total_loss = 0.0
-        self.model.set_training(True)
-        for images, labels in self._epoch_batches():
-            if step in self.prune_at:
-                self._prune(self.prune_at[step])
-            for group in self.optimizer.param_groups:
-                group["lr"] = self.learning_rate(step)
-            loss = nn.functional.cross_entropy(self.model(images), labels)
-            value = float(loss.detach())
-            if not math.isfinite(value):
-                raise AdapterError(f"the loss is not a number in epoch {self.epoch + 1}", _LOWER)
-            self.optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
-            self.optimizer.step()
+        step = self.epoch * self.steps
+        total_loss, began = 0.0, time.monotonic()
+        self._set_training(True)
+        batches = self._epoch_batches()
+        while group := list(itertools.islice(batches, config.accumulate)):
+            if step in timeline.blocks_at:
+                self._mask_blocks(timeline.blocks_at[step], step)
+            if step in timeline.prune_at:
+                self._prune(timeline.prune_at[step], step)
+            for parameters in self.optimizer.param_groups:
+                parameters["lr"] = timeline.learning_rate(step)
+            before = time.monotonic()
+            value = self._learn(group)
+            seconds = time.monotonic() - before
+            self._pace = seconds if not self._pace else 0.9 * self._pace + 0.1 * seconds
             total_loss += value
             step += 1
-            self._tell(step, f"density {self.density:.2f}  loss {value:.3f}")
-        mean_loss = total_loss / self.batches
+            self._tell(step, value)
+        mean_loss = total_loss / self.steps
         for name, tensor in self._factors().flat().items():
             if not torch.isfinite(tensor).all():
                 raise AdapterError(f"{name} is not finite after epoch {self.epoch + 1}", _LOWER)
-        self.model.set_training(False)
-        value = accuracy(self.model, self.held_out)
+        self._set_training(False)
+        value = quality(self.model, self.held_out)
         self.epoch += 1
         self.history.append({"epoch": self.epoch, "density": self.density, "loss": mean_loss, "validation": value})
         log.info("epoch %d: density %.3f, loss %.4f, validation %.4f", self.epoch, self.density, mean_loss, value)
-        if step > self.final_from and value > self.best_accuracy:
-            self.best_accuracy = value
+        if self.log is not None:
+            rate, seconds = timeline.learning_rate(step - 1), time.monotonic() - began
+            self.log.write("epoch", **self.history[-1], lr=rate, seconds=round(seconds, 3), **self._costs())
+        if step > timeline.final_from and value > self.best_quality:
+            self.best_quality = value
             self.best = self._state()
+
+    def _learn(self, group: list[tuple[Tensor, Tensor]]) -> float:
+        """One training step on some batches; returns the mean loss."""
+        self.optimizer.zero_grad(set_to_none=True)
+        total = 0.0
+        for images, labels in group:
+            loss = self.objective(self.model(images), labels, images)
+            value = float(loss.detach())
+            if not math.isfinite(value):
+                raise AdapterError(f"the loss is not a number in epoch {self.epoch + 1}", _LOWER)
+            extra = penalty(self.masked) if self.timeline.blocks_at else None
+            if extra is not None:
+                loss = loss + float(self.config.adapter_options["penalty"]) * extra
+            (loss if len(group) == 1 else loss / len(group)).backward()  # type: ignore[no-untyped-call]
+            total += value
+        self.optimizer.step()
+        return total / len(group)
 
     @property
     def density(self) -> float:
         """Channel density now."""
         return self.base.groups.channel_density(self.kept)
 
-    def _epoch_batches(self) -> Iterator[tuple[Tensor, Tensor]]:
-        return self._shuffled(self.config.seed * 1_000_003 + self.epoch)
+    @property
+    def masked(self) -> Mapping[str, SPLoPA]:
+        """Adapters with block masks, by tensor."""
+        return masked_adapters({name: self.model.adapter_of(name) for name in self.model.adapted})
 
-    def _shuffled(self, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
-        for images, labels in self.train.batches(self.config.batch_size, shuffle_seed=seed, drop_last=True):
+    def _set_training(self, training: bool) -> None:
+        self.model.set_training(training, freeze_norms=self.config.freeze_norms)
+
+    def _epoch_batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+        seed = self.config.seed * 1_000_003 + self.epoch
+        return self._shuffled(seed, augmentation(self.config.augment))
+
+    def _shuffled(self, seed: int, augment: Augment | None = None) -> Iterator[tuple[Tensor, Tensor]]:
+        size = self.config.batch_size
+        for images, labels in self.train.batches(size, shuffle_seed=seed, drop_last=True, augment=augment):
             yield images.to(memory_format=torch.channels_last), labels  # convolutions train faster so on a CPU
 
-    def _prune(self, density: float) -> None:
+    def _prune(self, density: float, step: int) -> None:
         config = self.config
-        self.model.set_training(False)
+        self._set_training(False)
         tensors = dict(self.model.program.tensors())
         scores = score_units(
             self.base.groups,
@@ -183,7 +215,9 @@ class Run:
             config.criterion,
             config.normalisation,
             torch.Generator().manual_seed(config.seed + self.epoch),
-            loss=cross_entropy_of(self.model.forward_with),
+            program=self.model.program,
+            loss=loss_of(self.model.forward_with, self.objective.plain),
+            output_loss=self.objective.plain,
             batches=self._scoring_batches(),
         )
         kept = select(
@@ -194,16 +228,25 @@ class Run:
             self.base.cost,
             self.kept,
         )
-        self._become(kept)
-        self.model.set_training(True)
+        self._become(kept, step)
+
+    def _mask_blocks(self, density: float, step: int) -> None:
+        """Choose the blocks anew, and take off the units that are gone with them."""
+        masked = self.masked
+        if not masked:
+            raise ConfigError("no layer is large enough for block masks", "give a smaller --adapter-option block=N")
+        weights = dict(self.model.program.tensors())
+        with torch.no_grad():
+            for name, mask in block_masks(masked, weights, self.config.adapter_options, density).items():
+                masked[name].with_mask(mask)
+        self._become(without_dead_units(self.base.groups, self.kept, masked, self.config.round_to), step)
 
     def _scoring_batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         seed = self.config.seed * 7_919 + self.epoch
         yield from itertools.islice(self._shuffled(seed), SCORING_BATCHES)
 
     def _factors(self) -> Factors:
-        adapters = {name: self.model.adapter_of(name).tensors() for name in self.model.adapted}
-        return Factors(adapters, self.model.task_tensors(self.statistics))
+        return Factors.of(self.model, self.statistics)
 
     def _averages(self) -> dict[str, Factors]:
         """The optimiser's running averages, in the structure of the parameters that they belong to."""
@@ -217,15 +260,29 @@ class Run:
             found[moment] = Factors.from_flat(flat)
         return found
 
-    def _become(self, kept: Kept) -> None:
+    def begin_at(self, kept: Kept) -> None:
+        """Begin with fewer units than the base has."""
+        self._become(kept, 0)
+        self.start = {name: np.packbits(mask).tobytes().hex() for name, mask in kept.items()}
+
+    def _become(self, kept: Kept, step: int) -> None:
         """Continue with fewer units; factors, tensors and the optimiser's averages lose the same indices."""
         kind, options = self.config.adapter, self.config.adapter_options
         indices = relative_indices(self.base.groups, self.kept, kept)
-        shapes = {name: tuple(tensor.shape) for name, tensor in self.model.program.tensors()}
-        factors = self._factors().narrowed(shapes, indices, kind, options)
-        averages = {m: own.narrowed(shapes, indices, kind, options) for m, own in self._averages().items()}
-        self.kept = kept
-        self._rebuild(factors, averages, self._optimizer_steps())
+        if indices:
+            shapes = {name: tuple(tensor.shape) for name, tensor in self.model.program.tensors()}
+            places = find_places(self.model.program)
+            own = self._factors()
+            factors = own.narrowed(shapes, indices, kind, options, places=places)
+            averages = {
+                moment: average.narrowed(shapes, indices, kind, options, places=places, like=own)
+                for moment, average in self._averages().items()
+            }
+            self._keep(kept)
+            self._rebuild(factors, averages, self._optimizer_steps())
+        self._set_training(True)
+        if self.log is not None:
+            self.log.write("prune", epoch=self.epoch + 1, step=step, density=self.density, **self._costs())
 
     def _rebuild(self, factors: Factors, averages: Mapping[str, Factors], steps: float) -> None:
         program = compact(self.base.program, self.base.groups, self.kept)
@@ -240,9 +297,19 @@ class Run:
     def _optimizer_steps(self) -> float:
         return max((float(state["step"]) for state in self.optimizer.state.values() if "step" in state), default=0.0)
 
-    def _tell(self, step: int, text: str) -> None:
+    def _keep(self, kept: Kept) -> None:
+        self.kept = kept
+        self._cost = self.base.cost.cost(kept)
+
+    def _costs(self) -> dict[str, int]:
+        return {"parameters": self._cost.parameters, "macs": self._cost.macs}
+
+    def _tell(self, step: int, loss: float) -> None:
         if self._progress:
-            self._progress(step, self.total, text)
+            left = self._pace * (self.timeline.total - step)
+            reached = f"  {MEASURES[self.objective.kind]} {self.history[-1]['validation']:.1%}" if self.history else ""
+            text = f"density {self.density:.2f}  loss {loss:.3f}{reached}  {self._cost.macs / 1e6:.1f}M MACs"
+            self._progress(step, self.timeline.total, f"{text}  {left:.0f} s left")
 
     def _state(self) -> Checkpoint:
         return Checkpoint({name: mask.copy() for name, mask in self.kept.items()}, self._factors().copied())
@@ -253,7 +320,7 @@ class Run:
         facts = {
             **self._identity(),
             "epoch": self.epoch,
-            "best_accuracy": self.best_accuracy,
+            "best_quality": self.best_quality,
             "history": self.history,
             "optimizer_steps": self._optimizer_steps(),
         }
@@ -265,6 +332,8 @@ class Run:
             "data": self.data_name,
             "config": self.config.model_dump(mode="json"),
             "preprocess": self.preprocess.model_dump(mode="json"),
+            "teacher": self.objective.teacher_name,
+            "start": self.start,
         }
 
     def restore(self, state: Checkpoint) -> None:
@@ -279,7 +348,7 @@ class Run:
                     f"the unfinished run was made with another {key}",
                     "start anew without --resume, or say the same again",
                 )
-        self.kept = state.kept
+        self._keep(state.kept)
         averages = {
             moment: Factors.from_flat(
                 {k.partition("/")[2]: t for k, t in state.averages.items() if k.startswith(f"{moment}/")}
@@ -288,34 +357,42 @@ class Run:
         }
         self._rebuild(state.factors, averages, float(state.facts["optimizer_steps"]))
         self.epoch = int(state.facts["epoch"])
-        self.best_accuracy = float(state.facts["best_accuracy"])
+        self.best_quality = float(state.facts["best_quality"])
         self.history = list(state.facts["history"])
         self.best = state.best
 
     def result(self, folder: Path) -> Task:
-        """The task of the best epoch."""
-        best = self.best or self._state()
-        header = self._header(best, folder)
-        return Task(header, best.kept, best.factors.adapters, best.factors.tensors)
+        """The task of the best epoch.
 
-    def _header(self, best: Checkpoint, folder: Path) -> Header:
+        Args:
+            folder: Where the task file will lie.
+        """
+        best = self.best or self._state()
         config = self.config
-        return make_header(
+        program = compact(self.base.program, self.base.groups, best.kept)
+        factors = best.factors.settled(program, config.adapter, config.adapter_options)
+        blocks = storage(attach(program, factors, config.adapter, config.adapter_options))
+        header = make_header(
             self.base,
             best.kept,
             folder,
-            stored_parameters=best.factors.size(),
+            stored_parameters=factors.size(),
             outputs=len(self.classes),
             adapter=AdapterHeader(kind=config.adapter, options=config.adapter_options),
             preprocess=self.preprocess,
             classes=self.classes,
-            metrics={"validation_accuracy": self.best_accuracy},
+            metrics={f"validation_{MEASURES[self.objective.kind]}": self.best_quality},
             provenance={
                 "method": "adapt",
                 "data": self.data_name,
                 "config": config.model_dump(mode="json"),
-                "frozen": dict(self.frozen),
+                "frozen": dict(self.plan.frozen),
+                "trained": dict(self.plan.trained_whole),
+                "teacher": self.objective.teacher_name,
+                "learns": self.objective.kind,
+                "blocks": dict(blocks) if blocks else None,
                 "history": list(self.history),
                 "torch": torch.__version__,
             },
         )
+        return Task(header, best.kept, factors.adapters, factors.tensors, factors.shared)

@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from edgespa.adapters.base import Adapter
-from edgespa.adapters.splora import SPLoRA
-from edgespa.errors import AdapterError, ConfigError
-from edgespa.graph.groups import weight_outputs
+from edgespa.adapters.base import Adapter, Place
+from edgespa.adapters.insertion import is_inserted
+from edgespa.adapters.kinds import FULL, kind_named
+from edgespa.adapters.places import find_places, norm_tensors
+from edgespa.errors import AdapterError
 from edgespa.graph.program import Program
 
-KINDS: dict[str, type[Adapter]] = {SPLoRA.kind: SPLoRA}
-FULL = "full"  # fine-pruning: every weight is trained directly, the baseline of every comparison
-METHODS = (*KINDS, FULL)
-
-Treatment = Literal["adapted", "trained", "frozen"]
+NORM_OR_BIAS = "norm or bias"
+HEAD = "head"
+FINE_PRUNING = "fine-pruning"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,62 +30,85 @@ class Plan:
         trained: Tensors that are trained and stored whole, with the reason.
         frozen: Tensors that stay as in the base, with the reason.
         statistics: Buffers that training updates (batch-norm statistics); stored whole.
+        shared: Parameters that all adapters have in common, by name.
     """
 
     adapters: dict[str, Adapter]
     trained: dict[str, str]
     frozen: dict[str, str]
     statistics: tuple[str, ...]
+    shared: dict[str, nn.Parameter] = dataclasses.field(default_factory=dict)
+
+    @property
+    def trained_whole(self) -> dict[str, str]:
+        """Weights that are trained although the method is an adapter, with the reason."""
+        usual = (NORM_OR_BIAS, HEAD, FINE_PRUNING)
+        return {name: why for name, why in self.trained.items() if why not in usual}
 
 
 def plan(
-    program: Program, method: str, options: Mapping[str, Any], head: Iterable[str], generator: torch.Generator
+    program: Program,
+    method: str,
+    options: Mapping[str, Any],
+    head: Iterable[str],
+    generator: torch.Generator,
+    *,
+    freeze_norms: bool = False,
 ) -> Plan:
     """Decide for every tensor whether it is adapted, trained directly or frozen.
 
-    Weights of linear and convolution layers are adapted where the adapter is smaller than the weight, else trained;
-    the head, norms and biases are trained. Other tensors of two or more dimensions (position embeddings and the like)
-    are frozen, and listed.
+    Weights of linear and convolution layers are adapted where the adapter is smaller than the weight; else they are
+    trained or frozen, as the kind says. The head, norms, biases, and what the kind has inserted are trained. Other
+    tensors of two or more dimensions (position embeddings and the like) are frozen, and listed.
 
     Args:
-        program: The program at full width.
+        program: The program at full width, with what the kind inserts.
         method: An adapter kind, or ``full``.
         options: The kind's options.
         head: Tensors of the last layer.
         generator: For the adapters' initial values.
+        freeze_norms: Leave weights, biases and statistics of norms as in the base.
 
     Raises:
         ConfigError: If the method is unknown.
     """
-    if method not in METHODS:
-        raise ConfigError(f"unknown adapter '{method}'", f"choose one of: {', '.join(METHODS)}")
-    heads = set(head)
-    weights = weight_outputs(program)
+    kind = None if method == FULL else kind_named(method)
+    shared = {} if kind is None else {n: nn.Parameter(t) for n, t in kind.shared(options, generator).items()}
+    heads, running = set(head), _running_statistics(program)
+    places = find_places(program)
+    norms = norm_tensors(program) if freeze_norms else {}
     adapters: dict[str, Adapter] = {}
     trained: dict[str, str] = {}
     frozen: dict[str, str] = {}
     statistics = []
     for name, tensor in program.tensors():
         if not isinstance(tensor, nn.Parameter):
-            if name in _running_statistics(program):
+            if name in running and not freeze_norms:
                 statistics.append(name)
             elif tensor.is_floating_point():
-                frozen[name] = "a buffer"
-        elif method == FULL:
-            trained[name] = "fine-pruning"
+                frozen[name] = "norms are frozen" if name in running else "a buffer"
+        elif name in norms:
+            frozen[name] = "norms are frozen"
+        elif kind is None:
+            trained[name] = FINE_PRUNING
         elif name in heads:
-            trained[name] = "head"
-        elif name in weights:
-            adapter = KINDS[method].for_weight(tensor, options, generator)
-            if adapter is None:
+            trained[name] = HEAD
+        elif is_inserted(name):
+            trained[name] = NORM_OR_BIAS if tensor.dim() <= 1 else f"inserted by {method}"
+        elif name in places:
+            place = dataclasses.replace(places[name], shared=shared)
+            adapter = kind.for_weight(tensor, options, generator, place)
+            if adapter is not None:
+                adapters[name] = adapter
+            elif kind.unfit == "trained":
                 trained[name] = "an adapter would not be smaller"
             else:
-                adapters[name] = adapter
+                frozen[name] = f"it has no {method} adapter"
         elif tensor.dim() <= 1:
-            trained[name] = "norm or bias"
+            trained[name] = NORM_OR_BIAS
         else:
             frozen[name] = "not the weight of a linear or convolution layer"
-    return Plan(adapters, trained, frozen, tuple(statistics))
+    return Plan(adapters, trained, frozen, tuple(statistics), shared)
 
 
 def _running_statistics(program: Program) -> set[str]:
@@ -107,14 +129,22 @@ class AdaptedProgram(nn.Module):
         program: The program, at the width of the adapters.
         adapters: By tensor name.
         trained: Names of tensors that are trained directly.
+        shared: Parameters that all adapters have in common.
     """
 
-    def __init__(self, program: Program, adapters: Mapping[str, Adapter], trained: Iterable[str]) -> None:
+    def __init__(
+        self,
+        program: Program,
+        adapters: Mapping[str, Adapter],
+        trained: Iterable[str],
+        shared: Mapping[str, nn.Parameter] | None = None,
+    ) -> None:
         super().__init__()
         self.program = program.copy()
         self.module = self.program.module
         self.adapters = nn.ModuleDict({_key(name): adapter for name, adapter in adapters.items()})
         self._names = {name: _key(name) for name in adapters}
+        self.shared = nn.ParameterDict(dict(shared or {}))
         self.trained = tuple(trained)
         self._switches = _training_switches(self.module.graph)
         tensors = dict(self.program.tensors())
@@ -160,6 +190,10 @@ class AdaptedProgram(nn.Module):
                 changed = True
         if changed:
             self.module.recompile()
+
+    def places(self) -> dict[str, Place]:
+        """Where the weights of the program stand."""
+        return find_places(self.program)
 
     def task_tensors(self, statistics: Iterable[str]) -> dict[str, Tensor]:
         """Everything that the task adds to the base besides adapters: trained tensors and statistics."""

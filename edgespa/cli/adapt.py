@@ -3,20 +3,31 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from edgespa.cli._kinds import CRITERIA, Named, Setting, Words
 from edgespa.cli._options import data_options, json_option, model_options, output_options, seed_option
 from edgespa.cli._pruning import selection_options
 
+if TYPE_CHECKING:
+    from edgespa.inputs import InputSizes
+
 
 @click.command(name="adapt")
-@model_options()
+@model_options("[MODEL]", required=False)
+@click.option(
+    "--from",
+    "start",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="TASK.spa",
+    help="Start from a task of edgespa prune: its channels are gone, its weights are frozen. MODEL may be left out.",
+)
 @data_options("data", "eval-data", required=("data",))
 @click.option(
     "--adapter",
-    type=click.Choice(["splora", "full"]),
+    type=Named("edgespa.adapters", ("splora", "lora", "ssf", "repadapter", "convpass", "splopa", "full")),
     default="splora",
     show_default=True,
     help="How weights are changed; 'full' trains and stores all of them.",
@@ -29,25 +40,105 @@ from edgespa.cli._pruning import selection_options
     show_default=True,
     help="Which taps of a convolution kernel the adapter changes.",
 )
+@click.option(
+    "--adapter-option",
+    "adapter_settings",
+    type=Setting(),
+    multiple=True,
+    help="Another option of the adapter, such as alpha=16 for lora, or block=16 for splopa.",
+)
 @selection_options(density=1.0)
 @click.option(
     "--criterion",
-    type=click.Choice(["taylor", "l1", "l2", "random"]),
+    type=Named("edgespa.criteria", CRITERIA),
     default="taylor",
     show_default=True,
     help="How units are scored.",
 )
 @click.option(
     "--schedule",
-    type=click.Choice(["one-shot", "linear", "cubic"]),
+    type=click.Choice(["one-shot", "linear", "cubic", "stepwise"]),
     default="cubic",
     show_default=True,
-    help="How the density falls.",
+    help="How the density falls; 'stepwise' takes --prune-fraction of the network at each step.",
 )
-@click.option("--prune-steps", type=click.IntRange(min=1), default=10, show_default=True, help="Steps of the schedule.")
+@click.option(
+    "--prune-steps",
+    type=click.IntRange(min=1),
+    default=10,
+    show_default=True,
+    help="Steps of the linear and the cubic schedule.",
+)
+@click.option(
+    "--prune-fraction",
+    type=click.FloatRange(0, 1, min_open=True),
+    default=0.05,
+    show_default=True,
+    help="What a step of the stepwise schedule takes.",
+)
+@click.option(
+    "--recovery-epochs",
+    type=click.FloatRange(0, min_open=True),
+    help="Epochs after each pruning step.  [default: spread over the first half of the training]",
+)
+@click.option("--lr-restart", is_flag=True, help="Begin the learning-rate schedule anew at each pruning step.")
 @click.option("--epochs", type=click.IntRange(min=1), default=10, show_default=True, help="Passes over the data.")
-@click.option("--batch-size", type=click.IntRange(min=2), default=64, show_default=True, help="Images per step.")
+@click.option("--batch-size", type=click.IntRange(min=2), default=64, show_default=True, help="Images at a time.")
+@click.option(
+    "--accumulate",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Batches whose gradients are averaged for one training step.",
+)
 @click.option("--lr", type=click.FloatRange(0, min_open=True), help="Peak learning rate.  [default: by adapter]")
+@click.option(
+    "--label-smoothing",
+    type=click.FloatRange(0, 1, max_open=True),
+    default=0.0,
+    show_default=True,
+    help="Share of each label that is spread over all classes.",
+)
+@click.option(
+    "--class-weights",
+    type=click.Choice(["none", "balanced"]),
+    default="none",
+    show_default=True,
+    help="Weights of the classes in the loss; 'balanced' by their number of images.",
+)
+@click.option(
+    "--augment",
+    type=Words(("flip", "crop", "colour")),
+    default="",
+    help="Changes of the training images: flip, crop, colour; several with commas.",
+)
+@click.option(
+    "--distill",
+    metavar="base|TASK.spa",
+    help="Learn from the outputs of the base, or of a task learned on it, too.",
+)
+@click.option(
+    "--distill-weight",
+    type=click.FloatRange(0, 1, min_open=True),
+    default=0.5,
+    show_default=True,
+    help="Share of the teacher in the loss.",
+)
+@click.option(
+    "--distill-temperature",
+    type=click.FloatRange(0, min_open=True),
+    default=2.0,
+    show_default=True,
+    help="Softens the outputs of teacher and task.",
+)
+@click.option("--freeze-norms", is_flag=True, help="Leave norms and their statistics as in the base.")
+@click.option(
+    "--store",
+    type=click.Choice(["fp32", "fp16", "int8"]),
+    default="fp32",
+    show_default=True,
+    help="Type of the adapter factors in the task file; what it costs in accuracy is printed.",
+)
 @click.option(
     "--head",
     type=click.Choice(["auto", "keep", "new"]),
@@ -63,18 +154,28 @@ from edgespa.cli._pruning import selection_options
     help="Part of --data that the best epoch is chosen on.",
 )
 @seed_option()
+@click.option(
+    "--log",
+    "log_file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Write a JSON document a line for each pruning step and epoch.",
+)
 @click.option("--resume", is_flag=True, help="Go on with an interrupted run.")
 @output_options("The task file")
 @json_option()
 def command(
-    model: str,
-    input_shape: tuple[int, ...] | None,
+    model: str | None,
+    start: Path | None,
+    input_shape: InputSizes | None,
     weights: str | None,
     data: str,
     eval_data: str | None,
     mean: tuple[float, ...] | None,
     std: tuple[float, ...] | None,
     limit: int | None,
+    adapter_settings: tuple[tuple[str, Any], ...],
+    distill: str | None,
+    log_file: Path | None,
     resume: bool,
     output: Path,
     overwrite: bool,
@@ -92,7 +193,7 @@ def command(
     from edgespa.cli._report import show_task, task_summary
     from edgespa.recipes import DataOptions, adapt_to_file, checkpoint_path
 
-    config = AdaptConfig.parse(settings, "edgespa adapt")
+    config = AdaptConfig.parse({**settings, "adapter_settings": dict(adapter_settings)}, "edgespa adapt")
     try:
         with progress("adapt") as report:
             task = adapt_to_file(
@@ -106,6 +207,9 @@ def command(
                 evaluation=eval_data,
                 overwrite=overwrite,
                 resume=resume,
+                distill=distill,
+                start=start,
+                log_file=log_file,
                 progress=report,
             )
     except KeyboardInterrupt:

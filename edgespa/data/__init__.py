@@ -5,7 +5,7 @@ rest, held_out = data.split(0.1)
 for images, labels in prepare(rest, preprocess).batches(128, shuffle_seed=epoch): ...
 """
 
-from edgespa.data.images import ImageData, ImageSource, Progress
+from edgespa.data.images import ImageData, ImageSource, Kind, Progress
 from edgespa.data.load import load_data
 from edgespa.data.prepare import Augment, Prepared, fit_image, prepare
 
@@ -13,6 +13,7 @@ __all__ = [
     "Augment",
     "ImageData",
     "ImageSource",
+    "Kind",
     "Prepared",
     "Progress",
     "fit_image",

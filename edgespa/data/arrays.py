@@ -14,13 +14,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgespa.data.images import ImageData, ImageSource, checked_labels, no_classes
+from edgespa.data.images import ImageData, ImageSource, Kind, checked_labels, no_classes
 from edgespa.errors import DataError
 from edgespa.imports import nearest
 
 _IDX = re.compile(r"(?P<split>.+?)-(?P<what>images|labels)[-.]idx(?P<dims>[134])-ubyte(?:\.gz)?")
 _IMAGE_KEYS = ("images", "x")
 _LABEL_KEYS = ("labels", "y")
+_TARGET_KEYS = ("targets",)
 _CLASS_KEYS = ("classes", "class_names")
 _DIGITS_TEST_FRACTION = 0.25
 _AGAIN = "copy or download it again"
@@ -126,6 +127,9 @@ def choose_split(split: str | None, known: list[str], where: str) -> str:
 def load_npz(path: Path, split: str | None, labelled: bool, title: str) -> ImageData:
     """An ``.npz`` of uint8 ``images`` or ``x`` [N, H, W] or [N, H, W, C] and integer ``labels`` or ``y`` [N].
 
+    Instead of labels ``targets`` [N, K]: floating-point numbers to predict (regression; [N] for one), or 0 and 1 as
+    integers or booleans, one per class (multi-label).
+
     Splits are keys such as ``x_train`` and ``y_train``, or ``train_images`` and ``train_labels``. ``classes`` or
     ``class_names`` gives names; else classes are named by their numbers, up to the highest label of any split.
     """
@@ -141,6 +145,7 @@ def load_npz(path: Path, split: str | None, labelled: bool, title: str) -> Image
             )
         image_keys = _keys_by_split(archive.files, _IMAGE_KEYS)
         label_keys = _keys_by_split(archive.files, _LABEL_KEYS)
+        target_keys = _keys_by_split(archive.files, _TARGET_KEYS)
         if not image_keys:
             raise DataError(
                 f"{path}: no images (its arrays: {', '.join(archive.files) or 'none'})",
@@ -153,6 +158,13 @@ def load_npz(path: Path, split: str | None, labelled: bool, title: str) -> Image
         images = _checked_images(_array(archive, image_keys[chosen], path), f"{path}: {image_keys[chosen]}")
         source = ArraySource(images)
         if chosen not in label_keys:
+            if labelled and chosen in target_keys:
+                where = f"{path}: {target_keys[chosen]}"
+                targets, kind = _checked_targets(_array(archive, target_keys[chosen], path), len(images), where)
+                named = _class_names(archive, path) or tuple(str(number) for number in range(targets.shape[1]))
+                if len(named) != targets.shape[1]:
+                    raise DataError(f"{where}: {targets.shape[1]} columns, but {len(named)} names", "name each column")
+                return ImageData(source, None, named, title, targets, kind)
             if labelled:
                 raise no_classes(f"{path} (no array of labels beside '{image_keys[chosen]}')")
             return ImageData(source, None, (), title)
@@ -214,6 +226,28 @@ def _checked_images(images: NDArray[Any], where: str) -> NDArray[np.uint8]:
     if images.size == 0:
         raise DataError(f"{where}: no images (shape {images.shape})", "give at least one")
     return np.ascontiguousarray(images)
+
+
+def _checked_targets(targets: NDArray[Any], count: int, where: str) -> tuple[NDArray[np.float32], Kind]:
+    """Targets as float32 [N, K], and whether they are numbers or decisions."""
+    table = targets[:, None] if targets.ndim == 1 else targets
+    floating = np.issubdtype(table.dtype, np.floating)
+    whole = table.dtype == np.bool_ or np.issubdtype(table.dtype, np.integer)
+    if table.ndim != 2 or not table.shape[1] or not (floating or whole):
+        raise DataError(
+            f"{where}: targets of shape {targets.shape} and type {targets.dtype}",
+            "give floating-point numbers [N, K], or 0 and 1 per class as integers or booleans [N, K]",
+        )
+    if len(table) != count:
+        raise DataError(f"{where}: {count} images but {len(table)} targets", "make the file again from whole data")
+    if not np.isfinite(table).all():
+        raise DataError(f"{where}: targets that are not finite", "leave those images out")
+    if whole and not np.isin(table, (0, 1)).all():
+        raise DataError(
+            f"{where}: integer targets other than 0 and 1",
+            "give numbers to predict as floating-point, classes as labels",
+        )
+    return table.astype(np.float32), "regression" if floating else "multi-label"
 
 
 def _class_names(archive: Any, path: Path) -> tuple[str, ...]:

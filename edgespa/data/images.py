@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Self
+from typing import Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,7 @@ from torch import Tensor
 from edgespa.errors import DataError
 from edgespa.imports import nearest
 
+Kind = Literal["classes", "multi-label", "regression"]
 Progress = Callable[[int, int], None]
 """Called with (done, total) while images are read."""
 
@@ -53,10 +54,18 @@ class ImageData:
         labels: Class index of each image of the source, int64 [N], or None for images without classes.
         classes: Class names; ``labels`` index it.
         title: Short name, such as ``fashion:train``.
+        targets: Instead of labels, what there is to learn per image, float32 [N, K]: numbers, or 0 and 1 per class.
+        kind: What that is; ``classes`` without targets.
     """
 
     def __init__(
-        self, source: ImageSource, labels: NDArray[np.int64] | None, classes: Sequence[str], title: str
+        self,
+        source: ImageSource,
+        labels: NDArray[np.int64] | None,
+        classes: Sequence[str],
+        title: str,
+        targets: NDArray[np.float32] | None = None,
+        kind: Kind = "classes",
     ) -> None:
         self._source = source
         self._indices = np.arange(len(source), dtype=np.int64)
@@ -64,6 +73,8 @@ class ImageData:
         self.classes = tuple(classes)
         self._title = title
         self._total = len(source)
+        self.targets = targets
+        self.kind = kind
 
     def __len__(self) -> int:
         return len(self._indices)
@@ -238,7 +249,8 @@ class ImageData:
         )
 
     def _part(self, positions: NDArray[np.int64], labels: NDArray[np.int64] | None) -> Self:
-        part = type(self)(self._source, labels, self.classes, self._title)
+        targets = None if self.targets is None else self.targets[positions]
+        part = type(self)(self._source, labels, self.classes, self._title, targets, self.kind)
         part._indices = self._indices[positions]
         part._total = self._total
         return part

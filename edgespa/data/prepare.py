@@ -58,7 +58,9 @@ class Prepared:
 
     Attributes:
         classes: Class names.
-        labels: Class index of each image, int64 [N]; -1 for images without classes.
+        labels: Class index of each image, int64 [N]; -1 for images without classes. Targets, float32 [N, K], if the
+            data have those.
+        kind: What the labels are.
         preprocess: The preprocessing.
         preprocessed: True if the items came as float tensors, which are passed on as they are.
         cached: Whether all items are in memory; else each batch is decoded as it is needed.
@@ -67,7 +69,11 @@ class Prepared:
 
     def __init__(self, data: ImageData, preprocess: Preprocess, cache: Tensor | None, workers: int) -> None:
         self.classes = data.classes
-        self.labels = torch.from_numpy(data.labels.copy()) if data.labelled else torch.full((len(data),), -1)
+        if data.targets is not None:
+            self.labels = torch.from_numpy(data.targets.copy())
+        else:
+            self.labels = torch.from_numpy(data.labels.copy()) if data.labelled else torch.full((len(data),), -1)
+        self.kind = data.kind
         self.preprocess = preprocess
         self.preprocessed = data.preprocessed
         self.cached = cache is not None
@@ -114,7 +120,7 @@ class Prepared:
             augment: Changes the images before they are normalised; refused for preprocessed items.
 
         Yields:
-            Images, float32 [N, C, H, W], normalised, and labels, int64 [N].
+            Images, float32 [N, C, H, W], normalised, and labels, int64 [N] (targets: float32 [N, K]).
 
         Raises:
             DataError: An image cannot be read, or ``augment`` does not fit.

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from numpy.typing import NDArray
+from torch import Tensor, fx
 
 from edgespa.errors import AdapterError, ConfigError
-from edgespa.graph.groups import Groups, Mask, Slot
-from edgespa.pruning.criteria import Criterion, Scores, criterion_named, normalise, slots_of, unit_scores
+from edgespa.graph.groups import Group, Groups, Mask, Slot
+from edgespa.graph.program import Program
+from edgespa.pruning.criteria import Criterion, Scores, combined, criterion_named, normalise, slots_of, unit_scores
+from edgespa.pruning.relevance import Objective, captured, relevance_of
 
 Batches = Iterable[tuple[Tensor, Tensor]]
 Loss = Callable[[Mapping[str, Tensor], Tensor, Tensor], Tensor]
+OutputLoss = Callable[[Any, Tensor], Tensor]
 
 
 def score_units(
@@ -24,7 +30,9 @@ def score_units(
     normalisation: str,
     generator: torch.Generator,
     *,
+    program: Program | None = None,
     loss: Loss | None = None,
+    output_loss: OutputLoss | None = None,
     batches: Batches = (),
 ) -> dict[str, Scores]:
     """Score every unit that is still there.
@@ -35,30 +43,37 @@ def score_units(
         groups: Channel groups of the whole program.
         kept: Units that are there; the weights are sliced to them.
         weights: Tensors of the compacted program by name, adapters included.
-        criterion: A name in `CRITERIA`.
+        criterion: A name in `criterion_names`.
         normalisation: See `edgespa.pruning.criteria.normalise`.
         generator: For the random criterion.
-        loss: ``(weights, inputs, labels) -> scalar``, for criteria that need gradients.
+        program: The compacted program, for criteria that look at activations or at scales of batch norms.
+        loss: ``(weights, inputs, labels) -> scalar``, for criteria that need gradients by weights.
+        output_loss: ``(outputs, labels) -> scalar``, for those that need gradients by activations.
         batches: Inputs and labels.
 
     Returns:
         Per group ``[units]``; units that are gone are NaN.
 
     Raises:
-        ConfigError: If the criterion is unknown, or needs a loss and batches that are not given.
+        ConfigError: If the criterion is unknown, or needs a program, a loss or batches that are not given.
         AdapterError: If a score is not finite; it names the group.
     """
     rule = criterion_named(criterion)
     alive = groups.alive(kept)
-    positions = {slot: np.flatnonzero(alive[ids]) for slot, ids in groups.units.items()}
-    if criterion == "random":
+    if rule.name == "random":
         return _random(groups, kept, generator)
-    if rule.needs_gradient:
-        if loss is None:
-            raise ConfigError(f"the criterion {criterion} needs labelled data", "choose another, or use: edgespa adapt")
-        scores = _from_gradients(groups, positions, weights, rule, normalisation, loss, batches)
+    if rule.side in ("activations", "scales") and program is None:
+        raise ConfigError(f"the criterion {criterion} needs the program, not the weights alone", "choose another")
+    look = _Look(groups, alive, rule, scales_of(program) if program and rule.side == "scales" else frozenset())
+    if rule.needs_gradient and (loss if rule.side != "activations" else output_loss) is None:
+        raise ConfigError(f"the criterion {criterion} needs labelled data", "choose another, or use: edgespa adapt")
+    if rule.side == "activations" and program is not None and output_loss is not None:
+        per_batch = _by_activations(look, program, weights, output_loss, batches)
+        scores = _averaged(per_batch, rule, normalisation)
+    elif rule.needs_gradient and loss is not None:
+        scores = _averaged(_by_gradients(look, weights, loss, batches), rule, normalisation)
     else:
-        scores = _from_tensors(groups, positions, weights, {}, rule, normalisation)
+        scores = look.scores(weights, {}, normalisation)
     for name, values in scores.items():
         if not np.isfinite(values[kept[name]]).all():
             raise AdapterError(
@@ -68,26 +83,22 @@ def score_units(
     return scores
 
 
-def _from_gradients(
-    groups: Groups,
-    positions: Mapping[Slot, np.ndarray],
-    weights: Mapping[str, Tensor],
-    rule: Criterion,
-    normalisation: str,
-    loss: Loss,
-    batches: Batches,
-) -> dict[str, Scores]:
+def scales_of(program: Program) -> frozenset[str]:
+    """Weights of batch norms: what scales each channel."""
+    return frozenset(
+        str(scale.target)
+        for node in program.graph.nodes
+        if node.target is torch.ops.aten.batch_norm.default
+        and isinstance(scale := node.args[1], fx.Node)
+        and scale.op == "get_attr"
+    )
+
+
+def _averaged(per_batch: Iterable[dict[str, Scores]], rule: Criterion, normalisation: str) -> dict[str, Scores]:
+    """Mean over the batches, normalised in the end."""
     total: dict[str, Scores] = {}
     count = 0
-    read = {slot.tensor for group in groups.groups.values() for slot in slots_of(group, rule)}
-    for inputs, labels in batches:
-        leaves = {name: weights[name].detach().clone().requires_grad_(True) for name in read}
-        names = list(leaves)
-        gradients: tuple[Tensor | None, ...] = torch.autograd.grad(
-            loss({**weights, **leaves}, inputs, labels), [leaves[name] for name in names], allow_unused=True
-        )
-        known = {name: gradient for name, gradient in zip(names, gradients, strict=True) if gradient is not None}
-        scores = _from_tensors(groups, positions, weights, known, rule, "none")
+    for scores in per_batch:
         for name, values in scores.items():
             total[name] = total[name] + values if name in total else values
         count += 1
@@ -102,29 +113,102 @@ def _from_gradients(
     return result
 
 
-def _from_tensors(
-    groups: Groups,
-    positions: Mapping[Slot, np.ndarray],
-    weights: Mapping[str, Tensor],
-    gradients: Mapping[str, Tensor],
-    rule: Criterion,
-    normalisation: str,
-) -> dict[str, Scores]:
-    cache: dict[Slot, Scores] = {}
+def _by_gradients(
+    look: _Look, weights: Mapping[str, Tensor], loss: Loss, batches: Batches
+) -> Iterator[dict[str, Scores]]:
+    groups = look.groups.groups.values()
+    read = {slot.tensor for group in groups for slot in slots_of(group, look.rule, look.scales)}
+    for inputs, labels in batches:
+        leaves = {name: weights[name].detach().clone().requires_grad_(True) for name in read}
+        names = list(leaves)
+        gradients: tuple[Tensor | None, ...] = torch.autograd.grad(
+            loss({**weights, **leaves}, inputs, labels), [leaves[name] for name in names], allow_unused=True
+        )
+        known = {name: gradient for name, gradient in zip(names, gradients, strict=True) if gradient is not None}
+        yield look.scores(weights, known, "none")
 
-    def index_scores(slot: Slot) -> Scores:
-        if slot not in cache:
-            values = rule.score(weights[slot.tensor], gradients.get(slot.tensor), slot.dim)
-            whole = np.full(len(groups.units[slot]), np.nan)
-            whole[positions[slot]] = values.detach().cpu().numpy()
-            cache[slot] = whole
-        return cache[slot]
 
-    result = {}
-    for name, group in groups.groups.items():
-        own = {slot: index_scores(slot) for slot in slots_of(group, rule)}
-        result[name] = unit_scores(group, own, rule, normalisation)
-    return result
+def _by_activations(
+    look: _Look, program: Program, weights: Mapping[str, Tensor], loss: OutputLoss, batches: Batches
+) -> Iterator[dict[str, Scores]]:
+    places = look.written_by(program)
+    wanted = {node for nodes in places.values() for node in nodes}
+    for inputs, labels in batches:
+        objective = relevance_of(labels) if look.rule.relevance else _bound(loss, labels)
+        found = captured(program.module, weights, inputs, wanted, objective, relevance=look.rule.relevance)
+        result = {}
+        for name, group in look.groups.groups.items():
+            own = [look.at_node(group, node, dim, *found[node]) for node, dim in places[name].items() if node in found]
+            result[name] = combined(own, len(group), False, "none")
+            if not own:
+                result[name][look.gone(group)] = np.nan
+        yield result
+
+
+def _bound(loss: OutputLoss, labels: Tensor) -> Objective:
+    return lambda outputs: loss(outputs, labels)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Look:
+    """What a criterion sees of the groups of a compacted program."""
+
+    groups: Groups
+    alive: Mask
+    rule: Criterion
+    scales: frozenset[str]
+
+    def gone(self, group: Group) -> Mask:
+        return np.asarray(~self.alive[group.ids], dtype=bool)
+
+    def scores(
+        self, weights: Mapping[str, Tensor], gradients: Mapping[str, Tensor], normalisation: str
+    ) -> dict[str, Scores]:
+        """Unit scores from the slots of weights."""
+        cache: dict[Slot, Scores] = {}
+
+        def index_scores(slot: Slot) -> Scores:
+            if slot not in cache:
+                values = self.rule.score(weights[slot.tensor], gradients.get(slot.tensor), slot.dim)
+                cache[slot] = self._spread(self.groups.units[slot], values)
+            return cache[slot]
+
+        result = {}
+        for name, group in self.groups.groups.items():
+            own = {slot: index_scores(slot) for slot in slots_of(group, self.rule, self.scales)}
+            result[name] = unit_scores(group, own, self.rule, normalisation, self.scales)
+        return result
+
+    def written_by(self, program: Program) -> dict[str, dict[str, int]]:
+        """Per group the layers whose outputs are its channels, with the channel dimension."""
+        by_tensor: dict[str, list[fx.Node]] = {}
+        for node in program.graph.nodes:
+            if node.op == "get_attr":
+                by_tensor.setdefault(str(node.target), []).extend(node.users)
+        found: dict[str, dict[str, int]] = {}
+        for name, group in self.groups.groups.items():
+            found[name] = {}
+            nodes = {user.name for slot in group.writers for user in by_tensor.get(slot.tensor, ())}
+            for node in sorted(nodes):
+                for dim, ids in (self.groups.axes.get(node) or [{}])[0].items():
+                    if np.isin(group.ids, ids).all():
+                        found[name][node] = dim
+        return found
+
+    def at_node(self, group: Group, node: str, dim: int, value: Tensor, gradient: Tensor | None) -> Scores:
+        """Absolute score of each unit at the outputs of one layer."""
+        ids = self.groups.axes[node][0][dim]
+        values = self._spread(ids, self.rule.score(value, gradient, dim))
+        order = np.argsort(ids, kind="stable")
+        first = np.searchsorted(ids[order], group.ids)
+        last = np.searchsorted(ids[order], group.ids, side="right")
+        return np.array([abs(values[order[a:b]].sum()) for a, b in zip(first, last, strict=True)], dtype=np.float64)
+
+    def _spread(self, ids: NDArray[np.int64], values: Tensor) -> Scores:
+        """Scores of the indices that are there at their places among all of them; NaN where gone."""
+        whole = np.full(len(ids), np.nan)
+        whole[self.alive[ids]] = values.detach().cpu().numpy()
+        return whole
 
 
 def _random(groups: Groups, kept: Mapping[str, Mask], generator: torch.Generator) -> dict[str, Scores]:
@@ -135,10 +219,15 @@ def _random(groups: Groups, kept: Mapping[str, Mask], generator: torch.Generator
     return result
 
 
-def cross_entropy_of(call: Callable[..., Tensor]) -> Loss:
-    """The loss of a classifier that is called with its weights."""
+def loss_of(call: Callable[..., Tensor], loss: OutputLoss) -> Loss:
+    """The loss of a program that is called with its weights.
 
-    def loss(weights: Mapping[str, Tensor], inputs: Tensor, labels: Tensor) -> Tensor:
-        return nn.functional.cross_entropy(call(weights, inputs), labels)
+    Args:
+        call: ``(weights, inputs) -> outputs``.
+        loss: ``(outputs, labels) -> scalar``.
+    """
 
-    return loss
+    def whole(weights: Mapping[str, Tensor], inputs: Tensor, labels: Tensor) -> Tensor:
+        return loss(call(weights, inputs), labels)
+
+    return whole

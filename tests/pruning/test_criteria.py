@@ -2,13 +2,29 @@
 
 from __future__ import annotations
 
+from importlib.metadata import EntryPoint
+
 import numpy as np
 import pytest
 import torch
 
 from edgespa.errors import ConfigError
 from edgespa.graph.groups import Group, Slot
-from edgespa.pruning.criteria import CRITERIA, criterion_named, magnitude, normalise, slots_of, taylor, unit_scores
+from edgespa.pruning import criteria
+from edgespa.pruning.criteria import (
+    CRITERIA,
+    Criterion,
+    activation_sum,
+    activation_taylor,
+    criterion_named,
+    criterion_names,
+    geometric_median,
+    magnitude,
+    normalise,
+    slots_of,
+    taylor,
+    unit_scores,
+)
 
 WEIGHT = torch.tensor([[3.0, -4.0], [0.0, 1.0], [-2.0, -2.0]])
 
@@ -93,4 +109,65 @@ def test_a_criterion_looks_at_the_other_side_where_its_own_is_empty() -> None:
 def test_an_unknown_criterion_is_refused_with_those_that_there_are() -> None:
     with pytest.raises(ConfigError, match="'l3'") as caught:
         criterion_named("l3")
-    assert caught.value.hint == "choose one of: l1, l2, taylor, random"
+    assert caught.value.hint == f"choose one of: {', '.join(CRITERIA)}"
+
+
+def test_distances_to_all_others_by_hand() -> None:
+    """Rows (0, 0), (3, 4), (6, 8), (0, 0): the middle of the line is nearest to the geometric median."""
+    weight = torch.tensor([[0.0, 0.0], [3.0, 4.0], [6.0, 8.0], [0.0, 0.0]])
+    assert geometric_median(weight, 0).tolist() == [15, 15, 25, 15]
+    assert geometric_median(weight.t().contiguous(), 1).tolist() == [15, 15, 25, 15]
+    assert geometric_median(weight.reshape(4, 1, 2, 1), 0).tolist() == [15, 15, 25, 15]
+    assert geometric_median(torch.tensor([1.0, 2.0, 5.0]), 0).tolist() == [5, 4, 7]
+
+
+def test_a_filter_that_others_can_stand_for_has_the_least_distance() -> None:
+    weight = torch.tensor([[1.0, 0], [0, 1], [-1, 0], [0, -1], [0.1, 0.1], [5, 5]])
+    assert int(geometric_median(weight, 0).argmin()) == 4
+    assert int(magnitude(weight, 0, 1).argmin()) == 4
+    moved = weight + 10  # what magnitude goes by is gone, distances stay
+    torch.testing.assert_close(geometric_median(moved, 0), geometric_median(weight, 0), atol=1e-5, rtol=0)
+
+
+def test_sums_over_activations_by_hand() -> None:
+    activation = torch.tensor([[[1.0, 2.0], [3.0, 4.0]], [[0.0, 1.0], [1.0, 1.0]]])  # [N, C, L]
+    gradient = torch.tensor([[[1.0, -1.0], [2.0, 0.0]], [[5.0, 1.0], [-1.0, -1.0]]])
+    assert activation_sum(activation, gradient, 1).tolist() == [6, 0]
+    assert activation_taylor(activation, gradient, 1).tolist() == [0, 4]
+    assert activation_sum(activation, gradient, 2).tolist() == [7, -1]
+
+
+def test_scales_are_looked_at_where_there_are_any() -> None:
+    writer, scale, reader = Slot("a", 0), Slot("norm", 0), Slot("b", 1)
+    indices = [np.array([0]), np.array([1])]
+    slots = {slot: indices for slot in (writer, scale, reader)}
+    group = Group("g", np.arange(1, 3), slots, (writer,), (reader,))
+    rule = CRITERIA["bn-scale"]
+    assert slots_of(group, rule, {"norm"}) == (scale,)
+    assert slots_of(group, rule, {"other"}) == (writer,)
+    scores = {scale: np.array([0.5, 1.5])}
+    assert unit_scores(group, scores, rule, "none", {"norm"}).tolist() == [0.5, 1.5]
+
+
+@pytest.fixture
+def plugins(monkeypatch: pytest.MonkeyPatch) -> Criterion:
+    own = Criterion("largest", "writers", False, lambda weight, _, dim: -magnitude(weight, dim, 1))
+    points = [EntryPoint(name, "package:X", criteria.GROUP) for name in ("largest", "broken", "wrong")]
+
+    def load(point: EntryPoint) -> object:
+        if point.name == "broken":
+            raise ModuleNotFoundError("no module named package")
+        return own if point.name == "largest" else dict
+
+    monkeypatch.setattr(EntryPoint, "load", load)
+    monkeypatch.setattr(criteria, "entry_points", lambda group: points if group == criteria.GROUP else [])
+    return own
+
+
+def test_a_criterion_of_another_package(plugins: Criterion) -> None:
+    assert criterion_named("largest") is plugins
+    assert criterion_names() == (*CRITERIA, "largest", "broken", "wrong")
+    for name, text in (("broken", "cannot be imported"), ("wrong", "is not an edgespa")):
+        with pytest.raises(ConfigError, match=text) as caught:
+            criterion_named(name)
+        assert caught.value.hint

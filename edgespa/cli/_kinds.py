@@ -1,0 +1,136 @@
+"""Types of option values that name parts which can be added by entry points, and their settings."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+CRITERIA = (
+    "taylor", "taylor-activation", "gradient", "lrp", "l1", "l2", "bn-scale", "geometric-median", "random",
+)  # fmt: skip
+
+
+class Named(click.ParamType[str]):
+    """One of the words that come with edgespa, or the name of an entry point; those are only looked up if need be.
+
+    Args:
+        group: Of entry points.
+        known: What comes with edgespa.
+    """
+
+    name = "name"
+
+    def __init__(self, group: str, known: tuple[str, ...]) -> None:
+        self.group = group
+        self.known = known
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
+        """What the help shows.
+
+        Args:
+            param: Not used.
+            ctx: Not used.
+        """
+        return f"[{'|'.join(self.known)}]"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Check.
+
+        Args:
+            value: As typed.
+            param: The option, for the message.
+            ctx: For the message.
+
+        Raises:
+            click.BadParameter: It says what there is.
+        """
+        text = str(value)
+        if text not in self.known:
+            from importlib.metadata import entry_points
+
+            others = sorted(point.name for point in entry_points(group=self.group))
+            if text not in others:
+                self.fail(f"'{text}' is not one of {', '.join((*self.known, *others))}", param, ctx)
+        return text
+
+
+class Setting(click.ParamType[tuple[str, Any]]):
+    """``alpha=16`` -> ``("alpha", 16)``: a whole number, a number, or a word."""
+
+    name = "setting"
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
+        """What the help shows.
+
+        Args:
+            param: Not used.
+            ctx: Not used.
+        """
+        return "KEY=VALUE"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, Any]:
+        """Parse.
+
+        Args:
+            value: As typed, or a pair already.
+            param: The option, for the message.
+            ctx: For the message.
+
+        Raises:
+            click.BadParameter: There is no ``=`` in it.
+        """
+        if not isinstance(value, str):
+            return tuple(value)
+        key, sign, text = value.partition("=")
+        if not sign or not key.strip() or not text.strip():
+            self.fail(f"'{value}' is not KEY=VALUE; write for example alpha=16", param, ctx)
+        return key.strip(), _number(text.strip())
+
+
+def _number(text: str) -> int | float | str:
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+class Words(click.ParamType[tuple[str, ...]]):
+    """``flip,crop`` -> ``("flip", "crop")``: each one of some words.
+
+    Args:
+        known: What they may be.
+    """
+
+    name = "words"
+
+    def __init__(self, known: tuple[str, ...]) -> None:
+        self.known = known
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
+        """What the help shows.
+
+        Args:
+            param: Not used.
+            ctx: Not used.
+        """
+        return "WORD,..."
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
+        """Parse.
+
+        Args:
+            value: As typed, or a tuple already.
+            param: The option, for the message.
+            ctx: For the message.
+
+        Raises:
+            click.BadParameter: A word is not known.
+        """
+        words = tuple(value) if not isinstance(value, str) else tuple(w.strip() for w in value.split(",") if w.strip())
+        for word in words:
+            if word not in self.known:
+                self.fail(f"'{word}' is not one of {', '.join(self.known)}", param, ctx)
+        return words

@@ -1,0 +1,83 @@
+"""``edgespa tasks``: the task files of a folder, and how two of them differ."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from edgespa.cli._options import json_option
+
+
+@click.command(name="tasks")
+@click.argument("paths", metavar="DIR | diff TASK TASK", nargs=-1, required=True)
+@json_option()
+def command(paths: tuple[str, ...], as_json: bool) -> None:
+    """List the task files of a folder DIR over their bases, or compare two: edgespa tasks diff A.spa B.spa.
+
+    For each base: bytes, density and accuracy of its task files, what they take together with the base, what as many
+    separately fine-pruned models would take (their parameters in float32), and from how many tasks on the shared base
+    is the smaller one.
+    """
+    if len(paths) == 1:
+        _list(Path(paths[0]), as_json)
+    elif len(paths) == 3 and paths[0] == "diff":
+        _diff(Path(paths[1]), Path(paths[2]), as_json)
+    else:
+        raise click.UsageError("Give one folder, or: diff A.spa B.spa.")
+
+
+def _list(folder: Path, as_json: bool) -> None:
+    from edgespa.cli._output import emit_json, table
+    from edgespa.tasks import read_folder
+
+    families = read_folder(folder)
+    if as_json:
+        derived = ("shared_bytes", "separate_bytes", "break_even")
+        emit_json([{**vars(family), **{key: getattr(family, key) for key in derived}} for family in families])
+        return
+    for family in families:
+        rows = [
+            [e.file, e.adapter, e.size_bytes, f"{e.channel_density:.1%}", f"{e.mac_density:.1%}", _percent(e.accuracy)]
+            for e in family.entries
+        ]
+        title = f"base {family.base} ({family.base_bytes:,} bytes, {family.digest[:19]})"
+        columns = ["task", "adapter", "bytes", "channels", "MACs", "accuracy"]
+        table(columns, rows, title=title, right=["bytes", "channels", "MACs", "accuracy"])
+        together, apart = f"{family.shared_bytes:,}", f"{family.separate_bytes:,}"
+        click.echo(f"together with the base {together} bytes; as separate fine-pruned models {apart} bytes")
+        if family.break_even is None:
+            click.echo("the shared base never pays: task files of this size are larger than fine-pruned models")
+        else:
+            click.echo(f"the shared base pays from {family.break_even} tasks of this mean size on")
+
+
+def _diff(one: Path, other: Path, as_json: bool) -> None:
+    from edgespa.cli._output import emit_json, table
+    from edgespa.task import Task
+    from edgespa.tasks import compare
+
+    found = compare(Task.load(one), Task.load(other))
+    if as_json:
+        emit_json({**vars(found), "same": found.same})
+        return
+    if found.fields:
+        rows = [[name, _short(a), _short(b)] for name, (a, b) in found.fields.items()]
+        table(["", one.name, other.name], rows)
+    click.echo(f"units: {found.units_both} in both, {found.units_one} and {found.units_other} in one only")
+    click.echo(f"tensors: {found.equal} equal, {len(found.tensors)} different, {found.unlike} in one only or reshaped")
+    if found.tensors:
+        furthest = sorted(found.tensors.items(), key=lambda item: -item[1])[:5]
+        table(["furthest apart", "relative distance"], [[name, value] for name, value in furthest])
+    if found.same:
+        click.echo("both compute the same")
+
+
+def _percent(value: float | None) -> str | None:
+    return None if value is None else f"{value:.2%}"
+
+
+def _short(value: Any) -> str | None:
+    text = None if value is None else str(value)
+    return text if text is None or len(text) <= 40 else f"{text[:37]}..."

@@ -1,0 +1,207 @@
+"""The task files of a folder over their bases: what each holds, what they cost together, and how two differ."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from edgespa.errors import BaseMismatchError, TaskFileError
+from edgespa.imports import nearest_path
+from edgespa.task import SUFFIX, Task
+
+BYTES = 4  # of a parameter in float32
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """One task file.
+
+    Attributes:
+        file: Its name in the folder.
+        size_bytes: Of the file.
+        adapter: The kind, with the type of its stored factors if that is not float32; None for a pruned model.
+        channel_density: Fraction of the removable channels that are kept.
+        parameter_density: Fraction of the base's parameters in the compact program.
+        mac_density: The same of multiply-accumulates.
+        accuracy: On test data if it is known, else on validation data.
+        alternative_bytes: What a separately fine-pruned model of this size takes: its parameters in float32.
+    """
+
+    file: str
+    size_bytes: int
+    adapter: str | None
+    channel_density: float
+    parameter_density: float
+    mac_density: float
+    accuracy: float | None
+    alternative_bytes: int
+
+    @classmethod
+    def of(cls, task: Task, path: Path) -> Entry:
+        """The entry of a task file.
+
+        Args:
+            task: Its content.
+            path: Where it lies.
+        """
+        figures, metrics, adapter = task.header.figures, task.header.metrics, task.header.adapter
+        store = f" {adapter.store}" if adapter is not None and adapter.store != "fp32" else ""
+        return cls(
+            path.name,
+            path.stat().st_size,
+            f"{adapter.kind}{store}" if adapter else None,
+            figures.channel_density,
+            figures.parameters / max(figures.base_parameters, 1),
+            figures.macs / max(figures.base_macs, 1),
+            metrics.get("test_accuracy", metrics.get("validation_accuracy")),
+            BYTES * figures.parameters,
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Family:
+    """Task files of one base.
+
+    Attributes:
+        base: How the base was named, by the first of them.
+        digest: Of the base.
+        base_bytes: The base's parameters in float32.
+        entries: By file name.
+    """
+
+    base: str
+    digest: str
+    base_bytes: int
+    entries: tuple[Entry, ...]
+
+    @property
+    def shared_bytes(self) -> int:
+        """The base and all task files."""
+        return self.base_bytes + sum(entry.size_bytes for entry in self.entries)
+
+    @property
+    def separate_bytes(self) -> int:
+        """A fine-pruned model for each task instead."""
+        return sum(entry.alternative_bytes for entry in self.entries)
+
+    @property
+    def break_even(self) -> int | None:
+        """From how many tasks of this mean size on the base with task files is smaller; None if never."""
+        saved = (self.separate_bytes - (self.shared_bytes - self.base_bytes)) / len(self.entries)
+        return math.ceil(self.base_bytes / saved) if saved > 0 else None
+
+
+def read_folder(folder: Path) -> tuple[Family, ...]:
+    """All task files of a folder, by base.
+
+    Args:
+        folder: Where they lie; folders in it are not searched.
+
+    Raises:
+        TaskFileError: If there is no such folder, no task file in it, or one that cannot be read; it names the file.
+    """
+    if not folder.is_dir():
+        raise TaskFileError(f"{folder}: no such folder", nearest_path(folder) or "name a folder of task files")
+    paths = sorted(folder.glob(f"*{SUFFIX}"))
+    if not paths:
+        raise TaskFileError(f"{folder}: no task files (*{SUFFIX})", "make one with: edgespa adapt or edgespa prune")
+    found: dict[str, list[tuple[Task, Path]]] = {}
+    for path in paths:
+        task = Task.load(path)
+        found.setdefault(task.header.digest, []).append((task, path))
+    return tuple(
+        Family(
+            _base_name(own[0][0]),
+            digest,
+            BYTES * own[0][0].header.figures.base_parameters,
+            tuple(Entry.of(task, path) for task, path in own),
+        )
+        for digest, own in found.items()
+    )
+
+
+def _base_name(task: Task) -> str:
+    return str(task.header.base.get("spec") or "")
+
+
+@dataclasses.dataclass(frozen=True)
+class Difference:
+    """How two tasks of one base differ.
+
+    Attributes:
+        fields: What their headers say differently: name -> (of one, of the other).
+        units_both: Units that both keep.
+        units_one: Units that only the first keeps.
+        units_other: Units that only the second keeps.
+        tensors: Per tensor that both store in one shape ``|a - b| / |a|`` (Frobenius), without those that are equal.
+        equal: Number of tensors that are equal.
+        unlike: Number of tensors that only one stores, or that have different shapes.
+    """
+
+    fields: Mapping[str, tuple[Any, Any]]
+    units_both: int
+    units_one: int
+    units_other: int
+    tensors: Mapping[str, float]
+    equal: int
+    unlike: int
+
+    @property
+    def same(self) -> bool:
+        """Whether they compute the same."""
+        return not (self.units_one or self.units_other or self.tensors or self.unlike)
+
+
+def compare(one: Task, other: Task) -> Difference:
+    """Compare two tasks.
+
+    Raises:
+        BaseMismatchError: If they were made on different bases; with both digests.
+        TaskFileError: If they group the base's channels differently, as tasks with different inserted operators do.
+    """
+    if one.header.digest != other.header.digest:
+        raise BaseMismatchError(
+            f"the tasks were made on different bases: {one.header.digest} and {other.header.digest}",
+            "compare tasks of one base; see them with: edgespa tasks DIR",
+        )
+    if one.header.units != other.header.units:
+        raise TaskFileError("the tasks group the channels of their base differently", "make them with one version")
+    both, first, second = 0, 0, 0
+    for name, mask in one.kept.items():
+        both += int(np.sum(mask & other.kept[name]))
+        first += int(np.sum(mask & ~other.kept[name]))
+        second += int(np.sum(~mask & other.kept[name]))
+    mine, theirs = one.factors.flat(), other.factors.flat()
+    distances, equal = {}, 0
+    shared = [key for key in mine if key in theirs and mine[key].shape == theirs[key].shape]
+    for key in shared:
+        if torch.equal(mine[key], theirs[key]):
+            equal += 1
+        else:
+            a, b = mine[key].double(), theirs[key].double()
+            distances[key] = float((a - b).norm() / a.norm().clamp_min(1e-30))
+    unlike = len(mine.keys() | theirs.keys()) - len(shared)
+    return Difference(_fields(one, other), both, first, second, distances, equal, unlike)
+
+
+def _fields(one: Task, other: Task) -> dict[str, tuple[Any, Any]]:
+    """Leaves of the headers that differ, without times and the history of the training."""
+    left, right = (_leaves(task.header.model_dump(mode="json")) for task in (one, other))
+    ignored = ("created", "base.", "provenance.history")
+    return {
+        key: (left.get(key), right.get(key))
+        for key in dict.fromkeys((*left, *right))
+        if left.get(key) != right.get(key) and not key.startswith(ignored)
+    }
+
+
+def _leaves(value: Any, path: Sequence[str] = ()) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        return {".".join(path): value}
+    return {key: leaf for name, own in value.items() for key, leaf in _leaves(own, (*path, str(name))).items()}

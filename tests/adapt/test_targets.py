@@ -1,0 +1,132 @@
+"""Heads for data without classes: several labels per image, and numbers."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from edgespa.adapt import AdaptConfig, adapt
+from edgespa.adapt.objective import Objective, Teacher
+from edgespa.base import Base
+from edgespa.config import Preprocess
+from edgespa.data import ImageData, load_data, prepare
+from edgespa.errors import ConfigError, DataError
+from edgespa.evaluate import accuracy, quality
+from edgespa.task import Task
+
+
+def arrays() -> tuple[np.ndarray, np.ndarray]:
+    """Noisy images whose channels are bright or dark independently, and which are bright."""
+    random = np.random.default_rng(0)
+    bright = random.integers(0, 2, (96, 3))
+    images = random.integers(0, 90, (96, 8, 8, 3)) + 120 * bright[:, None, None, :]
+    return images.astype(np.uint8), bright
+
+
+def data_of(folder: Path, targets: np.ndarray, **more: Any) -> ImageData:
+    np.savez(folder / "t.npz", images=arrays()[0], targets=targets, **more)
+    return load_data(str(folder / "t.npz"))
+
+
+def learn(base: Base, data: ImageData, preprocess: Preprocess, folder: Path, **options: Any) -> Task:
+    own = {"rank": 4, "density": 0.5, "epochs": 12, "batch_size": 16, "round_to": 1, "validation": 0.2}
+    teacher = options.pop("teacher", None)
+    return adapt(base, data, preprocess, AdaptConfig(**{**own, **options}), folder, teacher=teacher)
+
+
+def test_targets_of_an_npz(tmp_path: Path) -> None:
+    bright = arrays()[1]
+    data = data_of(tmp_path, bright, classes=np.array(["r", "g", "b"]))
+    assert (data.kind, data.classes, data.labelled) == ("multi-label", ("r", "g", "b"), False)
+    assert data.targets is not None
+    assert np.array_equal(data.targets, bright)
+    rest, held = data.split(0.25, 0)
+    assert (len(rest), len(held)) == (72, 24)
+    part = data.subset([5, 2]).subset([1])
+    assert part.targets is not None
+    assert np.array_equal(part.targets, bright[[2]])
+    assert data_of(tmp_path, bright.astype(bool)).kind == "multi-label"
+    numbers = data_of(tmp_path, bright.sum(1) / 3)
+    assert (numbers.kind, numbers.classes) == ("regression", ("0",))
+
+
+@pytest.mark.parametrize(
+    ("targets", "text"),
+    [
+        (np.full((96, 2), np.nan), "not finite"),
+        (np.full((96, 2), 2), "other than 0 and 1"),
+        (np.zeros((95, 2)), "95 targets"),
+        (np.zeros((96, 2, 2)), "shape"),
+        (np.full((96, 2), "a"), "type"),
+    ],
+)
+def test_targets_that_cannot_be(tmp_path: Path, targets: np.ndarray, text: str) -> None:
+    with pytest.raises(DataError, match=text):
+        data_of(tmp_path, targets)
+
+
+def test_names_that_do_not_fit_the_targets(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="3 columns, but 2 names"):
+        data_of(tmp_path, arrays()[1], classes=np.array(["r", "g"]))
+
+
+def test_quality_by_hand(tmp_path: Path, toy_preprocess: Preprocess) -> None:
+    bright = arrays()[1]
+    labels = prepare(data_of(tmp_path, bright), toy_preprocess)
+    assert quality(lambda x: torch.ones(len(x), 3), labels) == pytest.approx(bright.mean())
+    numbers = prepare(data_of(tmp_path, bright * 1.0), toy_preprocess)
+    mean = torch.tensor(bright.mean(0))
+    assert quality(lambda x: mean.expand(len(x), 3), numbers) == pytest.approx(0, abs=1e-6)
+    assert quality(lambda x: 2 * mean.expand(len(x), 3), numbers) < 0
+    with pytest.raises(DataError, match="no classes"):
+        accuracy(lambda x: x, numbers)
+
+
+def test_several_labels_are_learned(tmp_path: Path, toy_base: Base, toy_preprocess: Preprocess) -> None:
+    data = data_of(tmp_path, arrays()[1], classes=np.array(["r", "g", "b"]))
+    task = learn(toy_base, data, toy_preprocess, tmp_path)
+    assert task.header.metrics["validation_accuracy"] > 0.9
+    assert quality(task.program(toy_base), prepare(data, toy_preprocess)) > 0.9
+    assert task.header.classes == ("r", "g", "b")
+    assert task.header.provenance["learns"] == "multi-label"
+    assert task.header.figures.channel_density == 0.5
+
+
+def test_numbers_are_learned(tmp_path: Path, toy_base: Base, toy_preprocess: Preprocess) -> None:
+    data = data_of(tmp_path, arrays()[1] @ np.array([[1.0, 0.5], [0, 2.0], [-1.0, 0]]))
+    task = learn(toy_base, data, toy_preprocess, tmp_path, store="int8")
+    assert task.header.metrics["validation_r2"] > 0.8
+    assert task.header.metrics["validation_r2_fp32"] > 0.8
+    assert task.header.outputs == 2
+
+
+def test_what_needs_classes_is_refused(tmp_path: Path, toy_base: Base, toy_preprocess: Preprocess) -> None:
+    data = data_of(tmp_path, arrays()[1])
+    with pytest.raises(ConfigError, match="no classes to weigh"):
+        learn(toy_base, data, toy_preprocess, tmp_path, class_weights="balanced")
+    with pytest.raises(ConfigError, match="output of a class"):
+        learn(toy_base, data, toy_preprocess, tmp_path, criterion="lrp", epochs=1)
+
+
+def test_objectives_by_hand() -> None:
+    outputs, wanted = torch.zeros(2, 3), torch.tensor([[1.0, 0, 1], [0, 0, 1]])
+    labels = Objective(kind="multi-label", label_smoothing=0.2)
+    assert float(labels(outputs, wanted, outputs)) == pytest.approx(math.log(2))
+    assert labels.guess(wanted, 3) == pytest.approx(math.log(2))
+    large = torch.full((2, 3), 50.0)
+    assert float(labels.plain(large, wanted)) == pytest.approx(25)  # half of the answers are wrong, by 50 each
+    numbers = Objective(kind="regression")
+    assert float(numbers(outputs, wanted, outputs)) == pytest.approx(0.5)
+    assert numbers.guess(wanted, 3) == pytest.approx((0.25 + 0 + 0) / 3)
+    teacher = Teacher("t", lambda x: x + 2)
+    for kind, expected in (("regression", 4.0), ("multi-label", None)):
+        taught = Objective(kind=kind, teacher=teacher, distill_weight=1.0)  # type: ignore[arg-type]
+        value = float(taught(outputs, wanted, outputs))
+        assert value == pytest.approx(expected if expected is not None else 4 * math.log(2))
+    with pytest.raises(ConfigError, match="teacher's outputs"):
+        Objective(kind="regression", teacher=Teacher("t", lambda x: x[:, :1]))(outputs, wanted, outputs)
