@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from edgespa.errors import BaseMismatchError, ModelError
+from edgespa.adapters.insertion import inserted_tensors, without_inserted
+from edgespa.adapters.kinds import FULL, kind_named
+from edgespa.errors import BaseMismatchError
 from edgespa.graph.cost import Cost, CostModel
 from edgespa.graph.groups import Groups, find_groups
 from edgespa.graph.program import Program, assign
 from edgespa.graph.surgery import head_tensors, resize_output
-from edgespa.graph.trace import from_exported, trace
-from edgespa.models import BaseReference, is_pt2, load_model, load_pt2, state_digest
+from edgespa.inputs import InputSize, InputSizes, as_inputs
+from edgespa.models import BaseReference
+from edgespa.opening import open_program
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,10 +30,11 @@ class Base:
     Attributes:
         spec: How it was named.
         weights: The weight file that was named, if any.
-        input_shape: Sizes of its input, batch first.
+        input_shape: Sizes of its (first) input, batch first.
         digest: SHA-256 of its state dict.
         program: The traced program.
         groups: Its channel groups.
+        inputs: All inputs, where they are more than one of the element type of its weights; else empty.
     """
 
     spec: str
@@ -37,36 +43,32 @@ class Base:
     digest: str
     program: Program
     groups: Groups
+    inputs: tuple[InputSize, ...] = ()
 
     @classmethod
-    def open(cls, spec: str, input_shape: tuple[int, ...] | None, weights: str | None = None) -> Base:
+    def open(cls, spec: str, input_shape: InputSizes | None, weights: str | None = None) -> Base:
         """Load and trace a model.
 
         Args:
             spec: A model spec, see `edgespa.models`.
-            input_shape: Sizes of its input with the batch first; may be left out for a ``.pt2`` program.
+            input_shape: Sizes of its input with the batch first, or an `InputSize` for each of its inputs; may be left
+                out for a ``.pt2`` program.
             weights: A weight file, or ``random``.
 
         Raises:
             ModelError: If it cannot be loaded or traced.
         """
-        if is_pt2(spec):
-            exported = load_pt2(spec)
-            digest = state_digest(exported.state_dict)
-            program = from_exported(exported)
-            shape = tuple(size if isinstance(size, int) else 1 for size in program.inputs[0].shape)
-            if input_shape is not None and input_shape[1:] != shape[1:]:
-                raise ModelError(f"{spec} takes inputs of shape {shape}, not {input_shape}", "leave out --input-shape")
-        else:
-            if input_shape is None:
-                raise ModelError(
-                    f"the sizes of the input of {spec} are not known", "pass --input-shape, for example 1,3,224,224"
-                )
-            model = load_model(spec, weights)
-            digest = state_digest(model.state_dict())
-            shape = input_shape
-            program = trace(model, (_example(model, shape),))
-        return cls(spec, weights, shape, digest, program, find_groups(program))
+        opened = open_program(spec, as_inputs(input_shape), weights)
+        inputs, program = opened.inputs, opened.program
+        plain = len(inputs) == 1 and inputs[0].dtype is None
+        return cls(
+            spec, weights, inputs[0].shape, opened.digest, program, find_groups(program), () if plain else inputs
+        )
+
+    @property
+    def input_sizes(self) -> InputSizes:
+        """What `open` takes to trace the same program."""
+        return self.inputs or self.input_shape
 
     @cached_property
     def cost(self) -> CostModel:
@@ -100,6 +102,25 @@ class Base:
             )
         return dataclasses.replace(self, program=program, groups=find_groups(program))
 
+    def extended(self, kind: str, options: Mapping[str, Any]) -> Base:
+        """The base with the operators that an adapter kind inserts, which change nothing yet.
+
+        Their tensors shrink with the channels that they read and write, and are never pruned themselves.
+
+        Args:
+            kind: An adapter kind, or ``full``, which inserts nothing.
+            options: Its options.
+
+        Raises:
+            AdapterError: If the program has no place for them.
+        """
+        if kind == FULL or inserted_tensors(self.program):
+            return self
+        program = kind_named(kind).extended(self.program, options)
+        if not inserted_tensors(program):
+            return self
+        return dataclasses.replace(self, program=program, groups=without_inserted(find_groups(program)))
+
     def require_digest(self, digest: str) -> None:
         """Refuse a base that is not the one a task was made on.
 
@@ -115,9 +136,3 @@ class Base:
     def reference(self, task_folder: Path) -> BaseReference:
         """How a task file in a folder finds this base again."""
         return BaseReference.record(self.spec, self.weights, task_folder)
-
-
-def _example(model: torch.nn.Module, shape: tuple[int, ...]) -> torch.Tensor:
-    dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
-    generator = torch.Generator().manual_seed(0)
-    return torch.randn(shape, generator=generator).to(dtype)

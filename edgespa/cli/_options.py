@@ -8,21 +8,24 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+
+if TYPE_CHECKING:
+    from edgespa.inputs import InputSizes
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 _DATA_HELP = {
     "data": "Training data.",
     "eval-data": "Evaluation data, for accuracy; never trained on.",
-    "calibration": "Calibration data: what int8 takes its ranges from.",
+    "calibration": "Calibration images, labels not needed; or the name of a spec, see: edgespa calibration.",
 }
 
 
-class InputShape(click.ParamType[tuple[int, ...]]):
-    """``1,3,32,32`` -> ``(1, 3, 32, 32)``: sizes of the input, the batch first."""
+class InputShape(click.ParamType[Any]):
+    """``1,3,32,32`` -> ``(1, 3, 32, 32)``, the batch first; ``1,16:int64`` -> an `edgespa.inputs.InputSize`."""
 
     name = "shape"
 
@@ -33,13 +36,13 @@ class InputShape(click.ParamType[tuple[int, ...]]):
             param: Not used.
             ctx: Not used.
         """
-        return "N,C,H,W"
+        return "N,C,H,W[:TYPE]"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Parse.
 
         Args:
-            value: As typed, or a tuple already.
+            value: As typed, or sizes already.
             param: The option, for the message.
             ctx: For the message.
 
@@ -47,18 +50,24 @@ class InputShape(click.ParamType[tuple[int, ...]]):
             click.BadParameter: It says which part is wrong, and shows one that is right.
         """
         if not isinstance(value, str):
-            return tuple(value)
-        sizes = []
-        for part in _parts(value):
-            if not (part.isascii() and part.isdigit()):
-                what = f"'{part}' is not a whole number" if part else "a size is missing"
-                self.fail(f"{what} in '{value}'; write the sizes with commas, as in 1,3,32,32", param, ctx)
-            if int(part) == 0:
-                self.fail(f"a size of 0 in '{value}'; every size is at least 1, as in 1,3,32,32", param, ctx)
-            sizes.append(int(part))
-        if len(sizes) < 2:
-            self.fail(f"'{value}' is one size only; write the batch first, then one sample's: 1,3,32,32", param, ctx)
-        return tuple(sizes)
+            return value
+        from edgespa.errors import ConfigError
+        from edgespa.inputs import InputSize
+
+        try:
+            size = InputSize.parse(value)
+        except ConfigError as error:
+            self.fail(f"{error.message}; {error.hint}", param, ctx)
+        return size if size.dtype else size.shape
+
+
+def _inputs(ctx: click.Context, param: click.Parameter, values: tuple[Any, ...]) -> InputSizes | None:
+    """What was given as `edgespa.base.Base.open` takes it."""
+    if len(values) <= 1:
+        return (values[0] if isinstance(values[0], tuple) else values) if values else None
+    from edgespa.inputs import InputSize
+
+    return tuple(InputSize(value) if isinstance(value, tuple) else value for value in values)
 
 
 class Numbers(click.ParamType[tuple[float, ...]]):
@@ -115,20 +124,24 @@ def _parts(value: str) -> list[str]:
     return [part.strip() for part in value.strip().strip("()[]").split(",")]
 
 
-def model_options(metavar: str = "MODEL") -> Callable[[_F], _F]:
-    """``MODEL --input-shape --weights`` -> ``model: str``, ``input_shape: tuple | None``, ``weights: str | None``.
+def model_options(metavar: str = "MODEL", *, required: bool = True) -> Callable[[_F], _F]:
+    """``MODEL --input-shape --weights`` -> ``model: str``, ``input_shape: InputSizes | None``, ``weights: str | None``.
 
     ``weights`` stays text: besides a file it may be a word that the library knows.
 
     Args:
         metavar: What the help calls the argument, for example ``"MODEL|TASK"``.
+        required: MODEL must be given; else it may be None.
     """
     return _all(
-        click.argument("model", metavar=metavar),
+        click.argument("model", metavar=metavar, required=required),
         click.option(
             "--input-shape",
             type=InputShape(),
-            help="Sizes of the model's input, the batch first: 1,3,32,32.",
+            multiple=True,
+            callback=_inputs,
+            help="Sizes of the model's input, the batch first: 1,3,32,32. Once for each input, in the order of "
+            "forward; a type other than that of the weights goes behind: 1,16:int64.",
         ),
         click.option(
             "--weights",

@@ -3,46 +3,64 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from edgespa.cli._options import json_option, model_options
+
+if TYPE_CHECKING:
+    from edgespa.inputs import InputSizes
 
 
 @click.command(name="inspect")
 @model_options("MODEL|TASK")
 @click.option("--base", metavar="MODEL", help="For a task file: its base, if it is not where it was.")
 @click.option("--all", "show_all", is_flag=True, help="List every fixed slot, not only a summary by reason.")
+@click.option(
+    "--svg", type=click.Path(path_type=Path), help="Draw the channel groups over the module tree to this file."
+)
+@click.option("--overwrite", is_flag=True, help="Replace the drawing that is there already.")
 @json_option()
 def command(
     model: str,
-    input_shape: tuple[int, ...] | None,
+    input_shape: InputSizes | None,
     weights: str | None,
     base: str | None,
     show_all: bool,
+    svg: Path | None,
+    overwrite: bool,
     as_json: bool,
 ) -> None:
     """Show the channel groups of a MODEL, what is fixed and why, parameters and MACs.
 
     For a TASK file (.spa) the kept units and the recorded figures are shown too. With --json every slot is listed with
-    the indices of each unit: enough to zero the removed units of the original network by hand and compare.
+    the indices of each unit: enough to zero the removed units of the original network by hand and compare. --svg draws
+    which layers share a group.
     """
     from edgespa.base import Base
     from edgespa.cli._output import emit_json
+    from edgespa.files import refuse_existing, write_whole
     from edgespa.inspection import describe, describe_task
+    from edgespa.report.groups_svg import draw_groups
     from edgespa.task import Task, is_task_file
 
+    if svg is not None:
+        refuse_existing(svg, overwrite)
     if is_task_file(model):
         path = Path(model)
         task = Task.load(path)
         values = describe_task(task, task.open_base(path.absolute().parent, base, weights), path)
     else:
         values = describe(Base.open(model, input_shape, weights))
+    if svg is not None:
+        write_whole(svg, draw_groups(values).encode())
     if as_json:
         emit_json(values)
     else:
         _show(values, show_all)
+        if svg is not None:
+            click.echo(f"drawing: {svg}")
 
 
 def _show(values: dict[str, Any], show_all: bool) -> None:
@@ -55,32 +73,59 @@ def _show(values: dict[str, Any], show_all: bool) -> None:
         kept = f"{len(group['kept'])} of {group['units']}" if task else group["units"]
         rows.append([group["name"], kept, len(group["slots"]), group["parameters"], _millions(group["macs"])])
     table(columns, rows, title=f"Channel groups of {values['model']}", right=columns[1:])
-    _show_fixed(values["fixed"], show_all)
+    _show_fixed(values, show_all)
     totals, prunable = values["totals"], values["prunable"]
     click.echo(
         f"{totals['parameters']:,} parameters, {_millions(totals['macs'])} MACs, {totals['size_bytes']:,} bytes; "
-        f"input {'x'.join(str(size) for size in values['input_shape'])}"
+        f"input {' '.join(text.replace(',', 'x') for text in values['inputs'])}"
     )
     click.echo(
-        f"can go: {prunable['units']:,} units ({prunable['channels']:,} channels) in {prunable['groups']} groups, "
-        f"up to {prunable['parameter_share']:.1%} of the parameters and {prunable['mac_share']:.1%} of the MACs"
+        f"can go: {prunable['units']:,} units in {_counted(prunable['groups'], 'group')}: {prunable['channels']:,} of "
+        f"{prunable['all_channels']:,} channels ({prunable['channel_share']:.1%}),\n        up to "
+        f"{prunable['parameter_share']:.1%} of the parameters and {prunable['mac_share']:.1%} of the MACs"
     )
     if task:
         _show_task(task)
 
 
-def _show_fixed(fixed: list[dict[str, Any]], show_all: bool) -> None:
+def _show_fixed(values: dict[str, Any], show_all: bool) -> None:
     from edgespa.cli._output import table
 
+    fixed = values["fixed"]
     if show_all:
         rows = [[f"{item['tensor']}[{item['dim']}]", len(item["indices"]), item["reason"]] for item in fixed]
         table(["slot", "indices", "fixed because"], rows, title="Fixed", right=["indices"])
         return
-    reasons: dict[str, list[str]] = {}
+    outputs = {(layer["tensor"], layer["out"]) for layer in values["layers"] if layer["operator"] != "parameter"}
+    causes: dict[str, list[dict[str, Any]]] = {}
     for item in fixed:
-        reasons.setdefault(item["reason"].partition(" (at")[0], []).append(f"{item['tensor']}[{item['dim']}]")
-    rows = [[reason, len(slots), slots[0]] for reason, slots in sorted(reasons.items(), key=lambda item: -len(item[1]))]
-    table(["fixed because", "slots", "for example"], rows, title="Fixed", right=["slots"])
+        if item["kind"] == "inner":
+            causes.setdefault(item["cause"], []).append(item)
+    rows = []
+    for cause, items in sorted(causes.items(), key=lambda pair: -len(pair[1])):
+        channels = sum(len(item["indices"]) for item in items if (item["tensor"], item["dim"]) in outputs)
+        rows.append([cause, len(items), channels, _example(f"{items[0]['tensor']}[{items[0]['dim']}]")])
+    if rows:
+        table(
+            ["fixed because of", "slots", "channels", "for example"], rows, title="Fixed", right=["slots", "channels"]
+        )
+    kernels, boundary = (sum(item["kind"] == kind for item in fixed) for kind in ("kernel", "boundary"))
+    click.echo(
+        f"{'also fixed' if rows else 'fixed'}: kernel extents ({_counted(kernels, 'slot')}), the network's inputs and "
+        f"outputs ({_counted(boundary, 'slot')})"
+    )
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
+
+
+def _example(slot: str) -> str:
+    """A slot's name, shortened in the middle so that the reasons have room."""
+    return slot if len(slot) <= _EXAMPLE else f"{slot[: _EXAMPLE // 2 - 1]}…{slot[-_EXAMPLE // 2 :]}"
+
+
+_EXAMPLE = 19
 
 
 def _show_task(task: dict[str, Any]) -> None:

@@ -8,6 +8,7 @@
 """
 
 from edgespa.models.load import load_model
+from edgespa.models.plain import register_outputs
 from edgespa.models.reference import BaseReference, portable_spec, resolve_spec
 from edgespa.models.saved import is_pt2, load_pt2
 from edgespa.models.weights import fit_weights, read_weights, state_digest
@@ -20,6 +21,7 @@ __all__ = [
     "load_pt2",
     "portable_spec",
     "read_weights",
+    "register_outputs",
     "resolve_spec",
     "state_digest",
 ]

@@ -14,6 +14,7 @@ from torch.export import ExportedProgram
 from edgespa.errors import ModelError
 from edgespa.imports import find_object, is_module_spec, nearest, split_file_spec
 from edgespa.models.libraries import LIBRARIES, WeightSource, build
+from edgespa.models.plain import store_computed_weights
 from edgespa.models.saved import is_pt2
 from edgespa.models.weights import fit_weights, read_weights
 
@@ -68,7 +69,8 @@ def load_model(spec: str, weights: str | None = None) -> nn.Module:
         model = _from_factory(spec)
     if state is not None:
         fit_weights(model, state, weights or "")
-    return model.eval()
+    store_computed_weights(model.eval())
+    return model
 
 
 @contextlib.contextmanager
@@ -95,7 +97,12 @@ def _from_factory(spec: str) -> nn.Module:
             raise ModelError(error.message, f"did you mean {near[0]}:{name}?") from error
         raise
     if isinstance(found.value, nn.Module):
-        return copy.deepcopy(found.value)
+        try:
+            return copy.deepcopy(_whole(found.value, spec))
+        except RuntimeError as error:  # weights that hooks compute
+            raise ModelError(
+                f"{spec} is a module that cannot be copied: {error}", "name a function that builds a fresh one"
+            ) from error
     if not callable(found.value):
         raise ModelError(
             f"{spec} is a {type(found.value).__name__}, not a factory",
@@ -109,7 +116,23 @@ def _from_factory(spec: str) -> nn.Module:
             f"{spec} returned a {type(made).__name__}, not a torch.nn.Module",
             "let the factory return the module itself",
         )
-    return made
+    return _whole(made, spec)
+
+
+def _whole(model: nn.Module, spec: str) -> nn.Module:
+    """Refuse a module that has no Python to trace, or no weights yet."""
+    if isinstance(model, torch.jit.ScriptModule):
+        raise ModelError(
+            f"{spec} is a TorchScript module, which torch.export cannot trace", "return the module before torch.jit"
+        )
+    lazy = next(
+        (name for name, tensor in model.named_parameters() if isinstance(tensor, nn.UninitializedParameter)), None
+    )
+    if lazy is not None:
+        raise ModelError(
+            f"{spec}: {lazy} has no shape yet (a lazy module)", "let the factory run the module once on an example"
+        )
+    return model
 
 
 def _what_is_meant(spec: str) -> str:

@@ -1,0 +1,86 @@
+"""What a program takes and gives, made plain: tensors one after the other, in float32 where files need it."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+from torch.utils import _pytree
+
+from edgespa.graph.program import Program
+
+
+def output_tensors(output: Any) -> list[Tensor]:
+    """The tensors in what a program gives, in order, whatever they are wrapped in; None and numbers are left out."""
+    return [leaf for leaf in _pytree.tree_leaves(output) if isinstance(leaf, Tensor)]
+
+
+def with_plain_inputs(program: Program) -> Program:
+    """A program that is called with one tensor per input, as ``program.inputs`` lists them.
+
+    A saved program may want them in a dict, a tuple or by name.
+
+    Args:
+        program: Not changed; returned itself if it is called so already.
+    """
+    plain = _pytree.tree_structure((tuple(0 for _ in program.inputs), {}))
+    if _tree_info(program).in_spec == plain:
+        return program
+    result = program.copy()
+    names = [spec.name for spec in program.inputs]
+    _set_tree_info(result, orig_args=names, in_spec=plain)
+    result.module._forward_pre_hooks.clear()  # they check the arguments against their former nesting
+    return result
+
+
+def with_plain_outputs(program: Program) -> Program:
+    """A program that gives its one output tensor, or a tuple of its output tensors.
+
+    Args:
+        program: Not changed; may give dicts, dataclasses, None, numbers, nested at will.
+    """
+    result = program.copy()
+    node = next(node for node in result.graph.nodes if node.op == "output")
+    leaves = _pytree.tree_leaves(node.args[0])
+    tensors = tuple(leaf for leaf in leaves if isinstance(leaf, fx.Node) and isinstance(leaf.meta["val"], Tensor))
+    node.args = (tensors,)
+    _set_tree_info(result, out_spec=_pytree.tree_structure(0 if len(tensors) == 1 else tuple(0 for _ in tensors)))
+    return result
+
+
+def in_float32(program: Program) -> Program:
+    """A program that computes in float32 throughout: its tensors, inputs, and element types that the graph asks for.
+
+    Args:
+        program: Of any element type; returned itself if nothing in it has another one with fractions.
+    """
+    types = {each.dtype for each in program.inputs} | {tensor.dtype for tensor in program.state().values()}
+    if not any(_is_other_float(dtype) for dtype in types):
+        return program
+    result = program.copy()
+    result.module.float()
+    for node in result.graph.nodes:
+        node.args, node.kwargs = fx.node.map_aggregate((node.args, node.kwargs), _as_float32)
+    result.module.recompile()
+    return Program(
+        result.module, tuple(dataclasses.replace(each, dtype=_as_float32(each.dtype)) for each in program.inputs)
+    )
+
+
+def _is_other_float(dtype: torch.dtype) -> bool:
+    return dtype.is_floating_point and dtype != torch.float32
+
+
+def _as_float32(argument: Any) -> Any:
+    return torch.float32 if isinstance(argument, torch.dtype) and _is_other_float(argument) else argument
+
+
+def _tree_info(program: Program) -> Any:
+    return program.graph._codegen.pytree_info  # type: ignore[attr-defined]  # of every exported graph
+
+
+def _set_tree_info(program: Program, **changes: Any) -> None:
+    program.graph._codegen.pytree_info = _tree_info(program)._replace(**changes)  # type: ignore[attr-defined]
+    program.module.recompile()

@@ -1,0 +1,176 @@
+"""From a model spec and the sizes of its inputs to a traced program."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from collections.abc import Iterable
+
+import torch
+
+from edgespa.errors import ModelError, TraceError
+from edgespa.graph.program import BATCH, Program, shape_of
+from edgespa.graph.trace import from_exported, trace
+from edgespa.inputs import InputSize
+from edgespa.interface import with_plain_inputs
+from edgespa.models import is_pt2, load_model, load_pt2, register_outputs, state_digest
+from edgespa.quiet import first_line, quiet
+
+
+@dataclasses.dataclass(frozen=True)
+class Opened:
+    """A model that was found, built or loaded, and traced.
+
+    Attributes:
+        digest: SHA-256 of its state dict.
+        program: What it computes.
+        inputs: What it takes; a batch that is free has the size that was given, or 1.
+    """
+
+    digest: str
+    program: Program
+    inputs: tuple[InputSize, ...]
+
+
+def open_program(spec: str, inputs: tuple[InputSize, ...], weights: str | None) -> Opened:
+    """Load and trace a model.
+
+    Args:
+        spec: A model spec, see `edgespa.models`.
+        inputs: Sizes of its inputs; may be empty for a ``.pt2`` program.
+        weights: A weight file, or ``random``.
+
+    Raises:
+        ModelError: If it cannot be loaded, or takes other inputs.
+        TraceError: If it cannot be traced.
+    """
+    if is_pt2(spec):
+        return _saved(spec, inputs)
+    if not inputs:
+        raise ModelError(
+            f"the sizes of the input of {spec} are not known", "pass --input-shape, for example 1,3,224,224"
+        )
+    model = load_model(spec, weights)
+    digest = state_digest(model.state_dict())
+    return Opened(digest, _traced(model, spec, inputs), inputs)
+
+
+def _saved(spec: str, given: tuple[InputSize, ...]) -> Opened:
+    """A ``.pt2`` program; sizes besides the batch that it leaves free are settled.
+
+    Raises:
+        ModelError: If it takes other inputs than those given.
+    """
+    exported = load_pt2(spec)
+    digest = state_digest(exported.state_dict)
+    try:
+        program = with_plain_inputs(from_exported(exported))
+    except TraceError as error:
+        raise TraceError(
+            f"{spec}: {error.message}", "export it in evaluation form: call model.eval() before torch.export.export"
+        ) from error
+    own = _inputs_of(program)
+    fixed = [tuple(0 if size == BATCH else size for size in each.shape[1:]) for each in program.inputs]
+    if given and [_where_fixed(each.shape[1:], sizes) for each, sizes in zip(given, fixed, strict=False)] != fixed:
+        wanted, got = (", ".join(str(each.shape) for each in sizes) for sizes in (own, given))
+        raise ModelError(f"{spec} takes inputs of shape {wanted}, not {got}", "leave out --input-shape")
+    if any(BATCH in each.shape[1:] for each in program.inputs):
+        own = tuple(dataclasses.replace(each, shape=size.shape) for each, size in zip(own, given or own, strict=True))
+        program = _settled(program, own, spec)
+    return Opened(digest, program, own)
+
+
+def _where_fixed(shape: tuple[int, ...], fixed: tuple[int | str, ...]) -> tuple[int, ...]:
+    """Sizes, with 0 for those that are free."""
+    free = [size == 0 for size in fixed]
+    return tuple(0 if index < len(free) and free[index] else size for index, size in enumerate(shape))
+
+
+def _inputs_of(program: Program) -> tuple[InputSize, ...]:
+    """The inputs of a program: 1 for a free batch, for another free size what it was exported with."""
+    weights = _float_type(program.state().values())
+    nodes = [node for node in program.graph.nodes if node.op == "placeholder"]
+    return tuple(
+        InputSize(
+            tuple(
+                size if isinstance(size, int) else at_export if dim else 1
+                for dim, (size, at_export) in enumerate(zip(each.shape, shape_of(node.meta["val"]), strict=True))
+            ),
+            None if each.dtype == weights else str(each.dtype).removeprefix("torch."),
+        )
+        for each, node in zip(program.inputs, nodes, strict=True)
+    )
+
+
+def _settled(program: Program, sizes: tuple[InputSize, ...], spec: str) -> Program:
+    """The program for some sizes, with the batch free where it was.
+
+    Raises:
+        TraceError: If it does not take them.
+    """
+    own = _float_type(program.state().values())
+    batched = [BATCH in each.shape[:1] for each in program.inputs]
+    examples = tuple(
+        _example(dataclasses.replace(each, shape=(2, *each.shape[1:])) if free else each, own, seed)
+        for seed, (each, free) in enumerate(zip(sizes, batched, strict=True))
+    )
+    shapes = tuple({0: torch.export.Dim.AUTO} if free else None for free in batched)
+    program.module._forward_pre_hooks.clear()  # they ask for the sizes at the export
+    try:
+        with quiet("torch.export"):
+            exported = torch.export.export(program.module, examples, dynamic_shapes=shapes)
+    except Exception as error:  # whatever an operator makes of the sizes
+        raise TraceError(
+            f"{spec} does not take inputs of {'; '.join(map(str, sizes))}: {first_line(error)}",
+            "give other sizes with --input-shape",
+        ) from error
+    return from_exported(exported)
+
+
+def _traced(model: torch.nn.Module, spec: str, inputs: tuple[InputSize, ...]) -> Program:
+    _require_count(model, spec, len(inputs))
+    own = _float_type(model.parameters())
+    examples = tuple(_example(each, own, seed) for seed, each in enumerate(inputs))
+    try:
+        return trace(model, examples)
+    except TraceError:
+        if not register_outputs(model, examples):
+            raise
+    return trace(model, examples)
+
+
+def _require_count(model: torch.nn.Module, spec: str, count: int) -> None:
+    """Refuse another number of inputs than ``forward`` takes.
+
+    Raises:
+        ModelError: With the names of the inputs.
+    """
+    kinds = inspect.Parameter
+    try:
+        parameters = list(inspect.signature(model.forward).parameters.values())
+    except (TypeError, ValueError):  # not written in Python: the trace will tell
+        return
+    named = [each for each in parameters if each.kind in (kinds.POSITIONAL_ONLY, kinds.POSITIONAL_OR_KEYWORD)]
+    least = sum(each.default is kinds.empty for each in named)
+    if least <= count and (count <= len(named) or any(each.kind is kinds.VAR_POSITIONAL for each in parameters)):
+        return
+    takes = f"{least} inputs" if least == len(named) else f"{least} to {len(named)} inputs"
+    raise ModelError(
+        f"{spec} takes {takes.replace('1 inputs', '1 input')} ({', '.join(each.name for each in named)}), "
+        f"sizes were given for {count}",
+        "give --input-shape once for each input, in that order, for example "
+        "--input-shape 1,3,224,224 --input-shape 1,16:int64",
+    )
+
+
+def _float_type(tensors: Iterable[torch.Tensor]) -> torch.dtype:
+    """Element type of the first tensor with a fraction."""
+    return next((tensor.dtype for tensor in tensors if tensor.is_floating_point()), torch.float32)
+
+
+def _example(size: InputSize, own: torch.dtype, seed: int) -> torch.Tensor:
+    """Standard normal, or zeros of a type without fractions: valid as an index whatever it looks up."""
+    dtype = getattr(torch, size.dtype) if size.dtype else own
+    if not dtype.is_floating_point:
+        return torch.zeros(size.shape, dtype=dtype)
+    return torch.randn(size.shape, generator=torch.Generator().manual_seed(seed)).to(dtype)

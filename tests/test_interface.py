@@ -1,0 +1,106 @@
+"""Programs made plain: what they take, what they give, and in which type they compute."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from edgespa.graph.program import Program
+from edgespa.graph.trace import from_exported, trace
+from edgespa.interface import in_float32, output_tensors, with_plain_inputs, with_plain_outputs
+
+
+class Nested(nn.Module):
+    """Takes a dict and a keyword, gives a nest."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(4, 3)
+
+    def forward(self, batch: dict[str, Tensor], *, scale: Tensor) -> dict[str, Any]:
+        y = self.fc(batch["x"] + batch["y"])
+        return {"second": [y * scale, None, 7], "first": y}
+
+
+def nested() -> tuple[Nested, Program, Tensor, Tensor, Tensor]:
+    torch.manual_seed(0)
+    model = Nested().eval()
+    x, y, scale = torch.randn(2, 4), torch.randn(2, 4), torch.randn(2, 3)
+    program = from_exported(torch.export.export(model, ({"x": x, "y": y},), {"scale": scale}))
+    return model, program, x, y, scale
+
+
+def test_nested_inputs_are_given_one_after_the_other() -> None:
+    model, program, x, y, scale = nested()
+    plain = with_plain_inputs(program)
+    assert [spec.name for spec in plain.inputs] == ["batch_x", "batch_y", "scale"]
+    expected = model({"x": x, "y": y}, scale=scale)
+    given = plain(x, y, scale)
+    assert torch.equal(given["first"], expected["first"])
+    assert torch.equal(given["second"][0], expected["second"][0])
+    assert given["second"][1:] == [None, 7]
+    assert torch.equal(plain.copy()(x, y, scale)["first"], expected["first"])
+    assert torch.equal(program.module({"x": x, "y": y}, scale=scale)["first"], expected["first"])
+
+
+def test_plain_inputs_stay_as_they_are() -> None:
+    program = trace(nn.Linear(4, 3), (torch.randn(2, 4),))
+    assert with_plain_inputs(program) is program
+
+
+def test_outputs_are_the_tensors_in_order() -> None:
+    _, program, x, y, scale = nested()
+    nest = program.module({"x": x, "y": y}, scale=scale)
+    tensors = with_plain_outputs(with_plain_inputs(program))(x, y, scale)
+    assert isinstance(tensors, tuple)
+    assert [t.tolist() for t in tensors] == [t.tolist() for t in output_tensors(nest)]
+    assert len(tensors) == 2
+
+
+def test_a_single_output_is_itself() -> None:
+    class One(nn.Module):
+        def forward(self, x: Tensor) -> dict[str, Tensor | None]:
+            return {"x": x * 2, "none": None}
+
+    program = with_plain_outputs(trace(One(), (torch.ones(2, 3),)))
+    assert torch.equal(program(torch.ones(5, 3)), torch.full((5, 3), 2.0))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_another_type_becomes_float32(dtype: torch.dtype) -> None:
+    class Typed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc = nn.Linear(4, 3)
+
+        def forward(self, x: Tensor, index: Tensor) -> Tensor:
+            return self.fc(x).to(dtype) + torch.ones(3, dtype=dtype)[index]
+
+    torch.manual_seed(0)
+    model = Typed().to(dtype)
+    x, index = torch.randn(2, 4), torch.zeros(2, 1, dtype=torch.long)
+    program = trace(model, (x.to(dtype), index))
+    single = in_float32(program)
+    assert [spec.dtype for spec in single.inputs] == [torch.float32, torch.int64]
+    assert {tensor.dtype for tensor in single.state().values()} == {torch.float32}
+    assert {spec.dtype for spec in program.inputs} == {dtype, torch.int64}
+    given = single(x, index)
+    assert given.dtype == torch.float32
+    expected = x @ model.fc.weight.float().T + model.fc.bias.float() + 1
+    assert torch.allclose(given, expected, atol=1e-6)
+    assert in_float32(single) is single
+
+
+def test_tensors_of_anything(tmp_path: Path) -> None:
+    @dataclasses.dataclass
+    class Unknown:
+        x: Tensor
+
+    one, two = torch.ones(1), torch.ones(2)
+    assert [len(t) for t in output_tensors({"b": [two, None, 3.0], "a": (one, "text")})] == [2, 1]
+    assert output_tensors(Unknown(one)) == []
