@@ -100,7 +100,7 @@ class OutputExistsError(EdgespaError):
     """The output is there already and was not to be overwritten."""
 
     def __init__(self, path: Path) -> None:
-        super().__init__(f"{path} exists already", "choose another --output, or pass --overwrite to replace it")
+        super().__init__(f"{path} exists already", "name another file, or pass --overwrite to replace it")
 
 
 class MissingExtraError(EdgespaError):

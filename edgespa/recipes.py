@@ -10,18 +10,22 @@ import torch
 from pydantic import JsonValue
 
 from edgespa.adapt import AdaptConfig, adapt
+from edgespa.adapt.teacher import load_teacher
 from edgespa.base import Base
 from edgespa.bundle import Base as BaseEntry
 from edgespa.bundle import BundleWriter, Compaction, Manifest, sha256_file
+from edgespa.calibration import find_spec
 from edgespa.config import Preprocess
 from edgespa.data import ImageData, Prepared, load_data, prepare
 from edgespa.errors import AdapterError, ConfigError
-from edgespa.evaluate import accuracy
+from edgespa.evaluate import MEASURES, quality
 from edgespa.export.bundle import ExportConfig, Origin, export
 from edgespa.files import refuse_existing
 from edgespa.graph.program import Program
 from edgespa.graph.proof import LIMIT, prove
 from edgespa.graph.surgery import compact
+from edgespa.inputs import InputSizes, as_inputs
+from edgespa.interface import output_tensors
 from edgespa.prune import PruneConfig, prune
 from edgespa.task import Task, is_task_file
 
@@ -45,25 +49,43 @@ class DataOptions:
     seed: int = 0
 
     def load(self, spec: str, *, labelled: bool = True) -> ImageData:
-        """A data set, limited as asked.
+        """A data set, or the images of a named calibration spec, limited as asked.
 
         Raises:
             DataError: If it cannot be read, or is smaller than the limit.
         """
+        if (found := find_spec(spec)) is not None:
+            return found.load(self.limit, labelled=labelled)
         data = load_data(spec, labelled=labelled)
         return data.limit(min(self.limit, len(data)), self.seed) if self.limit else data
 
-    def preprocess(self, input_shape: tuple[int, ...], recorded: Preprocess | None = None) -> Preprocess:
+    def with_calibration(self, text: str | None) -> DataOptions:
+        """The options with mean and std of a named calibration spec, if it has some and none are given."""
+        found = find_spec(text) if text is not None else None
+        if found is None or found.spec.mean is None or self.mean is not None or self.std is not None:
+            return self
+        return dataclasses.replace(self, mean=found.spec.mean, std=found.spec.std)
+
+    def preprocess(self, inputs: InputSizes, recorded: Preprocess | None = None) -> Preprocess:
         """From image to input, for a model's input sizes; what a task file records need not be said again.
 
         Raises:
-            ConfigError: If the model does not take images, or mean and std do not fit its channels.
+            ConfigError: If the model does not take images alone, or mean and std do not fit its channels.
         """
+        sizes = as_inputs(inputs)
+        if len(sizes) > 1:
+            raise ConfigError(
+                f"the model has {len(sizes)} inputs ({'; '.join(map(str, sizes))}), images can feed one only",
+                "leave out what needs images, or name a factory that wraps the model in a module whose forward takes "
+                "the images and supplies the other inputs",
+            )
+        input_shape = sizes[0].shape
         if recorded is not None and self.mean is None and self.std is None:
             return recorded
-        if len(input_shape) != 4:
+        if len(input_shape) != 4 or sizes[0].dtype not in (None, "float32"):
             raise ConfigError(
-                f"the model's input of shape {input_shape} is not an image", "give a model that takes N,C,H,W"
+                f"the model's input of {sizes[0]} is not an image",
+                "give a model that takes N,C,H,W in the type of its weights",
             )
         _, channels, height, width = input_shape
         mean, std = self.mean or (0.0,), self.std or (1.0,)
@@ -83,17 +105,20 @@ class DataOptions:
 
 
 def adapt_to_file(
-    model: str,
+    model: str | None,
     data: str,
     output: Path,
     config: AdaptConfig,
     *,
-    input_shape: tuple[int, ...] | None = None,
+    input_shape: InputSizes | None = None,
     weights: str | None = None,
     options: DataOptions | None = None,
     evaluation: str | None = None,
     overwrite: bool = False,
     resume: bool = False,
+    distill: str | None = None,
+    start: Path | None = None,
+    log_file: Path | None = None,
     progress: Progress | None = None,
 ) -> Task:
     """``edgespa adapt``: learn a task and write its task file.
@@ -101,16 +126,19 @@ def adapt_to_file(
     The state after each epoch lies beside the output, with the suffix ``.resume``, until the task file is written.
 
     Args:
-        model: A model spec.
+        model: A model spec; None for the base of ``start``.
         data: Training data.
         output: The task file.
         config: How to adapt.
-        input_shape: Sizes of the model's input.
+        input_shape: Sizes of the model's inputs.
         weights: Its weight file.
         options: How images become inputs.
         evaluation: Test data; the accuracy on it is recorded and never used to choose anything.
         overwrite: Replace a task file that is there.
         resume: Go on with an interrupted run.
+        distill: Whose outputs are distilled: ``base``, or a task file of the same base.
+        start: A task file of ``edgespa prune`` to start from: its units are gone, its weights are the frozen ones.
+        log_file: Gets a JSON document a line for each pruning step and each epoch.
         progress: Told ``(done, total, text)``.
 
     Returns:
@@ -118,8 +146,9 @@ def adapt_to_file(
     """
     options = options or DataOptions(seed=config.seed)
     refuse_existing(output, overwrite)
-    base = Base.open(model, input_shape, weights)
-    preprocess = options.preprocess(base.input_shape)
+    begin = Task.load(start) if start is not None else None
+    base = _base_of(model, input_shape, weights, begin, start)
+    preprocess = options.preprocess(base.input_sizes, begin.header.preprocess if begin is not None else None)
     train = options.load(data)
     test = options.load(evaluation) if evaluation else None
     _same_classes(train, test)
@@ -131,14 +160,27 @@ def adapt_to_file(
         output.absolute().parent,
         checkpoint=checkpoint_path(output),
         resume=resume,
+        teacher=load_teacher(distill, base) if distill else None,
+        start=begin,
+        log_file=log_file,
         progress=progress,
     )
     if test is not None:
-        value = accuracy(task.program(base), prepare(test, preprocess), progress=progress)
-        task = task.with_metrics(test_accuracy=value, test_images=float(len(test)))
+        value = quality(task.program(base), prepare(test, preprocess), progress=progress)
+        task = task.with_metrics(**{f"test_{MEASURES[test.kind]}": value, "test_images": float(len(test))})
     task.save(output)
     checkpoint_path(output).unlink(missing_ok=True)
     return task
+
+
+def _base_of(
+    model: str | None, input_shape: InputSizes | None, weights: str | None, start: Task | None, path: Path | None
+) -> Base:
+    if start is not None and path is not None and (model is None or input_shape is None):
+        return start.open_base(path.absolute().parent, model, weights)
+    if model is None:
+        raise ConfigError("no model is named", "name a MODEL, or a pruned task to start from with --from")
+    return Base.open(model, input_shape, weights)
 
 
 def checkpoint_path(output: Path) -> Path:
@@ -151,28 +193,65 @@ def prune_to_file(
     output: Path,
     config: PruneConfig,
     *,
-    input_shape: tuple[int, ...] | None = None,
+    input_shape: InputSizes | None = None,
     weights: str | None = None,
     options: DataOptions | None = None,
+    calibration: str | None = None,
+    held_out: str | None = None,
+    evaluation: str | None = None,
     overwrite: bool = False,
+    resume: bool = False,
+    progress: Progress | None = None,
 ) -> Task:
     """``edgespa prune``: remove units without training and write a task file.
+
+    The state of a front-to-back pass lies beside the output, with the suffix ``.resume``, until the task file is
+    written.
 
     Args:
         model: A model spec.
         output: The task file.
         config: How to prune.
-        input_shape: Sizes of the model's input.
+        input_shape: Sizes of the model's inputs.
         weights: Its weight file.
-        options: Mean and std are recorded if given.
+        options: How images become inputs; without images, mean and std are recorded if given.
+        calibration: Images that units are chosen by, and new weights fitted on; labels are not looked at, but by
+            act-grad.
+        held_out: Labelled images, for the allocation ``equal-accuracy``.
+        evaluation: Test data; the accuracy on it is recorded and never used to choose anything.
         overwrite: Replace a task file that is there.
+        resume: Go on with an interrupted run.
+        progress: Told ``(done, total, text)``.
     """
+    options = (options or DataOptions(seed=config.seed)).with_calibration(calibration)
     refuse_existing(output, overwrite)
     base = Base.open(model, input_shape, weights)
-    given = options is not None and (options.mean is not None or options.std is not None)
-    preprocess = options.preprocess(base.input_shape) if options is not None and given else None
-    task = prune(base, config, output.absolute().parent, preprocess)
+    images = calibration is not None or held_out is not None or evaluation is not None
+    given = images or options.mean is not None or options.std is not None
+    preprocess = options.preprocess(base.input_sizes) if given else None
+
+    def prepared(spec: str | None, labelled: bool) -> Prepared | None:
+        if spec is None or preprocess is None:
+            return None
+        return prepare(options.load(spec, labelled=labelled), preprocess)
+
+    test = prepared(evaluation, True)
+    task = prune(
+        base,
+        config,
+        output.absolute().parent,
+        preprocess,
+        data=prepared(calibration, config.how.needs_labels),
+        held_out=prepared(held_out, True),
+        checkpoint=checkpoint_path(output),
+        resume=resume,
+        progress=progress,
+    )
+    if test is not None:
+        value = quality(task.program(base), test, progress=progress)
+        task = task.with_metrics(**{f"test_{MEASURES[test.kind]}": value, "test_images": float(len(test))})
     task.save(output)
+    checkpoint_path(output).unlink(missing_ok=True)
     return task
 
 
@@ -181,7 +260,7 @@ def export_bundle(
     output: Path,
     config: ExportConfig,
     *,
-    input_shape: tuple[int, ...] | None = None,
+    input_shape: InputSizes | None = None,
     base: str | None = None,
     weights: str | None = None,
     options: DataOptions | None = None,
@@ -196,7 +275,7 @@ def export_bundle(
         model: A model spec, or a task file.
         output: The folder to make.
         config: What to export.
-        input_shape: Sizes of the model's input; a task file records them.
+        input_shape: Sizes of the model's inputs; a task file records them.
         base: For a task file: its base, if it is not where it was.
         weights: Weight file of the model.
         options: How images become inputs; a task file records mean and std.
@@ -213,7 +292,8 @@ def export_bundle(
         program, origin, shape = _from_model(model, input_shape, weights, options)
     prepared: dict[str, Prepared] = {}
     for spec in dict.fromkeys(each for each in (calibration, evaluation) if each):
-        preprocess = origin.preprocess or options.preprocess(shape)  # refuses models that do not take images
+        # Refuses models that do not take images. What a task records comes before what a calibration spec says.
+        preprocess = origin.preprocess or options.with_calibration(calibration).preprocess(shape)
         origin = dataclasses.replace(origin, preprocess=preprocess)
         data = options.load(spec, labelled=spec == evaluation)
         if spec == evaluation:
@@ -233,15 +313,15 @@ def export_bundle(
 
 def _from_task(
     path: Path, base_spec: str | None, weights: str | None, options: DataOptions
-) -> tuple[Program, Origin, tuple[int, ...]]:
+) -> tuple[Program, Origin, InputSizes]:
     """A task's program, after the proofs that masked = compacted and merged = unmerged."""
     task = Task.load(path)
     base = task.open_base(path.absolute().parent, base_spec, weights)
     preprocess = None
     if task.header.preprocess is not None or options.mean is not None or options.std is not None:
-        preprocess = options.preprocess(base.input_shape, task.header.preprocess)
+        preprocess = options.preprocess(base.input_sizes, task.header.preprocess)
     program, origin = origin_of_task(task, base, path)
-    return program, dataclasses.replace(origin, preprocess=preprocess), base.input_shape
+    return program, dataclasses.replace(origin, preprocess=preprocess), base.input_sizes
 
 
 def origin_of_task(task: Task, base: Base, path: Path) -> tuple[Program, Origin]:
@@ -268,7 +348,7 @@ def origin_of_task(task: Task, base: Base, path: Path) -> tuple[Program, Origin]
             base_size_bytes=base.whole_cost.size_bytes,
         ),
         preprocess=header.preprocess,
-        classes=header.classes,
+        classes=header.classes if header.provenance.get("learns", "classes") == "classes" else (),
         provenance={
             "task_file_sha256": sha256_file(path),
             "task": {**header.provenance, "metrics": dict(header.metrics)},
@@ -280,8 +360,8 @@ def origin_of_task(task: Task, base: Base, path: Path) -> tuple[Program, Origin]
 
 
 def _from_model(
-    model: str, input_shape: tuple[int, ...] | None, weights: str | None, options: DataOptions
-) -> tuple[Program, Origin, tuple[int, ...]]:
+    model: str, input_shape: InputSizes | None, weights: str | None, options: DataOptions
+) -> tuple[Program, Origin, InputSizes]:
     base = Base.open(model, input_shape, weights)
     cost = base.whole_cost
     known = options.mean is not None or options.std is not None
@@ -295,10 +375,10 @@ def _from_model(
             base_macs=cost.macs,
             base_size_bytes=cost.size_bytes,
         ),
-        preprocess=options.preprocess(base.input_shape) if known else None,
+        preprocess=options.preprocess(base.input_sizes) if known else None,
         provenance={"torch": torch.__version__},
     )
-    return base.program, origin, base.input_shape
+    return base.program, origin, base.input_sizes
 
 
 def check_task(task: Task, base: Base) -> dict[str, JsonValue]:
@@ -322,8 +402,8 @@ def check_task(task: Task, base: Base) -> dict[str, JsonValue]:
     adapted = task.adapted(base)
     adapted.set_training(False)
     with torch.no_grad():
-        before = torch.utils._pytree.tree_leaves(adapted(*inputs))
-        after = torch.utils._pytree.tree_leaves(adapted.merged()(*inputs))
+        before = output_tensors(adapted(*inputs))
+        after = output_tensors(adapted.merged()(*inputs))
     merge_error = max(
         float((a - b).abs().max() / a.abs().max().clamp_min(1e-30)) for a, b in zip(before, after, strict=True)
     )
@@ -335,6 +415,7 @@ def check_task(task: Task, base: Base) -> dict[str, JsonValue]:
         "masked_compacted_output_error": proof.output_error,
         "masked_compacted_inner_error": proof.inner_error,
         "activations_compared": proof.nodes,
+        "masked_compacted_precision": proof.precision,
         "merged_unmerged_error": merge_error,
     }
 
@@ -348,7 +429,7 @@ def _with_classes(origin: Origin, program: Program, data: ImageData) -> Origin:
     if origin.classes:
         return origin
     with torch.no_grad():
-        logits = torch.utils._pytree.tree_leaves(program(*program.example_inputs()))[0]
+        logits = output_tensors(program(*program.example_inputs()))[0]
     if logits.dim() != 2 or logits.shape[1] != len(data.classes):
         raise ConfigError(
             f"the model's output has the shape {tuple(logits.shape)}, {data.name} has {len(data.classes)} classes",
@@ -358,6 +439,10 @@ def _with_classes(origin: Origin, program: Program, data: ImageData) -> Origin:
 
 
 def _same_classes(train: ImageData, test: ImageData | None) -> None:
+    if test is not None and test.kind != train.kind:
+        raise ConfigError(
+            f"{train.name} is {train.kind} data, {test.name} is {test.kind} data", "give data of one kind"
+        )
     if test is not None and tuple(test.classes) != tuple(train.classes):
         raise ConfigError(
             f"{train.name} has the classes {_some(train.classes)}, {test.name} has {_some(test.classes)}",

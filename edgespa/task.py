@@ -4,6 +4,8 @@ A ``.spa`` file is a safetensors file. Its tensors are
 
     kept/GROUP               the kept units as packed bits, most significant first
     adapter/TENSOR/FACTOR    adapter factors, already sliced
+    shared/NAME              tensors that all adapters of the task have in common
+    scale/adapter/...        scales of the rows of a factor that is stored in int8
     tensor/TENSOR            tensors stored whole (norms, biases, statistics, head), already sliced
     seal                     a digest of everything, see `edgespa.sealed`
 
@@ -28,6 +30,7 @@ from torch import Tensor
 from edgespa import __version__, sealed
 from edgespa.adapters.adapted import AdaptedProgram
 from edgespa.adapters.factors import Factors, attach
+from edgespa.adapters.storage import decode, encode
 from edgespa.base import Base
 from edgespa.config import Preprocess, Strict
 from edgespa.errors import AdapterError, ConfigError, GraphError, TaskFileError
@@ -35,6 +38,7 @@ from edgespa.files import write_whole
 from edgespa.graph.groups import Kept
 from edgespa.graph.program import Program
 from edgespa.graph.surgery import compact
+from edgespa.inputs import InputSize
 from edgespa.models import BaseReference
 
 FORMAT_VERSION = 1
@@ -43,10 +47,11 @@ _KEY = "edgespa"
 
 
 class AdapterHeader(Strict):
-    """Which adapters a task uses: the kind, and the options that it was planned with."""
+    """Which adapters a task uses: the kind, the options that it was planned with, and the type of stored factors."""
 
     kind: str
     options: dict[str, JsonValue] = Field(default_factory=dict)
+    store: Literal["fp32", "fp16", "int8"] = "fp32"
 
 
 class Figures(Strict):
@@ -69,7 +74,8 @@ class Header(Strict):
         created: ISO 8601 time.
         base: How the base is found, see `edgespa.models.BaseReference`.
         digest: Of the base's state dict.
-        input_shape: Sizes of the input, batch first.
+        input_shape: Sizes of the (first) input, batch first.
+        inputs: All inputs, as ``--input-shape`` takes them, where they are more than one of the weights' element type.
         outputs: Number of outputs if the task has a head of its own, else None.
         units: Units of each channel group of the base; a file that was made for other groups is refused.
         adapter: The adapters, if there are any.
@@ -86,6 +92,7 @@ class Header(Strict):
     base: dict[str, str | None]
     digest: str
     input_shape: tuple[int, ...]
+    inputs: tuple[str, ...] = ()
     outputs: int | None = None
     units: dict[str, int]
     adapter: AdapterHeader | None = None
@@ -105,12 +112,19 @@ class Task:
         kept: Which units of each group remain.
         adapters: Factors by tensor name.
         tensors: Tensors stored whole, by name.
+        shared: Tensors that all adapters have in common, by name.
     """
 
     header: Header
     kept: Kept
     adapters: Mapping[str, Mapping[str, Tensor]] = dataclasses.field(default_factory=dict)
     tensors: Mapping[str, Tensor] = dataclasses.field(default_factory=dict)
+    shared: Mapping[str, Tensor] = dataclasses.field(default_factory=dict)
+
+    @property
+    def factors(self) -> Factors:
+        """All tensors of the task."""
+        return Factors(self.adapters, self.tensors, self.shared)
 
     def open_base(self, folder: Path, override: str | None = None, weights: str | None = None) -> Base:
         """Find the base again and check its digest.
@@ -129,18 +143,21 @@ class Task:
         else:
             spec, found = BaseReference.from_json(self.header.base).resolve(folder)
             found = weights if weights is not None else found
-        base = Base.open(spec, self.header.input_shape, found)
+        sizes = tuple(InputSize.parse(text) for text in self.header.inputs)
+        base = Base.open(spec, sizes or self.header.input_shape, found)
         base.require_digest(self.header.digest)
         return self.fit(base)
 
     def fit(self, base: Base) -> Base:
-        """The base with the head that the task has.
+        """The base with the head that the task has, and what its adapter inserts.
 
         Raises:
             TaskFileError: If the base's channel groups are not those of the task.
         """
         if self.header.outputs is not None and self.header.outputs != base.outputs():
             base = base.with_outputs(self.header.outputs)
+        if self.header.adapter is not None:
+            base = base.extended(self.header.adapter.kind, self.header.adapter.options)
         units = {name: len(group) for name, group in base.groups.groups.items()}
         if units != self.header.units:
             raise TaskFileError(
@@ -167,7 +184,7 @@ class Task:
         kind, options = (adapter.kind, adapter.options) if adapter else ("", {})
         try:
             program = compact(base.program, base.groups, self.kept)
-            return attach(program, Factors(self.adapters, self.tensors), kind, options)
+            return attach(program, self.factors, kind, options)
         except (AdapterError, GraphError) as error:
             raise TaskFileError(f"the task does not fit its base: {error.message}", error.hint or _REMAKE) from error
 
@@ -176,10 +193,26 @@ class Task:
         header = self.header.model_copy(update={"metrics": {**self.header.metrics, **metrics}})
         return dataclasses.replace(self, header=header)
 
+    def stored_as(self, store: str) -> Task:
+        """The task with its adapter factors rounded to what a file of that type holds.
+
+        Args:
+            store: One of `edgespa.adapters.storage.STORES`.
+
+        Raises:
+            AdapterError: If a value does not fit the type.
+        """
+        if self.header.adapter is None:
+            return self
+        adapter = self.header.adapter.model_copy(update={"store": store})
+        own = Factors.from_flat(decode(encode(self.factors.flat(), store)))
+        header = self.header.model_copy(update={"adapter": adapter})
+        return Task(header, self.kept, own.adapters, own.tensors, own.shared)
+
     def to_bytes(self) -> bytes:
         """The content of the task file."""
         tensors = {f"kept/{name}": torch.from_numpy(np.packbits(mask)) for name, mask in self.kept.items()}
-        tensors.update(Factors(self.adapters, self.tensors).flat())
+        tensors.update(encode(self.factors.flat(), self.header.adapter.store if self.header.adapter else "fp32"))
         return sealed.to_bytes(_KEY, self.header.model_dump_json(), tensors)
 
     def save(self, path: Path) -> int:
@@ -227,11 +260,11 @@ class Task:
                 kept[name] = _unpack(tensor, header.units[name], f"{where}: {key}")
             else:
                 rest[key] = tensor
-        factors = Factors.from_flat(rest)
+        factors = Factors.from_flat(decode(rest))
         missing = set(header.units) - set(kept)
         if missing:
             raise TaskFileError(f"{where}: the kept units of {sorted(missing)[0]} are missing", _REMAKE)
-        return cls(header, kept, factors.adapters, factors.tensors)
+        return cls(header, kept, factors.adapters, factors.tensors, factors.shared)
 
 
 _REMAKE = "make the task file again, or fetch it again if it was copied"
@@ -292,6 +325,7 @@ def make_header(base: Base, kept: Kept, folder: Path, *, stored_parameters: int 
         base=base.reference(folder).to_json(),
         digest=base.digest,
         input_shape=base.input_shape,
+        inputs=tuple(str(each) for each in base.inputs),
         units={name: len(group) for name, group in base.groups.groups.items()},
         figures=figures,
         **fields,

@@ -23,7 +23,9 @@ FLOORS: Mapping[str, int] = {
     "bundle": 0,
     "files": 0,
     "imports": 0,
+    "inputs": 0,
     "quiet": 0,
+    "calibration": 1,
     "models": 1,
     "data": 1,
     "graph": 1,
@@ -34,21 +36,25 @@ FLOORS: Mapping[str, int] = {
     "adapters": 2,
     "pruning": 2,
     "evaluate": 2,
+    "interface": 2,
+    "opening": 3,
     "base": 3,
     "checkpoint": 3,
     "task": 3,
+    "tasks": 3,
     "adapt": 3,
     "prune": 3,
     "inspection": 3,
     "export": 4,
     "device": 4,
+    "report": 4,
     "recipes": 5,
     "demo": 5,
     "cli": 5,
 }
 # Not rooms: the package itself has a version and nothing else, and the entry of ``python -m`` belongs to the cli.
 OUTSIDE = {"edgespa": 0, "edgespa.__main__": 5}
-WITHOUT_TORCH = ("errors", "config", "bundle", "files", "imports", "quiet", "device")
+WITHOUT_TORCH = ("errors", "config", "bundle", "files", "imports", "inputs", "quiet", "device", "report")
 TORCH = {"torch", "torchvision", "torchao", "timm", "transformers", "litert_torch", "onnxsim", "safetensors.torch"}
 
 

@@ -25,6 +25,8 @@ def task_summary(task: Task, path: Path) -> dict[str, Any]:
         "stored_parameters": figures.stored_parameters,
         "metrics": dict(task.header.metrics),
         "frozen": task.header.provenance.get("frozen", {}),
+        "blocks": task.header.provenance.get("blocks"),
+        "trained_whole": task.header.provenance.get("trained", {}),
     }
 
 
@@ -38,13 +40,32 @@ def show_task(summary: dict[str, Any], next_command: str) -> None:
         ["channels", "", "", f"{summary['channel_density']:.1%}"],
     ]
     for name, value in summary["metrics"].items():
-        if name.endswith("accuracy"):
-            rows.append([name.replace("_", " "), f"{value:.2%}", "", ""])
+        if "accuracy" in name or "_r2" in name:
+            rows.append([name.replace("_", " "), f"{value:.2%}" if "accuracy" in name else f"{value:.4f}", "", ""])
     table(["", "task", "base", "density"], rows, right=["task", "base", "density"])
-    if summary["frozen"]:
-        click.echo(f"left frozen: {', '.join(f'{name} ({why})' for name, why in summary['frozen'].items())}")
+    if blocks := summary["blocks"]:
+        zeros = f"{blocks['zero_weights']:,} weights are zero, which saves storage, not time"
+        click.echo(f"blocks: {blocks['kept']:,} of {blocks['of']:,} are kept; {zeros}")
+    for what, key in (("left frozen", "frozen"), ("trained whole", "trained_whole")):
+        if summary[key]:
+            click.echo(f"{what}: {_listed(summary[key])}")
     click.echo(f"{summary['file']}: {summary['size_bytes']:,} bytes")
     click.echo(f"next: {next_command}")
+
+
+def _listed(reasons: dict[str, str]) -> str:
+    """Names by their reason; of more than a few only the first."""
+    by_reason: dict[str, list[str]] = {}
+    for name, why in reasons.items():
+        by_reason.setdefault(why, []).append(name)
+    parts = []
+    for why, names in by_reason.items():
+        more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+        parts.append(f"{', '.join(names[:_SHOWN])}{more} ({why})")
+    return "; ".join(parts)
+
+
+_SHOWN = 4
 
 
 def _share(summary: dict[str, Any], what: str) -> str:

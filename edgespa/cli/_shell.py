@@ -17,6 +17,8 @@ COMMANDS: Mapping[str, str] = MappingProxyType(
         "inspect": "edgespa.cli.inspect",
         "adapt": "edgespa.cli.adapt",
         "prune": "edgespa.cli.prune",
+        "tasks": "edgespa.cli.tasks",
+        "calibration": "edgespa.cli.calibration",
         "export": "edgespa.cli.export",
         "verify": "edgespa.cli.verify",
         "profile": "edgespa.cli.profile",

@@ -11,6 +11,7 @@ from edgespa.cli._options import data_options, json_option, model_options, outpu
 
 if TYPE_CHECKING:
     from edgespa.bundle import Manifest
+    from edgespa.inputs import InputSizes
 
 
 @click.command(name="export")
@@ -54,7 +55,7 @@ if TYPE_CHECKING:
 @json_option()
 def command(
     model: str,
-    input_shape: tuple[int, ...] | None,
+    input_shape: InputSizes | None,
     weights: str | None,
     base: str | None,
     formats: tuple[str, ...],

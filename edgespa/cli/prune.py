@@ -3,49 +3,142 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgespa.cli._options import json_option, model_options, output_options, seed_option
+from edgespa.cli._options import data_options, json_option, model_options, output_options, seed_option
 from edgespa.cli._pruning import selection_options
+
+if TYPE_CHECKING:
+    from edgespa.inputs import InputSizes
+    from edgespa.task import Task
+
+METHODS = (
+    "l1", "l2", "random", "geometric-median", "bn-scale", "weight-norm", "layer-weight-norm", "layer-random",
+    "layer-in-change", "seq-in-change", "asym-in-change", "layer-greedy-fs", "layer-greedy-fs-fd", "layer-sampling",
+    "act-grad", "layer-act-grad",
+)  # fmt: skip
 
 
 @click.command(name="prune")
 @model_options()
+@data_options("calibration", "eval-data")
 @click.option(
     "--method",
-    type=click.Choice(["l1", "l2", "random"]),
+    type=click.Choice(METHODS),
     default="l1",
     show_default=True,
-    help="How units are scored; none of these needs data.",
+    help="How units are chosen. Without --calibration: the first eight. With labelled --calibration: act-grad, "
+    "layer-act-grad. All others take unlabelled images; the best of them is asym-in-change.",
 )
 @selection_options(density=None)
+@click.option(
+    "--allocation",
+    type=click.Choice(["auto", "global", "uniform", "equal-error", "equal-accuracy"]),
+    default="auto",
+    show_default=True,
+    help="How the budget is shared out over layers: by scores over all layers, the same fraction of each, the same "
+    "reconstruction error, or the same loss of accuracy on --held-out; 'auto': uniform for methods that rank "
+    "within a layer, else global.",
+)
+@click.option(
+    "--reweight/--no-reweight",
+    default=None,
+    help="Fit new weights for the layers that read removed channels.  [default: if there is --calibration]",
+)
+@click.option(
+    "--activations",
+    type=click.Choice(["layer", "seq", "asym"]),
+    help="What new weights are fitted on: inputs in the original network, in the pruned one, or in the pruned one to "
+    "give the original outputs.  [default: the method's own, or asym]",
+)
+@click.option("--bn-reestimate", is_flag=True, help="Take batch-norm statistics anew on --calibration.")
+@click.option("--held-out", metavar="DATA", help="Labelled images, for --allocation equal-accuracy.")
 @seed_option()
+@click.option("--resume", is_flag=True, help="Go on with an interrupted run.")
 @output_options("The task file")
 @json_option()
 def command(
     model: str,
-    input_shape: tuple[int, ...] | None,
+    input_shape: InputSizes | None,
     weights: str | None,
+    calibration: str | None,
+    eval_data: str | None,
+    mean: tuple[float, ...] | None,
+    std: tuple[float, ...] | None,
+    limit: int | None,
+    held_out: str | None,
+    resume: bool,
     output: Path,
     overwrite: bool,
     as_json: bool,
     **settings: Any,
 ) -> None:
-    """Remove units of a MODEL by its weights alone, and write a task file.
+    """Remove units of a MODEL without training, and write a task file.
 
-    Needs no data and trains nothing; that removing the units equals zeroing them is proved on random inputs.
+    By its weights alone, or by what a few hundred unlabelled images (--calibration) say: units are chosen so that the
+    layers behind them can be made to compute nearly the same, and get new weights for it. That removing the units
+    equals zeroing them is proved.
     """
-    from edgespa.cli._output import emit_json
+    from edgespa.cli._output import emit_json, progress
     from edgespa.cli._report import show_task, task_summary
     from edgespa.prune import PruneConfig
-    from edgespa.recipes import prune_to_file
+    from edgespa.recipes import DataOptions, checkpoint_path, prune_to_file
 
     config = PruneConfig.parse(settings, "edgespa prune")
-    task = prune_to_file(model, output, config, input_shape=input_shape, weights=weights, overwrite=overwrite)
-    summary = task_summary(task, output)
+    try:
+        with progress("prune") as report:
+            task = prune_to_file(
+                model,
+                output,
+                config,
+                input_shape=input_shape,
+                weights=weights,
+                options=DataOptions(mean, std, limit, config.seed),
+                calibration=calibration,
+                held_out=held_out,
+                evaluation=eval_data,
+                overwrite=overwrite,
+                resume=resume,
+                progress=report,
+            )
+    except KeyboardInterrupt:
+        state = checkpoint_path(output)
+        raise KeyboardInterrupt(f"state saved in {state}: go on with --resume" if state.exists() else "") from None
+    summary = {**task_summary(task, output), **_fit(task)}
     if as_json:
         emit_json(summary)
     else:
         show_task(summary, f"edgespa export {output} --output {output.stem}/")
+        _show_fit(summary)
+
+
+def _fit(task: Task) -> dict[str, Any]:
+    """What the provenance says about the fit."""
+    provenance = task.header.provenance
+    keys = ("calibration", "reconstruction_error", "curves", "whole")
+    return {key: provenance[key] for key in keys if key in provenance}
+
+
+def _show_fit(summary: dict[str, Any]) -> None:
+    from edgespa.cli._output import table
+
+    errors = summary.get("reconstruction_error")
+    if errors:
+        worst = sorted(errors.items(), key=lambda item: -item[1])[:_SHOWN]
+        table(
+            ["layer", "reconstruction error"],
+            [[name, f"{value:.3f}"] for name, value in worst],
+            title=f"largest of {len(errors)} layers that read removed channels (mean {_mean(errors):.3f})",
+            right=["reconstruction error"],
+        )
+    for name, why in summary.get("whole", {}).items():
+        click.echo(f"kept whole: {name} ({why})")
+
+
+_SHOWN = 5
+
+
+def _mean(values: dict[str, float]) -> float:
+    return sum(values.values()) / len(values)

@@ -35,6 +35,7 @@ from edgespa.export.card import model_card
 from edgespa.export.converter import RANGES, require
 from edgespa.export.parity import INT8_COSINE, File, Samples, bound_for, draw_samples, fixed_batch, run_program
 from edgespa.graph.program import Program
+from edgespa.interface import in_float32, with_plain_outputs
 
 Progress = Callable[[float, float | None, str], None]
 FORMATS = ("onnx", "tflite")
@@ -107,7 +108,8 @@ def export(
     """Write a bundle. Nothing is left behind unless every file is proved.
 
     Args:
-        program: Compact and merged.
+        program: Compact and merged. Files hold it in float32 (and int8), whatever its element type; their outputs are
+            its output tensors in order, without the names of a dict or dataclass.
         origin: Where it comes from.
         config: What to export.
         output: The folder to make.
@@ -133,6 +135,7 @@ def export(
         )
     for name in config.formats:
         require(_CONVERTERS[name].PACKAGES, _CONVERTERS[name].EXTRA)
+    program = with_plain_outputs(in_float32(program))
     steps = _Steps(progress, len(config.formats) * len(config.precisions) * 2 + 2)
     with BundleWriter(output, overwrite=overwrite) as writer:
         steps.next("run the program")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import fnmatch
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Literal, get_args
 
 import numpy as np
@@ -67,6 +67,7 @@ def select(
     constraints: Constraints,
     cost: CostModel,
     kept: Kept | None = None,
+    whole: Collection[str] = (),
 ) -> Kept:
     """Keep the units with the highest scores, over all groups at once, until the budget is met.
 
@@ -80,13 +81,14 @@ def select(
         constraints: Alignment, minimum widths, protected groups.
         cost: Costs of the program, for budgets in parameters and MACs.
         kept: Units that are still there; all by default. What is gone stays gone.
+        whole: Groups that lose nothing, besides those that the constraints protect.
 
     Raises:
         BudgetError: If even the smallest selection is above the budget; it says the closest one.
         ConfigError: If a pattern matches nothing.
     """
     current = kept if kept is not None else groups.all_kept()
-    free = _free_groups(groups, constraints)
+    free = [name for name in free_groups(groups, constraints) if name not in whole]
     plans = {name: _Plan(groups.groups[name], constraints, int(current[name].sum())) for name in free}
     order = {name: _ranking(scores[name], current[name]) for name in free}
     pooled = np.sort(np.concatenate([scores[name][current[name]] for name in free])) if free else np.zeros(0)
@@ -200,7 +202,12 @@ def _measure(groups: Groups, of: str, cost: CostModel) -> Callable[[Kept], float
     return lambda kept: cost.cost(kept).parameters / max(whole.parameters, 1)
 
 
-def _free_groups(groups: Groups, constraints: Constraints) -> list[str]:
+def free_groups(groups: Groups, constraints: Constraints) -> list[str]:
+    """Names of the groups that the constraints' patterns leave free.
+
+    Raises:
+        ConfigError: If a pattern matches nothing.
+    """
     names = {name: {name, *(slot.tensor for slot in group.slots)} for name, group in groups.groups.items()}
     for pattern in (*constraints.keep, *constraints.only):
         if not any(_matches(pattern, own) for own in names.values()):

@@ -130,7 +130,7 @@ def test_inspect_shows_groups_and_reasons(place: Path) -> None:
     text = run("inspect", "net.py:build", *SHAPE).stdout
     assert "conv1" in text
     assert "conv2" in text
-    assert "output of the network" in text
+    assert "the network's inputs and outputs (3 slots)" in text
     assert max(map(len, text.splitlines())) <= 110
     values = result_of("inspect", "net.py:build", *SHAPE)
     assert values["prunable"] == {**values["prunable"], "groups": 2, "units": 40, "channels": 40}

@@ -20,6 +20,7 @@ from edgespa.cli._options import (
     output_options,
     seed_option,
 )
+from edgespa.inputs import InputSize
 
 got: dict[str, Any] = {}
 
@@ -65,10 +66,20 @@ def test_values() -> None:
     assert (got["limit"], got["seed"], got["as_json"], got["overwrite"]) == (100, 7, True, True)
 
 
+def test_several_inputs() -> None:
+    assert run("--input-shape", "1,3,8,8", "--input-shape", "1x16:int64").exit_code == 0
+    assert got["input_shape"] == (InputSize((1, 3, 8, 8)), InputSize((1, 16), "int64"))
+    assert run("--input-shape", "1x16:int64").exit_code == 0
+    assert got["input_shape"] == (InputSize((1, 16), "int64"),)
+    assert run("--input-shape", "1x16", "--input-shape", "1x4").exit_code == 0
+    assert got["input_shape"] == (InputSize((1, 16)), InputSize((1, 4)))
+
+
 @pytest.mark.parametrize(
     ("option", "value", "said"),
     [
-        ("--input-shape", "1x3x32x32", "'1x3x32x32' is not a whole number"),
+        ("--input-shape", "1x3x32xa", "'a' is not a whole number in '1x3x32xa'"),
+        ("--input-shape", "1,3:float31", "'float31' in '1,3:float31' is not an element type"),
         ("--input-shape", "1,3,,32", "a size is missing in '1,3,,32'"),
         ("--input-shape", "", "a size is missing"),
         ("--input-shape", "1,3,-32,32", "'-32' is not a whole number"),
@@ -110,6 +121,8 @@ def test_every_shape_is_read_back(sizes: list[int]) -> None:
     kind = InputShape()
     assert kind.convert(",".join(map(str, sizes)), None, None) == tuple(sizes)
     assert kind.convert(f" ({', '.join(map(str, sizes))}) ", None, None) == tuple(sizes)
+    assert kind.convert("x".join(map(str, sizes)), None, None) == tuple(sizes)
+    assert kind.convert(",".join(map(str, sizes)) + ":int64", None, None) == InputSize(tuple(sizes), "int64")
     assert kind.convert(tuple(sizes), None, None) == tuple(sizes)
 
 

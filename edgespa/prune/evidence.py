@@ -1,0 +1,223 @@
+"""What calibration images say about one reader: second moments of its inputs, and what it should give."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from edgespa.errors import DataError
+from edgespa.graph.groups import Group, Mask
+from edgespa.prune.readers import Reader
+from edgespa.pruning.reconstruct import Moments, Problem, residual, reweight
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Evidence:
+    """The least-squares problem of one part of a reader; see `edgespa.pruning.reconstruct`.
+
+    Attributes:
+        gram: ``[n + constant, n + constant]``.
+        cross: ``[n + constant, o]``.
+        energy: ``||Y||^2`` per output, ``[o]``.
+    """
+
+    gram: Tensor
+    cross: Tensor
+    energy: Tensor
+
+
+def full_matrices(reader: Reader, weight: Tensor, bias: Tensor | None) -> list[Tensor]:
+    """``W`` of every part with the bias as the row of the constant column, where the reader has one."""
+    matrices = reader.matrices(weight)
+    if bias is None:
+        return matrices
+    width = matrices[0].shape[1]
+    rows = bias.detach().to(torch.float64).expand(width * reader.parts).reshape(reader.parts, 1, width)
+    return [torch.cat([matrix, row]) for matrix, row in zip(matrices, rows, strict=True)]
+
+
+def of_own_output(gram: Tensor, matrix: Tensor) -> Evidence:
+    """The targets are what the reader's old weights make of the same inputs."""
+    cross = gram @ matrix
+    return Evidence(gram, cross, (matrix * cross).sum(0))
+
+
+class Collector:
+    """Gathers the moments of one reader over batches.
+
+    Args:
+        reader: The reader.
+        matrices: Its old weights, from `full_matrices`, to make targets with.
+        asymmetric: Whether the targets come from other inputs than the rows.
+    """
+
+    def __init__(self, reader: Reader, matrices: Sequence[Tensor], *, asymmetric: bool = False) -> None:
+        self._reader = reader
+        self._matrices = matrices
+        self._asymmetric = asymmetric
+        columns, outputs = len(reader.columns[0]), matrices[0].shape[1]
+        # B^T Y = (B^T A) W: the original inputs are the cheaper partners where there are fewer of them than outputs.
+        self._by_inputs = asymmetric and columns < outputs
+        partners = (columns if self._by_inputs else outputs) if asymmetric else 0
+        self._moments = [Moments(columns, partners, constant=reader.bias is not None) for _ in range(reader.parts)]
+        self._energy = [torch.zeros(outputs, dtype=torch.float64) for _ in matrices]
+
+    def add(self, x: Tensor, original: Tensor | None = None, output: Tensor | None = None) -> None:
+        """Take in a batch.
+
+        Args:
+            x: The reader's input in the network as it is now.
+            original: Its input in the original network; with ``asymmetric``.
+            output: Its output there.
+        """
+        if not self._asymmetric:
+            for parts in self._reader.rows(x):
+                for moments, rows in zip(self._moments, parts, strict=True):
+                    moments.add(rows)
+            return
+        assert original is not None
+        assert output is not None
+        targets = self._reader.targets(output)
+        for energy, own in zip(self._energy, targets, strict=True):
+            energy += own.to(torch.float64).square().sum(1)
+        start = 0
+        sources = self._reader.rows(original) if self._by_inputs else None
+        for parts in self._reader.rows(x):
+            width = parts[0].shape[1]
+            mates = next(sources) if sources is not None else [own[:, start : start + width] for own in targets]
+            start += width
+            for index, rows in enumerate(parts):
+                self._moments[index].add(rows, mates[index])
+
+    @property
+    def rows(self) -> int:
+        """Rows so far."""
+        return self._moments[0].rows
+
+    def result(self) -> list[Evidence]:
+        """The evidence for every part.
+
+        Raises:
+            DataError: If an activation is not finite; it names the layer.
+        """
+        found = []
+        for index, (moments, matrix) in enumerate(zip(self._moments, self._matrices, strict=True)):
+            gram = moments.gram()
+            if not torch.isfinite(gram).all():
+                raise DataError(
+                    f"{self._reader.layer}: its inputs on the calibration images are not finite",
+                    "check the weights, and --mean and --std",
+                )
+            if not self._asymmetric:
+                found.append(of_own_output(gram, matrix))
+                continue
+            cross = moments.cross()
+            if self._by_inputs:
+                columns = len(self._reader.columns[0])
+                cross = cross @ matrix[:columns]
+                if self._reader.bias is not None:
+                    cross += gram[:, -1:] * matrix[columns]
+            found.append(Evidence(gram, cross, self._energy[index]))
+        return found
+
+
+def problems(reader: Reader, evidence: Sequence[Evidence], group: Group, alive: Mask) -> list[Problem]:
+    """A group's units as seen by a reader: one problem per part that reads them.
+
+    Columns of other groups' units, and those that cannot go, are always there; units that are gone already are no
+    part of it, neither as inputs nor as outputs.
+    """
+    found = []
+    for part, own in enumerate(evidence):
+        table = reader.units_table(part, group.ids)
+        if table is None:
+            continue
+        columns = reader.columns[part]
+        others = np.flatnonzero(~np.isin(columns, group.ids) & alive[columns])
+        always = np.concatenate([others, np.arange(len(columns), len(own.gram))])
+        outputs = torch.from_numpy(np.flatnonzero(alive[reader.outputs[part]]))
+        found.append(
+            Problem(
+                own.gram,
+                own.cross[:, outputs],
+                float(own.energy[outputs].sum()),
+                table,
+                torch.from_numpy(always).long(),
+            )
+        )
+    return found
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Solved:
+    """A reader's new weights.
+
+    Attributes:
+        weight: In the shape of the whole weight, zero where units are gone.
+        bias: Per output; None if the reader has none.
+        error: ``||Y - B W||^2 / ||Y||^2`` over outputs that are there, per column mean taken off if there is a bias.
+    """
+
+    weight: Tensor
+    bias: Tensor | None
+    error: float
+
+    def tensors(self, reader: Reader, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The tensors of a network that change: the weight, and the bias.
+
+        Args:
+            reader: The reader.
+            state: The tensors as they are.
+        """
+        changed = {reader.weight: self.weight}
+        if self.bias is not None and reader.bias is not None:
+            changed[reader.bias] = self.bias.to(state[reader.bias].dtype)
+        return changed
+
+
+def solve(reader: Reader, evidence: Sequence[Evidence], alive: Mask, outputs: Mask, like: Tensor) -> Solved:
+    """The optimal weights of a reader on the columns that are there.
+
+    Args:
+        reader: The reader.
+        evidence: Per part.
+        alive: Which unit ids are there among its inputs.
+        outputs: Which are there among its outputs; the others get zeros.
+        like: Its weight.
+    """
+    matrices = []
+    for columns, own_outputs, own in zip(reader.columns, reader.outputs, evidence, strict=True):
+        kept = np.concatenate([np.flatnonzero(alive[columns]), np.arange(len(columns), len(own.gram))])
+        matrix = reweight(own.gram, own.cross, torch.from_numpy(kept).long())
+        matrix[:, torch.from_numpy(np.flatnonzero(~outputs[own_outputs]))] = 0
+        matrices.append(matrix)
+    return _solved(reader, evidence, outputs, matrices, like)
+
+
+def cut(reader: Reader, evidence: Sequence[Evidence], alive: Mask, weight: Tensor, bias: Tensor | None) -> Solved:
+    """A reader's old weights without the columns that are gone."""
+    matrices = [matrix.clone() for matrix in full_matrices(reader, weight, bias)]
+    for columns, matrix in zip(reader.columns, matrices, strict=True):
+        matrix[torch.from_numpy(np.flatnonzero(~alive[columns]))] = 0
+    return _solved(reader, evidence, alive, matrices, weight)
+
+
+def _solved(
+    reader: Reader, evidence: Sequence[Evidence], outputs: Mask, matrices: Sequence[Tensor], like: Tensor
+) -> Solved:
+    left = whole = 0.0
+    for own_outputs, own, matrix in zip(reader.outputs, evidence, matrices, strict=True):
+        there = torch.from_numpy(np.flatnonzero(outputs[own_outputs]))
+        energy = float(own.energy[there].sum())
+        left += residual(own.gram, own.cross[:, there], energy, matrix[:, there])
+        if reader.bias is not None:  # what the constant alone explains is not the reader's merit
+            energy -= float(own.cross[-1, there].square().sum()) / max(float(own.gram[-1, -1]), 1.0)
+        whole += energy
+    inputs = len(reader.columns[0])
+    bias = torch.cat([matrix[-1] for matrix in matrices]) if reader.bias is not None else None
+    weight = reader.tensor([matrix[:inputs] for matrix in matrices], like)
+    return Solved(weight, bias, left / whole if whole > 0 else 0.0)

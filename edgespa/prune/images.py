@@ -1,0 +1,91 @@
+"""Calibration images as a traced program takes them, checked before anything long begins."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from edgespa.base import Base
+from edgespa.data import Prepared
+from edgespa.errors import ConfigError, DataError
+from edgespa.graph.program import BATCH
+
+_MOST_IMAGES = 128
+_BATCH_ELEMENTS = 2_500_000
+
+
+class Images:
+    """Batches by their index.
+
+    Args:
+        base: The model.
+        data: The images.
+
+    Raises:
+        ConfigError: If the model does not take one tensor of images.
+        DataError: If there are fewer than two images, they are all the same, or a value is not finite.
+    """
+
+    def __init__(self, base: Base, data: Prepared) -> None:
+        if len(base.program.inputs) != 1:
+            raise ConfigError(
+                f"{base.spec} takes {len(base.program.inputs)} inputs, and calibration needs one tensor of images",
+                "wrap the model so that it takes images only",
+            )
+        shape = base.program.inputs[0].shape
+        wanted = (data.preprocess.channels, data.preprocess.height, data.preprocess.width)
+        if tuple(shape[1:]) != wanted:
+            raise ConfigError(
+                f"{base.spec} takes inputs of {list(shape[1:])}, the images are {list(wanted)}", "correct --input-shape"
+            )
+        self._data = data
+        self._dtype = base.program.inputs[0].dtype
+        size = max(1, wanted[0] * wanted[1] * wanted[2])
+        self.batch_size = min(_MOST_IMAGES, max(8, _BATCH_ELEMENTS // size)) if shape[0] == BATCH else int(shape[0])
+        free = shape[0] == BATCH
+        self.batches = -(-len(data) // self.batch_size) if free else len(data) // self.batch_size
+        self.count = len(data) if free else self.batches * self.batch_size
+        if self.count < 2:
+            raise DataError(
+                f"{data.name}: {len(data)} calibration images, which say nothing about a network",
+                "give at least 2; a few hundred are enough for most",
+            )
+        self._check()
+
+    def _check(self) -> None:
+        first = self._data.tensor([0])
+        same = True
+        for index in range(self.batches):
+            images = self.batch(index)
+            finite = torch.isfinite(images).flatten(1).all(1)
+            if not finite.all():
+                bad = index * self.batch_size + int((~finite).nonzero()[0])
+                raise DataError(
+                    f"{self._data.name}: image {bad} has values that are not finite", "leave it out, or correct it"
+                )
+            same = same and bool((images == first.to(self._dtype)).all())
+        if same:
+            raise DataError(
+                f"{self._data.name}: all {self.count} calibration images are the same",
+                "give images as the network will see them",
+            )
+
+    def batch(self, index: int) -> Tensor:
+        """Images as the program takes them, ``[N, C, H, W]``."""
+        start = index * self.batch_size
+        return self._data.tensor(range(start, min(start + self.batch_size, self.count))).to(self._dtype)
+
+    def labels(self, index: int) -> Tensor:
+        """Their classes, ``[N]``; negative where there are none."""
+        start = index * self.batch_size
+        return self._data.labels[start : min(start + self.batch_size, self.count)]
+
+    @property
+    def labelled(self) -> bool:
+        """Whether the images have classes."""
+        return bool((self._data.labels >= 0).all())
+
+    @property
+    def name(self) -> str:
+        """Of the data set."""
+        return self._data.name

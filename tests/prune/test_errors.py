@@ -1,0 +1,119 @@
+"""What cannot be done with images is said clearly, and before anything long begins."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from pydantic import ValidationError
+
+from edgespa.base import Base
+from edgespa.config import Preprocess
+from edgespa.data import Prepared, load_data, prepare
+from edgespa.errors import ConfigError, DataError
+from edgespa.prune import PruneConfig, prune
+
+PREPROCESS = Preprocess(height=8, width=8, channels=3, mean=(0.5,) * 3, std=(0.25,) * 3)
+Build = Callable[[str], Base]
+
+
+def data_of(folder: Path, images: np.ndarray, **more: Any) -> Prepared:
+    np.savez(folder / "d.npz", images=images, **more)
+    return prepare(load_data(str(folder / "d.npz"), labelled=False), PREPROCESS)
+
+
+def noise(count: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (count, 8, 8, 3)).astype(np.uint8)
+
+
+def config(**settings: Any) -> PruneConfig:
+    return PruneConfig.model_validate({"density": 0.5, "method": "layer-in-change", **settings})
+
+
+def test_too_few_images(network: Build, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(DataError, match="1 calibration images"):
+        prune(network("plain"), config(), tmp_path, data=data_of(tmp_path, noise(1)))
+    with caplog.at_level(logging.WARNING):
+        prune(network("flatten"), config(), tmp_path, data=data_of(tmp_path, noise(20)))
+    assert "f1: 20 images give 20 rows for 96 columns" in caplog.text
+    assert "f2" not in caplog.text
+
+
+def test_images_that_are_all_the_same(network: Build, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="are the same"):
+        prune(network("plain"), config(), tmp_path, data=data_of(tmp_path, np.repeat(noise(1), 9, 0)))
+
+
+def test_values_that_are_not_finite(network: Build, tmp_path: Path) -> None:
+    (tmp_path / "nan.py").write_text(
+        "import torch\n\n\nclass D(torch.utils.data.Dataset):\n    def __len__(self):\n        return 9\n\n"
+        "    def __getitem__(self, i):\n"
+        "        return torch.full((3, 8, 8), float('nan') if i == 7 else float(i)), 0\n\n\n"
+        "def make():\n    return D()\n"
+    )
+    with pytest.raises(DataError, match="item 7 has values"):
+        prune(network("plain"), config(), tmp_path, data=prepare(load_data(f"{tmp_path / 'nan.py'}:make"), PREPROCESS))
+
+
+@pytest.mark.parametrize("method", ["layer-in-change", "asym-in-change"])
+def test_activations_that_are_not_finite(network: Build, tmp_path: Path, method: str) -> None:
+    base = network("plain")
+    broken = {"b1.running_var": torch.full((8,), -1.0)}
+    base = Base(base.spec, None, base.input_shape, "", base.program.with_state(broken), base.groups)
+    with pytest.raises(DataError, match="c2: its inputs"):
+        prune(base, config(method=method), tmp_path, data=data_of(tmp_path, noise(20)))
+
+
+def test_a_wrong_shape(network: Build, tmp_path: Path) -> None:
+    np.savez(tmp_path / "d.npz", images=noise(9))
+    other = prepare(load_data(str(tmp_path / "d.npz"), labelled=False), PREPROCESS.model_copy(update={"height": 16}))
+    with pytest.raises(ConfigError, match=r"takes inputs of \[3, 8, 8\], the images are \[3, 16, 8\]"):
+        prune(network("plain"), config(), tmp_path, data=other)
+
+
+def test_no_images_where_they_are_needed(network: Build, tmp_path: Path) -> None:
+    for settings in (
+        {},
+        {"method": "l1", "reweight": True},
+        {"method": "l1", "bn_reestimate": True},
+        {"method": "l1", "allocation": "equal-error"},
+    ):
+        with pytest.raises(ConfigError, match="needs images"):
+            prune(network("plain"), config(**settings), tmp_path)
+    with pytest.raises(ConfigError, match="labelled images"):
+        prune(network("plain"), config(allocation="equal-accuracy"), tmp_path, data=data_of(tmp_path, noise(20)))
+
+
+def test_labels_where_they_are_needed(network: Build, tmp_path: Path) -> None:
+    bare = data_of(tmp_path, noise(20))
+    with pytest.raises(DataError, match="act-grad needs them"):
+        prune(network("plain"), config(method="act-grad"), tmp_path, data=bare)
+    with pytest.raises(DataError, match="equal-accuracy needs them"):
+        prune(network("plain"), config(allocation="equal-accuracy"), tmp_path, data=bare, held_out=bare)
+    many = data_of(tmp_path, noise(20), labels=np.arange(20))
+    with pytest.raises(DataError, match=r"20 classes, the network's output is \[4\]"):
+        prune(network("plain"), config(method="layer-act-grad"), tmp_path, data=many)
+
+
+def test_words_that_are_not_known() -> None:
+    for wrong in (
+        {"method": "taylor"},
+        {"allocation": "fair"},
+        {"activations": "all"},
+        {"allocation": "global"},
+        {"activations": "seq"},
+    ):
+        with pytest.raises(ValidationError):
+            config(**wrong)
+
+
+def test_a_reader_that_is_too_wide(network: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgespa.prune.survey.MOST_COLUMNS", 50)
+    task = prune(network("flatten"), config(density=0.8), tmp_path, data=data_of(tmp_path, noise(20)))
+    assert task.kept["c1"].all()
+    assert task.header.provenance["whole"] == {"c1": "read by f1 with 96 columns, at most 50"}

@@ -1,0 +1,146 @@
+"""Readers: their rows times their weights are their output, for every operator that has some."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from edgespa.base import Base
+from edgespa.graph.groups import find_groups
+from edgespa.graph.trace import trace
+from edgespa.prune.evidence import full_matrices
+from edgespa.prune.readers import Reader, find_readers, readers_of
+from edgespa.prune.sweep import Shelf, Sweep
+
+NAMES = (
+    "plain", "flatten", "residual", "concat", "depthwise", "excite", "grouped", "transposed", "grouped_transposed",
+    "matmul", "attention",
+)  # fmt: skip
+
+
+def outputs_of(base: Base, reader: Reader) -> tuple[torch.Tensor, torch.Tensor]:
+    x = base.program.example_inputs(batch=5)[0]
+    with Shelf() as shelf:
+        sweep = Sweep(base.program, 1, lambda _: x, shelf)
+        source, output = next(sweep.until(reader.node, reader.source, beyond=True))
+    assert output is not None
+    return source, output
+
+
+def check(base: Base, reader: Reader) -> None:
+    source, output = outputs_of(base, reader)
+    state = base.program.state()
+    bias = state[reader.bias] if reader.bias else None
+    matrices = full_matrices(reader, state[reader.weight], bias)
+    targets = reader.targets(output)
+    at = 0
+    for parts in reader.rows(source):
+        assert len(parts) == reader.parts
+        for rows, matrix, target in zip(parts, matrices, targets, strict=True):
+            wide = rows.double().T
+            if bias is not None:
+                wide = torch.cat([wide, torch.ones(len(wide), 1, dtype=torch.float64)], 1)
+            expected = target[:, at : at + rows.shape[1]].T.double()
+            assert torch.allclose(wide @ matrix, expected, atol=1e-4)
+        at += parts[0].shape[1]
+    assert at == targets[0].shape[1]
+    plain = reader.matrices(state[reader.weight])
+    assert torch.equal(reader.tensor(plain, state[reader.weight]), state[reader.weight])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_rows_times_weights_are_the_output(network: Callable[[str], Base], name: str) -> None:
+    base = network(name)
+    readers = find_readers(base.program, base.groups)
+    for reader in readers.values():
+        check(base, reader)
+    assert {name for name, group in base.groups.groups.items() if not readers_of(group, readers)} == set()
+
+
+def test_chunks_are_bounded(network: Callable[[str], Base], monkeypatch: pytest.MonkeyPatch) -> None:
+    base = network("plain")
+    readers = find_readers(base.program, base.groups)
+    monkeypatch.setattr("edgespa.prune.readers.CHUNK_BYTES", 1)
+    for reader in readers.values():
+        check(base, reader)
+    source, _ = outputs_of(base, next(iter(readers.values())))
+    assert len(list(next(iter(readers.values())).rows(source))) == 5
+
+
+def test_columns_belong_to_the_right_units(network: Callable[[str], Base]) -> None:
+    base = network("flatten")
+    readers = {reader.layer: reader for reader in find_readers(base.program, base.groups).values()}
+    group = base.groups.groups["c1"]
+    table = readers["f1"].units_table(0, group.ids)
+    assert table is not None
+    # 6 channels of 4 x 4 places, flattened
+    assert table.tolist() == np.arange(96).reshape(6, 16).tolist()
+    assert readers["f1"].channels.tolist() == np.repeat(group.ids, 16).tolist()
+    assert readers["f1"].units_table(0, base.groups.groups["f1"].ids) is None
+
+
+def test_depthwise_convolutions_are_no_readers(network: Callable[[str], Base]) -> None:
+    base = network("depthwise")
+    assert [r.layer for r in find_readers(base.program, base.groups).values()] == ["project", "fc"]
+
+
+CONVOLUTIONS = {
+    "1d": (lambda: nn.Conv1d(6, 4, 3, stride=2, padding=1), (2, 6, 9)),
+    "2d": (lambda: nn.Conv2d(6, 4, (3, 2), stride=(1, 2), padding=(2, 1), dilation=(2, 1)), (2, 6, 9, 8)),
+    "same": (lambda: nn.Conv2d(6, 4, 4, padding="same"), (2, 6, 9, 8)),
+    "valid": (lambda: nn.Conv2d(6, 4, 3, padding="valid"), (2, 6, 9, 8)),
+    "3d": (lambda: nn.Conv3d(6, 4, 2, stride=2), (2, 6, 4, 6, 4)),
+    "grouped": (lambda: nn.Conv2d(16, 4, 3, groups=2), (2, 16, 7, 7)),
+    "transposed 1d": (lambda: nn.ConvTranspose1d(6, 4, 3, stride=2, padding=1), (2, 6, 9)),
+    "transposed 2d": (
+        lambda: nn.ConvTranspose2d(6, 4, (3, 4), stride=(2, 3), padding=(1, 0), output_padding=(1, 2), dilation=(1, 2)),
+        (2, 6, 5, 4),
+    ),
+    "transposed, cropped": (lambda: nn.ConvTranspose2d(6, 4, 2, stride=2, padding=1), (2, 6, 5, 4)),
+    "transposed, grouped": (lambda: nn.ConvTranspose2d(16, 4, 3, groups=2, bias=False), (2, 16, 5, 4)),
+}
+
+
+@pytest.mark.parametrize("name", CONVOLUTIONS)
+def test_every_convolution(name: str) -> None:
+    make, shape = CONVOLUTIONS[name]
+    kind = {3: nn.Conv1d, 4: nn.Conv2d, 5: nn.Conv3d}[len(shape)]
+    model = nn.Sequential(kind(shape[1], shape[1], 1), nn.ReLU(), make())
+    program = trace(model, (torch.randn(shape, generator=torch.Generator().manual_seed(0)),))
+    base = Base("x.py:x", None, shape, "", program, find_groups(program))
+    readers = list(find_readers(program, base.groups).values())
+    assert [reader.layer for reader in readers] == ["2"]
+    check(base, readers[0])
+
+
+def test_weights_that_are_shared_or_computed_are_left_alone() -> None:
+    class Tied(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.tied, self.second = nn.Linear(6, 6), nn.Linear(6, 6), nn.Linear(6, 6)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = torch.relu(self.first(x))
+            x = self.tied(torch.relu(self.tied(x)))
+            return nn.functional.linear(x, self.second.weight * 2)
+
+    program = trace(Tied(), (torch.randn(2, 6),))
+    assert find_readers(program, find_groups(program)) == {}
+
+
+def test_a_layer_with_a_bias_that_is_shared_is_left_alone() -> None:
+    class Shared(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.one, self.two = nn.Linear(6, 8), nn.Linear(8, 4), nn.Linear(8, 4)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = torch.relu(self.first(x))
+            return self.one(x) + nn.functional.linear(x, self.two.weight, self.one.bias)
+
+    program = trace(Shared(), (torch.randn(2, 6),))
+    assert find_readers(program, find_groups(program)) == {}
