@@ -143,6 +143,8 @@ def zero(model: nn.Module, taken: list[tuple[str, str, list[int]]]) -> str:
         if module is None or not isinstance(getattr(module, "weight", None), Tensor):
             continue  # an operation without weights
         weight = module.weight
+        if side == "in" and getattr(module, "groups", 1) not in {1, weight.shape[0]}:
+            return "a grouped convolution"
         transposed = isinstance(module, nn.modules.conv._ConvTransposeNd)
         dim = int((side == "in") != transposed) if weight.dim() > 1 else 0
         here = alive.setdefault((name, side), np.arange(weight.shape[dim]))

@@ -105,7 +105,10 @@ def _compare(
         elif node.op == "get_attr":
             old_env[node] = fetch(reference.module, str(node.target))
         elif node.op == "call_function":
+            drawn = torch.get_rng_state() if _is_random(node) else None
             old_env[node] = _call(node, old_env)
+            if drawn is not None:  # the same numbers for both
+                torch.set_rng_state(drawn)
             added = [item for item in partner.all_input_nodes if item.op == "call_function" and item not in new_env]
             new_env.update({item: _call(item, new_env) for item in added})  # by the rewrite of this node
             new_env[partner] = _call(partner, new_env)
@@ -133,6 +136,11 @@ def _last_uses(graph: fx.Graph) -> dict[fx.Node, list[fx.Node]]:
     for source, node in last.items():
         uses.setdefault(node, []).append(source)
     return uses
+
+
+def _is_random(node: fx.Node) -> bool:
+    target = node.target
+    return isinstance(target, torch._ops.OpOverload) and torch.Tag.nondeterministic_seeded in target.tags
 
 
 def _call(node: fx.Node, env: Mapping[fx.Node, Any]) -> Any:

@@ -140,3 +140,23 @@ def test_double_precision_asks_for_no_other(zoo: Any) -> None:
     assert all(tensor.dtype == torch.float32 for tensor in program.state().values())
     (inputs,) = zoo("autocast_region").inputs
     torch.testing.assert_close(double(inputs.double()), program(inputs).double(), atol=1e-5, rtol=1e-5)
+
+
+class Noisy(nn.Module):
+    """Draws random numbers when it runs, as a masked autoencoder does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.b(torch.relu(self.a(x)) * torch.rand(6, 6))
+
+
+def test_both_sides_draw_the_same_random_numbers(select: Any, randomised: Any) -> None:
+    inputs = (torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0)),)
+    program = trace(randomised(Noisy()), inputs)
+    groups = find_groups(program)
+    kept = select(groups, 1)
+    proof = prove(program, groups, kept, compact(program, groups, kept), inputs)
+    proof.require()
