@@ -126,7 +126,14 @@ def _pruned(
     changed = network.erased(alive, state)
     if reweighted:
         for reader in network.of_group[name]:
-            solved = solve(reader, evidence[reader.node], alive, alive, state[reader.weight])
+            solved = solve(
+                reader,
+                evidence[reader.node],
+                alive,
+                alive,
+                state[reader.weight],
+                state[reader.bias] if reader.bias else None,
+            )
             changed.update(solved.tensors(reader, state))
     return changed
 

@@ -23,11 +23,13 @@ class Evidence:
         gram: ``[n + constant, n + constant]``.
         cross: ``[n + constant, o]``.
         energy: ``||Y||^2`` per output, ``[o]``.
+        rows: Number of rows that it comes from.
     """
 
     gram: Tensor
     cross: Tensor
     energy: Tensor
+    rows: int
 
 
 def full_matrices(reader: Reader, weight: Tensor, bias: Tensor | None) -> list[Tensor]:
@@ -40,10 +42,10 @@ def full_matrices(reader: Reader, weight: Tensor, bias: Tensor | None) -> list[T
     return [torch.cat([matrix, row]) for matrix, row in zip(matrices, rows, strict=True)]
 
 
-def of_own_output(gram: Tensor, matrix: Tensor) -> Evidence:
+def of_own_output(gram: Tensor, matrix: Tensor, rows: int) -> Evidence:
     """The targets are what the reader's old weights make of the same inputs."""
     cross = gram @ matrix
-    return Evidence(gram, cross, (matrix * cross).sum(0))
+    return Evidence(gram, cross, (matrix * cross).sum(0), rows)
 
 
 class Collector:
@@ -113,7 +115,7 @@ class Collector:
                     "check the weights, and --mean and --std",
                 )
             if not self._asymmetric:
-                found.append(of_own_output(gram, matrix))
+                found.append(of_own_output(gram, matrix, moments.rows))
                 continue
             cross = moments.cross()
             if self._by_inputs:
@@ -121,7 +123,7 @@ class Collector:
                 cross = cross @ matrix[:columns]
                 if self._reader.bias is not None:
                     cross += gram[:, -1:] * matrix[columns]
-            found.append(Evidence(gram, cross, self._energy[index]))
+            found.append(Evidence(gram, cross, self._energy[index], moments.rows))
         return found
 
 
@@ -179,23 +181,27 @@ class Solved:
         return changed
 
 
-def solve(reader: Reader, evidence: Sequence[Evidence], alive: Mask, outputs: Mask, like: Tensor) -> Solved:
-    """The optimal weights of a reader on the columns that are there.
+def solve(
+    reader: Reader, evidence: Sequence[Evidence], alive: Mask, outputs: Mask, weight: Tensor, bias: Tensor | None
+) -> Solved:
+    """The optimal weights of a reader on the columns that are there; what the images leave open stays as it was.
 
     Args:
         reader: The reader.
         evidence: Per part.
         alive: Which unit ids are there among its inputs.
         outputs: Which are there among its outputs; the others get zeros.
-        like: Its weight.
+        weight: Its old weight.
+        bias: Its old bias, if it has one.
     """
     matrices = []
-    for columns, own_outputs, own in zip(reader.columns, reader.outputs, evidence, strict=True):
+    old = full_matrices(reader, weight, bias)
+    for columns, own_outputs, own, prior in zip(reader.columns, reader.outputs, evidence, old, strict=True):
         kept = np.concatenate([np.flatnonzero(alive[columns]), np.arange(len(columns), len(own.gram))])
-        matrix = reweight(own.gram, own.cross, torch.from_numpy(kept).long())
+        matrix = reweight(own.gram, own.cross, torch.from_numpy(kept).long(), prior)
         matrix[:, torch.from_numpy(np.flatnonzero(~outputs[own_outputs]))] = 0
         matrices.append(matrix)
-    return _solved(reader, evidence, outputs, matrices, like)
+    return _solved(reader, evidence, outputs, matrices, weight)
 
 
 def cut(reader: Reader, evidence: Sequence[Evidence], alive: Mask, weight: Tensor, bias: Tensor | None) -> Solved:

@@ -146,7 +146,9 @@ def _at(
     outputs = alive if what.asymmetric else groups.alive({})
     weight, bias = state[reader.weight], state[reader.bias] if reader.bias else None
     solved = (
-        solve(reader, evidence, alive, outputs, weight) if what.reweight else cut(reader, evidence, alive, weight, bias)
+        solve(reader, evidence, alive, outputs, weight, bias)
+        if what.reweight
+        else cut(reader, evidence, alive, weight, bias)
     )
     changed.update(solved.tensors(reader, state))
     state.update(changed)

@@ -44,6 +44,16 @@ def test_too_few_images(network: Build, tmp_path: Path, caplog: pytest.LogCaptur
     assert "f2" not in caplog.text
 
 
+def test_errors_that_are_not_known_share_out_no_budget(network: Build, tmp_path: Path) -> None:
+    settings = {"allocation": "equal-error", "density": 0.7, "round_to": 1}
+    task = prune(network("flatten"), config(**settings), tmp_path, data=data_of(tmp_path, noise(20)))
+    assert task.kept["c1"].all()
+    assert "f1 has 96 columns and the images 20 rows" in str(task.header.provenance["whole"])
+    task = prune(network("flatten"), config(**settings), tmp_path, data=data_of(tmp_path, noise(120)))
+    assert not task.kept["c1"].all()
+    assert "whole" not in task.header.provenance
+
+
 def test_images_that_are_all_the_same(network: Build, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="are the same"):
         prune(network("plain"), config(), tmp_path, data=data_of(tmp_path, np.repeat(noise(1), 9, 0)))

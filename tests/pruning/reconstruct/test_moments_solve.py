@@ -105,6 +105,31 @@ def test_singular_moments(broken: str) -> None:
         assert not weights[2].any()
 
 
+def test_what_the_rows_leave_open_stays_as_it_was() -> None:
+    generator = torch.Generator().manual_seed(6)
+    inputs = torch.randn(4, 9, generator=generator, dtype=torch.float64)
+    old = torch.randn(9, 2, generator=generator, dtype=torch.float64)
+    kept = torch.arange(7)
+    gram, cross = inputs.T @ inputs, inputs.T @ (inputs @ old)
+    new = reweight(gram, cross, kept, old)
+    change = (new - old)[kept]
+    assert torch.allclose(inputs @ new, inputs @ old, atol=1e-4)  # 4 rows, 7 columns: an exact fit
+    _, _, basis = torch.linalg.svd(inputs[:, kept], full_matrices=True)
+    assert (basis[4:] @ change).abs().max() < 1e-2  # nothing moves where no row looks
+    assert (basis[4:] @ reweight(gram, cross, kept)[kept]).abs().max() < 1e-2  # without it, nothing is there
+    assert (basis[4:] @ new[kept]).abs().max() > 0.1
+    assert not new[7:].any()
+
+
+def test_where_the_rows_decide_the_old_weights_do_not_count() -> None:
+    generator = torch.Generator().manual_seed(7)
+    inputs = torch.randn(60, 8, generator=generator, dtype=torch.float64)
+    targets = torch.randn(60, 3, generator=generator, dtype=torch.float64)
+    old = 100 * torch.randn(8, 3, generator=generator, dtype=torch.float64)
+    gram, cross, kept = inputs.T @ inputs, inputs.T @ targets, torch.arange(6)
+    assert torch.allclose(reweight(gram, cross, kept, old), reweight(gram, cross, kept), atol=1e-6)
+
+
 def test_nothing_kept_or_nothing_there() -> None:
     gram = torch.zeros(3, 3, dtype=torch.float64)
     assert not reweight(gram, torch.ones(3, 1, dtype=torch.float64), torch.arange(3)).any()
