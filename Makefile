@@ -15,20 +15,28 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 # Apart from the environment: the product works without torchvision and timm, and its tests must show it.
 ZOO := .zoo
+# The other runtimes of TFLite, each with its own Python packages.
+RUNTIMES := .runtimes
+RUNTIME_PYTHON ?= $(PYTHON)
+# The published library of structured pruning adapters, which benchmarks compare with: never a part of the product.
+PEER := .peer
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help venv zoo demo test test-zoo lint format docs clean distclean
+.PHONY: help venv zoo runtimes demo test test-zoo fuzz lint format docs clean distclean peer bench-spa-quick
 
 help:
 	@echo 'make venv    install into $(VENV), exact versions of constraints.txt'
 	@echo 'make demo    the whole way on real data that needs no download'
 	@echo 'make test    style, types and tests; PYTEST_ARGS="-k name" for some'
 	@echo 'make test-zoo  masked = compacted over all networks of torchvision and families of timm and transformers'
+	@echo 'make bench-spa-quick  adapters against fine-pruning, a slice of ten minutes'
+	@echo 'make fuzz    damaged and hostile bundles, archives and task files by the hundred thousand'
+	@echo 'make runtimes  tflite-runtime and TensorFlow in environments of their own: exported files are tried in them too'
 	@echo 'make lint    style and types only'
 	@echo 'make format  let ruff correct the style'
 	@echo 'make docs    write docs/reference from the command line'
-	@echo 'make clean   remove caches and builds; make distclean: $(VENV) and $(ZOO) too'
+	@echo 'make clean   remove caches and builds; make distclean: $(VENV), $(ZOO) and $(PEER) too'
 
 venv: $(STAMP)
 
@@ -49,6 +57,29 @@ $(ZOO)/.installed: $(STAMP)
 	$(PIP) install --quiet --no-deps -c constraints.txt --target $(ZOO) --upgrade torchvision timm torch-pruning
 	@touch $@
 
+peer: $(PEER)/.installed
+
+$(PEER)/.installed: zoo
+	$(PIP) install --quiet --no-deps -c constraints.txt --target $(PEER) --upgrade structured-pruning-adapters
+	@touch $@
+
+# Ten minutes on one core: the code of benchmarks/spa, with too few images and epochs to compare methods by.
+bench-spa-quick: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/spa/run.py measure --quick
+
+# tflite-runtime 2.14 is the last: for Python up to 3.11 and numpy 1 only, so not beside the rest.
+runtimes: $(RUNTIMES)/tflite-runtime/.installed $(RUNTIMES)/tensorflow/.installed
+
+$(RUNTIMES)/tflite-runtime/.installed: RUNTIME_PACKAGES := 'tflite-runtime==2.14.0' 'numpy<2' pillow
+$(RUNTIMES)/tensorflow/.installed: RUNTIME_PACKAGES := 'tensorflow-cpu==2.21.0' pillow
+
+$(RUNTIMES)/%/.installed:
+	@$(RUNTIME_PYTHON) -c 'import sys; sys.exit(not (3, 9) <= sys.version_info[:2] <= (3, 11))' \
+		|| { echo 'tflite-runtime needs Python 3.9 to 3.11: make runtimes RUNTIME_PYTHON=python3.11' >&2; exit 1; }
+	$(RUNTIME_PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip --disable-pip-version-check install --quiet $(RUNTIME_PACKAGES)
+	@touch $@
+
 demo: $(STAMP)
 	$(BIN)/edgespa demo
 
@@ -65,6 +96,11 @@ test: lint zoo
 test-zoo: zoo
 	PYTHONPATH=$(ZOO) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_JOBS) tests/zoo $(PYTEST_ARGS)
 
+# The readers of manifests, archives, signatures and task files, with a hundred times the inputs of make test.
+fuzz: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_JOBS) --hypothesis-profile=deep -k fuzz \
+		tests/bundle tests/test_task_fuzz.py $(PYTEST_ARGS)
+
 format: $(STAMP)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -77,4 +113,4 @@ clean:
 	find edgespa tests docs benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 distclean: clean
-	rm -rf $(VENV) $(ZOO)
+	rm -rf $(VENV) $(ZOO) $(RUNTIMES) $(PEER)

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from edgespa.adapters.insertion import inserted_tensors, without_inserted
 from edgespa.adapters.kinds import FULL, kind_named
 from edgespa.errors import BaseMismatchError
+from edgespa.graph.blocks import Block, find_blocks, require_removable, without_blocks
 from edgespa.graph.cost import Cost, CostModel
 from edgespa.graph.groups import Groups, find_groups
 from edgespa.graph.program import Program, assign
@@ -35,6 +37,8 @@ class Base:
         program: The traced program.
         groups: Its channel groups.
         inputs: All inputs, where they are more than one of the element type of its weights; else empty.
+        removed: Names of the residual blocks that were removed from it, in the order of the program.
+        whole: The base with all its blocks, where some were removed; else None.
     """
 
     spec: str
@@ -44,6 +48,8 @@ class Base:
     program: Program
     groups: Groups
     inputs: tuple[InputSize, ...] = ()
+    removed: tuple[str, ...] = ()
+    whole: Base | None = None
 
     @classmethod
     def open(cls, spec: str, input_shape: InputSizes | None, weights: str | None = None) -> Base:
@@ -77,8 +83,13 @@ class Base:
 
     @property
     def whole_cost(self) -> Cost:
-        """What it costs unpruned."""
-        return self.cost.cost()
+        """What it costs unpruned, with all its blocks."""
+        return (self.whole or self).cost.cost()
+
+    @cached_property
+    def blocks(self) -> tuple[Block, ...]:
+        """Its repeated residual blocks, those that were removed left out."""
+        return find_blocks(self.program)
 
     def outputs(self) -> int | None:
         """Number of outputs of the last linear layer; None if the network does not end in one."""
@@ -91,6 +102,8 @@ class Base:
         Raises:
             GraphError: If the network does not end in a linear layer.
         """
+        if self.whole is not None:
+            return self.whole.with_outputs(size, seed).without_blocks(self.removed)
         program, names = resize_output(self.program, size)
         generator = torch.Generator().manual_seed(seed)
         tensors = dict(program.tensors())
@@ -116,10 +129,41 @@ class Base:
         """
         if kind == FULL or inserted_tensors(self.program):
             return self
+        if self.whole is not None:  # what is inserted is counted over all blocks
+            return self.whole.extended(kind, options).without_blocks(self.removed)
         program = kind_named(kind).extended(self.program, options)
         if not inserted_tensors(program):
             return self
         return dataclasses.replace(self, program=program, groups=without_inserted(find_groups(program)))
+
+    def without_blocks(self, names: Iterable[str]) -> Base:
+        """The base with some of its residual blocks replaced by the identity; their tensors are gone.
+
+        Args:
+            names: Of blocks; those that are gone already do not count.
+
+        Raises:
+            GraphError: If there is no such block, it cannot be removed, or none would be left.
+        """
+        wanted = {name for name in names if name not in self.removed}
+        if not wanted:
+            return self
+        whole = self.whole or self
+        removed = tuple(each.name for each in require_removable(whole.blocks, {*self.removed, *wanted}))
+        program = without_blocks(whole.program, removed)
+        groups = find_groups(program)
+        if inserted_tensors(program):
+            groups = without_inserted(groups)
+        return dataclasses.replace(self, program=program, groups=groups, removed=removed, whole=whole)
+
+    def with_state(self, state: Mapping[str, Tensor]) -> Base:
+        """The base with other values of some tensors, of the same shapes.
+
+        Raises:
+            GraphError: If a name is unknown or a shape or type differs.
+        """
+        whole = None if self.whole is None else self.whole.with_state(state)
+        return dataclasses.replace(self, program=self.program.with_state(state), whole=whole)
 
     def require_digest(self, digest: str) -> None:
         """Refuse a base that is not the one a task was made on.

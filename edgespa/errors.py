@@ -13,6 +13,7 @@
     ├── ExportError         a file cannot be written in the asked format
     │   └── ParityError     a file does not compute what the program computes
     ├── BundleError         a bundle is damaged, incomplete or of another version
+    │   └── SignatureError      it is not signed, not by those who may, or cannot be
     ├── DeviceError         a device or a runtime on it cannot do what was asked
     ├── OutputExistsError   the output is there already
     ├── ConfigError         a value in a configuration is not allowed
@@ -86,6 +87,10 @@ class ParityError(ExportError):
 
 class BundleError(EdgespaError):
     """A bundle is damaged, incomplete or of another version."""
+
+
+class SignatureError(BundleError):
+    """A bundle is not signed, not by those who may, or cannot be signed."""
 
 
 class DeviceError(EdgespaError):

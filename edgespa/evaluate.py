@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
 
 from edgespa.data import Kind, Prepared
 from edgespa.errors import DataError
+from edgespa.processes import ALONE, Processes
 
 BATCH_SIZE = 250
 Progress = Callable[[float, float | None, str], None]
@@ -21,6 +22,7 @@ def accuracy(
     *,
     batch_size: int = BATCH_SIZE,
     progress: Progress | None = None,
+    processes: Processes = ALONE,
 ) -> float:
     """Top-1 accuracy, in [0, 1].
 
@@ -29,6 +31,7 @@ def accuracy(
         data: Labelled data.
         batch_size: Samples at a time.
         progress: Told ``(done, total, text)`` in batches.
+        processes: Each takes its part of every batch, on its device.
 
     Raises:
         DataError: If the data are empty, or have no classes.
@@ -38,13 +41,18 @@ def accuracy(
         raise DataError("no images to evaluate on", "give a data set with at least one image")
     if data.kind != "classes" or bool((data.labels < 0).any()):
         raise DataError(f"{data.name} has no classes to compare with", "give labelled data")
-    correct = count = 0
-    for index, (images, labels) in enumerate(data.batches(batch_size, shuffle_seed=None)):
+    correct = 0
+    for index, (images, labels) in enumerate(_batches(data, batch_size, processes)):
         correct += int((program(images).argmax(1) == labels).sum())
-        count += len(labels)
         if progress:
             progress(index + 1, total, "evaluate")
-    return correct / count
+    return processes.totals([correct])[0] / len(data)
+
+
+def _batches(data: Prepared, batch_size: int, processes: Processes) -> Iterator[tuple[Tensor, Tensor]]:
+    for images, labels in data.batches(batch_size, shuffle_seed=None, part=processes.part):
+        if len(labels):  # the last batch may be smaller than the number of processes
+            yield images.to(processes.device), labels.to(processes.device)
 
 
 MEASURES: dict[Kind, str] = {"classes": "accuracy", "multi-label": "accuracy", "regression": "r2"}
@@ -57,6 +65,7 @@ def quality(
     *,
     batch_size: int = BATCH_SIZE,
     progress: Progress | None = None,
+    processes: Processes = ALONE,
 ) -> float:
     """How well a program does, the more the better; its name is in `MEASURES`.
 
@@ -69,23 +78,39 @@ def quality(
         data: With labels or targets.
         batch_size: Samples at a time.
         progress: Told ``(done, total, text)`` in batches.
+        processes: Each takes its part of every batch, on its device.
 
     Raises:
         DataError: If the data are empty, or have neither classes nor targets.
     """
     if data.kind == "classes":
-        return accuracy(program, data, batch_size=batch_size, progress=progress)
+        return accuracy(program, data, batch_size=batch_size, progress=progress, processes=processes)
     total = data.num_batches(batch_size)
     if not total:
         raise DataError("no images to evaluate on", "give a data set with at least one image")
     right = error = 0.0
-    for index, (images, targets) in enumerate(data.batches(batch_size, shuffle_seed=None)):
+    for index, (images, targets) in enumerate(_batches(data, batch_size, processes)):
         outputs = program(images)
         right += float(((outputs > 0) == (targets > 0.5)).double().mean(1).sum())
         error += float((outputs.double() - targets.double()).square().sum())
         if progress:
             progress(index + 1, total, "evaluate")
+    right, error = processes.totals([right, error])
     if data.kind == "multi-label":
         return right / len(data)
     spread = float((data.labels.double() - data.labels.double().mean(0)).square().sum())
     return 1 - error / max(spread, 1e-30)
+
+
+def blind_quality(data: Prepared) -> float:
+    """`quality` of the best outputs that do not depend on the input.
+
+    Args:
+        data: With labels or targets.
+    """
+    if data.kind == "regression":
+        return 0.0
+    if data.kind == "multi-label":
+        yes = (data.labels > 0.5).double().mean(0)
+        return float(torch.maximum(yes, 1 - yes).mean())
+    return float(torch.bincount(data.labels).max()) / len(data)

@@ -1,10 +1,15 @@
-"""Files that are whole or not there."""
+"""Files and folders that are whole or not there."""
 
 from __future__ import annotations
 
+import contextlib
 import os
-import tempfile
+import secrets
+import signal
+import threading
+from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from edgespa.errors import OutputExistsError
 
@@ -28,16 +33,55 @@ def write_whole(path: Path, content: bytes) -> None:
     Raises:
         OSError: If the disk is full or the folder cannot be written; nothing is left behind then.
     """
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.absolute().parent)
+    with whole_file(path) as stream:
+        stream.write(content)
+
+
+@contextlib.contextmanager
+def whole_file(path: Path) -> Iterator[BinaryIO]:
+    """As `write_whole`, for content that comes in pieces: it is in its place once the block is left without an error.
+
+    Yields:
+        The stream to write to.
+
+    Raises:
+        OSError: If the disk is full or the folder cannot be written; nothing is left behind then.
+    """
+    # Named before it is made: an interrupt straight afterwards must still find what to remove.
+    temporary = sibling(path, "tmp")
     try:
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(content)
+        with temporary.open("xb") as stream:
+            yield stream
             stream.flush()
             os.fsync(stream.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(name, 0o666 & ~umask)
-        os.replace(name, path)
-    except BaseException:
-        os.unlink(name)
+        os.replace(temporary, path)
+    except BaseException as error:
+        with uninterrupted():
+            temporary.unlink(missing_ok=True)
+        name_file(error, path)
         raise
+
+
+def name_file(error: BaseException | None, path: Path) -> None:
+    """Let an error of the system say which output it is about: that of a write does not."""
+    if isinstance(error, OSError) and error.filename is None:
+        error.filename = str(path)
+
+
+def sibling(path: Path, kind: str) -> Path:
+    """A hidden name that is not taken, on the same file system."""
+    return path.absolute().with_name(f".{path.name[:60]}.{kind}-{secrets.token_hex(4)}")
+
+
+@contextlib.contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Ignore Ctrl-C for a moment: for cleaning up after one, which a second must not cut short."""
+    if threading.current_thread() is not threading.main_thread():  # only there can it arrive, or be ignored
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        # None: it was set by other than Python code, and cannot be put back.
+        signal.signal(signal.SIGINT, signal.default_int_handler if before is None else before)

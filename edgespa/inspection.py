@@ -26,7 +26,8 @@ def describe(base: Base) -> dict[str, Any]:
     Returns:
         ``totals`` (parameters, macs, size_bytes), ``prunable`` (units, channels, their share of all channels, and the
         shares of parameters and MACs that go when every group keeps one unit), ``groups`` with their ``slots``,
-        ``layers`` and ``fixed``.
+        ``blocks``, ``layers`` and ``fixed``. Of a base without some of its blocks, all this is of the rest, and
+        ``removed`` names the others.
 
         A slot has a ``tensor``, a ``dim`` and ``units``: for each unit of the group the indices along that dimension.
         Zeroing these indices in every slot of a unit is what removing the unit is equal to.
@@ -38,7 +39,7 @@ def describe(base: Base) -> dict[str, Any]:
         ``kernel`` (the extent of a kernel), ``boundary`` (an input or output of the network) or ``inner``. Channels
         are output channels of weights, those that are outputs of the network aside.
     """
-    whole = base.whole_cost
+    whole = base.cost.cost()
     least: Kept = {name: np.arange(len(group)) == 0 for name, group in base.groups.groups.items()}
     floor = base.cost.cost(least)
     layers = _layers(base)
@@ -60,9 +61,39 @@ def describe(base: Base) -> dict[str, Any]:
             "mac_share": 1 - floor.macs / whole.macs if whole.macs else 0.0,
         },
         "groups": [_group(base, group) for group in base.groups.groups.values()],
+        "blocks": describe_blocks(base),
+        "removed": list(base.removed),
         "layers": layers,
         "fixed": fixed,
     }
+
+
+def describe_blocks(base: Base) -> list[dict[str, Any]]:
+    """The repeated residual blocks of a model, in the order of the program.
+
+    Returns:
+        Each with its ``name``, the ``kind`` of its module, its ``stage``, the ``shape`` of its output without the
+        batch, whether it is ``removable``, the ``reason`` if not, and the ``parameters`` and ``macs`` that go with it.
+    """
+    macs = base.cost.node_macs()
+    readers: dict[str, set[str]] = {}
+    for node in base.program.graph.nodes:
+        if node.op == "get_attr":
+            readers.setdefault(str(node.target), set()).update(user.name for user in node.users)
+    sizes = {name: tensor.numel() for name, tensor in base.program.tensors() if isinstance(tensor, Parameter)}
+    return [
+        {
+            "name": block.name,
+            "kind": block.kind,
+            "stage": block.stage,
+            "shape": list(block.shape),
+            "removable": block.removable,
+            "reason": block.reason,
+            "parameters": sum(size for name, size in sizes.items() if readers[name] <= block.nodes),
+            "macs": sum(macs.get(name, 0) for name in block.nodes),
+        }
+        for block in base.blocks
+    ]
 
 
 def describe_task(task: Task, base: Base, path: Path) -> dict[str, Any]:
@@ -78,6 +109,7 @@ def describe_task(task: Task, base: Base, path: Path) -> dict[str, Any]:
         "edgespa_version": header.edgespa_version,
         "adapter": header.adapter.model_dump() if header.adapter else None,
         "outputs": header.outputs,
+        "depth": header.depth.model_dump() if header.depth else None,
         "classes": list(header.classes),
         "preprocess": header.preprocess.model_dump() if header.preprocess else None,
         "figures": header.figures.model_dump(),
@@ -89,7 +121,7 @@ def describe_task(task: Task, base: Base, path: Path) -> dict[str, Any]:
 
 def _group(base: Base, group: Group) -> dict[str, Any]:
     without = base.cost.cost({group.name: np.zeros(len(group), dtype=bool)})
-    whole = base.whole_cost
+    whole = base.cost.cost()
     return {
         "name": group.name,
         "units": len(group),

@@ -10,10 +10,11 @@ import torch
 from pydantic import JsonValue
 
 from edgespa.adapt import AdaptConfig, adapt
+from edgespa.adapt.learn import evaluated
 from edgespa.adapt.teacher import load_teacher
 from edgespa.base import Base
 from edgespa.bundle import Base as BaseEntry
-from edgespa.bundle import BundleWriter, Compaction, Manifest, sha256_file
+from edgespa.bundle import BundleWriter, Compaction, Kind, Manifest, Signer, sha256_file
 from edgespa.calibration import find_spec
 from edgespa.config import Preprocess
 from edgespa.data import ImageData, Prepared, load_data, prepare
@@ -26,6 +27,7 @@ from edgespa.graph.proof import LIMIT, prove
 from edgespa.graph.surgery import compact
 from edgespa.inputs import InputSizes, as_inputs
 from edgespa.interface import output_tensors
+from edgespa.processes import Processes
 from edgespa.prune import PruneConfig, prune
 from edgespa.task import Task, is_task_file
 
@@ -120,6 +122,7 @@ def adapt_to_file(
     start: Path | None = None,
     log_file: Path | None = None,
     progress: Progress | None = None,
+    processes: Processes | None = None,
 ) -> Task:
     """``edgespa adapt``: learn a task and write its task file.
 
@@ -137,15 +140,18 @@ def adapt_to_file(
         overwrite: Replace a task file that is there.
         resume: Go on with an interrupted run.
         distill: Whose outputs are distilled: ``base``, or a task file of the same base.
-        start: A task file of ``edgespa prune`` to start from: its units are gone, its weights are the frozen ones.
+        start: A task file to start from: of one that ``edgespa prune`` made the units and blocks are gone, and its
+            weights are the frozen ones; one that was adapted is trained further.
         log_file: Gets a JSON document a line for each pruning step and each epoch.
         progress: Told ``(done, total, text)``.
+        processes: Those that share the training; by default those that were launched. The main one writes.
 
     Returns:
         The task, as written.
     """
     options = options or DataOptions(seed=config.seed)
     refuse_existing(output, overwrite)
+    processes = processes or Processes.start(config.mixed_precision)
     begin = Task.load(start) if start is not None else None
     base = _base_of(model, input_shape, weights, begin, start)
     preprocess = options.preprocess(base.input_sizes, begin.header.preprocess if begin is not None else None)
@@ -164,12 +170,14 @@ def adapt_to_file(
         start=begin,
         log_file=log_file,
         progress=progress,
+        processes=processes,
     )
     if test is not None:
-        value = quality(task.program(base), prepare(test, preprocess), progress=progress)
+        value = evaluated(task.program(base), prepare(test, preprocess), processes, progress)
         task = task.with_metrics(**{f"test_{MEASURES[test.kind]}": value, "test_images": float(len(test))})
-    task.save(output)
-    checkpoint_path(output).unlink(missing_ok=True)
+    if processes.is_main:
+        task.save(output)
+        checkpoint_path(output).unlink(missing_ok=True)
     return task
 
 
@@ -225,6 +233,12 @@ def prune_to_file(
     """
     options = (options or DataOptions(seed=config.seed)).with_calibration(calibration)
     refuse_existing(output, overwrite)
+    if is_task_file(model):
+        raise ConfigError(
+            f"{config.method} removes channels of a model, and {model} is a task file",
+            f"remove its channels while it is trained: edgespa adapt --from {model} --density {config.density:g}; or "
+            "whole blocks: --method sls",
+        )
     base = Base.open(model, input_shape, weights)
     images = calibration is not None or held_out is not None or evaluation is not None
     given = images or options.mean is not None or options.std is not None
@@ -267,6 +281,8 @@ def export_bundle(
     calibration: str | None = None,
     evaluation: str | None = None,
     overwrite: bool = False,
+    sign_key: Path | None = None,
+    license: str | None = None,
     progress: Progress | None = None,
 ) -> Manifest:
     """``edgespa export``: compact, merge, convert, prove, and write a bundle.
@@ -282,10 +298,13 @@ def export_bundle(
         calibration: Images for int8.
         evaluation: Labelled images to measure accuracy on.
         overwrite: Replace a bundle that is there.
+        sign_key: An OpenSSH key to sign the bundle with.
+        license: Of the base's weights; it is recorded.
         progress: Told ``(done, total, text)``.
     """
     options = options or DataOptions()
     BundleWriter(output, overwrite=overwrite)  # refuses an output that is there before any work is done
+    signer = Signer.open(sign_key) if sign_key is not None else None
     if is_task_file(model):
         program, origin, shape = _from_task(Path(model), base, weights, options)
     else:
@@ -299,6 +318,8 @@ def export_bundle(
         if spec == evaluation:
             origin = _with_classes(origin, program, data)
         prepared[spec] = prepare(data, preprocess)
+    if license is not None:
+        origin = dataclasses.replace(origin, base=origin.base.model_copy(update={"license": license}))
     return export(
         program,
         origin,
@@ -307,6 +328,7 @@ def export_bundle(
         calibration=prepared.get(calibration) if calibration else None,
         evaluation=prepared.get(evaluation) if evaluation else None,
         overwrite=overwrite,
+        sign=signer,
         progress=progress,
     )
 
@@ -348,7 +370,8 @@ def origin_of_task(task: Task, base: Base, path: Path) -> tuple[Program, Origin]
             base_size_bytes=base.whole_cost.size_bytes,
         ),
         preprocess=header.preprocess,
-        classes=header.classes if header.provenance.get("learns", "classes") == "classes" else (),
+        classes=header.classes,
+        learns=_kind(header.provenance.get("learns")),
         provenance={
             "task_file_sha256": sha256_file(path),
             "task": {**header.provenance, "metrics": dict(header.metrics)},
@@ -357,6 +380,10 @@ def origin_of_task(task: Task, base: Base, path: Path) -> tuple[Program, Origin]
         },
     )
     return task.program(base), origin
+
+
+def _kind(learns: JsonValue) -> Kind:
+    return "multi-label" if learns == "multi-label" else "regression" if learns == "regression" else "classes"
 
 
 def _from_model(
@@ -426,6 +453,10 @@ def _with_classes(origin: Origin, program: Program, data: ImageData) -> Origin:
             f"{data.name} has the classes {_some(data.classes)}, the task was trained on {_some(origin.classes)}",
             "evaluate on data of the same task",
         )
+    if origin.classes and origin.learns != data.kind:
+        raise ConfigError(
+            f"{data.name} is {data.kind} data, the task was trained on {origin.learns} data", "give data of one kind"
+        )
     if origin.classes:
         return origin
     with torch.no_grad():
@@ -435,7 +466,7 @@ def _with_classes(origin: Origin, program: Program, data: ImageData) -> Origin:
             f"the model's output has the shape {tuple(logits.shape)}, {data.name} has {len(data.classes)} classes",
             "evaluate on data of the model's own classes, or leave out --eval-data",
         )
-    return dataclasses.replace(origin, classes=tuple(data.classes))
+    return dataclasses.replace(origin, classes=tuple(data.classes), learns=data.kind)
 
 
 def _same_classes(train: ImageData, test: ImageData | None) -> None:

@@ -47,7 +47,8 @@ def read(path: Path, key: str) -> tuple[str, dict[str, Tensor]]:
             metadata = file.metadata() or {}
             if key not in metadata:
                 raise KeyError(key)
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+            # In memory of their own: a file that is overwritten later must not change what was checked.
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 - not a mapping
     except (SafetensorError, AttributeError, RuntimeError, TypeError) as error:  # all but the first: odd dtypes, sizes
         raise ValueError(str(error)) from error
     seal = tensors.pop(SEAL, None)

@@ -15,9 +15,10 @@ the same compact program bit for bit.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -54,6 +55,18 @@ class AdapterHeader(Strict):
     store: Literal["fp32", "fp16", "int8"] = "fp32"
 
 
+class DepthHeader(Strict):
+    """Which residual blocks a task does without.
+
+    Attributes:
+        removed: Their names, which are the paths of their modules, in the order of the program.
+        blocks: How many blocks the base has.
+    """
+
+    removed: tuple[str, ...]
+    blocks: int
+
+
 class Figures(Strict):
     """What a task costs, beside its base; densities are fractions of the base."""
 
@@ -77,7 +90,9 @@ class Header(Strict):
         input_shape: Sizes of the (first) input, batch first.
         inputs: All inputs, as ``--input-shape`` takes them, where they are more than one of the weights' element type.
         outputs: Number of outputs if the task has a head of its own, else None.
-        units: Units of each channel group of the base; a file that was made for other groups is refused.
+        depth: The residual blocks that were removed, if any were.
+        units: Units of each channel group of the base, without those blocks; a file that was made for other groups is
+            refused.
         adapter: The adapters, if there are any.
         preprocess: How an image becomes an input; None if not known.
         classes: Names of the outputs; empty if not known.
@@ -94,6 +109,7 @@ class Header(Strict):
     input_shape: tuple[int, ...]
     inputs: tuple[str, ...] = ()
     outputs: int | None = None
+    depth: DepthHeader | None = None
     units: dict[str, int]
     adapter: AdapterHeader | None = None
     preprocess: Preprocess | None = None
@@ -149,15 +165,23 @@ class Task:
         return self.fit(base)
 
     def fit(self, base: Base) -> Base:
-        """The base with the head that the task has, and what its adapter inserts.
+        """The base with the head that the task has, what its adapter inserts, and without the blocks that are gone.
 
         Raises:
-            TaskFileError: If the base's channel groups are not those of the task.
+            TaskFileError: If the base does not have those blocks, or other channel groups than the task.
         """
+        removed = self.header.depth.removed if self.header.depth is not None else ()
+        if base.whole is not None and base.removed != removed:
+            base = base.whole
         if self.header.outputs is not None and self.header.outputs != base.outputs():
             base = base.with_outputs(self.header.outputs)
         if self.header.adapter is not None:
-            base = base.extended(self.header.adapter.kind, self.header.adapter.options)
+            with _in_words():
+                base = base.extended(self.header.adapter.kind, self.header.adapter.options)
+        try:
+            base = base.without_blocks(removed)
+        except GraphError as error:
+            raise TaskFileError(f"the task does not fit its base: {error.message}", error.hint or _REMAKE) from error
         units = {name: len(group) for name, group in base.groups.groups.items()}
         if units != self.header.units:
             raise TaskFileError(
@@ -182,11 +206,9 @@ class Task:
         """
         adapter = self.header.adapter
         kind, options = (adapter.kind, adapter.options) if adapter else ("", {})
-        try:
+        with _in_words():
             program = compact(base.program, base.groups, self.kept)
             return attach(program, self.factors, kind, options)
-        except (AdapterError, GraphError) as error:
-            raise TaskFileError(f"the task does not fit its base: {error.message}", error.hint or _REMAKE) from error
 
     def with_metrics(self, **metrics: float) -> Task:
         """The task with more figures in its header."""
@@ -270,6 +292,21 @@ class Task:
 _REMAKE = "make the task file again, or fetch it again if it was copied"
 
 
+@contextlib.contextmanager
+def _in_words() -> Iterator[None]:
+    """Whatever the factors and options of a file bring about on its base: it is the file that does not fit.
+
+    Nothing says that edgespa wrote it: an option may be absent, a factor of any shape.
+    """
+    try:
+        yield
+    except (AdapterError, GraphError) as error:
+        raise TaskFileError(f"the task does not fit its base: {error.message}", error.hint or _REMAKE) from error
+    except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError, RuntimeError) as error:
+        what = f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
+        raise TaskFileError(f"the task does not fit its base: {what}", _REMAKE) from error
+
+
 def _header(text: str, where: str) -> Header:
     try:
         values: Any = json.loads(text)
@@ -321,6 +358,8 @@ def make_header(base: Base, kept: Kept, folder: Path, *, stored_parameters: int 
         channel_density=base.groups.channel_density(kept),
         stored_parameters=stored_parameters,
     )
+    if base.whole is not None:
+        fields["depth"] = DepthHeader(removed=base.removed, blocks=len(base.whole.blocks))
     return Header(
         base=base.reference(folder).to_json(),
         digest=base.digest,

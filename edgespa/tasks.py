@@ -31,6 +31,7 @@ class Entry:
         mac_density: The same of multiply-accumulates.
         accuracy: On test data if it is known, else on validation data.
         alternative_bytes: What a separately fine-pruned model of this size takes: its parameters in float32.
+        depth: Residual blocks that are kept and those of the base, as ``8 of 12``; None if all are kept.
     """
 
     file: str
@@ -41,6 +42,7 @@ class Entry:
     mac_density: float
     accuracy: float | None
     alternative_bytes: int
+    depth: str | None = None
 
     @classmethod
     def of(cls, task: Task, path: Path) -> Entry:
@@ -61,7 +63,14 @@ class Entry:
             figures.macs / max(figures.base_macs, 1),
             metrics.get("test_accuracy", metrics.get("validation_accuracy")),
             BYTES * figures.parameters,
+            depth_text(task),
         )
+
+
+def depth_text(task: Task) -> str | None:
+    """How many residual blocks a task keeps, as ``8 of 12``; None if it keeps all."""
+    depth = task.header.depth
+    return None if depth is None else f"{depth.blocks - len(depth.removed)} of {depth.blocks}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -163,13 +172,17 @@ def compare(one: Task, other: Task) -> Difference:
 
     Raises:
         BaseMismatchError: If they were made on different bases; with both digests.
-        TaskFileError: If they group the base's channels differently, as tasks with different inserted operators do.
+        TaskFileError: If they keep different blocks, or group the base's channels differently, as tasks with different
+            inserted operators do.
     """
     if one.header.digest != other.header.digest:
         raise BaseMismatchError(
             f"the tasks were made on different bases: {one.header.digest} and {other.header.digest}",
             "compare tasks of one base; see them with: edgespa tasks DIR",
         )
+    if one.header.depth != other.header.depth:
+        depths = " and ".join(depth_text(task) or "all" for task in (one, other))
+        raise TaskFileError(f"the tasks keep different blocks: {depths}", "compare tasks of one depth")
     if one.header.units != other.header.units:
         raise TaskFileError("the tasks group the channels of their base differently", "make them with one version")
     both, first, second = 0, 0, 0

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import settings
 
 from edgespa.base import Base
 from edgespa.config import Preprocess
 from edgespa.data import ImageData, load_data
+
+# --hypothesis-profile=deep, or: make fuzz. The tests named fuzz try a hundred times as many inputs then.
+settings.register_profile("deep", max_examples=10_000)
 
 
 @pytest.fixture(scope="session")
@@ -20,6 +25,14 @@ def data_dir() -> Path:
     if not (folder / "models.py").is_file():
         pytest.skip(f"REAL DATA ABSENT: no models.py in {folder}; set EDGESPA_DATA to the folder that has it")
     return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_cache() -> Iterator[None]:
+    """Nothing is taken from the user's cache of converted files, or put there."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EDGESPA_CACHE", "off")
+        yield
 
 
 TOY_NET = '''

@@ -85,7 +85,7 @@ def test_what_is_reported_is_the_accuracy_of_the_task_that_is_returned(
 
 def test_the_best_epoch_is_one_at_the_final_density(run: Adapt, monkeypatch: pytest.MonkeyPatch) -> None:
     falling = iter([0.9, 0.8, 0.5, 0.6, 0.55])
-    monkeypatch.setattr(run_module, "quality", lambda *_: next(falling))
+    monkeypatch.setattr(run_module, "quality", lambda *_, **__: next(falling))
     task = run(epochs=5, prune_until=0.5, schedule="linear")
     history: Any = task.header.provenance["history"]
     assert [round(entry["density"], 2) for entry in history][2:] == [0.5] * 3

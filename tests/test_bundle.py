@@ -28,6 +28,7 @@ from edgespa.bundle import (
     sha256_file,
     verify_files,
 )
+from edgespa.bundle.files import seal_of
 from edgespa.config import Preprocess
 from edgespa.errors import BundleError, OutputExistsError, ParityError
 
@@ -105,10 +106,13 @@ def bundle(tmp_path: Path) -> Path:
     return tmp_path / "bundle"
 
 
-def edit(bundle: Path, change: Callable[[dict[str, Any]], None]) -> None:
+def edit(bundle: Path, change: Callable[[dict[str, Any]], None], *, seal: bool = True) -> None:
+    """Change the manifest as one would who knows how it is sealed; or as one who does not."""
     file = bundle / "manifest.json"
     values = json.loads(file.read_text())
     change(values)
+    if seal:
+        values["seal"] = seal_of(values)
     file.write_text(json.dumps(values))
 
 
@@ -120,7 +124,7 @@ def test_written_is_read(tmp_path: Path) -> None:
     assert [entry.path for entry in read.files] == ["models/model.onnx", "run.py"]
     assert read.files[0].sha256 == sha256_file(tmp_path / "new" / "bundle" / "models" / "model.onnx")
     assert read.edgespa_version == __version__
-    assert read.model_copy(update={"files": ()}) == manifest()
+    assert read.model_copy(update={"files": (), "seal": None}) == manifest()
     assert read.variant("onnx-fp32").file == "models/model.onnx"
 
 
@@ -222,7 +226,9 @@ def test_a_newer_schema_is_refused_with_its_version(bundle: Path, version: int) 
     assert "update edgespa" in str(caught.value.hint)
 
 
-@pytest.mark.parametrize("text", ["", "{", "\xff", '{"schema_version": NaN}', "[" * 100_000])
+@pytest.mark.parametrize(
+    "text", ["", "{", "\xff", '{"schema_version": NaN}', '{"a": 1e999}', '{"a": 1, "a": 1}', "[" * 100_000]
+)
 def test_malformed_json(bundle: Path, text: str) -> None:
     (bundle / "manifest.json").write_text(text, encoding="latin-1")
     with pytest.raises(BundleError, match="is not valid JSON"):
@@ -285,6 +291,52 @@ def test_inconsistent_manifests_are_refused(
 ) -> None:
     edit(bundle, change)
     with pytest.raises(BundleError, match=message):
+        read_manifest(bundle)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        _set("task", "another"),
+        _set("created", "2027-01-01"),
+        _set("variants", 0, "parity", "bound", {"relative_error": 5e-4}),
+        _set("variants", 0, "accuracy", "value", 0.99),
+        _set("provenance", "seed", 1),
+        _set("seal", "0" * 64),
+        _set("seal", None),
+    ],
+)
+def test_a_manifest_edited_by_hand_is_refused(bundle: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    edit(bundle, lambda values: None, seal=False)
+    read_manifest(bundle)  # white space is no edit
+    edit(bundle, change, seal=False)
+    with pytest.raises(BundleError, match="was edited"):
+        read_manifest(bundle)
+
+
+def test_a_bound_that_allows_everything_proves_nothing(bundle: Path) -> None:
+    for bound in ({"relative_error": 0.5}, {"cosine": 0.5}):
+        edit(bundle, _set("variants", 0, "parity", "bound", bound))
+        with pytest.raises(BundleError, match="needs a bound on relative_error"):
+            read_manifest(bundle)
+    edit(bundle, _set("variants", 0, "parity", "bound", {"relative_error": 1e-7}))
+    with pytest.raises(BundleError, match="does not keep its own bounds"):
+        read_manifest(bundle)
+
+
+def test_a_manifest_too_large_to_be_one_is_not_read(bundle: Path) -> None:
+    with (bundle / "manifest.json").open("r+b") as stream:
+        stream.truncate(20 << 20)
+    with pytest.raises(BundleError, match="larger than 16 MiB"):
+        read_manifest(bundle)
+
+
+@pytest.mark.parametrize("path", ["RUN.PY", "Models/model.onnx", "models/MODEL.onnx", "run.py/x", "MANIFEST.json"])
+def test_files_that_are_one_on_another_system_are_refused(bundle: Path, path: str) -> None:
+    edit(bundle, lambda values: values["files"].append({**values["files"][0], "path": path}))
+    if path.startswith("Models"):
+        edit(bundle, _set("files", 2, "path", "Models/model.onnx/x"))
+    with pytest.raises(BundleError, match=r"capitals do not count|lies in"):
         read_manifest(bundle)
 
 

@@ -13,27 +13,20 @@ from typing import Any
 
 from common import Rows, table
 
+FIRST = {"model": "resnet56", "method": "asym-in-change"}
 CASES: tuple[tuple[str, dict[str, Any]], ...] = (
-    ("27 first convolutions, asymmetric", {"model": "resnet56", "method": "asym-in-change", "first": True}),
-    ("27 first convolutions, every density", {"model": "resnet56", "method": "layer-in-change", "first": True}),
-    ("all groups, asymmetric", {"model": "resnet56", "method": "asym-in-change", "first": False}),
+    ("27 first convolutions, asymmetric", FIRST),
+    ("27 first convolutions, layer by layer", {**FIRST, "method": "layer-in-change"}),
+    ("all groups, asymmetric", {**FIRST, "only": ()}),
+    ("MobileNetV2 at 224, all groups, asymmetric", {"model": "mobilenet_v2", "method": "asym-in-change", "only": ()}),
+    *((f"27 first convolutions, asymmetric, {count} images", {**FIRST, "images": count}) for count in (128, 256, 1024)),
     *(
-        (f"27 first convolutions, {count} images", {"model": "resnet56", "method": "asym-in-change", "images": count})
-        for count in (128, 256, 1024)
+        (
+            f"{3 * n} first convolutions of {width} channels, asymmetric",
+            {**FIRST, "only": (f"layer{k}.[0-{3 * n - 1}].bn1",)},
+        )
+        for k, width, n in ((3, 64, 1), (3, 64, 2), (3, 64, 3), (2, 32, 3), (1, 16, 3))
     ),
-    (
-        "first convolutions of 16 channels only",
-        {"model": "resnet56", "method": "asym-in-change", "only": "layer1.*.bn1"},
-    ),
-    (
-        "first convolutions of 32 channels only",
-        {"model": "resnet56", "method": "asym-in-change", "only": "layer2.*.bn1"},
-    ),
-    (
-        "first convolutions of 64 channels only",
-        {"model": "resnet56", "method": "asym-in-change", "only": "layer3.*.bn1"},
-    ),
-    ("MobileNetV2 at 224, all groups", {"model": "mobilenet_v2", "method": "asym-in-change", "first": False}),
 )
 
 
@@ -54,7 +47,7 @@ def child(case: dict[str, Any]) -> dict[str, Any]:
 
     small = case["model"] == "resnet56"
     images = f"{case['data']}/cifar10_jpeg.zip"
-    only = (case["only"],) if "only" in case else resnet56.FIRST if case.get("first", True) else ()
+    only = tuple(case.get("only", resnet56.FIRST))
     setting = Setting.of(
         f"{case['data']}/models.py:{case['model']}", resnet56.PREPROCESS if small else mobilenet.PREPROCESS,
         f"{images}:train", f"{images}:test", case.get("images", 512), 0, only, 10,

@@ -1,4 +1,4 @@
-"""LeNet on MNIST: every method with and without new weights, on the two hidden linear layers, before fine-tuning."""
+"""LeNet on MNIST: every method with and without new weights, on the two hidden linear layers; then all layers."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import statistics
 from pathlib import Path
 
 import torch
+import whole
 from common import Row, Rows, chart, table
 from networks import LeNet, train
 from safetensors.torch import save_file
@@ -22,6 +23,9 @@ METHODS = (
     "asym-in-change", "seq-in-change", "layer-in-change", "layer-greedy-fs", "layer-greedy-fs-fd", "layer-sampling",
     "act-grad", "layer-act-grad", "weight-norm", "layer-weight-norm", "random", "layer-random", "l1", "l2",
 )  # fmt: skip
+WHOLE = whole.Study(
+    "lenet", "LeNet, all layers", "mnist:train", METHODS, tunings=(("512", 512, 20, 1e-3), ("all", None, 1, 1e-3))
+)
 # The published code's accuracies (its printed values over 0.98892), new weights, unpruned .9886.
 PUBLISHED = {
     "asym-in-change": (0.455, None, 0.814, 0.947, 0.985),
@@ -46,14 +50,22 @@ def weights(data: Path, output: Path, seed: int) -> Path:
     return path
 
 
+def setting_of(data: Path, output: Path, seed: int, only: tuple[str, ...]) -> Setting:
+    os.environ["LENET_WEIGHTS"] = str(weights(data, output, seed).resolve())
+    network = f"{Path(__file__).with_name('networks.py')}:lenet"
+    return Setting.of(network, PREPROCESS, f"{data}/mnist:train", f"{data}/mnist:test", 512, seed, only)
+
+
 def measure(data: Path, output: Path, results: Path) -> None:
+    hidden(data, output, results)
+    whole.measure(WHOLE, data, output, results, lambda seed: setting_of(data, output, seed, ()))
+
+
+def hidden(data: Path, output: Path, results: Path) -> None:
+    """The two hidden linear layers, before fine-tuning."""
     rows = Rows(results / "lenet.jsonl")
     for seed in SEEDS:
-        os.environ["LENET_WEIGHTS"] = str(weights(data, output, seed).resolve())
-        setting = Setting.of(
-            f"{Path(__file__).with_name('networks.py')}:lenet", PREPROCESS, f"{data}/mnist:train",
-            f"{data}/mnist:test", 512, seed, ("fc1.bias", "fc2.bias"),
-        )  # fmt: skip
+        setting = setting_of(data, output, seed, ("fc1.bias", "fc2.bias"))
         rows.get({"method": "unpruned", "seed": seed}, lambda s=setting: {"accuracy": s.accuracy(None)})
         for method in METHODS:
             for reweight in (True, False):
@@ -100,4 +112,4 @@ def report(results: Path) -> str:
         "fraction of neurons kept",
         series,
     )
-    return "\n\n".join(parts)
+    return "\n\n".join([*parts, *whole.report(WHOLE, results)])

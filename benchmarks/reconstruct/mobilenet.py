@@ -14,8 +14,8 @@ from edgespa.config import Preprocess
 PREPROCESS = Preprocess(height=224, width=224, channels=3, mean=(0.5,) * 3, std=(0.5,) * 3)
 MACS = (0.9, 0.75, 0.5)
 VARIANTS: tuple[tuple[str, dict[str, Any]], ...] = (
-    ("asym-in-change", {"method": "asym-in-change"}),
-    ("asym-in-change, equal-error", {"method": "asym-in-change", "allocation": "equal-error"}),
+    ("asym-in-change, equal error, new weights", {"method": "asym-in-change", "allocation": "equal-error"}),
+    ("asym-in-change, uniform, new weights", {"method": "asym-in-change"}),
     ("l1, global, old weights", {"method": "l1", "reweight": False}),
     ("l1, uniform, old weights", {"method": "l1", "allocation": "uniform", "reweight": False}),
     ("l1, uniform, new weights", {"method": "l1", "allocation": "uniform"}),

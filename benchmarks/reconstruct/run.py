@@ -1,6 +1,6 @@
 """Data-efficient pruning against its comparisons: accuracy, time and memory.
 
-    python benchmarks/reconstruct/run.py lenet|resnet56|mobilenet|cost|report [--data FOLDER]
+    python benchmarks/reconstruct/run.py lenet|resnet56|mobilenet|few|cost|report [--data FOLDER]
 
 Each row is measured once and appended to ``results/*.jsonl``, so an interrupted run goes on; ``report`` writes the
 tables into README.md and the charts beside the rows.
@@ -15,7 +15,7 @@ import re
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-PARTS = ("lenet", "resnet56", "mobilenet", "cost")
+PARTS = ("lenet", "resnet56", "mobilenet", "few", "cost")
 
 
 def write_report(results: Path) -> None:

@@ -9,9 +9,10 @@ from typing import Any
 
 import torch
 
+from edgespa.adapt import AdaptConfig, adapt
 from edgespa.base import Base
 from edgespa.config import Preprocess
-from edgespa.data import Prepared, load_data, prepare
+from edgespa.data import ImageData, Prepared, load_data, prepare
 from edgespa.evaluate import accuracy
 from edgespa.prune import PruneConfig, Pruning
 from edgespa.pruning.select import Constraints, free_groups
@@ -56,5 +57,13 @@ class Setting:
 
     def accuracy(self, task: Task | None) -> float:
         program = self.base.program if task is None else task.program(self.base)
+        size = self.test.preprocess
         with torch.no_grad():
-            return accuracy(program, self.test, batch_size=500)
+            return accuracy(
+                program, self.test, batch_size=max(4, 1_500_000 // (size.channels * size.height * size.width))
+            )
+
+    def tuned(self, task: Task, images: ImageData, epochs: int, lr: float, seed: int) -> float:
+        """Accuracy after all weights have been trained on some labelled images; a tenth of them chooses the epoch."""
+        config = AdaptConfig(adapter="full", epochs=epochs, lr=lr, head="keep", seed=seed)
+        return self.accuracy(adapt(self.base, images, self.test.preprocess, config, Path.cwd(), start=task))

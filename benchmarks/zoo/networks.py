@@ -81,7 +81,7 @@ TIMM = (
     "tresnet_m", "twins_pcpvt_small", "twins_svt_small", "vgg11_bn", "visformer_tiny", "vit_tiny_patch16_224",
     "vit_base_patch16_siglip_224", "vit_small_patch14_dinov2", "flexivit_small", "vit_wee_patch16_reg1_gap_256",
     "vit_small_r26_s32_224", "vit_relpos_small_patch16_224", "vit_srelpos_small_patch16_224",
-    "samvit_base_patch16_224", "vitamin_small_224", "volo_d1_224", "vovnet39a", "ese_vovnet19b_dw", "xception",
+    "samvit_base_patch16_224", "vitamin_small_224", "volo_d1_224", "vovnet39a", "ese_vovnet19b_dw", "legacy_xception",
     "xception41", "xcit_nano_12_p16_224", "deepseek_vit_412m", "gemma4_vit_167m", "qwen3_vit_88m",
 )  # fmt: skip
 

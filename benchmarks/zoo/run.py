@@ -11,10 +11,8 @@ goes on.
 from __future__ import annotations
 
 import argparse
-import gc
 import json
 import sys
-import time
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -40,40 +38,19 @@ def main() -> None:
 
 
 def run(options: argparse.Namespace, rows_file: Path) -> None:
+    import measure
     import networks
 
     options.output.mkdir(parents=True, exist_ok=True)
     done = {json.loads(line)["name"] for line in rows_file.read_text().splitlines()} if rows_file.exists() else set()
     for library in options.library or networks.LIBRARIES:
         for name in networks.names(library):
-            if options.name in name and name not in done:
-                row = one(name, options.seeds)
-                with rows_file.open("a") as file:
-                    file.write(json.dumps(row) + "\n")
-                print(
-                    name,
-                    row.get("failure") or f"{row['error']:.1e}",
-                    f"{row['total_s']:.0f} s",
-                    file=sys.stderr,
-                    flush=True,
-                )
-
-
-def one(name: str, seeds: int) -> dict[str, Any]:
-    """The row of a network, with its whole time and the peak memory of the process while it was measured."""
-    import measure
-    import networks
-
-    Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
-    began = time.perf_counter()
-    try:
-        row = measure.measure(networks.network(name), seeds)
-    except Exception as error:
-        row = {"failure": f"{type(error).__name__}: {str(error).splitlines()[0]}"[:400]}
-    gc.collect()
-    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    peak = int(status["VmHWM"].split()[0]) / 1024
-    return {"name": name, "total_s": time.perf_counter() - began, "peak_mib": peak, **row}
+            if options.name not in name or name in done:
+                continue
+            measured = measure.apart(lambda name=name: measure.measure(networks.network(name), options.seeds))
+            with rows_file.open("a") as file:
+                file.write(json.dumps({"name": name, **measured}) + "\n")
+            print(name, measured.get("failure") or f"{measured['error']:.1e}", file=sys.stderr, flush=True)
 
 
 def table(rows: list[dict[str, Any]], library: str) -> None:

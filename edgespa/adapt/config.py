@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from edgespa.adapt.augment import AUGMENTATIONS
 from edgespa.adapters.kinds import FULL, default_lr, kind_named, method_names, options_of
+from edgespa.processes import Precision
 from edgespa.pruning.config import SelectionConfig, require_known
 from edgespa.pruning.criteria import criterion_names
 from edgespa.pruning.schedule import SCHEDULES
@@ -40,11 +41,13 @@ class AdaptConfig(SelectionConfig):
         lr: Peak learning rate of AdamW; None for the adapter's own default.
         weight_decay: Of AdamW, on matrices.
         label_smoothing: Share of each label that is spread over all classes.
-        class_weights: Weights of the classes in the loss: ``none``, or ``balanced`` by their number of images.
+        class_weights: Weights of the classes in the loss: ``none``, ``balanced`` by their number of images, or one
+            number per class, by name or in the order of the classes; see `edgespa.adapt.weights`.
         augment: Changes of the training images, see `edgespa.adapt.augment`.
         distill_weight: Share of the teacher in the loss, if there is one.
         distill_temperature: Softens the teacher's and the student's outputs.
         freeze_norms: Leave weights, biases and statistics of norms as in the base.
+        mixed_precision: Of the forward and backward passes; None for what accelerate was told, else full precision.
         store: Type of the adapter factors in the task file.
         validation: Fraction of the training data that the best epoch is chosen on.
         seed: Of everything random.
@@ -69,11 +72,12 @@ class AdaptConfig(SelectionConfig):
     lr: float | None = Field(default=None, gt=0)
     weight_decay: float = Field(default=1e-4, ge=0)
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
-    class_weights: Literal["none", "balanced"] = "none"
+    class_weights: Literal["none", "balanced"] | dict[str, float] | tuple[float, ...] = "none"
     augment: tuple[str, ...] = ()
     distill_weight: float = Field(default=0.5, gt=0, le=1)
     distill_temperature: float = Field(default=2.0, gt=0)
     freeze_norms: bool = False
+    mixed_precision: Precision | None = None
     store: Literal["fp32", "fp16", "int8"] = "fp32"
     validation: float = Field(default=0.1, gt=0, lt=1)
     seed: int = Field(default=0, ge=0)

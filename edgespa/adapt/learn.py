@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from pathlib import Path
 
@@ -9,16 +10,19 @@ import torch
 
 from edgespa.adapt.config import AdaptConfig
 from edgespa.adapt.log import TrainingLog
-from edgespa.adapt.objective import Objective, Teacher, balanced_weights
+from edgespa.adapt.objective import Objective, Teacher
 from edgespa.adapt.run import Progress, Run
-from edgespa.adapt.start import started, with_start
+from edgespa.adapt.start import continued, is_adapted, require_same_classes, started, with_start
+from edgespa.adapt.weights import class_weights
+from edgespa.adapters.adapted import AdaptedProgram
 from edgespa.base import Base
 from edgespa.checkpoint import Checkpoint
 from edgespa.config import Preprocess
 from edgespa.data import ImageData, Prepared, prepare
 from edgespa.errors import ConfigError, DataError
-from edgespa.evaluate import quality
-from edgespa.graph.program import BATCH
+from edgespa.evaluate import MEASURES, blind_quality, quality
+from edgespa.graph.program import BATCH, Program
+from edgespa.processes import Processes
 from edgespa.task import Task
 
 log = logging.getLogger(__name__)
@@ -39,8 +43,12 @@ def adapt(
     start: Task | None = None,
     log_file: Path | None = None,
     progress: Progress | None = None,
+    processes: Processes | None = None,
 ) -> Task:
     """Learn a task.
+
+    Several processes, as ``accelerate launch`` starts them, share each batch and come to one task; only the main one
+    writes the checkpoint and the log.
 
     Args:
         base: The pretrained model.
@@ -51,9 +59,11 @@ def adapt(
         checkpoint: A file that holds the state after each epoch; the caller removes it when the task is saved.
         resume: Go on from the checkpoint if there is one.
         teacher: Whose outputs are distilled.
-        start: A pruned task to start from: its units and its weights.
+        start: A task to start from: of a pruned one its units, blocks and weights; one that was adapted is gone on
+            with, so its adapters have to be those of the configuration where that names any.
         log_file: Gets a JSON document a line for each pruning step and each epoch.
         progress: Told ``(done, total, text)`` in training steps.
+        processes: Those that share the training; by default those that were launched.
 
     Returns:
         The task: its best epoch at the final density.
@@ -64,16 +74,30 @@ def adapt(
         AdapterError: If the loss or a trained value is not a number.
     """
     _require_trainable(base, data, preprocess)
+    goes_on = start is not None and is_adapted(start)
+    if start is not None and goes_on:
+        config = continued(config, start)
+        require_same_classes(start, data.classes, data.name)
+        if teacher is not None and teacher.of_base:
+            raise ConfigError(
+                "a task that is gone on with has a head of its own, which the base cannot teach",
+                "distill from the task as it was before it was cut: --distill TASK.spa",
+            )
+    processes = processes or Processes.start(config.mixed_precision)
     base = started(base, start) if start is not None else base
     train, held_out = data.split(config.validation, config.seed)
     prepared = prepare(train, preprocess), prepare(held_out, preprocess)
-    if config.class_weights != "none" and data.kind != "classes":
-        raise ConfigError(f"{data.name} is {data.kind} data: it has no classes to weigh", "leave out --class-weights")
-    weights = balanced_weights(prepared[0].labels, len(data.classes)) if config.class_weights == "balanced" else None
+    weights = class_weights(config.class_weights, prepared[0].labels, data.classes, data.kind, data.name)
     objective = Objective(
-        config.label_smoothing, weights, teacher, config.distill_weight, config.distill_temperature, data.kind
+        config.label_smoothing,
+        weights if weights is None else weights.to(processes.device),
+        teacher if teacher is None else _moved(teacher, processes),
+        config.distill_weight,
+        config.distill_temperature,
+        data.kind,
+        processes,
     )
-    if _wants_new_head(base, prepared[0], len(data.classes), config, objective):
+    if not goes_on and _wants_new_head(base, prepared[0], len(data.classes), config, objective):
         if teacher is not None and teacher.of_base:
             raise ConfigError(
                 f"{base.spec} does not know the classes of {data.name}, so it cannot teach them",
@@ -82,17 +106,28 @@ def adapt(
         log.info("a new head for %d classes is trained", len(data.classes))
         base = base.with_outputs(len(data.classes), config.seed)
     base = base.extended(config.adapter, config.adapter_options)
-    run = Run(base, data, *prepared, preprocess, config, progress, objective)
-    if start is not None:
+    run = Run(base, data, *prepared, preprocess, config, progress, objective, processes)
+    if start is not None and goes_on:
+        run.go_on_from(start.kept, start.factors)
+    elif start is not None:
         run.begin_at(start.kept)
     if resume and checkpoint is not None and checkpoint.exists():
         run.restore(Checkpoint.load(checkpoint))
-    if log_file is not None:
+    if log_file is not None and processes.is_main:
         run.log = TrainingLog(log_file, run.epoch if resume else None)
     while run.epoch < config.epochs:
         run.train_epoch()
-        if checkpoint is not None:
+        if checkpoint is not None and processes.is_main:
             run.snapshot().save(checkpoint)
+    if run.best_quality <= (blind := blind_quality(prepared[1])):
+        log.warning(
+            "nothing was learned: validation %s %.3f, and the same answer to all images has %.3f; "
+            "train with a lower learning rate (--lr %.1g) or longer",
+            MEASURES[data.kind],
+            run.best_quality,
+            blind,
+            config.peak_lr / 10,
+        )
     task = _stored(run.result(folder), base, run, config.store)
     return with_start(task, start, base) if start is not None else task
 
@@ -102,7 +137,7 @@ def _stored(task: Task, base: Base, run: Run, store: str) -> Task:
     if store == "fp32" or not task.adapters:
         return task
     rounded = task.stored_as(store)
-    now = quality(rounded.program(base), run.held_out)
+    now = evaluated(rounded.program(base), run.held_out, run.processes)
     ((name, exact),) = task.header.metrics.items()
     log.info("stored as %s: validation %.4f, in float32 %.4f", store, now, exact)
     return rounded.with_metrics(**{name: now, f"{name}_fp32": exact})
@@ -125,6 +160,33 @@ def _require_trainable(base: Base, data: ImageData, preprocess: Preprocess) -> N
         raise DataError(f"{data.name} has no classes to learn", "put the images of each class into a folder of its own")
 
 
+def evaluated(program: Program, data: Prepared, processes: Processes, progress: Progress | None = None) -> float:
+    """`edgespa.evaluate.quality`, split over processes on their devices.
+
+    Args:
+        program: In evaluation form.
+        data: With labels or targets.
+        processes: Each takes its part of every batch.
+        progress: Told ``(done, total, text)`` in batches.
+    """
+    return quality(_on_device(program, processes), data, progress=progress, processes=processes)
+
+
+def _on_device(program: Program, processes: Processes) -> Program | AdaptedProgram:
+    if processes.device.type == "cpu":
+        return program
+    moved = AdaptedProgram(program, {}, ())
+    moved.move_to(processes.device)
+    return moved
+
+
+def _moved(teacher: Teacher, processes: Processes) -> Teacher:
+    """The teacher on the device of the student."""
+    if not isinstance(teacher.run, Program):
+        return teacher
+    return dataclasses.replace(teacher, run=_on_device(teacher.run, processes))
+
+
 @torch.no_grad()
 def _wants_new_head(base: Base, train: Prepared, classes: int, config: AdaptConfig, objective: Objective) -> bool:
     """Whether the base's last layer is of no use for the task; see `AdaptConfig.head`."""
@@ -138,5 +200,5 @@ def _wants_new_head(base: Base, train: Prepared, classes: int, config: AdaptConf
     if config.head != "auto":
         return config.head == "new"
     images, labels = next(iter(train.batches(min(len(train), HEAD_CHECK_IMAGES), shuffle_seed=config.seed)))
-    loss = float(objective.plain(base.program(images), labels))
-    return not loss < objective.guess(labels, classes)
+    loss = objective.plain(base.program(images), labels)
+    return not float(objective.processes.from_main(loss)) < objective.guess(labels, classes)

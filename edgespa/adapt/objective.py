@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from edgespa.data import Kind
 from edgespa.errors import ConfigError
+from edgespa.processes import ALONE, Processes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,11 +40,12 @@ class Objective:
 
     Attributes:
         label_smoothing: Share of each label that is spread over all classes.
-        class_weights: ``[classes]``, or None.
+        class_weights: ``[classes]``, or None. Of the images of a class; for multi-label data of its yeses.
         teacher: Whose outputs are distilled, or None.
         distill_weight: w.
         temperature: T.
         kind: What the data ask for.
+        processes: Those that share a batch: a weighted mean is over the weights of all of them.
     """
 
     label_smoothing: float = 0.0
@@ -52,6 +54,7 @@ class Objective:
     distill_weight: float = 0.5
     temperature: float = 2.0
     kind: Kind = "classes"
+    processes: Processes = ALONE
 
     @property
     def teacher_name(self) -> str | None:
@@ -69,10 +72,11 @@ class Objective:
             return nn.functional.mse_loss(outputs, labels)
         if self.kind == "multi-label":
             wanted = labels * (1 - self.label_smoothing) + 0.5 * self.label_smoothing
-            return nn.functional.binary_cross_entropy_with_logits(outputs, wanted)
-        return nn.functional.cross_entropy(
+            return nn.functional.binary_cross_entropy_with_logits(outputs, wanted, pos_weight=self.class_weights)
+        loss = nn.functional.cross_entropy(
             outputs, labels, weight=self.class_weights, label_smoothing=self.label_smoothing
         )
+        return loss if self.class_weights is None else loss * self.processes.share(self.class_weights[labels].sum())
 
     def plain(self, outputs: Tensor, labels: Tensor) -> Tensor:
         """The task's loss without smoothing and class weights: what criteria differentiate.
@@ -143,14 +147,3 @@ def _require_same_shape(outputs: Tensor, wanted: Tensor) -> None:
             f"the teacher's outputs have the shape {tuple(wanted.shape)}, the task's {tuple(outputs.shape)}",
             "distill from a task with the same classes (--distill TASK.spa)",
         )
-
-
-def balanced_weights(labels: Tensor, classes: int) -> Tensor:
-    """``N / (classes * N_c)``: every class counts the same in sum; a class without images counts nothing.
-
-    Args:
-        labels: Class indices ``[N]``.
-        classes: Their number.
-    """
-    counts = torch.bincount(labels, minlength=classes).float()
-    return torch.where(counts > 0, len(labels) / (classes * counts.clamp(min=1)), torch.zeros(()))

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from edgespa.adapt.augment import augmentation
 from edgespa.adapt.config import AdaptConfig
 from edgespa.adapt.log import TrainingLog
+from edgespa.adapt.moments import averages_of, fresh_optimizer, give_past, read_averages, steps_of
 from edgespa.adapt.objective import Objective
 from edgespa.adapt.timeline import Timeline
 from edgespa.adapters.adapted import AdaptedProgram, plan
@@ -32,6 +33,7 @@ from edgespa.errors import AdapterError, ConfigError, DataError
 from edgespa.evaluate import MEASURES, quality
 from edgespa.graph.groups import Kept
 from edgespa.graph.surgery import compact, head_tensors, relative_indices
+from edgespa.processes import ALONE, Processes
 from edgespa.pruning.score import loss_of, score_units
 from edgespa.pruning.select import select
 from edgespa.task import AdapterHeader, Task, make_header
@@ -41,7 +43,6 @@ log = logging.getLogger(__name__)
 Progress = Callable[[float, float | None, str], None]
 SCORING_BATCHES = 8
 _LOWER = "train with a lower learning rate (--lr)"
-_MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 class Run:
@@ -56,6 +57,7 @@ class Run:
         config: How to adapt.
         progress: Told ``(done, total, text)`` in training steps.
         objective: What is made small.
+        processes: Those that share the training.
     """
 
     def __init__(
@@ -68,6 +70,7 @@ class Run:
         config: AdaptConfig,
         progress: Progress | None,
         objective: Objective | None = None,
+        processes: Processes = ALONE,
     ) -> None:
         self.base = base
         self.config = config
@@ -75,6 +78,8 @@ class Run:
         self.classes = tuple(data.classes)
         self.preprocess = preprocess
         self.objective = objective or Objective()
+        self.processes = processes
+        processes.require_even(config.batch_size)
         self.log: TrainingLog | None = None
         self.start: dict[str, str] | None = None
         self._progress = progress
@@ -89,7 +94,7 @@ class Run:
         self.steps = -(-batches // config.accumulate)  # training steps of an epoch
         self.timeline = Timeline.of(config, self.steps)
         self.kept: Kept = base.groups.all_kept()
-        self._cost = base.whole_cost
+        self._cost = base.cost.cost()
         generator = torch.Generator().manual_seed(config.seed)
         head = head_tensors(base.program)
         options = config.adapter_options
@@ -97,6 +102,7 @@ class Run:
         self.plan = planned
         self.statistics = planned.statistics
         self.model = AdaptedProgram(base.program, planned.adapters, planned.trained, planned.shared)
+        self.model.move_to(processes.device)
         self.optimizer = self._fresh_optimizer()
         self.epoch = 0
         self.best: Checkpoint | None = None
@@ -118,21 +124,15 @@ class Run:
         return {**named, **{f"shared/{name}": parameter for name, parameter in self.model.shared.items()}}
 
     def _fresh_optimizer(self) -> torch.optim.AdamW:
-        named = self.named_parameters().values()
-        matrices = [p for p in named if sum(size > 1 for size in p.shape) > 1]
-        chosen = {id(p) for p in matrices}
-        groups = [
-            {"params": matrices, "weight_decay": self.config.weight_decay},
-            {"params": [p for p in named if id(p) not in chosen], "weight_decay": 0.0},
-        ]
-        return torch.optim.AdamW(groups, lr=self.timeline.learning_rate(0))
+        return fresh_optimizer(self.named_parameters(), self.timeline.learning_rate(0), self.config.weight_decay)
 
     def train_epoch(self) -> None:
         """One pass over the training part, with the pruning steps that fall into it, and a validation."""
         config, timeline = self.config, self.timeline
-        torch.manual_seed(config.seed * 100_003 + self.epoch)  # dropout; shuffling has its own seed
+        # Dropout, which differs between processes; shuffling has a seed of its own, the same in all.
+        torch.manual_seed(config.seed * 100_003 + self.epoch + 7_919_333 * self.processes.index)
         step = self.epoch * self.steps
-        total_loss, began = 0.0, time.monotonic()
+        total_loss, began, used = 0.0, time.monotonic(), time.process_time()
         self._set_training(True)
         batches = self._epoch_batches()
         while group := list(itertools.islice(batches, config.accumulate)):
@@ -149,18 +149,19 @@ class Run:
             total_loss += value
             step += 1
             self._tell(step, value)
-        mean_loss = total_loss / self.steps
+        mean_loss = self.processes.totals([total_loss])[0] / self.steps / self.processes.count
         for name, tensor in self._factors().flat().items():
             if not torch.isfinite(tensor).all():
                 raise AdapterError(f"{name} is not finite after epoch {self.epoch + 1}", _LOWER)
         self._set_training(False)
-        value = quality(self.model, self.held_out)
+        value = quality(self.model, self.held_out, processes=self.processes)
         self.epoch += 1
         self.history.append({"epoch": self.epoch, "density": self.density, "loss": mean_loss, "validation": value})
         log.info("epoch %d: density %.3f, loss %.4f, validation %.4f", self.epoch, self.density, mean_loss, value)
         if self.log is not None:
-            rate, seconds = timeline.learning_rate(step - 1), time.monotonic() - began
-            self.log.write("epoch", **self.history[-1], lr=rate, seconds=round(seconds, 3), **self._costs())
+            spent = {"seconds": time.monotonic() - began, "cpu_seconds": time.process_time() - used}
+            times = {name: round(value, 3) for name, value in spent.items()}
+            self.log.write("epoch", **self.history[-1], lr=timeline.learning_rate(step - 1), **times, **self._costs())
         if step > timeline.final_from and value > self.best_quality:
             self.best_quality = value
             self.best = self._state()
@@ -170,16 +171,19 @@ class Run:
         self.optimizer.zero_grad(set_to_none=True)
         total = 0.0
         for images, labels in group:
-            loss = self.objective(self.model(images), labels, images)
+            with self.processes.autocast():
+                outputs = self.model(images)
+            wide = outputs.to(torch.promote_types(outputs.dtype, torch.float32))
+            loss = self.objective(wide, labels, images)
             value = float(loss.detach())
             if not math.isfinite(value):
                 raise AdapterError(f"the loss is not a number in epoch {self.epoch + 1}", _LOWER)
             extra = penalty(self.masked) if self.timeline.blocks_at else None
             if extra is not None:
                 loss = loss + float(self.config.adapter_options["penalty"]) * extra
-            (loss if len(group) == 1 else loss / len(group)).backward()  # type: ignore[no-untyped-call]
+            self.processes.backward(loss if len(group) == 1 else loss / len(group))
             total += value
-        self.optimizer.step()
+        self.processes.step(self.optimizer)
         return total / len(group)
 
     @property
@@ -193,16 +197,21 @@ class Run:
         return masked_adapters({name: self.model.adapter_of(name) for name in self.model.adapted})
 
     def _set_training(self, training: bool) -> None:
-        self.model.set_training(training, freeze_norms=self.config.freeze_norms)
+        synced = self.processes.count > 1
+        self.model.set_training(training, freeze_norms=self.config.freeze_norms, synced=synced)
 
     def _epoch_batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         seed = self.config.seed * 1_000_003 + self.epoch
-        return self._shuffled(seed, augmentation(self.config.augment))
+        return self._shuffled(seed, augmentation(self.config.augment), self.processes.part)
 
-    def _shuffled(self, seed: int, augment: Augment | None = None) -> Iterator[tuple[Tensor, Tensor]]:
-        size = self.config.batch_size
-        for images, labels in self.train.batches(size, shuffle_seed=seed, drop_last=True, augment=augment):
-            yield images.to(memory_format=torch.channels_last), labels  # convolutions train faster so on a CPU
+    def _shuffled(
+        self, seed: int, augment: Augment | None = None, part: tuple[int, int] = (0, 1)
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        size, device = self.config.batch_size, self.processes.device
+        batches = self.train.batches(size, shuffle_seed=seed, drop_last=True, augment=augment, part=part)
+        for images, labels in batches:
+            # channels_last: convolutions train faster so on a CPU
+            yield images.to(device, memory_format=torch.channels_last), labels.to(device)
 
     def _prune(self, density: float, step: int) -> None:
         config = self.config
@@ -219,6 +228,7 @@ class Run:
             loss=loss_of(self.model.forward_with, self.objective.plain),
             output_loss=self.objective.plain,
             batches=self._scoring_batches(),
+            processes=self.processes,
         )
         kept = select(
             self.base.groups,
@@ -243,26 +253,20 @@ class Run:
 
     def _scoring_batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         seed = self.config.seed * 7_919 + self.epoch
-        yield from itertools.islice(self._shuffled(seed), SCORING_BATCHES)
+        yield from itertools.islice(self._shuffled(seed), self.processes.index, SCORING_BATCHES, self.processes.count)
 
     def _factors(self) -> Factors:
-        return Factors.of(self.model, self.statistics)
-
-    def _averages(self) -> dict[str, Factors]:
-        """The optimiser's running averages, in the structure of the parameters that they belong to."""
-        found = {}
-        for moment in _MOMENTS:
-            flat = {
-                key: self.optimizer.state[parameter][moment]
-                for key, parameter in self.named_parameters().items()
-                if moment in self.optimizer.state[parameter]
-            }
-            found[moment] = Factors.from_flat(flat)
-        return found
+        return Factors.of(self.model, self.statistics).on_cpu()
 
     def begin_at(self, kept: Kept) -> None:
         """Begin with fewer units than the base has."""
         self._become(kept, 0)
+        self.start = {name: np.packbits(mask).tobytes().hex() for name, mask in kept.items()}
+
+    def go_on_from(self, kept: Kept, factors: Factors) -> None:
+        """Begin with the units, the adapters and the trained tensors that a task has."""
+        self._keep(kept)
+        self._rebuild(factors, {}, 0.0)
         self.start = {name: np.packbits(mask).tobytes().hex() for name, mask in kept.items()}
 
     def _become(self, kept: Kept, step: int) -> None:
@@ -276,10 +280,10 @@ class Run:
             factors = own.narrowed(shapes, indices, kind, options, places=places)
             averages = {
                 moment: average.narrowed(shapes, indices, kind, options, places=places, like=own)
-                for moment, average in self._averages().items()
+                for moment, average in averages_of(self.optimizer, self.named_parameters()).items()
             }
             self._keep(kept)
-            self._rebuild(factors, averages, self._optimizer_steps())
+            self._rebuild(factors, averages, steps_of(self.optimizer))
         self._set_training(True)
         if self.log is not None:
             self.log.write("prune", epoch=self.epoch + 1, step=step, density=self.density, **self._costs())
@@ -287,15 +291,9 @@ class Run:
     def _rebuild(self, factors: Factors, averages: Mapping[str, Factors], steps: float) -> None:
         program = compact(self.base.program, self.base.groups, self.kept)
         self.model = attach(program, factors, self.config.adapter, self.config.adapter_options)
+        self.model.move_to(self.processes.device)
         self.optimizer = self._fresh_optimizer()
-        flat = {moment: own.flat() for moment, own in averages.items()}
-        for key, parameter in self.named_parameters().items():
-            if steps and all(key in own for own in flat.values()):
-                own = {moment: values[key] for moment, values in flat.items()}
-                self.optimizer.state[parameter] = {"step": torch.tensor(steps), **own}
-
-    def _optimizer_steps(self) -> float:
-        return max((float(state["step"]) for state in self.optimizer.state.values() if "step" in state), default=0.0)
+        give_past(self.optimizer, self.named_parameters(), averages, steps)
 
     def _keep(self, kept: Kept) -> None:
         self.kept = kept
@@ -316,13 +314,16 @@ class Run:
 
     def snapshot(self) -> Checkpoint:
         """Everything that the next epoch depends on."""
-        averages = {f"{m}/{key}": t for m, own in self._averages().items() for key, t in own.flat().items()}
+        moments = averages_of(self.optimizer, self.named_parameters())
+        averages = {f"{moment}/{key}": t for moment, own in moments.items() for key, t in own.flat().items()}
+        scaler = self.processes.scaler
         facts = {
             **self._identity(),
             "epoch": self.epoch,
             "best_quality": self.best_quality,
             "history": self.history,
-            "optimizer_steps": self._optimizer_steps(),
+            "optimizer_steps": steps_of(self.optimizer),
+            "scaler": scaler.state_dict() if scaler is not None else None,
         }
         return Checkpoint(self.kept, self._factors(), averages, facts, self.best)
 
@@ -333,6 +334,7 @@ class Run:
             "config": self.config.model_dump(mode="json"),
             "preprocess": self.preprocess.model_dump(mode="json"),
             "teacher": self.objective.teacher_name,
+            "precision": self.processes.precision,
             "start": self.start,
         }
 
@@ -349,13 +351,9 @@ class Run:
                     "start anew without --resume, or say the same again",
                 )
         self._keep(state.kept)
-        averages = {
-            moment: Factors.from_flat(
-                {k.partition("/")[2]: t for k, t in state.averages.items() if k.startswith(f"{moment}/")}
-            )
-            for moment in _MOMENTS
-        }
-        self._rebuild(state.factors, averages, float(state.facts["optimizer_steps"]))
+        self._rebuild(state.factors, read_averages(state.averages), float(state.facts["optimizer_steps"]))
+        if self.processes.scaler is not None and state.facts.get("scaler"):
+            self.processes.scaler.load_state_dict(state.facts["scaler"])
         self.epoch = int(state.facts["epoch"])
         self.best_quality = float(state.facts["best_quality"])
         self.history = list(state.facts["history"])

@@ -1,14 +1,21 @@
-"""Adapting from a task that was pruned without training: its units are gone, its new weights are the base's."""
+"""Adapting from a task file.
+
+Of a task that was pruned without training the units and blocks are gone, and its new weights are the base's. A task
+that was adapted, and perhaps cut since, is gone on with: its adapters, norms and head are what training begins with.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from edgespa.adapt.config import AdaptConfig
 from edgespa.base import Base
 from edgespa.errors import ConfigError
 from edgespa.graph.groups import Slot
@@ -16,32 +23,75 @@ from edgespa.graph.surgery import slice_tensors
 from edgespa.task import Task
 
 
+def is_adapted(start: Task) -> bool:
+    """Whether a task was trained, and so is gone on with."""
+    return bool(start.adapters or start.shared or start.header.adapter or start.header.outputs is not None)
+
+
+def continued(config: AdaptConfig, start: Task) -> AdaptConfig:
+    """The configuration with the adapters of a task that is gone on with.
+
+    Args:
+        config: As asked for; where it does not say anything about adapters, the task does.
+        start: The task.
+
+    Raises:
+        ConfigError: If it says something else.
+    """
+    adapter = start.header.adapter
+    if adapter is None:
+        return config
+    own = dict(adapter.options)
+    settings: dict[str, Any] = {"adapter": adapter.kind}
+    settings.update({key: own.pop(key) for key in ("rank", "kernel") if key in own})
+    settings["adapter_settings"] = own
+    result = config.model_copy(update=settings)
+    said = bool({"adapter", "rank", "kernel", "adapter_settings"} & config.model_fields_set)
+    if said and (config.adapter, config.adapter_options) != (result.adapter, result.adapter_options):
+        listed = ", ".join(f"{key}={value}" for key, value in adapter.options.items())
+        raise ConfigError(
+            f"the task to start from has its own adapters: {adapter.kind}{f' ({listed})' if listed else ''}",
+            "leave out --adapter and its options, or adapt the base itself",
+        )
+    return result
+
+
+def require_same_classes(start: Task, classes: Sequence[str], data: str) -> None:
+    """Refuse data of another task than the one that is gone on with.
+
+    Raises:
+        ConfigError: With both.
+    """
+    if start.header.classes and tuple(classes) != start.header.classes:
+        raise ConfigError(
+            f"the task to start from has {len(start.header.classes)} classes ({', '.join(start.header.classes[:3])}, "
+            f"...), {data} has {len(classes)} ({', '.join(classes[:3])}, ...)",
+            "give data of the same classes, or adapt the base itself",
+        )
+
+
 def started(base: Base, start: Task) -> Base:
-    """The base with the new weights of a task, in full width; where units are gone it holds zeros.
+    """The base without the blocks that the task is without, and with its new weights, in full width.
+
+    Where units are gone it holds zeros. What an adapted task has is not put in here: see `edgespa.adapt.run.Run`.
 
     Args:
         base: The base of the task.
-        start: A task without adapters, as ``edgespa prune`` leaves it.
+        start: The task.
 
     Raises:
         BaseMismatchError: If the task was made on another base.
-        ConfigError: If the task has adapters, or a head of its own.
     """
     base.require_digest(start.header.digest)
-    if start.adapters or start.shared or start.header.outputs is not None:
-        raise ConfigError(
-            "only a task that was made by edgespa prune can be started from, and this one was adapted",
-            "name the task file that prune wrote, or adapt the base itself",
-        )
-    start.fit(base)
-    if not start.tensors:
+    base = start.fit(base)
+    if is_adapted(start) or not start.tensors:
         return base
     alive = base.groups.alive(start.kept)
     whole = {}
     for name, old in base.program.tensors():
         if name in start.tensors:
             whole[name] = _widened(start.tensors[name], old.detach(), name, base, alive)
-    return dataclasses.replace(base, program=base.program.with_state(whole))
+    return base.with_state(whole)
 
 
 def with_start(task: Task, start: Task, base: Base) -> Task:

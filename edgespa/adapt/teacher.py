@@ -23,7 +23,7 @@ def load_teacher(spec: str, base: Base) -> Teacher:
         TaskFileError: If the task file cannot be read, or is of another base; both digests are named.
     """
     if not is_task_file(spec):
-        return Teacher(f"{BASE} {base.digest}", base.program, of_base=True)
+        return Teacher(f"{BASE} {base.digest}", (base.whole or base).program, of_base=True)
     path = Path(spec)
     task = Task.load(path)
     base.require_digest(task.header.digest)

@@ -7,14 +7,15 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from edgespa.adapters.base import Adapter, Place
 from edgespa.adapters.insertion import is_inserted
 from edgespa.adapters.kinds import FULL, kind_named
 from edgespa.adapters.places import find_places, norm_tensors
 from edgespa.errors import AdapterError
-from edgespa.graph.program import Program
+from edgespa.graph.program import Program, assign
+from edgespa.processes import synced_batch_norm
 
 NORM_OR_BIAS = "norm or bias"
 HEAD = "head"
@@ -115,7 +116,7 @@ def _running_statistics(program: Program) -> set[str]:
     names = set()
     for node in program.graph.nodes:
         if node.target is torch.ops.aten.batch_norm.default:
-            names |= {str(item.target) for item in node.args[3:5] if isinstance(item, torch.fx.Node)}
+            names |= {str(item.target) for item in node.args[3:5] if isinstance(item, fx.Node)}
     return names
 
 
@@ -175,21 +176,39 @@ class AdaptedProgram(nn.Module):
         """The program's output with other weights in place of the adapted ones."""
         return torch.func.functional_call(self.module, dict(weights), inputs)
 
-    def set_training(self, training: bool, *, freeze_norms: bool = False) -> None:
+    def set_training(self, training: bool, *, freeze_norms: bool = False, synced: bool = False) -> None:
         """Switch batch norm and dropout, which are flags on graph nodes.
 
         A node whose flag is on in evaluation too, such as a batch norm without running statistics, is left as it is.
+
+        Args:
+            training: The form.
+            freeze_norms: Leave batch norms in evaluation form.
+            synced: Statistics of batch norms in training form are over the batches of all processes.
         """
         changed = False
         for node, position in self._switches:
-            flag = training and not (freeze_norms and node.target is torch.ops.aten.batch_norm.default)
+            norm = node.target in _NORMS
+            flag = training and not (freeze_norms and norm)
+            target = _NORMS[synced and flag] if norm else node.target
             arguments = list(node.args)
-            if arguments[position] != flag:
+            if arguments[position] != flag or node.target is not target:
                 arguments[position] = flag
                 node.args = tuple(arguments)
+                node.target = target
                 changed = True
         if changed:
             self.module.recompile()
+
+    def move_to(self, device: torch.device) -> None:
+        """Put all tensors on a device; constants that the graph makes are made there, too."""
+        self.to(device)
+        for name, tensor in list(self.program.tensors()):  # what is neither parameter nor buffer
+            if tensor.device != device:
+                assign(self.module, name, tensor.to(device))
+        for node in self.module.graph.nodes:
+            node.args, node.kwargs = fx.node.map_aggregate((node.args, node.kwargs), lambda a: _moved(a, device))
+        self.module.recompile()
 
     def places(self) -> dict[str, Place]:
         """Where the weights of the program stand."""
@@ -228,7 +247,15 @@ _TRAINING_FLAGS: dict[Callable[..., Any], int] = {
 }
 
 
-def _training_switches(graph: torch.fx.Graph) -> list[tuple[torch.fx.Node, int]]:
+# A batch norm by itself, and one over all processes.
+_NORMS: tuple[Callable[..., Any], Callable[..., Any]] = (torch.ops.aten.batch_norm.default, synced_batch_norm)
+
+
+def _moved(argument: Any, device: torch.device) -> Any:
+    return device if isinstance(argument, torch.device) else argument
+
+
+def _training_switches(graph: fx.Graph) -> list[tuple[fx.Node, int]]:
     """Nodes of a graph in evaluation form that have a training flag, and its position."""
     flags = [(node, _TRAINING_FLAGS[node.target]) for node in graph.nodes if node.target in _TRAINING_FLAGS]
     return [(node, position) for node, position in flags if not node.args[position]]

@@ -102,6 +102,7 @@ class _Branch:
 
     Attributes:
         addition: The node whose result gets the bypass added.
+        inner: What it adds to the stream.
         source: What the bypass reads.
         channels: Its number of channels.
         last: Whether channels are the last dimension (tokens, channels-last images) or the second.
@@ -110,6 +111,7 @@ class _Branch:
     """
 
     addition: fx.Node
+    inner: fx.Node
     source: fx.Node
     channels: int
     last: bool
@@ -141,25 +143,27 @@ def _branches(graph: fx.Graph) -> list[_Branch]:
         for stream, branch in ((one, other), (other, one)):
             if above[branch] >> number[stream] & 1:
                 normed = [user for user in stream.users if user.target in _NORMS and above[branch] >> number[user] & 1]
-                laid_out = _laid_out(node, normed[0] if normed else stream, bool(normed), grids)
+                laid_out = _laid_out(node, branch, normed[0] if normed else stream, bool(normed), grids)
                 if laid_out is not None:
                     found.append(laid_out)
                 break
     return found
 
 
-def _laid_out(addition: fx.Node, source: fx.Node, normed: bool, grids: list[tuple[int, ...]]) -> _Branch | None:
+def _laid_out(
+    addition: fx.Node, inner: fx.Node, source: fx.Node, normed: bool, grids: list[tuple[int, ...]]
+) -> _Branch | None:
     size = sizes_of(source) or ()
     batched = source.meta["val"].shape if size else ()
     if any(isinstance(each, torch.SymInt) for each in batched[1:]):
         return None  # the batch is not first
     if len(size) == 4:
-        return _Branch(addition, source, size[3 if normed else 1], normed)
+        return _Branch(addition, inner, source, size[3 if normed else 1], normed)
     if len(size) == 3:
         fits = [grid for grid in grids if 0 <= size[1] - math.prod(grid) <= _MOST_PREFIX_TOKENS]
         if fits:
             rows, columns = fits[-1]
-            return _Branch(addition, source, size[2], True, (rows, columns), size[1] - rows * columns)
+            return _Branch(addition, inner, source, size[2], True, (rows, columns), size[1] - rows * columns)
     return None
 
 
@@ -186,8 +190,12 @@ def _insert(module: fx.GraphModule, branch: _Branch, name: str, dim: int, scale:
     with graph.inserting_after(branch.addition):
         first = graph.call_function(aten.mul.Tensor, (branch.addition, 1.0))  # marks the place, and goes again
     with graph.inserting_before(first):
+        earlier = set(graph.nodes)
         result = _bypass(graph, branch, name, scale)
+        for node in set(graph.nodes) - earlier:  # a part of the block that the branch is in: see graph/regions.py
+            node.meta["nn_module_stack"] = branch.inner.meta.get("nn_module_stack")
         total = graph.call_function(_ADD, (branch.addition, result))
+        total.meta["nn_module_stack"] = branch.addition.meta.get("nn_module_stack")
     branch.addition.replace_all_uses_with(total, delete_user_cb=lambda user: user not in (first, total))
     graph.erase_node(first)
 

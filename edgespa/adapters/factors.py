@@ -77,6 +77,10 @@ class Factors:
         """The same values in memory of their own."""
         return Factors.from_flat({key: tensor.detach().clone() for key, tensor in self.flat().items()})
 
+    def on_cpu(self) -> Factors:
+        """The same tensors on the CPU; where they are there, they are shared."""
+        return Factors.from_flat({key: tensor.detach().cpu() for key, tensor in self.flat().items()})
+
     def size(self) -> int:
         """Elements of all tensors."""
         return sum(tensor.numel() for tensor in self.flat().values())

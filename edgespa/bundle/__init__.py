@@ -2,9 +2,10 @@
 
 A bundle is whole or not there: `BundleWriter` builds it in a hidden folder beside its target and renames that.
 ``manifest.json`` names every other file with its size and SHA-256; only itself, its signature and ``profiles/``
-(written after the fact, by `edgespa.device.profile`) stand outside.
+(written after the fact, by `edgespa.device.profile`) stand outside. `open_bundle` takes a folder or a packed file.
 """
 
+from edgespa.bundle.archive import pack, unpack
 from edgespa.bundle.files import read_manifest, sha256_file, verify_files
 from edgespa.bundle.manifest import (
     LABELS,
@@ -18,12 +19,15 @@ from edgespa.bundle.manifest import (
     Base,
     Compaction,
     FileEntry,
+    Kind,
     Manifest,
     Metric,
     Parity,
     TensorSpec,
     Variant,
 )
+from edgespa.bundle.opened import OpenBundle, open_bundle
+from edgespa.bundle.signature import Signed, Signer, sign_bundle
 from edgespa.bundle.writer import BundleWriter
 
 __all__ = [
@@ -39,12 +43,20 @@ __all__ = [
     "BundleWriter",
     "Compaction",
     "FileEntry",
+    "Kind",
     "Manifest",
     "Metric",
+    "OpenBundle",
     "Parity",
+    "Signed",
+    "Signer",
     "TensorSpec",
     "Variant",
+    "open_bundle",
+    "pack",
     "read_manifest",
     "sha256_file",
+    "sign_bundle",
+    "unpack",
     "verify_files",
 ]

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -14,6 +16,7 @@ from edgespa import __version__
 from edgespa.bundle.manifest import MANIFEST, SCHEMA_VERSION, Manifest, is_unlisted
 from edgespa.errors import BundleError
 
+MAX_MANIFEST_BYTES = 16 << 20
 _DAMAGED = "the bundle was damaged or changed after it was written: copy it again, or export it again"
 
 
@@ -23,6 +26,21 @@ def sha256_file(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def seal_of(values: Mapping[str, Any]) -> str:
+    """SHA-256 over a manifest's values but its ``seal``, as JSON with sorted keys, no spaces and in ASCII.
+
+    Args:
+        values: As JSON has them.
+
+    Raises:
+        ValueError: A value has no form in JSON.
+    """
+    rest = {key: value for key, value in values.items() if key != "seal"}
+    return hashlib.sha256(
+        json.dumps(rest, sort_keys=True, separators=(",", ":"), allow_nan=False).encode("ascii")
+    ).hexdigest()
+
+
 def read_manifest(path: Path) -> Manifest:
     """Read the manifest of a bundle; the other files are not looked at.
 
@@ -30,34 +48,69 @@ def read_manifest(path: Path) -> Manifest:
         path: The bundle's folder.
 
     Raises:
-        BundleError: There is no manifest, or it is malformed, inconsistent or of another schema version.
+        BundleError: There is no manifest, or it is malformed, inconsistent, edited or of another schema version.
+    """
+    return parse_manifest(read_manifest_bytes(path), str(path / MANIFEST))
+
+
+def read_manifest_bytes(path: Path) -> bytes:
+    """The manifest of a bundle's folder as it lies there.
+
+    Raises:
+        BundleError: There is none, or it is too large to be one.
     """
     file = path / MANIFEST
-    if not path.is_dir() or not file.exists():
+    if not path.is_dir() or not os.path.lexists(file):
         why = "it has no manifest.json" if path.is_dir() else "there is no such folder"
         raise BundleError(f"{path} is not a bundle: {why}", "give the folder that `edgespa export --output` wrote")
     if file.is_symlink() or not file.is_file():
         raise BundleError(f"{file} is not a plain file", _DAMAGED)
+    with file.open("rb") as stream:
+        content = stream.read(MAX_MANIFEST_BYTES + 1)
+    if len(content) > MAX_MANIFEST_BYTES:
+        raise BundleError(f"{file} is larger than {MAX_MANIFEST_BYTES >> 20} MiB", _DAMAGED)
+    return content
+
+
+def parse_manifest(content: bytes, where: str) -> Manifest:
+    """A manifest from its bytes.
+
+    Args:
+        content: JSON in UTF-8.
+        where: Its name, for messages.
+
+    Raises:
+        BundleError: It is malformed, inconsistent, edited or of another schema version.
+    """
     try:
-        text = file.read_text(encoding="utf-8")
-        values = json.loads(text, parse_constant=_refuse_constant)
+        values = json.loads(
+            content.decode("utf-8"),
+            parse_constant=_refuse_constant,
+            parse_float=_finite,
+            object_pairs_hook=_refuse_repeated_keys,
+        )
     except (ValueError, RecursionError) as error:
-        raise BundleError(f"{file} is not valid JSON: {error}", _DAMAGED) from error
+        raise BundleError(f"{where} is not valid JSON: {error}", _DAMAGED) from error
     version = values.get("schema_version") if isinstance(values, dict) else None
     if type(version) is not int:
-        raise BundleError(f"{file} has no schema version", "this is not a manifest of an edgespa bundle")
+        raise BundleError(f"{where} has no schema version", "this is not a manifest of an edgespa bundle")
     if version != SCHEMA_VERSION:
         raise BundleError(
-            f"{file} has schema version {version}; edgespa {__version__} reads version {SCHEMA_VERSION}",
+            f"{where} has schema version {version}; edgespa {__version__} reads version {SCHEMA_VERSION}",
             "update edgespa to read this bundle" if version > SCHEMA_VERSION else "export the bundle again",
         )
     try:
-        manifest = Manifest.model_validate_json(text, strict=True)
-        if not manifest.files:
-            raise BundleError(f"{file}: files: the list is empty", _DAMAGED)
-        return manifest
+        manifest = Manifest.model_validate_json(content, strict=True)
     except ValidationError as error:
-        raise BundleError(f"{file}: {first_problem(error)}", _DAMAGED) from error
+        raise BundleError(f"{where}: {first_problem(error)}", _hint(values)) from error
+    if not manifest.files:
+        raise BundleError(f"{where}: files: the list is empty", _DAMAGED)
+    if manifest.seal != seal_of(values):
+        raise BundleError(
+            f"{where} was edited: its seal is not that of its contents",
+            "export the bundle again; what a bundle says of itself is not changed by hand",
+        )
+    return manifest
 
 
 def verify_files(path: Path) -> Manifest:
@@ -86,7 +139,8 @@ def verify_files(path: Path) -> Manifest:
             raise BundleError(f"{path}: {entry.path} has changed: its SHA-256 is not the manifest's", _DAMAGED)
     extra = sorted(name for name in present - {entry.path for entry in manifest.files} if not is_unlisted(name))
     if extra:
-        raise BundleError(f"{path}: {extra[0]} is not in the manifest", "remove it, or export the bundle again")
+        name = extra[0] if extra[0].isprintable() else repr(extra[0])
+        raise BundleError(f"{path}: {name} is not in the manifest", "remove it, or export the bundle again")
     return manifest
 
 
@@ -109,5 +163,26 @@ def first_problem(error: ValidationError) -> str:
     return f"{path}: {first['msg']}" if path else first["msg"]
 
 
+def _hint(values: Mapping[str, Any]) -> str:
+    writer = values.get("edgespa_version")
+    if isinstance(writer, str) and writer != __version__:
+        return f"it says that edgespa {writer[:20]!r} wrote it, this is {__version__}: use that version, or {_DAMAGED}"
+    return _DAMAGED
+
+
 def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not a JSON number")
+
+
+def _finite(text: str) -> float:
+    if not math.isfinite(value := float(text)):
+        raise ValueError(f"{text[:20]} is too large for a number")
+    return value
+
+
+def _refuse_repeated_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    # Two readers may each believe another one of them.
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        raise ValueError("a key occurs twice in one object")
+    return values

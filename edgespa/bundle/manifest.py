@@ -1,11 +1,15 @@
 """The contents of ``manifest.json``, as strict models.
 
 One manifest describes one bundle: what goes in and comes out, every model file with the figures that prove it, what
-compaction removed, and every file with its digest. The layout is described in design.md, "Bundle".
+compaction removed, and every file with its digest. See docs/reference/bundle.md.
 """
 
 from __future__ import annotations
 
+import math
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable
 from datetime import datetime
 from pathlib import PureWindowsPath
 from typing import Annotated, Literal, Self
@@ -24,15 +28,31 @@ SELFCHECK = "selfcheck.npz"
 LABELS = "labels.txt"
 RUNNER = "run.py"
 
+MAX_PATH_BYTES = 100
+"""Of a file in a bundle: what a plain tar header has room for."""
+MAX_FILES = 4096
+MAX_FP32_ERROR = 1e-3
+"""A float32 file whose own relative bound is wider proves nothing, whoever wrote the manifest."""
+
 Metric = Literal["max_abs_error", "relative_error", "cosine", "top1_agreement"]
+Kind = Literal["classes", "multi-label", "regression"]
+
+
+def path_problem(text: str) -> str | None:
+    """Why a text cannot be the path of a file in a bundle; None where it can."""
+    parts = text.split("/")
+    if any(part in ("", ".", "..") for part in parts) or "\\" in text or PureWindowsPath(text).drive:
+        return "is not a relative path inside the bundle"
+    if not text.isprintable():
+        return "has characters that cannot be printed"
+    if len(text.encode()) > MAX_PATH_BYTES:
+        return f"is longer than {MAX_PATH_BYTES} bytes"
+    return None
 
 
 def _safe_path(text: str) -> str:
-    parts = text.split("/")
-    if any(part in ("", ".", "..") for part in parts) or "\\" in text or PureWindowsPath(text).drive:
-        raise ValueError(f"'{text}' is not a relative path inside the bundle")
-    if not text.isprintable():
-        raise ValueError(f"{text!r} has characters that cannot be printed")
+    if problem := path_problem(text):
+        raise ValueError(f"{text!r} {problem}")
     return text
 
 
@@ -102,11 +122,28 @@ class Parity(_Part):
 
 
 class Accuracy(_Part):
-    """Top-1 accuracy in [0, 1] on ``count`` samples of ``data`` (its name in words)."""
+    """How well a file does on ``count`` samples of ``data`` (its name in words).
 
-    value: float = Field(ge=0, le=1)
+    Attributes:
+        value: Top-1 accuracy; for labels of which any may be right, the fraction of decisions that are; for numbers R2.
+        count: Samples.
+        data: Their name.
+        measure: ``accuracy`` in [0, 1], or ``r2``, which is at most 1.
+    """
+
+    value: float = Field(le=1)
     count: int = Field(gt=0)
     data: str
+    measure: Literal["accuracy", "r2"] = "accuracy"
+
+    @model_validator(mode="after")
+    def _in_range(self) -> Self:
+        if self.measure == "accuracy" and self.value < 0:
+            raise ValueError(f"an accuracy of {self.value:g}")
+        return self
+
+    def __str__(self) -> str:
+        return f"{self.value:.2%}" if self.measure == "accuracy" else f"R2 {self.value:.4f}"
 
 
 class FileEntry(_Part):
@@ -129,13 +166,17 @@ class Variant(_Part):
         runtime: Name and version of the runtime that it was proved in, for example ``"onnxruntime 1.31.1"``.
         size_bytes: Size of ``file``.
         accuracy: On evaluation data, measured with this file.
-        calibration: How the ranges of int8 activations were chosen; None for other precisions.
+        calibration: How the ranges of int8 activations, or the way of int8 weights, were chosen; None for others.
+        float_layers: Layers of an int8 file that stay in float because int8 hurts there, the most sensitive first.
+        time_ratio: CPU time of one inference against the float32 file of the same format, where the bundle was made.
+        preprocess: The normalisation that is inside of the file, whose input is then the pixels themselves, 0 to 255;
+            None where the file takes what the program takes.
     """
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")
     file: RelativePath
     format: Literal["onnx", "tflite"]
-    precision: Literal["fp32", "fp16", "int8"]
+    precision: Literal["fp32", "fp16", "int8", "int8-weights"]
     opset: int | None = None
     inputs: tuple[TensorSpec, ...] = Field(min_length=1)
     outputs: tuple[TensorSpec, ...] = Field(min_length=1)
@@ -144,6 +185,9 @@ class Variant(_Part):
     parity: Parity
     accuracy: Accuracy | None = None
     calibration: str | None = None
+    float_layers: tuple[str, ...] = ()
+    time_ratio: float | None = Field(default=None, gt=0)
+    preprocess: Preprocess | None = None
 
 
 class Compaction(_Part):
@@ -179,11 +223,19 @@ class Compaction(_Part):
 
 
 class Base(_Part):
-    """The model that the bundle was made from: its spec, the digest of its state dict, its weight file if named."""
+    """The model that the bundle was made from.
+
+    Attributes:
+        spec: How it is found.
+        digest: Of its state dict.
+        weights: Its weight file, if one was named.
+        license: The licence of its weights, as an SPDX expression or in words; None if not known.
+    """
 
     spec: str
     digest: str
     weights: str | None = None
+    license: str | None = None
 
 
 class Manifest(_Part):
@@ -193,6 +245,8 @@ class Manifest(_Part):
         schema_version: `SCHEMA_VERSION` of the writer.
         edgespa_version: Version of edgespa that wrote it.
         task: What the model does, in words.
+        learns: What the first output is: scores of classes of which one is right, of labels any of which may be, or
+            numbers.
         created: ISO 8601 time.
         base: Where the model comes from.
         preprocessing: From image to input; None for a model whose input is not an image.
@@ -203,38 +257,57 @@ class Manifest(_Part):
         reference_accuracy: Of the program itself, on the same data as the variants'.
         provenance: Anything else that tells where the bundle comes from.
         files: Every file but the manifest, its signature and the profiles; filled in by `BundleWriter.commit`.
+        seal: SHA-256 over all other fields (`edgespa.bundle.files.seal_of`): an edited manifest is noticed. Against
+            intent there is the signature.
     """
 
     schema_version: Literal[1] = SCHEMA_VERSION
     edgespa_version: str = __version__
     task: str
+    learns: Kind = "classes"
     created: IsoTime
     base: Base
     preprocessing: Preprocess | None = None
     inputs: tuple[TensorSpec, ...] = Field(min_length=1)
     outputs: tuple[TensorSpec, ...] = Field(min_length=1)
-    variants: tuple[Variant, ...] = Field(min_length=1)
+    variants: tuple[Variant, ...] = Field(min_length=1, max_length=MAX_FILES)
     compaction: Compaction
     reference_accuracy: Accuracy | None = None
     provenance: dict[str, JsonValue] = Field(default_factory=dict)
-    files: tuple[FileEntry, ...] = ()
+    files: tuple[FileEntry, ...] = Field(default=(), max_length=MAX_FILES)
+    seal: str | None = Field(default=None, pattern="^[0-9a-f]{64}$")
 
     @model_validator(mode="after")
     def _names_are_unique(self) -> Self:
         for what, names in (("variant", [v.name for v in self.variants]), ("file", [f.path for f in self.files])):
-            twice = sorted({name for name in names if names.count(name) > 1})
-            if twice:
-                raise ValueError(f"{what} '{twice[0]}' is listed twice")
+            counts = Counter(names)
+            if len(counts) < len(names):
+                raise ValueError(f"{what} '{counts.most_common(1)[0][0]}' is listed twice")
         if any(variant.name == "all" for variant in self.variants):
             raise ValueError("a variant cannot be named 'all'")
         if any(is_unlisted(entry.path) for entry in self.files):
             raise ValueError(f"{MANIFEST}, {SIGNATURE} and {PROFILES}/ cannot be among the files")
+        _refuse_collisions([*(entry.path for entry in self.files), MANIFEST, SIGNATURE, PROFILES])
+        return self
+
+    @model_validator(mode="after")
+    def _variants_fit(self) -> Self:
         sizes = {entry.path: entry.size_bytes for entry in self.files}
-        for variant in self.variants if self.files else ():
+        for variant in self.variants:
+            where = f"variant '{variant.name}'"
+            if (len(variant.inputs), len(variant.outputs)) != (len(self.inputs), len(self.outputs)):
+                raise ValueError(f"{where}: not as many inputs and outputs as the program has")
+            if not self.files:  # not yet written
+                continue
             if variant.file not in sizes:
-                raise ValueError(f"variant '{variant.name}': its file {variant.file} is not among the files")
+                raise ValueError(f"{where}: its file {variant.file} is not among the files")
             if variant.size_bytes != sizes[variant.file]:
-                raise ValueError(f"variant '{variant.name}': size_bytes is not the size of {variant.file}")
+                raise ValueError(f"{where}: size_bytes is not the size of {variant.file}")
+            bound = variant.parity.bound
+            if variant.precision == "fp32" and bound.get("relative_error", math.inf) > MAX_FP32_ERROR:
+                raise ValueError(f"{where}: a float32 file needs a bound on relative_error of {MAX_FP32_ERROR} or less")
+            if failures := variant.parity.failures():
+                raise ValueError(f"{where}: it does not keep its own bounds: {'; '.join(failures)}")
         return self
 
     def variant(self, name: str) -> Variant:
@@ -254,3 +327,18 @@ class Manifest(_Part):
 def is_unlisted(path: str) -> bool:
     """Whether a file stands outside the manifest's list: the manifest, its signature, the profiles."""
     return path in (MANIFEST, SIGNATURE) or path.split("/")[0] == PROFILES
+
+
+def _refuse_collisions(paths: Iterable[str]) -> None:
+    """No path may be a folder of another, or the same as another where capitals or accents do not count."""
+    taken: dict[str, str] = {}
+    for path in paths:
+        folded = unicodedata.normalize("NFC", path).casefold()
+        other = taken.setdefault(folded, path)
+        if other != path:
+            raise ValueError(f"'{path}' and '{other}' are one file where capitals do not count")
+    for folded, path in taken.items():
+        parts = folded.split("/")
+        for count in range(1, len(parts)):
+            if (above := "/".join(parts[:count])) in taken:
+                raise ValueError(f"'{path}' lies in '{taken[above]}', which is a file or not for the list")

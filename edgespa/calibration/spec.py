@@ -124,12 +124,16 @@ def find_spec(text: str) -> Named | None:
     """The spec that ``--calibration`` names: one that comes with edgespa, or a ``.toml`` file; None for anything else.
 
     Raises:
-        ConfigError: If the file is absent, or holds something else.
+        ConfigError: If the file is absent, or holds something else; or if there are neither data nor a spec of that
+            name, but a spec of nearly that name.
     """
     known = dict(_shipped_files())
     if text in known and not Path(text).exists():
         return Named(text, _data_folder(), _parse(known[text], text))
     if not text.endswith(SUFFIX):
+        near = [] if ":" in text or Path(text).expanduser().exists() else nearest(text, list(known))
+        if near:
+            raise ConfigError(f"there are no data and no calibration spec '{text}'", f"nearest: {', '.join(near)}")
         return None
     path = Path(text).expanduser()
     try:

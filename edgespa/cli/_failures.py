@@ -24,6 +24,7 @@ _INTERNAL_HINT = "run again with --debug for the traceback"
 _OS_HINTS = {
     errno.ENOSPC: "free some space on that disk, or choose another --output",
     errno.EDQUOT: "free some of your quota, or choose another --output",
+    errno.EFBIG: "raise the limit on the size of files (ulimit -f), or choose another --output",
     errno.EROFS: "choose an --output on a disk that can be written",
     errno.EACCES: "check who may read and write it, or choose another path",
     errno.EPERM: "check who may read and write it, or choose another path",

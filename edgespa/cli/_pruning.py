@@ -10,18 +10,19 @@ import click
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 
-def selection_options(*, density: float | None) -> Callable[[_F], _F]:
+def selection_options(*, density: float | None, required: bool = True) -> Callable[[_F], _F]:
     """``--density --budget --normalisation --round-to --min-width --keep --only``.
 
     Args:
-        density: Default; None if it must be given.
+        density: Default; None if there is none.
+        required: Without a default, it must be given.
     """
     decorators = [
         click.option(
             "--density",
             type=click.FloatRange(0, 1, min_open=True),
             default=density,
-            required=density is None,
+            required=required and density is None,
             show_default=density is not None,
             help="Fraction to keep, of what --budget says.",
         ),

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 def task_summary(task: Task, path: Path) -> dict[str, Any]:
     """A task file's figures as plain values."""
+    from edgespa.tasks import depth_text
+
     figures = task.header.figures
     return {
         "file": str(path),
@@ -23,6 +25,7 @@ def task_summary(task: Task, path: Path) -> dict[str, Any]:
         "macs": figures.macs,
         "base_macs": figures.base_macs,
         "stored_parameters": figures.stored_parameters,
+        "kept_blocks": depth_text(task),
         "metrics": dict(task.header.metrics),
         "frozen": task.header.provenance.get("frozen", {}),
         "blocks": task.header.provenance.get("blocks"),
@@ -39,6 +42,9 @@ def show_task(summary: dict[str, Any], next_command: str) -> None:
         ["MACs", f"{summary['macs']:,}", f"{summary['base_macs']:,}", _share(summary, "macs")],
         ["channels", "", "", f"{summary['channel_density']:.1%}"],
     ]
+    if summary["kept_blocks"]:
+        kept, _, of = summary["kept_blocks"].partition(" of ")
+        rows.append(["blocks", kept, of, f"{int(kept) / int(of):.1%}"])
     for name, value in summary["metrics"].items():
         if "accuracy" in name or "_r2" in name:
             rows.append([name.replace("_", " "), f"{value:.2%}" if "accuracy" in name else f"{value:.4f}", "", ""])

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
 import sys
+import threading
 from collections.abc import Mapping
+from functools import partial
 from types import MappingProxyType
 
 import click
@@ -21,7 +24,11 @@ COMMANDS: Mapping[str, str] = MappingProxyType(
         "calibration": "edgespa.cli.calibration",
         "export": "edgespa.cli.export",
         "verify": "edgespa.cli.verify",
+        "sign": "edgespa.cli.sign",
+        "pack": "edgespa.cli.pack",
+        "unpack": "edgespa.cli.unpack",
         "profile": "edgespa.cli.profile",
+        "card": "edgespa.cli.card",
         "demo": "edgespa.cli.demo",
     }
 )
@@ -182,7 +189,24 @@ def main(ctx: click.Context, debug: bool, verbose: int) -> None:
     all else to stderr. Exit status: 0 done, 1 could not, 2 wrong usage, 130 interrupted.
     """
     _share_the_machine()
+    _end_in_order(ctx)
     _set_up_logging(ctx, verbose)
+
+
+def _end_in_order(ctx: click.Context) -> None:
+    """Let a request to end (SIGTERM, a closed terminal) clean up as Ctrl-C does, instead of leaving half of a file."""
+    if threading.current_thread() is not threading.main_thread():
+        return
+
+    def end(number: int, frame: object) -> None:
+        raise SystemExit(128 + number)
+
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)
+        # Only where nobody has decided otherwise: nohup ignores the second.
+        if number is not None and signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, end)
+            ctx.call_on_close(partial(signal.signal, number, signal.SIG_DFL))
 
 
 def _share_the_machine() -> None:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from edgespa.cli._kinds import CRITERIA, Named, Setting, Words
 from edgespa.cli._options import data_options, json_option, model_options, output_options, seed_option
@@ -22,7 +26,9 @@ if TYPE_CHECKING:
     "start",
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="TASK.spa",
-    help="Start from a task of edgespa prune: its channels are gone, its weights are frozen. MODEL may be left out.",
+    help="Start from a task file: one of edgespa prune, whose channels and blocks are gone and whose weights are "
+    "frozen; or one that was adapted, and cut since, whose adapters and head are trained further. MODEL may be left "
+    "out.",
 )
 @data_options("data", "eval-data", required=("data",))
 @click.option(
@@ -101,10 +107,11 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--class-weights",
-    type=click.Choice(["none", "balanced"]),
+    metavar="FILE|balanced",
     default="none",
     show_default=True,
-    help="Weights of the classes in the loss; 'balanced' by their number of images.",
+    help="Weights of the classes in the loss; 'balanced' by their number of images. FILE is JSON, an object by class "
+    "or a list, or CSV of class,weight.",
 )
 @click.option(
     "--augment",
@@ -130,6 +137,11 @@ if TYPE_CHECKING:
     default=2.0,
     show_default=True,
     help="Softens the outputs of teacher and task.",
+)
+@click.option(
+    "--mixed-precision",
+    type=click.Choice(["no", "bf16", "fp16"]),
+    help="Precision of the training's passes.  [default: what accelerate was told, else no]",
 )
 @click.option("--freeze-norms", is_flag=True, help="Leave norms and their statistics as in the base.")
 @click.option(
@@ -187,15 +199,34 @@ def command(
     The base's weights stay as they are; small adapters, norms and the head are trained, and units go for good along a
     schedule, so that later epochs are cheaper. The best epoch is chosen on a part of --data; --eval-data is only used
     for the accuracy in the report. Interrupt with Ctrl-C and go on with --resume.
+
+    Several processes share the batches when Hugging Face accelerate starts them: accelerate launch -m edgespa adapt ...
     """
     from edgespa.adapt import AdaptConfig
+    from edgespa.adapt.launch import cpu_processes_to_start, run_processes, said_once
+    from edgespa.adapt.weights import read_weights
     from edgespa.cli._output import emit_json, progress
     from edgespa.cli._report import show_task, task_summary
+    from edgespa.processes import Processes, is_main
     from edgespa.recipes import DataOptions, adapt_to_file, checkpoint_path
 
-    config = AdaptConfig.parse({**settings, "adapter_settings": dict(adapter_settings)}, "edgespa adapt")
+    if settings["class_weights"] not in ("none", "balanced"):
+        settings["class_weights"] = read_weights(Path(settings["class_weights"]))
+    source = click.get_current_context().get_parameter_source
+    for name in ("adapter", "rank", "kernel"):  # what is not said is the task's that is started from, if it has any
+        if source(name) is ParameterSource.DEFAULT:
+            del settings[name]
+    if adapter_settings:
+        settings["adapter_settings"] = dict(adapter_settings)
+    config = AdaptConfig.parse(settings, "edgespa adapt")
+    if (count := cpu_processes_to_start()) > 1:
+        raise SystemExit(run_processes(count, ["-m", "edgespa", *sys.argv[1:]]))
+    if not is_main():
+        logging.getLogger("edgespa").setLevel(logging.ERROR)
+    processes = Processes.start(config.mixed_precision)
     try:
-        with progress("adapt") as report:
+        shown = progress("adapt") if processes.is_main else contextlib.nullcontext()
+        with said_once(processes.index), shown as report:
             task = adapt_to_file(
                 model,
                 data,
@@ -211,10 +242,14 @@ def command(
                 start=start,
                 log_file=log_file,
                 progress=report,
+                processes=processes,
             )
     except KeyboardInterrupt:
         state = checkpoint_path(output)
         raise KeyboardInterrupt(f"state saved in {state}: go on with --resume" if state.exists() else "") from None
+    processes.end()
+    if not processes.is_main:
+        return
     summary = task_summary(task, output)
     if as_json:
         emit_json(summary)

@@ -29,19 +29,34 @@ if TYPE_CHECKING:
 @click.option(
     "--precision",
     "precisions",
-    type=click.Choice(["fp32", "int8"]),
+    type=click.Choice(["fp32", "fp16", "int8", "int8-weights"]),
     multiple=True,
     default=["fp32"],
     show_default=True,
-    help="Precisions; may be repeated. int8 needs --calibration.",
+    help="Precisions; may be repeated. int8 needs --calibration; int8-weights has only its weights in int8.",
 )
 @data_options("calibration", "eval-data")
 @click.option(
-    "--int8-cosine",
-    type=click.FloatRange(-1, 1),
-    default=0.95,
+    "--int8-tolerance",
+    type=click.FloatRange(0, 1, min_open=True),
+    default=0.02,
     show_default=True,
-    help="Least cosine between the outputs of an int8 file and of the program.",
+    help="How far the outputs of an int8 file may turn from the program's: 1 - cosine. The layers that int8 hurts most "
+    "stay in float until it is kept.",
+)
+@click.option(
+    "--int8-calibration",
+    type=click.Choice(["auto", "minmax", "percentile", "entropy"]),
+    default="auto",
+    show_default=True,
+    help="How the ranges of int8 activations are found; auto takes the nearest to the program.",
+)
+@click.option(
+    "--int8-slowdown",
+    type=click.FloatRange(0, min_open=True),
+    default=1.1,
+    show_default=True,
+    help="Most time that an int8 file may take here, against fp32; one that takes more is left out.",
 )
 @click.option(
     "--calibration-images",
@@ -50,6 +65,44 @@ if TYPE_CHECKING:
     show_default=True,
     help="At most so many images of --calibration are used.",
 )
+@click.option(
+    "--layout",
+    type=click.Choice(["nhwc", "nchw"]),
+    default="nhwc",
+    show_default=True,
+    help="Of the images that TFLite files take.",
+)
+@click.option(
+    "--batch", type=click.IntRange(min=1), help="A fixed batch size; default: any in ONNX files, 1 in TFLite files."
+)
+@click.option(
+    "--onnx-runtime",
+    metavar="VERSION",
+    default="1.19",
+    show_default=True,
+    help="The oldest ONNX Runtime that loads the files: 1.19 is JetPack 5's, 1.10 JetPack 4's.",
+)
+@click.option(
+    "--opset", type=click.IntRange(min=1), help="Of ONNX files; default: what that runtime knows, at most 20."
+)
+@click.option(
+    "--preprocess",
+    type=click.Choice(["outside", "in-graph"]),
+    default="outside",
+    show_default=True,
+    help="in-graph: the files take pixels, uint8 N,H,W,C, and normalise them by themselves.",
+)
+@click.option(
+    "--cache/--no-cache", default=True, show_default=True, help="Take files from the cache where nothing changed."
+)
+@click.option(
+    "--sign",
+    "sign_key",
+    type=click.Path(path_type=Path),
+    metavar="KEY",
+    help="Sign the bundle with this OpenSSH key, as edgespa sign does.",
+)
+@click.option("--license", metavar="TEXT", help="Licence of the base's weights, for the model card: Apache-2.0.")
 @seed_option()
 @output_options("The bundle, a folder,")
 @json_option()
@@ -65,8 +118,18 @@ def command(
     mean: tuple[float, ...] | None,
     std: tuple[float, ...] | None,
     limit: int | None,
-    int8_cosine: float,
+    int8_tolerance: float,
+    int8_calibration: str,
+    int8_slowdown: float,
     calibration_images: int,
+    layout: str,
+    batch: int | None,
+    onnx_runtime: str,
+    opset: int | None,
+    preprocess: str,
+    cache: bool,
+    sign_key: Path | None,
+    license: str | None,
     seed: int,
     output: Path,
     overwrite: bool,
@@ -74,19 +137,28 @@ def command(
 ) -> None:
     """Compact, merge, convert and prove a MODEL or TASK, and write a bundle.
 
-    Every file is run and compared with the program it came from, on real images if there are any; if one does not keep
-    its bound, no bundle is written.
+    Every file is run and compared with the program it came from, on real images if there are any. If a float32 file
+    does not keep its bound, no bundle is written; a smaller one that is not near enough, or slower than float32, is
+    left out, and you are told.
     """
     from edgespa.cli._output import emit_json, progress
-    from edgespa.export.bundle import ExportConfig
+    from edgespa.export.config import ExportConfig
     from edgespa.recipes import DataOptions, export_bundle
 
     config = ExportConfig.parse(
         {
             "formats": tuple(dict.fromkeys(formats)),
             "precisions": tuple(dict.fromkeys(precisions)),
-            "int8_cosine": int8_cosine,
+            "int8_tolerance": int8_tolerance,
+            "int8_calibration": int8_calibration,
+            "int8_slowdown": int8_slowdown,
             "calibration_images": calibration_images,
+            "layout": layout,
+            "batch": batch,
+            "onnx_runtime": onnx_runtime,
+            "opset": opset,
+            "preprocess": preprocess,
+            "cache": cache,
             "seed": seed,
         },
         "edgespa export",
@@ -103,6 +175,8 @@ def command(
             calibration=calibration,
             evaluation=eval_data,
             overwrite=overwrite,
+            sign_key=sign_key,
+            license=license,
             progress=report,
         )
     if as_json:
@@ -121,7 +195,7 @@ def _show(manifest: Manifest, output: Path) -> None:
             [
                 variant.name,
                 f"{variant.size_bytes:,}",
-                f"{variant.accuracy.value:.2%}" if variant.accuracy else "-",
+                str(variant.accuracy) if variant.accuracy else "-",
                 f"{parity.relative_error:.1e}",
                 f"{parity.cosine:.5f}",
                 "-" if parity.top1_agreement is None else f"{parity.top1_agreement:.1%}",
@@ -131,7 +205,19 @@ def _show(manifest: Manifest, output: Path) -> None:
     table(columns, rows, right=columns[1:])
     reference = manifest.reference_accuracy
     if reference is not None:
-        click.echo(f"the program itself: {reference.value:.2%} on {reference.data}")
+        click.echo(f"the program itself: {reference} on {reference.data}")
     click.echo(f"proved on {manifest.variants[0].parity.inputs}")
+    for variant in manifest.variants:
+        if variant.float_layers:
+            click.echo(f"{variant.name}: {_layers(variant.float_layers)} in float, where int8 hurts")
+    left_out = manifest.provenance.get("left_out")
+    for each in left_out if isinstance(left_out, list) else []:
+        if isinstance(each, dict):
+            click.echo(f"left out: {each['variant']}: {each['reason']}")
     click.echo(f"bundle: {output}")
     click.echo(f"next: edgespa profile {output}")
+
+
+def _layers(names: tuple[str, ...]) -> str:
+    shown = ", ".join(names[:3])
+    return f"{len(names)} layer{'s' if len(names) > 1 else ''} ({shown}{', ...' if len(names) > 3 else ''})"

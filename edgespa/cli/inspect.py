@@ -74,6 +74,7 @@ def _show(values: dict[str, Any], show_all: bool) -> None:
         rows.append([group["name"], kept, len(group["slots"]), group["parameters"], _millions(group["macs"])])
     table(columns, rows, title=f"Channel groups of {values['model']}", right=columns[1:])
     _show_fixed(values, show_all)
+    _show_blocks(values)
     totals, prunable = values["totals"], values["prunable"]
     click.echo(
         f"{totals['parameters']:,} parameters, {_millions(totals['macs'])} MACs, {totals['size_bytes']:,} bytes; "
@@ -114,6 +115,34 @@ def _show_fixed(values: dict[str, Any], show_all: bool) -> None:
         f"{'also fixed' if rows else 'fixed'}: kernel extents ({_counted(kernels, 'slot')}), the network's inputs and "
         f"outputs ({_counted(boundary, 'slot')})"
     )
+
+
+def _show_blocks(values: dict[str, Any]) -> None:
+    """One line per stage: its blocks are alike."""
+    from edgespa.cli._output import table
+
+    stages: dict[str, list[dict[str, Any]]] = {}
+    for block in values["blocks"]:
+        stages.setdefault(block["stage"], []).append(block)
+    rows = [
+        [
+            stage,
+            len(own),
+            sum(block["removable"] for block in own),
+            "x".join(map(str, own[-1]["shape"])),
+            sum(block["parameters"] for block in own) // len(own),
+            _millions(sum(block["macs"] for block in own) // len(own)),
+        ]
+        for stage, own in stages.items()
+    ]
+    if rows:
+        columns = ["stage", "blocks", "removable", "output", "parameters each", "MACs each"]
+        table(columns, rows, title="Residual blocks", right=columns[1:])
+    for block in values["blocks"]:
+        if block["reason"]:
+            click.echo(f"stays: {block['name']}: {block['reason']}")
+    if values["removed"]:
+        click.echo(f"removed blocks: {', '.join(values['removed'])}")
 
 
 def _counted(count: int, what: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     "--against",
     type=click.Path(path_type=Path),
     metavar="BUNDLE",
-    help="Another bundle, measured in alternation, for ratios.",
+    help="Another bundle, folder or packed file, measured in alternation, for ratios.",
 )
 @click.option("--no-save", is_flag=True, help="Do not write the profile into BUNDLE/profiles/.")
 @json_option()
@@ -47,22 +48,26 @@ def command(
     no_save: bool,
     as_json: bool,
 ) -> None:
-    """Measure latency and memory of a bundle.
+    """Measure latency and memory of a bundle, a folder or a packed file.
 
     Each variant runs in a process of its own, by the bundle's own run.py: load, first run, at least 10 warm-ups, then
     the runs. p95 is given from 130 runs on and p99 from 662. Ratios between two bundles hold only when both were
     measured in one run: use --against.
     """
+    from edgespa.bundle import open_bundle
     from edgespa.cli._output import emit_json, progress
     from edgespa.device.profile import profile_local, save_profile
     from edgespa.errors import DeviceError
 
     if device != "local":
         raise DeviceError(f"there is no device '{device}'", "this version measures on --device local only")
-    with progress("measuring") as report:
+    with contextlib.ExitStack() as stack:
+        opened = stack.enter_context(open_bundle(bundle))
+        other = stack.enter_context(open_bundle(against)).folder if against else None
+        report = stack.enter_context(progress("measuring"))
         profile = profile_local(
-            bundle,
-            against=against,
+            opened.folder,
+            against=other,
             variants=variants or None,
             threads=threads,
             runs=runs,
@@ -76,7 +81,9 @@ def command(
     else:
         _show(profile)
     _remark(profile)
-    if not no_save:
+    if opened.packed and not no_save:
+        click.echo(f"not saved: {bundle} is packed; unpack it to keep profiles beside it", err=True)
+    elif not no_save:
         click.echo(f"saved as {save_profile(profile, bundle)}", err=True)
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edgespa.cli._depth import METHOD, OWN, depth_options, require_fitting_options, run_depth
 from edgespa.cli._options import data_options, json_option, model_options, output_options, seed_option
 from edgespa.cli._pruning import selection_options
 
@@ -17,12 +18,12 @@ if TYPE_CHECKING:
 METHODS = (
     "l1", "l2", "random", "geometric-median", "bn-scale", "weight-norm", "layer-weight-norm", "layer-random",
     "layer-in-change", "seq-in-change", "asym-in-change", "layer-greedy-fs", "layer-greedy-fs-fd", "layer-sampling",
-    "act-grad", "layer-act-grad",
+    "act-grad", "layer-act-grad", METHOD,
 )  # fmt: skip
 
 
 @click.command(name="prune")
-@model_options()
+@model_options("MODEL|TASK")
 @data_options("calibration", "eval-data")
 @click.option(
     "--method",
@@ -30,9 +31,11 @@ METHODS = (
     default="l1",
     show_default=True,
     help="How units are chosen. Without --calibration: the first eight. With labelled --calibration: act-grad, "
-    "layer-act-grad. All others take unlabelled images; the best of them is asym-in-change.",
+    "layer-act-grad. sls removes whole blocks, by labelled --data. All others take unlabelled images; the best of them "
+    "is asym-in-change.",
 )
-@selection_options(density=None)
+@selection_options(density=None, required=False)
+@depth_options()
 @click.option(
     "--allocation",
     type=click.Choice(["auto", "global", "uniform", "equal-error", "equal-accuracy"]),
@@ -59,7 +62,10 @@ METHODS = (
 @click.option("--resume", is_flag=True, help="Go on with an interrupted run.")
 @output_options("The task file")
 @json_option()
+@click.pass_context
 def command(
+    ctx: click.Context,
+    /,
     model: str,
     input_shape: InputSizes | None,
     weights: str | None,
@@ -75,17 +81,40 @@ def command(
     as_json: bool,
     **settings: Any,
 ) -> None:
-    """Remove units of a MODEL without training, and write a task file.
+    """Remove units or blocks of a MODEL without training, and write a task file.
 
     By its weights alone, or by what a few hundred unlabelled images (--calibration) say: units are chosen so that the
     layers behind them can be made to compute nearly the same, and get new weights for it. That removing the units
     equals zeroing them is proved.
+
+    With --method sls whole residual blocks go, of a MODEL or of a TASK file that adapt has made: from the last block
+    down, until the classes of --data are no longer as far apart as --alpha asks for. What the task stored for them
+    goes too. Then retrain with: edgespa adapt --from.
     """
+    require_fitting_options(ctx)
+    if settings["method"] == METHOD:
+        run_depth(
+            model,
+            output,
+            settings,
+            input_shape=input_shape,
+            weights=weights,
+            eval_data=eval_data,
+            data=settings["data"],
+            mean=mean,
+            std=std,
+            limit=limit,
+            plot=settings["plot"],
+            overwrite=overwrite,
+            as_json=as_json,
+        )
+        return
     from edgespa.cli._output import emit_json, progress
     from edgespa.cli._report import show_task, task_summary
     from edgespa.prune import PruneConfig
     from edgespa.recipes import DataOptions, checkpoint_path, prune_to_file
 
+    settings = {key: value for key, value in settings.items() if key not in OWN}
     config = PruneConfig.parse(settings, "edgespa prune")
     try:
         with progress("prune") as report:
@@ -133,8 +162,30 @@ def _show_fit(summary: dict[str, Any]) -> None:
             title=f"largest of {len(errors)} layers that read removed channels (mean {_mean(errors):.3f})",
             right=["reconstruction error"],
         )
+    _show_curves(summary.get("curves", {}))
     for name, why in summary.get("whole", {}).items():
         click.echo(f"kept whole: {name} ({why})")
+
+
+def _show_curves(curves: dict[str, Any]) -> None:
+    """The groups whose choice of units leaves most, beside what no choice of as many could go below."""
+    from edgespa.cli._output import table
+
+    found = []
+    for name, curve in curves.items():
+        if curve["kept"] is not None:
+            at = curve["units"].index(curve["kept"])
+            found.append((curve["error"][at], curve["least_error"][at], name, curve["kept"], curve["units"][-1]))
+    if found:
+        table(
+            ["group", "kept", "left by this choice", "by any, at least"],
+            [
+                [name, f"{kept} of {units}", f"{error:.3f}", f"{least:.3f}"]
+                for error, least, name, kept, units in sorted(found, reverse=True)[:_SHOWN]
+            ],
+            title=f"largest of {len(found)} groups: what the chosen units leave unexplained",
+            right=["kept", "left by this choice", "by any, at least"],
+        )
 
 
 _SHOWN = 5

@@ -39,12 +39,20 @@ def _list(folder: Path, as_json: bool) -> None:
         return
     for family in families:
         rows = [
-            [e.file, e.adapter, e.size_bytes, f"{e.channel_density:.1%}", f"{e.mac_density:.1%}", _percent(e.accuracy)]
+            [
+                e.file,
+                e.adapter,
+                e.size_bytes,
+                e.depth or "all",
+                f"{e.channel_density:.1%}",
+                f"{e.mac_density:.1%}",
+                _percent(e.accuracy),
+            ]
             for e in family.entries
         ]
         title = f"base {family.base} ({family.base_bytes:,} bytes, {family.digest[:19]})"
-        columns = ["task", "adapter", "bytes", "channels", "MACs", "accuracy"]
-        table(columns, rows, title=title, right=["bytes", "channels", "MACs", "accuracy"])
+        columns = ["task", "adapter", "bytes", "blocks", "channels", "MACs", "accuracy"]
+        table(columns, rows, title=title, right=["bytes", "blocks", "channels", "MACs", "accuracy"])
         together, apart = f"{family.shared_bytes:,}", f"{family.separate_bytes:,}"
         click.echo(f"together with the base {together} bytes; as separate fine-pruned models {apart} bytes")
         if family.break_even is None:

@@ -1,9 +1,9 @@
-"""``edgespa verify``: digests, then the self-check of every variant that can run here."""
+"""``edgespa verify``: digests, signature, then the self-check of every variant that can run here."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,50 +12,85 @@ from edgespa.cli._options import json_option
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from edgespa.bundle import OpenBundle
     from edgespa.device.results import Check
 
 
 @click.command(name="verify")
 @click.argument("bundle", type=click.Path(path_type=Path))
-@click.option("--no-run", is_flag=True, help="Check sizes and digests only; run nothing.")
+@click.option(
+    "--signers",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help='Refuse what nobody in FILE has signed: lines of "name key-type key", as for ssh-keygen.',
+)
+@click.option("--identity", metavar="NAME", help="Refuse what anyone but NAME of --signers has signed.")
+@click.option("--no-run", is_flag=True, help="Check sizes, digests and signature only; run nothing.")
 @click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True, help="Threads of the runtime.")
 @json_option()
-def command(bundle: Path, no_run: bool, threads: int, as_json: bool) -> None:
-    """Check that a bundle is what was exported.
+def command(
+    bundle: Path, signers: Path | None, identity: str | None, no_run: bool, threads: int, as_json: bool
+) -> None:
+    """Check that a bundle, a folder or a packed file, is what was exported.
 
-    Every file's size and SHA-256 are compared with the manifest. Then the bundle's own run.py feeds the recorded
-    inputs to every model file whose runtime is installed, and compares with the program's outputs. A bundle from
-    an unknown source brings its own code with run.py: look at it with --no-run first.
+    Every file's size and SHA-256 are compared with the manifest, and the manifest with its seal and, on demand, with
+    its signature. Then the recorded inputs are fed to every model file whose runtime is installed, and the outputs
+    compared with the program's, within the manifest's bounds. No code of the bundle is run, and torch is not needed.
     """
-    from edgespa.bundle import verify_files
+    from edgespa.bundle import open_bundle
     from edgespa.cli._output import emit_json
-    from edgespa.device.profile import run_selfcheck
+    from edgespa.device.profile import is_own_runner, run_selfcheck
 
-    manifest = verify_files(bundle)
-    checks = () if no_run else run_selfcheck(bundle, threads=threads)
+    if identity is not None and signers is None:
+        raise click.UsageError("--identity needs --signers, the file that names it")
+    with open_bundle(bundle, signers=signers, identity=identity) as opened:
+        checks = () if no_run else run_selfcheck(opened.folder, threads=threads)
+        same_runner = is_own_runner(opened.folder)
     ran = [check for check in checks if check.status != "not run"]
     passed = no_run or (bool(ran) and all(check.status == "passed" for check in ran))
     if as_json:
-        result = {
-            "bundle": str(bundle),
-            "task": manifest.task,
-            "files": len(manifest.files),
-            "size_bytes": sum(entry.size_bytes for entry in manifest.files),
-            "run": not no_run,
-            "variants": checks,
-            "passed": passed,
-        }
-        emit_json(result)
+        emit_json(_result(opened, checks, no_run, passed, same_runner))
     else:
-        click.echo(f"{bundle}: {len(manifest.files)} files, all as in the manifest")
+        click.echo(f"{bundle}: {len(opened.manifest.files)} files, all as in the manifest")
+        if opened.signed is not None:
+            click.echo(f"signed by {opened.signed.identity} with {opened.signed.key}")
         if checks:
             _show(checks)
+    _remark(opened, checks, no_run, same_runner)
+    _fail(bundle, checks, bool(ran) or no_run)
+
+
+def _result(
+    opened: OpenBundle, checks: Sequence[Check], no_run: bool, passed: bool, same_runner: bool
+) -> dict[str, Any]:
+    manifest, signed = opened.manifest, opened.signed
+    return {
+        "bundle": str(opened.given),
+        "task": manifest.task,
+        "files": len(manifest.files),
+        "size_bytes": sum(entry.size_bytes for entry in manifest.files),
+        "signature": {
+            "status": "good" if signed else "not checked" if opened.is_signed else "absent",
+            "identity": signed.identity if signed else None,
+            "key": signed.key if signed else None,
+        },
+        "own_runner": same_runner,
+        "run": not no_run,
+        "variants": checks,
+        "passed": passed,
+    }
+
+
+def _remark(opened: OpenBundle, checks: Sequence[Check], no_run: bool, same_runner: bool) -> None:
     for check in checks:
         if check.status == "not run":
             click.secho(f"NOT RUN: {check.name}: {'; '.join(check.failures)}", err=True, fg="yellow", bold=True)
     if no_run:
         click.secho("NOT RUN: no variant, because of --no-run", err=True, fg="yellow", bold=True)
-    _fail(bundle, checks, bool(ran) or no_run)
+    if opened.signed is None and opened.is_signed:
+        click.echo("note: the signature was not checked: pass --signers FILE", err=True)
+    if not same_runner:
+        click.echo("note: its run.py is not that of this edgespa, and was not run: look at it before you do", err=True)
 
 
 def _fail(bundle: Path, checks: Sequence[Check], proved: bool) -> None:

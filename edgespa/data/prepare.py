@@ -108,6 +108,7 @@ class Prepared:
         shuffle_seed: int | None = None,
         drop_last: bool = False,
         augment: Augment | None = None,
+        part: tuple[int, int] = (0, 1),
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Go through the data once.
 
@@ -118,6 +119,8 @@ class Prepared:
             shuffle_seed: Seed of the order and of ``augment``; None for the original order (``augment`` gets seed 0).
             drop_last: Leave out a last batch that is smaller.
             augment: Changes the images before they are normalised; refused for preprocessed items.
+            part: ``(i, n)`` gives only the ith of n interleaved parts of each batch, as one of n processes takes it;
+                together they are the batch, augmented alike.
 
         Yields:
             Images, float32 [N, C, H, W], normalised, and labels, int64 [N] (targets: float32 [N, K]).
@@ -131,18 +134,29 @@ class Prepared:
                 f"{self.name}: the items are preprocessed tensors, which are not augmented here",
                 "augment inside the data set, or let it return images",
             )
-        return self._batches(batch_size, count, shuffle_seed, augment)
+        return self._batches(batch_size, count, shuffle_seed, augment, part)
 
     def _batches(
-        self, batch_size: int, count: int, shuffle_seed: int | None, augment: Augment | None
+        self,
+        batch_size: int,
+        count: int,
+        shuffle_seed: int | None,
+        augment: Augment | None,
+        part: tuple[int, int],
     ) -> Iterator[tuple[Tensor, Tensor]]:
         generator = torch.Generator().manual_seed(shuffle_seed or 0)
         order = torch.arange(len(self))
         if shuffle_seed is not None:
             order = torch.randperm(len(self), generator=generator)
         chunks = [order[start * batch_size : (start + 1) * batch_size] for start in range(count)]
+        own = slice(part[0], None, part[1])
+        if augment is None:
+            chunks = [chunk[own] for chunk in chunks]
         for chunk, raw in zip(chunks, self._read_all(chunks), strict=True):
-            yield self._normalise(raw if augment is None else _augmented(raw, augment, generator)), self.labels[chunk]
+            if augment is None:
+                yield self._normalise(raw), self.labels[chunk]
+            else:  # it draws for the whole batch
+                yield self._normalise(_augmented(raw, augment, generator)[own]), self.labels[chunk][own]
 
     def tensor(self, indices: Sequence[int] | NDArray[np.int64] | Tensor) -> Tensor:
         """Some images as the model takes them.

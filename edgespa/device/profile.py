@@ -13,6 +13,7 @@ import os
 import statistics
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,9 +22,9 @@ from typing import Any, TypeVar
 from edgespa import __version__
 from edgespa.bundle import PROFILES, RUNNER, Manifest, verify_files
 from edgespa.config import Strict
-from edgespa.device import RUNNER_SOURCE
+from edgespa.device import runner_source
 from edgespa.device.host import read_conditions, read_host
-from edgespa.device.results import Check, Measurement, Profile, Ratio, Skipped, VariantProfile
+from edgespa.device.results import Check, Listed, Measurement, Profile, Ratio, Skipped, VariantProfile
 from edgespa.errors import ConfigError, DeviceError
 from edgespa.files import write_whole
 
@@ -38,6 +39,9 @@ _Answer = TypeVar("_Answer", bound=Strict)
 def run_selfcheck(bundle: Path, variant: str = "all", *, threads: int = 1) -> tuple[Check, ...]:
     """Run the recorded inputs through the files of a bundle, in a process of its own.
 
+    This edgespa's runner does it, not the bundle's: what came with a bundle cannot speak for it. In a bundle of the
+    same version both are the same file.
+
     Args:
         bundle: The bundle's folder; its digests are not looked at here.
         variant: A variant's name, or ``"all"``.
@@ -47,12 +51,21 @@ def run_selfcheck(bundle: Path, variant: str = "all", *, threads: int = 1) -> tu
         One result per variant. A bound that is exceeded is a result with status ``"failed"``, not an exception.
 
     Raises:
-        DeviceError: ``run.py`` did not answer; the message has its last lines.
+        DeviceError: The runner did not answer; the message has its last lines.
     """
-    options = ["--selfcheck", "--variant", variant, "--threads", str(threads)]
-    _look_at_runner(bundle)
-    answer = _run(bundle, options, f"{bundle.name}: self-check of {variant}", statuses=(0, 1))
+    options = ["--selfcheck", "--variant", variant, "--threads", str(threads), "--bundle", os.path.abspath(bundle)]
+    what = f"{bundle.name}: self-check of {variant}"
+    with tempfile.TemporaryDirectory(prefix="edgespa-", ignore_cleanup_errors=True) as folder:
+        runner = Path(folder) / RUNNER
+        runner.write_bytes(runner_source())
+        answer = _run(runner, options, "selfcheck", what, statuses=(0, 1))
     return tuple(_parse(Check, each, bundle.name) for each in answer["selfcheck"])
+
+
+def is_own_runner(bundle: Path) -> bool:
+    """Whether the runner in a bundle is the one of this edgespa, byte for byte."""
+    runner = bundle / RUNNER
+    return runner.is_file() and runner.read_bytes() == runner_source()
 
 
 def profile_local(
@@ -123,7 +136,7 @@ def profile_local(
             if progress:
                 progress(done, total, what)
             arguments = ["--bench", "--variant", variant, "--threads", str(count), *options]
-            answer = _run(folder, arguments, what)
+            answer = _run(folder / RUNNER, arguments, "variant", what)
             measured[folder, variant, count].append(_parse(Measurement, answer, names[folder]))
             done += 1
     if progress:
@@ -171,6 +184,17 @@ def save_profile(profile: Profile, bundle: Path) -> Path:
     return target
 
 
+def read_profiles(bundle: Path) -> tuple[Profile, ...]:
+    """The profiles that lie in a bundle's folder, oldest first; what is none of this version's is left out and told."""
+    found = []
+    for path in sorted((bundle / PROFILES).glob("*.json")):
+        try:
+            found.append(Profile.parse(json.loads(path.read_text(encoding="utf-8")), str(path)))
+        except (OSError, ValueError, RecursionError, ConfigError) as error:
+            _log.warning("%s is left out: %s", path, error)
+    return tuple(found)
+
+
 def _display_names(folders: Sequence[Path]) -> dict[Path, str]:
     names = {folder: folder.name for folder in folders}
     if len(set(names.values())) < len(folders):  # a/bundle and b/bundle
@@ -191,17 +215,18 @@ def _runnable(
     """The variants to measure, and those that are left out because their runtime is not installed."""
     for variant in wanted or ():
         manifest.variant(variant)
-    rows = _run(folder, [], f"{name}: list of variants")["variants"]
+    answer = _run(folder / RUNNER, [], "variants", f"{name}: list of variants")
+    rows = [_parse(Listed, each, name) for each in answer["variants"]]
     found, missing = [], []
     for row in rows:
-        if wanted is not None and row["name"] not in wanted:
+        if wanted is not None and row.name not in wanted:
             continue
-        if row["runtime"]:
-            found.append(row["name"])
+        if row.runtime:
+            found.append(row.name)
         elif wanted is not None:
-            raise DeviceError(f"{name}: {row['name']} cannot run here: {row['reason']}", "install its runtime")
+            raise DeviceError(f"{name}: {row.name} cannot run here: {row.reason}", "install its runtime")
         else:
-            missing.append(Skipped(bundle=name, variant=row["name"], reason=row["reason"]))
+            missing.append(Skipped(bundle=name, variant=row.name, reason=row.reason or "its runtime is not installed"))
     return found, missing
 
 
@@ -217,22 +242,23 @@ def _ratios(measured: dict[tuple[Path, str, int], list[Measurement]], folders: S
     return tuple(found)
 
 
-def _run(bundle: Path, options: Sequence[str], what: str, statuses: tuple[int, ...] = (0,)) -> dict[str, Any]:
-    """Run the bundle's own runner and decode the JSON on the last line of its output."""
-    command = [sys.executable, str(bundle / RUNNER), *options, "--json"]
+def _run(runner: Path, options: Sequence[str], key: str, what: str, statuses: tuple[int, ...] = (0,)) -> dict[str, Any]:
+    """Run a runner and decode the JSON on the last line of its output, an object that has this key."""
+    # -P: what lies beside the runner is not to be taken for a module of the same name.
+    command = [sys.executable, "-P", str(runner), *options, "--json"]
     done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
     lines = done.stdout.strip().splitlines()
     try:
-        if done.returncode in statuses and lines:
-            return dict(json.loads(lines[-1]))
-    except ValueError:
+        if done.returncode in statuses and lines and key in (answer := dict(json.loads(lines[-1]))):
+            return answer
+    except (ValueError, TypeError):
         pass
     code = done.returncode
     how = f"was ended by signal {-code}" if code < 0 else f"ended with status {code}"
     last = "\n".join((done.stderr or done.stdout).strip().splitlines()[-_STDERR_LINES:])
     raise DeviceError(
-        f"{what}: {RUNNER} {how}" + (f":\n{last}" if last else ""),
-        f"run it by hand to see more: python {bundle / RUNNER} {' '.join(options)}",
+        f"{what}: {runner.name} {how}" + (f":\n{last}" if last else ""),
+        f"run it by hand to see more: python {runner} {' '.join(options)}",
     )
 
 
@@ -250,5 +276,5 @@ def _look_at_runner(bundle: Path) -> None:
     runner = bundle / RUNNER
     if not runner.is_file():
         raise DeviceError(f"{bundle} has no {RUNNER}", "export the bundle again")
-    if runner.read_bytes() != RUNNER_SOURCE.read_bytes():
+    if not is_own_runner(bundle):
         _log.warning("%s is not the runner of edgespa %s; it is run nevertheless", runner, __version__)

@@ -157,6 +157,23 @@ class Profile(Strict):
         raise DeviceError(f"{bundle}: {variant} was not measured with {threads} threads", "profile it first")
 
 
+class Listed(Strict):
+    """What ``run.py`` without options says of one variant.
+
+    Attributes:
+        runtime: Name and version of what would run it; None where nothing can.
+        reason: Why not.
+    """
+
+    name: str
+    file: str
+    format: str
+    precision: str
+    size_bytes: int
+    runtime: str | None
+    reason: str | None
+
+
 class Check(Strict):
     """What ``run.py --selfcheck`` says of one variant; the figures are None where it did not run.
 

@@ -2,14 +2,33 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 from collections.abc import Iterable
+from typing import Literal
 
+from edgespa.config import Preprocess
 from edgespa.errors import MissingExtraError
+from edgespa.export.versions import DEFAULT, Target
 
-RANGES = ("minmax", "percentile")  # where the range of an int8 activation ends
-PERCENTILE = 99.99
-PERCENTILE_SAMPLES = 24  # percentiles need the values of all activations at once
+Layout = Literal["nhwc", "nchw"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Form:
+    """What a file is to look like, besides its precision.
+
+    Attributes:
+        target: Opset and IR version of ONNX files.
+        batch: A fixed batch size; None: free in ONNX files where the program's is, 1 in TFLite files.
+        layout: Of the images that TFLite files take and give.
+        pixels: The normalisation that goes into the file, whose input is then uint8 [N, H, W, C]; None for none.
+    """
+
+    target: Target = DEFAULT
+    batch: int | None = None
+    layout: Layout = "nhwc"
+    pixels: Preprocess | None = None
 
 
 def require(packages: Iterable[str], extra: str) -> None:

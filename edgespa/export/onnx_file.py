@@ -1,136 +1,118 @@
-"""ONNX: torch.onnx (dynamo), simplified by onnxsim, quantised by ONNX Runtime."""
+"""ONNX: torch.onnx (dynamo), simplified by onnxsim to a fixpoint, for the opset that the oldest runtime knows."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from edgespa.bundle import TensorSpec
-from edgespa.errors import ExportError
-from edgespa.export.converter import PERCENTILE, PERCENTILE_SAMPLES
+from edgespa.errors import EdgespaError, ExportError
+from edgespa.export.converter import Form
+from edgespa.export.lowering import FromPixels, pixels_of
+from edgespa.export.versions import EXPORTER_OPSET
 from edgespa.graph.program import BATCH, Program
 from edgespa.quiet import first_line, quiet
 
-OPSET = 20  # runs in onnxruntime 1.19, the newest for JetPack 5
 EXTRA = "onnx"
 PACKAGES = ("onnx", "onnxruntime", "onnxscript", "onnxsim")
+_MAX_PASSES = 5
+_GROWTH_BYTES = 4096
 
 
-def write_fp32(program: Program, path: Path) -> None:
-    """Convert a program; a free batch size stays free, under the name ``batch``.
+def write_fp32(program: Program, path: Path, form: Form) -> None:
+    """Convert a program; a free batch size stays free, under the name ``batch``, unless the form fixes it.
 
     Args:
         program: In evaluation form.
         path: The file to write.
+        form: Opset, IR version, batch, pixels or images.
 
     Raises:
-        ExportError: If the converter or the simplifier fails.
+        ExportError: If the converter or the simplifier fails, or the opset is too old for what the program does.
     """
     import onnx
-    import onnxsim
 
-    inputs = program.example_inputs()
-    free = torch.export.Dim(BATCH)
-    shapes = tuple({0: free} if BATCH in spec.shape else None for spec in program.inputs)
+    from edgespa.export.onnx_opset import step_down
+
     try:
         with quiet("torch.onnx"):
-            exported = torch.onnx.export(
-                program.module,
-                inputs,
-                dynamo=True,
-                opset_version=OPSET,
-                external_data=False,
-                dynamic_shapes=shapes if any(shapes) else None,
-                input_names=input_names(len(inputs)),
-                output_names=output_names(program),
-                verbose=False,
-            )
-            assert exported is not None
-            model, checked = onnxsim.simplify(exported.model_proto)
+            model = simplify(_exported(program, form))
+            if form.target.opset < EXPORTER_OPSET:
+                model = step_down(model, form.target.opset)
+            model.ir_version = form.target.ir
+            del model.metadata_props[:]
+            onnx.checker.check_model(model)
+    except EdgespaError:
+        raise
     except Exception as error:
         raise ExportError(
             f"the program cannot be converted to ONNX: {first_line(error)}",
             "run again with --debug for the converter's own words, or export --format tflite only",
         ) from error
-    if not checked:
-        raise ExportError("onnxsim changed what the ONNX file computes", "please report the model")
     onnx.save(model, path)
 
 
-def write_int8(source: Path, path: Path, samples: Sequence[Sequence[NDArray[np.float32]]], ranges: str) -> None:
-    """Static int8 in QDQ form: weights per channel, activations per tensor.
+def simplify(model: Any) -> Any:
+    """Simplify until nothing changes: constants folded, batch norms in the convolutions before them, dead ends gone.
+
+    Each pass is checked on random inputs by onnxsim. A constant that would make the file larger than what it is
+    computed from is not folded.
 
     Args:
-        source: The fp32 file.
-        path: The file to write.
-        samples: Calibration inputs, each a list of arrays with a batch of one.
-        ranges: Where an activation's range ends: ``minmax``, its least and largest value, or ``percentile``, which
-            leaves out one value in 10,000 (on at most `PERCENTILE_SAMPLES` inputs, whose activations are all held).
+        model: An ``onnx.ModelProto``.
 
     Raises:
-        ExportError: If the quantiser fails.
+        ExportError: If a pass changes what the model computes.
     """
-    import onnx
-    from onnxruntime.quantization import (
-        CalibrationDataReader,
-        CalibrationMethod,
-        QuantFormat,
-        QuantType,
-        quantize_static,
-    )
+    import onnxsim
 
-    percentile = ranges == "percentile"
-    used = samples[:PERCENTILE_SAMPLES] if percentile else samples
-
-    class Reader(CalibrationDataReader):  # type: ignore[misc]
-        def __init__(self, names: list[str]) -> None:
-            self._feeds: Iterator[dict[str, Any]] = (dict(zip(names, sample, strict=True)) for sample in used)
-
-        def get_next(self) -> dict[str, Any] | None:
-            return next(self._feeds, None)
-
-    inferred = path.with_suffix(".inferred.onnx")
-    try:
-        with quiet("onnxruntime.quantization"):
-            model = onnx.shape_inference.infer_shapes(onnx.load(source))
-            onnx.save(model, inferred)
-            quantize_static(
-                inferred,
-                path,
-                Reader([each.name for each in model.graph.input]),
-                quant_format=QuantFormat.QDQ,
-                per_channel=True,
-                activation_type=QuantType.QInt8,
-                weight_type=QuantType.QInt8,
-                calibrate_method=CalibrationMethod.Percentile if percentile else CalibrationMethod.MinMax,
-                extra_options={"CalibPercentile": PERCENTILE} if percentile else None,
-            )
-    except Exception as error:
-        raise ExportError(
-            f"the ONNX file cannot be quantised: {first_line(error)}", "export --precision fp32 only"
-        ) from error
-    finally:
-        inferred.unlink(missing_ok=True)
+    for _ in range(_MAX_PASSES):
+        before = model.SerializeToString(deterministic=True)
+        smaller, checked = onnxsim.simplify(model)
+        if not checked:
+            raise ExportError("onnxsim changed what the ONNX file computes", "please report the model")
+        after = smaller.SerializeToString(deterministic=True)
+        if len(after) > len(before) + _GROWTH_BYTES:
+            smaller, checked = onnxsim.simplify(model, tensor_size_threshold="1KB")
+            if not checked or smaller.ByteSize() > len(before) + _GROWTH_BYTES:
+                return model
+            after = smaller.SerializeToString(deterministic=True)
+        model = smaller
+        if after == before:
+            break
+    return model
 
 
-def specs(program: Program, outputs: Sequence[NDArray[Any]]) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
-    """Inputs and outputs of the files, whatever their precision: QDQ files take and give float32 too.
+def specs(
+    program: Program, outputs: Sequence[NDArray[Any]], form: Form | None = None
+) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+    """Inputs and outputs of the files, whatever their precision: all take and give float32, or pixels.
 
     Args:
         program: The program.
         outputs: Example outputs, for their shapes.
+        form: What the files look like; None for the program itself.
     """
+    form = form or Form()
     names = input_names(len(program.inputs))
+    batch: int | str = program.inputs[0].shape[0] if not program.dynamic_batch else form.batch or BATCH
     inputs = tuple(
-        TensorSpec(name=name, shape=spec.shape, dtype=numpy_name(spec.dtype), layout=_layout(spec.shape))
+        TensorSpec(
+            name=name,
+            shape=tuple(batch if size == BATCH else size for size in spec.shape),
+            dtype=numpy_name(spec.dtype),
+            layout=_layout(spec.shape),
+        )
         for name, spec in zip(names, program.inputs, strict=True)
     )
-    batch = BATCH if program.dynamic_batch else program.inputs[0].shape[0]
+    if form.pixels is not None:
+        how = form.pixels
+        shape = (batch, how.height, how.width, how.channels)
+        inputs = (TensorSpec(name=names[0], shape=shape, dtype="uint8", layout="NHWC"),)
     results = tuple(
         TensorSpec(
             name=name,
@@ -158,6 +140,29 @@ def output_names(program: Program) -> list[str]:
 def numpy_name(dtype: torch.dtype) -> str:
     """A torch dtype in numpy's words."""
     return str(torch.empty(0, dtype=dtype).numpy().dtype)
+
+
+def _exported(program: Program, form: Form) -> Any:
+    module: torch.nn.Module = program.module
+    batch = form.batch or 2
+    inputs = program.example_inputs(batch)
+    free = torch.export.Dim(BATCH)
+    shapes = tuple({0: free} if BATCH in spec.shape and not form.batch else None for spec in program.inputs)
+    if form.pixels is not None:
+        module, inputs = FromPixels(module, form.pixels), (pixels_of(program, form.pixels, batch),)
+    exported = torch.onnx.export(
+        module,
+        inputs,
+        dynamo=True,
+        opset_version=max(form.target.opset, EXPORTER_OPSET),
+        external_data=False,
+        dynamic_shapes=shapes if any(shapes) else None,
+        input_names=input_names(len(inputs)),
+        output_names=output_names(program),
+        verbose=False,
+    )
+    assert exported is not None
+    return exported.model_proto
 
 
 def _layout(shape: Sequence[int | str]) -> Any:

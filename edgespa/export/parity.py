@@ -10,11 +10,14 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from edgespa.bundle import Accuracy, Metric, Parity, TensorSpec
+from edgespa.config import Preprocess
 from edgespa.data import Prepared
 from edgespa.device import runner
-from edgespa.errors import DataError, ExportError, ParityError
+from edgespa.errors import ExportError, ParityError
+from edgespa.evaluate import MEASURES, quality
 from edgespa.graph.program import Program
 from edgespa.quiet import first_line, quiet
 
@@ -22,7 +25,7 @@ Array = NDArray[Any]
 Progress = Callable[[float, float | None, str], None]
 
 FP32_RELATIVE_ERROR = 1e-4
-INT8_COSINE = 0.95
+FP16_COSINE = 0.99
 SAMPLE_BYTES = 4 << 20
 MAX_SAMPLES = 64
 
@@ -47,13 +50,14 @@ class Samples:
         return len(self.inputs[0])
 
 
-def draw_samples(program: Program, data: Prepared | None, seed: int) -> Samples:
+def draw_samples(program: Program, data: Prepared | None, seed: int, pixels: Preprocess | None = None) -> Samples:
     """Real images if there are any, else seeded noise; so many that they stay below 4 MiB, at most 64.
 
     Args:
         program: In evaluation form.
         data: Images to draw from; every n-th one is taken, so that all classes occur.
         seed: Of the noise.
+        pixels: Noise is to be of whole pixel values, normalised like this.
     """
     one = program.example_inputs(batch=1)
     budget = max(2, min(MAX_SAMPLES, SAMPLE_BYTES // sum(tensor.numel() * tensor.element_size() for tensor in one)))
@@ -61,6 +65,9 @@ def draw_samples(program: Program, data: Prepared | None, seed: int) -> Samples:
         count = min(budget, len(data))
         inputs: Sequence[torch.Tensor] = (data.tensor(np.linspace(0, len(data) - 1, count).astype(np.int64)),)
         description = f"{count} images of {data.name}"
+    elif pixels is not None:
+        inputs = (_noise_of_pixels(program, pixels, budget, seed),)
+        description = f"{len(inputs[0])} samples of uniformly random pixels"
     else:
         inputs = program.example_inputs(batch=budget, seed=seed)
         description = f"{len(inputs[0])} samples of standard normal noise"
@@ -71,6 +78,14 @@ def draw_samples(program: Program, data: Prepared | None, seed: int) -> Samples:
             "check --mean and --std, and the weights of the model",
         )
     return Samples([tensor.numpy() for tensor in inputs], outputs, description)
+
+
+def _noise_of_pixels(program: Program, how: Preprocess, count: int, seed: int) -> torch.Tensor:
+    size = fixed_batch(program) or count
+    shape = (size, how.channels, how.height, how.width)
+    pixels = np.random.default_rng(seed).integers(0, 256, shape).astype(np.float32)
+    mean, std = (np.array(each, dtype=np.float32)[:, None, None] for each in (how.mean, how.std))
+    return torch.from_numpy(((pixels / np.float32(255) - mean) / std).astype(np.float32))
 
 
 @torch.no_grad()
@@ -90,9 +105,16 @@ def fixed_batch(program: Program) -> int | None:
     return None if program.dynamic_batch else int(program.inputs[0].shape[0])
 
 
-def bound_for(precision: str, int8_cosine: float = INT8_COSINE) -> dict[Metric, float]:
-    """What a file has to keep to be shipped."""
-    return {"cosine": int8_cosine} if precision == "int8" else {"relative_error": FP32_RELATIVE_ERROR}
+def bound_for(precision: str, int8_cosine: float) -> dict[Metric, float]:
+    """What a file has to keep to be shipped.
+
+    Args:
+        precision: Of the file.
+        int8_cosine: Least cosine of files with int8 in them.
+    """
+    if precision == "fp32":
+        return {"relative_error": FP32_RELATIVE_ERROR}
+    return {"cosine": FP16_COSINE if precision == "fp16" else int8_cosine}
 
 
 class File:
@@ -105,6 +127,7 @@ class File:
         inputs: As the manifest has them.
         outputs: As the manifest has them.
         threads: For the runtime.
+        pixels: The normalisation that is in the file.
     """
 
     def __init__(
@@ -115,6 +138,7 @@ class File:
         inputs: tuple[TensorSpec, ...],
         outputs: tuple[TensorSpec, ...],
         threads: int,
+        pixels: Preprocess | None = None,
     ) -> None:
         self.name = name
         self.inputs = inputs
@@ -125,7 +149,9 @@ class File:
             "format": kind,
             "inputs": [spec.model_dump() for spec in inputs],
             "outputs": [spec.model_dump() for spec in outputs],
+            "preprocess": pixels.model_dump() if pixels else None,
         }
+        self._variant = variant
         try:
             with quiet(f"loading {name}"):
                 runtime, self.runtime = runner.import_runtime(kind)
@@ -139,6 +165,11 @@ class File:
             return runner.infer(self._model, inputs)
         except Exception as error:  # the runtimes raise whatever they like
             raise ExportError(f"{self.name}: the exported file does not run: {first_line(error)}", _REPORT) from error
+
+    def own_inputs(self, inputs: list[Array]) -> list[Array]:
+        """Inputs of the program in the layout and type of the file, pixels where it takes pixels."""
+        arrays = runner.as_the_file_takes(inputs, self._variant)
+        return [array.astype(spec.dtype, copy=False) for array, spec in zip(arrays, self.inputs, strict=True)]
 
     def cosine(self, samples: Samples) -> float:
         """Cosine between its outputs and the program's; -1 if they are not finite."""
@@ -163,27 +194,35 @@ class File:
         return Parity(inputs=samples.description, count=samples.count, bound=bound, **measured)
 
     def accuracy(self, data: Prepared, progress: Progress | None = None) -> Accuracy:
-        """Top-1 accuracy on labelled data.
+        """How well it does on labelled data, or such with targets; see `edgespa.evaluate.quality`.
 
         Raises:
-            DataError: If there are no images, or they have no classes.
+            DataError: If there are no images, or they have neither classes nor targets.
         """
-        if bool((data.labels < 0).any()):
-            raise DataError(f"{data.name} has no classes to compare with", "give labelled data as --eval-data")
-        correct = count = 0
-        for images, labels in data.batches(_BATCH, shuffle_seed=None):
-            logits = self([images.numpy()])[0]
-            correct += int((logits.argmax(1) == labels.numpy()).sum())
-            count += len(labels)
+
+        def told(done: float, total: float | None, _text: str) -> None:
             if progress:
-                progress(count, len(data), f"accuracy of {self.name}")
-        if not count:
-            raise DataError("no images to evaluate on", "give --eval-data with at least one image")
-        return Accuracy(value=correct / count, count=count, data=data.name)
+                progress(done, total, f"accuracy of {self.name}")
+
+        return accuracy_of(lambda images: self([images.numpy()])[0], data, told)
+
+
+def accuracy_of(run: Callable[[Tensor], Array], data: Prepared, progress: Progress | None = None) -> Accuracy:
+    """How well something that runs does; see `edgespa.evaluate.quality`.
+
+    Args:
+        run: From images ``[N, C, H, W]`` to outputs ``[N, K]``.
+        data: With labels or targets.
+        progress: Told ``(done, total, text)`` in batches.
+    """
+    value = quality(lambda images: torch.from_numpy(run(images)), data, batch_size=_BATCH, progress=progress)
+    return Accuracy.model_validate(
+        {"value": value, "count": len(data), "data": data.name, "measure": MEASURES[data.kind]}
+    )
 
 
 _BATCH = 100
 _REPORT = "this is a fault of a converter or of edgespa: no bundle was written; please report the model"
-_LOSSY = "no bundle was written; calibrate on images of the task, or leave out --precision int8, or lower --int8-cosine"
+_LOSSY = "calibrate on images of the task, or leave out the precision, or raise --int8-tolerance"
 
-__all__ = ["File", "Samples", "bound_for", "draw_samples", "fixed_batch", "run_program"]
+__all__ = ["File", "Samples", "accuracy_of", "bound_for", "draw_samples", "fixed_batch", "run_program"]

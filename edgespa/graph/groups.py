@@ -263,9 +263,9 @@ def _signatures(
     generator = np.random.default_rng(0)
     signature = np.zeros(count, dtype=np.uint64)
     arrays = [*units.values(), *(ids for results in axes.values() for dims in results for ids in dims.values())]
-    for ids in arrays:
-        present = np.unique(ids)
-        signature[present[present > 0]] += generator.integers(1, 1 << 63, dtype=np.uint64)
+    for ids in arrays:  # a unit that occurs several times in an array is counted once: indexed addition is not repeated
+        signature[ids] += generator.integers(1, 1 << 63, dtype=np.uint64)
+    signature[0] = 0
     return signature
 
 
@@ -324,6 +324,8 @@ def _fixed_slots(
     fixed = []
     for slot, ids in raw.items():
         indices = np.flatnonzero(units[slot] == 0)
+        if not indices.size:
+            continue
         own = ids[indices]
         by_reason: dict[str, list[NDArray[np.int64]]] = defaultdict(list)
         for unit in np.unique(own).tolist():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -90,7 +91,9 @@ class Program:
             old = fetch(self.module, name)
             parameter = isinstance(old, torch.nn.Parameter)
             taken[id(old)] = torch.nn.Parameter(tensor, requires_grad=old.requires_grad) if parameter else tensor
-        return Program(copy.deepcopy(self.module, taken), self.inputs)
+        with warnings.catch_warnings():  # torch's own, of copying what it has stored with its graph
+            warnings.simplefilter("ignore", FutureWarning)
+            return Program(copy.deepcopy(self.module, taken), self.inputs)
 
     def with_state(self, state: Mapping[str, Tensor]) -> Program:
         """A copy in which the named tensors are replaced; shapes and dtypes must agree.
@@ -109,16 +112,6 @@ class Program:
                 )
         return self.copy({name: tensor.detach().clone() for name, tensor in state.items()})
 
-    def in_double(self) -> Program:
-        """A copy that computes in float64 throughout, element types that the graph asks for included."""
-        result = self.copy()
-        result.module.double()
-        for node in result.graph.nodes:
-            node.args, node.kwargs = fx.node.map_aggregate((node.args, node.kwargs), _doubled)
-        result.module.recompile()
-        inputs = tuple(dataclasses.replace(spec, dtype=_doubled(spec.dtype)) for spec in self.inputs)
-        return Program(result.module, inputs)
-
     def example_inputs(self, batch: int = 2, seed: int = 0) -> tuple[Tensor, ...]:
         """Random inputs of the right shapes: standard normal, or zeros for integer inputs.
 
@@ -135,11 +128,6 @@ class Program:
             else:
                 inputs.append(torch.zeros(shape, dtype=spec.dtype))
         return tuple(inputs)
-
-
-def _doubled(argument: Any) -> Any:
-    is_float = isinstance(argument, torch.dtype) and argument.is_floating_point
-    return torch.float64 if is_float else argument
 
 
 def fetch(module: torch.nn.Module, name: str) -> Any:
@@ -165,6 +153,17 @@ def assign(module: torch.nn.Module, name: str, tensor: Tensor) -> None:
         holder.register_buffer(leaf, tensor)
     else:
         setattr(holder, leaf, tensor)
+
+
+def drop_unread(module: fx.GraphModule) -> None:
+    """Drop tensors that no node reads, such as a batch norm's step counter or the second name of a tied weight."""
+    read = {node.target for node in module.graph.nodes if node.op == "get_attr"}
+    for name, holder in list(module.named_modules()):
+        prefix = f"{name}." if name else ""
+        for store in (holder._parameters, holder._buffers):
+            for leaf in list(store):
+                if prefix + leaf not in read:
+                    del store[leaf]
 
 
 def shape_of(value: Any) -> tuple[int, ...]:

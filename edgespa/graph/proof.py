@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, fx
+from torch.utils import _pytree as pytree
 
 from edgespa.errors import GraphError
 from edgespa.graph.groups import Groups, Mask
 from edgespa.graph.program import Program, fetch
-from edgespa.graph.surgery import masked
+from edgespa.graph.surgery import RemovedSlots, removed_slots, zeroed
 
 LIMIT = 1e-5
 
@@ -69,11 +70,10 @@ def prove(
         inputs: Real or random inputs.
     """
     proof = _compare(program, groups, kept, compacted, inputs)
-    if proof.worst <= LIMIT or all(tensor.dtype in _EXACT for tensor in program.state().values()):
+    if proof.worst <= LIMIT or all(tensor.dtype in _EXACT for _, tensor in program.tensors()):
         return proof
-    doubled = [tensor.double() if tensor.is_floating_point() else tensor for tensor in inputs]
     try:
-        again = _compare(program.in_double(), groups, kept, compacted.in_double(), doubled)
+        again = _compare(program, groups, kept, compacted, inputs, double=True)
     except RuntimeError:  # an operator that is not there in double precision
         return proof
     return dataclasses.replace(again, precision="float64", rounding=proof.worst)
@@ -82,48 +82,83 @@ def prove(
 _EXACT = {torch.float64, torch.int64, torch.int32, torch.bool}
 
 
+class _Side:
+    """One of the two programs, run node by node.
+
+    Tensors are masked and converted when a node reads them, so that neither a masked program nor one in double
+    precision is ever held as a whole.
+
+    Attributes:
+        env: Results that are still needed, by node.
+    """
+
+    def __init__(self, module: fx.GraphModule, removed: Mapping[str, RemovedSlots], double: bool) -> None:
+        self.module, self.removed, self.double = module, removed, double
+        self.env: dict[fx.Node, Any] = {}
+
+    def call(self, node: fx.Node) -> Any:
+        """Run a node on results that are there, and on tensors of the program."""
+        arguments, keywords = fx.node.map_arg((node.args, node.kwargs), self._value)
+        if self.double:  # element types that the graph asks for, too
+            arguments, keywords = pytree.tree_map(_doubled, (arguments, keywords))
+        self.env[node] = node.target(*arguments, **keywords)  # type: ignore[operator]
+        return self.env[node]
+
+    def _value(self, node: fx.Node) -> Any:
+        if node.op != "get_attr":
+            return self.env[node]
+        name = str(node.target)
+        tensor = fetch(self.module, name)
+        return zeroed(tensor, self.removed[name]) if name in self.removed else tensor
+
+
+def _doubled(argument: Any) -> Any:
+    if isinstance(argument, torch.dtype):
+        return torch.float64 if argument.is_floating_point else argument
+    return argument.double() if isinstance(argument, Tensor) and argument.is_floating_point() else argument
+
+
 @torch.no_grad()
 def _compare(
-    program: Program, groups: Groups, kept: Mapping[str, Mask], compacted: Program, inputs: Sequence[Tensor]
+    program: Program,
+    groups: Groups,
+    kept: Mapping[str, Mask],
+    compacted: Program,
+    inputs: Sequence[Tensor],
+    double: bool = False,
 ) -> Proof:
-    reference = masked(program, groups, kept)
     alive = groups.alive(kept)
     pairs = {node.name: node for node in compacted.graph.nodes}
-    old_env: dict[fx.Node, Any] = {}
-    new_env: dict[fx.Node, Any] = {}
+    old = _Side(program.module, removed_slots(groups, alive), double)
+    new = _Side(compacted.module, {}, double)
     given = iter(inputs)
-    given_again = iter(inputs)
-    for node in compacted.graph.nodes:  # index buffers that compaction added are read when they are met
-        if node.op == "get_attr":
-            new_env[node] = fetch(compacted.module, str(node.target))
-    last_use = _last_uses(reference.graph)
+    last_use = _last_uses(program.graph)
     output_error, inner_error, worst, count = 0.0, 0.0, "-", 0
-    for node in reference.graph.nodes:
+    for node in program.graph.nodes:
         partner = pairs[node.name]
         if node.op == "placeholder":
-            old_env[node], new_env[partner] = next(given), next(given_again)
-        elif node.op == "get_attr":
-            old_env[node] = fetch(reference.module, str(node.target))
+            old.env[node] = new.env[partner] = next(given)
         elif node.op == "call_function":
             drawn = torch.get_rng_state() if _is_random(node) else None
-            old_env[node] = _call(node, old_env)
+            before = old.call(node)
             if drawn is not None:  # the same numbers for both
                 torch.set_rng_state(drawn)
-            added = [item for item in partner.all_input_nodes if item.op == "call_function" and item not in new_env]
-            new_env.update({item: _call(item, new_env) for item in added})  # by the rewrite of this node
-            new_env[partner] = _call(partner, new_env)
+            added = [item for item in partner.all_input_nodes if item.op == "call_function" and item not in new.env]
+            for item in added:  # by the rewrite of this node
+                new.call(item)
+            after = new.call(partner)
             for item in added:
-                del new_env[item]
+                del new.env[item]
             is_output = any(user.op == "output" for user in node.users)
-            for index, (old, new) in enumerate(zip(_tensors(old_env[node]), _tensors(new_env[partner]), strict=True)):
-                error = _difference(_on_kept(old, groups, alive, node.name, index), new)
+            for index, (one, other) in enumerate(zip(_tensors(before), _tensors(after), strict=True)):
+                error = _difference(_on_kept(one, groups, alive, node.name, index), other)
                 count += 1
                 output_error = max(output_error, error) if is_output else output_error
                 if error > inner_error:
                     inner_error, worst = error, node.name
         for dead in last_use.get(node, ()):
-            old_env.pop(dead, None)
-            new_env.pop(pairs[dead.name], None)
+            old.env.pop(dead, None)
+            new.env.pop(pairs[dead.name], None)
     return Proof(output_error, inner_error, worst, count)
 
 
@@ -141,11 +176,6 @@ def _last_uses(graph: fx.Graph) -> dict[fx.Node, list[fx.Node]]:
 def _is_random(node: fx.Node) -> bool:
     target = node.target
     return isinstance(target, torch._ops.OpOverload) and torch.Tag.nondeterministic_seeded in target.tags
-
-
-def _call(node: fx.Node, env: Mapping[fx.Node, Any]) -> Any:
-    arguments, keywords = fx.node.map_arg((node.args, node.kwargs), lambda item: env[item])
-    return node.target(*arguments, **keywords)  # type: ignore[operator]
 
 
 def _tensors(value: Any) -> list[Tensor]:

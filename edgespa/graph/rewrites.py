@@ -154,6 +154,20 @@ def sizes(edit: Edit) -> None:
     edit.set(**{name: new})
 
 
+@rewrite("repeat", "tile")
+def repeat(edit: Edit) -> None:
+    """How often single elements are repeated; copies of channels stay as many as they were."""
+    name = "repeats" if edit.name == "repeat" else "dims"
+    source = named_arguments(edit.original)["self"].meta["val"].shape
+    new = list(named_arguments(edit.node)[name])
+    shift = len(new) - len(source)
+    for dim in range(len(new)):
+        mask = edit.out(dim)
+        if mask is not None and (dim < shift or source[dim - shift] == 1):
+            new[dim] = int(mask.sum())
+    edit.set(**{name: new})
+
+
 @rewrite("squeeze")
 def squeeze(edit: Edit) -> None:
     """Only the dimensions that had size 1 before; one that shrinks to size 1 stays."""

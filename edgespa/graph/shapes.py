@@ -91,18 +91,27 @@ def _run(module: fx.GraphModule) -> dict[str, list[tuple[int, ...]]]:
 
 
 def _call(node: fx.Node, env: Mapping[fx.Node, Any]) -> Any:
-    if (
-        node.target is torch.ops.aten.batch_norm.default
-    ):  # is decomposed in Python otherwise, at a hundred times the cost
+    target = node.target
+    if target is torch.ops.aten.batch_norm.default:  # decomposed in Python otherwise, at a hundred times the cost
         x, *vectors = (env[item] for item in node.args[:5] if isinstance(item, fx.Node))
         channels = {vector.shape for vector in vectors}
         if channels - {torch.Size([x.shape[1]])}:
             raise RuntimeError(f"{node.name}: {tuple(x.shape)} is normalised with vectors of {channels}")
         return torch.empty_like(x)
+    value = node.meta.get("val")
+    if (
+        _is_pointwise(target) and len(node.all_input_nodes) == 1 and isinstance(value, Tensor)
+    ):  # many are decomposed too
+        (source,) = node.all_input_nodes
+        return torch.empty_like(env[source], dtype=value.dtype)
     arguments, keywords = fx.node.map_arg((node.args, node.kwargs), env.__getitem__)
     if keywords.get("device") is not None:
         keywords = {**keywords, "device": torch.device("meta")}
-    return node.target(*arguments, **keywords)  # type: ignore[operator]
+    return target(*arguments, **keywords)  # type: ignore[operator]
+
+
+def _is_pointwise(target: Any) -> bool:
+    return isinstance(target, torch._ops.OpOverload) and torch.Tag.pointwise in target.tags
 
 
 def _shapes(value: Any) -> list[tuple[int, ...]]:

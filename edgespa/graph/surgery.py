@@ -7,7 +7,7 @@ compares the two, at the outputs and at every inner activation.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -61,15 +61,30 @@ def slice_tensors(tensors: Mapping[str, Tensor], groups: Groups, alive: Mask) ->
 
 def masked(program: Program, groups: Groups, kept: Mapping[str, Mask]) -> Program:
     """The program with every slot of the removed units set to zero; all shapes stay."""
-    alive = groups.alive(kept)
-    zeroed: dict[str, Tensor] = {}
     tensors = dict(program.tensors())
+    removed = removed_slots(groups, groups.alive(kept))
+    return program.copy({name: zeroed(tensors[name], slots) for name, slots in removed.items() if name in tensors})
+
+
+RemovedSlots = Sequence[tuple[int, Tensor]]
+
+
+def removed_slots(groups: Groups, alive: Mask) -> dict[str, RemovedSlots]:
+    """Dimensions and indices that the removed units have in each tensor; tensors without any are not in the result."""
+    removed: dict[str, list[tuple[int, Tensor]]] = {}
     for slot, ids in groups.units.items():
-        removed = np.flatnonzero(~alive[ids])
-        if removed.size and slot.tensor in tensors:
-            tensor = zeroed.setdefault(slot.tensor, tensors[slot.tensor].detach().clone())
-            tensor.index_fill_(slot.dim, torch.from_numpy(removed).to(tensor.device), 0.0)
-    return program.copy(zeroed)
+        gone = np.flatnonzero(~alive[ids])
+        if gone.size:
+            removed.setdefault(slot.tensor, []).append((slot.dim, torch.from_numpy(gone)))
+    return dict(removed)
+
+
+def zeroed(tensor: Tensor, slots: RemovedSlots) -> Tensor:
+    """A copy that is zero at the given indices along the given dimensions."""
+    result = tensor.detach().clone()
+    for dim, indices in slots:
+        result.index_fill_(dim, indices.to(tensor.device), 0.0)
+    return result
 
 
 def resize_output(program: Program, size: int) -> tuple[Program, tuple[str, ...]]:

@@ -18,7 +18,7 @@ from edgespa.errors import TraceError
 from edgespa.graph.fold import fold_weights
 from edgespa.graph.functional import make_functional, mutates, plain_batch_norms
 from edgespa.graph.inline import inline_regions
-from edgespa.graph.program import BATCH, InputSpec, Program, refresh
+from edgespa.graph.program import BATCH, InputSpec, Program, drop_unread, refresh
 from edgespa.quiet import quiet
 
 log = logging.getLogger(__name__)
@@ -86,7 +86,7 @@ def from_exported(exported: ExportedProgram) -> Program:
     plain_batch_norms(module.graph)
     fold_weights(module)
     module.graph.eliminate_dead_code()
-    _drop_unread(module)
+    drop_unread(module)
     module.recompile()
     if any("val" not in node.meta for node in module.graph.nodes if node.op in {"call_function", "get_attr"}):
         refresh(module)
@@ -156,17 +156,6 @@ def _graph_module(exported: ExportedProgram) -> fx.GraphModule:
         module = exported.module(check_guards=False)
     assert isinstance(module, fx.GraphModule)
     return module
-
-
-def _drop_unread(module: fx.GraphModule) -> None:
-    """Drop tensors that no node reads, such as a batch norm's step counter or the second name of a tied weight."""
-    read = {node.target for node in module.graph.nodes if node.op == "get_attr"}
-    for name, holder in list(module.named_modules()):
-        prefix = f"{name}." if name else ""
-        for store in (holder._parameters, holder._buffers):
-            for leaf in list(store):
-                if prefix + leaf not in read:
-                    del store[leaf]
 
 
 _LINE = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+), in (?P<function>\S+)(?:\n\s+(?P<code>[^\n]+))?')

@@ -12,12 +12,14 @@ from torch import Tensor
 from edgespa.errors import DataError
 from edgespa.graph.groups import Group, Mask
 from edgespa.prune.readers import Reader
-from edgespa.pruning.reconstruct import Moments, Problem, residual, reweight
+from edgespa.pruning.reconstruct import Moments, Problem, residual, reweight, shrinkage
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Evidence:
     """The least-squares problem of one part of a reader; see `edgespa.pruning.reconstruct`.
+
+    Where rows are few, it is that of moments which are shrunk; see `shrunk`.
 
     Attributes:
         gram: ``[n + constant, n + constant]``.
@@ -48,6 +50,27 @@ def of_own_output(gram: Tensor, matrix: Tensor, rows: int) -> Evidence:
     return Evidence(gram, cross, (matrix * cross).sum(0), rows)
 
 
+def shrunk(evidence: Evidence, matrix: Tensor, *, constant: bool) -> Evidence:
+    """Evidence in which few rows do not pass for all images; the same object if they are enough.
+
+    ``lambda ||W - W'||^2`` with the old weights ``W`` is added to the problem: new ones stay near them where rows say
+    little.
+
+    Args:
+        evidence: As it was gathered; its ``gram``, which may be large, is changed in place.
+        matrix: The reader's old weights, from `full_matrices`.
+        constant: Whether the last column is that of ones.
+    """
+    ridge = shrinkage(evidence.gram, evidence.rows, constant=constant)
+    if not ridge:
+        return evidence
+    free = len(matrix) - constant
+    old = matrix * ridge
+    old[free:] = 0
+    evidence.gram.diagonal()[:free].add_(ridge)
+    return Evidence(evidence.gram, evidence.cross + old, evidence.energy + (matrix * old).sum(0), evidence.rows)
+
+
 class Collector:
     """Gathers the moments of one reader over batches.
 
@@ -55,12 +78,16 @@ class Collector:
         reader: The reader.
         matrices: Its old weights, from `full_matrices`, to make targets with.
         asymmetric: Whether the targets come from other inputs than the rows.
+        shrink: Whether few rows are shrunk.
     """
 
-    def __init__(self, reader: Reader, matrices: Sequence[Tensor], *, asymmetric: bool = False) -> None:
+    def __init__(
+        self, reader: Reader, matrices: Sequence[Tensor], *, asymmetric: bool = False, shrink: bool = True
+    ) -> None:
         self._reader = reader
         self._matrices = matrices
         self._asymmetric = asymmetric
+        self._shrink = shrink
         columns, outputs = len(reader.columns[0]), matrices[0].shape[1]
         # B^T Y = (B^T A) W: the original inputs are the cheaper partners where there are fewer of them than outputs.
         self._by_inputs = asymmetric and columns < outputs
@@ -76,6 +103,9 @@ class Collector:
             original: Its input in the original network; with ``asymmetric``.
             output: Its output there.
         """
+        if self._reader.slides and not self._by_inputs:
+            self._add_sliding(x, output)
+            return
         if not self._asymmetric:
             for parts in self._reader.rows(x):
                 for moments, rows in zip(self._moments, parts, strict=True):
@@ -84,8 +114,7 @@ class Collector:
         assert original is not None
         assert output is not None
         targets = self._reader.targets(output)
-        for energy, own in zip(self._energy, targets, strict=True):
-            energy += own.to(torch.float64).square().sum(1)
+        self._add_energy(targets)
         start = 0
         sources = self._reader.rows(original) if self._by_inputs else None
         for parts in self._reader.rows(x):
@@ -94,6 +123,17 @@ class Collector:
             start += width
             for index, rows in enumerate(parts):
                 self._moments[index].add(rows, mates[index])
+
+    def _add_sliding(self, x: Tensor, output: Tensor | None) -> None:
+        for parts in self._reader.slabs(x, output if self._asymmetric else None):
+            for moments, (slab, mate) in zip(self._moments, parts, strict=True):
+                moments.add_sliding(slab, self._reader.slides, mate)
+        if self._asymmetric and output is not None:
+            self._add_energy(self._reader.targets(output))
+
+    def _add_energy(self, targets: Sequence[Tensor]) -> None:
+        for energy, own in zip(self._energy, targets, strict=True):
+            energy += own.to(torch.float64).square().sum(1)
 
     @property
     def rows(self) -> int:
@@ -106,25 +146,29 @@ class Collector:
         Raises:
             DataError: If an activation is not finite; it names the layer.
         """
-        found = []
-        for index, (moments, matrix) in enumerate(zip(self._moments, self._matrices, strict=True)):
-            gram = moments.gram()
-            if not torch.isfinite(gram).all():
-                raise DataError(
-                    f"{self._reader.layer}: its inputs on the calibration images are not finite",
-                    "check the weights, and --mean and --std",
-                )
-            if not self._asymmetric:
-                found.append(of_own_output(gram, matrix, moments.rows))
-                continue
-            cross = moments.cross()
-            if self._by_inputs:
-                columns = len(self._reader.columns[0])
-                cross = cross @ matrix[:columns]
-                if self._reader.bias is not None:
-                    cross += gram[:, -1:] * matrix[columns]
-            found.append(Evidence(gram, cross, self._energy[index], moments.rows))
-        return found
+        found = [self._part(index) for index in range(len(self._moments))]
+        if not self._shrink:
+            return found
+        constant = self._reader.bias is not None
+        return [shrunk(own, matrix, constant=constant) for own, matrix in zip(found, self._matrices, strict=True)]
+
+    def _part(self, index: int) -> Evidence:
+        moments, matrix = self._moments[index], self._matrices[index]
+        gram = moments.gram()
+        if not torch.isfinite(gram).all():
+            raise DataError(
+                f"{self._reader.layer}: its inputs on the calibration images are not finite",
+                "check the weights, and --mean and --std",
+            )
+        if not self._asymmetric:
+            return of_own_output(gram, matrix, moments.rows)
+        cross = moments.cross()
+        if self._by_inputs:
+            columns = len(self._reader.columns[0])
+            cross = cross @ matrix[:columns]
+            if self._reader.bias is not None:
+                cross += gram[:, -1:] * matrix[columns]
+        return Evidence(gram, cross, self._energy[index], moments.rows)
 
 
 def problems(reader: Reader, evidence: Sequence[Evidence], group: Group, alive: Mask) -> list[Problem]:

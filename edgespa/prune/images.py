@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
 from edgespa.base import Base
 from edgespa.data import Prepared
 from edgespa.errors import ConfigError, DataError
-from edgespa.graph.program import BATCH
+from edgespa.graph.program import BATCH, Program, shape_of
 
-_MOST_IMAGES = 128
-_BATCH_ELEMENTS = 2_500_000
+MOST_IMAGES = 128
+_BATCH_ELEMENTS = 6_000_000  # of the largest activation: larger blocks are given back to the system after every use
 
 
 class Images:
@@ -40,14 +42,14 @@ class Images:
             )
         self._data = data
         self._dtype = base.program.inputs[0].dtype
-        size = max(1, wanted[0] * wanted[1] * wanted[2])
-        self.batch_size = min(_MOST_IMAGES, max(8, _BATCH_ELEMENTS // size)) if shape[0] == BATCH else int(shape[0])
         free = shape[0] == BATCH
+        most = _BATCH_ELEMENTS // _largest(base.program)
+        self.batch_size = min(MOST_IMAGES, max(4, most)) if free else int(shape[0])
         self.batches = -(-len(data) // self.batch_size) if free else len(data) // self.batch_size
         self.count = len(data) if free else self.batches * self.batch_size
         if self.count < 2:
             raise DataError(
-                f"{data.name}: {len(data)} calibration images, which say nothing about a network",
+                f"{data.name}: too few calibration images ({len(data)}) to say anything about a network",
                 "give at least 2; a few hundred are enough for most",
             )
         self._check()
@@ -89,3 +91,9 @@ class Images:
     def name(self) -> str:
         """Of the data set."""
         return self._data.name
+
+
+def _largest(program: Program) -> int:
+    """Elements per image of the largest activation."""
+    values = [node.meta.get("val") for node in program.graph.nodes if node.op in ("placeholder", "call_function")]
+    return max(1, *(math.prod(shape_of(value)[1:]) for value in values if isinstance(value, Tensor) and value.dim()))

@@ -14,9 +14,9 @@ from edgespa.graph.groups import Group
 from edgespa.graph.program import Program, fetch
 from edgespa.prune.config import PruneConfig
 from edgespa.prune.evidence import Evidence
-from edgespa.prune.images import Images
+from edgespa.prune.images import MOST_IMAGES, Images
 from edgespa.prune.readers import Reader
-from edgespa.prune.survey import Network, Tick, gather_per_batch, visit
+from edgespa.prune.survey import Network, Tick, gather_apart, visit
 from edgespa.pruning.criteria import Scores, normalise
 from edgespa.pruning.reconstruct.baselines import forward_selection, sampled_order, sensitivity
 from edgespa.pruning.score import score_units
@@ -182,24 +182,26 @@ def forward_scores(
 ) -> dict[str, Scores]:
     """Greedy forward selection with old weights; see `forward_selection`.
 
-    ``forward`` looks at one random batch of the calibration images, ``forward-fd`` at another one for every unit.
+    ``forward`` looks at one random batch of (about) `MOST_IMAGES` calibration images, ``forward-fd`` at another one for
+    every unit.
     """
-    batches = list(range(images.batches))
+    together = max(1, MOST_IMAGES // images.batch_size)
+    parts = [range(start, min(start + together, images.batches)) for start in range(0, images.batches, together)]
     if config.how.rank == "forward":
         generator = torch.Generator().manual_seed(config.seed)
-        batches = [int(torch.randint(images.batches, (1,), generator=generator))]
+        parts = [parts[int(torch.randint(len(parts), (1,), generator=generator))]]
     names = list(groups)
     readers = {r.node: r for name in names for r in network.of_group[name]}.values()
-    per_batch = gather_per_batch(network, images, readers, tick, batches)
-    return {name: by_rank(forward_selection(_steps(network, name, per_batch))) for name in names}
+    apart = gather_apart(network, images, readers, tick, parts)
+    return {name: by_rank(forward_selection(_steps(network, name, apart))) for name in names}
 
 
 def _steps(
-    network: Network, name: str, per_batch: Sequence[Mapping[str, Sequence[Evidence]]]
+    network: Network, name: str, apart: Sequence[Mapping[str, Sequence[Evidence]]]
 ) -> list[list[tuple[Tensor, Tensor, Tensor]]]:
     group, state = network.group(name), network.base.program.state()
     steps = []
-    for evidence in per_batch:
+    for evidence in apart:
         readers = []
         for reader in network.of_group[name]:
             for part, matrix in enumerate(network.matrices(reader, state)):

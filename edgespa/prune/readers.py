@@ -9,6 +9,7 @@ channels: they belong to the chain between writer and reader, and are no readers
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
@@ -110,10 +111,40 @@ class Reader:
             for chunk in torch.split(flat, max(1, CHUNK_BYTES // (8 * width))):
                 yield [chunk.T]
             return
-        places = max(1, self.window.patches(x[:1]).numel() // width)
-        for images in torch.split(x, max(1, CHUNK_BYTES // (8 * width * places))):
+        for images in torch.split(x, _chunk(self.window.patches(x[:1]))):
             patches = self.window.patches(images)
             yield list(patches.reshape(self.parts, width // self.parts, -1))
+
+    @property
+    def slides(self) -> int:
+        """Lines that the windows of a convolution look at, if they move on by one line; else 0."""
+        window = self.window
+        if window is None or window.stride[0] != 1 or window.dilation[0] != 1 or window.kernel[0] == 1:
+            return 0
+        return window.kernel[0]
+
+    def slabs(self, x: Tensor, y: Tensor | None = None) -> Iterator[list[tuple[Tensor, Tensor | None]]]:
+        """The same rows as lines that windows slide over, in chunks: per part ``[c, m, lines, n]`` and its targets.
+
+        Args:
+            x: The input, ``[N, C, ...]``; where `slides`.
+            y: The output.
+
+        Yields:
+            Per part what `edgespa.pruning.reconstruct.Moments.add_sliding` takes; targets are None without an output.
+        """
+        assert self.window is not None
+        line = dataclasses.replace(self.window, kernel=(1, *self.window.kernel[1:]))
+        rank, size = len(line.kernel), _chunk(line.patches(x[:1]))
+        outputs = torch.split(y, size) if y is not None else ()
+        for index, images in enumerate(torch.split(x, size)):
+            wide = line.patches(images.to(torch.float64)).movedim(rank + 1, rank + 2)  # lines before images
+            shape = self.parts, wide.shape[0] // self.parts, math.prod(line.kernel), wide.shape[rank + 1], -1
+            mates: list[Tensor | None] = [None] * self.parts
+            if y is not None:
+                output = outputs[index].movedim(0, 2)  # [O, lines, N, ...]
+                mates = list(output.reshape(self.parts, output.shape[0] // self.parts, output.shape[1], -1))
+            yield list(zip(wide.reshape(shape), mates, strict=True))
 
     def targets(self, y: Tensor) -> list[Tensor]:
         """An output as ``[outputs, m]`` per part, its places in the order of `rows`.
@@ -159,6 +190,11 @@ class Reader:
         for row, columns in zip(table, found, strict=True):
             row[: len(columns)] = columns
         return torch.from_numpy(table)
+
+
+def _chunk(one: Tensor) -> int:
+    """How many images may be taken at once, by the patches of one of them."""
+    return max(1, CHUNK_BYTES // (8 * max(1, one.numel())))
 
 
 def find_readers(program: Program, groups: Groups) -> dict[str, Reader]:

@@ -110,19 +110,22 @@ def _account(
     if result.errors:
         account["reconstruction_error"] = {name: _rounded(error) for name, error in result.errors.items()}
     if result.paths:
-        account["curves"] = {name: _curve(path) for name, path in result.paths.items()}
+        counts = {name: int(result.kept[name].sum()) for name in result.paths if name in result.kept}
+        account["curves"] = {name: _curve(path, counts.get(name)) for name, path in result.paths.items()}
     plain: dict[str, JsonValue] = json.loads(json.dumps(account))
     return plain
 
 
-def _curve(path: reconstruct.Path) -> dict[str, Any]:
-    """A greedy curve at up to `CURVE_POINTS` sizes: what greedy reaches, and what no choice of units can go below."""
+def _curve(path: reconstruct.Path, kept: int | None) -> dict[str, Any]:
+    """A greedy curve at `CURVE_POINTS` sizes and the chosen one: what greedy reaches, what no choice can go below."""
     last = len(path.errors) - 1
-    sizes = sorted({round(last * step / (CURVE_POINTS - 1)) for step in range(CURVE_POINTS)})
+    sizes = {round(last * step / (CURVE_POINTS - 1)) for step in range(CURVE_POINTS)}
+    points = sorted(sizes | ({kept} if kept is not None else set()))
     return {
-        "units": sizes,
-        "error": [_rounded(path.errors[size]) for size in sizes],
-        "least_error": [_rounded(path.least_errors[size]) for size in sizes],
+        "kept": kept,
+        "units": points,
+        "error": [_rounded(path.errors[size]) for size in points],
+        "least_error": [_rounded(path.least_errors[size]) for size in points],
         "submodularity_ratio": _rounded(path.ratio),
     }
 

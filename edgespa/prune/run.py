@@ -98,7 +98,6 @@ class Pruning:
         self._done, self._expected = 0, 0
         self._evidence: dict[str, list[Evidence]] = {}
         self._paths: dict[str, reconstruct.Path] = {}
-        self._unsure: dict[str, str] = {}
         self._scores: dict[str, Scores] | None = None
         self._shares: dict[str, Scores] | None = None
 
@@ -114,7 +113,7 @@ class Pruning:
     def whole(self) -> dict[str, str]:
         """Groups that stay whole because the method judges a group by its readers, with the reason."""
         by_readers = self.config.how.rank not in CRITERIA or self.config.shares in ("equal-error", "equal-accuracy")
-        return {**(self.network.whole if by_readers else {}), **self._unsure}
+        return dict(self.network.whole) if by_readers else {}
 
     def task(
         self,
@@ -178,18 +177,8 @@ class Pruning:
         names = [name for name in self.network.of_group if every or self._is_final(name)]
         self._gather({reader.node for name in names for reader in self.network.of_group[name]})
         self._paths = {name: path_of(self.network, name, self._evidence) for name in names}
-        if self.config.shares == "equal-error":
-            self._unsure = {name: why for name in names if (why := self._doubt(name)) is not None}
         if self.config.fits_on != "layer" and self.config.shares != "equal-accuracy":
             self._evidence = {}  # a front-to-back pass gathers its own
-
-    def _doubt(self, name: str) -> str | None:
-        """Why the error of a group says nothing about other images: with few rows it is zero for many columns."""
-        for reader in self.network.of_group[name]:
-            rows, columns = self._evidence[reader.node][0].rows, len(reader.columns[0])
-            if rows < columns:
-                return f"{reader.layer} has {columns} columns and the images {rows} rows: its error is not known"
-        return None
 
     def _gather(self, nodes: set[str]) -> None:
         assert self.images is not None
@@ -202,7 +191,7 @@ class Pruning:
         if self._shares is None:
             names = [name for name in self.base.groups.groups if name not in self.whole]
             if self.config.shares == "equal-error":
-                self._shares = allocate.equal_error({n: p for n, p in self._paths.items() if n not in self._unsure})
+                self._shares = allocate.equal_error(self._paths)
             elif self.config.shares == "equal-accuracy" and self._held_out is not None:
                 self._expect(len(self._paths) * len(allocate.LEVELS))
                 self._shares = allocate.equal_accuracy(

@@ -128,14 +128,16 @@ def gather(network: Network, images: Images, readers: Iterable[Reader], tick: Ti
     return {node: collector.result() for node, collector in collectors.items()}
 
 
-def gather_per_batch(
-    network: Network, images: Images, readers: Iterable[Reader], tick: Tick, batches: Sequence[int]
+def gather_apart(
+    network: Network, images: Images, readers: Iterable[Reader], tick: Tick, parts: Sequence[Sequence[int]]
 ) -> list[dict[str, list[Evidence]]]:
-    """As `gather`, for each of some batches apart."""
+    """As `gather`, for each of some sets of batches apart, and taken at their word however few the rows are."""
     readers = list(readers)
     state = network.base.program.state()
-    collectors = [{r.node: Collector(r, network.matrices(r, state)) for r in readers} for _ in batches]
-    visit(network, images, readers, lambda reader, batch, x: collectors[batch][reader.node].add(x), tick, batches)
+    collectors = [{r.node: Collector(r, network.matrices(r, state), shrink=False) for r in readers} for _ in parts]
+    owner = [part for part, own in enumerate(parts) for _ in own]
+    batches = [batch for own in parts for batch in own]
+    visit(network, images, readers, lambda r, at, x: collectors[owner[at]][r.node].add(x), tick, batches)
     return [{node: collector.result() for node, collector in own.items()} for own in collectors]
 
 

@@ -14,6 +14,7 @@ from torch import Tensor, fx
 from edgespa.errors import AdapterError, ConfigError
 from edgespa.graph.groups import Group, Groups, Mask, Slot
 from edgespa.graph.program import Program
+from edgespa.processes import ALONE, Processes
 from edgespa.pruning.criteria import Criterion, Scores, combined, criterion_named, normalise, slots_of, unit_scores
 from edgespa.pruning.relevance import Objective, captured, relevance_of
 
@@ -34,10 +35,12 @@ def score_units(
     loss: Loss | None = None,
     output_loss: OutputLoss | None = None,
     batches: Batches = (),
+    processes: Processes = ALONE,
 ) -> dict[str, Scores]:
     """Score every unit that is still there.
 
-    With gradients the scores are taken per batch and averaged: ``mean_b |sum w * dL_b/dw|``.
+    With gradients the scores are taken per batch and averaged: ``mean_b |sum w * dL_b/dw|``. Several processes take
+    turns at the batches; the scores are those of one process, and the same in all.
 
     Args:
         groups: Channel groups of the whole program.
@@ -49,7 +52,8 @@ def score_units(
         program: The compacted program, for criteria that look at activations or at scales of batch norms.
         loss: ``(weights, inputs, labels) -> scalar``, for criteria that need gradients by weights.
         output_loss: ``(outputs, labels) -> scalar``, for those that need gradients by activations.
-        batches: Inputs and labels.
+        batches: Inputs and labels; of several processes, those of this one.
+        processes: Those that share the batches.
 
     Returns:
         Per group ``[units]``; units that are gone are NaN.
@@ -69,11 +73,11 @@ def score_units(
         raise ConfigError(f"the criterion {criterion} needs labelled data", "choose another, or use: edgespa adapt")
     if rule.side == "activations" and program is not None and output_loss is not None:
         per_batch = _by_activations(look, program, weights, output_loss, batches)
-        scores = _averaged(per_batch, rule, normalisation)
+        scores = _averaged(per_batch, kept, rule, normalisation, processes)
     elif rule.needs_gradient and loss is not None:
-        scores = _averaged(_by_gradients(look, weights, loss, batches), rule, normalisation)
+        scores = _averaged(_by_gradients(look, weights, loss, batches), kept, rule, normalisation, processes)
     else:
-        scores = look.scores(weights, {}, normalisation)
+        scores = _agreed(look.scores(weights, {}, normalisation), processes)
     for name, values in scores.items():
         if not np.isfinite(values[kept[name]]).all():
             raise AdapterError(
@@ -94,23 +98,35 @@ def scales_of(program: Program) -> frozenset[str]:
     )
 
 
-def _averaged(per_batch: Iterable[dict[str, Scores]], rule: Criterion, normalisation: str) -> dict[str, Scores]:
-    """Mean over the batches, normalised in the end."""
-    total: dict[str, Scores] = {}
+def _averaged(
+    per_batch: Iterable[dict[str, Scores]],
+    kept: Mapping[str, Mask],
+    rule: Criterion,
+    normalisation: str,
+    processes: Processes,
+) -> dict[str, Scores]:
+    """Mean over the batches of all processes, normalised in the end."""
+    total = {name: np.where(there, 0.0, np.nan) for name, there in kept.items()}
     count = 0
     for scores in per_batch:
         for name, values in scores.items():
-            total[name] = total[name] + values if name in total else values
+            total[name] = total[name] + values
         count += 1
-    if not count:
+    (batches,) = processes.totals([count])
+    if not batches:
         raise ConfigError(f"the criterion {rule.name} needs at least one batch of data", "give more images")
     result = {}
     for name, values in total.items():
         there = ~np.isnan(values)
-        mean = values / count
+        mean = processes.total(torch.from_numpy(values)).numpy() / batches
         mean[there] = normalise(mean[there], normalisation)
         result[name] = mean
-    return result
+    return _agreed(result, processes)
+
+
+def _agreed(scores: dict[str, Scores], processes: Processes) -> dict[str, Scores]:
+    """The main process's, so that all select the same."""
+    return {name: processes.from_main(torch.from_numpy(values)).numpy() for name, values in scores.items()}
 
 
 def _by_gradients(

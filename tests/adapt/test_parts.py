@@ -14,8 +14,9 @@ from torch import nn
 from edgespa.adapt.augment import AUGMENTATIONS, augmentation, crop, flip
 from edgespa.adapt.config import AdaptConfig
 from edgespa.adapt.log import TrainingLog
-from edgespa.adapt.objective import Objective, Teacher, balanced_weights, distance
+from edgespa.adapt.objective import Objective, Teacher, distance
 from edgespa.adapt.timeline import Timeline
+from edgespa.adapt.weights import balanced_weights, balanced_yeses, class_weights, read_weights
 from edgespa.errors import ConfigError
 
 
@@ -50,6 +51,62 @@ def test_smoothed_labels_and_class_weights() -> None:
 def test_balanced_weights_by_hand() -> None:
     weights = balanced_weights(torch.tensor([0, 0, 0, 1, 3, 3]), 4)
     assert weights.tolist() == pytest.approx([6 / 12, 6 / 4, 0, 6 / 8])
+
+
+def test_balanced_yeses_by_hand() -> None:
+    targets = torch.tensor([[1.0, 0, 1], [0, 0, 1], [0, 0, 1], [0, 0, 1]])
+    assert balanced_yeses(targets).tolist() == [3, 1, 1]  # classes with noes or yeses alone count as they are
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "expected"),
+    [
+        ("w.json", '{"dog": 2, "cat": 0.5}', [0.5, 2]),
+        ("w.json", "[0.5, 2]", [0.5, 2]),
+        ("w.csv", "cat,0.5\n\ndog, 2\n", [0.5, 2]),
+    ],
+)
+def test_class_weights_of_a_file(tmp_path: Path, name: str, text: str, expected: list[float]) -> None:
+    (tmp_path / name).write_text(text)
+    given = read_weights(tmp_path / name)
+    weights = class_weights(given, torch.tensor([0, 1]), ("cat", "dog"), "classes", "pets")
+    assert weights is not None
+    assert weights.tolist() == expected
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"cat": 1, "dgo": 2}, "pets has no class 'dgo', which has a weight"),
+        ({"cat": 1}, "the class 'dog' of pets has no weight"),
+        ((1.0,), "1 class weights, and pets has 2 classes"),
+        ((1.0, -1.0), "the weight of class dog is -1"),
+        ((1.0, float("nan")), "the weight of class dog is nan"),
+        ((0.0, 0.0), "all class weights are 0"),
+    ],
+)
+def test_class_weights_that_do_not_fit(given: Any, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        class_weights(given, torch.tensor([0, 1]), ("cat", "dog"), "classes", "pets")
+
+
+@pytest.mark.parametrize("text", ["{", '{"cat": "much"}', "[true]", "cat;1", "", "cat,many", '["cat"]'])
+def test_a_file_without_class_weights_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "w").write_text(text)
+    with pytest.raises(ConfigError, match="holds no class weights"):
+        read_weights(tmp_path / "w")
+    with pytest.raises(ConfigError, match="cannot be read"):
+        read_weights(tmp_path / "absent")
+
+
+def test_weights_of_yeses_and_not_of_numbers() -> None:
+    assert class_weights("none", torch.zeros(2), (), "regression", "d") is None
+    with pytest.raises(ConfigError, match="has no classes to weigh"):
+        class_weights("balanced", torch.zeros(2, 1), ("x",), "regression", "d")
+    weights = class_weights((2.0, 1.0), torch.zeros(1, 2), ("a", "b"), "multi-label", "d")
+    objective = Objective(class_weights=weights, kind="multi-label")
+    yes = objective(torch.zeros(1, 2), torch.tensor([[1.0, 1.0]]), torch.zeros(1))
+    assert float(yes) == pytest.approx(1.5 * math.log(2))  # (2 + 1) / 2
 
 
 @pytest.mark.parametrize("name", list(AUGMENTATIONS))

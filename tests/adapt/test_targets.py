@@ -16,7 +16,7 @@ from edgespa.base import Base
 from edgespa.config import Preprocess
 from edgespa.data import ImageData, load_data, prepare
 from edgespa.errors import ConfigError, DataError
-from edgespa.evaluate import accuracy, quality
+from edgespa.evaluate import accuracy, blind_quality, quality
 from edgespa.task import Task
 
 
@@ -106,9 +106,10 @@ def test_numbers_are_learned(tmp_path: Path, toy_base: Base, toy_preprocess: Pre
 
 
 def test_what_needs_classes_is_refused(tmp_path: Path, toy_base: Base, toy_preprocess: Preprocess) -> None:
-    data = data_of(tmp_path, arrays()[1])
+    numbers = data_of(tmp_path, arrays()[1].sum(1) / 3)
     with pytest.raises(ConfigError, match="no classes to weigh"):
-        learn(toy_base, data, toy_preprocess, tmp_path, class_weights="balanced")
+        learn(toy_base, numbers, toy_preprocess, tmp_path, class_weights="balanced")
+    data = data_of(tmp_path, arrays()[1])
     with pytest.raises(ConfigError, match="output of a class"):
         learn(toy_base, data, toy_preprocess, tmp_path, criterion="lrp", epochs=1)
 
@@ -130,3 +131,18 @@ def test_objectives_by_hand() -> None:
         assert value == pytest.approx(expected if expected is not None else 4 * math.log(2))
     with pytest.raises(ConfigError, match="teacher's outputs"):
         Objective(kind="regression", teacher=Teacher("t", lambda x: x[:, :1]))(outputs, wanted, outputs)
+
+
+def test_what_answers_without_looking_reach(
+    tmp_path: Path, toy_base: Base, toy_data: ImageData, toy_preprocess: Preprocess, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert blind_quality(prepare(toy_data.subset([0, 1, 3, 6]), toy_preprocess)) == 0.75  # classes 0, 1, 0, 0
+    labels = data_of(tmp_path, np.tile([[1, 1, 0], [1, 0, 0], [1, 0, 0], [1, 1, 0]], (24, 1)))
+    assert blind_quality(prepare(labels, toy_preprocess)) == pytest.approx((1 + 0.5 + 1) / 3)
+    numbers = data_of(tmp_path, np.linspace(0.0, 0.9, 96))
+    assert blind_quality(prepare(numbers, toy_preprocess)) == 0
+    learn(toy_base, toy_data, toy_preprocess, tmp_path, lr=1e-9, epochs=1, density=1.0)
+    assert "nothing was learned" in caplog.text
+    caplog.clear()
+    learn(toy_base, toy_data, toy_preprocess, tmp_path)
+    assert "nothing was learned" not in caplog.text

@@ -93,6 +93,10 @@ def test_toml_survives_the_way_there_and_back(place: Path) -> None:
 def test_what_is_no_spec(place: Path) -> None:
     assert find_spec("d.npz") is None
     assert find_spec("digits:train") is None
+    assert find_spec("no/such/folder") is None
+    with pytest.raises(ConfigError, match="no data and no calibration spec") as caught:
+        find_spec("mnist-51")
+    assert "mnist-512" in str(caught.value.hint)
     with pytest.raises(ConfigError, match="cannot be read"):
         find_spec("none.toml")
     for content, said in (

@@ -6,7 +6,6 @@ A flatten in the program's layout comes first, so a file that is fed in the wron
 from __future__ import annotations
 
 import os
-import shutil
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +18,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from edgespa.bundle import Accuracy, Base, BundleWriter, Compaction, Manifest, Metric, Parity, TensorSpec, Variant
 from edgespa.config import Preprocess
-from edgespa.device import RUNNER_SOURCE
+from edgespa.device import runner_source
 
 CLASSES = ("round", "square", "star")
 _RANDOM = np.random.default_rng(7)
@@ -129,7 +128,7 @@ def write_bundle(
                 (writer.path / f"model.{kind}").write_bytes(content)
                 variants.append(_variant(kind, len(content), BOUND if bound is None else bound))
         if runner is None:
-            shutil.copyfile(RUNNER_SOURCE, writer.path / "run.py")
+            (writer.path / "run.py").write_bytes(runner_source())
         else:
             (writer.path / "run.py").write_text(runner)
         if selfcheck:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from edgespa.device.profile import profile_local, run_selfcheck, save_profile
+from edgespa.device.profile import is_own_runner, profile_local, run_selfcheck, save_profile
 from edgespa.device.results import Measurement, Profile, VariantProfile
 from edgespa.errors import BundleError, ConfigError, DeviceError
 
@@ -118,25 +118,34 @@ def test_a_variant_that_fails_is_named_with_what_it_said(make_bundle: Any, tmp_p
 def test_a_runner_that_does_not_answer(make_bundle: Any, tmp_path: Path, runner: str, message: str) -> None:
     strange = make_bundle(tmp_path / "strange", onnx=b"", runner=runner)
     with pytest.raises(DeviceError) as caught:
-        run_selfcheck(strange)
+        profile_local(strange)
     assert message in caught.value.message
 
 
 def test_a_runner_of_another_version_is_told(
     make_bundle: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    check = {"name": "onnx-fp32", "status": "passed", "runtime": "r", "failures": [], "a_new_field": 1}
-    runner = f"print('noise')\nprint({json.dumps({'selfcheck': [check]})!r})\n"
+    runner = f"print('noise')\nprint({json.dumps({'variants': [{'name': 'onnx-fp32', 'a_new_field': 1}]})!r})\n"
     strange = make_bundle(tmp_path / "strange", onnx=b"", runner=runner)
-    with caplog.at_level(logging.WARNING), pytest.raises(DeviceError, match="a_new_field"):
-        run_selfcheck(strange)
+    with caplog.at_level(logging.WARNING), pytest.raises(DeviceError, match=r"run\.py: file: Field required"):
+        profile_local(strange)
     assert "is not the runner of edgespa" in caplog.text
 
 
-def test_a_bundle_without_runner(bundle: Path) -> None:
+def test_a_bundle_without_runner(bundle: Path, make_bundle: Any, tmp_path: Path) -> None:
     (bundle / "run.py").unlink()
-    with pytest.raises(DeviceError, match=r"has no run\.py"):
-        run_selfcheck(bundle)
+    assert [check.status for check in run_selfcheck(bundle)] == ["passed"]  # what it has is what is proved
+    with pytest.raises(BundleError, match=r"run\.py is missing"):
+        profile_local(bundle)
+
+
+def test_a_bundle_cannot_speak_for_itself(make_bundle: Any, tmp_path: Path) -> None:
+    check = {"name": "onnx-fp32", "status": "passed", "runtime": "r", "failures": []}
+    answer = json.dumps({"selfcheck": [check]})
+    liar = make_bundle(tmp_path / "liar", onnx=b"not a model", runner=f"print({answer!r})\n")
+    (found,) = run_selfcheck(liar)
+    assert found.status == "failed"
+    assert not is_own_runner(liar)
 
 
 def test_selfcheck_results(bundle: Path, bad_bundle: Path) -> None:

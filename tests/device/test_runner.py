@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from edgespa.bundle import sha256_file
 from edgespa.config import Preprocess
-from edgespa.device import RUNNER_SOURCE, runner
+from edgespa.device import runner, runner_source
 
 
 def run(bundle: Path, *options: str) -> subprocess.CompletedProcess[str]:
@@ -29,13 +30,9 @@ def answer(bundle: Path, *options: str, status: int = 0) -> dict[str, Any]:
     return dict(json.loads(done.stdout))
 
 
-def test_parses_as_python_3_8() -> None:
-    ast.parse(RUNNER_SOURCE.read_text(), feature_version=(3, 8))
-
-
 def test_needs_nothing_but_numpy_and_pillow() -> None:
     allowed = sys.stdlib_module_names | {"numpy", "PIL"}
-    for node in ast.walk(ast.parse(RUNNER_SOURCE.read_text())):
+    for node in ast.walk(ast.parse(runner_source().decode())):
         names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
         if isinstance(node, ast.ImportFrom):
             assert node.level == 0
@@ -45,7 +42,7 @@ def test_needs_nothing_but_numpy_and_pillow() -> None:
 
 def test_annotations_are_not_evaluated() -> None:
     # Python 3.8 cannot subscript dict or list: the future import keeps annotations as text.
-    assert "from __future__ import annotations" in RUNNER_SOURCE.read_text()
+    assert "from __future__ import annotations" in runner_source().decode()
 
 
 def test_without_arguments_lists_the_variants(full_bundle: Path) -> None:
@@ -112,7 +109,7 @@ def test_bench(full_bundle: Path, name: str) -> None:
     assert result["variant"] == name
     assert (result["runs"], result["warmup_runs"], result["threads"], result["batch"]) == (130, 10, 2, 1)
     assert result["size_bytes"] == file.stat().st_size
-    assert result["sha256"] == runner.sha256(file)
+    assert result["sha256"] == sha256_file(file)
     assert 0 < result["min_ms"] <= result["p50_ms"] <= result["p90_ms"] <= result["p95_ms"]
     assert result["p99_ms"] is None
     assert result["load_ms"] > 0

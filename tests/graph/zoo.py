@@ -201,6 +201,12 @@ class ScaledConv(nn.Conv2d):
         return F.conv2d(x, self.weight * 0.7 + self.weight**2, self.bias, padding=1)
 
 
+def picked(m: Any, x: Tensor, spread: Callable[[Tensor], Tensor]) -> Tensor:
+    """The four tokens with the highest scores, ``[batch, 4, channels]``."""
+    tokens = m.a(x).flatten(2).transpose(1, 2)
+    return tokens.gather(1, spread(m.s(x).flatten(1).argsort(1)[:, :4, None]))
+
+
 add("conv_subclass", lambda m, x: m.fc(pool(m.b(F.relu(m.a(x))))), {"a": 8, "b": 6}, {("a", "b.weight", 1, 4): [4]},
     a=lambda: ScaledConv(3, 8, 3), b=lambda: ScaledConv(8, 6, 3), fc=lin(6, 5))  # fmt: skip
 add("parametrized_weight_norm", lambda m, x: m.fc(pool(m.b(F.relu(m.a(x))))), {"a": 8, "b": 6},
@@ -271,6 +277,29 @@ add("stack_and_sum", lambda m, x: m.fc(pool(torch.stack([m.a(x), m.b(x)], 1).sum
     a=conv(3, 8), b=conv(3, 8), fc=lin(8, 5))  # fmt: skip
 add("repeat", lambda m, x: m.fc(pool(m.a(x).repeat(1, 2, 1, 1))), {"a": 8}, {("a", "fc.weight", 1, 3): [3, 11]},
     a=conv(3, 8), fc=lin(16, 5))  # fmt: skip
+add("repeat_of_a_scale", lambda m, x: m.fc(pool(m.a(x) * m.s.repeat(1, 8, 1, 1))), {"a": 8},
+    {("a", "a.weight", 0, 3): [3]},
+    a=conv(3, 8), s=par(1, 1, 1, 1), fc=lin(8, 5))  # fmt: skip
+add(
+    "gather_expanded",
+    lambda m, x: m.fc(picked(m, x, lambda i: i.expand(-1, -1, 8)).mean(1)),
+    {"a": 8},
+    {("a", "a.weight", 0, 3): [3], ("a", "fc.weight", 1, 3): [3]},
+    a=conv(3, 8),
+    s=conv(3, 1),
+    fc=lin(8, 5),
+)
+add(
+    "gather_repeated",
+    lambda m, x: m.fc(picked(m, x, lambda i: i.repeat(1, 1, 8)).mean(1)),
+    {"a": 8},
+    {("a", "fc.weight", 1, 3): [3]},
+    a=conv(3, 8),
+    s=conv(3, 1),
+    fc=lin(8, 5),
+)
+add("gather_of_some", lambda m, x: m.fc(picked(m, x, lambda i: i.expand(-1, -1, 6)).mean(1)), {}, None,
+    {("a.weight", 0): "indexed by data"}, a=conv(3, 8), s=conv(3, 1), fc=lin(6, 5))  # fmt: skip
 add("repeat_interleave", lambda m, x: m.fc(pool(m.a(x).repeat_interleave(2, 1))), {"a": 8},
     {("a", "fc.weight", 1, 3): [6, 7]},
     a=conv(3, 8), fc=lin(16, 5))  # fmt: skip

@@ -198,7 +198,7 @@ def twins(network: Callable[[str], Base]) -> Callable[[str], Base]:
     return build
 
 
-def images_of(folder: Path, count: int = 64, seed: int = 0, *, labelled: bool = True) -> Prepared:
+def images_of(folder: Path, count: int = 160, seed: int = 0, *, labelled: bool = True) -> Prepared:
     random = np.random.default_rng(seed)
     path = folder / f"images-{count}-{seed}-{labelled}.npz"
     images = random.integers(0, 256, (count, 8, 8, 3)).astype(np.uint8)

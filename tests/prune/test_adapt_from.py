@@ -89,12 +89,22 @@ def test_a_start_is_resumed_with_the_same_start(
         adapt(toy_base, data, toy_preprocess, config, tmp_path, checkpoint=state, resume=True)
 
 
-def test_what_cannot_be_started_from(
-    toy_base: Base, toy_folder: Path, cut: Task, data: ImageData, toy_preprocess: Preprocess, tmp_path: Path
+def test_an_adapted_task_is_gone_on_with(
+    toy_base: Base, data: ImageData, toy_preprocess: Preprocess, tmp_path: Path
 ) -> None:
-    adapted = adapt(toy_base, data, toy_preprocess, CONFIG.model_copy(update={"head": "new"}), tmp_path)
-    with pytest.raises(ConfigError, match="made by edgespa prune"):
-        started(toy_base, adapted)
+    config = CONFIG.model_copy(update={"head": "new", "density": 0.6, "round_to": 1, "epochs": 3})
+    first = adapt(toy_base, data, toy_preprocess, config, tmp_path)
+    more = adapt(toy_base, data, toy_preprocess, AdaptConfig(epochs=1, batch_size=16, lr=1e-9), tmp_path, start=first)
+    assert all(np.array_equal(more.kept[name], mask) for name, mask in first.kept.items())
+    assert more.header.adapter == first.header.adapter
+    x = torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    factors, before = more.factors.flat(), first.factors.flat()
+    learned = [name for name in before if "running" not in name]
+    assert all(torch.allclose(factors[name], before[name], atol=1e-6) for name in learned)
+    assert more.program(toy_base)(x).shape == first.program(toy_base)(x).shape
+
+
+def test_what_cannot_be_started_from(toy_base: Base, toy_folder: Path, cut: Task) -> None:
     other = Base.open(f"{toy_folder / 'net.py'}:other", (1, 3, 8, 8))
     with pytest.raises(BaseMismatchError):
         started(other, cut)

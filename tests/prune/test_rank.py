@@ -81,8 +81,9 @@ def test_one_random_batch_or_all_in_turn(network: Build, images: Prepared, monke
         return np.arange(8 if len(seen) % 2 else 12)
 
     monkeypatch.setattr("edgespa.prune.rank.forward_selection", record)
+    monkeypatch.setattr("edgespa.prune.rank.MOST_IMAGES", 32)
     given = Images(base, images)
-    given.batch_size, given.batches = 16, 4
+    given.batch_size, given.batches = 16, 8
     for method, batches in (("layer-greedy-fs", 1), ("layer-greedy-fs-fd", 4)):
         seen.clear()
         scores_of(Network.of(base), PruneConfig(density=0.5, method=method), given, quiet)

@@ -12,7 +12,7 @@ from torch import nn
 from edgespa.base import Base
 from edgespa.graph.groups import find_groups
 from edgespa.graph.trace import trace
-from edgespa.prune.evidence import full_matrices
+from edgespa.prune.evidence import Collector, full_matrices
 from edgespa.prune.readers import Reader, find_readers, readers_of
 from edgespa.prune.sweep import Shelf, Sweep
 
@@ -105,8 +105,7 @@ CONVOLUTIONS = {
 }
 
 
-@pytest.mark.parametrize("name", CONVOLUTIONS)
-def test_every_convolution(name: str) -> None:
+def base_of(name: str) -> tuple[Base, Reader]:
     make, shape = CONVOLUTIONS[name]
     kind = {3: nn.Conv1d, 4: nn.Conv2d, 5: nn.Conv3d}[len(shape)]
     model = nn.Sequential(kind(shape[1], shape[1], 1), nn.ReLU(), make())
@@ -114,7 +113,35 @@ def test_every_convolution(name: str) -> None:
     base = Base("x.py:x", None, shape, "", program, find_groups(program))
     readers = list(find_readers(program, base.groups).values())
     assert [reader.layer for reader in readers] == ["2"]
-    check(base, readers[0])
+    return base, readers[0]
+
+
+@pytest.mark.parametrize("name", CONVOLUTIONS)
+def test_every_convolution(name: str) -> None:
+    check(*base_of(name))
+
+
+@pytest.mark.parametrize("asymmetric", [False, True])
+@pytest.mark.parametrize("name", CONVOLUTIONS)
+def test_evidence_is_that_of_the_rows(name: str, asymmetric: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgespa.prune.readers.CHUNK_BYTES", 5000)
+    base, reader = base_of(name)
+    source, output = outputs_of(base, reader)
+    state = base.program.state()
+    bias = state[reader.bias] if reader.bias else None
+    matrices = full_matrices(reader, state[reader.weight], bias)
+    collector = Collector(reader, matrices, asymmetric=asymmetric, shrink=False)
+    changed = source * 0.5 + 0.1  # as of a network that is being pruned
+    collector.add(changed, source, output)
+    rows = [torch.cat(parts, 1).double() for parts in zip(*reader.rows(changed), strict=True)]
+    for own, matrix, seen, target in zip(collector.result(), matrices, rows, reader.targets(output), strict=True):
+        wide = torch.cat([seen, torch.ones(1, seen.shape[1]).double()]) if bias is not None else seen
+        wanted = target.double() if asymmetric else matrix.T @ wide
+        assert torch.allclose(own.gram, wide @ wide.T, rtol=1e-9, atol=1e-9)
+        assert torch.allclose(own.cross, wide @ wanted.T, rtol=1e-5, atol=1e-4)
+        assert torch.allclose(own.energy, wanted.square().sum(1), rtol=1e-5)
+        assert own.rows == seen.shape[1]
+    assert (reader.slides > 0) == (name not in ("1d", "2d", "3d"))  # those have strides or dilations
 
 
 def test_weights_that_are_shared_or_computed_are_left_alone() -> None:

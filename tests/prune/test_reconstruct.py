@@ -178,10 +178,11 @@ def test_one_survey_serves_every_density(network: Build, images: Prepared, tmp_p
 def test_the_report_says_what_was_reached_and_what_could_be(network: Build, images: Prepared, tmp_path: Path) -> None:
     task = cut(network("residual"), tmp_path, images, method="asym-in-change", round_to=1)
     account = json.loads(json.dumps(task.header.provenance))
-    assert account["calibration"] == {"data": "images-64-0-True", "images": 64}
+    assert account["calibration"] == {"data": "images-160-0-True", "images": 160}
     assert set(account["reconstruction_error"]) == {"c1", "c2", "c3", "c4", "fc"}
     for curve in account["curves"].values():
         assert curve["units"][0] == 0
+        assert curve["kept"] in curve["units"]
         assert curve["error"][0] == 1
         assert curve["error"] == sorted(curve["error"], reverse=True)
         assert all(least <= error + 1e-6 for least, error in zip(curve["least_error"], curve["error"], strict=True))

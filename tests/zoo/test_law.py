@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import sys
 from typing import Any
 
@@ -17,23 +16,33 @@ MATHEMATICS = (
     "space that a convolution window slides over", "read at a fixed position",
     "shared by the parts (heads) of a split dimension",
 )  # fmt: skip
-# Tables of positions that are multiplied like weights: their rows are positions of the image and no channels.
-POSITIONS = {
-    "timm:halonet26t": {"merged with another dimension that can shrink"},
-    "timm:botnet26t_256": {"merged with another dimension that can shrink"},
-    "timm:csatv2": {"merged with another dimension that can shrink"},
+# Two dimensions that could shrink and are merged: the larger one does. The other is the positions of a table that is
+# multiplied like a weight, or the heads of a multi-query attention, which share the channels of their values.
+_MERGED = {"merged with another dimension that can shrink"}
+# A mean over the states of a state-space layer: what a removed state gives there is not zero.
+_MEAN = {"summed without weights, where removed channels are not zero (mean)"}
+EXPLAINED = {
+    "timm:halonet26t": _MERGED,
+    "timm:botnet26t_256": _MERGED,
+    "timm:csatv2": _MERGED,
+    "timm:mobilenetv4_hybrid_medium": _MERGED,
+    "timm:mobilenetv5_base": _MERGED,
+    "timm:efficientvim_m1": _MEAN,
+    "transformers:ViTMAEModel": {"indexed by data"},  # a random choice among normalised tokens
 }
+# Its gates multiply channels with normalised ones, and the rest is the normalised residual stream.
+NOTHING_CAN_GO = {"timm:gmlp_ti16_224"}
 NOT_CONVOLUTIONAL = ("vit_", "swin_", "maxvit", "convnext")
 
 
 def test_masked_equals_compacted(network: str) -> None:
-    gc.collect()
-    row: dict[str, Any] = measure.measure(networks.network(network), seeds=3)
+    row: dict[str, Any] = measure.apart(lambda: measure.measure(networks.network(network), seeds=3))
+    assert "failure" not in row, row["failure"]
     assert row["error"] <= 1e-5
     assert row["activations"] > 10
-    assert row["units"] > 0
+    assert bool(row["units"]) == (network not in NOTHING_CAN_GO)
     assert "cost" not in row
-    explained = (*MATHEMATICS, *POSITIONS.get(network, ()))
+    explained = (*MATHEMATICS, *EXPLAINED.get(network, ()))
     # what is tied to a tensor that cannot shrink has its reason there
     assert not [why for why in row["fixed_channels"] if not why.startswith(explained) and "cannot shrink" not in why]
     library, _, name = network.partition(":")

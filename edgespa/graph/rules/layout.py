@@ -29,7 +29,7 @@ def run_on_labels(call: Call) -> Value | list[Value]:
         merged = {call.dim("dim", len(x.shape))} & call.batch_dims(source)
         if call.name in {"slice", "slice_copy"} and takes_all(*(call.number(key) for key in ("start", "end", "step"))):
             return Value(call.shape, x.blocks, x.dead)
-        x = call.labels.pin(x, merged, _IN_BATCH)
+        x = call.labels.pin(x, merged, IN_BATCH)
     return _run(call, x, source)
 
 
@@ -40,7 +40,7 @@ def takes_all(start: int | None, end: int | None, step: int) -> bool:
 
 _MOST = (1 << 63) - 1  # what ``:`` is traced to
 
-_IN_BATCH = "picked by position in a dimension that the batch is merged into"
+IN_BATCH = "picked by position in a dimension that the batch is merged into"
 
 
 @rule("roll", "flip", "index_select", "repeat_interleave", "tile", "repeat")
@@ -64,7 +64,7 @@ def run_where_labelled(call: Call) -> Value | list[Value]:
         given = 0
     touched = {int(dim) % len(x.shape) for dim in (given if isinstance(given, list) else [given])}
     if call.name in {"roll", "index_select"}:
-        x = call.labels.pin(x, touched & call.batch_dims("self"), _IN_BATCH)
+        x = call.labels.pin(x, touched & call.batch_dims("self"), IN_BATCH)
     passing = tuple(block for block in x.blocks if not set(block.dims) & touched)
     acting = tuple(block for block in x.blocks if set(block.dims) & touched)
     result = _run(call, Value(x.shape, acting, x.dead), "self") if acting else Value(call.shape, (), x.dead)
@@ -80,7 +80,7 @@ def _run(call: Call, x: Value, source: str) -> Value | list[Value]:
         dim = call.dim("dim", len(x.shape))
         return Value(shapes[0], tuple(block for block in x.blocks if dim not in block.dims), x.dead)
     for block in x.blocks:
-        results = _apply(call, source, _expanded(block, x.shape))
+        results = apply(call, source, expanded(block, x.shape))
         seen = []
         for index, result in enumerate(results):
             compact = compress(result)
@@ -94,13 +94,14 @@ def _run(call: Call, x: Value, source: str) -> Value | list[Value]:
     return values if many else values[0]
 
 
-def _expanded(block: Block, shape: tuple[int, ...]) -> Tensor:
+def expanded(block: Block, shape: tuple[int, ...]) -> Tensor:
     """The block's labels as a tensor of the value's full shape, without memory for the unlabelled dimensions."""
     sizes = [shape[dim] if dim in block.dims else 1 for dim in range(len(shape))]
     return torch.from_numpy(np.require(block.labels, requirements=("C", "W"))).reshape(sizes).expand(shape)
 
 
-def _apply(call: Call, source: str, labels: Tensor) -> list[Tensor]:
+def apply(call: Call, source: str, labels: Tensor) -> list[Tensor]:
+    """The results of the call's operator with ``labels`` for its argument ``source``."""
     schema = call.node.target._schema  # type: ignore[union-attr]
 
     def plain(name: str, argument: Any) -> Any:
@@ -170,7 +171,7 @@ def _regroup(call: Call, x: Value, shape: tuple[int, ...]) -> tuple[Block, ...]:
         new = sorted(dim for index in touched for dim in parts[index][1])
         sizes = [x.shape[dim] for dim in old]
         local = Block(tuple(old.index(dim) for dim in block.dims), block.labels)
-        compact = compress(_expanded(local, tuple(sizes)).reshape([shape[dim] for dim in new]))
+        compact = compress(expanded(local, tuple(sizes)).reshape([shape[dim] for dim in new]))
         if compact is None:
             call.labels.fix(block.labels.ravel(), "reshaped to a single element")
         else:
@@ -225,7 +226,8 @@ def _copied(x: Value, shift: int, dim: int, shape: tuple[int, ...]) -> bool:
 
 
 def _repeat(call: Call, x: Value) -> Value:
-    """Whole copies one after the other: labels repeat along their dimension."""
+    """Whole copies one after the other: labels repeat along their dimension; copies of one element get their own."""
+    given = call.arguments["repeats" if call.name == "repeat" else "dims"]
     repeats = call.number("repeats" if call.name == "repeat" else "dims")
     shape = call.shape
     rank = len(shape)
@@ -235,7 +237,11 @@ def _repeat(call: Call, x: Value) -> Value:
     for block in x.blocks:
         dims = tuple(dim + shift for dim in block.dims)
         blocks.append(Block(dims, np.tile(block.labels, [repeats[dim] for dim in dims])))
-    return Value(shape, tuple(blocks), x.dead)
+    if len(given) == rank:
+        for dim in range(rank):
+            if _copied(x, shift, dim, shape) and shape[dim] > 1 and isinstance(given[dim], int):
+                blocks.append(Block((dim,), call.labels.fresh(shape[dim]), copies=True))
+    return Value(shape, tuple(blocks), x.dead if len(blocks) == len(x.blocks) else None)
 
 
 @rule("cat", "concat", "concatenate")
@@ -272,7 +278,7 @@ def _join(call: Call, values: list[Value], dim: int, joint: bool = False) -> tup
                         call.labels.fix(block.labels.ravel(), "concatenated across two labelled dimensions")
                         continue
                     local = Block(tuple(dims.index(d) for d in block.dims), block.labels)
-                    part = _expanded(local, tuple(sizes)).numpy()
+                    part = expanded(local, tuple(sizes)).numpy()
             parts.append(part)
         labels = np.ascontiguousarray(np.concatenate(parts, axis=dims.index(dim)))
         blocks.append(Block(dims, labels))
@@ -317,77 +323,6 @@ def pad(call: Call) -> Value:
         parts = [call.labels.fresh(max(before, 0)), inner, call.labels.fresh(max(after, 0))]
         blocks.append(Block((dim,), np.concatenate(parts)))
     return Value(shape, tuple(blocks), dead)
-
-
-@rule("index")
-def index(call: Call) -> Value | list[Value]:
-    """Advanced indexing with one index tensor of known content; otherwise the indexed dimensions are pinned."""
-    x = call.value("self")
-    indices = list(call.arguments["indices"])
-    touched = {dim for dim, index in enumerate(indices) if index is not None}
-    why = "indexed along several dimensions"
-    if len(touched) == 1:
-        table = call.constants.get(indices[next(iter(touched))])
-        why = "indexed by data" if table is None else "indexed by a table" if table.dim() != 1 else ""
-        why = _IN_BATCH if touched & call.batch_dims("self") else why
-    for value in call.list_of("indices"):
-        call.labels.fix_value(value, "used as an index")
-    if why:
-        rest = call.labels.pin(x, touched, why)
-        if rest.blocks and len(touched) > 1:
-            return unknown(call, "indexed along several dimensions")
-        x = rest
-    dim = next(iter(touched))
-    extra = len(call.shape) - len(x.shape)  # the index tensor's dimensions stand in the place of the indexed one
-    blocks = []
-    for block in x.blocks:
-        if dim in block.dims:
-            compact = compress(_apply(call, "self", _expanded(block, x.shape))[0])
-            if compact is None:
-                call.labels.fix(block.labels.ravel(), "read at a fixed position (index)")
-            else:
-                blocks.append(compact)
-        else:
-            blocks.append(Block(tuple(d + extra if d > dim else d for d in block.dims), block.labels))
-    return Value(call.shape, tuple(blocks), x.dead)
-
-
-@rule("slice_scatter", "select_scatter")
-def scatter(call: Call) -> Value | list[Value]:
-    """``self`` with a part replaced by ``src``: the part's labels are those of both, the rest is as it was.
-
-    The replaced indices of ``self`` are tied to those of ``src`` too, so that both lose the same number.
-    """
-    x, source = call.value("self"), call.value("src")
-    if call.number("step", 1) != 1:
-        return unknown(call, "with a stride")
-    dim = call.dim("dim", len(x.shape))
-    if dim in call.batch_dims("self"):
-        x = call.labels.pin(x, {dim}, _IN_BATCH)
-    if call.name == "select_scatter":
-        shifted = tuple(Block(tuple(d + (d >= dim) for d in block.dims), block.labels) for block in source.blocks)
-        source = Value((*source.shape[:dim], 1, *source.shape[dim:]), shifted, source.dead, source.why)
-        index = int(call.number("index")) % x.shape[dim]
-        part = slice(index, index + 1, 1)
-    else:
-        part = slice(*slice(call.number("start"), call.number("end"), call.number("step")).indices(x.shape[dim]))
-    labels = call.labels.axis(x, dim, "replaced in part")
-    inside = None if labels is None else labels[part]
-    written = call.labels.axis(source, dim, "written to a part")
-    if inside is not None and written is None:
-        call.labels.fix(inside, f"replaced by {source.why}" if len(inside) > 1 else "written at a fixed position")
-    elif written is not None and inside is None:
-        call.labels.fix(written, f"written to {x.why}")
-    elif written is not None and inside is not None:
-        call.labels.unite(inside, written)
-    rest = [
-        Value(tuple(1 if d == dim else size for d, size in enumerate(value.shape)), other, value.dead, value.why)
-        for value, other in ((v, tuple(b for b in v.blocks if dim not in b.dims)) for v in (x, source))
-    ]
-    shape = tuple(1 if d == dim else size for d, size in enumerate(x.shape))
-    blocks = call.labels.merge(rest, shape, "written together")
-    own = () if labels is None else (Block((dim,), labels),)
-    return Value(call.shape, (*blocks, *own), x.dead if x.dead == source.dead or not source.blocks else None)
 
 
 @rule("pixel_shuffle", "pixel_unshuffle")

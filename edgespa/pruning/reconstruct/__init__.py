@@ -6,11 +6,13 @@ reads columns ``B`` (one row per image, or per image and place) and should give 
     F(S) = ||Y||^2 - min_W ||Y - B_S W||^2
 
 is what the columns of ``S`` explain. All of it follows from ``G = B^T B``, ``T = B^T Y`` and ``||Y||^2``, so rows are
-met once and never kept (`Moments`). `greedy` gives the nested choice for every size, `reweight` the weights.
+met once and never kept (`Moments`). `greedy` gives the nested choice for every size, `reweight` the weights. Where rows
+are few, `shrinkage` says how far the moments are to be trusted.
 """
 
 from edgespa.pruning.reconstruct.greedy import Path, Problem, greedy
 from edgespa.pruning.reconstruct.moments import Moments
+from edgespa.pruning.reconstruct.shrink import shrinkage
 from edgespa.pruning.reconstruct.solve import RIDGE, TOLERANCE, residual, reweight
 
-__all__ = ["RIDGE", "TOLERANCE", "Moments", "Path", "Problem", "greedy", "residual", "reweight"]
+__all__ = ["RIDGE", "TOLERANCE", "Moments", "Path", "Problem", "greedy", "residual", "reweight", "shrinkage"]

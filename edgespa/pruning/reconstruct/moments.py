@@ -47,6 +47,31 @@ class Moments:
                 self._cross[self.columns] += other.sum(1)
         self.rows += block.shape[1]
 
+    def add_sliding(self, slab: Tensor, taps: int, partners: Tensor | None = None) -> None:
+        """Take in the rows of windows that slide over lines, without building them; see `sliding_products`.
+
+        Args:
+            slab: ``[c, m, lines, n]``: a line has ``m`` columns per channel and ``n`` rows of ``B``.
+            taps: Lines per window. The columns of ``B`` are (channel, tap, m), its rows (place, n); a window at place
+                ``p`` looks at the lines from ``p`` on.
+            partners: ``[partners, places, n]``, with ``lines - taps + 1`` places.
+        """
+        channels, inner, lines, width = slab.shape
+        places, flat = lines - taps + 1, slab.to(torch.float64).reshape(channels * inner, lines, width)
+        by_tap = (taps, channels, inner)
+        products = sliding_products(flat, taps).view(*by_tap, *by_tap).permute(1, 0, 2, 4, 3, 5)
+        self._upper += products.reshape(self.columns, self.columns).numpy()
+        other = partners.to(torch.float64).reshape(len(partners), -1) if partners is not None else None
+        if other is not None:
+            cross = torch.stack([flat[:, tap : tap + places].reshape(len(flat), -1) @ other.T for tap in range(taps)])
+            self._cross[: self.columns] += cross.view(*by_tap, -1).transpose(0, 1).reshape(self.columns, -1)
+        if self.constant:
+            sums = flat.sum(2).unfold(1, places, 1).sum(2).view(channels, inner, taps).transpose(1, 2)
+            self._last += torch.cat([sums.flatten(), sums.new_full((1,), places * width)])
+            if other is not None:
+                self._cross[self.columns] += other.sum(1)
+        self.rows += places * width
+
     def gram(self) -> Tensor:
         """``G``, ``[columns + constant, columns + constant]``, symmetric to the last bit."""
         upper = torch.from_numpy(np.triu(self._upper))
@@ -67,3 +92,38 @@ class Moments:
         result._cross, result._last = self._cross + other._cross, self._last + other._last
         result.rows = self.rows + other.rows
         return result
+
+
+def sliding_products(lines: Tensor, taps: int) -> Tensor:
+    """``sum over places p of x[a, p + i] x[b, p + j]`` for all taps i, j: the Gram matrix of windows over lines.
+
+    Windows overlap: for one difference ``j - i`` the sums run over nearly the same lines. So those that all have in
+    common are multiplied once, and the few at either end apart: ``taps`` products instead of ``taps (taps + 1) / 2``.
+
+    Args:
+        lines: ``[m, lines, n]``.
+        taps: Lines per window, not more than there are.
+
+    Returns:
+        ``[taps, m, taps, m]``.
+    """
+    m, count, _ = lines.shape
+    places = count - taps + 1
+    result = lines.new_zeros(taps, m, taps, m)
+
+    def product(first: int, last: int, apart: int) -> Tensor:
+        return lines[:, first:last].reshape(m, -1) @ lines[:, first + apart : last + apart].reshape(m, -1).T
+
+    for apart in range(taps):
+        ends = taps - 1 - apart  # the windows that tap i sees first begin at the lines 0 to ends
+        if ends >= places:
+            parts = [product(tap, tap + places, apart) for tap in range(ends + 1)]
+        else:
+            common = product(ends, places, apart)
+            before = [product(line, line + 1, apart) for line in range(ends)]
+            after = [product(places + line, places + line + 1, apart) for line in range(ends)]
+            parts = [sum([*before[tap:], *after[:tap]], common) for tap in range(ends + 1)]
+        for tap, part in enumerate(parts):
+            result[tap, :, tap + apart] = part
+            result[tap + apart, :, tap] = part.T
+    return result

@@ -143,3 +143,20 @@ def test_the_pseudo_inverse_cuts_what_is_below_the_tolerance() -> None:
     assert torch.allclose(pseudo_inverse(matrix, 1e-8, 4.0), expected, atol=1e-9)
     assert pseudo_inverse(matrix, 1e-12, 4.0).abs().max() > 1e6
     assert torch.linalg.matrix_rank(inverse_root(matrix, 1e-8, 4.0)) == 2
+
+
+@pytest.mark.parametrize(("lines", "taps"), [(9, 3), (5, 3), (4, 3), (3, 3), (8, 2), (6, 5), (7, 1)])
+def test_windows_that_slide_give_the_moments_of_their_rows(lines: int, taps: int) -> None:
+    generator = torch.Generator().manual_seed(lines)
+    slab = torch.randn(4, 2, lines, 5, generator=generator)
+    places = lines - taps + 1
+    partners = torch.randn(3, places, 5, generator=generator)
+    # rows (place, n), columns (channel, tap, m)
+    rows = torch.stack([slab[:, :, p : p + taps].transpose(1, 2) for p in range(places)], 3).reshape(8 * taps, -1)
+    direct, sliding = Moments(8 * taps, 3, constant=True), Moments(8 * taps, 3, constant=True)
+    for _ in range(2):
+        direct.add(rows, partners.flatten(1))
+        sliding.add_sliding(slab, taps, partners)
+    assert sliding.rows == direct.rows == 2 * 5 * places
+    assert torch.allclose(sliding.gram(), direct.gram(), rtol=1e-12, atol=1e-12)
+    assert torch.allclose(sliding.cross(), direct.cross(), rtol=1e-12, atol=1e-12)

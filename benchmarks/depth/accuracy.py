@@ -1,0 +1,153 @@
+"""Accuracy at full depth, cut by the rule, and trained again; against other choices of as many blocks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from common import KINDS, PREPROCESS, TASKS, Row, Rows, Setting, at_depth, base, size_of, table, tested, tuned
+
+from edgespa.adapt import adapt
+from edgespa.base import Base
+from edgespa.data import prepare
+from edgespa.errors import ConfigError
+from edgespa.prune.cut import cut
+from edgespa.prune.depth import Decision, DepthConfig, decide
+from edgespa.pruning.depth import kept_depth
+from edgespa.task import Task
+
+ALPHAS = tuple(step / 10 for step in range(1, 10))
+CHOICES = ("first", "random 0", "random 1", "random 2", "channels")
+
+
+def measure(setting: Setting, results: Path) -> None:
+    """All rows, the most telling ones first: the rule for every method and task, then what it is compared with."""
+    rows, whole = Rows(results / "accuracy.jsonl"), base()
+    for task in TASKS:
+        for kind in KINDS:
+            _by_rule(rows, whole, setting, task, kind)
+    for task in TASKS:
+        _per_depth(rows, whole, setting, task)
+        _compared(rows, whole, setting, task)
+
+
+def _by_rule(rows: Rows, whole: Base, setting: Setting, task: str, kind: str) -> None:
+    made, test = tuned(whole, setting, task, kind), setting.held_back(task)
+    own = made.fit(whole)
+    key = {"task": task, "adapter": kind}
+
+    def full() -> Row:
+        images = prepare(setting.train(task).limit(min(1000, setting.images)), PREPROCESS)
+        found = decide(made.program(own), own.blocks, images, DepthConfig(), given=())  # the rule comes below
+        scores = [each.score for each in found.scored]
+        return {
+            "accuracy": tested(made, whole, test),
+            "bytes": size_of(made),
+            "scores": scores,
+            "kept": {str(alpha): kept_depth(scores, alpha) for alpha in ALPHAS} if scores[-1] > 0 else {},
+        }
+
+    row = rows.get({**key, "step": "full"}, full)
+    if not row["kept"]:
+        return
+    smaller = at_depth(made, own, depth, setting.output) if (depth := row["kept"]["0.3"]) < len(own.blocks) else made
+    rows.get({**key, "step": "cut"}, lambda: _row(smaller, whole, test, depth))
+    rows.get({**key, "step": "again"}, lambda: _row(_again(smaller, whole, setting, task, kind), whole, test, depth))
+
+
+def _again(start: Task, whole: Base, setting: Setting, task: str, kind: str) -> Task:
+    config = setting.config(kind, setting.again)
+    return adapt(whole, setting.train(task), PREPROCESS, config, setting.output, start=start)
+
+
+def _row(made: Task, whole: Base, test: Any, depth: int) -> Row:
+    figures = made.header.figures
+    return {"accuracy": tested(made, whole, test), "bytes": size_of(made), "depth": depth, "macs": figures.macs}
+
+
+def _per_depth(rows: Rows, whole: Base, setting: Setting, task: str, kind: str = "lora") -> None:
+    """The last blocks cut without looking at scores, at every depth."""
+    made, test = tuned(whole, setting, task, kind), setting.held_back(task)
+    own = made.fit(whole)
+    for depth in range(1, len(own.blocks)):
+        key = {"task": task, "adapter": kind, "step": "last blocks cut", "depth": depth}
+        rows.get(key, lambda depth=depth: _row(at_depth(made, own, depth, setting.output), whole, test, depth))
+
+
+def _compared(rows: Rows, whole: Base, setting: Setting, task: str, kind: str = "lora") -> None:
+    """As many blocks by chance, and as many MACs by fewer channels; each trained again as long as the rule's choice."""
+    found = next((r for r in rows.rows if (r["task"], r["adapter"], r["step"]) == (task, kind, "cut")), None)
+    if found is None:
+        return
+    made, test = tuned(whole, setting, task, kind), setting.held_back(task)
+    own, depth = made.fit(whole), found["depth"]
+    for choice in CHOICES[1:]:
+        key = {"task": task, "adapter": kind, "step": "again", "choice": choice}
+        if choice == "channels":
+            rows.get(key, lambda: _fewer_channels(whole, setting, task, kind, found["macs"], test))
+            continue
+        random = np.random.default_rng(int(choice.split()[1]))
+        gone = sorted(random.permutation(len(own.blocks))[: len(own.blocks) - depth])
+        decision = Decision(own.blocks, tuple(own.blocks[index].name for index in gone))
+        try:
+            smaller = cut(made, own, decision, DepthConfig(), setting.output, None)
+        except ConfigError:
+            continue
+        rows.get({**key, "step": "cut"}, lambda s=smaller: _row(s, whole, test, depth))
+        rows.get(key, lambda s=smaller: _row(_again(s, whole, setting, task, kind), whole, test, depth))
+
+
+def _fewer_channels(whole: Base, setting: Setting, task: str, kind: str, macs: int, test: Any) -> Row:
+    """Channels and heads removed while training, to the MACs of the cut, in the epochs of both trainings together."""
+    density = macs / whole.whole_cost.macs
+    config = setting.config(kind, setting.epochs + setting.again, density=density, budget="macs", prune_until=0.6)
+    made = adapt(whole, setting.train(task), PREPROCESS, config, setting.output)
+    made.save(setting.output / f"{task}-{kind}-channels.spa")
+    return _row(made, whole, test, len(whole.blocks))
+
+
+def report(results: Path) -> str:
+    """The tables."""
+    rows = Rows(results / "accuracy.jsonl").rows
+    by = {(r["task"], r["adapter"], r["step"], r.get("choice"), r.get("depth", 0)): r for r in rows}
+
+    def of(task: str, kind: str, step: str) -> Row | None:
+        return next((r for k, r in by.items() if k[:4] == (task, kind, step, None)), None)
+
+    body, depths = [], []
+    for task in TASKS:
+        for kind in KINDS:
+            full, less, again = (of(task, kind, step) for step in ("full", "cut", "again"))
+            if full is None:
+                continue
+            cells = [f"{r['accuracy']:.2%}" if r else "-" for r in (full, less, again)]
+            sizes = [f"{r['bytes'] / 1024:.0f}" if r else "-" for r in (full, less)]
+            body.append([task, kind, *cells, str(less["depth"]) if less else "-", *sizes])
+            depths.append([task, kind, *(str(full["kept"].get(str(alpha), "-")) for alpha in ALPHAS)])
+    head = ["task", "adapter", "full", "cut", "trained again", "blocks", "task KiB", "cut KiB"]
+    parts = [table(head, body), "Blocks kept for alpha:", table(["task", "adapter", *map(str, ALPHAS)], depths)]
+    last = [r for r in rows if r["step"] == "last blocks cut"]
+    if last:
+        known = sorted({r["depth"] for r in last})
+        body = [
+            [task, *(f"{r['accuracy']:.1%}" if (r := _at(last, task, depth)) else "-" for depth in known)]
+            for task in TASKS
+            if any(r["task"] == task for r in last)
+        ]
+        parts += ["LoRA, the last blocks cut at every depth, no training:", table(["task", *map(str, known)], body)]
+    compared = [r for r in rows if r.get("choice")]
+    if compared:
+        body = [
+            [r["task"], r["choice"], r["step"], f"{r['accuracy']:.2%}", str(r["depth"]), f"{r['macs'] / 1e6:.0f}M"]
+            for r in compared
+        ]
+        parts += [
+            "LoRA, other choices of the same cost:",
+            table(["task", "choice", "", "accuracy", "blocks", "MACs"], body),
+        ]
+    return "\n\n".join(parts)
+
+
+def _at(rows: list[Row], task: str, depth: int) -> Row | None:
+    return next((r for r in rows if r["task"] == task and r["depth"] == depth), None)

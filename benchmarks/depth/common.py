@@ -1,0 +1,117 @@
+"""What the parts of this benchmark share: rows that are measured once, data, and the tuned tasks."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from vit import SIDE, weights_path
+
+from edgespa.adapt import AdaptConfig, adapt
+from edgespa.base import Base
+from edgespa.config import Preprocess
+from edgespa.data import ImageData, Prepared, load_data, prepare
+from edgespa.evaluate import accuracy
+from edgespa.prune.cut import cut
+from edgespa.prune.depth import Decision, DepthConfig, given_depth
+from edgespa.task import Task
+
+HERE = Path(__file__).resolve().parent
+Row = dict[str, Any]
+TASKS = ("fashion", "mnist")
+KINDS = ("lora", "ssf", "convpass", "repadapter", "splora", "full")
+# Of AdamW: the usual ones for tuning a transformer of this width; not searched.
+RATES = {"lora": 3e-3, "ssf": 5e-3, "convpass": 3e-3, "repadapter": 3e-3, "splora": 3e-3, "full": 3e-4}
+PREPROCESS = Preprocess(height=SIDE, width=SIDE, channels=3, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """How much is spent on each network.
+
+    Attributes:
+        data: The folder of data sets.
+        output: For task files.
+        images: Training images of a task.
+        epochs: Of the tuning at full depth.
+        again: Epochs after a cut.
+        test: Test images.
+    """
+
+    data: Path
+    output: Path
+    images: int = 2000
+    epochs: int = 3
+    again: int = 2
+    test: int = 2000
+
+    def train(self, task: str) -> ImageData:
+        return load_data(f"{self.data}/{task}:train").limit(self.images)
+
+    def held_back(self, task: str) -> Prepared:
+        return prepare(load_data(f"{self.data}/{task}:test").limit(self.test), PREPROCESS)
+
+    def config(self, kind: str, epochs: int, **more: Any) -> AdaptConfig:
+        values = {"adapter": kind, "epochs": epochs, "lr": RATES[kind], "batch_size": 32, "head": "new", **more}
+        return AdaptConfig(**values)
+
+
+class Rows:
+    """Rows in a file; `get` measures what is not there yet."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.rows: list[Row] = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+    def get(self, key: Row, measure: Callable[[], Row]) -> Row:
+        for row in self.rows:
+            if all(row.get(name) == value for name, value in key.items()):
+                return row
+        began = time.process_time()
+        row = {**key, **measure()}
+        row.setdefault("cpu_seconds", time.process_time() - began)
+        self.rows.append(row)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+        print(json.dumps(row), flush=True)
+        return row
+
+
+def base() -> Base:
+    """The network that `pretrain.py` has trained."""
+    if not weights_path().exists():
+        raise SystemExit(f"{weights_path()} is not there: run pretrain.py first")
+    return Base.open(f"{HERE / 'vit.py'}:vit", (1, 3, SIDE, SIDE))
+
+
+def tuned(whole: Base, setting: Setting, task: str, kind: str) -> Task:
+    """A task at full depth, learned once."""
+    path = setting.output / f"{task}-{kind}.spa"
+    if not path.exists():
+        made = adapt(whole, setting.train(task), PREPROCESS, setting.config(kind, setting.epochs), setting.output)
+        made.save(path)
+    return Task.load(path)
+
+
+def at_depth(task: Task, base_of_task: Base, depth: int, folder: Path) -> Task:
+    """The task with its first blocks."""
+    decision = Decision(base_of_task.blocks, given_depth(base_of_task.blocks, (depth,)))
+    return cut(task, base_of_task, decision, DepthConfig(keep_depth=(depth,)), folder, None)
+
+
+def tested(task: Task, whole: Base, data: Prepared) -> float:
+    return accuracy(task.program(whole), data)
+
+
+def size_of(task: Task) -> int:
+    return len(task.to_bytes())
+
+
+def table(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
+    lines = ["| " + " | ".join(head) + " |", "| " + " | ".join("---" for _ in head) + " |"]
+    return "\n".join(lines + ["| " + " | ".join(cells) + " |" for cells in body])

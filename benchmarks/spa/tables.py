@@ -1,0 +1,151 @@
+"""Rows to tables in Markdown, between marks in README.md."""
+
+from __future__ import annotations
+
+import re
+import statistics
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import published
+import speed
+from measure import BUSY, Row, find, read_rows
+from settings import DENSITIES, MOBILENET, NETWORKS, RESNET, SEEDS, Setting, every, main_table, second_table
+
+HERE = Path(__file__).resolve().parent
+HEAD = (
+    "method", "channels", "accuracy %", "seeds", "stored parameters", "task KiB", "MACs", "p50 ms", "of unpruned",
+    "training, CPU s",
+)  # fmt: skip
+
+
+def write_report(results: Path, readme: Path | None = HERE / "README.md") -> None:
+    """Put the tables between their marks, or print them without a README.
+
+    Args:
+        results: The rows.
+        readme: Where the marks are.
+    """
+    rows = _with_latencies(read_rows(results), read_rows(results.with_name("latency.jsonl")))
+    if readme is None:
+        print(table(("network", *HEAD), ([group[0]["network"], *_cells(group)] for group in _grouped(rows))))
+        return
+    text = readme.read_text()
+    parts = {
+        **{name: _main(rows, name) for name in NETWORKS},
+        "second": _second(rows),
+        "claims": _claims(rows),
+        "missing": _missing(rows),
+    }
+    for part, made_by in (("speed", speed), ("published", published)):
+        path = results.with_name(f"{part}.jsonl")
+        if path.exists():
+            parts[part] = made_by.table(path)
+    for part, made in parts.items():
+        marks = f"<!-- {part} -->", f"<!-- end of {part} -->"
+        text = re.sub(f"{marks[0]}.*?{marks[1]}", lambda _, m=marks, t=made: f"{m[0]}\n{t}\n{m[1]}", text, flags=re.S)
+    readme.write_text(text)
+
+
+def table(head: Sequence[str], body: Iterable[Sequence[str]]) -> str:
+    """A table in Markdown."""
+    body = list(body)
+    if not body:
+        return "No row is measured yet."
+    lines = ["| " + " | ".join(head) + " |", "| " + " | ".join("---" for _ in head) + " |"]
+    return "\n".join(lines + ["| " + " | ".join(cells) + " |" for cells in body])
+
+
+def _with_latencies(rows: list[Row], again: list[Row]) -> list[Row]:
+    """The rows with the latencies that were measured on a quiet machine; without, where there is none."""
+    result = []
+    for row in rows:
+        better = row if row["load"] <= BUSY else find(again, Setting.of(row))
+        names = ("p50_ms", "latency_ratio")
+        result.append({**row, **{name: better[name] if better else None for name in names}})
+    return result
+
+
+def _grouped(rows: Iterable[Row]) -> list[list[Row]]:
+    """Rows that differ in the seed alone."""
+    groups: dict[str, list[Row]] = {}
+    for row in rows:
+        groups.setdefault(Setting.of(row).with_seed(0).label, []).append(row)
+    return list(groups.values())
+
+
+def _main(rows: list[Row], network: str) -> str:
+    groups = [_of(rows, setting) for setting in main_table(network, SEEDS[0])]
+    return table(HEAD, [_cells(group) for group in groups if group])
+
+
+def _second(rows: list[Row]) -> str:
+    taylor = [each for each in main_table(RESNET.name, 0) if each.method in ("splora-r8", "full") and each.density < 1]
+    settings = [*(each for each in taylor if each.round_to == 1), *second_table()]
+    found = [row for each in settings if (row := find(rows, each))]
+    return table(("criterion", *HEAD), ([f"`{row['criterion']}`", *_cells([row])] for row in found))
+
+
+def _of(rows: list[Row], setting: Setting) -> list[Row]:
+    """The rows of a setting with every seed."""
+    return [row for seed in SEEDS if (row := find(rows, setting.with_seed(seed)))]
+
+
+def _cells(group: list[Row]) -> list[str]:
+    """One line: means over the seeds."""
+    first = group[0]
+    setting = Setting.of(first)
+
+    def mean(name: str) -> float:
+        return statistics.mean(row[name] for row in group)
+
+    def latency(name: str) -> str:
+        known = [row[name] for row in group if row[name] is not None]
+        return f"{statistics.mean(known):.2f}" if known else "-"
+
+    name = f"`{setting.method}`" + (f", {' '.join(setting.options[1::2])}" if setting.options else "")
+    density = f"{setting.density:.0%}" + (f", aligned to {setting.round_to}" if setting.round_to > 1 else "")
+    return [
+        name,
+        density,
+        _accuracy(group),
+        str(len(group)),
+        f"{mean('stored_parameters'):,.0f}",
+        f"{mean('task_bytes') / 1024:.0f}",
+        f"{mean('macs') / 1e6:.1f}M ({mean('macs') / first['base_macs']:.1%})",
+        latency("p50_ms"),
+        latency("latency_ratio"),
+        f"{mean('train_cpu_seconds'):.0f}",
+    ]
+
+
+def _accuracy(group: list[Row]) -> str:
+    own = [100 * row["accuracy"] for row in group]
+    return f"{statistics.mean(own):.2f}" + (f" ± {statistics.stdev(own):.2f}" if len(own) > 1 else "")
+
+
+def _claims(rows: list[Row]) -> str:
+    """SPLoRA beside fine-pruning, in points and in stored parameters."""
+    body = []
+    for network in (RESNET.name, MOBILENET.name):
+        for density in DENSITIES:
+            full = _of(rows, Setting(network, "full", density))
+            for rank in (8, 32):
+                own = _of(rows, Setting(network, "splora", density, rank=rank))
+                pairs = [(a, b) for a in own for b in full if a["seed"] == b["seed"]]
+                if pairs:
+                    gaps = [100 * (a["accuracy"] - b["accuracy"]) for a, b in pairs]
+                    less = statistics.mean(b["stored_parameters"] / a["stored_parameters"] for a, b in pairs)
+                    spread = f" ({min(gaps):+.2f} to {max(gaps):+.2f})" if len(gaps) > 1 else ""
+                    cells = [network, f"{density:.0%}", f"r{rank}", f"{statistics.mean(gaps):+.2f}{spread}"]
+                    body.append([*cells, f"{less:.1f}x", str(len(pairs))])
+    head = ("network", "channels", "rank", "points above fine-pruning", "fewer stored parameters", "seeds")
+    return table(head, body)
+
+
+def _missing(rows: list[Row]) -> str:
+    settings = list(dict.fromkeys(every()))
+    done = sum(find(rows, each) is not None for each in settings)
+    if done == len(settings):
+        return f"All {done} rows are measured."
+    return f"{done} of {len(settings)} rows are measured; `run.py measure --list` names the others."

@@ -1,0 +1,82 @@
+"""A bundle to work with, whether it lies there as a folder or as one file."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgespa.bundle.archive import read_head, unpack
+from edgespa.bundle.files import read_manifest_bytes, verify_files
+from edgespa.bundle.manifest import SIGNATURE, Manifest
+from edgespa.bundle.signature import MAX_SIGNATURE_BYTES, Signed, check_signature
+from edgespa.errors import BundleError
+
+
+@dataclass(frozen=True)
+class OpenBundle:
+    """A bundle whose files are all as its manifest says.
+
+    Attributes:
+        given: What the user named.
+        folder: Where its files lie; for an archive a temporary folder of the archive's name.
+        manifest: Its manifest.
+        is_signed: Whether there is a signature; whether it is good is said by ``signed``.
+        signed: By whom, where that was asked.
+    """
+
+    given: Path
+    folder: Path
+    manifest: Manifest
+    is_signed: bool
+    signed: Signed | None
+
+    @property
+    def packed(self) -> bool:
+        """Whether it is an archive."""
+        return self.given != self.folder
+
+
+@contextlib.contextmanager
+def open_bundle(path: Path, *, signers: Path | None = None, identity: str | None = None) -> Iterator[OpenBundle]:
+    """Check every file of a bundle against its manifest, and its signature; an archive is unpacked for the while.
+
+    Args:
+        path: The bundle's folder, or what `edgespa.bundle.archive.pack` made of it.
+        signers: Who may have signed it; None to ask nothing.
+        identity: Which of them; None for any.
+
+    Raises:
+        BundleError: The bundle is damaged or incomplete, or no bundle.
+        SignatureError: It is not signed by one of the signers.
+    """
+    if path.is_dir() or not path.exists():
+        content, signature = read_manifest_bytes(path), _signature_in(path)
+        signed = check_signature(content, signature, signers, identity, str(path)) if signers else None
+        manifest = verify_files(path)
+        if read_manifest_bytes(path) != content:
+            raise BundleError(f"{path} changes while it is checked", "let only one program write there")
+        yield OpenBundle(path, path, manifest, signature is not None, signed)
+        return
+    head = read_head(path)
+    signed = None
+    if signers is not None:  # before anything is written
+        signed = check_signature(head.manifest_bytes, head.signature, signers, identity, str(path))
+    with tempfile.TemporaryDirectory(prefix="edgespa-", ignore_cleanup_errors=True) as temporary:
+        folder = Path(temporary) / (path.name.removesuffix(".tar") or "bundle")
+        manifest = unpack(path, folder)
+        if read_manifest_bytes(folder) != head.manifest_bytes:
+            raise BundleError(f"{path} changes while it is read", "let only one program write there")
+        yield OpenBundle(path, folder, manifest, head.signature is not None, signed)
+
+
+def _signature_in(folder: Path) -> bytes | None:
+    file = folder / SIGNATURE
+    if not file.exists():
+        return None
+    if file.is_symlink() or not file.is_file():
+        raise BundleError(f"{file} is not a plain file", "replace it by a copy")
+    with file.open("rb") as stream:
+        return stream.read(MAX_SIGNATURE_BYTES)

@@ -1,0 +1,42 @@
+"""``edgespa card``: the model card of a bundle, with what was measured since."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from edgespa.cli._options import json_option
+
+
+@click.command(name="card")
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Write it to this file instead of the screen.")
+@click.option("--overwrite", is_flag=True, help="Replace what is there already.")
+@json_option()
+def command(bundle: Path, output: Path | None, overwrite: bool, as_json: bool) -> None:
+    """Print the model card of a bundle, with the latencies of its profiles.
+
+    The README.md inside the bundle was written before anything was measured, and is sealed; this one has all that lies
+    in profiles/ too.
+    """
+    from edgespa.bundle import LABELS, open_bundle
+    from edgespa.cli._output import emit_json
+    from edgespa.device.profile import read_profiles
+    from edgespa.export.card import model_card
+    from edgespa.files import refuse_existing, write_whole
+
+    if output is not None:
+        refuse_existing(output, overwrite)
+    with open_bundle(bundle) as opened:
+        names = opened.folder / LABELS
+        classes = names.read_text(encoding="utf-8").splitlines() if names.exists() else []
+        text = model_card(opened.manifest, classes, read_profiles(opened.folder))
+    if output is not None:
+        write_whole(output, text.encode())
+    if as_json:
+        emit_json({"bundle": str(bundle), "card": text})
+    elif output is None:
+        click.echo(text, nl=False)
+    else:
+        click.echo(f"written: {output}")

@@ -1,0 +1,36 @@
+"""``edgespa sign``: an OpenSSH signature for a bundle."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from edgespa.cli._options import json_option
+
+
+@click.command(name="sign")
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.option(
+    "--key",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="An OpenSSH key; the public half where an agent or a token holds the private one.",
+)
+@click.option("--overwrite", is_flag=True, help="Replace a signature that is there already.")
+@json_option()
+def command(bundle: Path, key: Path, overwrite: bool, as_json: bool) -> None:
+    """Sign a bundle with an OpenSSH key.
+
+    Every file is checked, then the manifest is signed, and with it the digests of all files. Whoever has the public
+    key in a file of signers ("name key-type key" in each line) checks with: edgespa verify BUNDLE --signers FILE
+    """
+    from edgespa.bundle import Signer, sign_bundle
+    from edgespa.cli._output import emit_json
+
+    signer = Signer.open(key)
+    sign_bundle(bundle, signer, overwrite=overwrite)
+    if as_json:
+        emit_json({"bundle": str(bundle), "key": signer.fingerprint})
+    else:
+        click.echo(f"{bundle} is signed with {signer.fingerprint}")

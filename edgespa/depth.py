@@ -1,0 +1,134 @@
+"""``edgespa prune --method sls`` as one call: from a model or a task file to a task file with fewer blocks."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+from edgespa.base import Base
+from edgespa.data import Prepared, prepare
+from edgespa.errors import ConfigError
+from edgespa.evaluate import MEASURES, quality
+from edgespa.files import refuse_existing, write_whole
+from edgespa.graph.program import Program
+from edgespa.inputs import InputSizes
+from edgespa.prune.cut import cut, whole_task
+from edgespa.prune.depth import Decision, DepthConfig, decide, given_depth, require_blocks, with_points
+from edgespa.pruning.depth import METRICS
+from edgespa.recipes import DataOptions
+from edgespa.report.depth_plot import Panel, draw_depth, plot_format
+from edgespa.task import Task, is_task_file
+
+Progress = Callable[[float, float | None, str], None]
+
+
+def cut_to_file(
+    model: str,
+    output: Path,
+    config: DepthConfig,
+    *,
+    input_shape: InputSizes | None = None,
+    weights: str | None = None,
+    options: DataOptions | None = None,
+    data: str | None = None,
+    evaluation: str | None = None,
+    plot: Path | None = None,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> tuple[Task, Decision]:
+    """Remove the blocks of a task, or of a model, that come after its classes are apart, and write a task file.
+
+    Args:
+        model: A model spec, or a task file.
+        output: The task file to write.
+        config: How to decide.
+        input_shape: Sizes of a model's inputs; a task file records them.
+        weights: A model's weight file.
+        options: How images become inputs; a task file records mean and std.
+        data: Labelled images to score on; not needed for a given depth without a plot.
+        evaluation: Test data; the accuracy on it is recorded and never used to choose anything.
+        plot: Also draw what was seen, to this SVG or PNG file.
+        overwrite: Replace files that are there.
+        progress: Told ``(done, total, text)``.
+
+    Returns:
+        The task as written, and the decision.
+
+    Raises:
+        ConfigError: If no images are given to decide on, or the classes are not apart at the last block.
+        GraphError: If there is no block to remove.
+    """
+    options = options or DataOptions(seed=config.seed)
+    for path in (output, plot):
+        if path is not None:
+            refuse_existing(path, overwrite)
+    format_ = plot_format(plot) if plot is not None else ""
+    if data is None and (not config.keep_depth or plot is not None):
+        raise ConfigError(
+            "the method sls needs labelled images" + (" for a plot" if config.keep_depth else ""),
+            "give --data, such as the task's training data, or the depth alone: --keep-depth N",
+        )
+    task, base = _opened(model, output.absolute().parent, input_shape, weights, options)
+    require_blocks(base.blocks, model)
+    preprocess = task.header.preprocess
+    if data is not None or evaluation is not None:
+        preprocess = options.preprocess(base.input_sizes, preprocess)
+    images = None
+    if data is not None and preprocess is not None:
+        loaded = options.load(data)
+        images = prepare(loaded.limit(min(config.score_images, len(loaded)), config.seed), preprocess)
+    test = prepare(options.load(evaluation), preprocess) if evaluation is not None and preprocess is not None else None
+    program = task.program(base)
+    decision = _decision(program, base, images, config, plot is not None, progress)
+    task = dataclasses.replace(task, header=task.header.model_copy(update={"preprocess": preprocess}))
+    task = cut(task, base, decision, config, output.absolute().parent, images)
+    if test is not None:
+        value = quality(task.program(base), test, progress=progress)
+        task = task.with_metrics(**{f"test_{MEASURES[test.kind]}": value, "test_images": float(len(test))})
+    picture = _drawn(decision, images, config, format_) if images is not None and plot is not None else b""
+    task.save(output)
+    if plot is not None:
+        write_whole(plot, picture)
+    return task, decision
+
+
+def _opened(
+    model: str, folder: Path, input_shape: InputSizes | None, weights: str | None, options: DataOptions
+) -> tuple[Task, Base]:
+    """The task, and its base with what the task has; for a model a task that changes nothing."""
+    if is_task_file(model):
+        path = Path(model)
+        task = Task.load(path)
+        return task, task.open_base(path.absolute().parent, None, weights)
+    base = Base.open(model, input_shape, weights)
+    known = options.mean is not None or options.std is not None
+    return whole_task(base, folder, options.preprocess(base.input_sizes) if known else None), base
+
+
+def _decision(
+    program: Program,
+    base: Base,
+    images: Prepared | None,
+    config: DepthConfig,
+    plotted: bool,
+    progress: Progress | None,
+) -> Decision:
+    """By the rule, or by the depth that is given; with scores wherever they are needed or drawn."""
+    given = given_depth(base.blocks, config.keep_depth) if config.keep_depth else None
+    if images is None or (given is not None and not plotted):
+        return Decision(base.blocks, given or ())
+    decision = decide(program, base.blocks, images, config, progress, given=given)
+    return with_points(decision, program, images, config) if plotted else decision
+
+
+def _drawn(decision: Decision, images: Prepared, config: DepthConfig, format_: str) -> bytes:
+    kept = set(decision.kept)
+    panels = [
+        Panel(each.block.name, each.block.stage, each.score, each.points, each.block.name in kept)
+        for each in decision.scored
+        if each.points is not None
+    ]
+    assert decision.labels is not None
+    what = METRICS[config.metric].text
+    return draw_depth(panels, decision.labels, images.classes, decision.thresholds, what, format_)

@@ -1,0 +1,40 @@
+"""Runs the models of a bundle: checks them, measures them, says what they see in an image.
+
+The parts are joined into one file (`edgespa.device.assemble.runner_source`) that goes into every bundle as ``run.py``.
+It stands alone there: Python 3.8 or newer, numpy, and one of onnxruntime, ai_edge_litert, tflite_runtime or tensorflow;
+Pillow only for ``--input IMAGE``. So the parts import nothing of edgespa but each other.
+"""
+
+from edgespa.device.runner.answer import interpret, preprocess, read_arrays
+from edgespa.device.runner.bundle import RunnerError, read_bundle
+from edgespa.device.runner.check import compare, exceeded
+from edgespa.device.runner.command import main
+from edgespa.device.runner.measure import summarise
+from edgespa.device.runner.models import (
+    as_the_file_takes,
+    infer,
+    open_model,
+    to_file_layout,
+    to_pixels,
+    to_program_layout,
+)
+from edgespa.device.runner.runtimes import import_runtime
+
+__all__ = [
+    "RunnerError",
+    "as_the_file_takes",
+    "compare",
+    "exceeded",
+    "import_runtime",
+    "infer",
+    "interpret",
+    "main",
+    "open_model",
+    "preprocess",
+    "read_arrays",
+    "read_bundle",
+    "summarise",
+    "to_file_layout",
+    "to_pixels",
+    "to_program_layout",
+]

@@ -1,0 +1,65 @@
+"""The bundle as it lies on the device: its manifest, and its files against their digests."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+MAX_MANIFEST_BYTES = 16 << 20
+
+
+class RunnerError(Exception):
+    """Something that the user can put right."""
+
+
+def read_bundle(folder: Path) -> dict[str, Any]:
+    """The manifest as plain values; refused unless its seal says that it is as it was written."""
+    path = folder / "manifest.json"
+    try:
+        with path.open("rb") as stream:
+            content = stream.read(MAX_MANIFEST_BYTES)
+        manifest = json.loads(content.decode("utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise RunnerError(f"cannot read {path}: {error}") from error
+    version = manifest.get("schema_version") if isinstance(manifest, dict) else None
+    if version != 1:
+        raise RunnerError(f"manifest.json has schema version {version}; this run.py reads version 1")
+    if not isinstance(manifest.get("variants"), list) or not manifest["variants"]:
+        raise RunnerError("manifest.json lists no variants")
+    rest = {key: value for key, value in manifest.items() if key != "seal"}
+    seal = hashlib.sha256(json.dumps(rest, sort_keys=True, separators=(",", ":")).encode("ascii")).hexdigest()
+    if manifest.get("seal") != seal:
+        raise RunnerError("manifest.json was edited: its seal is not that of its contents; copy the bundle again")
+    return dict(manifest)
+
+
+def inside(folder: Path, name: str) -> Path:
+    """The path of a file of the bundle; a name that leads elsewhere is refused."""
+    if os.path.isabs(name) or ".." in Path(name).parts:
+        raise RunnerError(f"{name} is not a file of this bundle")
+    return folder / name
+
+
+def altered(folder: Path, manifest: dict[str, Any], names: list[str]) -> list[str]:
+    """One phrase for each of these files that is not as the manifest says."""
+    listed = {entry["path"]: entry for entry in manifest["files"]}
+    found = []
+    for name in names:
+        entry, path = listed.get(name), folder / name
+        if entry is None or not path.is_file():
+            found.append(f"{name} is missing")
+        elif path.stat().st_size != entry["size_bytes"] or sha256(path) != entry["sha256"]:
+            found.append(f"{name} has changed: its size or SHA-256 is not the manifest's")
+    return found
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file, read in pieces."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        for piece in iter(lambda: stream.read(1 << 20), b""):
+            digest.update(piece)
+    return digest.hexdigest()

@@ -1,0 +1,113 @@
+"""The command line."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+from pathlib import Path
+from typing import Any
+
+from edgespa.device.runner.answer import predict
+from edgespa.device.runner.bundle import RunnerError, read_bundle
+from edgespa.device.runner.check import selfcheck
+from edgespa.device.runner.measure import MIN_WARMUP, bench
+from edgespa.device.runner.runtimes import choose, list_variants
+
+FOLDER = Path(__file__).resolve().parent
+
+
+def _positive(text: str) -> int:
+    if int(text) < 1:
+        raise ValueError
+    return int(text)
+
+
+def _seconds(text: str) -> float:
+    if not 0 < float(text) < math.inf:
+        raise ValueError
+    return float(text)
+
+
+def _warmup(text: str) -> int:
+    if int(text) < MIN_WARMUP:
+        raise argparse.ArgumentTypeError(f"at least {MIN_WARMUP}")
+    return int(text)
+
+
+def parser(folder: Path = FOLDER) -> argparse.ArgumentParser:
+    """The command line."""
+    command = argparse.ArgumentParser(prog="run.py", description="Run the models of this bundle.")
+    what = command.add_mutually_exclusive_group()
+    what.add_argument("--selfcheck", action="store_true", help="compare with the recorded outputs; exit 1 if too far")
+    what.add_argument("--bench", action="store_true", help="measure latency and memory, batch 1")
+    what.add_argument(
+        "--input", type=Path, metavar="FILE", help="what the model says of an image, or of a .npy or .npz"
+    )
+    command.add_argument("--variant", metavar="NAME", help="default: the first that can run; 'all' with --selfcheck")
+    command.add_argument("--threads", type=_positive, default=1, metavar="N", help="default 1")
+    command.add_argument("--runs", type=_positive, metavar="N", help="at most N runs; default 200 without --seconds")
+    command.add_argument("--seconds", type=_seconds, metavar="S", help="stop after S seconds (and at least 10 runs)")
+    command.add_argument("--warmup", type=_warmup, default=MIN_WARMUP, metavar="N", help="default and least 10")
+    command.add_argument("--top", type=_positive, default=5, metavar="K", help="classes to show; default 5")
+    command.add_argument("--bundle", type=Path, default=folder, help="another bundle's folder; default: this one")
+    command.add_argument("--json", action="store_true", help="one line of JSON")
+    return command
+
+
+def describe(result: Any) -> str:
+    """A result for people: a line per entry, nested ones indented."""
+    if isinstance(result, list):
+        return "\n".join("  " + "  ".join(_cell(key, value) for key, value in row.items()) for row in result)
+    lines = []
+    for key, value in result.items():
+        nested = isinstance(value, list) and value and isinstance(value[0], dict)
+        lines.append(f"{key}:\n{describe(value)}" if nested else _cell(key, value))
+    return "\n".join(lines)
+
+
+def _cell(key: str, value: Any) -> str:
+    return f"{key}: {value:.6g}" if isinstance(value, float) else f"{key}: {value}"
+
+
+def execute(folder: Path, options: argparse.Namespace) -> tuple[dict[str, Any], int]:
+    """Do what the options ask; the result and the exit status."""
+    manifest = read_bundle(folder)
+    if options.selfcheck:
+        every = options.variant == "all"
+        variants = manifest["variants"] if every else [choose(manifest, options.variant)]
+        checks = [selfcheck(folder, manifest, variant, options.threads) for variant in variants]
+        good = any(check["status"] == "passed" for check in checks)
+        return {"selfcheck": checks}, int(not good or any(check["status"] == "failed" for check in checks))
+    if not options.bench and options.input is None:
+        return {"variants": list_variants(manifest)}, 0
+    variant = choose(manifest, options.variant)
+    if options.bench:
+        return bench(folder, variant, manifest["inputs"], options), 0
+    return predict(folder, manifest, variant, options), 0
+
+
+def main(arguments: list[str] | None = None, folder: Path = FOLDER) -> int:
+    """Entry point; the exit status is 0, 1 (could not, or a bound is exceeded) or 2 (usage)."""
+    command = parser(folder)
+    options = command.parse_args(arguments)
+    try:
+        result, status = execute(options.bundle, options)
+    except RunnerError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, MemoryError) as error:
+        # Its seal is right, its values are not: it was not edgespa that wrote it.
+        print(f"error: manifest.json is not as edgespa writes it: {type(error).__name__}: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    if options.json:
+        print(json.dumps(result, allow_nan=False))
+        return status
+    if "variants" in result:
+        command.print_usage()
+    print(describe(result))
+    return status

@@ -1,0 +1,117 @@
+"""Latency and memory of one file, in this process."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable  # for annotations only: Python 3.8 cannot subscript them
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgespa.device.runner.bundle import sha256
+from edgespa.device.runner.models import open_model, running
+from edgespa.device.runner.runtimes import import_runtime
+
+MIN_WARMUP = 10
+# MLPerf's early-stopping rule: fewer runs say nothing about so high a percentile.
+MIN_RUNS_P95, MIN_RUNS_P99 = 130, 662
+
+
+def peak_kib() -> int | None:
+    """Peak memory of this process so far in KiB: VmHWM on Linux, ru_maxrss elsewhere, None where neither is."""
+    try:
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1])
+    except OSError:
+        pass
+    try:
+        import resource
+    except ImportError:
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak // 1024 if sys.platform == "darwin" else peak
+
+
+def summarise(times_ms: list[float]) -> dict[str, float | None]:
+    """Statistics of latencies: the median, and higher percentiles by nearest rank where there are runs enough."""
+    ordered = sorted(times_ms)
+
+    def rank(fraction: float) -> float:
+        return ordered[math.ceil(fraction * len(ordered)) - 1]
+
+    return {
+        "mean_ms": statistics.mean(ordered),
+        "min_ms": ordered[0],
+        "p50_ms": statistics.median(ordered),
+        "p90_ms": rank(0.9),
+        "p95_ms": rank(0.95) if len(ordered) >= MIN_RUNS_P95 else None,
+        "p99_ms": rank(0.99) if len(ordered) >= MIN_RUNS_P99 else None,
+    }
+
+
+def bench(
+    folder: Path, variant: dict[str, Any], program_inputs: list[dict[str, Any]], options: argparse.Namespace
+) -> dict[str, Any]:
+    """Measure one variant in this process: load, first run, warm-up, latency of batch 1, peak memory.
+
+    A run is one inference with its input in place and its output read; pre- and postprocessing are not in it. Inputs
+    are seeded noise: to load recorded ones would count as the model's memory.
+    """
+
+    def timed(function: Callable[[], Any]) -> tuple[Any, float]:
+        start = time.perf_counter_ns()
+        value = function()
+        return value, (time.perf_counter_ns() - start) / 1e6
+
+    (runtime, runtime_name), import_ms = timed(lambda: import_runtime(variant["format"]))
+    peak_import = peak_kib()
+    model, load_ms = timed(lambda: open_model(folder, variant, options.threads, runtime))
+    peak_load = peak_kib()
+    random, arrays = np.random.default_rng(0), []
+    for i, spec in enumerate(program_inputs):
+        batch = variant["inputs"][i]["shape"][0]
+        shape = [batch if isinstance(batch, int) else 1, *spec["shape"][1:]]
+        noise = spec["dtype"].startswith("float")
+        arrays.append(random.standard_normal(shape, dtype="float32") if noise else np.zeros(shape, spec["dtype"]))
+    with running(variant):
+        feed = model.feed(arrays)
+        _, first_run_ms = timed(lambda: model.run(feed))
+        for _ in range(options.warmup):
+            model.run(feed)
+        runs = options.runs or (200 if options.seconds is None else sys.maxsize)
+        end = math.inf if options.seconds is None else time.perf_counter_ns() + options.seconds * 1e9
+        times: list[float] = []
+        while len(times) < runs and (time.perf_counter_ns() < end or len(times) < MIN_WARMUP):
+            times.append(timed(lambda: model.run(feed))[1])
+    peak_run = peak_kib()
+    path = folder / variant["file"]
+    return {
+        "variant": variant["name"],
+        "file": variant["file"],
+        "size_bytes": path.stat().st_size,
+        "sha256": sha256(path),
+        "runtime": runtime_name,
+        "provider": model.provider(),
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "threads": options.threads,
+        "affinity": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,
+        "batch": len(arrays[0]),
+        "import_ms": import_ms,
+        "load_ms": load_ms,
+        "first_run_ms": first_run_ms,
+        "warmup_runs": options.warmup,
+        "runs": len(times),
+        **summarise(times),
+        "peak_import_kib": peak_import,
+        "peak_load_kib": peak_load,
+        "peak_run_kib": peak_run,
+    }

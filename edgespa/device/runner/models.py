@@ -1,0 +1,177 @@
+"""Model files in their runtimes: arrays in the program's layout go in and come out."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator  # for annotations only: Python 3.8 cannot subscript them
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgespa.device.runner.bundle import RunnerError, inside
+
+CHUNK = 8  # samples at a time where the batch is free: small boards have little memory
+
+
+def to_file_layout(array: np.ndarray, spec: dict[str, Any]) -> np.ndarray:
+    """From the program's layout (NCHW) to that of the file."""
+    if spec.get("layout") == "NHWC":
+        array = np.transpose(array, (0, 2, 3, 1))
+    return np.ascontiguousarray(array)
+
+
+def to_program_layout(array: np.ndarray, spec: dict[str, Any]) -> np.ndarray:
+    """From the layout of the file to the program's (NCHW)."""
+    if spec.get("layout") == "NHWC":
+        array = np.transpose(array, (0, 3, 1, 2))
+    return np.ascontiguousarray(array)
+
+
+def to_pixels(array: np.ndarray, how: dict[str, Any]) -> np.ndarray:
+    """From a normalised input [N, C, H, W] back to the pixels it was made of, 0 to 255 (see `preprocess`)."""
+    mean, std = (np.float32(how[key]).reshape(1, -1, 1, 1) for key in ("mean", "std"))
+    pixels: np.ndarray = np.clip(np.rint((array * std + mean) * np.float32(255)), 0, 255).astype(np.uint8)
+    return pixels
+
+
+def as_the_file_takes(arrays: list[np.ndarray], variant: dict[str, Any]) -> list[np.ndarray]:
+    """The program's inputs in each input's own layout; pixels where the file normalises by itself."""
+    how = variant.get("preprocess")
+    if how is not None and arrays[0].dtype.kind == "f":
+        arrays = [to_pixels(arrays[0], how), *arrays[1:]]
+    return [to_file_layout(array, spec) for array, spec in zip(arrays, variant["inputs"])]
+
+
+class OnnxModel:
+    """A model file in ONNX Runtime, on the CPU."""
+
+    def __init__(self, runtime: Any, path: Path, variant: dict[str, Any], threads: int) -> None:
+        options = runtime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        self.session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        self.variant, self.inputs, self.outputs = variant, variant["inputs"], variant["outputs"]
+        self.names = [spec["name"] for spec in self.outputs]
+
+    def provider(self) -> str:
+        """What computes: the first provider of the session."""
+        return str(self.session.get_providers()[0])
+
+    def feed(self, arrays: list[np.ndarray]) -> dict[str, np.ndarray]:
+        """The session's feed for arrays in the program's layout."""
+        feed = {}
+        for spec, array in zip(self.inputs, as_the_file_takes(arrays, self.variant)):
+            if spec["dtype"] in ("int8", "uint8") and array.dtype.kind == "f":
+                raise RunnerError(f"input {spec['name']} is quantised, but an ONNX file does not say by what scale")
+            feed[spec["name"]] = array.astype(spec["dtype"], copy=False)
+        return feed
+
+    def run(self, feed: dict[str, np.ndarray]) -> list[np.ndarray]:
+        """One inference; outputs as the file gives them."""
+        return list(self.session.run(self.names, feed))
+
+    def results(self, raw: list[np.ndarray]) -> list[np.ndarray]:
+        """Outputs in the program's layout."""
+        return [to_program_layout(array, self.outputs[i]) for i, array in enumerate(raw)]
+
+
+class TfliteModel:
+    """A model file in LiteRT (TensorFlow Lite); its batch size is fixed."""
+
+    def __init__(self, runtime: Any, path: Path, variant: dict[str, Any], threads: int) -> None:
+        self.interpreter = runtime.Interpreter(model_path=str(path), num_threads=threads)
+        self.interpreter.allocate_tensors()
+        self.variant, self.inputs, self.outputs = variant, variant["inputs"], variant["outputs"]
+        self.input_details = self._find("input", self.inputs)
+        self.output_details = self._find("output", self.outputs)
+
+    def _find(self, kind: str, specs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """The runtime's tensors in the manifest's order, by tensor name, signature name, or as the only one."""
+        details = getattr(self.interpreter, f"get_{kind}_details")()
+        names = [spec["name"] for spec in specs]
+        tables = [{detail["name"]: detail for detail in details}]
+        for key in self.interpreter.get_signature_list():
+            tables.append(getattr(self.interpreter.get_signature_runner(key), f"get_{kind}_details")())
+        for table in tables:
+            if all(name in table for name in names):
+                return [table[name] for name in names]
+        if len(details) == len(names) == 1:
+            return list(details)
+        raise RunnerError(f"the file's {kind}s are {', '.join(sorted(tables[0]))}; the manifest says {names}")
+
+    def provider(self) -> str:
+        """What computes: XNNPACK where LiteRT handed the graph to it."""
+        operators: list[dict[str, Any]] = getattr(self.interpreter, "_get_ops_details", list)()
+        return "CPU (XNNPACK)" if any(each.get("op_name") == "DELEGATE" for each in operators) else "CPU"
+
+    def feed(self, arrays: list[np.ndarray]) -> list[np.ndarray]:
+        """Tensors for arrays in the program's layout, quantised where the file's inputs are."""
+        feed = []
+        for detail, array in zip(self.input_details, as_the_file_takes(arrays, self.variant)):
+            scale, zero = detail["quantization"]
+            if scale and array.dtype.kind == "f":
+                limits = np.iinfo(detail["dtype"])
+                array = np.clip(np.round(array / np.float32(scale)) + zero, limits.min, limits.max)
+            feed.append(array.astype(detail["dtype"], copy=False))
+        return feed
+
+    def run(self, feed: list[np.ndarray]) -> list[np.ndarray]:
+        """One inference; outputs as the file gives them."""
+        for i, detail in enumerate(self.input_details):
+            self.interpreter.set_tensor(detail["index"], feed[i])
+        self.interpreter.invoke()
+        return [self.interpreter.get_tensor(detail["index"]) for detail in self.output_details]
+
+    def results(self, raw: list[np.ndarray]) -> list[np.ndarray]:
+        """Outputs in the program's layout, dequantised where the file's outputs are quantised."""
+        arrays = []
+        for i, detail in enumerate(self.output_details):
+            scale, zero = detail["quantization"]
+            array = (raw[i].astype(np.float32) - zero) * np.float32(scale) if scale else raw[i]
+            arrays.append(to_program_layout(array, self.outputs[i]))
+        return arrays
+
+
+def open_model(folder: Path, variant: dict[str, Any], threads: int, runtime: Any) -> Any:
+    """Load a variant's file in its runtime."""
+    model = OnnxModel if variant["format"] == "onnx" else TfliteModel
+    try:
+        return model(runtime, inside(folder, variant["file"]), variant, threads)
+    except RunnerError:
+        raise
+    except Exception as error:
+        raise RunnerError(f"{variant['name']}: cannot load {variant['file']}: {error}") from error
+
+
+@contextlib.contextmanager
+def running(variant: dict[str, Any]) -> Iterator[None]:
+    """Name the variant whose inference fails; the runtimes raise whatever they like."""
+    try:
+        yield
+    except RunnerError:
+        raise
+    except Exception as error:
+        raise RunnerError(f"{variant['name']} does not run: {error}") from error
+
+
+def infer(model: Any, arrays: list[np.ndarray]) -> list[np.ndarray]:
+    """Outputs for any number of samples, in pieces of the file's batch size.
+
+    Args:
+        model: An opened model.
+        arrays: One per input, in the program's layout; all with the same first size, the samples.
+    """
+    batch = model.inputs[0]["shape"][0]
+    size = batch if isinstance(batch, int) else CHUNK
+    count = len(arrays[0])
+    pieces = []
+    for start in range(0, count, size):
+        part = [array[start : start + size] for array in arrays]
+        missing = size - len(part[0]) if isinstance(batch, int) else 0
+        if missing:  # a fixed batch must be full: repeat the last sample, drop its results
+            part = [np.concatenate([array, np.repeat(array[-1:], missing, axis=0)]) for array in part]
+        results = model.results(model.run(model.feed(part)))
+        pieces.append([result[: len(result) - missing] for result in results])
+    return [np.concatenate([piece[i] for piece in pieces]) for i in range(len(pieces[0]))]

@@ -1,0 +1,229 @@
+"""The best smaller file of a precision, tried in several ways, judged on images and timed; or why there is none."""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from edgespa.errors import EdgespaError, ExportError
+from edgespa.export.config import ExportConfig
+from edgespa.export.parity import File, Samples
+from edgespa.export.ranges import Observed, Range, find_ranges
+from edgespa.export.sensitivity import Choice, choose, rank
+from edgespa.quiet import first_line
+
+RANK_IMAGES = 8
+TIMED_RUNS, WARM_UPS = 15, 2
+JOINED_SLOWDOWN = 1.03
+LEAST_EXCESS_MS = 0.1
+"""Below it, slower is the cost of a call: the network is too small for int8 to show."""
+# The proof is on other images than those that a file is chosen by: some of the tolerance is kept for it.
+_SHARE = 0.75
+
+Open = Callable[[Path], File]
+
+
+class Quantiser(Protocol):
+    """What `OnnxQuantiser` and `TfliteQuantiser` have in common."""
+
+    layers: tuple[str, ...]
+    joins: tuple[str, ...]
+    weight_ways: tuple[str, ...]
+
+    def observe(self, feeds: Sequence[Sequence[Any]]) -> dict[str, Observed]: ...  # noqa: D102
+    def write_static(  # noqa: D102
+        self, path: Path, ranges: dict[str, Range], *, only: Any = (), without: Any = (), joined: bool = False
+    ) -> None: ...
+    def write_weights(self, path: Path, way: str) -> None: ...  # noqa: D102
+    def write_half(self, path: Path) -> None: ...  # noqa: D102
+
+
+@dataclasses.dataclass(frozen=True)
+class Made:
+    """A smaller file.
+
+    Attributes:
+        how: How it was made, for the manifest.
+        float_layers: Layers that stay in float.
+        time_ratio: Its CPU time of one inference against the fp32 file's, one thread, on this machine.
+    """
+
+    how: str | None = None
+    float_layers: tuple[str, ...] = ()
+    time_ratio: float | None = None
+
+
+class NotUseful(Exception):
+    """There is no such file that is worth shipping; the message says why, with figures."""
+
+
+def make(
+    precision: str,
+    quantiser: Quantiser,
+    plain: Path,
+    path: Path,
+    feeds: Sequence[Sequence[Any]],
+    judge: Samples | None,
+    open_file: Open,
+    config: ExportConfig,
+) -> Made:
+    """Write the best file of a precision.
+
+    Args:
+        precision: ``fp16``, ``int8`` or ``int8-weights``.
+        quantiser: Of the fp32 file.
+        plain: The fp32 file.
+        path: The file to write.
+        feeds: Calibration inputs in the file's layout, for int8.
+        judge: Calibration images and the program's outputs; the proof's samples if there are none. None for fp16.
+        open_file: Loads a file.
+        config: Tolerance, methods, slowdown.
+
+    Raises:
+        NotUseful: If the precision cannot be had within the tolerance, or not without being slower.
+        ExportError: If the quantiser fails.
+    """
+    try:
+        if precision == "fp16":
+            quantiser.write_half(path)
+            return Made()
+        if not quantiser.layers:
+            raise NotUseful("it has no layer with weights that int8 is made for")
+        assert judge is not None
+        search = _Search(quantiser, plain, path, judge, open_file, config)
+        return search.weights() if precision == "int8-weights" else search.static(feeds)
+    except (EdgespaError, NotUseful):
+        raise
+    except Exception as error:
+        raise ExportError(
+            f"{path.name} cannot be made from the fp32 file: {first_line(error)}",
+            f"leave out --precision {precision}, or run again with --debug for the quantiser's own words",
+        ) from error
+
+
+class _Search:
+    """Files are written to one place beside the target, which gets the best."""
+
+    def __init__(
+        self,
+        quantiser: Quantiser,
+        plain: Path,
+        path: Path,
+        judge: Samples,
+        open_file: Open,
+        config: ExportConfig,
+    ) -> None:
+        self._quantiser = quantiser
+        self._plain = plain
+        self._path = path
+        self._trial = path.with_name(f"trial-{path.name}")
+        self._judge = judge
+        self._open = open_file
+        self._config = config
+        self._wanted = 1.0 - _SHARE * config.int8_tolerance
+
+    def static(self, feeds: Sequence[Sequence[Any]]) -> Made:
+        """The method whose ranges come nearest; then, if that is not near enough, layers in float."""
+        observed = self._quantiser.observe(feeds)
+        found = {method: find_ranges(observed, method) for method in self._config.methods}
+        cosines = {method: self._cosine(self._path, ranges) for method, ranges in found.items()}
+        method = max(cosines, key=cosines.__getitem__)
+        choice = Choice((), cosines[method], 0)
+        if choice.cosine < self._wanted:
+            choice = self._with_float(found[method], choice.cosine)
+        self._cosine(self._path, found[method], choice.float_layers)
+        ratio, words = self._time(self._path)
+        if self._quantiser.joins and self._joined(found[method], choice.float_layers):
+            ratio, words = self._time(self._path)
+        if ratio > self._config.int8_slowdown:
+            kept = f"{len(choice.float_layers)} of {len(self._quantiser.layers)} layers in float"
+            raise NotUseful(f"it is slower than fp32 here: {words}, cosine {choice.cosine:.4f}, {kept}")
+        return Made(method, choice.float_layers, round(ratio, 3))
+
+    def weights(self) -> Made:
+        """The faster way within the tolerance."""
+        best: tuple[float, str] | None = None
+        cosines = {}
+        for way in self._quantiser.weight_ways:
+            self._quantiser.write_weights(self._trial, way)
+            cosines[way] = self._open(self._trial).cosine(self._judge)
+            if cosines[way] < self._wanted:
+                continue
+            ratio, _ = self._time(self._trial)
+            if best is None or ratio < best[0]:
+                best = (ratio, way)
+                self._trial.replace(self._path)
+        self._trial.unlink(missing_ok=True)
+        if best is None:
+            words = ", ".join(f"{way} {cosine:.6g}" for way, cosine in cosines.items())
+            raise NotUseful(f"its cosine is below {self._wanted:.6g}: {words}")
+        return Made(best[1], (), round(best[0], 3))
+
+    def _joined(self, ranges: dict[str, Range], float_layers: tuple[str, ...]) -> bool:
+        """Keep a file with what lies between its layers in int8 too, if it is smaller, near enough, not slower."""
+        self._quantiser.write_static(self._trial, ranges, without=float_layers, joined=True)
+        good = (
+            self._trial.stat().st_size < self._path.stat().st_size
+            and self._open(self._trial).cosine(self._judge) >= self._wanted
+            and self._time(self._trial, self._path)[0] <= JOINED_SLOWDOWN
+        )
+        if good:
+            self._trial.replace(self._path)
+        self._trial.unlink(missing_ok=True)
+        return good
+
+    def _with_float(self, ranges: dict[str, Range], plain_cosine: float) -> Choice:
+        few = Samples(
+            [array[:RANK_IMAGES] for array in self._judge.inputs],
+            [array[:RANK_IMAGES] for array in self._judge.outputs],
+            self._judge.description,
+        )
+
+        def alone(layer: str) -> float:
+            self._quantiser.write_static(self._trial, ranges, only=(layer,))
+            return self._open(self._trial).cosine(few)
+
+        def with_float(layers: tuple[str, ...]) -> float:
+            return self._cosine(self._trial, ranges, layers)
+
+        harm = rank(self._quantiser.layers, alone)
+        choice = choose(harm, with_float, self._wanted, least=1)
+        self._trial.unlink(missing_ok=True)
+        if choice is None:
+            raise NotUseful(
+                f"its cosine is {plain_cosine:.6g}, and below {self._wanted:.6g} with any number of layers in float"
+            )
+        return choice
+
+    def _cosine(self, path: Path, ranges: dict[str, Range], without: tuple[str, ...] = ()) -> float:
+        self._quantiser.write_static(path, ranges, without=without)
+        return self._open(path).cosine(self._judge)
+
+    def _time(self, path: Path, other: Path | None = None) -> tuple[float, str]:
+        """CPU time of one inference against the fp32 (or another) file; 1 where there is little difference."""
+        smaller, plain = self._open(path), self._open(other or self._plain)
+        inputs = [array[:1] for array in self._judge.inputs]
+        ours, theirs = interleaved_ms(lambda: smaller(inputs), lambda: plain(inputs))
+        words = f"{ours:.2f} ms of CPU time instead of {theirs:.2f}"
+        return (ours / theirs if abs(ours - theirs) > LEAST_EXCESS_MS else min(1.0, ours / theirs)), words
+
+
+def interleaved_ms(first: Callable[[], object], second: Callable[[], object]) -> tuple[float, float]:
+    """Medians of the CPU time of two functions, run in turns so that both meet the same machine.
+
+    Args:
+        first: One.
+        second: The other.
+    """
+    times: tuple[list[float], list[float]] = ([], [])
+    for run in range(WARM_UPS + TIMED_RUNS):
+        for function, kept in zip((first, second), times, strict=True):
+            began = time.process_time_ns()
+            function()
+            if run >= WARM_UPS:
+                kept.append((time.process_time_ns() - began) / 1e6)
+    return statistics.median(times[0]), max(statistics.median(times[1]), 1e-6)

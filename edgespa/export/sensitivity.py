@@ -1,0 +1,85 @@
+"""Which layers stay in float: the fewest, by how much int8 in each of them alone moves the outputs."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice:
+    """What was found.
+
+    Attributes:
+        float_layers: Layers that stay in float, the most sensitive first.
+        cosine: Of a file that keeps them in float.
+        tried: Number of files that were made and run after the ranking.
+    """
+
+    float_layers: tuple[str, ...]
+    cosine: float
+    tried: int
+
+
+def rank(layers: Sequence[str], alone: Callable[[str], float]) -> dict[str, float]:
+    """The harm of each layer, the most harmful first.
+
+    Args:
+        layers: Names.
+        alone: Cosine of the outputs, with that layer alone in int8.
+
+    Returns:
+        Name -> 1 - cosine, never below zero; equals keep their order.
+    """
+    harm = {name: max(0.0, 1.0 - alone(name)) for name in layers}
+    return dict(sorted(harm.items(), key=lambda item: -item[1]))
+
+
+def choose(
+    harm: Mapping[str, float], cosine_with: Callable[[tuple[str, ...]], float], wanted: float, least: int = 0
+) -> Choice | None:
+    """The fewest of the most harmful layers that must stay in float.
+
+    The harms of layers roughly add up (independent small errors), so the first guess is where the sum of the rest is
+    small enough. From there by doubling steps and then by halves: about log2(layers) files instead of one for each
+    count.
+
+    Args:
+        harm: Of each layer, the most harmful first.
+        cosine_with: Cosine of a file that keeps these layers in float.
+        wanted: Least cosine.
+        least: Count that is known not to be enough below it.
+
+    Returns:
+        None if even the last layer but one is not enough.
+    """
+    names = list(harm)
+    found: dict[int, float] = {}
+
+    def good(count: int) -> bool:
+        if count not in found:
+            found[count] = cosine_with(tuple(names[:count]))
+        return found[count] >= wanted
+
+    low, high = least - 1, _guess(list(harm.values()), wanted, least)
+    step = max(1, high // 2)
+    while not good(high):
+        if high >= len(names) - 1:
+            return None
+        low, high, step = high, min(len(names) - 1, high + step), step * 2
+    while high - low > 1:
+        middle = (low + high) // 2
+        if good(middle):
+            high = middle
+        else:
+            low = middle
+    return Choice(tuple(names[:high]), found[high], len(found))
+
+
+def _guess(harm: Sequence[float], wanted: float, least: int) -> int:
+    budget, rest = 1.0 - wanted, sum(harm)
+    for count, each in enumerate(harm):
+        if rest <= budget:
+            return max(least, min(count, len(harm) - 1))
+        rest -= each
+    return max(least, len(harm) - 1)

@@ -1,0 +1,257 @@
+"""The files of a bundle: each format in each precision, made, proved, measured; or left out, with the reason."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from pydantic import JsonValue
+
+from edgespa.bundle import Variant
+from edgespa.config import Preprocess
+from edgespa.data import Prepared
+from edgespa.errors import ConfigError, ParityError
+from edgespa.export import onnx_file, tflite_file
+from edgespa.export.cache import Cache, key_of
+from edgespa.export.config import PRECISIONS, ExportConfig
+from edgespa.export.conversion import Conversions
+from edgespa.export.converter import Form
+from edgespa.export.onnx_quant import OnnxQuantiser
+from edgespa.export.parity import File, Samples, bound_for, fixed_batch, run_program
+from edgespa.export.quantise import Made, NotUseful, make
+from edgespa.export.tflite_meta import write_metadata
+from edgespa.export.tflite_quant import TfliteQuantiser
+from edgespa.graph.program import Program
+
+JUDGE_IMAGES = 32
+QUANTISERS: dict[str, Any] = {"onnx": OnnxQuantiser, "tflite": TfliteQuantiser}
+
+Progress = Callable[[float, float | None, str], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """What all files of one export share.
+
+    Attributes:
+        program: With plain outputs, in float32.
+        config: What is asked for.
+        form: What the files look like.
+        folder: Where they go.
+        samples: What they are proved on.
+        calibration: Images for int8.
+        evaluation: Labelled images to measure accuracy on.
+        title: Name of the model.
+        preprocess: From image to input, if it is known.
+        classes: Names of the outputs.
+        cache: Where made files are kept.
+    """
+
+    program: Program
+    config: ExportConfig
+    form: Form
+    folder: Path
+    samples: Samples
+    calibration: Prepared | None
+    evaluation: Prepared | None
+    title: str
+    preprocess: Preprocess | None
+    classes: tuple[str, ...]
+    cache: Cache
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What became of one format.
+
+    Attributes:
+        variants: The files that are proved.
+        left_out: Name and reason of those that are not worth shipping.
+    """
+
+    variants: tuple[Variant, ...]
+    left_out: tuple[dict[str, JsonValue], ...]
+
+
+class Steps:
+    """Progress in whole steps.
+
+    Args:
+        progress: Told ``(done, total, text)``.
+        total: Number of steps.
+    """
+
+    def __init__(self, progress: Progress | None, total: int) -> None:
+        self._progress = progress
+        self._total = total
+        self._done = -1
+
+    def next(self, text: str) -> None:
+        """The step before is done; this one begins."""
+        self._done += 1
+        self.within(0, 1, text)
+
+    def within(self, done: float, total: float | None, text: str) -> None:
+        """Part of a step is done."""
+        if self._progress:
+            self._progress(self._done + done / (total or 1), self._total, text)
+
+
+def make_variants(job: Job, name: str, made: Conversions, steps: Steps) -> Outcome:
+    """All precisions of one format, from one fp32 file that is there as long as it takes.
+
+    Args:
+        job: The export.
+        name: The format.
+        made: Gives the fp32 file.
+        steps: Two for each precision.
+
+    Raises:
+        ExportError: If a file cannot be made.
+        ParityError: If a float32 file does not compute what the program computes.
+    """
+    source = job.folder / f"source.{name}"
+    variants: list[Variant] = []
+    left_out: list[dict[str, JsonValue]] = []
+    quantiser: Any = None
+    for precision in (each for each in PRECISIONS if each in job.config.precisions):
+        steps.next(f"{name} {precision}: make")
+        path = job.folder / f"model.{precision}.{name}"
+        try:
+            if not source.exists():
+                made.write(name, source)
+            if precision == "fp32":
+                path, how = job.folder / f"model.{name}", Made()
+                shutil.copyfile(source, path)
+            else:
+                quantiser = quantiser or QUANTISERS[name](source)
+                how = _smaller(job, name, precision, quantiser, source, path)
+            steps.next(f"{name} {precision}: prove")
+            variants.append(_proved(job, name, precision, path, how, steps))
+        except (NotUseful, ParityError) as reason:
+            if precision == "fp32":
+                raise
+            path.unlink(missing_ok=True)
+            left_out.append({"variant": f"{name}-{precision}", "reason": str(reason)})
+    source.unlink(missing_ok=True)
+    return Outcome(tuple(variants), tuple(left_out))
+
+
+def open_file(job: Job, name: str, path: Path, precision: str, threads: int) -> File:
+    """Load a file in the runner that goes into the bundle.
+
+    Args:
+        job: The export.
+        name: The format.
+        path: The file.
+        precision: Of the file.
+        threads: For the runtime.
+    """
+    if name == "onnx":
+        inputs, outputs = onnx_file.specs(job.program, job.samples.outputs, job.form)
+    else:
+        inputs, outputs = tflite_file.specs(path, job.form)
+    return File(path, f"{name}-{precision}", name, inputs, outputs, threads, job.form.pixels)
+
+
+def _smaller(job: Job, name: str, precision: str, quantiser: Any, plain: Path, path: Path) -> Made:
+    """Make a file, or find it in the cache."""
+    feeds: list[list[Any]] = []
+    judge = job.samples
+    if precision != "fp16" and job.calibration is not None:
+        inputs = _calibration_inputs(job)
+        chosen = [array[-JUDGE_IMAGES:] for array in inputs]
+        judge = Samples(
+            chosen, run_program(job.program, [torch.from_numpy(array) for array in chosen]), "calibration images"
+        )
+        if precision == "int8":
+            feeds = _pieces(open_file(job, name, plain, "fp32", 1), inputs)
+    config = job.config
+    settings = (config.int8_tolerance, config.int8_calibration, config.int8_slowdown, precision, name, repr(job.form))
+    images = [array for feed in feeds for array in feed]
+    key = key_of(*settings, plain.read_bytes(), *images, *judge.inputs) if job.cache.folder else ""
+    if (notes := job.cache.restore(key, path)) is not None:
+        return Made(notes["how"], tuple(notes["float_layers"]), notes["time_ratio"])
+    made = make(
+        precision,
+        quantiser,
+        plain,
+        path,
+        feeds,
+        judge,
+        lambda file: open_file(job, name, file, precision, 1),
+        config,
+    )
+    job.cache.store(key, path, dataclasses.asdict(made))
+    return made
+
+
+def _calibration_inputs(job: Job) -> list[Any]:
+    assert job.calibration is not None
+    size = job.config.batch or fixed_batch(job.program) or 1
+    count = -(-min(job.config.calibration_images, len(job.calibration)) // size) * size
+    chosen = np.linspace(0, len(job.calibration) - 1, count).astype(np.int64)
+    images = job.calibration.tensor(chosen).numpy()
+    if not np.isfinite(images).all():
+        raise ConfigError(
+            "the calibration images hold values that are not finite", "check --calibration, --mean and --std"
+        )
+    if (len(images) > 1 and (images == images[:1]).all()) or (images == images[..., :1, :1]).all():
+        # int8 ranges taken from them would hold for nothing else, and the proof, on the same images, would not notice.
+        raise ConfigError(
+            "the calibration images are all the same, or of a single colour each",
+            "check --calibration: it takes images like those that the model will see",
+        )
+    return [images]
+
+
+def _pieces(file: File, inputs: Sequence[Any]) -> list[list[Any]]:
+    """Inputs in the file's layout and batches."""
+    batch = file.inputs[0].shape[0]
+    size = batch if isinstance(batch, int) else 1
+    count = len(inputs[0]) // size * size
+    return [file.own_inputs([array[at : at + size] for array in inputs]) for at in range(0, count, size)]
+
+
+def _proved(job: Job, name: str, precision: str, path: Path, how: Made, steps: Steps) -> Variant:
+    if name == "tflite":
+        _describe(job, path)
+    file = open_file(job, name, path, precision, job.config.threads)
+    parity = file.prove(job.samples, bound_for(precision, job.config.least_cosine))
+    measured = file.accuracy(job.evaluation, steps.within) if job.evaluation is not None else None
+    return Variant(
+        name=file.name,
+        file=path.name,
+        format=name,  # type: ignore[arg-type]
+        precision=precision,  # type: ignore[arg-type]
+        opset=job.form.target.opset if name == "onnx" else None,
+        inputs=file.inputs,
+        outputs=file.outputs,
+        runtime=file.runtime,
+        size_bytes=path.stat().st_size,
+        parity=parity,
+        accuracy=measured,
+        calibration=how.how,
+        float_layers=how.float_layers,
+        time_ratio=how.time_ratio,
+        preprocess=job.form.pixels,
+    )
+
+
+def _describe(job: Job, path: Path) -> None:
+    inputs, outputs = len(job.program.inputs), len(job.samples.outputs)
+    how = job.preprocess if inputs == 1 else None
+    write_metadata(
+        path,
+        job.title,
+        inputs,
+        outputs,
+        preprocess=how,
+        pixels=job.form.pixels is not None,
+        classes=job.classes,
+    )

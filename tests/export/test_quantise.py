@@ -1,0 +1,207 @@
+"""Smaller files: what is in them, which layers stay in float, and when there is none."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from edgespa.config import Preprocess
+from edgespa.export import onnx_file, quantise, tflite_file
+from edgespa.export.config import ExportConfig
+from edgespa.export.converter import Form
+from edgespa.export.onnx_quant import OnnxQuantiser
+from edgespa.export.parity import File, Samples, run_program
+from edgespa.export.quantise import Made, NotUseful, interleaved_ms, make
+from edgespa.export.ranges import find_ranges
+from edgespa.export.tflite_quant import TfliteQuantiser
+from edgespa.graph.program import Program
+from edgespa.graph.trace import trace
+
+pytestmark = pytest.mark.usefixtures("converters")
+Make = Callable[[str], Program]
+CONVERTERS: dict[str, Any] = {"onnx": onnx_file, "tflite": tflite_file}
+QUANTISERS: dict[str, Any] = {"onnx": OnnxQuantiser, "tflite": TfliteQuantiser}
+
+
+class Case:
+    """A program, its fp32 file and its quantiser."""
+
+    def __init__(self, program: Program, kind: str, folder: Path) -> None:
+        self.program, self.kind = program, kind
+        self.plain, self.path = folder / f"plain.{kind}", folder / f"small.{kind}"
+        CONVERTERS[kind].write_fp32(program, self.plain, Form())
+        self.quantiser = QUANTISERS[kind](self.plain)
+        (images,) = program.example_inputs(24, seed=3)
+        self.judge = Samples([images.numpy()], run_program(program, [images]), "noise")
+        file = self.open(self.plain)
+        self.feeds = [file.own_inputs([image[None].numpy()]) for image in images]
+
+    def open(self, path: Path) -> File:
+        outputs = self.judge.outputs
+        inputs, results = (
+            onnx_file.specs(self.program, outputs) if self.kind == "onnx" else tflite_file.specs(path, Form())
+        )
+        return File(path, "small", self.kind, inputs, results, 1)
+
+    def make(self, precision: str, **settings: Any) -> Made:
+        config = ExportConfig(**{"int8_slowdown": 1000.0, **settings})
+        return make(precision, self.quantiser, self.plain, self.path, self.feeds, self.judge, self.open, config)
+
+    def cosine(self) -> float:
+        return self.open(self.path).cosine(self.judge)
+
+
+class Fragile(torch.nn.Module):
+    """A layer whose inputs are so unlike in size that eight bits drop the small ones, which alone matter."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv = torch.nn.Conv2d(3, 8, 3, padding=1, bias=False)
+        self.hurt = torch.nn.Conv2d(8, 8, 1, bias=False)
+        self.last = torch.nn.Conv2d(8, 8, 3, padding=1, bias=False)
+        self.fc = torch.nn.Linear(8 * 256, 4, bias=False)
+        self.large: torch.Tensor
+        self.register_buffer("large", torch.tensor([1e4] + [0.0] * 7)[:, None, None])
+        with torch.no_grad():
+            self.hurt.weight[:, 0] = 0  # the large channel is read, and does nothing
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.hurt(torch.relu(self.conv(x)) + self.large)
+        return self.fc(torch.relu(self.last(x)).flatten(1))
+
+
+@pytest.fixture(params=["onnx", "tflite"])
+def fragile(request: pytest.FixtureRequest, tmp_path: Path) -> Case:
+    return Case(trace(Fragile().eval(), (torch.randn(2, 3, 16, 16),)), request.param, tmp_path)
+
+
+def test_the_layer_that_int8_hurts_stays_in_float(fragile: Case) -> None:
+    ranges = find_ranges(fragile.quantiser.observe(fragile.feeds), "minmax")
+    fragile.quantiser.write_static(fragile.path, ranges)
+    assert fragile.cosine() < 0.97
+    made = fragile.make("int8", int8_tolerance=0.01)
+    assert 1 <= len(made.float_layers) < len(fragile.quantiser.layers)
+    # The one that reads the large channel, or the one before it, whose result is quantised for it.
+    assert set(made.float_layers) & set(fragile.quantiser.layers[:2])
+    assert fragile.cosine() > 0.99
+    assert [path.name for path in fragile.path.parent.iterdir() if path.name.startswith("trial")] == []
+
+
+def test_what_cannot_be_had_is_said_with_figures(fragile: Case) -> None:
+    with pytest.raises(NotUseful, match=r"its cosine is 0[.\d]*, and below .* with any number of layers in float"):
+        fragile.make("int8", int8_tolerance=1e-12)
+
+
+@pytest.fixture(scope="module", params=["onnx", "tflite"])
+def robust(request: pytest.FixtureRequest, program_of: Make, tmp_path_factory: pytest.TempPathFactory) -> Case:
+    return Case(program_of("Residual"), request.param, tmp_path_factory.mktemp(request.param))
+
+
+def test_nothing_stays_in_float_without_need(robust: Case) -> None:
+    made = robust.make("int8")
+    assert made.float_layers == ()
+    assert made.how in ("minmax", "percentile", "entropy")
+    assert made.time_ratio is not None
+    assert robust.cosine() > 0.995
+
+
+@pytest.mark.parametrize("method", ["minmax", "percentile", "entropy"])
+def test_each_method_can_be_named(robust: Case, method: str) -> None:
+    assert robust.make("int8", int8_calibration=method).how == method
+    assert robust.cosine() > 0.98
+
+
+def test_one_layer_alone_and_all_but_one(robust: Case) -> None:
+    ranges = find_ranges(robust.quantiser.observe(robust.feeds), "minmax")
+    layers = robust.quantiser.layers
+    assert len(layers) == 3
+    robust.quantiser.write_static(robust.path, ranges)
+    whole, whole_size = robust.cosine(), robust.path.stat().st_size
+    robust.quantiser.write_static(robust.path, ranges, only=layers[:1])
+    assert robust.cosine() > whole
+    robust.quantiser.write_static(robust.path, ranges, without=layers)
+    assert robust.cosine() == pytest.approx(1, abs=1e-6)
+    assert whole_size > 0
+
+
+def test_a_file_that_is_slower_is_refused(robust: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(quantise, "interleaved_ms", lambda *_: (2.2, 2.0))
+    assert robust.make("int8", int8_slowdown=1.11).time_ratio == 1.1
+    with pytest.raises(NotUseful, match=r"slower than fp32 here: 2\.20 ms of CPU time instead of 2\.00, cosine [01]\."):
+        robust.make("int8", int8_slowdown=1.05)
+    monkeypatch.setattr(quantise, "interleaved_ms", lambda *_: (0.09, 0.01))  # the cost of a call, not of int8
+    assert robust.make("int8", int8_slowdown=1.05).time_ratio == 1.0
+
+
+@pytest.mark.parametrize("way", ["dynamic", "stored"])
+def test_weights_alone(program_of: Make, tmp_path: Path, way: str) -> None:
+    case = Case(program_of("Attention"), "onnx", tmp_path)
+    case.quantiser.write_weights(case.path, way)
+    assert 0.999 < case.cosine() < 1
+    model = onnx.load(case.path)
+    kinds = Counter(each.data_type for each in model.graph.initializer)
+    assert kinds[onnx.TensorProto.INT8] >= 4
+    floats = [each for each in model.graph.initializer if each.data_type == onnx.TensorProto.FLOAT]
+    assert max(int(np.prod(each.dims)) for each in floats) < 1024 * 2
+    nodes = {node.op_type for node in model.graph.node}
+    assert ("MatMulInteger" in nodes) == (way == "dynamic")
+    assert "DequantizeLinear" not in nodes  # ONNX Runtime would compute it at each run
+
+
+def test_the_faster_way_of_weights_is_kept(program_of: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    case = Case(program_of("Attention"), "onnx", tmp_path)
+    answers = iter([(3.0, 1.0), (2.0, 1.0)])
+    monkeypatch.setattr(quantise, "interleaved_ms", lambda *_: next(answers))
+    assert case.make("int8-weights") == Made("stored", (), 2.0)
+
+
+def test_transformers_stay_in_float_between_their_layers(program_of: Make, tmp_path: Path) -> None:
+    case = Case(program_of("Attention"), "onnx", tmp_path)
+    ranges = find_ranges(case.quantiser.observe(case.feeds), "minmax")
+    case.quantiser.write_static(case.path, ranges)
+    model = onnx.load(case.path)
+    floating = {each.name for each in model.graph.initializer if each.data_type == onnx.TensorProto.FLOAT}
+    quantised = {name for node in model.graph.node if node.op_type == "DequantizeLinear" for name in node.output}
+    for node in model.graph.node:
+        if node.op_type in ("LayerNormalization", "Softmax", "Gelu"):
+            assert node.input[0] not in quantised
+    assert floating
+    assert case.cosine() > 0.99
+
+
+def test_layers_without_weights_have_no_int8(tmp_path: Path) -> None:
+    class Pool(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.nn.functional.avg_pool2d(x, 2).mean((2, 3))
+
+    case = Case(trace(Pool(), (torch.randn(2, 3, 16, 16),)), "onnx", tmp_path)
+    with pytest.raises(NotUseful, match="no layer with weights"):
+        case.make("int8")
+
+
+def test_turns_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+    clock = iter(range(0, 10**12, 1_000_000))
+    monkeypatch.setattr(time, "process_time_ns", lambda: next(clock))
+    assert interleaved_ms(lambda: calls.append("a"), lambda: calls.append("b")) == (1.0, 1.0)
+    assert calls == ["a", "b"] * (len(calls) // 2)
+    assert len(calls) == 2 * (quantise.TIMED_RUNS + quantise.WARM_UPS)
+
+
+def test_pixels_reach_the_quantiser(program_of: Make, tmp_path: Path) -> None:
+    how = Preprocess(height=16, width=16, channels=3, mean=(0.5,) * 3, std=(0.5,) * 3)
+    onnx_file.write_fp32(program_of("Residual"), tmp_path / "m.onnx", Form(pixels=how))
+    quantiser = OnnxQuantiser(tmp_path / "m.onnx")
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 16, 16, 3), dtype=np.uint8)
+    observed = quantiser.observe([[image[None]] for image in pixels])
+    first = min(observed.values(), key=lambda each: abs(each.low + 1))
+    assert (first.low, first.high) == (pytest.approx(-1, abs=0.01), pytest.approx(1, abs=0.01))
