@@ -248,7 +248,7 @@ def main() -> None:
     parser.add_argument(
         "--name", default="", help="only networks with one of these comma-separated texts in their name"
     )
-    parser.add_argument("--output", type=Path, default=HERE / "out")
+    parser.add_argument("--output", type=Path, default=HERE / "results")
     parser.add_argument("--table", action="store_true", help="print the table and stop")
     options = parser.parse_args()
     rows_file = options.output / "rows.jsonl"

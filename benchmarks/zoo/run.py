@@ -26,7 +26,7 @@ def main() -> None:
     parser.add_argument("--library", action="append", help="torchvision, segmentation, timm, transformers; default all")
     parser.add_argument("--name", default="", help="only networks with this in their name")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--output", type=Path, default=HERE / "out")
+    parser.add_argument("--output", type=Path, default=HERE / "results")
     parser.add_argument("--table", action="store_true", help="print the tables and stop")
     options = parser.parse_args()
     rows_file = options.output / "rows.jsonl"

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from edgespa.bundle import TensorSpec
 from edgespa.errors import ExportError
@@ -18,7 +17,7 @@ from edgespa.quiet import first_line, quiet
 
 EXTRA = "tflite"
 PACKAGES = ("litert_torch", "ai_edge_litert", "ai_edge_quantizer")
-_TO_LAST, _TO_FIRST = (0, 2, 3, 1), (0, 3, 1, 2)
+_TO_LAST = (0, 2, 3, 1)
 
 
 def write_fp32(program: Program, path: Path, form: Form) -> None:
@@ -97,17 +96,6 @@ def operators(path: Path) -> dict[str, int]:
 def in_order(names: Any) -> list[str]:
     """``args_0, args_1, ..., args_10`` by number."""
     return sorted(names, key=lambda name: (len(name), name))
-
-
-def to_file(arrays: list[NDArray[Any]], ranks_layout: str) -> list[NDArray[Any]]:
-    """Inputs of the program in the layout of the file.
-
-    Args:
-        arrays: In the program's layout.
-        ranks_layout: ``nhwc`` or ``nchw``.
-    """
-    last = ranks_layout == "nhwc"
-    return [np.ascontiguousarray(array.transpose(_TO_LAST)) if last and array.ndim == 4 else array for array in arrays]
 
 
 def _evaluated(module: torch.nn.Module) -> torch.nn.Module:
