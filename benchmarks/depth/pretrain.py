@@ -46,11 +46,11 @@ class Stage(NamedTuple):
 
 
 STAGES = (
-    Stage(3, 16, 16, 3),
-    Stage(3, 32, 16, 1.5),
-    Stage(6, 32, 24, 1.5),
-    Stage(12, 32, 24, 0.8),
-    Stage(12, 32, 64, 0.2),
+    Stage(3, 16, 16, 15),
+    Stage(3, 32, 16, 6),
+    Stage(6, 32, 24, 8),
+    Stage(12, 32, 24, 5),
+    Stage(12, 32, 64, 1),
 )
 
 

@@ -7,7 +7,8 @@
 Both take half of the channels of every layer, by magnitude, of the same network with the same random weights. Values
 are right if the pruned network equals the original one with the removed channels zeroed, to 1e-4 of the largest output.
 torch-pruning is asked with its own defaults, the classifier left out; what it removed is read off its groups. Every
-network and tool has a process of its own, forked after all imports; the time limit is ten minutes.
+network and tool has a process of its own, forked after all imports; the time limit is ten minutes. Seconds are those of
+the processor, of one thread, so that other work on the machine does not count.
 
 One row per network and tool in ``FOLDER/rows.jsonl``; what is there is not measured again.
 """
@@ -164,9 +165,9 @@ def first(output: Any) -> Tensor:
 
 
 def timed(seconds: dict[str, float], key: str, work: Callable[[], Any]) -> Any:
-    began = time.perf_counter()
+    began = time.process_time()
     result = work()
-    seconds[key] = time.perf_counter() - began
+    seconds[key] = time.process_time() - began
     return result
 
 

@@ -13,19 +13,17 @@ from __future__ import annotations
 
 import dataclasses
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import connected_components
 from torch import fx
 
 from edgespa.errors import GraphError
 from edgespa.graph.labelling import label_program, results_of
-from edgespa.graph.labels import FIXED, TIED, Fix, Labeller, Labels, Slot, Value
+from edgespa.graph.labels import FIXED, TIED, Fix, Labeller, Labels, Slot, Value, components
 from edgespa.graph.program import Program
 from edgespa.graph.weights import weight_operands
 
@@ -158,7 +156,7 @@ def _resolve(labeller: Labeller) -> tuple[NDArray[np.int64], dict[int, str]]:
     count = labeller.count
     edges = list(labeller.edges)
     while True:
-        component = _components(count, edges)
+        component = components(edges, count)
         fixed = np.zeros(int(component.max()) + 1, dtype=bool)
         fixed[component[FIXED]] = True
         for fix in labeller.fixes:
@@ -180,14 +178,6 @@ def _resolve(labeller: Labeller) -> tuple[NDArray[np.int64], dict[int, str]]:
 
 def _reason(fix: Fix) -> str:
     return f"{fix.reason} (at {fix.node})"
-
-
-def _components(count: int, edges: Sequence[tuple[Labels, Labels]]) -> NDArray[np.int64]:
-    rows = np.concatenate([one for one, _ in edges]) if edges else np.zeros(0, dtype=np.int32)
-    columns = np.concatenate([other for _, other in edges]) if edges else np.zeros(0, dtype=np.int32)
-    graph = coo_matrix((np.ones(len(rows), dtype=np.int8), (rows, columns)), shape=(count, count))
-    components: NDArray[np.int64] = connected_components(graph, directed=False)[1].astype(np.int64)
-    return components
 
 
 def _rectangle(

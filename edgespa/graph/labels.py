@@ -28,6 +28,8 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
 
 Labels = NDArray[np.int32]
 FIXED = 0
@@ -136,6 +138,16 @@ class Labeller:
         labels = labels[labels != FIXED]
         if labels.size:
             self.fixes.append(Fix(labels, reason, self.node))
+
+    def weight(self, labels: Labels) -> int:
+        """How many labels live and die with these, by what is known so far; those that are fixed do not count."""
+        part = components(self.edges, self.count)
+        wanted = np.zeros(part.max() + 1, dtype=bool)
+        wanted[part[labels]] = True
+        wanted[part[FIXED]] = False
+        for fix in self.fixes:
+            wanted[part[fix.labels]] = False
+        return int(wanted[part].sum())
 
     def fix_value(self, value: Value, reason: str) -> None:
         """Fix everything that a value carries."""
@@ -247,6 +259,15 @@ class Labeller:
             or (block.dims == dims[-1:] and all(value.shape[dim] == 1 for dim in dims[:-1]))
         }
         return self.pin(value, shared, "shared by the parts (heads) of a split dimension")
+
+
+def components(edges: Sequence[tuple[Labels, Labels]], count: int) -> NDArray[np.int64]:
+    """The connected component of each of ``count`` labels, as a number from 0 on."""
+    one = np.concatenate([ends[0] for ends in edges]) if edges else np.zeros(0, dtype=np.int32)
+    other = np.concatenate([ends[1] for ends in edges]) if edges else np.zeros(0, dtype=np.int32)
+    graph = coo_matrix((np.ones(len(one), dtype=np.int8), (one, other)), shape=(count, count))
+    found: NDArray[np.int64] = connected_components(graph, directed=False)[1].astype(np.int64)
+    return found
 
 
 def _spread(block: Block, dims: tuple[int, ...]) -> Labels:

@@ -404,6 +404,11 @@ def grouped_query_repeated(m: Any, x: Tensor) -> Tensor:
     return m.fc(joined(F.scaled_dot_product_attention(q, k, v)))
 
 
+def multi_query(m: Any, x: Tensor) -> Tensor:
+    q, k, v = heads(m.q(x), 4), m.k(x).unsqueeze(1), m.v(x).unsqueeze(1)
+    return m.fc(joined((q @ k.transpose(-2, -1)).softmax(-1) @ v))
+
+
 def linear_attention(m: Any, x: Tensor) -> Tensor:
     q, k, v = F.relu(heads(m.q(x))), F.relu(heads(m.k(x))), heads(m.v(x))
     return m.fc(joined((q @ (k.transpose(-2, -1) @ v)) / (q @ k.sum(2).unsqueeze(-1) + 1.0)))
@@ -441,6 +446,10 @@ add("attention_grouped_query", grouped_query, {"q": 2},
 add("attention_grouped_query_repeated", grouped_query_repeated, {"q": 2},
     {("q", "q.weight", 0, 1): [6, 7, 8, 9, 10, 11]},
     inputs=tokens, q=lin(6, 12), k=lin(6, 6), v=lin(6, 6), fc=lin(12, 5))  # fmt: skip
+add("attention_multi_query", multi_query, {"q": 4},
+    {("q", "q.weight", 0, 1): [3, 4, 5], ("q", "fc.weight", 1, 1): [4, 5, 6, 7]},
+    {("v.weight", 0): "merged with another dimension", ("k.weight", 0): "heads"},
+    inputs=tokens, q=lin(6, 12), k=lin(6, 3), v=lin(6, 4), fc=lin(16, 5))  # fmt: skip
 add("attention_linear", linear_attention, {"q": 3},
     inputs=tokens, q=lin(6, 12), k=lin(6, 12), v=lin(6, 12), fc=lin(12, 5))  # fmt: skip
 add("attention_bias", lambda m,

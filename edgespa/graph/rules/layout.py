@@ -162,8 +162,8 @@ def _regroup(call: Call, x: Value, shape: tuple[int, ...]) -> tuple[Block, ...]:
         clusters.append((touched, blocks))
     result = []
     for touched, blocks in clusters:
-        if len(blocks) > 1:  # two labelled dimensions are merged: only one of them can go, the one with more labels
-            blocks.sort(key=lambda block: block.labels.size, reverse=True)
+        if len(blocks) > 1:  # two labelled dimensions are merged: only one of them can go, the one that more hangs on
+            blocks.sort(key=lambda block: (call.labels.weight(block.labels), block.labels.size), reverse=True)
             for block in blocks[1:]:
                 call.labels.fix(block.labels.ravel(), "merged with another dimension that can shrink")
         block = blocks[0]
