@@ -351,6 +351,25 @@ def mean(edit: Edit) -> None:
         edit.replace(aten.mul.Tensor, plain, share)
 
 
+@rewrite("rms_norm")
+def rms_norm(edit: Edit) -> None:
+    """The mean of squares is over the channels that were: ``x / sqrt(s m + e) = s^-0.5 x / sqrt(m + e / s)``.
+
+    ``m`` is the mean of squares over the channels that remain and ``s`` their share.
+    """
+    mask = edit.mask("input", edit.rank("input") - 1)
+    if mask is None:
+        return
+    share = float(mask.mean())
+    eps = edit.argument("eps")
+    if eps is None:
+        eps = torch.finfo(edit.original.meta["val"].dtype).eps
+    edit.set(normalized_shape=[int(mask.sum())], eps=float(eps) / share)
+    with edit.node.graph.inserting_before(edit.node):
+        plain = edit.node.graph.node_copy(edit.node)
+    edit.replace(aten.mul.Tensor, plain, share**-0.5)
+
+
 @rewrite("group_norm")
 def group_norm(edit: Edit) -> None:
     """Whole groups that went are taken off the group count."""

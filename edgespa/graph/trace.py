@@ -18,7 +18,7 @@ from edgespa.errors import TraceError
 from edgespa.graph.fold import fold_weights
 from edgespa.graph.functional import make_functional, mutates, plain_batch_norms
 from edgespa.graph.inline import inline_regions
-from edgespa.graph.program import BATCH, InputSpec, Program, drop_unread, refresh
+from edgespa.graph.program import BATCH, InputSpec, Program, drop_unread, refresh, shape_of
 from edgespa.quiet import quiet
 
 log = logging.getLogger(__name__)
@@ -68,9 +68,10 @@ def from_exported(exported: ExportedProgram) -> Program:
 
     Raises:
         TraceError: If the program writes to its inputs or buffers, which a pruned program could not promise to do the
-            same way.
+            same way, or has sizes that depend on the values of its inputs.
     """
     module = _graph_module(exported)
+    _require_known_sizes(module.graph)
     inline_regions(module)
     if mutates(module.graph) and not make_functional(module):
         with quiet("torch.export"):
@@ -101,6 +102,17 @@ def from_exported(exported: ExportedProgram) -> Program:
             shape = tuple(BATCH if _is_free(size) else int(size) for size in value.shape)
             specs.append(InputSpec(node.name, shape, value.dtype))
     return Program(module, tuple(specs))
+
+
+def _require_known_sizes(graph: fx.Graph) -> None:
+    for node in graph.nodes:
+        value = node.meta.get("val")
+        if isinstance(value, Tensor) and None in shape_of(value):
+            lines = [m for m in _LINE.finditer(node.meta.get("stack_trace") or "") if "/torch/" not in m["file"]]
+            raise TraceError(
+                f"the size of a tensor depends on the values of the inputs{_where(lines)} ({node.name})",
+                "leave selection by masks, .item() and other post-processing out of the model",
+            )
 
 
 def _is_free(size: int | torch.SymInt) -> bool:
@@ -172,17 +184,20 @@ def _explain(error: Exception) -> TraceError:
             and "/torch/" not in m["file"].replace("\\", "/")
             and "edgespa" not in m["file"]
         ]
-    where = ""
-    if user:
-        last = user[-1]
-        where = f" at {last['file']}:{last['line']} in {last['function']}"
-        if last["code"]:
-            where += f": {last['code'].strip()}"
     return TraceError(
-        f"torch.export cannot trace the model{where}\n  {_summary(error)}",
+        f"torch.export cannot trace the model{_where(user)}\n  {_summary(error)}",
         "usual causes: Python control flow on tensor values (use torch.where), .item() or .tolist(), "
         "an --input-shape that the model does not take",
     )
+
+
+def _where(lines: Sequence[re.Match[str]]) -> str:
+    """The innermost of some lines of code, in words."""
+    if not lines:
+        return ""
+    last = lines[-1]
+    code = f": {last['code'].strip()}" if last["code"] else ""
+    return f" at {last['file']}:{last['line']} in {last['function']}{code}"
 
 
 def _summary(error: Exception) -> str:

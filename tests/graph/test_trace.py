@@ -76,6 +76,12 @@ class WritesThroughViews(nn.Module):
         return torch.cat([y, second.relu_()], 1) + y.sum()
 
 
+class SizeFromData(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        flat = x.flatten(1)
+        return flat[flat[:, 0] > 0] * 2
+
+
 class FixedBatch(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return x.reshape(4, 3, 64).sum(2)
@@ -135,6 +141,11 @@ def test_data_dependent_branch_names_the_line() -> None:
 def test_wrong_input_names_the_line() -> None:
     with pytest.raises(TraceError, match=r"test_trace\.py:\d+ in forward.*\n.*channels"):
         trace(Small(), (torch.zeros(2, 4, 8, 8),))
+
+
+def test_sizes_that_depend_on_data_are_refused_with_the_line() -> None:
+    with pytest.raises(TraceError, match=r"depends on the values of the inputs at .*test_trace.py:\d+ .*flat\[flat"):
+        trace(SizeFromData(), (IMAGE,))
 
 
 @pytest.mark.parametrize("model", [WritesInput(), WritesBuffer()])

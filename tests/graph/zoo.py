@@ -346,8 +346,15 @@ add("layer_norm", lambda m, x: m.fc((y := m.a(x)) + m.v(F.gelu(m.u(m.n(y))))), {
     {("a.weight", 0): "layer_norm statistics over the channels", ("n.weight", 0): "layer_norm",
     ("v.weight", 0): "layer_norm"},
     inputs=tokens, a=lin(6, 8), n=lambda: nn.LayerNorm(8), u=lin(8, 9), v=lin(9, 8), fc=lin(8, 5))  # fmt: skip
-add("rms_norm", lambda m, x: m.fc(m.n(m.b(F.relu(m.a(x))))), {"a": 7}, None, {("b.weight", 0): "rms_norm"},
-    inputs=tokens, a=lin(6, 7), b=lin(7, 8), n=lambda: nn.RMSNorm(8), fc=lin(8, 5))  # fmt: skip
+add("rms_norm", lambda m, x: m.fc(m.n(m.b(F.relu(m.a(x))))), {"a": 7, "b": 8}, {("b", "n.weight", 0, 3): [3]},
+    inputs=tokens, a=lin(6, 7), b=lin(7, 8), n=lambda: nn.RMSNorm(8, eps=0.1), fc=lin(8, 5))  # fmt: skip
+add("rms_norm_plain", lambda m, x: m.fc(m.n(m.a(x))), {"a": 8},
+    inputs=tokens, a=lin(6, 8), n=lambda: nn.RMSNorm(8, elementwise_affine=False), fc=lin(8, 5))  # fmt: skip
+add("rms_norm_of_what_is_not_zero", lambda m, x: m.fc(m.n(F.sigmoid(m.a(x)))), {}, None, {("a.weight", 0): "rms_norm"},
+    inputs=tokens, a=lin(6, 8), n=lambda: nn.RMSNorm(8), fc=lin(8, 5))  # fmt: skip
+add("rms_norm_of_heads", lambda m, x: m.fc(joined(F.scaled_dot_product_attention(
+    m.n(heads(m.q(x))), m.n(heads(m.k(x))), heads(m.v(x))))), {"q": 3}, None, {("n.weight", 0): "rms_norm"},
+    inputs=tokens, q=lin(6, 12), k=lin(6, 12), v=lin(6, 12), n=lambda: nn.RMSNorm(SIZE), fc=lin(12, 5))  # fmt: skip
 add("prelu", lambda m, x: m.fc(pool(m.q(m.b(m.p(m.a(x)))))), {"a": 8, "b": 6}, {("a", "p.weight", 0, 3): [3]},
     a=conv(3, 8), p=lambda: nn.PReLU(8), b=conv(8, 6), q=nn.PReLU, fc=lin(6, 5))  # fmt: skip
 add("buffers_as_scales", lambda m, x: m.fc(pool(F.relu(m.a(x)) * m.scale[:, None, None] + m.shift)), {"a": 8},
@@ -409,6 +416,12 @@ def multi_query(m: Any, x: Tensor) -> Tensor:
     return m.fc(joined((q @ k.transpose(-2, -1)).softmax(-1) @ v))
 
 
+def deformable(m: Any, x: Tensor) -> Tensor:
+    values = m.v(x).reshape(x.shape[0] * HEADS, SIZE, 8, 8)
+    places = m.g(x).unflatten(1, (HEADS, 2)).permute(0, 1, 3, 4, 2).flatten(0, 1)
+    return m.fc(pool(F.grid_sample(values, places, align_corners=False).reshape(x.shape[0], -1, 8, 8)))
+
+
 def linear_attention(m: Any, x: Tensor) -> Tensor:
     q, k, v = F.relu(heads(m.q(x))), F.relu(heads(m.k(x))), heads(m.v(x))
     return m.fc(joined((q @ (k.transpose(-2, -1) @ v)) / (q @ k.sum(2).unsqueeze(-1) + 1.0)))
@@ -450,6 +463,9 @@ add("attention_multi_query", multi_query, {"q": 4},
     {("q", "q.weight", 0, 1): [3, 4, 5], ("q", "fc.weight", 1, 1): [4, 5, 6, 7]},
     {("v.weight", 0): "merged with another dimension", ("k.weight", 0): "heads"},
     inputs=tokens, q=lin(6, 12), k=lin(6, 3), v=lin(6, 4), fc=lin(16, 5))  # fmt: skip
+add("attention_deformable", deformable, {"v": 3},
+    {("v", "v.weight", 0, 1): [4, 5, 6, 7], ("v", "g.weight", 0, 1): [2, 3], ("v", "fc.weight", 1, 1): [4, 5, 6, 7]},
+    v=conv(3, 12), g=conv(3, 6), fc=lin(12, 5))  # fmt: skip
 add("attention_linear", linear_attention, {"q": 3},
     inputs=tokens, q=lin(6, 12), k=lin(6, 12), v=lin(6, 12), fc=lin(12, 5))  # fmt: skip
 add("attention_bias", lambda m,

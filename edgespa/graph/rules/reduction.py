@@ -57,7 +57,18 @@ def group_norm(call: Call) -> Value:
     return affine(call, x, ("weight", "bias"), 1)
 
 
-@rule("layer_norm", "rms_norm", "native_layer_norm")
+@rule("rms_norm")
+def rms_norm(call: Call) -> Value | list[Value]:
+    """Zeros add nothing to the sum of squares, and its divisor is kept: channels may go, but no part of each head."""
+    x = call.value("input")
+    dim = len(x.shape) - 1
+    block = x.block(dim)
+    if x.dead != 0.0 or block is None or len(block.dims) > 1 or len(call.number("normalized_shape")) > 1:
+        return layer_norm(call)
+    return affine(call, x, ("weight",), dim)
+
+
+@rule("layer_norm", "native_layer_norm")
 def layer_norm(call: Call) -> Value | list[Value]:
     """Statistics run over the last dimensions: removing channels there is not the same as zeroing them."""
     x = call.value("input")
@@ -131,18 +142,25 @@ def _reduced(call: Call, value: Value) -> Value | list[Value]:
       "adaptive_avg_pool2d", "adaptive_avg_pool3d", "adaptive_max_pool1d", "adaptive_max_pool2d",
       "max_pool2d_with_indices", "upsample_nearest1d", "upsample_nearest2d", "upsample_nearest3d",
       "upsample_bilinear2d", "upsample_bicubic2d", "upsample_linear1d", "upsample_trilinear3d",
-      "_upsample_nearest_exact2d", "_upsample_bilinear2d_aa", "_upsample_bicubic2d_aa", "grid_sampler",
+      "_upsample_nearest_exact2d", "_upsample_bilinear2d_aa", "_upsample_bicubic2d_aa",
       "_adaptive_avg_pool2d")  # fmt: skip
 def spatial(call: Call) -> Value | list[Value]:
     """Acts on space, channel by channel: dimensions from the third on stay."""
     x = call.value("input" if "input" in call.arguments else "self")
-    grid = call.maybe("grid")
-    if grid is not None:
-        call.labels.fix_value(grid, "used as a grid")
     count = {"1d": 1, "2d": 2, "3d": 3}.get(next((s for s in ("1d", "2d", "3d") if s in call.name), "2d"), 2)
     x = call.labels.pin(x, range(len(x.shape) - count, len(x.shape)), f"{call.name} over space")
     values = [Value(shape, x.blocks, 0.0 if x.dead == 0.0 else None) for shape in call.shapes]
     return values if isinstance(call.node.meta["val"], list | tuple) else values[0]
+
+
+@rule("grid_sampler", "grid_sampler_2d", "grid_sampler_3d")
+def grid_sampler(call: Call) -> Value:
+    """As `spatial`; the grid, ``[N, H, W, 2]``, has a part for each sample of the input, and these go together."""
+    x = call.labels.pin(call.value("input"), range(2, len(call.shape)), "grid_sampler over space")
+    grid = call.labels.pin(call.value("grid"), range(1, len(call.shape)), "used as a grid")
+    samples = Value((x.shape[0],) + (1,) * (len(x.shape) - 1), grid.blocks, grid.dead, grid.why)
+    blocks = call.labels.merge([x, samples], x.shape, "sampled at the places of a grid")
+    return Value(call.shape, blocks, 0.0 if x.dead == 0.0 else None)
 
 
 @rule("im2col")
