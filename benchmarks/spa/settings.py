@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any, Self
 
 IMAGES = 10_000
+# Of the arithmetic of training: where a processor has it, the same accuracies in three quarters of the time.
+PRECISION = "bf16"
 SEEDS = (0, 1, 2)
 DENSITIES = (1.0, 0.3, 0.1)
 LOW = DENSITIES[1:]
@@ -66,7 +68,7 @@ class Setting:
     criterion: str = "taylor"
     round_to: int = 1
     seed: int = 0
-    epochs: int = 10
+    epochs: int = 6
     images: int = IMAGES
     options: tuple[str, ...] = ()
 
@@ -108,7 +110,8 @@ class Setting:
             *network.model(data), "--data", f"{data}/{network.data}:train", "--limit", str(self.images),
             "--mean", network.mean, "--std", network.std, "--adapter", self.adapter, "--rank", str(self.rank),
             "--kernel", self.kernel, "--criterion", self.criterion, "--density", str(self.density),
-            "--round-to", str(self.round_to), "--epochs", str(self.epochs), "--seed", str(self.seed), *more,
+            "--round-to", str(self.round_to), "--epochs", str(self.epochs), "--seed", str(self.seed),
+            "--mixed-precision", PRECISION, *more,
         )  # fmt: skip
 
 

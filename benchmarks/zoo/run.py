@@ -13,10 +13,12 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections import Counter
 from pathlib import Path
 from statistics import median
 from typing import Any
 
+LIBRARIES = ("torchvision", "segmentation", "timm", "transformers")
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parents[1])]
 
@@ -33,8 +35,11 @@ def main() -> None:
     if not options.table:
         run(options, rows_file)
     rows = [json.loads(line) for line in rows_file.read_text().splitlines()]
-    for library in dict.fromkeys(row["name"].partition(":")[0] for row in rows):
-        table([row for row in rows if row["name"].startswith(f"{library}:")], library)
+    reasons([row for row in rows if "failure" not in row])
+    for library in LIBRARIES:
+        some = [row for row in rows if row["name"].startswith(f"{library}:")]
+        if some:
+            table(sorted(some, key=lambda row: row["name"].lower()), library)
 
 
 def run(options: argparse.Namespace, rows_file: Path) -> None:
@@ -43,7 +48,7 @@ def run(options: argparse.Namespace, rows_file: Path) -> None:
 
     options.output.mkdir(parents=True, exist_ok=True)
     done = {json.loads(line)["name"] for line in rows_file.read_text().splitlines()} if rows_file.exists() else set()
-    for library in options.library or networks.LIBRARIES:
+    for library in options.library or LIBRARIES:
         for name in networks.names(library):
             if options.name not in name or name in done:
                 continue
@@ -51,6 +56,20 @@ def run(options: argparse.Namespace, rows_file: Path) -> None:
             with rows_file.open("a") as file:
                 file.write(json.dumps({"name": name, **measured}) + "\n")
             print(name, measured.get("failure") or f"{measured['error']:.1e}", file=sys.stderr, flush=True)
+
+
+def reasons(rows: list[dict[str, Any]]) -> None:
+    """What fixes slots, over all networks; a slot may have channels, which count as such, or positions."""
+    slots: Counter[str] = Counter()
+    channels: Counter[str] = Counter()
+    networks: Counter[str] = Counter()
+    for row in rows:
+        slots.update(row["reasons"])
+        channels.update(row["fixed_channels"])
+        networks.update(row["reasons"].keys())
+    print("\n## What fixes slots\n\n| reason | slots | channels | networks |\n| --- | --- | --- | --- |")
+    for reason, count in slots.most_common():
+        print(f"| {reason} | {count:,} | {channels[reason]:,} | {networks[reason]} |")
 
 
 def table(rows: list[dict[str, Any]], library: str) -> None:
