@@ -7,8 +7,8 @@
 Both take half of the channels of every layer, by magnitude, of the same network with the same random weights. Values
 are right if the pruned network equals the original one with the removed channels zeroed, to 1e-4 of the largest output.
 torch-pruning is asked with its own defaults, the classifier left out; what it removed is read off its groups. Every
-network and tool has a process of its own, forked after all imports; the time limit is ten minutes. Seconds are those of
-the processor, of one thread, so that other work on the machine does not count.
+network and tool has a process of its own, forked after all imports; the limits are ten minutes and 12 GiB. Seconds are
+those of the processor, of one thread, so that other work on the machine does not count.
 
 One row per network and tool in ``FOLDER/rows.jsonl``; what is there is not measured again.
 """
@@ -19,6 +19,7 @@ import argparse
 import copy
 import json
 import multiprocessing
+import resource
 import sys
 import time
 from collections.abc import Callable
@@ -44,6 +45,7 @@ from edgespa.pruning.score import score_units  # noqa: E402
 TOOLS = ("edgespa", "torch-pruning")
 LIMIT = 1e-4
 TIME_LIMIT_S = 600
+MEMORY_LIMIT_GIB = 12
 PARAMETER, OPERATION = "a parameter outside of a layer", "an operation"
 # The families of the comparison in timm; of torchvision all are taken.
 TIMM = (
@@ -179,6 +181,7 @@ def peak_mib() -> float:
 def child(name: str, tool: str, pipe: Any) -> None:
     try:
         torch.set_num_threads(1)
+        resource.setrlimit(resource.RLIMIT_AS, (MEMORY_LIMIT_GIB << 30, MEMORY_LIMIT_GIB << 30))
         net = networks.network(name)
         measure.randomise(net.model)
         net.model.eval()
