@@ -92,7 +92,8 @@ def torch_pruning(net: networks.Network) -> dict[str, Any]:
 
     original = copy.deepcopy(net.model)
     names = {module: name for name, module in net.model.named_modules()}
-    classifier = [m for m in net.model.modules() if isinstance(m, nn.Linear)][-1:]
+    layers = [module for module in net.model.modules() if isinstance(module, nn.Linear | nn.Conv2d)]
+    classifier = [module for module in layers if isinstance(module, nn.Linear)][-1:] or layers[-1:]
     before = sum(parameter.numel() for parameter in net.model.parameters())
     seconds: dict[str, float] = {}
     pruner = timed(
@@ -126,9 +127,18 @@ def torch_pruning(net: networks.Network) -> dict[str, Any]:
     if unknown:
         return {**row, "error": None, "unchecked": unknown}
     with torch.no_grad():
-        expected = first(original(*inputs))
-    same = got.shape == expected.shape
-    return {**row, "error": float((got - expected).abs().max() / expected.abs().max()) if same else float("inf")}
+        error = difference(got, first(original(*inputs)))
+        if LIMIT < error < float("inf"):  # networks that amplify rounding; edgespa's proof does the same
+            wide = tuple(tensor.double() for tensor in inputs)
+            error = difference(first(net.model.double()(*wide)), first(original.double()(*wide)))
+    return {**row, "error": error}
+
+
+def difference(got: Tensor, expected: Tensor) -> float:
+    """The largest difference, relative to the largest output."""
+    if got.shape != expected.shape:
+        return float("inf")
+    return float((got - expected).abs().max() / expected.abs().max())
 
 
 def zero(model: nn.Module, taken: list[tuple[str, str, list[int]]]) -> str:
@@ -146,8 +156,16 @@ def zero(model: nn.Module, taken: list[tuple[str, str, list[int]]]) -> str:
         if module is None or not isinstance(getattr(module, "weight", None), Tensor):
             continue  # an operation without weights
         weight = module.weight
-        if side == "in" and getattr(module, "groups", 1) not in {1, weight.shape[0]}:
-            return "a grouped convolution"
+        groups = getattr(module, "groups", 1)
+        if side == "in" and groups not in {1, weight.shape[0]}:
+            width, rows = weight.shape[1], weight.shape[0] // groups
+            here = alive.setdefault((name, side), np.arange(width * groups))
+            with torch.no_grad():
+                for index in here[indices]:
+                    group = int(index) // width
+                    weight[group * rows : (group + 1) * rows, int(index) % width] = 0.0
+            alive[name, side] = np.delete(here, indices)
+            continue
         transposed = isinstance(module, nn.modules.conv._ConvTransposeNd)
         dim = int((side == "in") != transposed) if weight.dim() > 1 else 0
         here = alive.setdefault((name, side), np.arange(weight.shape[dim]))
@@ -220,7 +238,10 @@ def table(rows: list[dict[str, Any]]) -> None:
     pairs = {name: [known[name, tool] for tool in TOOLS] for name in names if all((name, t) in known for t in TOOLS)}
     for index, tool in enumerate(TOOLS):
         runs = [pair[index] for pair in pairs.values() if "failure" not in pair[index]]
-        print(f"- {tool}: {len(runs)} of {len(pairs)} run, {sum(map(right, runs))} right")
+        unchecked = sum(row["error"] is None for row in runs)
+        wrong = len(runs) - sum(map(right, runs)) - unchecked
+        print(f"- {tool}: {len(runs)} of {len(pairs)} run, {sum(map(right, runs))} right", end="")
+        print(f", {wrong} wrong, {unchecked} not checked" if wrong or unchecked else "")
     print(
         "\n| network | edgespa s: trace + label + choose + compact | torch-pruning s: set-up + prune | ratio "
         "| without trace | extra MiB, both | error edgespa | error torch-pruning |"
