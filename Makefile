@@ -7,6 +7,8 @@ PYTHON ?= python3
 # Test processes; each gets one thread.
 TEST_JOBS ?= 2
 PYTEST_ARGS ?=
+# Which part of the zoo make test takes: a representative one, or all (CI).
+ZOO_PART ?= -m 'not zoo'
 # Pretrained networks and data sets of the tests; tests that need them skip without.
 export EDGESPA_DATA ?= ../shared/data
 
@@ -15,15 +17,16 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 # Apart from the environment: the product works without torchvision and timm, and its tests must show it.
 ZOO := .zoo
-# The other runtimes of TFLite, each with its own Python packages.
+# Other runtimes of exported files than those of the product.
 RUNTIMES := .runtimes
-RUNTIME_PYTHON ?= $(PYTHON)
+RUNTIME_NAMES := tflite-runtime tensorflow onnxruntime-1.19 onnxruntime-1.10
 # The published library of structured pruning adapters, which benchmarks compare with: never a part of the product.
 PEER := .peer
+DEVICE_ARM64 := .device-arm64
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help venv zoo runtimes demo test test-zoo fuzz lint format docs clean distclean peer bench-spa-quick
+.PHONY: help venv zoo runtimes demo test test-zoo device-arm64 test-arm64 fuzz lint format docs clean distclean peer bench-spa-quick
 
 help:
 	@echo 'make venv    install into $(VENV), exact versions of constraints.txt'
@@ -32,7 +35,8 @@ help:
 	@echo 'make test-zoo  masked = compacted over all networks of torchvision and families of timm and transformers'
 	@echo 'make bench-spa-quick  adapters against fine-pruning, a slice of ten minutes'
 	@echo 'make fuzz    damaged and hostile bundles, archives and task files by the hundred thousand'
-	@echo 'make runtimes  tflite-runtime and TensorFlow in environments of their own: exported files are tried in them too'
+	@echo 'make runtimes  tflite-runtime, TensorFlow, old ONNX Runtimes: exported files are tried in them too (make test)'
+	@echo 'make device-arm64  an emulated 64-bit Raspberry Pi (root on Debian, five minutes); make test-arm64: tests on it'
 	@echo 'make lint    style and types only'
 	@echo 'make format  let ruff correct the style'
 	@echo 'make docs    write docs/reference from the command line'
@@ -67,18 +71,29 @@ $(PEER)/.installed: zoo
 bench-spa-quick: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/spa/run.py measure --quick
 
-# tflite-runtime 2.14 is the last: for Python up to 3.11 and numpy 1 only, so not beside the rest.
-runtimes: $(RUNTIMES)/tflite-runtime/.installed $(RUNTIMES)/tensorflow/.installed
+# Each with its own Python packages, for the first Python named that is there; those without one are said
+# and left out. tflite-runtime 2.14 is the last; onnxruntime 1.19 is JetPack 5's, 1.10 the oldest that is written for.
+runtimes: $(RUNTIME_NAMES:%=$(RUNTIMES)/%/.installed)
 
-$(RUNTIMES)/tflite-runtime/.installed: RUNTIME_PACKAGES := 'tflite-runtime==2.14.0' 'numpy<2' pillow
-$(RUNTIMES)/tensorflow/.installed: RUNTIME_PACKAGES := 'tensorflow-cpu==2.21.0' pillow
+$(RUNTIMES)/tflite-runtime/.installed: PYTHONS := python3.11 python3.10 python3.9
+$(RUNTIMES)/tflite-runtime/.installed: PACKAGES := 'tflite-runtime==2.14.0' 'numpy<2' pillow
+$(RUNTIMES)/tensorflow/.installed: PYTHONS := python3.11 python3.12 python3.13 python3.10
+$(RUNTIMES)/tensorflow/.installed: PACKAGES := 'tensorflow-cpu==2.21.0' pillow
+$(RUNTIMES)/onnxruntime-1.19/.installed: PYTHONS := python3.8 python3.11 python3.12 python3.10 python3.9
+$(RUNTIMES)/onnxruntime-1.19/.installed: PACKAGES := 'onnxruntime==1.19.2' pillow
+$(RUNTIMES)/onnxruntime-1.10/.installed: PYTHONS := python3.8 python3.9
+$(RUNTIMES)/onnxruntime-1.10/.installed: PACKAGES := 'onnxruntime==1.10.0' 'numpy<2' pillow
 
+# pyenv shows only the versions that PYENV_VERSION names.
 $(RUNTIMES)/%/.installed:
-	@$(RUNTIME_PYTHON) -c 'import sys; sys.exit(not (3, 9) <= sys.version_info[:2] <= (3, 11))' \
-		|| { echo 'tflite-runtime needs Python 3.9 to 3.11: make runtimes RUNTIME_PYTHON=python3.11' >&2; exit 1; }
-	$(RUNTIME_PYTHON) -m venv $(@D)
-	$(@D)/bin/python -m pip --disable-pip-version-check install --quiet $(RUNTIME_PACKAGES)
-	@touch $@
+	@export PYENV_VERSION="$$(pyenv versions --bare 2>/dev/null | paste -sd: -)"; \
+	for python in $(PYTHONS); do \
+		$$python -c 'import ensurepip, venv' 2>/dev/null || continue; \
+		echo "$*: $$python -m pip install $(subst ',,$(PACKAGES))"; \
+		$$python -m venv $(@D) && $(@D)/bin/python -m pip --disable-pip-version-check install --quiet $(PACKAGES) \
+			&& touch $@; exit; \
+	done; \
+	echo 'RUNTIME ABSENT: $* needs one of $(PYTHONS), with venv: its tests are skipped' >&2
 
 demo: $(STAMP)
 	$(BIN)/edgespa demo
@@ -89,12 +104,20 @@ lint: $(STAMP)
 	$(BIN)/mypy
 
 # One file, one process: fixtures of a module are made once. pytest comes last, so that its closing line does too.
-test: lint zoo
-	PYTHONPATH=$(ZOO) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(TEST_JOBS) -m 'not zoo' tests/zoo
+test: lint zoo runtimes
+	PYTHONPATH=$(ZOO) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(TEST_JOBS) $(ZOO_PART) tests/zoo
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_JOBS) --dist loadfile --ignore tests/zoo $(PYTEST_ARGS)
 
 test-zoo: zoo
 	PYTHONPATH=$(ZOO) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_JOBS) tests/zoo $(PYTEST_ARGS)
+
+# Built once: Debian for arm64, whose programs qemu-user runs. See tests/arm64/build.sh.
+device-arm64:
+	tests/arm64/build.sh $(DEVICE_ARM64)
+
+# Set up, profile and ship on it: the same values as here. Its times mean nothing.
+test-arm64: $(STAMP) device-arm64
+	EDGESPA_ARM64=$(DEVICE_ARM64) OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/arm64 $(PYTEST_ARGS)
 
 # The readers of manifests, archives, signatures and task files, with a hundred times the inputs of make test.
 fuzz: $(STAMP)
@@ -113,4 +136,4 @@ clean:
 	find edgespa tests docs benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 distclean: clean
-	rm -rf $(VENV) $(ZOO) $(RUNTIMES) $(PEER)
+	rm -rf $(VENV) $(ZOO) $(RUNTIMES) $(PEER) $(DEVICE_ARM64)

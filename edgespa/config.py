@@ -33,7 +33,9 @@ class Strict(BaseModel):
         try:
             return cls.model_validate(values)
         except ValidationError as error:
-            first = error.errors()[0]
+            found = error.errors()
+            # A mistyped key says more than that the right one is missing.
+            first = next((each for each in found if each["type"] == "extra_forbidden"), found[0])
             path = ".".join(str(part) for part in first["loc"]) or "the top level"
             hint = None
             if first["type"] == "extra_forbidden":

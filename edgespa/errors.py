@@ -15,6 +15,8 @@
     ├── BundleError         a bundle is damaged, incomplete or of another version
     │   └── SignatureError      it is not signed, not by those who may, or cannot be
     ├── DeviceError         a device or a runtime on it cannot do what was asked
+    │   ├── UnreachableError    it cannot be reached, or the connection broke
+    │   └── RefusedError        what edgespa runs there answered that it cannot
     ├── OutputExistsError   the output is there already
     ├── ConfigError         a value in a configuration is not allowed
     └── MissingExtraError   an optional dependency is not installed
@@ -95,6 +97,24 @@ class SignatureError(BundleError):
 
 class DeviceError(EdgespaError):
     """A device, or a runtime on it, cannot do what was asked."""
+
+
+class UnreachableError(DeviceError):
+    """A device cannot be reached, does not answer, or the connection to it broke."""
+
+
+class RefusedError(DeviceError):
+    """What edgespa runs on a device answered that it cannot do what was asked.
+
+    Args:
+        kind: One word: ``full``, ``read-only``, ``forbidden``, ``missing``, ``busy``, ``damaged``, ``memory``, ...
+        message: As for every error.
+        hint: As for every error.
+    """
+
+    def __init__(self, kind: str, message: str, hint: str | None = None) -> None:
+        super().__init__(message, hint)
+        self.kind = kind
 
 
 class ConfigError(EdgespaError):

@@ -27,8 +27,10 @@ from edgespa.graph.proof import LIMIT, prove
 from edgespa.graph.surgery import compact
 from edgespa.inputs import InputSizes, as_inputs
 from edgespa.interface import output_tensors
+from edgespa.latency import LatencyFitting
 from edgespa.processes import Processes
 from edgespa.prune import PruneConfig, prune
+from edgespa.stopwatch import LatencyBudget
 from edgespa.task import Task, is_task_file
 
 Progress = Callable[[float, float | None, str], None]
@@ -123,6 +125,7 @@ def adapt_to_file(
     log_file: Path | None = None,
     progress: Progress | None = None,
     processes: Processes | None = None,
+    latency: LatencyBudget | None = None,
 ) -> Task:
     """``edgespa adapt``: learn a task and write its task file.
 
@@ -145,6 +148,7 @@ def adapt_to_file(
         log_file: Gets a JSON document a line for each pruning step and each epoch.
         progress: Told ``(done, total, text)``.
         processes: Those that share the training; by default those that were launched. The main one writes.
+        latency: Find the density by it, as a fraction of the MACs; that of the configuration does not count.
 
     Returns:
         The task, as written.
@@ -158,20 +162,25 @@ def adapt_to_file(
     train = options.load(data)
     test = options.load(evaluation) if evaluation else None
     _same_classes(train, test)
-    task = adapt(
-        base,
-        train,
-        preprocess,
-        config,
-        output.absolute().parent,
-        checkpoint=checkpoint_path(output),
-        resume=resume,
-        teacher=load_teacher(distill, base) if distill else None,
-        start=begin,
-        log_file=log_file,
-        progress=progress,
-        processes=processes,
-    )
+    with LatencyFitting.of(latency, base, prepare(train, preprocess), preprocess, progress) as fitting:
+        if latency is not None:
+            config = fitting.for_adapting(config, begin is not None, processes)
+        task = adapt(
+            base,
+            train,
+            preprocess,
+            config,
+            output.absolute().parent,
+            checkpoint=checkpoint_path(output),
+            resume=resume,
+            teacher=load_teacher(distill, base) if distill else None,
+            start=begin,
+            log_file=log_file,
+            progress=progress,
+            processes=processes,
+        )
+        if processes.is_main:
+            task = fitting.recorded(task)
     if test is not None:
         value = evaluated(task.program(base), prepare(test, preprocess), processes, progress)
         task = task.with_metrics(**{f"test_{MEASURES[test.kind]}": value, "test_images": float(len(test))})
@@ -210,6 +219,7 @@ def prune_to_file(
     overwrite: bool = False,
     resume: bool = False,
     progress: Progress | None = None,
+    latency: LatencyBudget | None = None,
 ) -> Task:
     """``edgespa prune``: remove units without training and write a task file.
 
@@ -230,6 +240,7 @@ def prune_to_file(
         overwrite: Replace a task file that is there.
         resume: Go on with an interrupted run.
         progress: Told ``(done, total, text)``.
+        latency: Find the density by it; that of the configuration does not count.
     """
     options = (options or DataOptions(seed=config.seed)).with_calibration(calibration)
     refuse_existing(output, overwrite)
@@ -250,17 +261,21 @@ def prune_to_file(
         return prepare(options.load(spec, labelled=labelled), preprocess)
 
     test = prepared(evaluation, True)
-    task = prune(
-        base,
-        config,
-        output.absolute().parent,
-        preprocess,
-        data=prepared(calibration, config.how.needs_labels),
-        held_out=prepared(held_out, True),
-        checkpoint=checkpoint_path(output),
-        resume=resume,
-        progress=progress,
-    )
+    data = prepared(calibration, config.how.needs_labels)
+    with LatencyFitting.of(latency, base, data, preprocess, progress) as fitting:
+        task = prune(
+            base,
+            config,
+            output.absolute().parent,
+            preprocess,
+            data=data,
+            held_out=prepared(held_out, True),
+            checkpoint=checkpoint_path(output),
+            resume=resume,
+            progress=progress,
+            choose_density=fitting.density if latency is not None else None,
+        )
+        task = fitting.recorded(task)
     if test is not None:
         value = quality(task.program(base), test, progress=progress)
         task = task.with_metrics(**{f"test_{MEASURES[test.kind]}": value, "test_images": float(len(test))})

@@ -143,6 +143,10 @@ class Task:
         return Factors(self.adapters, self.tensors, self.shared)
 
     def open_base(self, folder: Path, override: str | None = None, weights: str | None = None) -> Base:
+        """Find the base again, check its digest, and fit it to the task; see `find_base` and `fit`."""
+        return self.fit(self.find_base(folder, override, weights))
+
+    def find_base(self, folder: Path, override: str | None = None, weights: str | None = None) -> Base:
         """Find the base again and check its digest.
 
         Args:
@@ -162,7 +166,7 @@ class Task:
         sizes = tuple(InputSize.parse(text) for text in self.header.inputs)
         base = Base.open(spec, sizes or self.header.input_shape, found)
         base.require_digest(self.header.digest)
-        return self.fit(base)
+        return base
 
     def fit(self, base: Base) -> Base:
         """The base with the head that the task has, what its adapter inserts, and without the blocks that are gone.

@@ -28,10 +28,12 @@ def data_dir() -> Path:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _no_cache() -> Iterator[None]:
-    """Nothing is taken from the user's cache of converted files, or put there."""
+def _nothing_of_the_user(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Nothing is taken from the user's cache of converted files, devices and data of devices, or put there."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("EDGESPA_CACHE", "off")
+        for kind in ("CONFIG", "DATA"):
+            patch.setenv(f"XDG_{kind}_HOME", str(tmp_path_factory.mktemp(kind.lower())))
         yield
 
 

@@ -4,7 +4,7 @@
     .venv/bin/python -m pip install --no-deps --target .peer-slim onnxslim==0.1.98
     EDGESPA_DATA=../shared/data OMP_NUM_THREADS=1 PYTHONPATH=.zoo:.peer-slim python benchmarks/export/run.py \
         [--network NAME ...] [--output FOLDER]
-    python benchmarks/export/run.py --table
+    python benchmarks/export/run.py --table        the tables of README.md from rows.jsonl beside it
 
 One process makes all files of one network at one density by one way; its seconds for each file and its peak memory are
 recorded. Ways: ``edgespa onnx`` and ``edgespa tflite`` (all precisions, proof included); ``direct onnx``:
@@ -12,8 +12,10 @@ recorded. Ways: ``edgespa onnx`` and ``edgespa tflite`` (all precisions, proof i
 its defaults) on the former; ``direct tflite``: ``litert_torch.convert`` with channels-last input, and
 ``ai_edge_quantizer``'s ``static_wi8_ai8`` on it.
 
-Latency is the CPU time of one inference with one thread: the files of a network, all ways, are run in turns, so that
-all meet the same machine; the median. One row per file in ``FOLDER/rows.jsonl``; what is there is not made again.
+Latency is the CPU time of one inference with one thread: the files of a network, all ways, are run in turns, in another
+order each time and each twice, of which the second counts (the first fills the processor's caches again); the median.
+``against`` holds, for each file of another tool with the same format and precision, the quartiles of ours / theirs over
+the turns. One row per file in ``FOLDER/rows.jsonl``; what is there is not made again.
 """
 
 from __future__ import annotations
@@ -22,31 +24,31 @@ import argparse
 import itertools
 import json
 import os
+import random
 import resource
 import statistics
 import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parent / "zoo"), str(HERE.parents[1])]
-DATA = Path(os.environ.get("EDGESPA_DATA", HERE.parents[2] / "shared" / "data"))
 SIDE = 224
 NETWORKS = {
-    "ResNet-56": (f"{DATA}/models.py:resnet56", 32, None),
-    "MobileNetV2": (f"{DATA}/models.py:mobilenet_v2", SIDE, None),
+    "ResNet-56": ("DATA/models.py:resnet56", 32, None),
+    "MobileNetV2": ("DATA/models.py:mobilenet_v2", SIDE, None),
     "ViT-tiny": ("timm:vit_tiny_patch16_224", SIDE, "random"),
-    "EfficientNet-B0": ("torchvision:efficientnet_b0", SIDE, "random"),
-    "ConvNeXt-Tiny": ("torchvision:convnext_tiny", SIDE, "random"),
+    "EfficientNet-B0": (f"{HERE}/nets.py:efficientnet_b0", SIDE, None),
+    "ConvNeXt-Tiny": (f"{HERE}/nets.py:convnext_tiny", SIDE, None),
 }
 DENSITIES = (1.0, 0.5)
 WAYS = ("edgespa onnx", "direct onnx", "edgespa tflite", "direct tflite")
 PRECISIONS = ("fp32", "fp16", "int8", "int8-weights")
-IMAGES, RUNS = 64, 21
+IMAGES, RUNS = 64, 31
 
 Row = dict[str, Any]
 
@@ -54,20 +56,17 @@ Row = dict[str, Any]
 def the_program(name: str, density: float) -> tuple[Any, Any]:
     """A network, whole or with half of its MACs, and calibration images."""
     import torch
+    from nets import DATA, images_of
     from networks import import_torchvision
 
     from edgespa.base import Base
-    from edgespa.config import Preprocess
-    from edgespa.data import load_data, prepare
     from edgespa.prune import PruneConfig, prune
 
     import_torchvision()
     torch.manual_seed(0)
     spec, side, weights = NETWORKS[name]
-    base = Base.open(spec, (1, 3, side, side), weights)
-    mean, std = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)) if side == 32 else ((0.5,) * 3, (0.5,) * 3)
-    how = Preprocess(height=side, width=side, channels=3, mean=mean, std=std)
-    images = prepare(load_data(f"{DATA}/cifar10_jpeg.zip:test").limit(IMAGES, 0), how)
+    base = Base.open(spec.replace("DATA", str(DATA)), (1, 3, side, side), weights)
+    images = images_of(side)
     program = base.program
     if density < 1:
         config = PruneConfig.parse({"density": density, "budget": "macs", "method": "l1"}, "benchmark")
@@ -255,6 +254,26 @@ def operators(path: str, kind: str) -> Counter[str]:
     return Counter(of_tflite(Path(path)))
 
 
+def same(row: Row, other: Row) -> bool:
+    """Whether two files have the same format and precision."""
+    return bool((row["kind"], row["precision"]) == (other["kind"], other["precision"]))
+
+
+def in_turns(runs: list[Callable[[Any], Any]], image: Any) -> list[list[float]]:
+    """CPU milliseconds of one inference of each, `RUNS` times."""
+    times: list[list[float]] = [[] for _ in runs]
+    order = list(range(len(runs)))
+    dice = random.Random(0)
+    for _ in range(RUNS):
+        dice.shuffle(order)
+        for index in order:
+            runs[index](image)
+            began = time.process_time_ns()
+            runs[index](image)
+            times[index].append((time.process_time_ns() - began) / 1e6)
+    return times
+
+
 def measure(name: str, density: float, rows: list[Row]) -> list[Row]:
     """Bytes, operators, parity on images, latency in turns."""
     import numpy as np
@@ -267,14 +286,7 @@ def measure(name: str, density: float, rows: list[Row]) -> list[Row]:
         expected = program(batch).numpy()
     files = [row for row in rows if "file" in row]
     runs = [opened(row["file"], row["kind"]) for row in files]
-    times: list[list[float]] = [[] for _ in files]
-    one = batch[:1].numpy()
-    for turn in range(RUNS + 2):
-        for run, kept in zip(runs, times, strict=True):
-            began = time.process_time_ns()
-            run(one)
-            if turn > 1:
-                kept.append((time.process_time_ns() - began) / 1e6)
+    times = in_turns(runs, batch[:1].numpy())
     for row, run, kept in zip(files, runs, times, strict=True):
         got = np.concatenate([run(image[None].numpy()) for image in batch])
         a, b = got.astype(np.float64), expected.astype(np.float64)
@@ -289,6 +301,13 @@ def measure(name: str, density: float, rows: list[Row]) -> list[Row]:
             "cpu_ms": statistics.median(kept),
             "quartiles_ms": [float(value) for value in np.quantile(kept, [0.25, 0.75])],
         }
+    for row, kept in zip(files, times, strict=True):
+        row["against"] = {
+            other["tool"]: [float(value) for value in np.quantile(np.array(kept) / theirs, [0.25, 0.5, 0.75])]
+            for other, theirs in zip(files, times, strict=True)
+            if row["tool"] == "edgespa" != other["tool"] and same(row, other)
+        }
+    for row in files:
         del row["file"]
     return [{"network": name, "density": density, "load": round(os.getloadavg()[0], 1), **row} for row in rows]
 
@@ -303,7 +322,7 @@ def main() -> None:
     options = parser.parse_args()
     results = options.output / "rows.jsonl"
     if options.table:
-        table([json.loads(line) for line in (HERE / "rows.jsonl").read_text().splitlines()])
+        write_tables()
         return
     if options.one:
         name, density, way = options.one
@@ -311,7 +330,7 @@ def main() -> None:
             rows = json.loads(sys.stdin.read())
             answer = measure(name, float(density), rows)
         else:
-            answer = make(name, float(density), way, options.output / "files" / way.replace(" ", "-"))
+            answer = make(name, float(density), way, options.output / f"{name}-{density}" / way.replace(" ", "-"))
         (options.output / "answer.json").write_text(json.dumps(answer))
         return
     options.output.mkdir(parents=True, exist_ok=True)
@@ -344,16 +363,26 @@ def _child(output: Path, name: str, density: float, way: str, text: str) -> list
     return list(json.loads(answer.read_text()))
 
 
-def table(rows: list[Row]) -> None:
-    """The table of README.md."""
-    print("| network, MACs | file | by | s | peak MiB | KiB | operators (transposes) | cosine | same top-1 | CPU ms |")
-    print("| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |")
+def write_tables() -> None:
+    """Put the tables between their marks in README.md."""
+    rows = [json.loads(line) for line in (HERE / "rows.jsonl").read_text().splitlines()]
+    path = HERE / "README.md"
+    text = path.read_text()
+    for name, lines in (("all", every_file(rows)), ("against", against_others(rows))):
+        marks = f"<!-- {name} -->", f"<!-- end of {name} -->"
+        begin, end = text.index(marks[0]) + len(marks[0]), text.index(marks[1])
+        text = text[:begin] + "\n" + "".join(f"{line}\n" for line in lines) + text[end:]
+    path.write_text(text)
+
+
+def every_file(rows: list[Row]) -> Iterator[str]:
+    """A line for each file, and for each that was left out."""
+    yield "| network, MACs | file | by | s | peak MiB | KiB | operators (transposes) | cosine | same top-1 | CPU ms |"
+    yield "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |"
     for row in rows:
         where = f"{row['network']}, {row['density']:.0%}"
         if "bytes" not in row:
-            print(
-                f"| {where} | {row.get('precision', row['kind'])} | {row['tool']} | {row.get('left_out', 'failed')} |"
-            )
+            yield f"| {where} | {row.get('precision', row['kind'])} | {row['tool']} | {row.get('left_out', 'failed')} |"
             continue
         layers = f", {row['float_layers']} in float" if row.get("float_layers") else ""
         cells = [
@@ -368,7 +397,31 @@ def table(rows: list[Row]) -> None:
             f"{row['top1']:.0%}",
             f"{row['cpu_ms']:.2f}",
         ]
-        print(f"| {' | '.join(cells)} |")
+        yield f"| {' | '.join(cells)} |"
+
+
+def against_others(rows: list[Row]) -> Iterator[str]:
+    """For each network, format and precision that another tool makes too: bytes and time of ours / theirs."""
+    yield "| network, MACs | file | against | bytes | time (quartiles) | 1 - cosine, ours and theirs |"
+    yield "| --- | --- | --- | --- | --- | --- |"
+    for row in rows:
+        for tool, (low, middle, high) in row.get("against", {}).items():
+            theirs = next(
+                each
+                for each in rows
+                if each["tool"] == tool
+                and same(row, each)
+                and (row["network"], row["density"]) == (each["network"], each["density"])
+            )
+            cells = [
+                f"{row['network']}, {row['density']:.0%}",
+                f"{row['kind']} {row['precision']}",
+                tool,
+                f"{row['bytes'] / theirs['bytes']:.4f}",
+                f"{middle:.2f} ({low:.2f} to {high:.2f})",
+                f"{1 - row['cosine']:.1e}, {1 - theirs['cosine']:.1e}",
+            ]
+            yield f"| {' | '.join(cells)} |"
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ from edgespa.bundle.manifest import (
     Parity,
     TensorSpec,
     Variant,
+    Weights,
 )
 from edgespa.bundle.opened import OpenBundle, open_bundle
 from edgespa.bundle.signature import Signed, Signer, sign_bundle
@@ -52,6 +53,7 @@ __all__ = [
     "Signer",
     "TensorSpec",
     "Variant",
+    "Weights",
     "open_bundle",
     "pack",
     "read_manifest",

@@ -154,6 +154,31 @@ class FileEntry(_Part):
     sha256: str = Field(pattern="^[0-9a-f]{64}$")
 
 
+class Weights(_Part):
+    """What the weights of a graph without any are made of, where it runs; see `edgespa.device.runner.materialise`.
+
+    Attributes:
+        recipe: How, a file of the bundle.
+        task: The task file, likewise.
+        rest: The tensors that nothing makes, likewise; None where there are none.
+        base_sha256: Of the file with the base's tensors, which lies beside the bundle and is not a part of it.
+        base_size_bytes: Its size.
+        made_bytes: Of the weights that are made: so much larger is a file that has them in it.
+    """
+
+    recipe: RelativePath
+    task: RelativePath
+    rest: RelativePath | None = None
+    base_sha256: str = Field(pattern="^[0-9a-f]{64}$")
+    base_size_bytes: int = Field(gt=0)
+    made_bytes: int = Field(ge=0)
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Those of the bundle."""
+        return tuple(each for each in (self.recipe, self.task, self.rest) if each is not None)
+
+
 class Variant(_Part):
     """One model file: what it takes and gives, in which runtime it was proved, and how well.
 
@@ -171,6 +196,7 @@ class Variant(_Part):
         time_ratio: CPU time of one inference against the float32 file of the same format, where the bundle was made.
         preprocess: The normalisation that is inside of the file, whose input is then the pixels themselves, 0 to 255;
             None where the file takes what the program takes.
+        weights: For a graph that is shipped without its weights: what they are made of; None for whole files.
     """
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")
@@ -188,6 +214,7 @@ class Variant(_Part):
     float_layers: tuple[str, ...] = ()
     time_ratio: float | None = Field(default=None, gt=0)
     preprocess: Preprocess | None = None
+    weights: Weights | None = None
 
 
 class Compaction(_Part):
@@ -301,6 +328,9 @@ class Manifest(_Part):
                 continue
             if variant.file not in sizes:
                 raise ValueError(f"{where}: its file {variant.file} is not among the files")
+            missing = [name for name in (variant.weights.files if variant.weights else ()) if name not in sizes]
+            if missing:
+                raise ValueError(f"{where}: {missing[0]} is not among the files")
             if variant.size_bytes != sizes[variant.file]:
                 raise ValueError(f"{where}: size_bytes is not the size of {variant.file}")
             bound = variant.parity.bound

@@ -135,8 +135,8 @@ def require_fitting_options(ctx: click.Context) -> None:
         listed = ", ".join(names[name] for name in odd)
         other = "is for removing channels" if sls else f"is for --method {METHOD}"
         raise click.UsageError(f"{listed} {other}, and the method is {ctx.params['method']}.")
-    if not sls and ctx.params["density"] is None:
-        raise click.UsageError("Missing option '--density': what is to be kept.")
+    if not sls and ctx.params["density"] is None and ctx.params["budget"][1] is None:
+        raise click.UsageError("Missing option '--density' (or --budget latency_ms=X): what is to be kept.")
 
 
 def run_depth(

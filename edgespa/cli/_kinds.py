@@ -11,6 +11,9 @@ CRITERIA = (
 )  # fmt: skip
 
 
+LATENCY = "latency_ms"
+
+
 class Named(click.ParamType[str]):
     """One of the words that come with edgespa, or the name of an entry point; those are only looked up if need be.
 
@@ -95,6 +98,54 @@ def _number(text: str) -> int | float | str:
         except ValueError:
             continue
     return text
+
+
+class BudgetOf(click.ParamType[tuple[str, float | None]]):
+    """``macs`` -> ``("macs", None)``; ``latency_ms=12`` -> ``("latency_ms", 12.0)``.
+
+    Args:
+        known: What a density can be a fraction of.
+    """
+
+    name = "budget"
+
+    def __init__(self, known: tuple[str, ...]) -> None:
+        self.known = known
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
+        """What the help shows.
+
+        Args:
+            param: Not used.
+            ctx: Not used.
+        """
+        return f"[{'|'.join(self.known)}|{LATENCY}=X]"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, float | None]:
+        """Parse.
+
+        Args:
+            value: As typed, or a pair already.
+            param: The option, for the message.
+            ctx: For the message.
+
+        Raises:
+            click.BadParameter: It is neither.
+        """
+        if not isinstance(value, str):
+            return (value[0], value[1])
+        if value in self.known:
+            return value, None
+        key, sign, text = value.partition("=")
+        if key.strip() != LATENCY or not sign:
+            self.fail(f"'{value}' is not one of {', '.join(self.known)}, nor {LATENCY}=12", param, ctx)
+        try:
+            number = float(text)
+        except ValueError:
+            number = 0.0
+        if not 0 < number < float("inf"):
+            self.fail(f"'{text}' is not a number of milliseconds in '{value}'; write {LATENCY}=12", param, ctx)
+        return LATENCY, number
 
 
 class Words(click.ParamType[tuple[str, ...]]):

@@ -3,15 +3,58 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+from click.core import ParameterSource
+
+from edgespa.cli._kinds import BudgetOf
+
+if TYPE_CHECKING:
+    from edgespa.stopwatch import LatencyBudget
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 
+VARIANTS = ("onnx-fp32", "onnx-fp16", "onnx-int8", "tflite-fp32", "tflite-fp16", "tflite-int8")
+_OF_LATENCY = ("device", "threads", "variant")
+
+
+def latency_budget(ctx: click.Context, settings: dict[str, Any]) -> LatencyBudget | None:
+    """Take the budget out of the options: a latency, or None and what is left is the library's own.
+
+    Without ``--round-to``, channel counts are aligned as the device's profile says.
+
+    Args:
+        ctx: Of the command; says what was given.
+        settings: Of the command; changed.
+
+    Raises:
+        click.UsageError: Options do not go together.
+    """
+    given = {name for name in settings if ctx.get_parameter_source(name) is not ParameterSource.DEFAULT}
+    quantity, latency_ms = settings["budget"]
+    own = {name: settings.pop(name) for name in _OF_LATENCY}
+    if latency_ms is None:
+        settings["budget"] = quantity
+        for name in _OF_LATENCY:
+            if name in given:
+                raise click.UsageError(f"--{name} is for --budget latency_ms=X")
+        return None
+    if "density" in given:
+        raise click.UsageError("--density and --budget latency_ms=X exclude each other: the density is found")
+    from edgespa.device import load_device
+    from edgespa.stopwatch import LatencyBudget
+
+    device = load_device(own["device"])
+    settings.update(density=1.0, budget="channels")
+    if "round_to" not in given:
+        settings["round_to"] = device.round_to
+    return LatencyBudget(latency_ms, device, own["threads"], own["variant"])
+
+
 def selection_options(*, density: float | None, required: bool = True) -> Callable[[_F], _F]:
-    """``--density --budget --normalisation --round-to --min-width --keep --only``.
+    """``--density --budget --device --threads --variant --normalisation --round-to --min-width --keep --only``.
 
     Args:
         density: Default; None if there is none.
@@ -28,10 +71,20 @@ def selection_options(*, density: float | None, required: bool = True) -> Callab
         ),
         click.option(
             "--budget",
-            type=click.Choice(["channels", "parameters", "macs"]),
+            type=BudgetOf(("channels", "parameters", "macs")),
             default="channels",
             show_default=True,
-            help="What --density is a fraction of.",
+            help="What --density is a fraction of. Or latency_ms=X, in place of --density: candidates are measured "
+            "on --device until one takes X ms.",
+        ),
+        click.option(
+            "--device", metavar="NAME", default="local", show_default=True, help="Where latency_ms is measured."
+        ),
+        click.option(
+            "--threads", type=click.IntRange(min=1), default=1, show_default=True, help="With how many latency_ms is."
+        ),
+        click.option(
+            "--variant", type=click.Choice(VARIANTS), default=VARIANTS[0], show_default=True, help="Of what file it is."
         ),
         click.option(
             "--normalisation",

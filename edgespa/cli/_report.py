@@ -27,6 +27,7 @@ def task_summary(task: Task, path: Path) -> dict[str, Any]:
         "stored_parameters": figures.stored_parameters,
         "kept_blocks": depth_text(task),
         "metrics": dict(task.header.metrics),
+        "latency": task.header.provenance.get("latency"),
         "frozen": task.header.provenance.get("frozen", {}),
         "blocks": task.header.provenance.get("blocks"),
         "trained_whole": task.header.provenance.get("trained", {}),
@@ -49,6 +50,8 @@ def show_task(summary: dict[str, Any], next_command: str) -> None:
         if "accuracy" in name or "_r2" in name:
             rows.append([name.replace("_", " "), f"{value:.2%}" if "accuracy" in name else f"{value:.4f}", "", ""])
     table(["", "task", "base", "density"], rows, right=["task", "base", "density"])
+    if latency := summary["latency"]:
+        _show_latency(latency)
     if blocks := summary["blocks"]:
         zeros = f"{blocks['zero_weights']:,} weights are zero, which saves storage, not time"
         click.echo(f"blocks: {blocks['kept']:,} of {blocks['of']:,} are kept; {zeros}")
@@ -57,6 +60,17 @@ def show_task(summary: dict[str, Any], next_command: str) -> None:
             click.echo(f"{what}: {_listed(summary[key])}")
     click.echo(f"{summary['file']}: {summary['size_bytes']:,} bytes")
     click.echo(f"next: {next_command}")
+
+
+def _show_latency(found: dict[str, Any]) -> None:
+    threads = f"{found['threads']} thread{'s' if found['threads'] > 1 else ''}"
+    where = f"{found['variant']}, {threads}, {found['device']}{' (emulated)' if found['emulated'] else ''}"
+    how = "ESTIMATED, not measured: " if found["estimated"] else ""
+    whole, asked, obtained = (found[key] for key in ("whole_ms", "asked_ms", "obtained_ms"))
+    click.echo(
+        f"latency: {how}{obtained:.3g} ms, asked {asked:g}, whole network {whole:.3g} ({where}; "
+        f"{len(found['trials'])} candidates, {found['density']:.3g} of the {found['of']})"
+    )
 
 
 def _listed(reasons: dict[str, str]) -> str:

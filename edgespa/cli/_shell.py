@@ -27,7 +27,11 @@ COMMANDS: Mapping[str, str] = MappingProxyType(
         "sign": "edgespa.cli.sign",
         "pack": "edgespa.cli.pack",
         "unpack": "edgespa.cli.unpack",
+        "devices": "edgespa.cli.devices",
         "profile": "edgespa.cli.profile",
+        "ship": "edgespa.cli.ship",
+        "rollback": "edgespa.cli.rollback",
+        "status": "edgespa.cli.status",
         "card": "edgespa.cli.card",
         "demo": "edgespa.cli.demo",
     }

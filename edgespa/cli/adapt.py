@@ -13,7 +13,7 @@ from click.core import ParameterSource
 
 from edgespa.cli._kinds import CRITERIA, Named, Setting, Words
 from edgespa.cli._options import data_options, json_option, model_options, output_options, seed_option
-from edgespa.cli._pruning import selection_options
+from edgespa.cli._pruning import latency_budget, selection_options
 
 if TYPE_CHECKING:
     from edgespa.inputs import InputSizes
@@ -218,6 +218,7 @@ def command(
             del settings[name]
     if adapter_settings:
         settings["adapter_settings"] = dict(adapter_settings)
+    latency = latency_budget(click.get_current_context(), settings)
     config = AdaptConfig.parse(settings, "edgespa adapt")
     if (count := cpu_processes_to_start()) > 1:
         raise SystemExit(run_processes(count, ["-m", "edgespa", *sys.argv[1:]]))
@@ -243,6 +244,7 @@ def command(
                 log_file=log_file,
                 progress=report,
                 processes=processes,
+                latency=latency,
             )
     except KeyboardInterrupt:
         state = checkpoint_path(output)

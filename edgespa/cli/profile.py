@@ -1,8 +1,9 @@
-"""``edgespa profile``: latency and memory of a bundle's variants."""
+"""``edgespa profile``: latency and memory of a bundle's variants, on one device or on several at once."""
 
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,18 +12,45 @@ import click
 from edgespa.cli._options import json_option
 
 if TYPE_CHECKING:
+    from edgespa.device.board import Device
+    from edgespa.device.fleet import Outcome
+    from edgespa.device.profile import Settings
     from edgespa.device.results import Profile
+
+_SECONDS = click.FloatRange(min=0, min_open=True)
 
 
 @click.command(name="profile")
 @click.argument("bundle", type=click.Path(path_type=Path))
-@click.option("--device", default="local", show_default=True, help="Where to measure; 'local' is this machine.")
+@click.option(
+    "--device",
+    "devices",
+    multiple=True,
+    default=("local",),
+    show_default=True,
+    metavar="NAME",
+    help="Where to measure, see: edgespa devices; 'local' is this machine. May be repeated: all at once.",
+)
 @click.option("--variant", "variants", multiple=True, metavar="NAME", help="Only this variant; may be repeated.")
 @click.option(
     "--threads", type=click.IntRange(min=1), multiple=True, default=(1,), show_default=True, help="May be repeated."
 )
+@click.option(
+    "--provider",
+    "providers",
+    multiple=True,
+    metavar="NAME",
+    help="What computes: cpu, cuda, tensorrt, or a name of ONNX Runtime's. May be repeated. [default: cpu]",
+)
 @click.option("--runs", type=click.IntRange(min=1), help="At most so many inferences per process. [default: 200]")
-@click.option("--seconds", type=click.FloatRange(min=0, min_open=True), help="Stop after so long per process.")
+@click.option("--seconds", type=_SECONDS, help="Stop after so long per process.")
+@click.option("--duration", type=_SECONDS, metavar="S", help="As --seconds, and read the sensors meanwhile.")
+@click.option(
+    "--cooldown",
+    type=_SECONDS,
+    metavar="S",
+    help="Before each process, wait until the device is as cool as at the beginning, at most so many seconds.",
+)
 @click.option(
     "--rounds",
     type=click.IntRange(min=1),
@@ -38,11 +66,14 @@ if TYPE_CHECKING:
 @json_option()
 def command(
     bundle: Path,
-    device: str,
+    devices: tuple[str, ...],
     variants: tuple[str, ...],
     threads: tuple[int, ...],
+    providers: tuple[str, ...],
     runs: int | None,
     seconds: float | None,
+    duration: float | None,
+    cooldown: float | None,
     rounds: int | None,
     against: Path | None,
     no_save: bool,
@@ -53,97 +84,93 @@ def command(
     Each variant runs in a process of its own, by the bundle's own run.py: load, first run, at least 10 warm-ups, then
     the runs. p95 is given from 130 runs on and p99 from 662. Ratios between two bundles hold only when both were
     measured in one run: use --against.
+
+    On another device the bundle is copied once; what was throttled, slowed down or swapping meanwhile is said to be.
+    With several devices one that fails does not stop the others; the exit status is 1 then.
     """
     from edgespa.bundle import open_bundle
-    from edgespa.cli._output import emit_json, progress
-    from edgespa.device.profile import profile_local, save_profile
-    from edgespa.errors import DeviceError
+    from edgespa.cli._output import emit_json
+    from edgespa.cli._profile import remark, show, show_fleet
+    from edgespa.device import load_device
+    from edgespa.device.profile import Settings, save_profile
 
-    if device != "local":
-        raise DeviceError(f"there is no device '{device}'", "this version measures on --device local only")
+    settings = Settings(
+        variants=variants or None,
+        threads=threads,
+        providers=providers,
+        runs=runs,
+        seconds=seconds,
+        duration=duration,
+        cooldown=cooldown,
+        rounds=rounds or (3 if against else 1),
+    )
+    settings.check()
+    chosen = [load_device(name) for name in dict.fromkeys(devices)]
     with contextlib.ExitStack() as stack:
         opened = stack.enter_context(open_bundle(bundle))
         other = stack.enter_context(open_bundle(against)).folder if against else None
-        report = stack.enter_context(progress("measuring"))
-        profile = profile_local(
-            opened.folder,
-            against=other,
-            variants=variants or None,
-            threads=threads,
-            runs=runs,
-            seconds=seconds,
-            rounds=rounds or (3 if against else 1),
-            progress=report,
-        )
+        outcomes = _measure(opened.folder, other, chosen, settings)
+    found = [outcome.result for outcome in outcomes if outcome.result is not None]
     # Shown before it is saved: a folder that cannot be written must not cost the measurements.
-    if as_json:
-        emit_json(profile)
+    if as_json and len(chosen) == 1 and found:
+        emit_json(found[0])
+    elif as_json:
+        emit_json([_plain(outcome) for outcome in outcomes])
     else:
-        _show(profile)
-    _remark(profile)
-    if opened.packed and not no_save:
-        click.echo(f"not saved: {bundle} is packed; unpack it to keep profiles beside it", err=True)
-    elif not no_save:
-        click.echo(f"saved as {save_profile(profile, bundle)}", err=True)
+        for profile in found:
+            show(profile, titled=len(chosen) > 1)
+        if len(chosen) > 1:
+            show_fleet(outcomes)
+    for profile in found:
+        remark(profile)
+        if opened.packed and not no_save:
+            click.echo(f"not saved: {bundle} is packed; unpack it to keep profiles beside it", err=True)
+        elif not no_save:
+            click.echo(f"saved as {save_profile(profile, bundle)}", err=True)
+    _fail_if_any(outcomes)
 
 
-def _show(profile: Profile) -> None:
-    from edgespa.cli._output import table
+def _measure(
+    bundle: Path, against: Path | None, devices: Sequence[Device], settings: Settings
+) -> tuple[Outcome[Profile], ...]:
+    from edgespa.cli._output import progress
+    from edgespa.device.fleet import on_each
+    from edgespa.device.profile import profile
+    from edgespa.device.transport import Connection
 
-    for bundle in dict.fromkeys(result.bundle for result in profile.results):
-        results = [each for each in profile.results if each.bundle == bundle]
-        names = [(each.variant, each.threads) for each in results]
-        figures = ("min_ms", "mean_ms", "p50_ms", "p90_ms", "p95_ms", "p99_ms")
-        times = [tuple(_number(getattr(each, figure)) for figure in figures) for each in results]
-        headings = [figure.replace("_", " ") for figure in figures]
-        table(
-            ("variant", "threads", *headings),
-            [(*name, *row) for name, row in zip(names, times, strict=True)],
-            title=f"{bundle}: latency of one inference, batch 1",
-            right=headings,
+    with progress("measuring") as report:
+
+        def tell(connection: Connection) -> Callable[[int, int, str], None]:
+            # Several devices take turns in one line.
+            name = "" if len(devices) == 1 else f"{connection.device.name}: "
+            return lambda done, total, text: report(done, total, f"{name}{text}")
+
+        return on_each(
+            devices,
+            lambda connection: profile(bundle, connection, settings, against=against, progress=tell(connection)),
         )
-        headings = ["file KiB", "load ms", "first run ms", "peak memory MiB"]
-        costs = [
-            (
-                *name,
-                f"{each.size_bytes / 1024:.0f}",
-                _number(each.load_ms),
-                _number(each.first_run_ms),
-                _number(None if each.peak_kib is None else each.peak_kib / 1024),
-            )
-            for name, each in zip(names, results, strict=True)
-        ]
-        click.echo()
-        table(("variant", "threads", *headings), costs, title=f"{bundle}: start and memory", right=headings)
-        click.echo()
-    if profile.ratios:
-        table(
-            ("variant", "threads", "ratio", "lowest round", "highest round"),
-            [(each.variant, each.threads, each.ratio, each.low, each.high) for each in profile.ratios],
-            title=f"p50 of {profile.bundle} / p50 of {profile.against}",
-        )
-        click.echo()
-    rounds = "1 round" if profile.rounds == 1 else f"medians of {profile.rounds} rounds"
-    cores = profile.host.affinity or profile.host.logical_cores
-    click.echo(f"{profile.host.cpu_model or profile.host.machine}, {cores} cores; {rounds}")
 
 
-def _number(value: float | None) -> str:
-    """Three digits or so: the rest is noise."""
-    if value is None:
-        return "-"
-    digits = 0 if value >= 100 else 1 if value >= 10 else 2 if value >= 1 else 3
-    return f"{value:.{digits}f}"
+def _plain(outcome: Outcome[Profile]) -> dict[str, object]:
+    error = outcome.error
+    return {
+        "device": outcome.device.name,
+        "profile": outcome.result,
+        "error": None if error is None else {"message": error.message, "hint": error.hint},
+    }
 
 
-def _remark(profile: Profile) -> None:
-    """Say on stderr what makes these figures incomplete or doubtful."""
-    for each in profile.skipped:
-        click.secho(f"NOT MEASURED: {each.bundle}: {each.variant}: {each.reason}", err=True, fg="yellow", bold=True)
-    load, cores = profile.before.load_average, profile.host.logical_cores
-    if load and cores and load[0] > 0.5 * cores:
-        click.echo(f"note: the machine was busy before the first run (load {load[0]:.1f}, {cores} cores)", err=True)
-    for result in profile.results:
-        if result.spread is not None and result.spread > 0.1:
-            what = f"{result.bundle}: {result.variant}, {result.threads} thread{'s' if result.threads > 1 else ''}"
-            click.echo(f"note: {what}: p50 differs by {result.spread:.0%} between rounds", err=True)
+def _fail_if_any(outcomes: Sequence[Outcome[Profile]]) -> None:
+    from edgespa.errors import DeviceError
+
+    failed = [outcome for outcome in outcomes if outcome.error is not None]
+    if len(outcomes) == 1 and failed and failed[0].error is not None:
+        raise failed[0].error
+    if failed:
+        names = ", ".join(outcome.device.name for outcome in failed)
+        for outcome in failed:
+            if outcome.error is not None:
+                click.echo(f"{outcome.device.name}: {outcome.error.message}", err=True)
+                if outcome.error.hint:
+                    click.echo(f"  Hint: {outcome.error.hint}", err=True)
+        raise DeviceError(f"{len(failed)} of {len(outcomes)} devices failed: {names}", "what went wrong is above")

@@ -9,7 +9,7 @@ import click
 
 from edgespa.cli._depth import METHOD, OWN, depth_options, require_fitting_options, run_depth
 from edgespa.cli._options import data_options, json_option, model_options, output_options, seed_option
-from edgespa.cli._pruning import selection_options
+from edgespa.cli._pruning import latency_budget, selection_options
 
 if TYPE_CHECKING:
     from edgespa.inputs import InputSizes
@@ -115,6 +115,7 @@ def command(
     from edgespa.recipes import DataOptions, checkpoint_path, prune_to_file
 
     settings = {key: value for key, value in settings.items() if key not in OWN}
+    latency = latency_budget(ctx, settings)
     config = PruneConfig.parse(settings, "edgespa prune")
     try:
         with progress("prune") as report:
@@ -131,6 +132,7 @@ def command(
                 overwrite=overwrite,
                 resume=resume,
                 progress=report,
+                latency=latency,
             )
     except KeyboardInterrupt:
         state = checkpoint_path(output)

@@ -26,10 +26,23 @@ if TYPE_CHECKING:
 )
 @click.option("--identity", metavar="NAME", help="Refuse what anyone but NAME of --signers has signed.")
 @click.option("--no-run", is_flag=True, help="Check sizes, digests and signature only; run nothing.")
+@click.option(
+    "--python",
+    "pythons",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    help="Run in the runtimes of this environment too, ENV/bin/python: 3.8 or newer, with numpy. May be repeated.",
+)
 @click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True, help="Threads of the runtime.")
 @json_option()
 def command(
-    bundle: Path, signers: Path | None, identity: str | None, no_run: bool, threads: int, as_json: bool
+    bundle: Path,
+    signers: Path | None,
+    identity: str | None,
+    no_run: bool,
+    pythons: tuple[Path, ...],
+    threads: int,
+    as_json: bool,
 ) -> None:
     """Check that a bundle, a folder or a packed file, is what was exported.
 
@@ -39,12 +52,14 @@ def command(
     """
     from edgespa.bundle import open_bundle
     from edgespa.cli._output import emit_json
-    from edgespa.device.profile import is_own_runner, run_selfcheck
+    from edgespa.device.profile import is_own_runner
 
     if identity is not None and signers is None:
         raise click.UsageError("--identity needs --signers, the file that names it")
+    if no_run and pythons:
+        raise click.UsageError("--no-run runs nothing in any --python either: give one of them")
     with open_bundle(bundle, signers=signers, identity=identity) as opened:
-        checks = () if no_run else run_selfcheck(opened.folder, threads=threads)
+        checks = () if no_run else _checks(opened.folder, pythons, threads)
         same_runner = is_own_runner(opened.folder)
     ran = [check for check in checks if check.status != "not run"]
     passed = no_run or (bool(ran) and all(check.status == "passed" for check in ran))
@@ -55,9 +70,27 @@ def command(
         if opened.signed is not None:
             click.echo(f"signed by {opened.signed.identity} with {opened.signed.key}")
         if checks:
-            _show(checks)
+            _show(checks, runtimes=bool(pythons))
     _remark(opened, checks, no_run, same_runner)
     _fail(bundle, checks, bool(ran) or no_run)
+
+
+def _checks(folder: Path, pythons: Sequence[Path], threads: int) -> tuple[Check, ...]:
+    """Of this environment and of others; what has run in one of them is not reported as not run."""
+    from edgespa.device.profile import run_selfcheck
+    from edgespa.errors import DeviceError
+
+    here = run_selfcheck(folder, threads=threads)
+    found: list[Check] = []
+    for python in pythons:
+        there = run_selfcheck(folder, threads=threads, python=python)
+        ran = [check for check in there if check.status != "not run"]
+        if not ran:
+            reasons = "; ".join(dict.fromkeys(reason for check in there for reason in check.failures))
+            raise DeviceError(f"{python}: no variant can be run there: {reasons}", "install a runtime in it")
+        found += ran
+    elsewhere = {check.name for check in found}
+    return (*(check for check in here if check.status != "not run" or check.name not in elsewhere), *found)
 
 
 def _result(
@@ -109,22 +142,21 @@ def _fail(bundle: Path, checks: Sequence[Check], proved: bool) -> None:
         )
 
 
-def _show(checks: Sequence[Check]) -> None:
+def _show(checks: Sequence[Check], *, runtimes: bool) -> None:
     from edgespa.cli._output import table
 
     def cell(value: float | None, how: str) -> str | None:
         return None if value is None else format(value, how)
 
-    figures = ("abs error", "rel. error", "cosine", "same top-1")
-    rows = [
-        (
-            check.name,
-            check.status,
-            cell(check.max_abs_error, ".2e"),
-            cell(check.relative_error, ".2e"),
-            cell(check.cosine, ".6f"),
-            cell(check.top1_agreement, ".1%"),
-        )
-        for check in checks
-    ]
-    table(("variant", "self-check", *figures), rows, right=figures)
+    figures = ["rel. error", "cosine"] if runtimes else ["abs error", "rel. error", "cosine", "same top-1"]
+    rows = []
+    for check in checks:
+        values = {
+            "abs error": cell(check.max_abs_error, ".2e"),
+            "rel. error": cell(check.relative_error, ".2e"),
+            "cosine": cell(check.cosine, ".6f"),
+            "same top-1": cell(check.top1_agreement, ".1%"),
+        }
+        where = [check.runtime] if runtimes else []
+        rows.append([check.name, check.status, *where, *(values[each] for each in figures)])
+    table(["variant", "check", *(["runtime"] if runtimes else []), *figures], rows, right=figures)

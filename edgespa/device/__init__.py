@@ -1,5 +1,7 @@
-"""Measuring and checking bundles where they run; no torch in here."""
+"""Devices: what they are, how they are reached, and what bundles cost there; no torch in here."""
 
-from edgespa.device.assemble import runner_source
+from edgespa.device.assemble import agent_source, runner_source
+from edgespa.device.board import Device, list_devices, load_device
+from edgespa.device.reach import connect
 
-__all__ = ["runner_source"]
+__all__ = ["Device", "agent_source", "connect", "list_devices", "load_device", "runner_source"]

@@ -1,21 +1,30 @@
-"""One file out of the parts of the runner: what a bundle has as ``run.py``."""
+"""One file out of several parts: the runner that a bundle has as ``run.py``, and the agent that devices get."""
 
 from __future__ import annotations
 
 import ast
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
-PARTS = ("bundle", "runtimes", "models", "check", "measure", "answer", "command")
-"""In the order in which names are defined before they are used."""
+PARTS = ("bundle", "runtimes", "tensors", "weights", "models", "check", "measure", "answer", "command")
+"""Of the runner, in the order in which names are defined before they are used."""
 
-_FOLDER = Path(__file__).with_name("runner")
-_OWN = "edgespa.device.runner."
+AGENT_PARTS = ("protocol", "system", "facts", "sensors", "cache", "environment", "processes", "tasks", "command")
+"""Of the agent, likewise."""
+
+_OWN = "edgespa.device."
 _DOC = '''"""Runs the models of this bundle: checks them, measures them, says what they see in an image.
 
 Joined by edgespa from parts, which are what is tested. It stands alone: Python 3.8 or newer, numpy, and one of
 onnxruntime, ai_edge_litert, tflite_runtime or tensorflow; Pillow only for --input IMAGE. It reads manifest.json beside
 itself.
+"""
+'''
+_AGENT_DOC = '''"""What edgespa runs on this device: facts, files by their digest, locks, watched processes.
+
+Joined from parts, which are what is tested. Python 3.8 or newer and nothing else. It can be removed: edgespa puts it
+back when it is needed.
 """
 '''
 _END = """
@@ -27,16 +36,27 @@ if __name__ == "__main__":
 @cache
 def runner_source() -> bytes:
     """The runner as one file: the imports of all parts, then their bodies, each below a line with its title."""
+    return _joined("runner", PARTS, _DOC)
+
+
+@cache
+def agent_source() -> bytes:
+    """The agent as one file, in the same way."""
+    return _joined("agent", AGENT_PARTS, _AGENT_DOC)
+
+
+def _joined(folder: str, parts: Sequence[str], doc: str) -> bytes:
     imports: set[str] = set()
     bodies = []
-    for part in PARTS:
-        text = (_FOLDER / f"{part}.py").read_text(encoding="utf-8")
+    for part in parts:
+        text = (Path(__file__).with_name(folder) / f"{part}.py").read_text(encoding="utf-8")
         title, found, body = _split(text)
         imports |= found
         bodies.append(f"\n\n# {'-' * 16} {title}\n\n{body}")
     plain = sorted(line for line in imports if "numpy" not in line)
     ordered = [line for line in plain if line.startswith("import")] + [line for line in plain if line[0] == "f"]
-    head = [_DOC, "from __future__ import annotations\n", *ordered, "\nimport numpy as np"]
+    others = ["\nimport numpy as np"] if len(plain) < len(imports) else []
+    head = [doc, "from __future__ import annotations\n", *ordered, *others]
     return ("\n".join(head) + "".join(bodies) + "\n" + _END).encode()
 
 

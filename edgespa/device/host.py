@@ -1,14 +1,16 @@
 """Facts about the machine that measures: what it is, and what state it is in.
 
-Everything is optional but the numbers that Python itself knows: a file of ``/proc`` or ``/sys`` that is not there, or
-cannot be read, leaves its field None. Host names and paths are not recorded.
+They are read on the machine itself by the agent (`edgespa.device.agent.facts` and `edgespa.device.agent.sensors`), this
+one or another; here is what they mean. Everything is optional but what Python itself knows. Host names and paths are
+not recorded in profiles.
 """
 
 from __future__ import annotations
 
-import os
-import platform
-from pathlib import Path
+from collections.abc import Mapping
+from typing import Any, Self
+
+from pydantic import Field
 
 from edgespa.config import Strict
 
@@ -18,101 +20,119 @@ class Host(Strict):
 
     Attributes:
         system: Operating system and its release.
+        distribution: Its name for people.
+        board_software: A Jetson's L4T release.
         machine: Instruction set, for example ``"x86_64"`` or ``"aarch64"``.
-        cpu_model: The processor's name.
+        bits: Of the programs that run there; a 64-bit kernel may have a 32-bit system above it.
+        cpu_model: The processor's name, or the board's.
+        cpu_features: Extensions of the instruction set that matter here.
         logical_cores: Cores that the system shows.
-        affinity: Cores that this process may use.
+        affinity: Cores that a process may use.
         memory_kib: Memory of the machine.
+        swap_kib: Swap.
+        python: Version of the Python that was found there.
+        glibc: Version of the C library; None for another one.
     """
 
     system: str
+    distribution: str | None = None
+    board_software: str | None = None
     machine: str
+    bits: int | None = None
     cpu_model: str | None
+    cpu_features: tuple[str, ...] = ()
     logical_cores: int | None
     affinity: int | None
     memory_kib: int | None
+    swap_kib: int | None = None
+    python: str | None = None
+    glibc: str | None = None
+
+
+class Facts(Host):
+    """What else there is to know before something is put there; not recorded in profiles.
+
+    Attributes:
+        memory_available_kib: Memory that can be had without swapping.
+        python_path: The Python that was found.
+        python_implementation: ``CPython`` is needed.
+        can_make_venv: Whether its ``venv`` and ``ensurepip`` are there.
+        ssh_keygen: Whether signatures can be checked there.
+        folder: Where edgespa keeps things.
+        folder_writable: Whether it may.
+        free_bytes: Space there.
+        environment: What `edgespa.device.setup` has left there; None if nothing.
+    """
+
+    memory_available_kib: int | None
+    python_path: str
+    python_implementation: str
+    can_make_venv: bool
+    ssh_keygen: bool
+    folder: str
+    folder_writable: bool
+    free_bytes: int
+    environment: dict[str, Any] | None = None
+
+    def host(self) -> Host:
+        """What is recorded."""
+        return Host.model_validate(self.model_dump(include=set(Host.model_fields)))
 
 
 class Conditions(Strict):
-    """The state of the machine at one moment.
+    """The state of the machine at one moment; figures that the machine does not give are None or not there.
 
     Attributes:
+        at_s: Seconds after the beginning of the measurement; None for the states before and after it.
         load_average: Over 1, 5 and 15 minutes, in runnable processes.
         governor: Frequency governor of the first core.
-        frequency_khz: Current frequency of the first core.
+        frequency_khz: Current frequency of the first core, as was asked for.
+        frequency_limit_khz: What it may go up to now.
+        frequency_max_khz: What it could go up to.
+        arm_clock_khz: The clock that a Raspberry Pi's firmware really gives.
         temperature_c: Degrees Celsius by thermal zone.
+        slowed_by: Cooling devices that slow a processor down, and how much, in steps of their own.
+        throttle_counts: Counters that go up when the hardware throttles.
+        pi_throttled: A Raspberry Pi's bits; see `edgespa.device.judge`.
+        power_mw: Power by rail.
+        devfreq: Of each device with a clock of its own (GPU, memory): clock, limit in kHz, load in per cent.
+        power_mode: A Jetson's.
+        swapped_pages: Pages swapped in and out since it was started.
+        swap_used_kib: Swap in use.
+        memory_available_kib: Memory that can be had without swapping.
     """
 
+    at_s: float | None = None
     load_average: tuple[float, float, float] | None
     governor: str | None
     frequency_khz: int | None
+    frequency_limit_khz: int | None = None
+    frequency_max_khz: int | None = None
+    arm_clock_khz: int | None = None
     temperature_c: dict[str, float]
+    slowed_by: dict[str, int] = Field(default_factory=dict)
+    throttle_counts: dict[str, int] = Field(default_factory=dict)
+    pi_throttled: int | None = None
+    power_mw: dict[str, float] = Field(default_factory=dict)
+    devfreq: dict[str, dict[str, int]] = Field(default_factory=dict)
+    power_mode: str | None = None
+    swapped_pages: int | None = None
+    swap_used_kib: int | None = None
+    memory_available_kib: int | None = None
 
+    @classmethod
+    def of(cls, answer: Mapping[str, Any]) -> Self:
+        """From what the agent answers."""
+        return cls.parse(answer, "the device's sensors")
 
-def read_host(proc: Path = Path("/proc")) -> Host:
-    """Read what the machine is.
-
-    Args:
-        proc: Where procfs is; another folder in tests.
-    """
-    return Host(
-        system=f"{platform.system()} {platform.release()}",
-        machine=platform.machine(),
-        cpu_model=_cpu_model(proc) or platform.processor() or None,
-        logical_cores=os.cpu_count(),
-        affinity=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,
-        memory_kib=_memory_kib(proc),
-    )
-
-
-def read_conditions(system: Path = Path("/sys")) -> Conditions:
-    """Read the state of the machine.
-
-    Args:
-        system: Where sysfs is; another folder in tests.
-    """
-    scaling = system / "devices/system/cpu/cpu0/cpufreq"
-    frequency = _text(scaling / "scaling_cur_freq")
-    try:
-        load = os.getloadavg()
-    except (OSError, AttributeError):  # a system without it; Windows
-        load = None
-    temperatures: dict[str, float] = {}
-    for zone in sorted((system / "class/thermal").glob("thermal_zone*")):
-        name, value = _text(zone / "type"), _text(zone / "temp")
-        if name and value and value.lstrip("-").isdigit():
-            # Zones of one type are told apart by their folder's number.
-            key = name if name not in temperatures else f"{name} ({zone.name})"
-            temperatures[key] = int(value) / 1000
-    return Conditions(
-        load_average=load,
-        governor=_text(scaling / "scaling_governor"),
-        frequency_khz=int(frequency) if frequency and frequency.isdigit() else None,
-        temperature_c=temperatures,
-    )
-
-
-def _text(path: Path) -> str | None:
-    try:
-        return path.read_text(encoding="utf-8", errors="replace").strip("\x00\n ") or None
-    except OSError:
-        return None
-
-
-def _cpu_model(proc: Path) -> str | None:
-    board = _text(proc / "device-tree/model")  # Arm boards: says more than cpuinfo does
-    if board:
-        return board
-    fields: dict[str, str] = {}
-    for line in (_text(proc / "cpuinfo") or "").splitlines():
-        key, _, value = line.partition(":")
-        fields.setdefault(key.strip(), value.strip())
-    return next((fields[key] for key in ("model name", "Model", "Hardware", "cpu model") if fields.get(key)), None)
-
-
-def _memory_kib(proc: Path) -> int | None:
-    for line in (_text(proc / "meminfo") or "").splitlines():
-        parts = line.split()
-        if parts[:1] == ["MemTotal:"] and parts[1].isdigit():
-            return int(parts[1])
-    return None
+    def sensors(self) -> tuple[str, ...]:
+        """What this machine can say of itself, in words."""
+        there = {
+            "temperature": self.temperature_c,
+            "clock": self.frequency_khz or self.arm_clock_khz,
+            "throttling": self.pi_throttled is not None or self.throttle_counts,
+            "power": self.power_mw,
+            "GPU": self.devfreq,
+            "swapping": self.swapped_pages is not None or self.swap_used_kib is not None,
+        }
+        return tuple(name for name, value in there.items() if value)

@@ -1,71 +1,116 @@
 """Profiles: what the files of a bundle cost where they run.
 
-`profile_local` runs the bundle's own ``run.py`` on this machine, a fresh process for every measurement, so that load
-time, first run and peak memory are those of a device that starts the model. Rounds alternate between variants (and,
-with ``against``, between two bundles), because a machine drifts: only what was measured side by side is compared.
+`profile` runs the bundle's own ``run.py`` on a device, a fresh process for every measurement, so that load time, first
+run and peak memory are those of a device that starts the model. Rounds alternate between variants (and, with
+``against``, between two bundles), because a machine drifts: only what was measured side by side is compared. What was
+throttled, slowed down or swapping meanwhile is said to be: `edgespa.device.judge`.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import statistics
-import subprocess
-import sys
-import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
 
-from edgespa import __version__
-from edgespa.bundle import PROFILES, RUNNER, Manifest, verify_files
-from edgespa.config import Strict
-from edgespa.device import runner_source
-from edgespa.device.host import read_conditions, read_host
-from edgespa.device.results import Check, Listed, Measurement, Profile, Ratio, Skipped, VariantProfile
+from edgespa.bundle import Manifest, verify_files
+from edgespa.device.answers import is_own_runner, look_at_runner, run_selfcheck
+from edgespa.device.board import LOCAL, Device, load_device
+from edgespa.device.estimate import estimate_bundle
+from edgespa.device.host import Conditions, Facts
+from edgespa.device.inventory import read_facts, runtime_python, try_providers
+from edgespa.device.providers import CPU, for_format, full_name
+from edgespa.device.reach import connect
+from edgespa.device.results import Estimate, Measurement, Profile, Ratio, Skipped, VariantProfile
+from edgespa.device.saved import read_profiles, save_profile
+from edgespa.device.site import Site, cool_down, prepare
+from edgespa.device.transport import Connection
 from edgespa.errors import ConfigError, DeviceError
-from edgespa.files import write_whole
+
+__all__ = ["Settings", "is_own_runner", "profile", "profile_local", "read_profiles", "run_selfcheck", "save_profile"]
 
 Progress = Callable[[int, int, str], None]
 """Called with what is done, the total, and what comes next in words."""
 
-_STDERR_LINES = 8
+LOCK = "measure"
 _log = logging.getLogger(__name__)
-_Answer = TypeVar("_Answer", bound=Strict)
+_MIN_SAMPLE_S, _SAMPLES = 1.0, 300
 
 
-def run_selfcheck(bundle: Path, variant: str = "all", *, threads: int = 1) -> tuple[Check, ...]:
-    """Run the recorded inputs through the files of a bundle, in a process of its own.
+@dataclass(frozen=True)
+class Settings:
+    """What is measured, and how.
 
-    This edgespa's runner does it, not the bundle's: what came with a bundle cannot speak for it. In a bundle of the
-    same version both are the same file.
-
-    Args:
-        bundle: The bundle's folder; its digests are not looked at here.
-        variant: A variant's name, or ``"all"``.
-        threads: Threads of the runtime.
-
-    Returns:
-        One result per variant. A bound that is exceeded is a result with status ``"failed"``, not an exception.
-
-    Raises:
-        DeviceError: The runner did not answer; the message has its last lines.
+    Attributes:
+        variants: Names to measure; None means every one whose runtime is there. A name must be in the bundle; of a
+            bundle to compare with those are measured that it has.
+        threads: Numbers of threads, each measured by itself.
+        providers: What computes, each measured by itself, see `edgespa.device.providers`; none for the CPU.
+        runs: At most so many inferences per process; None means 200, or no limit where a time is given.
+        seconds: Stop after so long per process (and at least 10 inferences).
+        duration: Likewise, and the sensors are read meanwhile.
+        cooldown: Before each process, wait until the device is as cool as at the beginning, at most so many seconds.
+        rounds: How often every measurement is repeated, in a fresh process.
     """
-    options = ["--selfcheck", "--variant", variant, "--threads", str(threads), "--bundle", os.path.abspath(bundle)]
-    what = f"{bundle.name}: self-check of {variant}"
-    with tempfile.TemporaryDirectory(prefix="edgespa-", ignore_cleanup_errors=True) as folder:
-        runner = Path(folder) / RUNNER
-        runner.write_bytes(runner_source())
-        answer = _run(runner, options, "selfcheck", what, statuses=(0, 1))
-    return tuple(_parse(Check, each, bundle.name) for each in answer["selfcheck"])
+
+    variants: Sequence[str] | None = None
+    threads: Sequence[int] = (1,)
+    providers: Sequence[str] = ()
+    runs: int | None = None
+    seconds: float | None = None
+    duration: float | None = None
+    cooldown: float | None = None
+    rounds: int = 1
+
+    def check(self) -> None:
+        """Refuse numbers that are out of range.
+
+        Raises:
+            ConfigError: One is.
+        """
+        for name, smallest in (("rounds", self.rounds), ("threads", min(self.threads, default=0)), ("runs", self.runs)):
+            if smallest is not None and smallest < 1:
+                raise ConfigError(f"{name} must be at least 1, not {smallest}")
+        for name in ("seconds", "duration", "cooldown"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < float("inf"):
+                raise ConfigError(f"{name} must be positive, not {value}")
+        if self.seconds is not None and self.duration is not None:
+            raise ConfigError("seconds and duration exclude each other", "duration reads the sensors meanwhile")
+        for_format("onnx", self.providers)
+
+    def options(self) -> list[str]:
+        """Of the runner, the same for all measurements."""
+        seconds = self.duration if self.duration is not None else self.seconds
+        options = [] if self.runs is None else ["--runs", str(self.runs)]
+        return options + ([] if seconds is None else ["--seconds", str(seconds)])
+
+    @property
+    def sample_s(self) -> float | None:
+        """How often the sensors are read while a process runs."""
+        return None if self.duration is None else max(_MIN_SAMPLE_S, self.duration / _SAMPLES)
 
 
-def is_own_runner(bundle: Path) -> bool:
-    """Whether the runner in a bundle is the one of this edgespa, byte for byte."""
-    runner = bundle / RUNNER
-    return runner.is_file() and runner.read_bytes() == runner_source()
+@dataclass(frozen=True)
+class _Step:
+    """One measurement: which bundle (0, or 1 for what it is compared with), and how."""
+
+    side: int
+    variant: str
+    threads: int
+    provider: str | None
+
+    @property
+    def how(self) -> tuple[str, int, str | None]:
+        return self.variant, self.threads, self.provider
+
+    def words(self, name: str) -> str:
+        provider = f", {self.provider}" if self.provider else ""
+        return f"{name}: {self.variant}, {self.threads} thread{'s' if self.threads > 1 else ''}{provider}"
 
 
 def profile_local(
@@ -79,202 +124,226 @@ def profile_local(
     rounds: int = 1,
     progress: Progress | None = None,
 ) -> Profile:
-    """Measure the variants of a bundle on this machine.
+    """Measure the variants of a bundle on this machine: `profile` with the most usual settings."""
+    settings = Settings(variants=variants, threads=threads, runs=runs, seconds=seconds, rounds=rounds)
+    settings.check()
+    with connect(load_device(LOCAL)) as connection:
+        return profile(bundle, connection, settings, against=against, progress=progress)
+
+
+def profile(
+    bundle: Path,
+    connection: Connection,
+    settings: Settings | None = None,
+    *,
+    against: Path | None = None,
+    progress: Progress | None = None,
+) -> Profile:
+    """Measure the variants of a bundle on a device.
 
     Args:
         bundle: The bundle's folder; its digests are checked first.
+        connection: To the device.
+        settings: What is measured, and how.
         against: A second bundle to compare with, measured in alternation in the same rounds.
-        variants: Names to measure; None means every one whose runtime is installed. A name must be in the bundle;
-            of ``against`` those are measured that it has.
-        threads: Numbers of threads, each measured by itself.
-        runs: At most so many inferences per process; None means 200, or no limit where ``seconds`` is given.
-        seconds: Stop after so long per process (and at least 10 inferences).
-        rounds: How often every measurement is repeated, in a fresh process.
         progress: Told of each process.
 
     Raises:
         BundleError: A bundle is damaged, or has no such variant.
         ConfigError: A number is out of range.
-        DeviceError: A variant cannot run, or no runtime is installed.
+        DeviceError: A variant cannot run, no runtime is there, or somebody else measures there.
+        UnreachableError: The device cannot be reached, or the connection broke.
     """
-    for name, smallest in (("rounds", rounds), ("threads", min(threads, default=0)), ("runs", runs)):
-        if smallest is not None and smallest < 1:
-            raise ConfigError(f"{name} must be at least 1, not {smallest}")
-    if seconds is not None and not 0 < seconds < float("inf"):
-        raise ConfigError(f"seconds must be positive, not {seconds}")
-    folders = [Path(os.path.abspath(each)) for each in (bundle, against) if each is not None]
+    settings = settings or Settings()
+    settings.check()
     if against is not None and bundle.resolve() == against.resolve():
         raise ConfigError(f"{bundle} cannot be compared with itself", "give another bundle as baseline")
+    folders = [Path(os.path.abspath(each)) for each in (bundle, against) if each is not None]
+    manifests = [verify_files(folder) for folder in folders]
+    for folder in folders:
+        look_at_runner(folder)
+    for variant in settings.variants or ():
+        manifests[0].variant(variant)
+    if connection.device.is_local:
+        return _profile(folders, manifests, connection, settings, progress)
+    with connection.lock(LOCK, "another edgespa measures there"):  # two at once would measure each other
+        return _profile(folders, manifests, connection, settings, progress)
+
+
+def _profile(
+    folders: Sequence[Path],
+    manifests: Sequence[Manifest],
+    connection: Connection,
+    settings: Settings,
+    progress: Progress | None,
+) -> Profile:
+    facts = read_facts(connection)
     names = _display_names(folders)
-    chosen, skipped = [], []
-    for index, folder in enumerate(folders):
-        manifest = verify_files(folder)
-        _look_at_runner(folder)
-        wanted = variants if variants is None or index == 0 else _in_both(manifest, variants)
-        found, missing = _runnable(folder, names[folder], manifest, wanted)
+    python = runtime_python(connection, facts)
+    tell = progress or (lambda done, total, text: None)
+    sites = [
+        prepare(connection, python, folder, manifest, name, partial(_tell_sending, tell, name))
+        for folder, manifest, name in zip(folders, manifests, names, strict=True)
+    ]
+    plan, skipped = _plan(sites, manifests, settings, _unusable(connection, python, settings.providers))
+    measured: dict[_Step, list[Measurement]] = {step: [] for step in plan}
+    in_order: list[Measurement] = []
+    total = settings.rounds * len(plan)
+    for round_ in range(settings.rounds):
+        # Every other round backwards, so that a steady drift falls on both sides of each comparison.
+        for step in plan if round_ % 2 == 0 else plan[::-1]:
+            what = step.words(names[step.side])
+            tell(len(in_order), total, what)
+            if settings.cooldown and in_order:
+                cool_down(connection, _state(in_order[0].before).temperature_c, settings.cooldown)
+            in_order.append(_measure(sites[step.side], step, settings, what))
+            measured[step].append(in_order[-1])
+    tell(total, total, "done")
+    results = sorted(plan, key=lambda step: (step.side, _place(plan, step.variant), step.threads, str(step.provider)))
+    return Profile(
+        created=datetime.now(UTC).isoformat(timespec="milliseconds"),
+        device=connection.device.name,
+        emulated=connection.device.emulated,
+        host=facts.host(),
+        before=_state(in_order[0].before),
+        after=_state(in_order[-1].after),
+        rounds=settings.rounds,
+        bundle=names[0],
+        against=names[1] if len(names) > 1 else None,
+        results=tuple(VariantProfile.of(names[step.side], measured[step]) for step in results),
+        ratios=_ratios(measured),
+        skipped=tuple(skipped),
+        estimates=_estimates(connection.device, facts, folders[0], manifests[0], settings),
+        bytes_sent=sum(site.sent.bytes_sent for site in sites),
+    )
+
+
+def _state(found: Conditions | None) -> Conditions:
+    """The state that a measurement of `Site.measure` always has."""
+    assert found is not None
+    return found
+
+
+def _estimates(
+    device: Device, facts: Facts, bundle: Path, manifest: Manifest, settings: Settings
+) -> tuple[Estimate, ...]:
+    """None for a machine that is another one than its profile says."""
+    if device.machine not in (None, facts.machine):
+        _log.warning("%s: the machine is %s, its profile says %s", device.name, facts.machine, device.machine)
+        return ()
+    return estimate_bundle(device, bundle, manifest, settings.threads)
+
+
+def _measure(site: Site, step: _Step, settings: Settings, what: str) -> Measurement:
+    options = ["--variant", step.variant, "--threads", str(step.threads)]
+    options += ["--provider", step.provider] if step.provider else []
+    seconds = settings.duration or settings.seconds or 0.0
+    return site.measure([*options, *settings.options()], what, seconds=seconds, sample_s=settings.sample_s)
+
+
+def _unusable(connection: Connection, python: Sequence[str], asked: Sequence[str]) -> dict[str, str]:
+    """The providers that are asked for and do not compute there, and why: each is tried, for a list proves nothing."""
+    wanted = [name for name in dict.fromkeys(full_name(each) for each in asked) if name != CPU]
+    if not wanted:
+        return {}
+    tried = {each.provider: each for each in try_providers(connection, python) if each.runtime == "onnxruntime"}
+    reasons = {name: tried[name].error if name in tried else "its runtime has no such provider" for name in wanted}
+    return {name: reason for name, reason in reasons.items() if reason is not None}
+
+
+def _plan(
+    sites: Sequence[Site], manifests: Sequence[Manifest], settings: Settings, unusable: Mapping[str, str]
+) -> tuple[list[_Step], list[Skipped]]:
+    """What is measured in a round, in order, and what is left out."""
+    chosen: list[dict[str, tuple[str | None, ...]]] = []
+    skipped: list[Skipped] = []
+    for side, (site, manifest) in enumerate(zip(sites, manifests, strict=True)):
+        wanted = settings.variants
+        if wanted is not None and side:
+            there = {variant.name for variant in manifest.variants}
+            wanted = [name for name in wanted if name in there]
+        found, missing = _runnable(site, wanted, settings.providers, unusable)
         chosen.append(found)
         skipped += missing
     if not chosen[0]:
-        raise DeviceError(f"{bundle}: no variant can run here: {skipped[0].reason}", "pip install 'edgespa[onnx]'")
-    order = list(dict.fromkeys([*chosen[0], *(chosen[1] if against else ())]))
+        where = "here" if sites[0].connection.device.is_local else f"on {sites[0].connection.device.name}"
+        install = (
+            "pip install 'edgespa[onnx]'"
+            if sites[0].connection.device.is_local
+            else f"edgespa devices setup {sites[0].connection.device.name}"
+        )
+        raise DeviceError(f"{sites[0].name}: no variant can run {where}: {skipped[0].reason}", install)
+    order = dict.fromkeys(name for found in chosen for name in found)
     # Bundles innermost: what is compared is measured back to back.
     plan = [
-        (folder, variant, count)
-        for count in dict.fromkeys(threads)
+        _Step(side, variant, count, provider)
+        for count in dict.fromkeys(settings.threads)
         for variant in order
-        for index, folder in enumerate(folders)
-        if variant in chosen[index]
+        for provider in dict.fromkeys(each for found in chosen for each in found.get(variant, ()))
+        for side, found in enumerate(chosen)
+        if provider in found.get(variant, ())
     ]
-    options = [] if runs is None else ["--runs", str(runs)]
-    options += [] if seconds is None else ["--seconds", str(seconds)]
-    measured: dict[tuple[Path, str, int], list[Measurement]] = {step: [] for step in plan}
-    before, done, total = read_conditions(), 0, rounds * len(plan)
-    for round_ in range(rounds):
-        # Every other round backwards, so that a steady drift falls on both sides of each comparison.
-        for folder, variant, count in plan if round_ % 2 == 0 else plan[::-1]:
-            what = f"{names[folder]}: {variant}, {count} thread{'s' if count > 1 else ''}"
-            if progress:
-                progress(done, total, what)
-            arguments = ["--bench", "--variant", variant, "--threads", str(count), *options]
-            answer = _run(folder / RUNNER, arguments, "variant", what)
-            measured[folder, variant, count].append(_parse(Measurement, answer, names[folder]))
-            done += 1
-    if progress:
-        progress(done, total, "done")
-    results = sorted(measured, key=lambda step: (folders.index(step[0]), order.index(step[1]), step[2]))
-    return Profile(
-        created=datetime.now(UTC).isoformat(timespec="milliseconds"),
-        device="local",
-        host=read_host(),
-        before=before,
-        after=read_conditions(),
-        rounds=rounds,
-        bundle=names[folders[0]],
-        against=names[folders[1]] if against else None,
-        results=tuple(VariantProfile.of(names[step[0]], measured[step]) for step in results),
-        ratios=_ratios(measured, folders),
-        skipped=tuple(skipped),
-    )
-
-
-def save_profile(profile: Profile, bundle: Path) -> Path:
-    """Write a profile into ``profiles/`` of a bundle, whole or not at all; earlier ones stay.
-
-    Returns:
-        The file, ``profiles/<UTC time>-<device>.json``.
-
-    Raises:
-        DeviceError: The folder cannot be written.
-    """
-    folder = bundle / PROFILES
-    stamp = datetime.fromisoformat(profile.created).astimezone(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
-    text = json.dumps(profile.model_dump(), indent=2, allow_nan=False) + "\n"
-    try:
-        folder.mkdir(exist_ok=True)
-        number, target = 1, folder / f"{stamp}-{profile.device}.json"
-        while target.exists():
-            number += 1
-            target = folder / f"{stamp}-{profile.device}-{number}.json"
-        write_whole(target, text.encode())
-    except OSError as error:
-        raise DeviceError(
-            f"cannot save the profile in {folder}: {error.strerror or error}",
-            "make the folder writable, or pass --no-save and keep the output of --json",
-        ) from error
-    return target
-
-
-def read_profiles(bundle: Path) -> tuple[Profile, ...]:
-    """The profiles that lie in a bundle's folder, oldest first; what is none of this version's is left out and told."""
-    found = []
-    for path in sorted((bundle / PROFILES).glob("*.json")):
-        try:
-            found.append(Profile.parse(json.loads(path.read_text(encoding="utf-8")), str(path)))
-        except (OSError, ValueError, RecursionError, ConfigError) as error:
-            _log.warning("%s is left out: %s", path, error)
-    return tuple(found)
-
-
-def _display_names(folders: Sequence[Path]) -> dict[Path, str]:
-    names = {folder: folder.name for folder in folders}
-    if len(set(names.values())) < len(folders):  # a/bundle and b/bundle
-        names = {folder: f"{folder.parent.name}/{folder.name}" for folder in folders}
-    if len(set(names.values())) < len(folders):
-        names = {folder: str(folder) for folder in folders}
-    return names
-
-
-def _in_both(manifest: Manifest, variants: Sequence[str]) -> list[str]:
-    there = {variant.name for variant in manifest.variants}
-    return [name for name in variants if name in there]
+    return plan, skipped
 
 
 def _runnable(
-    folder: Path, name: str, manifest: Manifest, wanted: Sequence[str] | None
-) -> tuple[list[str], list[Skipped]]:
-    """The variants to measure, and those that are left out because their runtime is not installed."""
-    for variant in wanted or ():
-        manifest.variant(variant)
-    answer = _run(folder / RUNNER, [], "variants", f"{name}: list of variants")
-    rows = [_parse(Listed, each, name) for each in answer["variants"]]
-    found, missing = [], []
-    for row in rows:
+    site: Site, wanted: Sequence[str] | None, providers: Sequence[str], unusable: Mapping[str, str]
+) -> tuple[dict[str, tuple[str | None, ...]], list[Skipped]]:
+    """The variants to measure with their providers, and those that are left out."""
+    found: dict[str, tuple[str | None, ...]] = {}
+    missing = []
+    for row in site.list_variants():
         if wanted is not None and row.name not in wanted:
             continue
-        if row.runtime:
-            found.append(row.name)
+        asked = for_format(row.format, providers)
+        fitting = tuple(each for each in asked if each not in unusable)
+        reason = None if asked else f"none of the providers {', '.join(providers)} runs {row.format} files"
+        failing = [f"{each}: {unusable[each]}" for each in asked if each is not None and each in unusable]
+        if row.runtime is None:
+            reason = row.reason or "its runtime is not installed"
+        elif failing and not fitting:
+            reason = "; ".join(failing)
+        elif failing:
+            missing += [Skipped(bundle=site.name, variant=row.name, reason=each) for each in failing]
+        if reason is None:
+            found[row.name] = fitting
         elif wanted is not None:
-            raise DeviceError(f"{name}: {row.name} cannot run here: {row.reason}", "install its runtime")
+            where = "here" if site.connection.device.is_local else f"on {site.connection.device.name}"
+            raise DeviceError(f"{site.name}: {row.name} cannot run {where}: {reason}", "install its runtime")
         else:
-            missing.append(Skipped(bundle=name, variant=row.name, reason=row.reason or "its runtime is not installed"))
+            missing.append(Skipped(bundle=site.name, variant=row.name, reason=reason))
     return found, missing
 
 
-def _ratios(measured: dict[tuple[Path, str, int], list[Measurement]], folders: Sequence[Path]) -> tuple[Ratio, ...]:
+def _place(plan: Sequence[_Step], variant: str) -> int:
+    return next(i for i, step in enumerate(plan) if step.variant == variant)
+
+
+def _tell_sending(tell: Progress, name: str, done: int, total: int) -> None:
+    tell(done, total, f"{name}: sending")
+
+
+def _display_names(folders: Sequence[Path]) -> list[str]:
+    names = [folder.name for folder in folders]
+    if len(set(names)) < len(folders):  # a/bundle and b/bundle
+        names = [f"{folder.parent.name}/{folder.name}" for folder in folders]
+    return names if len(set(names)) == len(folders) else [str(folder) for folder in folders]
+
+
+def _ratios(measured: dict[_Step, list[Measurement]]) -> tuple[Ratio, ...]:
+    others = {step.how: rounds for step, rounds in measured.items() if step.side}
     found = []
-    for folder, variant, count in measured:
-        other = (folders[-1], variant, count)
-        if folder != folders[-1] and other in measured:
-            pairs = zip(measured[folder, variant, count], measured[other], strict=True)
-            values = [here.p50_ms / there.p50_ms for here, there in pairs]
-            ratio = statistics.median(values)
-            found.append(Ratio(variant=variant, threads=count, ratio=ratio, low=min(values), high=max(values)))
+    for step, rounds in measured.items():
+        if step.side == 0 and step.how in others:
+            values = [here.p50_ms / there.p50_ms for here, there in zip(rounds, others[step.how], strict=True)]
+            found.append(
+                Ratio(
+                    variant=step.variant,
+                    threads=step.threads,
+                    provider=step.provider,
+                    ratio=statistics.median(values),
+                    low=min(values),
+                    high=max(values),
+                )
+            )
     return tuple(found)
-
-
-def _run(runner: Path, options: Sequence[str], key: str, what: str, statuses: tuple[int, ...] = (0,)) -> dict[str, Any]:
-    """Run a runner and decode the JSON on the last line of its output, an object that has this key."""
-    # -P: what lies beside the runner is not to be taken for a module of the same name.
-    command = [sys.executable, "-P", str(runner), *options, "--json"]
-    done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
-    lines = done.stdout.strip().splitlines()
-    try:
-        if done.returncode in statuses and lines and key in (answer := dict(json.loads(lines[-1]))):
-            return answer
-    except (ValueError, TypeError):
-        pass
-    code = done.returncode
-    how = f"was ended by signal {-code}" if code < 0 else f"ended with status {code}"
-    last = "\n".join((done.stderr or done.stdout).strip().splitlines()[-_STDERR_LINES:])
-    raise DeviceError(
-        f"{what}: {runner.name} {how}" + (f":\n{last}" if last else ""),
-        f"run it by hand to see more: python {runner} {' '.join(options)}",
-    )
-
-
-def _parse(model: type[_Answer], values: dict[str, Any], name: str) -> _Answer:
-    try:
-        return model.parse(values, f"{name}/{RUNNER}")
-    except ConfigError as error:
-        raise DeviceError(
-            f"{error.message}: this runner answers otherwise than edgespa {__version__} expects",
-            "export the bundle again with this version",
-        ) from error
-
-
-def _look_at_runner(bundle: Path) -> None:
-    runner = bundle / RUNNER
-    if not runner.is_file():
-        raise DeviceError(f"{bundle} has no {RUNNER}", "export the bundle again")
-    if not is_own_runner(bundle):
-        _log.warning("%s is not the runner of edgespa %s; it is run nevertheless", runner, __version__)

@@ -15,10 +15,20 @@ from edgespa.errors import DeviceError
 
 
 class Measurement(Strict):
-    """What ``run.py --bench`` says of one process; latencies of one inference in ms, memory in KiB.
+    """What ``run.py --bench`` says of one process, and what the machine was like meanwhile.
 
-    Percentiles that need more runs than there were are None: p95 needs 130, p99 662 (MLPerf's early stopping).
-    ``peak_*_kib`` is the peak of the process after the runtime was imported, the file loaded, the runs done.
+    Latencies are of one inference in ms, memory in KiB. Percentiles that need more runs than there were are None: p95
+    needs 130, p99 662 (MLPerf's early stopping). ``peak_*_kib`` is the peak of the process after the runtime was
+    imported, the file loaded, the runs done.
+
+    Attributes:
+        major_faults: Pages that had to be read from the disk during the runs.
+        pieces_ms: Medians of at most 60 equal pieces of the run, one behind the other.
+        steady: Whether latencies showed no trend; None where there are too few (`edgespa.device.judge.is_steady`).
+        doubts: Why the figures are not clean, in words; empty where nothing speaks against them.
+        before: The machine before the process.
+        after: And after it.
+        samples: And meanwhile, where that was asked for.
     """
 
     variant: str
@@ -46,13 +56,24 @@ class Measurement(Strict):
     peak_import_kib: int | None
     peak_load_kib: int | None
     peak_run_kib: int | None
+    major_faults: int | None = None
+    pieces_ms: tuple[float, ...] = ()
+    steady: bool | None = None
+    doubts: tuple[str, ...] = ()
+    before: Conditions | None = None
+    after: Conditions | None = None
+    samples: tuple[Conditions, ...] = ()
 
 
 class VariantProfile(Strict):
-    """One variant at one number of threads; each figure is the median over the rounds.
+    """One variant at one number of threads on one provider; each figure is the median over the rounds.
 
     Attributes:
         bundle: Name of the bundle's folder.
+        provider: What computed.
+        clean: No round was throttled, slowed down or swapping, as far as the machine says.
+        doubts: Why not, in words.
+        steady: Every round had settled; None where a run was too short to tell.
         spread: (largest - smallest) / median of the rounds' ``p50_ms``; None for one round, which shows none.
         rounds: The measurements themselves.
     """
@@ -71,6 +92,10 @@ class VariantProfile(Strict):
     p99_ms: float | None
     peak_kib: int | None
     spread: float | None
+    provider: str | None = None
+    clean: bool = True
+    doubts: tuple[str, ...] = ()
+    steady: bool | None = None
     rounds: tuple[Measurement, ...] = Field(min_length=1)
 
     @classmethod
@@ -82,6 +107,8 @@ class VariantProfile(Strict):
             name: _median([getattr(each, name) for each in rounds])
             for name in ("load_ms", "first_run_ms", "min_ms", "mean_ms", "p50_ms", "p90_ms", "p95_ms", "p99_ms")
         }
+        doubts = tuple(dict.fromkeys(what for each in rounds for what in each.doubts))
+        steady = [each.steady for each in rounds]
         peaks = [each.peak_run_kib for each in rounds if each.peak_run_kib is not None]
         return cls.model_validate(
             {
@@ -92,6 +119,10 @@ class VariantProfile(Strict):
                 **figures,
                 "peak_kib": max(peaks, default=None),
                 "spread": (max(medians) - min(medians)) / statistics.median(medians) if len(medians) > 1 else None,
+                "provider": first.provider,
+                "clean": not doubts,
+                "doubts": doubts,
+                "steady": False if False in steady else None if None in steady else True,
                 "rounds": tuple(rounds),
             }
         )
@@ -101,6 +132,7 @@ class Ratio(Strict):
     """p50 latency of a bundle's variant over that of the other bundle's, measured in alternation.
 
     Attributes:
+        provider: As it was asked for; None for the runner's own choice.
         ratio: Median over the rounds of (p50 here / p50 there); below 1 is faster.
         low: Smallest of the rounds' ratios.
         high: Largest of them.
@@ -108,9 +140,22 @@ class Ratio(Strict):
 
     variant: str
     threads: int
+    provider: str | None = None
     ratio: float
     low: float
     high: float
+
+
+class Estimate(Strict):
+    """What a variant should take by the device's published latencies: no measurement, see `edgespa.device.estimate`.
+
+    Attributes:
+        latency_ms: Of one inference, batch 1, on the CPU.
+    """
+
+    variant: str
+    threads: int
+    latency_ms: float
 
 
 class Skipped(Strict):
@@ -125,16 +170,20 @@ class Profile(Strict):
     """One profiling run: the machine, the settings, the results.
 
     Attributes:
-        device: ``"local"``: the machine that edgespa itself ran on.
+        device: Name of the device's profile; ``"local"``: the machine that edgespa itself ran on.
+        emulated: The device is an emulator: what it computes is right, its times mean nothing.
         results: The bundle's variants first, then those of ``against``, in the order of their manifests.
         ratios: Bundle over ``against``, for the variants that both have; empty without ``against``.
-        skipped: Variants whose runtime is not installed.
+        skipped: Variants whose runtime is not installed, or which none of the asked providers runs.
+        estimates: What the bundle's variants should take there; empty where nothing is published for the device.
+        bytes_sent: Of files, that went to the device for this.
     """
 
     schema_version: Literal[1] = 1
     edgespa_version: str = __version__
     created: str
     device: str
+    emulated: bool = False
     host: Host
     before: Conditions
     after: Conditions
@@ -144,6 +193,13 @@ class Profile(Strict):
     results: tuple[VariantProfile, ...]
     ratios: tuple[Ratio, ...]
     skipped: tuple[Skipped, ...]
+    estimates: tuple[Estimate, ...] = ()
+    bytes_sent: int = 0
+
+    @property
+    def clean(self) -> bool:
+        """Whether all results are."""
+        return all(each.clean for each in self.results)
 
     def result(self, bundle: str, variant: str, threads: int = 1) -> VariantProfile:
         """One result.

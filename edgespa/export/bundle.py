@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import logging
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -9,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from pydantic import JsonValue
 
-from edgespa.bundle import LABELS, RUNNER, SELFCHECK, Accuracy, BundleWriter, Manifest, Variant
+from edgespa.bundle import LABELS, RUNNER, SELFCHECK, Accuracy, BundleWriter, Kind, Manifest, Variant
 from edgespa.data import Prepared
 from edgespa.device import runner_source
 from edgespa.errors import ConfigError, ParityError
@@ -19,10 +21,12 @@ from edgespa.export.card import model_card
 from edgespa.export.config import FORMATS, PRECISIONS, ExportConfig, Origin
 from edgespa.export.conversion import CONVERTERS, conversions
 from edgespa.export.converter import require
-from edgespa.export.parity import Samples, accuracy_of, draw_samples, fixed_batch, run_program
+from edgespa.export.parity import LEAST_SPREAD, Samples, accuracy_of, draw_samples, fixed_batch, run_program
 from edgespa.export.variants import Job, Progress, Steps, make_variants
 from edgespa.graph.program import Program
 from edgespa.interface import in_float32, with_plain_outputs
+
+log = logging.getLogger(__name__)
 
 
 def export(
@@ -75,6 +79,10 @@ def export(
     with BundleWriter(output, overwrite=overwrite, sign=sign) as writer:
         steps.next("run the program")
         samples = draw_samples(program, evaluation or calibration, config.seed, form.pixels)
+        if samples.count > 1 and samples.spread < LEAST_SPREAD:
+            words = f"on {samples.description} the outputs differ by {samples.spread:.1e} of the largest only"
+            log.warning("%s: the proof of the files says little; give --calibration or --eval-data, and weights", words)
+            origin = dataclasses.replace(origin, provenance={**origin.provenance, "weak_proof": words})
         job = Job(
             program=program,
             config=config,
@@ -127,7 +135,7 @@ def _manifest(
     inputs, outputs = onnx_file.specs(program, samples.outputs)
     return Manifest(
         task=origin.task,
-        learns=origin.learns,
+        learns=_learns(origin, samples),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         base=origin.base,
         preprocessing=origin.preprocess,
@@ -138,6 +146,12 @@ def _manifest(
         reference_accuracy=reference,
         provenance={**origin.provenance, "left_out": left_out} if left_out else origin.provenance,
     )
+
+
+def _learns(origin: Origin, samples: Samples) -> Kind:
+    """One number, of which nobody said that it is a class, is a number."""
+    alone = samples.outputs[0].shape[1:] == (1,)
+    return "regression" if alone and origin.learns == "classes" and not origin.classes else origin.learns
 
 
 def _write_rest(folder: Path, manifest: Manifest, samples: Samples, classes: Sequence[str]) -> None:

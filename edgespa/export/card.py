@@ -59,8 +59,13 @@ def model_card(manifest: Manifest, classes: Sequence[str], profiles: Sequence[Pr
 def _what(manifest: Manifest, classes: Sequence[str]) -> Iterator[str]:
     seen = "from an image" if manifest.preprocessing is not None else "from its input"
     count = f" ({len(classes)})" if classes else ""
-    yield f"Tells {_SPACES[manifest.learns]}{count} {seen}. Every file below was run and compared with the program that"
-    yield f"it was made from, by edgespa {manifest.edgespa_version} on {manifest.created}."
+    first = manifest.outputs[0].shape
+    if len(first) == 2 or first[2:] == (1, 1):
+        yield f"Tells {_SPACES[manifest.learns]}{count} {seen}."
+    else:
+        yield f"Gives {', '.join(f'`{_code(each.name)}`' for each in manifest.outputs)} {seen}; see below."
+    yield "Every file below was run and compared with the program that it was made from, by edgespa"
+    yield f"{manifest.edgespa_version} on {manifest.created}."
 
 
 def _base(manifest: Manifest) -> Iterator[str]:
@@ -138,6 +143,8 @@ def _files(manifest: Manifest) -> Iterator[str]:
     yield ""
     for inputs in dict.fromkeys(variant.parity.inputs for variant in manifest.variants):
         yield f"Errors, cosine and agreement are against the program, on {_text(inputs)}."
+    if isinstance(weak := manifest.provenance.get("weak_proof"), str):
+        yield f"These figures say little: {_text(weak)}."
     for variant in manifest.variants:
         limits = ", ".join(f"{metric.replace('_', ' ')} {limit:g}" for metric, limit in variant.parity.bound.items())
         yield f"`{variant.name}` must keep: {limits}."
@@ -153,12 +160,19 @@ def _latency(profiles: Sequence[Profile]) -> Iterator[str]:
     heads = ("device", "variant", "threads", "p50 ms", "p90 ms", "peak memory MiB", "when")
     yield from _row(*heads)
     yield from _row(*["---"] * len(heads))
+    doubts = []
     for profile in sorted(profiles, key=lambda each: each.created):
+        device = profile.host.cpu_model or profile.host.machine
+        device += ", emulated: its times mean nothing" if profile.emulated else ""
         for result in profile.results:
             if result.bundle == profile.bundle:
+                provider = (result.provider or "CPU").removesuffix("ExecutionProvider")
+                what = result.variant if provider.startswith("CPU") else f"{result.variant}, {provider}"
+                threads = f"{result.threads} thread{'s' if result.threads > 1 else ''}"
+                doubts += [f"{device}: {what}, {threads}: {doubt}" for doubt in result.doubts]
                 yield from _row(
-                    profile.host.cpu_model or profile.host.machine,
-                    result.variant,
+                    device,
+                    what,
                     str(result.threads),
                     f"{result.p50_ms:.3g}",
                     f"{result.p90_ms:.3g}",
@@ -167,6 +181,12 @@ def _latency(profiles: Sequence[Profile]) -> Iterator[str]:
                 )
     yield ""
     yield "One inference, batch 1, in a process of its own; figures of different days are not a comparison."
+    if doubts:
+        yield ""
+        yield "Not clean, so not to be relied on:"
+        yield ""
+        for doubt in dict.fromkeys(doubts):
+            yield f"- {_text(doubt)}"
 
 
 def _in_and_out(manifest: Manifest, classes: Sequence[str]) -> Iterator[str]:

@@ -40,7 +40,7 @@ def write_fp32(program: Program, path: Path, form: Form) -> None:
 
     try:
         with quiet("torch.onnx"):
-            model = simplify(_exported(program, form))
+            model = simplify(exported(program, form))
             if form.target.opset < EXPORTER_OPSET:
                 model = step_down(model, form.target.opset)
             model.ir_version = form.target.ir
@@ -142,7 +142,14 @@ def numpy_name(dtype: torch.dtype) -> str:
     return str(torch.empty(0, dtype=dtype).numpy().dtype)
 
 
-def _exported(program: Program, form: Form) -> Any:
+def exported(program: Program, form: Form, *, optimize: bool = True) -> Any:
+    """What torch.onnx makes of a program; its initializers have the names of the program's tensors.
+
+    Args:
+        program: In evaluation form.
+        form: Opset, batch, pixels or images.
+        optimize: Fold constants and batch norms.
+    """
     module: torch.nn.Module = program.module
     batch = form.batch or 2
     inputs = program.example_inputs(batch)
@@ -150,7 +157,7 @@ def _exported(program: Program, form: Form) -> Any:
     shapes = tuple({0: free} if BATCH in spec.shape and not form.batch else None for spec in program.inputs)
     if form.pixels is not None:
         module, inputs = FromPixels(module, form.pixels), (pixels_of(program, form.pixels, batch),)
-    exported = torch.onnx.export(
+    result = torch.onnx.export(
         module,
         inputs,
         dynamo=True,
@@ -160,9 +167,10 @@ def _exported(program: Program, form: Form) -> Any:
         input_names=input_names(len(inputs)),
         output_names=output_names(program),
         verbose=False,
+        optimize=optimize,
     )
-    assert exported is not None
-    return exported.model_proto
+    assert result is not None
+    return result.model_proto
 
 
 def _layout(shape: Sequence[int | str]) -> Any:

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from edgespa.bundle import Accuracy, Metric, Parity, TensorSpec
+from edgespa.bundle import Accuracy, Metric, Parity, TensorSpec, Weights
 from edgespa.config import Preprocess
 from edgespa.data import Prepared
 from edgespa.device import runner
@@ -26,6 +26,8 @@ Progress = Callable[[float, float | None, str], None]
 
 FP32_RELATIVE_ERROR = 1e-4
 FP16_COSINE = 0.99
+LEAST_SPREAD = 10 * FP32_RELATIVE_ERROR
+"""Where outputs differ less between samples, the proof says little."""
 SAMPLE_BYTES = 4 << 20
 MAX_SAMPLES = 64
 
@@ -48,6 +50,17 @@ class Samples:
     def count(self) -> int:
         """Number of samples."""
         return len(self.inputs[0])
+
+    @property
+    def spread(self) -> float:
+        """How far outputs differ between samples, relative to the largest; of the output where that is most.
+
+        Zero for a program that ignores its inputs. A file that computes something else errs by about as much.
+        """
+        return max(
+            float((array.max(axis=0) - array.min(axis=0)).max() / max(np.abs(array).max(), np.finfo(np.float32).tiny))
+            for array in (each.astype(np.float64) for each in self.outputs if each.size)
+        )
 
 
 def draw_samples(program: Program, data: Prepared | None, seed: int, pixels: Preprocess | None = None) -> Samples:
@@ -128,6 +141,7 @@ class File:
         outputs: As the manifest has them.
         threads: For the runtime.
         pixels: The normalisation that is in the file.
+        weights: What its weights are made of, where it has none.
     """
 
     def __init__(
@@ -139,6 +153,7 @@ class File:
         outputs: tuple[TensorSpec, ...],
         threads: int,
         pixels: Preprocess | None = None,
+        weights: Weights | None = None,
     ) -> None:
         self.name = name
         self.inputs = inputs
@@ -150,6 +165,7 @@ class File:
             "inputs": [spec.model_dump() for spec in inputs],
             "outputs": [spec.model_dump() for spec in outputs],
             "preprocess": pixels.model_dump() if pixels else None,
+            "weights": weights.model_dump() if weights else None,
         }
         self._variant = variant
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -16,9 +17,12 @@ from edgespa.export.ranges import Observed, Range, find_ranges
 from edgespa.export.sensitivity import Choice, choose, rank
 from edgespa.quiet import first_line
 
+log = logging.getLogger(__name__)
+
 RANK_IMAGES = 8
 TIMED_RUNS, WARM_UPS = 15, 2
-JOINED_SLOWDOWN = 1.03
+NOISE = 1.03
+"""A ratio of times below it, or above its inverse, is no difference."""
 LEAST_EXCESS_MS = 0.1
 """Below it, slower is the cost of a call: the network is too small for int8 to show."""
 # The proof is on other images than those that a file is chosen by: some of the tolerance is kept for it.
@@ -33,10 +37,18 @@ class Quantiser(Protocol):
     layers: tuple[str, ...]
     joins: tuple[str, ...]
     weight_ways: tuple[str, ...]
+    rest_ways: tuple[str, ...]
 
     def observe(self, feeds: Sequence[Sequence[Any]]) -> dict[str, Observed]: ...  # noqa: D102
     def write_static(  # noqa: D102
-        self, path: Path, ranges: dict[str, Range], *, only: Any = (), without: Any = (), joined: bool = False
+        self,
+        path: Path,
+        ranges: dict[str, Range],
+        *,
+        only: Any = (),
+        without: Any = (),
+        joined: bool = False,
+        rest: str | None = None,
     ) -> None: ...
     def write_weights(self, path: Path, way: str) -> None: ...  # noqa: D102
     def write_half(self, path: Path) -> None: ...  # noqa: D102
@@ -84,18 +96,19 @@ def make(
         config: Tolerance, methods, slowdown.
 
     Raises:
-        NotUseful: If the precision cannot be had within the tolerance, or not without being slower.
+        NotUseful: If the precision cannot be had within the tolerance, or not without being slower; or a file that is
+            there to be smaller (``fp16``, ``int8-weights``) is not.
         ExportError: If the quantiser fails.
     """
     try:
         if precision == "fp16":
             quantiser.write_half(path)
-            return Made()
+            return _smaller(Made(), path, plain)
         if not quantiser.layers:
             raise NotUseful("it has no layer with weights that int8 is made for")
         assert judge is not None
         search = _Search(quantiser, plain, path, judge, open_file, config)
-        return search.weights() if precision == "int8-weights" else search.static(feeds)
+        return search.static(feeds) if precision == "int8" else _smaller(search.weights(), path, plain)
     except (EdgespaError, NotUseful):
         raise
     except Exception as error:
@@ -103,6 +116,13 @@ def make(
             f"{path.name} cannot be made from the fp32 file: {first_line(error)}",
             f"leave out --precision {precision}, or run again with --debug for the quantiser's own words",
         ) from error
+
+
+def _smaller(made: Made, path: Path, plain: Path) -> Made:
+    ours, theirs = path.stat().st_size, plain.stat().st_size
+    if ours >= theirs:
+        raise NotUseful(f"it is not smaller than fp32: {ours:,} bytes instead of {theirs:,}; its layers are too small")
+    return made
 
 
 class _Search:
@@ -136,9 +156,8 @@ class _Search:
         if choice.cosine < self._wanted:
             choice = self._with_float(found[method], choice.cosine)
         self._cosine(self._path, found[method], choice.float_layers)
+        self._improve(found[method], choice.float_layers)
         ratio, words = self._time(self._path)
-        if self._quantiser.joins and self._joined(found[method], choice.float_layers):
-            ratio, words = self._time(self._path)
         if ratio > self._config.int8_slowdown:
             kept = f"{len(choice.float_layers)} of {len(self._quantiser.layers)} layers in float"
             raise NotUseful(f"it is slower than fp32 here: {words}, cosine {choice.cosine:.4f}, {kept}")
@@ -163,14 +182,28 @@ class _Search:
             raise NotUseful(f"its cosine is below {self._wanted:.6g}: {words}")
         return Made(best[1], (), round(best[0], 3))
 
-    def _joined(self, ranges: dict[str, Range], float_layers: tuple[str, ...]) -> bool:
-        """Keep a file with what lies between its layers in int8 too, if it is smaller, near enough, not slower."""
-        self._quantiser.write_static(self._trial, ranges, without=float_layers, joined=True)
-        good = (
-            self._trial.stat().st_size < self._path.stat().st_size
-            and self._open(self._trial).cosine(self._judge) >= self._wanted
-            and self._time(self._trial, self._path)[0] <= JOINED_SLOWDOWN
-        )
+    def _improve(self, ranges: dict[str, Range], float_layers: tuple[str, ...]) -> None:
+        """Smaller weights for the layers that stay in float, and int8 for what lies between the others, if it pays."""
+        rest = None
+        for way in self._quantiser.rest_ways if float_layers else ():
+            if self._pays(ranges, float_layers, joined=False, rest=way):
+                rest = way
+                break
+        if self._quantiser.joins:
+            self._pays(ranges, float_layers, joined=True, rest=rest)
+
+    def _pays(self, ranges: dict[str, Range], float_layers: tuple[str, ...], *, joined: bool, rest: str | None) -> bool:
+        """Keep a file that is near enough and either smaller and not slower, or faster."""
+        good = False
+        try:
+            self._quantiser.write_static(self._trial, ranges, without=float_layers, joined=joined, rest=rest)
+            most = NOISE if self._trial.stat().st_size < self._path.stat().st_size else 1 / NOISE
+            good = (
+                self._open(self._trial).cosine(self._judge) >= self._wanted
+                and self._time(self._trial, self._path)[0] <= most
+            )
+        except Exception as error:  # whatever quantiser or runtime make of it: there is a file without
+            log.debug("joined %s, rest %s: %s", joined, rest, error)
         if good:
             self._trial.replace(self._path)
         self._trial.unlink(missing_ok=True)

@@ -21,7 +21,10 @@ from edgespa.quiet import quiet
 
 LAYERS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
 # What lies between convolutions: in int8 too, they save its way to float and back, at some loss.
-JOINS = ("ADD", "CONCATENATION", "MAX_POOL_2D", "AVERAGE_POOL_2D", "PAD", "STRIDED_SLICE")
+JOINS = (
+    *("ADD", "CONCATENATION", "MAX_POOL_2D", "AVERAGE_POOL_2D", "PAD", "STRIDED_SLICE"),
+    *("MUL", "LOGISTIC", "HARD_SWISH", "MEAN"),
+)
 _HALF_LAYERS = (*LAYERS, "CONV_2D_TRANSPOSE")
 
 
@@ -34,8 +37,10 @@ class TfliteQuantiser:
     Attributes:
         layers: Names of the layers that can be quantised, in order.
         joins: Kinds of operators without weights that are there and may be quantised too.
+        rest_ways: What can be done to the weights of layers that stay in float, the smallest first.
     """
 
+    rest_ways = ("stored", "half")
     weight_ways = ("dynamic", "stored")
 
     def __init__(self, source: Path) -> None:
@@ -103,6 +108,7 @@ class TfliteQuantiser:
         only: Collection[str] = (),
         without: Collection[str] = (),
         joined: bool = False,
+        rest: str | None = None,
     ) -> None:
         """Static int8: weights per channel, activations per tensor; float32 inputs and outputs.
 
@@ -112,6 +118,7 @@ class TfliteQuantiser:
             only: Layers to quantise; empty for all.
             without: Layers that stay in float.
             joined: Quantise `joins` too.
+            rest: Weights of layers that stay in float: ``stored`` in int8, see `write_weights`; in ``half`` precision.
         """
         from ai_edge_quantizer import qtyping
         from ai_edge_quantizer.recipe_manager import RecipeManager
@@ -126,7 +133,10 @@ class TfliteQuantiser:
             rules.add_static_config(self._pattern(name), self._operation(name), 8, 8)
         for kind in self.joins if joined else ():
             rules.add_static_config(".*", qtyping.TFLOperationName(kind), 8, 8)
-        if chosen:
+        if rest is not None:
+            for name in (each for each in self.layers if each not in chosen):
+                self._shrink(rules, name, rest)
+        if chosen or rest:
             self._write(path, rules, found)
         else:
             shutil.copyfile(self._source, path)
@@ -144,17 +154,11 @@ class TfliteQuantiser:
             way: ``dynamic``: the arithmetic is int8, with the range of each activation found as it runs; ``stored``: it
                 is that of float, with one scale for each weight.
         """
-        from ai_edge_quantizer.qtyping import QuantGranularity
         from ai_edge_quantizer.recipe_manager import RecipeManager
 
         rules = RecipeManager()
-        for name, kind in self._kinds.items():
-            if kind == "DEPTHWISE_CONV_2D":
-                continue
-            add = rules.add_dynamic_config if way == "dynamic" else rules.add_weight_only_config
-            channels = way == "dynamic" and kind == "CONV_2D"
-            granularity = QuantGranularity.CHANNELWISE if channels else QuantGranularity.TENSORWISE
-            add(self._pattern(name), self._operation(name), num_bits=8, granularity=granularity)
+        for name in self.layers:
+            self._shrink(rules, name, way)
         self._write(path, rules, None)
 
     def write_half(self, path: Path) -> None:
@@ -173,6 +177,21 @@ class TfliteQuantiser:
                 ".*", qtyping.TFLOperationName(kind), num_bits=16, algorithm_key=AlgorithmName.FLOAT_CASTING
             )
         self._write(path, rules, None)
+
+    def _shrink(self, rules: Any, name: str, way: str) -> None:
+        """A rule for the weights of one layer: ``dynamic``, ``stored`` or ``half``."""
+        from ai_edge_quantizer.algorithm_manager import AlgorithmName
+        from ai_edge_quantizer.qtyping import QuantGranularity
+
+        where = (self._pattern(name), self._operation(name))
+        kind = self._kinds[name]
+        if way == "half":
+            rules.add_weight_only_config(*where, num_bits=16, algorithm_key=AlgorithmName.FLOAT_CASTING)
+        elif kind != "DEPTHWISE_CONV_2D":
+            add = rules.add_dynamic_config if way == "dynamic" else rules.add_weight_only_config
+            channels = way == "dynamic" and kind == "CONV_2D"
+            granularity = QuantGranularity.CHANNELWISE if channels else QuantGranularity.TENSORWISE
+            add(*where, num_bits=8, granularity=granularity)
 
     def _pattern(self, name: str) -> str:
         return f"^{re.escape(self._scopes[name])}$"

@@ -39,6 +39,7 @@ def prune(
     checkpoint: Path | None = None,
     resume: bool = False,
     progress: Report | None = None,
+    choose_density: Callable[[Pruning], float] | None = None,
 ) -> Task:
     """Remove units without training; masked = compacted is proved, on calibration images if there are any.
 
@@ -52,6 +53,7 @@ def prune(
         checkpoint: A file that holds the state of a front-to-back pass; the caller removes it when the task is saved.
         resume: Go on from the checkpoint if there is one.
         progress: Told ``(done, total, text)``.
+        choose_density: Finds the density, in place of the configuration's.
 
     Raises:
         BudgetError: If the density cannot be reached.
@@ -61,7 +63,8 @@ def prune(
     """
     pruning = Pruning(base, config, data, held_out, progress)
     store = None if checkpoint is None else Store(checkpoint, pruning.identity())
-    return pruning.task(config.density, folder, preprocess, store, resume)
+    density = config.density if choose_density is None else choose_density(pruning)
+    return pruning.task(density, folder, preprocess, store, resume)
 
 
 class Pruning:
@@ -141,6 +144,14 @@ class Pruning:
         result = self._fit(counts, orders, store, start)
         config = self.config.model_copy(update={"density": density})
         return make_task(self.network, config, result, self.whole, folder, preprocess, self.images)
+
+    def widths(self, density: float) -> dict[str, int]:
+        """How many units each group that loses some keeps at a density.
+
+        Raises:
+            BudgetError: If the density cannot be reached.
+        """
+        return self._plan(density)[0]
 
     def _plan(self, density: float) -> tuple[dict[str, int], dict[str, np.ndarray]]:
         """How many units each group that loses some keeps; and orders, of the groups where they are known by now."""

@@ -3,6 +3,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +80,45 @@ def test_verify_says_loudly_what_was_not_run(no_onnxruntime: None, full_bundle: 
     assert invoke(verify, bundle, "--no-run").exit_code == 0
 
 
+def test_verify_in_another_environment(full_bundle: Path, bundle: Path, tmp_path: Path) -> None:
+    other = tmp_path / "python"
+    other.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
+    other.chmod(0o755)
+    result = invoke(verify, full_bundle, "--python", other)
+    assert result.exit_code == 0, result.output
+    rows = [line.split() for line in result.stdout.splitlines()[3:]]
+    names = ["onnx-fp32", "tflite-fp32"]
+    assert [(row[0], row[1]) for row in rows] == [(name, "passed") for name in names * 2]
+    assert [row[2] for row in rows] == ["onnxruntime", "ai_edge_litert"] * 2
+    empty = tmp_path / "empty"
+    empty.write_text(
+        "#!/bin/sh\necho '"
+        '{"selfcheck": [{"name": "onnx-fp32", "status": "not run", "runtime": null, "failures": ["no runtime"]}]}'
+        "'\n"
+    )
+    empty.chmod(0o755)
+    for python, words in ((empty, "no variant can be run there: no runtime"), (tmp_path / "nowhere", "cannot be run")):
+        error = invoke(verify, bundle, "--python", python).exception
+        assert isinstance(error, DeviceError)
+        assert words in error.message
+    assert invoke(verify, bundle, "--python", other, "--no-run").exit_code == 2
+
+
+def test_what_runs_in_another_environment_is_not_told_as_not_run(
+    no_onnxruntime: None, full_bundle: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "python"
+    other.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
+    other.chmod(0o755)
+    result = invoke(verify, full_bundle, "--python", other, "--json")
+    checks = json.loads(result.stdout)["variants"]
+    assert [(check["name"], check["status"]) for check in checks] == [
+        ("tflite-fp32", "passed"),
+        ("onnx-fp32", "passed"),
+        ("tflite-fp32", "passed"),
+    ]
+
+
 def test_verify_of_no_bundle(tmp_path: Path) -> None:
     result = invoke(verify, tmp_path / "nowhere")
     assert isinstance(result.exception, BundleError)
@@ -90,7 +130,8 @@ def test_profile_prints_a_table_and_saves(full_bundle: Path) -> None:
     assert result.exit_code == 0, result.output
     assert max(map(len, result.stdout.splitlines())) <= 80
     rows = [line.split() for line in result.stdout.splitlines() if "fp32" in line]
-    assert [row[:2] for row in rows] == [
+    # A machine with sensors shows a third table.
+    assert [row[:2] for row in rows[:8]] == [
         [name, n] for _ in range(2) for name in ("onnx-fp32", "tflite-fp32") for n in "12"
     ]
     minimum, mean, p50, p90, p95, p99 = rows[0][2:]
@@ -135,7 +176,7 @@ def test_profile_on_an_unknown_device(bundle: Path) -> None:
     result = invoke(profile, bundle, "--device", "pi-zero")
     assert isinstance(result.exception, DeviceError)
     assert "pi-zero" in result.exception.message
-    assert "local" in str(result.exception.hint)
+    assert "pi-zero-2w" in str(result.exception.hint)
 
 
 @pytest.mark.parametrize("option", ["--threads", "--runs", "--rounds", "--seconds"])

@@ -5,9 +5,11 @@ A flatten in the program's layout comes first, so a file that is fed in the wron
 
 from __future__ import annotations
 
+import importlib.util
 import os
+import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,14 @@ from onnx import TensorProto, helper, numpy_helper
 from edgespa.bundle import Accuracy, Base, BundleWriter, Compaction, Manifest, Metric, Parity, TensorSpec, Variant
 from edgespa.config import Preprocess
 from edgespa.device import runner_source
+
+# Test folders are no packages: a helper beside a conftest is loaded by its path.
+_spec = importlib.util.spec_from_file_location("edgespa_test_sshd", Path(__file__).with_name("sshd.py"))
+assert _spec is not None
+assert _spec.loader is not None
+sshd_module = importlib.util.module_from_spec(_spec)
+sys.modules[_spec.name] = sshd_module
+_spec.loader.exec_module(sshd_module)
 
 CLASSES = ("round", "square", "star")
 _RANDOM = np.random.default_rng(7)
@@ -175,3 +185,23 @@ def no_onnxruntime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder.mkdir()
     (folder / "onnxruntime.py").write_text('raise ImportError("built for another numpy")\n')
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")]).strip(os.pathsep))
+
+
+@pytest.fixture(scope="session")
+def sshd() -> Iterator[Any]:
+    """A real sshd on loopback, see `sshd.py`; not to be hurt."""
+    with sshd_module.running_sshd() as server:
+        yield server
+
+
+@pytest.fixture
+def start_sshd() -> Any:
+    """`running_sshd`, for a server with settings of its own."""
+    return sshd_module.running_sshd
+
+
+@pytest.fixture
+def own_sshd() -> Iterator[Any]:
+    """One for a single test, which may cut its connections or stop it."""
+    with sshd_module.running_sshd() as server:
+        yield server

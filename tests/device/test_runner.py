@@ -72,7 +72,9 @@ def test_selfcheck_fails_on_another_weight(bad_bundle: Path) -> None:
     assert check["status"] == "failed"
     assert check["max_abs_error"] > 0.1
     assert any("relative_error" in each and "is above 0.0001" in each for each in check["failures"])
-    assert "failed" in run(bad_bundle, "--selfcheck").stdout
+    lines = run(bad_bundle, "--selfcheck").stdout.splitlines()
+    assert [line.split()[0] for line in lines] == ["selfcheck:", "name", "onnx-fp32", "onnx-fp32:"]
+    assert (lines[2].split()[1], lines[3]) == ("failed", f"onnx-fp32: {check['failures'][0]}")
 
 
 def test_selfcheck_of_a_broken_file_fails_and_the_others_run(make_bundle: Any, tmp_path: Path, bundle: Path) -> None:
@@ -327,7 +329,10 @@ def test_classify(full_bundle: Path, tmp_path: Path, run_program: Callable[[np.n
         assert [each["label"] for each in top] == [("round", "square", "star")[each["index"]] for each in top]
         np.testing.assert_allclose([each["probability"] for each in top], np.sort(expected)[::-1], rtol=1e-4)
     first = run(full_bundle, "--input", str(tmp_path / "a.png"), "--top", "1")
-    assert first.stdout.count("label:") == 1
+    lines = first.stdout.splitlines()
+    assert lines[2:4] == ["top:", f"  index  label{' ' * (len(top[0]['label']) - 5)}  probability"]
+    assert lines[4].split()[:2] == [str(top[0]["index"]), top[0]["label"]]
+    assert len(lines) == 5
 
 
 def test_an_image_that_is_none_is_a_clear_error(bundle: Path) -> None:

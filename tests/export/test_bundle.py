@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import json
 import subprocess
@@ -262,6 +263,29 @@ class Fixed(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.fc(x.reshape(5, 192))
+
+
+@pytest.mark.parametrize(
+    ("size", "classes", "learns"), [(1, (), "regression"), (2, (), "classes"), (1, ("a",), "classes")]
+)
+def test_one_number_is_no_class(tmp_path: Path, size: int, classes: tuple[str, ...], learns: str) -> None:
+    program = trace(nn.Sequential(nn.Flatten(), nn.Linear(12, size)), (torch.randn(2, 3, 2, 2),))
+    origin = dataclasses.replace(origin_of(), classes=classes)
+    assert export(program, origin, ONNX, tmp_path / "b").learns == learns
+
+
+@pytest.mark.parametrize(("gain", "weak"), [(1e-6, True), (1.0, False)])
+def test_a_proof_on_outputs_that_hardly_depend_on_inputs_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, gain: float, weak: bool
+) -> None:
+    layer = nn.Linear(12, 3)
+    with torch.no_grad():
+        layer.weight.mul_(gain)
+    program = trace(nn.Sequential(nn.Flatten(), layer), (torch.randn(2, 3, 2, 2),))
+    manifest = export(program, origin_of(), ONNX, tmp_path / "b")
+    assert ("weak_proof" in manifest.provenance) == weak
+    assert ("the proof of the files says little" in caplog.text) == weak
+    assert ("These figures say little: on 64 samples" in (tmp_path / "b" / "README.md").read_text()) == weak
 
 
 def test_a_program_of_a_fixed_batch(prepared: Prepared, tmp_path: Path) -> None:

@@ -66,6 +66,15 @@ def test_what_it_says_of_a_plain_model(manifest: Manifest) -> None:
     assert "pip install numpy onnxruntime pillow" in section(text, "Run")
 
 
+def test_it_claims_no_classes_for_what_gives_none(manifest: Manifest) -> None:
+    image = [{"name": "map", "shape": ["batch", 5, 64, 64], "dtype": "float32", "layout": "NCHW"}]
+    variants = [{**variant.model_dump(), "outputs": image} for variant in manifest.variants]
+    text = model_card(changed(manifest, outputs=image, variants=variants), ())
+    assert text.startswith("# shapes\n\nGives `map` from an image; see below.\n")
+    assert "classes" not in text.partition("## Base")[0]
+    assert "- out: `map`: float32, batch x 5 x 64 x 64 (NCHW)" in section(text, "Input and output")
+
+
 def test_what_it_says_of_a_task(manifest: Manifest) -> None:
     proof = {"masked_compacted_output_error": 3.2e-7, "merged_unmerged_error": 1e-8}
     base = {**manifest.base.model_dump(), "license": "Apache-2.0", "weights": "net.safetensors"}
@@ -126,6 +135,20 @@ def test_every_class_up_to_twenty_is_named(manifest: Manifest) -> None:
     assert "25: c0, " in text
     assert "c19, ..." in text
     assert "c20" not in text
+
+
+def test_what_was_not_clean_is_said_to_be(bundle: Path) -> None:
+    assert CliRunner().invoke(profile.command, [str(bundle), "--runs", "10"]).exit_code == 0
+    (found,) = read_profiles(bundle)
+    throttled = found.results[0].model_copy(
+        update={"clean": False, "doubts": ("it is throttled",), "provider": "CUDAExecutionProvider"}
+    )
+    text = model_card(read_manifest(bundle), [], [found.model_copy(update={"results": (throttled,), "emulated": True})])
+    latency = section(text, "Latency")
+    assert "| onnx-fp32, CUDA | 1 |" in latency
+    assert "emulated: its times mean nothing" in latency
+    assert "onnx-fp32, CUDA, 1 thread: it is throttled" in latency
+    assert "Not clean" not in section(model_card(read_manifest(bundle), [], [found]), "Latency")
 
 
 def test_latencies_come_with_the_profiles(bundle: Path, tmp_path: Path) -> None:

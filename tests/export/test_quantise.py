@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -21,6 +22,7 @@ from edgespa.export.onnx_quant import OnnxQuantiser
 from edgespa.export.parity import File, Samples, run_program
 from edgespa.export.quantise import Made, NotUseful, interleaved_ms, make
 from edgespa.export.ranges import find_ranges
+from edgespa.export.sensitivity import Choice
 from edgespa.export.tflite_quant import TfliteQuantiser
 from edgespa.graph.program import Program
 from edgespa.graph.trace import trace
@@ -99,6 +101,60 @@ def test_the_layer_that_int8_hurts_stays_in_float(fragile: Case) -> None:
 def test_what_cannot_be_had_is_said_with_figures(fragile: Case) -> None:
     with pytest.raises(NotUseful, match=r"its cosine is 0[.\d]*, and below .* with any number of layers in float"):
         fragile.make("int8", int8_tolerance=1e-12)
+
+
+def test_layers_in_float_have_smaller_weights_where_that_costs_nothing(
+    fragile: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(quantise, "interleaved_ms", lambda *_: (1.0, 1.0))
+    wide = fragile.quantiser.layers[-1]  # the linear layer: 8192 of some 9000 weights
+    ranges = find_ranges(fragile.quantiser.observe(fragile.feeds), "minmax")
+    sizes, cosines = {}, {}
+    for rest in (None, *fragile.quantiser.rest_ways):
+        fragile.quantiser.write_static(fragile.path, ranges, without=fragile.quantiser.layers, rest=rest)
+        sizes[rest], cosines[rest] = fragile.path.stat().st_size, fragile.cosine()
+    assert cosines[None] == pytest.approx(1, abs=1e-6)
+    assert all(cosine > 0.999 for cosine in cosines.values())
+    assert sizes["stored"] < sizes[None] - 2 * 8192
+    kept = (*fragile.quantiser.layers[:2], wide)  # the two that int8 hurts as well
+    monkeypatch.setattr(quantise, "choose", lambda *_, **__: Choice(kept, 1.0, 1))
+    assert fragile.make("int8", int8_tolerance=0.02).float_layers == kept
+    assert fragile.path.stat().st_size < fragile.plain.stat().st_size - 2 * 8192
+
+
+def test_gates_are_in_int8_where_that_pays(program_of: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    case = Case(program_of("Gated"), "onnx", tmp_path)
+
+    def kinds() -> set[str]:
+        """Of operators whose results are quantised."""
+        model = onnx.load(case.path)
+        made = {name: node.op_type for node in model.graph.node for name in node.output}
+        return {made.get(node.input[0], "") for node in model.graph.node if node.op_type == "QuantizeLinear"}
+
+    monkeypatch.setattr(quantise, "interleaved_ms", lambda *_: (1.0, 2.0))  # whatever is tried is faster
+    case.make("int8")
+    assert {"Conv", "Sigmoid", "Mul"} <= kinds()
+    assert case.cosine() > 0.98
+    monkeypatch.setattr(quantise, "interleaved_ms", lambda *_: (2.0, 2.0))  # larger, and no faster
+    case.make("int8")
+    assert "Sigmoid" not in kinds()
+
+
+def test_a_trial_that_a_quantiser_refuses_is_none(
+    program_of: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    case = Case(program_of("Gated"), "onnx", tmp_path)
+    write = case.quantiser.write_static
+
+    def refusing(path: Path, *args: Any, **options: Any) -> None:
+        if options.get("joined"):
+            path.write_bytes(b"half")
+            raise RuntimeError("no such operator")
+        write(path, *args, **options)
+
+    monkeypatch.setattr(case.quantiser, "write_static", refusing)
+    assert case.make("int8").float_layers == ()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["plain.onnx", "small.onnx"]
 
 
 @pytest.fixture(scope="module", params=["onnx", "tflite"])
@@ -186,6 +242,17 @@ def test_layers_without_weights_have_no_int8(tmp_path: Path) -> None:
     case = Case(trace(Pool(), (torch.randn(2, 3, 16, 16),)), "onnx", tmp_path)
     with pytest.raises(NotUseful, match="no layer with weights"):
         case.make("int8")
+
+
+@pytest.mark.parametrize("precision", ["fp16", "int8-weights"])
+def test_a_file_that_is_no_smaller_is_refused(
+    program_of: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: str
+) -> None:
+    case = Case(program_of("Plain"), "onnx", tmp_path)
+    monkeypatch.setattr(case.quantiser, "write_weights", lambda path, _way: shutil.copyfile(case.plain, path))
+    monkeypatch.setattr(case.quantiser, "write_half", lambda path: shutil.copyfile(case.plain, path))
+    with pytest.raises(NotUseful, match=r"not smaller than fp32: [\d,]+ bytes instead of [\d,]+"):
+        case.make(precision)
 
 
 def test_turns_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ MATHEMATICS = (
     "space that a convolution window slides over", "read at a fixed position",
     "shared by the parts (heads) of a split dimension",
 )  # fmt: skip
-# Two dimensions that could shrink and are merged: the one that more hangs on does. The other is the positions of a table
+# Two dimensions that could shrink and are merged: the one that more hangs on does. The other is positions of a table
 # that is multiplied like a weight, or the channels of the one value of a multi-query attention, whose heads can go.
 _MERGED = {"merged with another dimension that can shrink"}
 # A mean over the states of a state-space layer: what a removed state gives there is not zero.

@@ -7,7 +7,7 @@ Pillow only for ``--input IMAGE``. So the parts import nothing of edgespa but ea
 
 from edgespa.device.runner.answer import interpret, preprocess, read_arrays
 from edgespa.device.runner.bundle import RunnerError, read_bundle
-from edgespa.device.runner.check import compare, exceeded
+from edgespa.device.runner.check import compare, exceeded, noise
 from edgespa.device.runner.command import main
 from edgespa.device.runner.measure import summarise
 from edgespa.device.runner.models import (
@@ -19,8 +19,11 @@ from edgespa.device.runner.models import (
     to_program_layout,
 )
 from edgespa.device.runner.runtimes import import_runtime
+from edgespa.device.runner.tensors import read_tensors
+from edgespa.device.runner.weights import BASE, materialise
 
 __all__ = [
+    "BASE",
     "RunnerError",
     "as_the_file_takes",
     "compare",
@@ -29,10 +32,13 @@ __all__ = [
     "infer",
     "interpret",
     "main",
+    "materialise",
+    "noise",
     "open_model",
     "preprocess",
     "read_arrays",
     "read_bundle",
+    "read_tensors",
     "summarise",
     "to_file_layout",
     "to_pixels",

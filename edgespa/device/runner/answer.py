@@ -148,7 +148,10 @@ def predict(
         return {**result, "outputs": [summarise_output(*pair) for pair in zip(variant["outputs"], outputs)]}
     labels, learns = read_labels(folder), manifest.get("learns", "classes")
     samples = [interpret(scores, learns, labels, options.top) for scores in first]
+    rest = [summarise_output(*pair) for pair in zip(variant["outputs"][1:], outputs[1:])]
+    others = {"other_outputs": rest} if rest else {}
     if len(samples) == 1:
-        return {**result, **samples[0]}
+        return {**result, **samples[0], **others}
     key = next(iter(samples[0]))
-    return {**result, key: [{"sample": i, **row} for i, sample in enumerate(samples) for row in sample[key]]}
+    rows = [{"sample": i, **row} for i, sample in enumerate(samples) for row in sample[key]]
+    return {**result, key: rows, **others}

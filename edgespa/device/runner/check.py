@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 from edgespa.device.runner.bundle import RunnerError, altered
 from edgespa.device.runner.models import infer, open_model
 from edgespa.device.runner.runtimes import import_runtime
+from edgespa.device.runner.weights import task_files, wrong_base
 
 
 def compare(outputs: list[np.ndarray], references: list[np.ndarray]) -> dict[str, Any]:
@@ -57,13 +59,27 @@ def exceeded(metrics: dict[str, Any], bound: dict[str, float]) -> list[str]:
     return failures
 
 
+def noise(number: int, shape: tuple[int, ...]) -> np.ndarray:
+    """Uniform noise of mean 0 and deviation 1, the same on every machine: SHAKE-256 of a counter, a byte an element."""
+    size = int(np.prod(shape))
+    content = hashlib.shake_256(b"edgespa noise %d" % number).digest(size)
+    values = np.frombuffer(content, np.uint8).astype(np.float32) - np.float32(127.5)
+    return (values / np.float32(73.9)).reshape(shape)
+
+
 def read_samples(folder: Path) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """The recorded inputs and the program's outputs of selfcheck.npz."""
+    """The recorded inputs and the program's outputs of selfcheck.npz.
+
+    In place of ``input_0`` there may be ``noise_0``, the sizes of what `noise` gives.
+    """
     try:
         with np.load(folder / "selfcheck.npz", allow_pickle=False) as archive:
             arrays = {key: archive[key] for key in archive.files}
     except Exception as error:
         raise RunnerError(f"cannot read selfcheck.npz: {error}") from error
+    for key in [key for key in arrays if key.startswith("noise_")]:
+        number = key[len("noise_") :]
+        arrays[f"input_{number}"] = noise(int(number), tuple(int(size) for size in arrays.pop(key)))
     sides = []
     for side in ("input", "output"):
         count = sum(key.startswith(side + "_") for key in arrays)
@@ -78,7 +94,8 @@ def selfcheck(folder: Path, manifest: dict[str, Any], variant: dict[str, Any], t
     result: dict[str, Any] = {"name": variant["name"], "status": "not run", "runtime": None, "failures": []}
     if all(entry["path"] != "selfcheck.npz" for entry in manifest["files"]):
         return {**result, "failures": ["the bundle has no selfcheck.npz"]}
-    if damaged := altered(folder, manifest, [variant["file"], "selfcheck.npz"]):
+    damaged = altered(folder, manifest, [*task_files(variant), "selfcheck.npz"]) + wrong_base(folder, variant)
+    if damaged:
         return {**result, "status": "failed", "failures": damaged}
     try:
         runtime, result["runtime"] = import_runtime(variant["format"])

@@ -47,6 +47,7 @@ def parser(folder: Path = FOLDER) -> argparse.ArgumentParser:
     )
     command.add_argument("--variant", metavar="NAME", help="default: the first that can run; 'all' with --selfcheck")
     command.add_argument("--threads", type=_positive, default=1, metavar="N", help="default 1")
+    command.add_argument("--provider", metavar="NAME", help="of ONNX Runtime, for --bench; default: the CPU's")
     command.add_argument("--runs", type=_positive, metavar="N", help="at most N runs; default 200 without --seconds")
     command.add_argument("--seconds", type=_seconds, metavar="S", help="stop after S seconds (and at least 10 runs)")
     command.add_argument("--warmup", type=_warmup, default=MIN_WARMUP, metavar="N", help="default and least 10")
@@ -57,18 +58,42 @@ def parser(folder: Path = FOLDER) -> argparse.ArgumentParser:
 
 
 def describe(result: Any) -> str:
-    """A result for people: a line per entry, nested ones indented."""
-    if isinstance(result, list):
-        return "\n".join("  " + "  ".join(_cell(key, value) for key, value in row.items()) for row in result)
+    """A result for people: a line per entry; rows as a table, and under it why a row is not as it should be."""
     lines = []
     for key, value in result.items():
-        nested = isinstance(value, list) and value and isinstance(value[0], dict)
-        lines.append(f"{key}:\n{describe(value)}" if nested else _cell(key, value))
+        if isinstance(value, list) and value and isinstance(value[0], dict):
+            lines += [f"{key}:", *_table(value, _SHOWN.get(key) or list(value[0]))]
+            lines += _reasons(value)
+        else:
+            lines.append(f"{key}: {_cell(value)}")
     return "\n".join(lines)
 
 
-def _cell(key: str, value: Any) -> str:
-    return f"{key}: {value:.6g}" if isinstance(value, float) else f"{key}: {value}"
+# Of rows that have more, what fits into 80 columns; --json has all.
+_SHOWN = {
+    "selfcheck": ["name", "status", "relative_error", "cosine", "runtime"],
+    "variants": ["name", "size_bytes", "runtime"],
+}
+
+
+def _table(rows: list[dict[str, Any]], keys: list[str]) -> list[str]:
+    cells = [keys] + [[_cell(row.get(key)) for key in keys] for row in rows]
+    widths = [max(len(line[index]) for line in cells) for index in range(len(keys))]
+    return ["  " + "  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip() for line in cells]
+
+
+def _reasons(rows: list[dict[str, Any]]) -> list[str]:
+    """Each reason once, behind the names of the rows that it stands in."""
+    names: dict[str, list[str]] = {}
+    for row in rows:
+        for why in [*row.get("failures", []), *([row["reason"]] if row.get("reason") else [])]:
+            start = f"{row['name']}: "
+            names.setdefault(why[len(start) :] if why.startswith(start) else why, []).append(row["name"])
+    return [f"{', '.join(which)}: {why}" for why, which in names.items()]
+
+
+def _cell(value: Any) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else "-" if value is None else str(value)
 
 
 def execute(folder: Path, options: argparse.Namespace) -> tuple[dict[str, Any], int]:

@@ -15,13 +15,14 @@ from typing import Any
 
 import numpy as np
 
-from edgespa.device.runner.bundle import sha256
+from edgespa.device.runner.bundle import RunnerError, sha256
 from edgespa.device.runner.models import open_model, running
 from edgespa.device.runner.runtimes import import_runtime
 
 MIN_WARMUP = 10
 # MLPerf's early-stopping rule: fewer runs say nothing about so high a percentile.
 MIN_RUNS_P95, MIN_RUNS_P99 = 130, 662
+MAX_PIECES = 60
 
 
 def peak_kib() -> int | None:
@@ -57,6 +58,22 @@ def summarise(times_ms: list[float]) -> dict[str, float | None]:
     }
 
 
+def pieces(times_ms: list[float]) -> list[float]:
+    """Medians of at most 60 equal pieces of a run, one behind the other: whether it had settled is seen by them."""
+    count = min(len(times_ms), MAX_PIECES)
+    edges = [round(i * len(times_ms) / count) for i in range(count + 1)]
+    return [statistics.median(times_ms[a:b]) for a, b in zip(edges, edges[1:])]
+
+
+def major_faults() -> int | None:
+    """Pages that this process had to wait for from the disk so far; None where the system does not count them."""
+    try:
+        import resource
+    except ImportError:
+        return None
+    return int(resource.getrusage(resource.RUSAGE_SELF).ru_majflt)
+
+
 def bench(
     folder: Path, variant: dict[str, Any], program_inputs: list[dict[str, Any]], options: argparse.Namespace
 ) -> dict[str, Any]:
@@ -73,8 +90,12 @@ def bench(
 
     (runtime, runtime_name), import_ms = timed(lambda: import_runtime(variant["format"]))
     peak_import = peak_kib()
-    model, load_ms = timed(lambda: open_model(folder, variant, options.threads, runtime))
+    model, load_ms = timed(
+        lambda: open_model(folder, {**variant, "provider": options.provider}, options.threads, runtime)
+    )
     peak_load = peak_kib()
+    if options.provider and model.provider() != options.provider:
+        raise RunnerError(f"{variant['name']}: {options.provider} is not there: {model.provider()} takes its place")
     random, arrays = np.random.default_rng(0), []
     for i, spec in enumerate(program_inputs):
         batch = variant["inputs"][i]["shape"][0]
@@ -89,9 +110,10 @@ def bench(
         runs = options.runs or (200 if options.seconds is None else sys.maxsize)
         end = math.inf if options.seconds is None else time.perf_counter_ns() + options.seconds * 1e9
         times: list[float] = []
+        faults = major_faults()
         while len(times) < runs and (time.perf_counter_ns() < end or len(times) < MIN_WARMUP):
             times.append(timed(lambda: model.run(feed))[1])
-    peak_run = peak_kib()
+    peak_run, faults_after = peak_kib(), major_faults()
     path = folder / variant["file"]
     return {
         "variant": variant["name"],
@@ -114,4 +136,6 @@ def bench(
         "peak_import_kib": peak_import,
         "peak_load_kib": peak_load,
         "peak_run_kib": peak_run,
+        "major_faults": None if faults is None or faults_after is None else faults_after - faults,
+        "pieces_ms": pieces(times),
     }

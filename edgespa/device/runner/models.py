@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 
 from edgespa.device.runner.bundle import RunnerError, inside
+from edgespa.device.runner.tensors import unpacked
+from edgespa.device.runner.weights import materialise
 
 CHUNK = 8  # samples at a time where the batch is free: small boards have little memory
 
@@ -51,7 +53,13 @@ class OnnxModel:
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
-        self.session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        model: Any = str(path)
+        if variant.get("weights"):
+            model = unpacked(path)
+            self.weights = _given(runtime, options, materialise(path.parent, variant))
+        cpu = "CPUExecutionProvider"  # behind another provider: it takes the operators that the other has not
+        providers = list(dict.fromkeys([variant.get("provider") or cpu, cpu]))
+        self.session = runtime.InferenceSession(model, options, providers=providers)
         self.variant, self.inputs, self.outputs = variant, variant["inputs"], variant["outputs"]
         self.names = [spec["name"] for spec in self.outputs]
 
@@ -75,6 +83,18 @@ class OnnxModel:
     def results(self, raw: list[np.ndarray]) -> list[np.ndarray]:
         """Outputs in the program's layout."""
         return [to_program_layout(array, self.outputs[i]) for i, array in enumerate(raw)]
+
+
+def _given(runtime: Any, options: Any, weights: dict[str, np.ndarray]) -> list[Any]:
+    """Hand weights to a session whose graph has none; what is returned must live as long as the session."""
+    if not hasattr(options, "add_external_initializers"):
+        raise RunnerError(
+            f"onnxruntime {runtime.__version__} cannot be given weights from outside: it takes 1.12 or newer; "
+            "ship the bundle instead of the task file"
+        )
+    values = [runtime.OrtValue.ortvalue_from_numpy(array) for array in weights.values()]
+    options.add_external_initializers(list(weights), values)
+    return values
 
 
 class TfliteModel:

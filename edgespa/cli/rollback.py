@@ -1,0 +1,52 @@
+"""``edgespa rollback``: use an earlier version of a task again."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from edgespa.cli._devices import devices_option, fail_if_any, show_errors
+from edgespa.cli._options import json_option
+
+if TYPE_CHECKING:
+    from edgespa.device.ship_results import Switched
+    from edgespa.device.transport import Connection
+
+
+@click.command(name="rollback")
+@click.argument("task")
+@devices_option(required=True)
+@click.option("--to", metavar="VERSION", help="That version, or its number; default: the one before that in use.")
+@click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True, help="For the self-check.")
+@json_option()
+def command(task: str, devices: tuple[str, ...], to: str | None, threads: int, as_json: bool) -> None:
+    """Use an earlier version of TASK on devices again.
+
+    Its files are checked by their SHA-256 and its self-check runs there first; if either fails, what is in use stays.
+    """
+    from edgespa.cli._output import emit_json
+    from edgespa.device import load_device
+    from edgespa.device.fleet import on_each
+
+    def work(connection: Connection) -> Switched:
+        from edgespa.device.inventory import read_facts, runtime_python
+        from edgespa.device.ship import roll_back
+
+        python = runtime_python(connection, read_facts(connection))
+        return roll_back(connection, task, lambda _: python, to=to, threads=threads)
+
+    outcomes = on_each([load_device(name) for name in dict.fromkeys(devices)], work)
+    if as_json:
+        emit_json(
+            [
+                {"device": each.device.name, "switched": each.result, "error": each.error and each.error.message}
+                for each in outcomes
+            ]
+        )
+    else:
+        for each in outcomes:
+            if (done := each.result) is not None:
+                click.echo(f"{done.device}: {done.task}: {done.version} is in use, before: {done.previous or 'none'}")
+    show_errors(outcomes)
+    fail_if_any(outcomes)

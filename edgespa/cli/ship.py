@@ -1,0 +1,180 @@
+"""``edgespa ship``: send a bundle or a task to devices, check it there, and use it from now on."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from edgespa.cli._devices import devices_option, fail_if_any, kib, show_errors
+from edgespa.cli._options import json_option
+
+if TYPE_CHECKING:
+    from edgespa.cli._output import ProgressCallback
+    from edgespa.device.fleet import Outcome
+    from edgespa.device.ship import Shipment
+    from edgespa.device.ship_results import Shipped
+    from edgespa.device.transport import Connection
+
+
+@click.command(name="ship")
+@click.argument("sources", type=click.Path(path_type=Path), nargs=-1, required=True, metavar="BUNDLE|TASK...")
+@devices_option(required=True)
+@click.option("--task", metavar="NAME", help="The task's name on the device; default: the bundle's.")
+@click.option("--keep", type=click.IntRange(min=1), default=3, show_default=True, help="Versions that stay there.")
+@click.option("--with-base", is_flag=True, help="With a task file: send its base too, to devices that lack it.")
+@click.option("--base", metavar="MODEL", help="Of a task file: its base, if it is not where it was.")
+@click.option("--weights", metavar="FILE", help="Of a task file: the weights of its base.")
+@click.option(
+    "--sign", "sign_key", type=click.Path(path_type=Path), metavar="KEY", help="Sign what is made of a task file."
+)
+@click.option(
+    "--signers",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help='Refuse what nobody in FILE has signed: lines of "name key-type key", as for ssh-keygen.',
+)
+@click.option("--identity", metavar="NAME", help="Refuse what anyone but NAME of --signers has signed.")
+@click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True, help="For the self-check.")
+@json_option()
+def command(
+    sources: tuple[Path, ...],
+    devices: tuple[str, ...],
+    task: str | None,
+    keep: int,
+    with_base: bool,
+    base: str | None,
+    weights: str | None,
+    sign_key: Path | None,
+    signers: Path | None,
+    identity: str | None,
+    threads: int,
+    as_json: bool,
+) -> None:
+    """Send bundles or tasks to devices, check them there, and use them from now on.
+
+    A BUNDLE is a folder or a packed file. Of a TASK file, the kilobytes that it adds go to a device that has its base:
+    the weights are made there. Every file is checked there by its SHA-256, and by its signature with --signers; then
+    the recorded inputs go through it, on the device; only then it replaces what was in use, by one rename. Whatever
+    fails before leaves the old version in use. Several devices are served at once; the exit status is 1 if any failed.
+    """
+    from edgespa.cli._output import emit_json, progress
+    from edgespa.device import load_device
+    from edgespa.device.fleet import on_each
+    from edgespa.shipping import TaskOptions, prepared
+
+    if identity is not None and signers is None:
+        raise click.UsageError("--identity needs --signers, the file that names it")
+    if task is not None and len(sources) > 1:
+        raise click.UsageError("--task names one task, and several are shipped")
+    targets = [load_device(name) for name in dict.fromkeys(devices)]
+    options = TaskOptions(base, weights, sign_key)
+    with contextlib.ExitStack() as stack:
+        report = stack.enter_context(progress("reading"))
+        ready = []
+        for source in sources:
+            report(0, None, f"make {source.name} ready")
+            one = prepared(source, task=task, signers=signers, identity=identity, options=options)
+            ready.append(stack.enter_context(one))
+        _refuse_twice(ready)
+        work = _Work(ready, keep, with_base, threads, report)
+        outcomes = on_each(targets, work)
+    if as_json:
+        emit_json([_plain(outcome, work.done) for outcome in outcomes])
+    else:
+        _show([each for done in work.done.values() for each in done], ready)
+    show_errors(outcomes)
+    fail_if_any(outcomes)
+
+
+class _Work:
+    """Ships everything to one device, one after the other."""
+
+    def __init__(
+        self, ready: list[Shipment], keep: int, with_base: bool, threads: int, report: ProgressCallback
+    ) -> None:
+        self.ready, self.keep, self.with_base, self.threads, self.report = ready, keep, with_base, threads, report
+        self.done: dict[str, list[Shipped]] = {}
+
+    def __call__(self, connection: Connection) -> None:
+        from edgespa.device.inventory import read_facts, runtime_python
+        from edgespa.device.ship import ship
+
+        python = runtime_python(connection, read_facts(connection))
+        done = self.done.setdefault(connection.device.name, [])
+        for each in self.ready:
+            text = f"{connection.device.name}: {each.task}"
+            done.append(
+                ship(
+                    connection,
+                    each,
+                    lambda _: python,
+                    keep=self.keep,
+                    send_base=self.with_base,
+                    threads=self.threads,
+                    progress=lambda sent, total, text=text: self.report(sent, total, text),  # type: ignore[misc]
+                )
+            )
+
+
+def _refuse_twice(ready: list[Shipment]) -> None:
+    names = [each.task for each in ready]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise click.UsageError(f"two of them are the task '{twice}': ship them one by one, with --task")
+
+
+def _plain(outcome: Outcome[None], done: dict[str, list[Shipped]]) -> dict[str, Any]:
+    error = outcome.error
+    return {
+        "device": outcome.device.name,
+        "shipped": done.get(outcome.device.name, []),
+        "error": None if error is None else {"message": error.message, "hint": error.hint},
+    }
+
+
+def _show(results: list[Shipped], ready: list[Shipment]) -> None:
+    from edgespa.cli._output import table
+
+    rows = []
+    for each in results:
+        passed = sum(check.status == "passed" for check in each.checks)
+        rows.append(
+            (
+                each.device,
+                each.task,
+                each.version,
+                kib(each.bytes_sent),
+                f"{each.seconds:.1f}",
+                f"{passed} of {len(each.checks)}",
+            )
+        )
+    if rows:
+        headings = ("device", "task", "version in use", "sent KiB", "seconds", "checked")
+        table(headings, rows, right=headings[3:])
+    for each in results:
+        _remark(each, next(one for one in ready if one.task == each.task))
+
+
+def _remark(each: Shipped, shipment: Shipment) -> None:
+    if (weights := shipment.needs) is not None:
+        whole = shipment.size_bytes + weights.made_bytes
+        own, base = max(0, each.bytes_sent - each.base_bytes_sent), each.base_bytes_sent
+        once = f" and, once, its base of {kib(base)} KiB" if base else ""
+        click.echo(f"{each.task}: {kib(own)} KiB{once}; as a whole bundle: {kib(whole)} KiB")
+    what = f"{each.device}: {each.task}"
+    if each.signed_by is not None:
+        click.echo(f"{what}: signed by {each.signed_by}, checked {each.signature}")
+    elif each.signature == "not checked":
+        click.echo(f"note: {what} is signed, and the signature was not checked: use --signers", err=True)
+    if each.cleaned:
+        click.echo(f"{what}: removed what an interrupted shipment had left: {', '.join(each.cleaned)}", err=True)
+    for check in each.checks:
+        if check.status == "not run":
+            text = f"NOT RUN: {what}: {check.name}: {'; '.join(check.failures)}"
+            click.secho(text, err=True, fg="yellow", bold=True)
+    if each.emulated:
+        click.echo(f"note: {each.device} is emulated: its seconds mean nothing", err=True)
+    click.echo(f"in use: {each.folder.rpartition('/')[0]}/current")

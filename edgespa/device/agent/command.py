@@ -1,0 +1,56 @@
+"""The command line."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from edgespa.device.agent.cache import have, place, receive, sweep
+from edgespa.device.agent.environment import environment_begin, environment_discard, environment_finish
+from edgespa.device.agent.facts import facts
+from edgespa.device.agent.processes import execute, hold
+from edgespa.device.agent.protocol import AgentError, as_error, say
+from edgespa.device.agent.sensors import conditions
+from edgespa.device.agent.tasks import check_signed, discard, examine, stage, switch, tasks
+
+# Each takes the folder, the request and the stream behind it, and gives the answer.
+COMMANDS = {
+    "facts": facts,
+    "conditions": conditions,
+    "have": have,
+    "receive": receive,
+    "place": place,
+    "sweep": sweep,
+    "hold": hold,
+    "execute": execute,
+    "environment-begin": environment_begin,
+    "environment-discard": environment_discard,
+    "environment-finish": environment_finish,
+    "stage": stage,
+    "check-signed": check_signed,
+    "switch": switch,
+    "discard": discard,
+    "examine": examine,
+    "tasks": tasks,
+}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Entry point: FOLDER COMMAND; the request is on stdin. The exit status is 0 also where the answer is an error."""
+    folder, command = (sys.argv[1:] if arguments is None else arguments)[:2]
+    stream = sys.stdin.buffer
+    try:
+        function = COMMANDS.get(command)
+        if function is None:
+            raise AgentError("usage", f"there is no command {command}")
+        request: dict[str, Any] = json.loads(stream.readline().decode("utf-8") or "{}")
+        answer = function(Path(os.path.expanduser(folder)), request, stream)
+        say({"ok": answer})
+    except BrokenPipeError:
+        os._exit(0)  # nobody listens any more
+    except Exception as error:
+        say({"error": as_error(error)})
+    return 0

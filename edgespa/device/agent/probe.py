@@ -1,0 +1,126 @@
+"""What a runtime's providers are, and whether one computes: run by the Python that has the runtimes, as ``python -c``.
+
+A provider that a runtime lists may still fail at its first run (a CUDA build for another GPU), end the process, or hand
+its work to the CPU without a word. So each is tried by itself, in a process of its own, with a network whose output is
+known: two channels of ones, a 3 x 3 convolution of ones with padding 1, ReLU, the mean over 4 x 4 pixels. Corners see 8
+ones, edges 12, the middle 18: (4 * 8 + 8 * 12 + 4 * 18) / 16 = 12.5 in each of the three channels.
+
+Arguments: nothing, which lists; or a runtime and a provider, which tries. Alone: Python 3.8 or newer, and the runtimes.
+"""
+
+from __future__ import annotations
+
+import base64
+import importlib
+import json
+import sys
+import time
+import zlib
+from typing import Any
+
+# The network in both formats, made by onnx.helper (opset 11, so that old runtimes read it) and by litert-torch; the
+# tests take them apart.
+ONNX = (
+    "eNrjYBNisPrKxKXExVjBxVguxJisxOKcn1emJcjFUpCYUuzACIELGNm5eLgYk4UYi5RYglJzSrkkuRiLhBgrlQTdc/KTEnMcy1KLEtNTA/Lzc4"
+    "QYC7ReMHIwczABMbMAoxNjudcNRgaGBvvhiKOkgUEnJMYlwsEoJMDFxMEIxExAzALCSUDJSjRJZijN6MTCxSDADQAQ70MO"
+)
+TFLITE = (
+    "eNrdVc9rE1EQnk22yTaNMWCpggVzKLZoWU0tRWjBoiIVogfx4G2JzdoEk92w2eTcg4cepIj4N3jwIB76B4gnjyIeivSP8CT+aLt+895sdkME0a"
+    "OBL+/t25n55n0z7+0sEd2/VbsyTRUyyaIilWkaa2doVo1Z4AFQA9oG4T3RPvsAJ4CneaIdwAKe5YjWAJog2jaJulhrA02gAZTh/wGvMdBNQ8d+"
+    "g79vGcQ09HqZ+FfAWEQ2JmaacxaoACeBnhsMWt6W03Af1fvtUPlNS9wFwBJfC/NJwFRrRH4/7PZD5zIzvP4eRbzO6daDrR6vIg3aEPv3URRZwn"
+    "0aeOy6XacX1h+23WbbdzZ9Dw9eSF8lDiMM+i5zM7MlnFPAKaDT8pyg74WtjusM3KDX8j1a+qF9ec9Ve8VWicmP93mndvte5YbvwT50GzZWSqhL"
+    "UqUS6whcBRZFgziXTr3lkcwr2NiGaL8uOk3KqNVG7qiZCbyAwxxwAJ8nGe3bhOGecJWgC4azGdUjWh/m2MZe4rgZ2Ts/rx1H0YKmWeDnwk/lby"
+    "wLL9vx/Nx4XZ24XjJRcQ3pyS/ge4fYZeE3JBbb5GUcCNec5GWJTpyz47BCjmPfXa1SKkY2peGB8mfNteJ50ZxN2ZbrNSf1K5LOxELlihLLSNnm"
+    "JXZOYqtzBS2z2ibLNucPdb41ydWSc7Yymu9qMr8U+sFm0/Y8u+M3+m23Z6MxBzb3zFLD2VxN9mWmePcUT0FqZ6k6pHXMiX6kj7La25QaTeUzr1"
+    "/Ns+1nyXld9mjJGbo4kvOf8lway5P5PyH2yyOOn1E1zEn8+B6oB62wacdHsTr0L8Jn9yg5WyTxssKxe5TkPPHPOVeHesZgjh3ELhxr7n3FvH3t"
+    "f8TH40TD+H5dAy78lYbJmXuLeNcjrVuRRn+voqQHsqkeKI31QNJDZfg8j0Z7IK6/7u0Zda5zwy8eqQ6e0d1iVFL3WEXu8dQZHMYxEcFUPjn1zc"
+    "ml9Ih7Luai33KRsZi6v5aV9fhdGH+jzNQe4rNyqPZpqvkvrDhEXQ=="
+)
+EXPECTED = 12.5
+INTERPRETERS = ("ai_edge_litert", "tflite_runtime")
+
+
+def version_of(package: str) -> str:
+    """The version of an installed package."""
+    module = importlib.import_module(package)
+    found = getattr(module, "__version__", None)
+    if found is None:
+        from importlib import metadata
+
+        found = metadata.version(package.replace("_", "-"))
+    return str(found)
+
+
+def list_providers() -> list[dict[str, Any]]:
+    """Each runtime that can be imported, its version, and what it lists; a runtime that fails, with its error."""
+    rows: list[dict[str, Any]] = []
+    for package in ("onnxruntime", *INTERPRETERS):
+        try:
+            module = importlib.import_module(package if package == "onnxruntime" else package + ".interpreter")
+            version = version_of(package)
+            names = module.get_available_providers() if package == "onnxruntime" else ["CPU"]
+        except ModuleNotFoundError as error:
+            if error.name in (package, None):
+                continue
+            rows.append({"runtime": package, "version": "?", "provider": "?", "error": str(error)})
+        except Exception as error:
+            rows.append({"runtime": package, "version": "?", "provider": "?", "error": first_line(error)})
+        else:
+            rows += [{"runtime": package, "version": version, "provider": name, "error": None} for name in names]
+    return rows
+
+
+def try_onnx(provider: str) -> tuple[list[float], str]:
+    """The network's outputs, and the provider that ONNX Runtime says it took."""
+    import numpy as np
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    options.intra_op_num_threads = 1
+    if not provider.startswith("CPU"):  # a provider that leaves its work to the CPU does not count
+        options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+    content = zlib.decompress(base64.b64decode(ONNX))
+    session = onnxruntime.InferenceSession(content, options, providers=[provider])
+    output = session.run(None, {"x": np.ones((1, 2, 4, 4), np.float32)})[0]
+    return [float(value) for value in output.ravel()], str(session.get_providers()[0])
+
+
+def try_tflite(package: str, provider: str) -> tuple[list[float], str]:
+    """The network's outputs, and the provider as given: there is one only."""
+    import numpy as np
+
+    module = importlib.import_module(package + ".interpreter")
+    interpreter = module.Interpreter(model_content=zlib.decompress(base64.b64decode(TFLITE)), num_threads=1)
+    interpreter.allocate_tensors()
+    interpreter.set_tensor(interpreter.get_input_details()[0]["index"], np.ones((1, 2, 4, 4), np.float32))
+    interpreter.invoke()
+    output = interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
+    return [float(value) for value in output.ravel()], provider
+
+
+def try_provider(runtime: str, provider: str) -> dict[str, Any]:
+    """Whether a provider computes; ``error`` says why not."""
+    started = time.perf_counter()
+    try:
+        outputs, used = try_onnx(provider) if runtime == "onnxruntime" else try_tflite(runtime, provider)
+    except Exception as error:
+        if "disable_cpu_ep_fallback" in str(error) or "fallback to CPU EP" in str(error):
+            return {"works": False, "error": "it leaves its work to the CPU"}
+        return {"works": False, "error": first_line(error)}
+    if used != provider:
+        return {"works": False, "error": "%s computes in its place" % used}
+    if len(outputs) != 3 or any(abs(value - EXPECTED) > 0.02 for value in outputs):
+        return {"works": False, "error": "wrong outputs: %s instead of %s" % (outputs, EXPECTED)}
+    return {"works": True, "error": None, "first_run_ms": (time.perf_counter() - started) * 1000}
+
+
+def first_line(error: Exception) -> str:
+    """What an exception says, shortly."""
+    lines = str(error).strip().splitlines()
+    return "%s: %s" % (type(error).__name__, lines[0][:300] if lines else "no message")
+
+
+if __name__ == "__main__":
+    words = sys.argv[1:]
+    print(json.dumps(try_provider(*words) if words else {"providers": list_providers()}))  # noqa: T201

@@ -1,0 +1,142 @@
+"""What a runner says: its JSON, or why there is none."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from edgespa import __version__
+from edgespa.bundle import RUNNER
+from edgespa.config import Strict
+from edgespa.device.assemble import runner_source
+from edgespa.device.results import Check
+from edgespa.errors import ConfigError, DeviceError
+
+_STDERR_LINES = 8
+_log = logging.getLogger(__name__)
+_Answer = TypeVar("_Answer", bound=Strict)
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A runner that has ended.
+
+    Attributes:
+        status: Its exit status; negative for a signal.
+        stdout: What it said.
+        stderr: Likewise.
+        by_hand: The command that does the same.
+    """
+
+    status: int
+    stdout: str
+    stderr: str
+    by_hand: str
+
+
+def decode(ended: Ended, key: str, what: str, statuses: Sequence[int] = (0,)) -> dict[str, Any]:
+    """The JSON on the last line of a runner's output, an object that has this key.
+
+    Args:
+        ended: The runner.
+        key: That the object must have.
+        what: Was done, for the message.
+        statuses: With which it may end.
+
+    Raises:
+        DeviceError: It did not answer; the message has its last lines.
+    """
+    lines = ended.stdout.strip().splitlines()
+    try:
+        if ended.status in statuses and lines and key in (answer := dict(json.loads(lines[-1]))):
+            return answer
+    except (ValueError, TypeError):
+        pass
+    code = ended.status
+    how = f"was ended by signal {-code}" if code < 0 else f"ended with status {code}"
+    last = "\n".join((ended.stderr or ended.stdout).strip().splitlines()[-_STDERR_LINES:])
+    raise DeviceError(
+        f"{what}: {RUNNER} {how}" + (f":\n{last}" if last else ""), f"run it by hand to see more: {ended.by_hand}"
+    )
+
+
+def parse_answer(model: type[_Answer], values: Mapping[str, Any], name: str) -> _Answer:
+    """One of `edgespa.device.results` from what a runner says.
+
+    Raises:
+        DeviceError: The runner is of another version.
+    """
+    try:
+        return model.parse(values, f"{name}/{RUNNER}")
+    except ConfigError as error:
+        raise DeviceError(
+            f"{error.message}: this runner answers otherwise than edgespa {__version__} expects",
+            "export the bundle again with this version",
+        ) from error
+
+
+def run_selfcheck(
+    bundle: Path, variant: str = "all", *, threads: int = 1, python: Path | None = None
+) -> tuple[Check, ...]:
+    """Run the recorded inputs through the files of a bundle, in a process of its own on this machine.
+
+    This edgespa's runner does it, not the bundle's: what came with a bundle cannot speak for it. In a bundle of the
+    same version both are the same file.
+
+    Args:
+        bundle: The bundle's folder; its digests are not looked at here.
+        variant: A variant's name, or ``"all"``.
+        threads: Threads of the runtime.
+        python: The interpreter of another environment, with other runtimes: 3.8 or newer, with numpy. None: this one.
+
+    Returns:
+        One result per variant. A bound that is exceeded is a result with status ``"failed"``, not an exception.
+
+    Raises:
+        DeviceError: The runner did not answer; the message has its last lines. Or there is no such interpreter.
+    """
+    options = ["--selfcheck", "--variant", variant, "--threads", str(threads), "--bundle", os.path.abspath(bundle)]
+    with tempfile.TemporaryDirectory(prefix="edgespa-", ignore_cleanup_errors=True) as folder:
+        runner = Path(folder) / RUNNER
+        runner.write_bytes(runner_source())
+        # What lies beside the runner is not to be taken for a module of the same name; -P came with Python 3.11.
+        own = [sys.executable, "-P"] if python is None else [os.path.abspath(python), "-I"]
+        command = [*own, str(runner), *options, "--json"]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
+        except OSError as error:
+            raise DeviceError(
+                f"{python} cannot be run: {error.strerror}", "name the python of an environment: ENV/bin/python"
+            ) from error
+        by_hand = f"{python or 'python'} {bundle / RUNNER} {' '.join(options[:-2])}"
+        ended = Ended(done.returncode, done.stdout, done.stderr, by_hand)
+    where = f" in {python}" if python is not None else ""
+    answer = decode(ended, "selfcheck", f"{bundle.name}: self-check of {variant}{where}", statuses=(0, 1))
+    return tuple(parse_answer(Check, each, bundle.name) for each in answer["selfcheck"])
+
+
+def is_own_runner(bundle: Path) -> bool:
+    """Whether the runner in a bundle is the one of this edgespa, byte for byte."""
+    runner = bundle / RUNNER
+    return runner.is_file() and runner.read_bytes() == runner_source()
+
+
+def look_at_runner(bundle: Path) -> None:
+    """Say so if a bundle's runner is another one.
+
+    Raises:
+        DeviceError: There is none.
+    """
+    runner = bundle / RUNNER
+    if not runner.is_file():
+        raise DeviceError(f"{bundle} has no {RUNNER}", "export the bundle again")
+    if not is_own_runner(bundle):
+        _log.warning("%s is not the runner of edgespa %s; it is run nevertheless", runner, __version__)

@@ -1,0 +1,300 @@
+"""Device profiles: what a board is, what runs on it, how fast it is known to be, and how it is reached.
+
+A profile is a TOML file: one of those that come with edgespa (``edgespa/devices/*.toml``), one of the user's
+(``~/.config/edgespa/devices/NAME.toml``, or below ``XDG_CONFIG_HOME``), or any other by its path. A file that begins
+with ``extends = "pi-4b"`` says only what is different:
+
+    extends = "pi-4b"
+    [connection]
+    host = "192.168.1.17"
+    user = "pi"
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import tomllib
+from collections.abc import Mapping
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from edgespa.config import Strict
+from edgespa.errors import ConfigError, DeviceError
+from edgespa.imports import nearest
+
+SUFFIX = ".toml"
+LOCAL = "local"
+"""The machine that edgespa itself runs on."""
+
+DEFAULT_FOLDER = "~/.local/share/edgespa"
+
+_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+
+
+class Runtime(Strict):
+    """What runs model files on a board.
+
+    Attributes:
+        name: The package as pip knows it.
+        providers: What can compute, the preferred first; ONNX Runtime's names, ``CPU`` for LiteRT.
+        oldest: The oldest version that bundles are known to run in.
+    """
+
+    name: Literal["onnxruntime", "onnxruntime-gpu", "ai-edge-litert", "tflite-runtime"]
+    providers: tuple[str, ...] = Field(min_length=1)
+    oldest: str = Field(pattern=r"^\d+(\.\d+)*$")
+
+
+class Reference(Strict):
+    """A published latency of a well-known network, batch 1, from which estimates are made.
+
+    Attributes:
+        network: One of `edgespa.device.estimate.NETWORKS`.
+        latency_ms: Of one inference.
+        threads: Of the CPU; None for the GPU.
+        precision: Of its weights and activations.
+    """
+
+    network: str
+    latency_ms: float = Field(gt=0)
+    threads: int | None = Field(default=None, ge=1)
+    precision: Literal["fp32", "fp16", "int8"] = "fp32"
+
+
+class Reach(Strict):
+    """How a device is reached; what is not given here comes from the user's ``~/.ssh/config``.
+
+    Attributes:
+        host: Address or alias, as ``ssh`` takes it; None for the device's name.
+        user: None for what ssh chooses.
+        port: The same.
+        python: The device's Python, 3.8 or newer.
+        folder: Where edgespa keeps things on the device; ``~`` is the home folder there.
+        ssh_config: A file to be used instead of ``~/.ssh/config`` and the system's, as ``ssh -F``; a relative path
+            begins at the profile's folder.
+        connect_timeout_s: For the connection to stand.
+        silence_timeout_s: A connection that does not answer for so long is given up.
+    """
+
+    host: str | None = Field(default=None, pattern=r"^[^-\s][^\s]*$")
+    user: str | None = Field(default=None, pattern=r"^[^-\s@][^\s@]*$")
+    port: int | None = Field(default=None, ge=1, le=65535)
+    python: str = Field(default="python3", pattern=r"^[^-\s]")
+    folder: str = Field(default=DEFAULT_FOLDER, min_length=1)
+    ssh_config: str | None = None
+    connect_timeout_s: int = Field(default=10, ge=1)
+    silence_timeout_s: int = Field(default=30, ge=1)
+
+
+class Device(Strict):
+    """A device profile.
+
+    Attributes:
+        name: The name of its file; profiles and messages are labelled by it.
+        title: For people.
+        cpu: The processor.
+        machine: Instruction set as ``uname -m`` says it; None for any.
+        isa: Its extensions that matter here.
+        cores: Of the CPU; None where only the machine itself knows, as for `LOCAL`.
+        clock_mhz: Their highest clock.
+        macs_per_cycle: Float32 multiply-accumulates that one core can begin in a cycle.
+        memory_mib: The sizes that it is sold with.
+        bandwidth_gb_s: Of its memory, 1e9 bytes a second, theoretical.
+        gpu: In words; None where there is none that a runtime uses.
+        runtimes: The preferred first.
+        round_to: Channel counts should be multiples of it.
+        emulated: It computes right, but its times mean nothing; profiles say so.
+        source: Where these facts are from.
+        references_source: Where the latencies are from.
+        references: Published latencies.
+        connection: How it is reached.
+    """
+
+    name: str = Field(pattern=_NAME)
+    title: str
+    cpu: str | None = None
+    machine: str | None = None
+    isa: tuple[str, ...] = ()
+    cores: int | None = Field(default=None, ge=1)
+    clock_mhz: int | None = Field(default=None, ge=1)
+    macs_per_cycle: int | None = Field(default=None, ge=1)
+    memory_mib: tuple[int, ...] = ()
+    bandwidth_gb_s: float | None = Field(default=None, gt=0)
+    gpu: str | None = None
+    runtimes: tuple[Runtime, ...] = ()
+    round_to: int = Field(default=8, ge=1)
+    emulated: bool = False
+    source: str | None = None
+    references_source: str | None = None
+    references: tuple[Reference, ...] = ()
+    connection: Reach = Reach()
+
+    @model_validator(mode="after")
+    def _references_have_a_source(self) -> Self:
+        if self.references and not self.references_source:
+            raise ValueError("references need references_source: where they are published")
+        return self
+
+    @property
+    def is_local(self) -> bool:
+        """Whether it is this machine."""
+        return self.name == LOCAL
+
+    @property
+    def host(self) -> str:
+        """What ssh is given: the connection's host, or the device's name as an alias."""
+        return self.connection.host or self.name
+
+
+@dataclasses.dataclass(frozen=True)
+class Found:
+    """A profile that there is.
+
+    Attributes:
+        name: As it is asked for.
+        path: Of the user's file; None for one that comes with edgespa.
+        device: Its content, None where it cannot be read.
+        problem: Why not.
+    """
+
+    name: str
+    path: Path | None
+    device: Device | None
+    problem: str | None = None
+
+
+def user_folder() -> Path:
+    """Where the user's own profiles are: ``devices`` below ``edgespa`` in ``XDG_CONFIG_HOME`` or ``~/.config``."""
+    base = os.environ.get("XDG_CONFIG_HOME")
+    return (Path(base) if base else Path.home() / ".config") / "edgespa" / "devices"
+
+
+def load_device(name_or_path: str) -> Device:
+    """A device profile.
+
+    Args:
+        name_or_path: A name: the user's own first, then those that come with edgespa. With a slash in it, or ending
+            in ``.toml``: the path of a file.
+
+    Raises:
+        DeviceError: There is none of that name.
+        ConfigError: Its file is absent or damaged, or has unknown keys.
+    """
+    if "/" in name_or_path or name_or_path.endswith(SUFFIX):
+        path = Path(name_or_path).expanduser()
+        return _parse(path.stem, path, _read(path), ())
+    name = name_or_path
+    own = user_folder() / f"{name}{SUFFIX}"
+    if own.is_file():
+        return _parse(name, own, _read(own), ())
+    shipped = _shipped()
+    if name in shipped:
+        return Device.parse({"name": name, **tomllib.loads(shipped[name])}, name)
+    known = sorted({*shipped, *(path.stem for path in _own_files())})
+    near = nearest(name, known)
+    raise DeviceError(
+        f"there is no device '{name}'",
+        f"nearest: {', '.join(near)}" if near else f"known: {', '.join(known)}; or write {own}",
+    )
+
+
+def list_devices() -> tuple[Found, ...]:
+    """All profiles, those that come with edgespa first; the user's own of the same name takes its place."""
+    names = [*_shipped(), *(path.stem for path in _own_files())]
+    rows = []
+    for name in dict.fromkeys(names):
+        own = user_folder() / f"{name}{SUFFIX}"
+        path = own if own.is_file() else None
+        try:
+            rows.append(Found(name, path, load_device(name)))
+        except (ConfigError, DeviceError) as error:
+            rows.append(Found(name, path, None, error.message))
+    return tuple(rows)
+
+
+@cache
+def shipped_devices() -> tuple[Device, ...]:
+    """The profiles that come with edgespa."""
+    return tuple(Device.parse({"name": name, **tomllib.loads(text)}, name) for name, text in _shipped().items())
+
+
+def profile_text(name: str) -> str:
+    """The file of a profile, as it stands there.
+
+    Args:
+        name: As for `load_device`, which is to be called first: it says what is wrong.
+    """
+    own = user_folder() / f"{name}{SUFFIX}"
+    path = Path(name).expanduser() if "/" in name or name.endswith(SUFFIX) else own
+    return path.read_text(encoding="utf-8") if path.is_file() else _shipped()[name]
+
+
+def _own_files() -> list[Path]:
+    return sorted(user_folder().glob(f"*{SUFFIX}"))
+
+
+def _shipped() -> dict[str, str]:
+    """Name -> text of the profiles that come with edgespa, in the order in which people look for them."""
+    folder = resources.files("edgespa") / "devices"
+    texts = {
+        entry.name.removesuffix(SUFFIX): entry.read_text(encoding="utf-8")
+        for entry in folder.iterdir()
+        if entry.name.endswith(SUFFIX)
+    }
+    return {name: texts[name] for name in sorted(texts, key=lambda name: (name == LOCAL, name))}
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is not text in UTF-8"
+        raise ConfigError(f"{path}: cannot be read: {why}", "see the names of devices: edgespa devices list") from error
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path}: {error}", "correct the file; see: edgespa devices show pi-4b --toml") from error
+
+
+def _parse(name: str, path: Path, values: dict[str, Any], above: tuple[Path, ...]) -> Device:
+    merged = _resolve(name, path, values, above)
+    reach = merged.get("connection")
+    if isinstance(reach, dict) and isinstance(reach.get("ssh_config"), str):
+        config = path.absolute().parent / Path(reach["ssh_config"]).expanduser()
+        merged = {**merged, "connection": {**reach, "ssh_config": str(config)}}
+    if name == LOCAL and isinstance(reach, dict) and reach.get("host"):
+        raise ConfigError(f"{path}: connection.host: 'local' is this machine", "give the file another name")
+    return Device.parse({"name": name, **merged}, str(path))
+
+
+def _resolve(name: str, path: Path, values: dict[str, Any], above: tuple[Path, ...]) -> dict[str, Any]:
+    """The values of a file laid over those of the profile that it extends."""
+    own = dict(values)
+    base = own.pop("extends", None)
+    if base is None:
+        return own
+    if not isinstance(base, str):
+        raise ConfigError(f"{path}: extends: it is the name of one device", 'write, for example, extends = "pi-4b"')
+    if path in above:
+        raise ConfigError(f"{path}: extends: it extends itself", "extend a device that comes with edgespa")
+    shipped = _shipped()
+    other = user_folder() / f"{base}{SUFFIX}"
+    if base != name and other.is_file():
+        return _over(_resolve(base, other, _read(other), (*above, path)), own)
+    if base not in shipped:
+        near = nearest(base, list(shipped))
+        hint = f"nearest: {', '.join(near)}" if near else f"known: {', '.join(shipped)}"
+        raise ConfigError(f"{path}: extends: there is no device '{base}'", hint)
+    return _over(tomllib.loads(shipped[base]), own)
+
+
+def _over(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Tables are merged, everything else is replaced."""
+    merged = dict(base)
+    for key, value in changes.items():
+        there = merged.get(key)
+        merged[key] = _over(there, value) if isinstance(there, dict) and isinstance(value, dict) else value
+    return merged

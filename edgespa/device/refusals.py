@@ -1,0 +1,37 @@
+"""What the agent's refusals mean, and what to do about each."""
+
+from __future__ import annotations
+
+from edgespa.device.board import Device
+from edgespa.errors import DeviceError, RefusedError
+
+_OTHER_FOLDER = "say where it may keep things: folder in [connection] of the device's profile"
+
+# Kind -> what has happened, what to do.
+_KINDS = {
+    "full": ("its disk is full", f"free some space there, or {_OTHER_FOLDER}"),
+    "read-only": ("its disk is read-only", f"mount it for writing, or {_OTHER_FOLDER}"),
+    "forbidden": ("it may not be written there", f"let its user write there, or {_OTHER_FOLDER}"),
+    "missing": ("something is not there", "look at the path; `edgespa devices check` says what is on the device"),
+    "busy": ("another edgespa works there", "wait until it is done, then try again"),
+    "memory": ("it is out of memory", "stop other programs there, or add swap"),
+    "damaged": ("what has come is damaged", "try again; if it stays so, check its SD card"),
+    "no-program": ("a program cannot be run", "run `edgespa devices setup` again"),
+}
+
+
+def refusal(device: Device, kind: str, message: str) -> DeviceError:
+    """The error for what the agent answered.
+
+    Args:
+        device: That it is on.
+        kind: One word, see `edgespa.device.agent.protocol`.
+        message: The agent's own.
+    """
+    if kind == "old":
+        return DeviceError(
+            f"{device.name}: its Python is {message}; edgespa needs 3.8 or newer there",
+            "install a newer one, or say where it is: python in [connection] of the device's profile",
+        )
+    what, hint = _KINDS.get(kind, ("it cannot do that", "look at it by hand: `edgespa devices check` shows the way"))
+    return RefusedError(kind, f"{device.name}: {what}: {message}", hint)

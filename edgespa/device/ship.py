@@ -1,0 +1,380 @@
+"""Shipping: a bundle becomes a version of a task on a device, checks itself there, and only then is in use.
+
+The order is the point. Files go to the device's cache by their digest; a version is made of them beside those that are
+there; its digests, and its signature, are checked on the device; it runs its recorded inputs there; then one rename
+makes it the version in use. Whatever ends this earlier leaves the old version in use, and the next try removes what is
+left. See `edgespa.device.agent.tasks` for the other side.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Self
+
+from edgespa import __version__
+from edgespa.bundle import MANIFEST, SIGNATURE, Manifest, OpenBundle, Weights
+from edgespa.bundle.signature import NAMESPACE
+from edgespa.device.payload import Payload, Sending
+from edgespa.device.results import Check
+from edgespa.device.runner import BASE
+from edgespa.device.ship_results import Shipped, SignatureState, Switched
+from edgespa.device.transport import Connection
+from edgespa.errors import ConfigError, DeviceError, SignatureError, UnreachableError
+
+KEEP = 3
+"""Versions of a task that stay on the device."""
+LOCK = "ship"
+CHECK_SECONDS = 600.0
+_MAX_NAME = 64
+
+Python = Callable[[Connection], list[str]]
+"""From a connection to the Python there that has the runtimes, as the beginning of an argument list."""
+
+
+@dataclass(frozen=True)
+class Shipment:
+    """A bundle that is ready to be sent.
+
+    Attributes:
+        task: The task's name on devices.
+        manifest: Of the bundle.
+        files: Path in the bundle -> file; the manifest and its signature among them.
+        signed_by: Whose signature was checked here; None where that was not asked.
+        signers: The content of the file of those who may sign; None where it was not asked.
+        base: The base file that the task needs on the device, if it is at hand here.
+    """
+
+    task: str
+    manifest: Manifest
+    files: Mapping[str, Payload]
+    signed_by: str | None = None
+    signers: str | None = None
+    base: Payload | None = None
+
+    @classmethod
+    def of(
+        cls, bundle: OpenBundle, *, task: str | None = None, signers: Path | None = None, base: Path | None = None
+    ) -> Self:
+        """Make a shipment of an opened bundle.
+
+        Args:
+            bundle: Its files, and its signature if ``signers`` are given, have been checked.
+            task: Another name for the task.
+            signers: Who may have signed it.
+            base: The base file of a bundle that has no weights of its own.
+
+        Raises:
+            ConfigError: The name cannot be that of a folder.
+        """
+        manifest, folder = bundle.manifest, bundle.folder
+        files = {entry.path: Payload(folder / entry.path, entry.sha256, entry.size_bytes) for entry in manifest.files}
+        for name in (MANIFEST, SIGNATURE):
+            if (folder / name).is_file():
+                files[name] = Payload.of(folder / name)
+        signed = bundle.signed.identity if bundle.signed is not None else None
+        text = signers.read_text(encoding="utf-8") if signers is not None else None
+        own = Payload.of(base) if base is not None else None
+        return cls(task_name(task or manifest.task, task is None), manifest, files, signed, text, own)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the manifest, and so of everything in it."""
+        return self.files[MANIFEST].sha256
+
+    @property
+    def needs(self) -> Weights | None:
+        """What a bundle without weights needs on the device; None for one that is complete."""
+        return next((variant.weights for variant in self.manifest.variants if variant.weights), None)
+
+    @property
+    def size_bytes(self) -> int:
+        """Of its files, without the base."""
+        return sum(each.size_bytes for each in self.files.values())
+
+
+def task_name(text: str, change: bool = False) -> str:
+    """A name that a task can have on a device: letters, digits, dots, dashes, underscores; at most 64.
+
+    Args:
+        text: The name.
+        change: Replace what is not allowed, instead of refusing it.
+
+    Raises:
+        ConfigError: It is not allowed, or nothing is left of it.
+    """
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-._")[:_MAX_NAME] if change else text
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", name):
+        raise ConfigError(
+            f"'{text}' cannot be the name of a task on a device",
+            "give --task a name of letters, digits, dots, dashes and underscores, at most 64",
+        )
+    return name
+
+
+def ship(
+    connection: Connection,
+    shipment: Shipment,
+    python: Python,
+    *,
+    keep: int = KEEP,
+    send_base: bool = False,
+    threads: int = 1,
+    progress: Sending | None = None,
+) -> Shipped:
+    """Send a bundle to a device, check it there, and use it from now on.
+
+    Args:
+        connection: To the device.
+        shipment: What to send.
+        python: Finds the Python there that has the runtimes.
+        keep: Versions of the task that stay, the one in use among them.
+        send_base: Send the base too, should the device not have it.
+        threads: Of the runtime, for the self-check.
+        progress: Told of what is sent.
+
+    Raises:
+        DeviceError: It cannot be reached, has no space, no base, is busy with another shipment, or a file fails its
+            self-check there. The version that was in use still is.
+        SignatureError: The device finds that the signature is none of the signers'.
+    """
+    started, before = time.monotonic(), connection.bytes_sent
+    interpreter = python(connection)
+    with connection.lock(LOCK, f"edgespa ship of {shipment.task}, begun {_now()}"):
+        files, base_bytes = _wanted(connection, shipment, send_base)
+        sent = connection.send(list(files.values()), progress)
+        staged = _staged(connection, shipment, files, progress)
+        version, folder = str(staged["version"]), str(staged["folder"])
+        own = {"task": shipment.task, "version": version}
+        try:
+            checked = _signature(connection, shipment, own)
+            checks = self_check(connection, folder, interpreter, threads=threads)
+            require_passed(connection, f"{shipment.task} {version}", checks)
+        except UnreachableError:
+            raise  # the next shipment removes it
+        except (DeviceError, SignatureError):
+            if version != staged["current"]:
+                _withdraw(connection, own)
+            raise
+        record = {
+            "created": _now(),
+            "edgespa": __version__,
+            "digest": shipment.digest,
+            "signed_by": shipment.signed_by,
+            "checks": [check.model_dump() for check in checks],
+        }
+        switched = connection.ask("switch", {**own, "record": record})
+        removed = connection.ask("discard", {"task": shipment.task, "keep": keep})["removed"]
+    return Shipped(
+        device=connection.device.name,
+        emulated=connection.device.emulated,
+        task=shipment.task,
+        version=version,
+        previous=switched["previous"],
+        folder=folder,
+        bytes_sent=connection.bytes_sent - before,
+        bytes_there=sent.bytes_there,
+        base_bytes_sent=base_bytes,
+        seconds=time.monotonic() - started,
+        signature=checked,
+        signed_by=shipment.signed_by,
+        checks=checks,
+        removed=tuple(removed),
+        cleaned=tuple(staged["removed"]),
+    )
+
+
+def _withdraw(connection: Connection, own: Mapping[str, Any]) -> None:
+    """Remove a version that did not pass; where even that fails, the next shipment does it."""
+    try:
+        connection.ask("discard", own)
+    except DeviceError:
+        return
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _wanted(connection: Connection, shipment: Shipment, send_base: bool) -> tuple[dict[str, Payload], int]:
+    """All files of the version by their path in it, the base among them; and the bytes of a base that is not there.
+
+    Raises:
+        DeviceError: The device does not have the base, and it is not to be sent.
+    """
+    files, weights = dict(shipment.files), shipment.needs
+    if weights is None:
+        return files, 0
+    there = connection.ask("have", {"digests": [weights.base_sha256]})["files"][weights.base_sha256]
+    has = there["whole"] and there["size_bytes"] == weights.base_size_bytes
+    if not has and not (send_base and shipment.base is not None):
+        raise DeviceError(
+            f"{connection.where} does not have the base that {shipment.task} was made on",
+            f"send it too, once for all tasks on it ({weights.base_size_bytes:,} bytes): add --with-base",
+        )
+    # A base that is there is never read here: its digest is what counts.
+    path = shipment.base.path if shipment.base is not None else Path(BASE)
+    files[BASE] = Payload(path, weights.base_sha256, weights.base_size_bytes)
+    return files, 0 if has else weights.base_size_bytes
+
+
+def _staged(
+    connection: Connection, shipment: Shipment, files: Mapping[str, Payload], progress: Sending | None
+) -> dict[str, Any]:
+    entries = [{"path": path, "sha256": each.sha256, "size_bytes": each.size_bytes} for path, each in files.items()]
+    request = {"task": shipment.task, "digest": shipment.digest, "files": entries}
+    staged = connection.ask("stage", request)
+    if staged["damaged"]:  # the cache had changed on the device's disk
+        again = [each for each in files.values() if each.sha256 in staged["damaged"]]
+        lost = [each for each in again if not each.path.is_file()]
+        if lost:
+            raise DeviceError(f"{connection.where}: the base there is damaged", "send it again: add --with-base")
+        connection.send(again, progress)
+        staged = connection.ask("stage", request)
+    if staged["damaged"]:
+        raise DeviceError(
+            f"{connection.where}: files change on its disk after they were written", "check or replace its SD card"
+        )
+    return staged
+
+
+def _signature(connection: Connection, shipment: Shipment, own: Mapping[str, Any]) -> SignatureState:
+    """Where the signature was checked: on the device, or where it has no ssh-keygen for it, here.
+
+    Raises:
+        SignatureError: The device finds it is not good.
+    """
+    if SIGNATURE not in shipment.files:
+        return "absent"
+    if shipment.signed_by is None or shipment.signers is None:
+        return "not checked"
+    request = {**own, "signers": shipment.signers, "identity": shipment.signed_by, "namespace": NAMESPACE}
+    answer = connection.ask("check-signed", request)
+    if answer["status"] == "bad":
+        raise SignatureError(
+            f"{connection.where}: the signature of {shipment.task} is not good there: {answer['said']}",
+            "see whether its clock is right: ssh-keygen looks at the dates of keys",
+        )
+    return "on the device" if answer["status"] == "good" else "on the host"
+
+
+def self_check(connection: Connection, folder: str, python: Sequence[str], *, threads: int = 1) -> tuple[Check, ...]:
+    """Run the recorded inputs of a bundle through its files on a device, by its own run.py.
+
+    Args:
+        connection: To the device.
+        folder: Of the bundle there.
+        python: The Python there that has the runtimes, as the beginning of an argument list.
+        threads: Of the runtime.
+
+    Returns:
+        One result per variant; what has no runtime there is ``not run``.
+
+    Raises:
+        DeviceError: It does not answer as it should; the message has its last lines.
+    """
+    argv = [*python, f"{folder}/run.py", "--selfcheck", "--variant", "all", "--threads", str(threads), "--json"]
+    done = connection.ask(
+        "execute", {"argv": argv, "cwd": folder, "timeout_s": CHECK_SECONDS}, hold=True, timeout_s=CHECK_SECONDS + 60
+    )
+    try:
+        rows = json.loads(done["stdout"].strip().splitlines()[-1])["selfcheck"]
+        return tuple(Check.parse(row, f"{connection.where}: self-check") for row in rows)
+    except (ValueError, LookupError, TypeError, ConfigError) as error:
+        if "No module named" in done["stderr"]:
+            raise _no_runtime(connection, done["stderr"].strip().splitlines()[-1]) from error
+        last = "\n".join(done["stderr"].strip().splitlines()[-8:])
+        what = done["killed"] or f"run.py ended with status {done['status']}"
+        memory = " (killed, most likely for want of memory)" if done["status"] == -9 and not done["killed"] else ""
+        raise DeviceError(
+            f"{connection.where}: the self-check has no result: {what}{memory}" + (f":\n{last}" if last else ""),
+            "see what the device lacks: edgespa devices check " + connection.device.name,
+        ) from error
+
+
+def require_passed(connection: Connection, what: str, checks: Sequence[Check]) -> None:
+    """Refuse a version of which a file fails its self-check, or none can run.
+
+    Raises:
+        DeviceError: It says which, and by how much.
+    """
+    failed = [f"{check.name}: {'; '.join(check.failures)}" for check in checks if check.status == "failed"]
+    if failed:
+        raise DeviceError(
+            f"{connection.where}: {what} fails its self-check there, and is not used: {'; '.join(failed)}",
+            "the version that was in use still is; export without that file, or look into the device's runtime",
+        )
+    if not any(check.status == "passed" for check in checks):
+        why = "; ".join(f"{check.name}: {', '.join(check.failures)}" for check in checks)
+        raise _no_runtime(connection, f"no file of {what} can run: {why}")
+
+
+def _no_runtime(connection: Connection, why: str) -> DeviceError:
+    return DeviceError(
+        f"{connection.where}: {why}", f"install the runtimes there: edgespa devices setup {connection.device.name}"
+    )
+
+
+def roll_back(
+    connection: Connection, task: str, python: Python, *, to: str | None = None, threads: int = 1
+) -> Switched:
+    """Use an earlier version of a task again, after it has passed its digests and its self-check once more.
+
+    Args:
+        connection: To the device.
+        task: The task's name there.
+        python: Finds the Python there that has the runtimes.
+        to: A version; None for the newest one before that in use.
+        threads: Of the runtime, for the self-check.
+
+    Raises:
+        DeviceError: There is no such task or version, or it is damaged or fails; what is in use stays so.
+    """
+    interpreter = python(connection)
+    with connection.lock(LOCK, f"edgespa rollback of {task}, begun {_now()}"):
+        rows = connection.ask("tasks", {"task": task})["tasks"]
+        if not rows:
+            raise DeviceError(f"{connection.where} has no task '{task}'", "see what it has: edgespa status")
+        version = _chosen(connection, rows[0], to)
+        own = {"task": task, "version": version}
+        found = connection.ask("examine", own)
+        if found["problems"]:
+            raise DeviceError(
+                f"{connection.where}: {task} {version} is damaged: {'; '.join(found['problems'])}",
+                "ship that bundle again, or name another version with --to",
+            )
+        checks = self_check(connection, found["folder"], interpreter, threads=threads)
+        require_passed(connection, f"{task} {version}", checks)
+        switched = connection.ask("switch", {**own, "record": None})
+    return Switched(
+        device=connection.device.name, task=task, version=version, previous=switched["previous"], checks=checks
+    )
+
+
+def _chosen(connection: Connection, row: Mapping[str, Any], to: str | None) -> str:
+    finished = [each["version"] for each in row["versions"] if each["record"] is not None]
+    current = row["current"]
+    there = ", ".join(f"{name} (in use)" if name == current else name for name in finished) or "none"
+    if to is not None:
+        matching = [name for name in finished if name == to or name.split("-")[0].lstrip("0") == to.lstrip("0")]
+        if len(matching) != 1:
+            raise DeviceError(
+                f"{connection.where}: task {row['task']} has no version '{to}'", f"versions there: {there}"
+            )
+        return str(matching[0])
+    earlier = [name for name in finished if current is None or _number(name) < _number(current)]
+    if not earlier:
+        raise DeviceError(
+            f"{connection.where}: task {row['task']} has no version before {current or 'the first'}",
+            f"versions there: {there}; name one with --to",
+        )
+    return str(earlier[-1])
+
+
+def _number(version: str) -> int:
+    return int(version.split("-")[0])

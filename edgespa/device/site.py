@@ -1,0 +1,151 @@
+"""A bundle where it is measured: its runner there, and what it says."""
+
+from __future__ import annotations
+
+import shlex
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgespa.bundle import MANIFEST, RUNNER, SIGNATURE, Manifest
+from edgespa.device.answers import Ended, decode, parse_answer
+from edgespa.device.host import Conditions
+from edgespa.device.judge import doubts, is_steady
+from edgespa.device.payload import Payload, Sending, Sent
+from edgespa.device.results import Listed, Measurement
+from edgespa.device.transport import Connection
+
+KEPT_BUNDLES = 8
+"""So many bundles that were measured last stay on a device."""
+
+LONGEST_S = 3600.0
+"""Of one process, beside the time that was asked for."""
+
+COOL_C = 2.0
+"""As cool as before: at most so many degrees above."""
+
+_LOOK_S = 2.0
+
+
+@dataclass(frozen=True)
+class Site:
+    """A bundle that lies ready on a device.
+
+    Attributes:
+        connection: To the device.
+        python: The Python with the runtimes, as the beginning of an argument list.
+        folder: Of the bundle, there.
+        name: Of the bundle, in results.
+        sent: What went over for it.
+    """
+
+    connection: Connection
+    python: Sequence[str]
+    folder: str
+    name: str
+    sent: Sent
+
+    def list_variants(self) -> tuple[Listed, ...]:
+        """Which variants can run there."""
+        argv = self._argv([])
+        done = self.connection.run(argv, timeout_s=300)
+        ended = Ended(done.status, done.stdout.decode("utf-8", "replace"), done.stderr, self._by_hand([]))
+        answer = decode(ended, "variants", f"{self.name}: list of variants")
+        return tuple(parse_answer(Listed, each, self.name) for each in answer["variants"])
+
+    def measure(self, options: Sequence[str], what: str, *, seconds: float, sample_s: float | None) -> Measurement:
+        """One measurement, in a fresh process.
+
+        Args:
+            options: Of the runner.
+            what: Is measured, for messages.
+            seconds: It may take beside its start.
+            sample_s: Read the sensors so often meanwhile; None for before and after only.
+
+        Raises:
+            DeviceError: It did not answer, or the connection broke.
+        """
+        request: dict[str, Any] = {
+            "argv": self._argv(["--bench", *options]),
+            "sample_s": sample_s,
+            "timeout_s": LONGEST_S + seconds,
+        }
+        done = self.connection.ask("execute", request, hold=True, timeout_s=LONGEST_S + seconds + 60)
+        said = str(done["stderr"]) + (f"\n{done['killed']}" if done["killed"] else "")
+        ended = Ended(int(done["status"]), str(done["stdout"]), said, self._by_hand(["--bench", *options]))
+        measured = parse_answer(Measurement, decode(ended, "variant", what), self.name)
+        before, after = Conditions.of(done["before"]), Conditions.of(done["after"])
+        samples = tuple(Conditions.of(each) for each in done["samples"])
+        found = [*doubts([before, *samples, after])]
+        if measured.major_faults:
+            found.append(f"{measured.major_faults} pages were read from the disk while it ran: too little memory")
+        return measured.model_copy(
+            update={
+                "before": before,
+                "after": after,
+                "samples": samples,
+                "doubts": tuple(found),
+                "steady": is_steady(measured.pieces_ms),
+            }
+        )
+
+    def _argv(self, options: Sequence[str]) -> list[str]:
+        return [*self.python, f"{self.folder}/{RUNNER}", *options, "--json"]
+
+    def _by_hand(self, options: Sequence[str]) -> str:
+        where = "" if self.connection.device.is_local else f"on {self.connection.device.name}: "
+        python = "python" if self.connection.device.is_local else self.python[0]
+        return f"{where}{python} {shlex.join([f'{self.folder}/{RUNNER}', *options])}"
+
+
+def prepare(
+    connection: Connection, python: Sequence[str], bundle: Path, manifest: Manifest, name: str, progress: Sending | None
+) -> Site:
+    """Have a bundle on a device: on this machine as it lies there, on another from the cache.
+
+    Args:
+        connection: To the device.
+        python: The one with the runtimes.
+        bundle: Its folder here, whose files have been checked.
+        manifest: Its manifest.
+        name: In results.
+        progress: Told what is sent.
+    """
+    if connection.device.is_local:
+        return Site(connection, python, str(bundle), name, Sent(0, 0, 0.0))
+    files = payloads(bundle, manifest)
+    folder, sent = connection.deliver(f"bundles/{files[MANIFEST].sha256[:32]}", files, progress)
+    if sent.bytes_sent:
+        connection.ask("sweep", {"folder": "bundles", "keep": KEPT_BUNDLES})
+    return Site(connection, python, folder, name, sent)
+
+
+def payloads(bundle: Path, manifest: Manifest) -> dict[str, Payload]:
+    """All files of a bundle, its manifest and signature among them, by their paths in it."""
+    files = {entry.path: Payload(bundle / entry.path, entry.sha256, entry.size_bytes) for entry in manifest.files}
+    for name in (MANIFEST, SIGNATURE):
+        if (bundle / name).is_file():
+            files[name] = Payload.of(bundle / name)
+    return files
+
+
+def cool_down(connection: Connection, start: Mapping[str, float], most_s: float) -> float:
+    """Wait until a device is as cool as it was, or for the whole time where it does not say how warm it is.
+
+    Args:
+        connection: To the device.
+        start: Degrees Celsius by thermal zone, when it was cool.
+        most_s: Longest wait in seconds.
+
+    Returns:
+        Seconds that were waited.
+    """
+    began = time.monotonic()
+    while (waited := time.monotonic() - began) < most_s:
+        now = Conditions.of(connection.ask("conditions")).temperature_c if start else {}
+        if start and all(now.get(zone, 0.0) <= value + COOL_C for zone, value in start.items()):
+            break
+        time.sleep(min(_LOOK_S, most_s - waited))
+    return time.monotonic() - began

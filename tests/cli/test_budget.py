@@ -1,0 +1,73 @@
+"""`--budget latency_ms=X` on the command line of prune and adapt."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from edgespa.base import Base
+from edgespa.cli import adapt, prune
+from edgespa.graph.program import Program
+from edgespa.stopwatch import Stopwatch
+
+
+def invoke(module: Any, *arguments: str | Path) -> Result:
+    return CliRunner().invoke(module.command, [str(each) for each in arguments])
+
+
+@pytest.fixture
+def by_macs(monkeypatch: pytest.MonkeyPatch) -> None:
+    def measured(self: Stopwatch, program: Program, macs: int, size_bytes: int) -> float:
+        return macs / 1e6
+
+    monkeypatch.setattr(Stopwatch, "latency_ms", measured)
+
+
+@pytest.mark.usefixtures("by_macs")
+def test_prune_says_what_was_asked_and_obtained(toy_base: Base, toy_folder: Path, tmp_path: Path) -> None:
+    asked = 0.6 * toy_base.whole_cost.macs / 1e6
+    common = (f"{toy_folder / 'net.py'}:build", "--input-shape", "1,3,8,8", "--round-to", "1")
+    result = invoke(prune, *common, "--budget", f"latency_ms={asked:.3g}", "--output", tmp_path / "cut.spa", "--json")
+    assert result.exit_code == 0, result.output
+    latency = json.loads(result.stdout)["latency"]
+    assert latency["asked_ms"] == float(f"{asked:.3g}")
+    assert 0.9 * asked < latency["obtained_ms"] <= 1.01 * asked
+    assert (latency["device"], latency["variant"], latency["threads"]) == ("local", "onnx-fp32", 1)
+    shown = invoke(prune, *common, "--budget", f"latency_ms={asked:.3g}", "--output", tmp_path / "again.spa")
+    (line,) = [line for line in shown.stdout.splitlines() if line.startswith("latency:")]
+    assert f"asked {asked:.3g}, whole network" in line
+    assert "(onnx-fp32, 1 thread, local;" in line
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--budget", "latency=3"], "is not one of channels, parameters, macs, nor latency_ms=12"),
+        (["--budget", "latency_ms=fast"], "is not a number of milliseconds"),
+        (["--budget", "latency_ms=-1"], "is not a number of milliseconds"),
+        (["--budget", "latency_ms=3", "--density", "0.5"], "exclude each other"),
+        (["--density", "0.5", "--device", "local"], "--device is for --budget latency_ms=X"),
+        (["--density", "0.5", "--threads", "2"], "--threads is for --budget latency_ms=X"),
+        ([], "Missing option '--density' (or --budget latency_ms=X)"),
+    ],
+)
+def test_prune_refuses_what_makes_no_sense(toy_folder: Path, tmp_path: Path, options: list[str], words: str) -> None:
+    result = invoke(prune, f"{toy_folder / 'net.py'}:build", *options, "--output", tmp_path / "cut.spa")
+    assert result.exit_code == 2
+    assert words in " ".join(result.stderr.split())
+
+
+@pytest.mark.usefixtures("by_macs")
+def test_adapt_does_not_search_from_a_task(toy_base: Base, toy_folder: Path, tmp_path: Path) -> None:
+    data = toy_folder / "colours.npz"
+    start = tmp_path / "start.spa"
+    model = (f"{toy_folder / 'net.py'}:build", "--input-shape", "1,3,8,8")
+    assert invoke(prune, *model, "--density", "0.9", "--output", start).exit_code == 0
+    common = ("--data", data, "--epochs", "1", "--output", tmp_path / "task.spa", "--budget", "latency_ms=0.001")
+    result = invoke(adapt, "--from", start, *common)
+    assert result.exit_code == 1
+    assert "a latency budget does not go with --from" in str(result.exception)
