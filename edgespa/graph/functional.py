@@ -29,6 +29,10 @@ def make_functional(module: fx.GraphModule) -> bool:
     for node in list(graph.nodes):
         if not _is_mutable(node):
             continue
+        if _changes_nothing(node):
+            node.replace_all_uses_with(node.args[0])
+            graph.erase_node(node)
+            continue
         replacement = _functional_overload(node.target)
         base = node.args[0] if node.args else None
         if replacement is None or not isinstance(base, fx.Node) or base.op != "call_function":
@@ -51,6 +55,12 @@ def make_functional(module: fx.GraphModule) -> bool:
 
 def _is_mutable(node: fx.Node) -> bool:
     return isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable
+
+
+def _changes_nothing(node: fx.Node) -> bool:
+    """Whether it is a dropout that is switched off, for which a view need not be taken apart."""
+    in_place = node.target._schema.name.endswith("dropout_")  # type: ignore[union-attr]
+    return in_place and node.args[2:] == (False,) and isinstance(node.args[0], fx.Node)
 
 
 def _is_view(node: fx.Node) -> bool:

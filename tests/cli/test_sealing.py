@@ -104,7 +104,7 @@ def test_an_archive_is_profiled(bundle: Path, tmp_path: Path) -> None:
     before = (tmp_path / "b.tar").read_bytes()
     result = invoke(profile, tmp_path / "b.tar", "--runs", "10")
     assert result.exit_code == 0, result.output
-    assert "b: latency of one inference" in result.stdout
+    assert result.stdout.startswith("b: ")
     assert "not saved: " in result.stderr
     both = invoke(profile, bundle, "--against", tmp_path / "b.tar", "--runs", "10", "--no-save", "--rounds", "1")
     assert both.exit_code == 0, both.output

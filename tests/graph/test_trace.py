@@ -76,6 +76,34 @@ class WritesThroughViews(nn.Module):
         return torch.cat([y, second.relu_()], 1) + y.sum()
 
 
+class WritesIntoParts(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        y = x * 2
+        y[:, :1] += 1
+        y[:, 1, 2:4] = -3
+        inner = y[:, 1:]
+        inner[:, 0] *= 5
+        return inner.sum(1, keepdim=True) + y.relu_()
+
+
+class ReadsAViewLater(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        y = x * 2
+        first = y[:, :1]
+        row = first[:, 0]
+        y[:, 0] = 7
+        return first + row.unsqueeze(1) + y
+
+
+class ReadsAViewOfWhatIsWrittenWhole(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        y = x * 2
+        first = y[:, :1]
+        y.add_(1)
+        first.mul_(3)
+        return first + y
+
+
 class SizeFromData(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         flat = x.flatten(1)
@@ -143,6 +171,15 @@ def test_wrong_input_names_the_line() -> None:
         trace(Small(), (torch.zeros(2, 4, 8, 8),))
 
 
+def test_dropout_in_place_on_a_view_is_left_out() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Dropout(0.5, inplace=True), nn.Linear(144, 5)).eval()
+    program = trace(model, (IMAGE,))
+    names = [str(node.target) for node in program.graph.nodes]
+    assert "aten.flatten.using_ints" in names  # the graph was not lowered to take the dropout apart from its view
+    assert not [name for name in names if "dropout" in name]
+    torch.testing.assert_close(program(IMAGE), model(IMAGE))
+
+
 def test_sizes_that_depend_on_data_are_refused_with_the_line() -> None:
     with pytest.raises(TraceError, match=r"depends on the values of the inputs at .*test_trace.py:\d+ .*flat\[flat"):
         trace(SizeFromData(), (IMAGE,))
@@ -154,7 +191,13 @@ def test_model_that_writes_outside_itself_is_refused(model: nn.Module) -> None:
         trace(model, (IMAGE,))
 
 
-@pytest.mark.parametrize("model", [WritesWideIntoHalf(), WritesThroughViews()])
+@pytest.mark.parametrize(
+    "model",
+    [
+        WritesWideIntoHalf(), WritesThroughViews(), WritesIntoParts(), ReadsAViewLater(),
+        ReadsAViewOfWhatIsWrittenWhole(),
+    ],
+)  # fmt: skip
 def test_in_place_operators_become_functional(model: nn.Module) -> None:
     model.requires_grad_(False)
     program = trace(model, (IMAGE,))
