@@ -33,6 +33,11 @@ def export(folder: Path, output: Path, **options: object) -> subprocess.Popen[st
     )
 
 
+def heed_interrupts() -> None:
+    """What a shell starts in the background ignores them, and so does all that comes of it, these tests among it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.slow
 def test_ctrl_c_at_any_time(toy_folder: Path, tmp_path: Path) -> None:
     began = time.monotonic()
@@ -47,7 +52,7 @@ def test_ctrl_c_at_any_time(toy_folder: Path, tmp_path: Path) -> None:
     for number, moment in enumerate(moments):
         folder = tmp_path / f"{number}"
         folder.mkdir()
-        process = export(toy_folder, folder / "out", start_new_session=True)
+        process = export(toy_folder, folder / "out", start_new_session=True, preexec_fn=heed_interrupts)
         time.sleep(whole * moment)
         # As a terminal does: to the workers too. And as a service manager does.
         os.killpg(process.pid, (signal.SIGINT, signal.SIGTERM)[number % 2])
