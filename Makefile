@@ -1,13 +1,13 @@
 # make demo   the whole way on real data that needs no download
 # make test   style, types, tests
-# make test-zoo   the first law over some 260 published architectures: CI runs it too
+# make test-zoo   the first law over 278 published architectures
 # Both make .venv first. Needs Python >= 3.11, pip and make; PYTHON says which one.
 
 PYTHON ?= python3
 # Test processes; each gets one thread.
 TEST_JOBS ?= 2
 PYTEST_ARGS ?=
-# Which part of the zoo make test takes: a representative one, or all (CI).
+# Which part of the zoo make test takes; empty for all of it.
 ZOO_PART ?= -m 'not zoo'
 # Pretrained networks and data sets of the tests; tests that need them skip without.
 export EDGESPA_DATA ?= ../shared/data

@@ -46,11 +46,11 @@ def open_program(spec: str, inputs: tuple[InputSize, ...], weights: str | None) 
     """
     if is_pt2(spec):
         return _saved(spec, inputs)
+    model = load_model(spec, weights)  # first: of a wrong name the sizes do not matter
     if not inputs:
         raise ModelError(
             f"the sizes of the input of {spec} are not known", "pass --input-shape, for example 1,3,224,224"
         )
-    model = load_model(spec, weights)
     digest = state_digest(model.state_dict())
     return Opened(digest, _traced(model, spec, inputs), inputs)
 

@@ -131,3 +131,8 @@ def test_a_program_in_training_form_is_told_so(tmp_path: Path) -> None:
         open_program(saved(tmp_path / "p.pt2", Convolution().train()), (), None)
     assert "p.pt2" in caught.value.message
     assert "model.eval()" in str(caught.value.hint)
+
+
+def test_a_wrong_name_is_told_before_sizes_are_asked_for() -> None:
+    with pytest.raises(ModelError, match=r"nowhere\.py: no such file"):
+        open_program("nowhere.py:build", (), None)

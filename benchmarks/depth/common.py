@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-import time
-from collections.abc import Callable, Sequence
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +19,11 @@ from edgespa.prune.depth import Decision, DepthConfig, given_depth
 from edgespa.task import Task
 
 HERE = Path(__file__).resolve().parent
-Row = dict[str, Any]
+sys.path.append(str(HERE.parent))
+
+from rows import Row, Rows, fill, table  # noqa: E402
+
+__all__ = ["Row", "Rows", "fill", "table"]
 TASKS = ("fashion", "mnist")
 KINDS = ("lora", "ssf", "convpass", "repadapter", "splora", "full")
 # Of AdamW: the usual ones for tuning a transformer of this width; not searched.
@@ -60,28 +62,6 @@ class Setting:
         return AdaptConfig(**values)
 
 
-class Rows:
-    """Rows in a file; `get` measures what is not there yet."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.rows: list[Row] = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-
-    def get(self, key: Row, measure: Callable[[], Row]) -> Row:
-        for row in self.rows:
-            if all(row.get(name) == value for name, value in key.items()):
-                return row
-        began = time.process_time()
-        row = {**key, **measure()}
-        row.setdefault("cpu_seconds", time.process_time() - began)
-        self.rows.append(row)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("a") as file:
-            file.write(json.dumps(row) + "\n")
-        print(json.dumps(row), flush=True)
-        return row
-
-
 def base() -> Base:
     """The network that `pretrain.py` has trained."""
     if not weights_path().exists():
@@ -110,8 +90,3 @@ def tested(task: Task, whole: Base, data: Prepared) -> float:
 
 def size_of(task: Task) -> int:
     return len(task.to_bytes())
-
-
-def table(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
-    lines = ["| " + " | ".join(head) + " |", "| " + " | ".join("---" for _ in head) + " |"]
-    return "\n".join(lines + ["| " + " | ".join(cells) + " |" for cells in body])

@@ -12,11 +12,10 @@ from __future__ import annotations
 import argparse
 import importlib
 import os
-import re
 from pathlib import Path
 
 import torch
-from common import HERE, Setting
+from common import HERE, Setting, fill
 from vit import weights_path
 
 PARTS = ("accuracy", "latency", "cost")
@@ -24,16 +23,8 @@ PARTS = ("accuracy", "latency", "cost")
 
 def write_report(results: Path) -> None:
     """Put each part's tables between its marks in the README."""
-    path = HERE / "README.md"
-    text = path.read_text()
-    for part in PARTS:
-        if (results / f"{part}.jsonl").exists():
-            made = importlib.import_module(part).report(results)
-            marks = f"<!-- {part} -->", f"<!-- end of {part} -->"
-            text = re.sub(
-                f"{marks[0]}.*?{marks[1]}", lambda _, m=marks, t=made: f"{m[0]}\n{t}\n{m[1]}", text, flags=re.S
-            )
-    path.write_text(text)
+    there = [part for part in PARTS if (results / f"{part}.jsonl").exists()]
+    fill(HERE / "README.md", {part: importlib.import_module(part).report(results) for part in there})
 
 
 def main() -> None:

@@ -36,7 +36,7 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE.parent / "zoo"), str(HERE.parents[1])]
+sys.path[:0] = [str(HERE.parent / "zoo"), str(HERE.parent), str(HERE.parents[1])]
 SIDE = 224
 NETWORKS = {
     "ResNet-56": ("DATA/models.py:resnet56", 32, None),
@@ -365,14 +365,11 @@ def _child(output: Path, name: str, density: float, way: str, text: str) -> list
 
 def write_tables() -> None:
     """Put the tables between their marks in README.md."""
+    from rows import fill
+
     rows = [json.loads(line) for line in (HERE / "rows.jsonl").read_text().splitlines()]
-    path = HERE / "README.md"
-    text = path.read_text()
-    for name, lines in (("all", every_file(rows)), ("against", against_others(rows))):
-        marks = f"<!-- {name} -->", f"<!-- end of {name} -->"
-        begin, end = text.index(marks[0]) + len(marks[0]), text.index(marks[1])
-        text = text[:begin] + "\n" + "".join(f"{line}\n" for line in lines) + text[end:]
-    path.write_text(text)
+    parts = {"all": every_file(rows), "against": against_others(rows)}
+    fill(HERE / "README.md", {name: "\n".join(lines) for name, lines in parts.items()})
 
 
 def every_file(rows: list[Row]) -> Iterator[str]:

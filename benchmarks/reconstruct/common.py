@@ -1,44 +1,16 @@
-"""Rows that are measured once: a JSON document a line, found again by what was asked; and charts of them."""
+"""Charts of rows, and what the parts of this benchmark share of the others."""
 
 from __future__ import annotations
 
-import json
-import time
-from collections.abc import Callable, Sequence
+import sys
 from pathlib import Path
-from typing import Any
 
 HERE = Path(__file__).resolve().parent
-Row = dict[str, Any]
+sys.path.append(str(HERE.parent))
 
+from rows import Row, Rows, fill, table  # noqa: E402
 
-class Rows:
-    """Rows in a file; `get` measures what is not there yet."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.rows: list[Row] = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-
-    def find(self, key: Row) -> Row | None:
-        return next((row for row in self.rows if all(row.get(name) == value for name, value in key.items())), None)
-
-    def get(self, key: Row, measure: Callable[[], Row]) -> Row:
-        row = self.find(key)
-        if row is None:
-            began = time.perf_counter()
-            row = {**key, **measure()}
-            row.setdefault("seconds", time.perf_counter() - began)
-            self.rows.append(row)
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.path.open("a") as file:
-                file.write(json.dumps(row) + "\n")
-            print(json.dumps(row), flush=True)
-        return row
-
-
-def table(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
-    lines = ["| " + " | ".join(head) + " |", "| " + " | ".join("---" for _ in head) + " |"]
-    return "\n".join(lines + ["| " + " | ".join(cells) + " |" for cells in body])
+__all__ = ["HERE", "Row", "Rows", "chart", "fill", "table"]
 
 
 _COLOURS = (

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import re
 import statistics
-from collections.abc import Iterable, Sequence
+import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import published
@@ -13,6 +13,10 @@ from measure import BUSY, Row, find, read_rows
 from settings import DENSITIES, MOBILENET, NETWORKS, RESNET, SEEDS, Setting, every, main_table, second_table
 
 HERE = Path(__file__).resolve().parent
+sys.path.append(str(HERE.parent))
+
+from rows import fill, table  # noqa: E402
+
 HEAD = (
     "method", "channels", "accuracy %", "seeds", "stored parameters", "task KiB", "MACs", "p50 ms", "of unpruned",
     "training, CPU s",
@@ -30,7 +34,6 @@ def write_report(results: Path, readme: Path | None = HERE / "README.md") -> Non
     if readme is None:
         print(table(("network", *HEAD), ([group[0]["network"], *_cells(group)] for group in _grouped(rows))))
         return
-    text = readme.read_text()
     parts = {
         **{name: _main(rows, name) for name in NETWORKS},
         "second": _second(rows),
@@ -41,19 +44,7 @@ def write_report(results: Path, readme: Path | None = HERE / "README.md") -> Non
         path = results.with_name(f"{part}.jsonl")
         if path.exists():
             parts[part] = made_by.table(path)
-    for part, made in parts.items():
-        marks = f"<!-- {part} -->", f"<!-- end of {part} -->"
-        text = re.sub(f"{marks[0]}.*?{marks[1]}", lambda _, m=marks, t=made: f"{m[0]}\n{t}\n{m[1]}", text, flags=re.S)
-    readme.write_text(text)
-
-
-def table(head: Sequence[str], body: Iterable[Sequence[str]]) -> str:
-    """A table in Markdown."""
-    body = list(body)
-    if not body:
-        return "No row is measured yet."
-    lines = ["| " + " | ".join(head) + " |", "| " + " | ".join("---" for _ in head) + " |"]
-    return "\n".join(lines + ["| " + " | ".join(cells) + " |" for cells in body])
+    fill(readme, parts)
 
 
 def _with_latencies(rows: list[Row], again: list[Row]) -> list[Row]:
