@@ -10,6 +10,7 @@ import operator
 
 import torch
 from torch import fx
+from torch.fx.node import Argument, Target
 
 
 def mutates(graph: fx.Graph) -> bool:
@@ -18,11 +19,11 @@ def mutates(graph: fx.Graph) -> bool:
 
 
 def make_functional(module: fx.GraphModule) -> bool:
-    """Replace in-place operators on values that no view shares.
+    """Replace in-place operators on values that no view shares, and on slices of such values.
 
     Returns:
-        False if an in-place operator writes through a view; the graph is then left for ``run_decompositions``, which
-        rewrites those too.
+        False if an in-place operator writes through another view; the graph is then left for ``run_decompositions``,
+        which rewrites those too.
     """
     graph = module.graph
     order = {node: index for index, node in enumerate(graph.nodes)}
@@ -35,22 +36,77 @@ def make_functional(module: fx.GraphModule) -> bool:
             continue
         replacement = _functional_overload(node.target)
         base = node.args[0] if node.args else None
-        if replacement is None or not isinstance(base, fx.Node) or base.op != "call_function":
+        if replacement is None or not isinstance(base, fx.Node) or not _keeps_dtype(node):
             return False
-        if not _keeps_dtype(node):
+        windows = _windows(base)
+        root = windows[0].args[0] if windows else base
+        if not isinstance(root, fx.Node) or root.op != "call_function" or _is_view(root):
             return False
-        if _is_view(base) or any(_is_view(user) and order[user] < order[node] for user in base.users):
+        if any(_is_read_later(view, order, order[node], windows) for each in (root, *windows) for view in each.users):
             return False
         with graph.inserting_before(node):
             functional = graph.call_function(replacement, node.args, node.kwargs)
         functional.meta = dict(node.meta)
-        order[functional] = order[node]
-        for user in list(base.users):
-            if user is not functional and order[user] > order[node]:
-                user.replace_input_with(base, functional)
-        node.replace_all_uses_with(functional)
+        written = _write_back(graph, node, functional, windows)
+        inserted = functional
+        while inserted is not node:
+            order[inserted] = order[node]
+            inserted = inserted.next
+        for old, new in {base: functional, **written}.items():
+            for user in list(old.users):
+                if order[user] > order[node]:
+                    user.replace_input_with(old, new)
+        node.replace_all_uses_with(written.get(base, functional))
         graph.erase_node(node)
     return True
+
+
+# What writes back what was read from a part of a tensor; the other arguments are the same.
+_SCATTER: dict[Target, Target] = {
+    torch.ops.aten.slice.Tensor: torch.ops.aten.slice_scatter.default,
+    torch.ops.aten.select.int: torch.ops.aten.select_scatter.default,
+}
+
+
+def _write_back(graph: fx.Graph, node: fx.Node, part: fx.Node, windows: list[fx.Node]) -> dict[fx.Node, fx.Node]:
+    """Put a part's new value where its windows were read from, and read the windows again.
+
+    Returns:
+        for the whole and for each window the node with its new value. That of a window is a view of the new whole,
+        so that a later write through either is seen in both, or refused.
+    """
+    written: dict[fx.Node, fx.Node] = {}
+
+    def insert(target: Target, args: tuple[Argument, ...], like: fx.Node, of: fx.Node) -> fx.Node:
+        with graph.inserting_before(node):
+            made = graph.create_node("call_function", target, args, dict(like.kwargs))
+        made.meta = {**node.meta, "val": of.meta["val"]}
+        return made
+
+    for window in reversed(windows):
+        source = window.all_input_nodes[0]
+        part = insert(_SCATTER[window.target], (source, part, *window.args[1:]), window, source)
+    for window in windows:
+        written[window.all_input_nodes[0]] = part
+        part = insert(window.target, (part, *window.args[1:]), window, window)
+        written[window] = part
+    return written
+
+
+def _windows(node: fx.Node) -> list[fx.Node]:
+    """The slices and single indices that lead to a value, the outermost first."""
+    found: list[fx.Node] = []
+    while node.target in _SCATTER and isinstance(node.args[0], fx.Node):
+        found.insert(0, node)
+        node = node.args[0]
+    return found
+
+
+def _is_read_later(view: fx.Node, order: dict[fx.Node, int], now: int, known: list[fx.Node]) -> bool:
+    """Whether a view from before a moment, or a view of it, is read after it: it would miss what is written then."""
+    if view in known or order[view] >= now or not _is_view(view):
+        return False
+    return any(order[user] > now or _is_read_later(user, order, now, known) for user in view.users)
 
 
 def _is_mutable(node: fx.Node) -> bool:

@@ -104,6 +104,25 @@ class ReadsAViewOfWhatIsWrittenWhole(nn.Module):
         return first + y
 
 
+class WritesAPartTwice(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        y = x * 2
+        first = y[:, :1]
+        first.add_(1)
+        first.mul_(3)
+        return y + first
+
+
+class WritesTheWholeAfterAPart(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        y = x * 2
+        first = y[:, :1]
+        first.add_(1)
+        row = first.flatten(2)
+        y.mul_(3)
+        return y + first + row.unflatten(2, (8, 8))
+
+
 class SizeFromData(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         flat = x.flatten(1)
@@ -195,7 +214,7 @@ def test_model_that_writes_outside_itself_is_refused(model: nn.Module) -> None:
     "model",
     [
         WritesWideIntoHalf(), WritesThroughViews(), WritesIntoParts(), ReadsAViewLater(),
-        ReadsAViewOfWhatIsWrittenWhole(),
+        ReadsAViewOfWhatIsWrittenWhole(), WritesAPartTwice(), WritesTheWholeAfterAPart(),
     ],
 )  # fmt: skip
 def test_in_place_operators_become_functional(model: nn.Module) -> None:
