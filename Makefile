@@ -1,14 +1,12 @@
 # make demo   the whole way on real data that needs no download
-# make test   style, types, tests
+# make test   style, types, tests; of the zoo a representative part
 # make test-zoo   the first law over 278 published architectures
-# Both make .venv first. Needs Python >= 3.11, pip and make; PYTHON says which one.
+# All make .venv first. Needs Python >= 3.11, pip and make; PYTHON says which one.
 
 PYTHON ?= python3
 # Test processes; each gets one thread.
 TEST_JOBS ?= 2
 PYTEST_ARGS ?=
-# Which part of the zoo make test takes; empty for all of it.
-ZOO_PART ?= -m 'not zoo'
 # Pretrained networks and data sets of the tests; tests that need them skip without.
 export EDGESPA_DATA ?= ../shared/data
 
@@ -105,7 +103,7 @@ lint: $(STAMP)
 
 # One file, one process: fixtures of a module are made once. pytest comes last, so that its closing line does too.
 test: lint zoo runtimes
-	PYTHONPATH=$(ZOO) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(TEST_JOBS) $(ZOO_PART) tests/zoo
+	PYTHONPATH=$(ZOO) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(TEST_JOBS) -m 'not zoo' tests/zoo
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_JOBS) --dist loadfile --ignore tests/zoo $(PYTEST_ARGS)
 
 test-zoo: zoo

@@ -20,12 +20,13 @@ from edgespa.base import Base
 from edgespa.bundle import Manifest
 from edgespa.config import Preprocess
 from edgespa.data import ImageData, load_data, prepare
-from edgespa.device.profile import profile_local, save_profile
-from edgespa.device.results import Profile
+from edgespa.device.measure.profile import profile_local, save_profile
+from edgespa.device.measure.results import Profile
 from edgespa.evaluate import accuracy
 from edgespa.export.bundle import ExportConfig, export
 from edgespa.files import write_whole
-from edgespa.recipes import DataOptions, origin_of_task
+from edgespa.recipes.bundles import origin_of_task
+from edgespa.recipes.options import DataOptions
 from edgespa.task import Task
 
 Progress = Callable[[float, float | None, str], None]

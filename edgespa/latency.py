@@ -18,7 +18,7 @@ from edgespa.adapt import AdaptConfig
 from edgespa.base import Base
 from edgespa.config import Preprocess
 from edgespa.data import Prepared
-from edgespa.device.reach import connect
+from edgespa.device.link.reach import connect
 from edgespa.errors import BudgetError, ConfigError
 from edgespa.graph.groups import Kept
 from edgespa.graph.surgery import compact

@@ -17,9 +17,9 @@ from edgespa.bundle import Compaction
 from edgespa.config import Preprocess
 from edgespa.data import Prepared
 from edgespa.device.board import Device
-from edgespa.device.estimate import estimate_latency_ms
-from edgespa.device.profile import Settings, profile
-from edgespa.device.transport import Connection
+from edgespa.device.link.transport import Connection
+from edgespa.device.measure.estimate import estimate_latency_ms
+from edgespa.device.measure.profile import Settings, profile
 from edgespa.errors import ConfigError, DeviceError, UnreachableError
 from edgespa.export.config import ExportConfig, Origin
 from edgespa.graph.program import Program

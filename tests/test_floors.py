@@ -54,8 +54,6 @@ FLOORS: Mapping[str, int] = {
     "recipes": 5,
     "latency": 5,
     "stopwatch": 5,
-    "shipping": 5,
-    "depth": 5,
     "demo": 5,
     "cli": 5,
 }

@@ -17,7 +17,7 @@ from edgespa.graph.program import Program
 from edgespa.latency import LatencyFitting
 from edgespa.prune import PruneConfig
 from edgespa.prune.run import Pruning
-from edgespa.recipes import adapt_to_file, prune_to_file
+from edgespa.recipes.tasks import adapt_to_file, prune_to_file
 from edgespa.stopwatch import LatencyBudget, Stopwatch
 from edgespa.task import Task
 

@@ -30,7 +30,7 @@ def rows() -> list[dict[str, Any]]:
 def whole_ms(spec: str, shape: tuple[int, ...]) -> float:
     from edgespa.base import Base
     from edgespa.device import load_device
-    from edgespa.device.reach import connect
+    from edgespa.device.link.reach import connect
     from edgespa.stopwatch import LatencyBudget, Stopwatch
 
     base = Base.open(spec, shape)
@@ -43,7 +43,7 @@ def whole_ms(spec: str, shape: tuple[int, ...]) -> float:
 def measure(network: str, spec: str, shape: tuple[int, ...], share: float, asked: float) -> dict[str, Any]:
     from edgespa.device import load_device
     from edgespa.prune import PruneConfig
-    from edgespa.recipes import prune_to_file
+    from edgespa.recipes.tasks import prune_to_file
     from edgespa.stopwatch import LatencyBudget
 
     started, load = time.monotonic(), os.getloadavg()[0]

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from edgespa.device.board import Device, Reference, shipped_devices
-from edgespa.device.estimate import NETWORKS, estimate_latency_ms
+from edgespa.device.measure.estimate import NETWORKS, estimate_latency_ms
 
 
 def ratio(device: Device, row: Reference, *, activations: bool) -> float:

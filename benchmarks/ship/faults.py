@@ -46,7 +46,7 @@ class Case:
         self.old = self.ship(1).version
 
     def connected(self, **connection: Any) -> Any:
-        from edgespa.device.reach import connect
+        from edgespa.device.link.reach import connect
 
         return connect(self.server.device(home=self.home, **connection))
 
@@ -54,7 +54,7 @@ class Case:
         self, number: int, *, progress: Any = None, python: Any = None, hook: Any = None, **connection: Any
     ) -> Any:
         from edgespa.bundle import open_bundle
-        from edgespa.device.ship import Shipment, ship
+        from edgespa.device.shipment.ship import Shipment, ship
 
         with open_bundle(self.bundles[number]) as opened, self.connected(**connection) as there:
             if hook is not None:

@@ -28,7 +28,9 @@ def make(data: Path, place: Path) -> dict[str, Path]:
     """Two tasks and their bundles."""
     from edgespa.adapt import AdaptConfig
     from edgespa.export.config import ExportConfig
-    from edgespa.recipes import DataOptions, adapt_to_file, export_bundle
+    from edgespa.recipes.bundles import export_bundle
+    from edgespa.recipes.options import DataOptions
+    from edgespa.recipes.tasks import adapt_to_file
 
     made = {}
     for number, name in enumerate(("first", "second")):
@@ -50,8 +52,8 @@ def make(data: Path, place: Path) -> dict[str, Path]:
 
 
 def ship_all(link: str, connection: Any, python: Callable[[Any], list[str]], made: dict[str, Path]) -> None:
-    from edgespa.device.ship import ship
-    from edgespa.shipping import prepared
+    from edgespa.device.shipment.ship import ship
+    from edgespa.recipes.shipping import prepared
 
     steps = (
         ("bundle, the first one there", "first", "net", False),
@@ -109,8 +111,8 @@ def main() -> None:
         return
     from edgespa.device.board import load_device
     from edgespa.device.inventory import read_facts, runtime_python
-    from edgespa.device.reach import connect
-    from edgespa.device.setup import set_up
+    from edgespa.device.link.reach import connect
+    from edgespa.device.provision.setup import set_up
 
     def python(connection: Any) -> list[str]:
         return runtime_python(connection, read_facts(connection))

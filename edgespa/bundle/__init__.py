@@ -2,7 +2,8 @@
 
 A bundle is whole or not there: `BundleWriter` builds it in a hidden folder beside its target and renames that.
 ``manifest.json`` names every other file with its size and SHA-256; only itself, its signature and ``profiles/``
-(written after the fact, by `edgespa.device.profile`) stand outside. `open_bundle` takes a folder or a packed file.
+(written after the fact, by `edgespa.device.measure.profile`) stand outside. `open_bundle` takes a folder or a
+packed file.
 """
 
 from edgespa.bundle.archive import pack, unpack

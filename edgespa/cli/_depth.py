@@ -174,9 +174,9 @@ def run_depth(
     """
     from edgespa.cli._output import emit_json, progress
     from edgespa.cli._report import show_task, task_summary
-    from edgespa.depth import cut_to_file
     from edgespa.prune.depth import DepthConfig
-    from edgespa.recipes import DataOptions
+    from edgespa.recipes.depth import cut_to_file
+    from edgespa.recipes.options import DataOptions
 
     own = {key: settings[key] for key in DepthConfig.model_fields if settings.get(key) is not None}
     config = DepthConfig.parse(own, "edgespa prune")

@@ -10,7 +10,7 @@ import click
 if TYPE_CHECKING:
     from edgespa.device.fleet import Outcome
     from edgespa.device.host import Conditions
-    from edgespa.device.results import Profile, VariantProfile
+    from edgespa.device.measure.results import Profile, VariantProfile
 
 _FIGURES = ("min_ms", "mean_ms", "p50_ms", "p90_ms", "p95_ms", "p99_ms")
 _BUSY = 0.5

@@ -208,7 +208,8 @@ def command(
     from edgespa.cli._output import emit_json, progress
     from edgespa.cli._report import show_task, task_summary
     from edgespa.processes import Processes, is_main
-    from edgespa.recipes import DataOptions, adapt_to_file, checkpoint_path
+    from edgespa.recipes.options import DataOptions
+    from edgespa.recipes.tasks import adapt_to_file, checkpoint_path
 
     if settings["class_weights"] not in ("none", "balanced"):
         settings["class_weights"] = read_weights(Path(settings["class_weights"]))

@@ -107,7 +107,7 @@ def setup(name: str, wheels: Path | None, offline: bool, again: bool, as_json: b
     """
     from edgespa.cli._output import emit_json, progress
     from edgespa.device import connect, load_device
-    from edgespa.device.setup import set_up
+    from edgespa.device.provision.setup import set_up
     from edgespa.errors import DeviceError
 
     with connect(load_device(name)) as connection, progress(f"{name}: looking") as report:

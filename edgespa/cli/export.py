@@ -143,7 +143,8 @@ def command(
     """
     from edgespa.cli._output import emit_json, progress
     from edgespa.export.config import ExportConfig
-    from edgespa.recipes import DataOptions, export_bundle
+    from edgespa.recipes.bundles import export_bundle
+    from edgespa.recipes.options import DataOptions
 
     config = ExportConfig.parse(
         {

@@ -14,8 +14,8 @@ from edgespa.cli._options import json_option
 if TYPE_CHECKING:
     from edgespa.device.board import Device
     from edgespa.device.fleet import Outcome
-    from edgespa.device.profile import Settings
-    from edgespa.device.results import Profile
+    from edgespa.device.measure.profile import Settings
+    from edgespa.device.measure.results import Profile
 
 _SECONDS = click.FloatRange(min=0, min_open=True)
 
@@ -92,7 +92,7 @@ def command(
     from edgespa.cli._output import emit_json
     from edgespa.cli._profile import remark, show, show_fleet
     from edgespa.device import load_device
-    from edgespa.device.profile import Settings, save_profile
+    from edgespa.device.measure.profile import Settings, save_profile
 
     settings = Settings(
         variants=variants or None,
@@ -135,8 +135,8 @@ def _measure(
 ) -> tuple[Outcome[Profile], ...]:
     from edgespa.cli._output import progress
     from edgespa.device.fleet import on_each
-    from edgespa.device.profile import profile
-    from edgespa.device.transport import Connection
+    from edgespa.device.link.transport import Connection
+    from edgespa.device.measure.profile import profile
 
     with progress("measuring") as report:
 

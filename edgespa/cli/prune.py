@@ -112,7 +112,8 @@ def command(
     from edgespa.cli._output import emit_json, progress
     from edgespa.cli._report import show_task, task_summary
     from edgespa.prune import PruneConfig
-    from edgespa.recipes import DataOptions, checkpoint_path, prune_to_file
+    from edgespa.recipes.options import DataOptions
+    from edgespa.recipes.tasks import checkpoint_path, prune_to_file
 
     settings = {key: value for key, value in settings.items() if key not in OWN}
     latency = latency_budget(ctx, settings)

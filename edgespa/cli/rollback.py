@@ -10,8 +10,8 @@ from edgespa.cli._devices import devices_option, fail_if_any, show_errors
 from edgespa.cli._options import json_option
 
 if TYPE_CHECKING:
-    from edgespa.device.ship_results import Switched
-    from edgespa.device.transport import Connection
+    from edgespa.device.link.transport import Connection
+    from edgespa.device.shipment.results import Switched
 
 
 @click.command(name="rollback")
@@ -31,7 +31,7 @@ def command(task: str, devices: tuple[str, ...], to: str | None, threads: int, a
 
     def work(connection: Connection) -> Switched:
         from edgespa.device.inventory import read_facts, runtime_python
-        from edgespa.device.ship import roll_back
+        from edgespa.device.shipment.ship import roll_back
 
         python = runtime_python(connection, read_facts(connection))
         return roll_back(connection, task, lambda _: python, to=to, threads=threads)

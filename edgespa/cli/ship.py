@@ -14,9 +14,9 @@ from edgespa.cli._options import json_option
 if TYPE_CHECKING:
     from edgespa.cli._output import ProgressCallback
     from edgespa.device.fleet import Outcome
-    from edgespa.device.ship import Shipment
-    from edgespa.device.ship_results import Shipped
-    from edgespa.device.transport import Connection
+    from edgespa.device.link.transport import Connection
+    from edgespa.device.shipment.results import Shipped
+    from edgespa.device.shipment.ship import Shipment
 
 
 @click.command(name="ship")
@@ -63,7 +63,7 @@ def command(
     from edgespa.cli._output import emit_json, progress
     from edgespa.device import load_device
     from edgespa.device.fleet import on_each
-    from edgespa.shipping import TaskOptions, prepared
+    from edgespa.recipes.shipping import TaskOptions, prepared
 
     if identity is not None and signers is None:
         raise click.UsageError("--identity needs --signers, the file that names it")
@@ -100,7 +100,7 @@ class _Work:
 
     def __call__(self, connection: Connection) -> None:
         from edgespa.device.inventory import read_facts, runtime_python
-        from edgespa.device.ship import ship
+        from edgespa.device.shipment.ship import ship
 
         python = runtime_python(connection, read_facts(connection))
         done = self.done.setdefault(connection.device.name, [])

@@ -12,8 +12,8 @@ from edgespa.cli._options import json_option
 if TYPE_CHECKING:
     from edgespa.device.board import Device
     from edgespa.device.fleet import Outcome
-    from edgespa.device.ship_results import DeviceStatus, TaskStatus
-    from edgespa.device.transport import Connection
+    from edgespa.device.link.transport import Connection
+    from edgespa.device.shipment.results import DeviceStatus, TaskStatus
 
 
 @click.command(name="status")
@@ -32,7 +32,7 @@ def command(devices: tuple[str, ...], selfcheck: bool, as_json: bool) -> None:
 
     def work(connection: Connection) -> DeviceStatus:
         from edgespa.device.inventory import read_facts, runtime_python
-        from edgespa.device.status import device_status
+        from edgespa.device.shipment.status import device_status
 
         if not selfcheck:
             return device_status(connection)

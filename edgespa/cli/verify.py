@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from edgespa.bundle import OpenBundle
-    from edgespa.device.results import Check
+    from edgespa.device.measure.results import Check
 
 
 @click.command(name="verify")
@@ -52,7 +52,7 @@ def command(
     """
     from edgespa.bundle import open_bundle
     from edgespa.cli._output import emit_json
-    from edgespa.device.profile import is_own_runner
+    from edgespa.device.measure.profile import is_own_runner
 
     if identity is not None and signers is None:
         raise click.UsageError("--identity needs --signers, the file that names it")
@@ -77,7 +77,7 @@ def command(
 
 def _checks(folder: Path, pythons: Sequence[Path], threads: int) -> tuple[Check, ...]:
     """Of this environment and of others; what has run in one of them is not reported as not run."""
-    from edgespa.device.profile import run_selfcheck
+    from edgespa.device.measure.profile import run_selfcheck
     from edgespa.errors import DeviceError
 
     here = run_selfcheck(folder, threads=threads)

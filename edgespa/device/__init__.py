@@ -2,6 +2,6 @@
 
 from edgespa.device.assemble import agent_source, runner_source
 from edgespa.device.board import Device, list_devices, load_device
-from edgespa.device.reach import connect
+from edgespa.device.link.reach import connect
 
 __all__ = ["Device", "agent_source", "connect", "list_devices", "load_device", "runner_source"]

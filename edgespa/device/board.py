@@ -54,7 +54,7 @@ class Reference(Strict):
     """A published latency of a well-known network, batch 1, from which estimates are made.
 
     Attributes:
-        network: One of `edgespa.device.estimate.NETWORKS`.
+        network: One of `edgespa.device.measure.estimate.NETWORKS`.
         latency_ms: Of one inference.
         threads: Of the CPU; None for the GPU.
         precision: Of its weights and activations.

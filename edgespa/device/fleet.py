@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from edgespa.device.board import Device
-from edgespa.device.reach import connect
-from edgespa.device.transport import Connection
+from edgespa.device.link.reach import connect
+from edgespa.device.link.transport import Connection
 from edgespa.errors import EdgespaError
 
 T = TypeVar("T")

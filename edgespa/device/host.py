@@ -61,7 +61,7 @@ class Facts(Host):
         folder: Where edgespa keeps things.
         folder_writable: Whether it may.
         free_bytes: Space there.
-        environment: What `edgespa.device.setup` has left there; None if nothing.
+        environment: What `edgespa.device.provision.setup` has left there; None if nothing.
     """
 
     memory_available_kib: int | None
@@ -93,7 +93,7 @@ class Conditions(Strict):
         temperature_c: Degrees Celsius by thermal zone.
         slowed_by: Cooling devices that slow a processor down, and how much, in steps of their own.
         throttle_counts: Counters that go up when the hardware throttles.
-        pi_throttled: A Raspberry Pi's bits; see `edgespa.device.judge`.
+        pi_throttled: A Raspberry Pi's bits; see `edgespa.device.measure.judge`.
         power_mw: Power by rail.
         devfreq: Of each device with a clock of its own (GPU, memory): clock, limit in kHz, load in per cent.
         power_mode: A Jetson's.

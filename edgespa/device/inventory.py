@@ -11,7 +11,7 @@ from typing import Any
 from edgespa.config import Strict
 from edgespa.device.board import Device
 from edgespa.device.host import Conditions, Facts
-from edgespa.device.transport import Connection
+from edgespa.device.link.transport import Connection
 from edgespa.errors import DeviceError
 
 PROBE_TIMEOUT_S = 120.0

@@ -10,7 +10,7 @@ from pydantic import JsonValue
 from edgespa.bundle import Accuracy, Manifest, TensorSpec
 
 if TYPE_CHECKING:
-    from edgespa.device.results import Profile
+    from edgespa.device.measure.results import Profile
 
 _MOST_CLASSES = 20
 _SPACES = {"classes": "one of several classes", "multi-label": "any of several labels", "regression": "numbers"}

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from edgespa.device.board import Device, load_device
-from edgespa.device.reach import connect
-from edgespa.device.setup import SetUp, set_up
-from edgespa.device.transport import Connection
+from edgespa.device.link.reach import connect
+from edgespa.device.link.transport import Connection
+from edgespa.device.provision.setup import SetUp, set_up
 
 FOLDER = "EDGESPA_ARM64"
 """Names the folder that build.sh was given: make test-arm64 sets it."""

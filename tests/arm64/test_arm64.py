@@ -21,15 +21,17 @@ from edgespa.bundle import Manifest
 from edgespa.data import load_data
 from edgespa.device.board import Device
 from edgespa.device.inventory import read_facts, runtime_python
-from edgespa.device.profile import Settings, profile
-from edgespa.device.setup import SetUp, set_up
-from edgespa.device.ship import roll_back, ship
-from edgespa.device.status import device_status
-from edgespa.device.transport import Connection
+from edgespa.device.link.transport import Connection
+from edgespa.device.measure.profile import Settings, profile
+from edgespa.device.provision.setup import SetUp, set_up
+from edgespa.device.shipment.ship import roll_back, ship
+from edgespa.device.shipment.status import device_status
 from edgespa.errors import DeviceError
 from edgespa.export.config import ExportConfig
-from edgespa.recipes import DataOptions, adapt_to_file, export_bundle
-from edgespa.shipping import prepared
+from edgespa.recipes.bundles import export_bundle
+from edgespa.recipes.options import DataOptions
+from edgespa.recipes.shipping import prepared
+from edgespa.recipes.tasks import adapt_to_file
 
 pytestmark = [pytest.mark.device, pytest.mark.slow]
 

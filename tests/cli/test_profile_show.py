@@ -10,7 +10,7 @@ from edgespa.cli._profile import remark, show, show_fleet
 from edgespa.device import load_device
 from edgespa.device.fleet import Outcome
 from edgespa.device.host import Conditions, Host
-from edgespa.device.results import Estimate, Measurement, Profile, VariantProfile
+from edgespa.device.measure.results import Estimate, Measurement, Profile, VariantProfile
 from edgespa.errors import DeviceError
 
 HOST = Host(

@@ -18,8 +18,8 @@ from edgespa.device import agent, agent_source, connect, load_device
 from edgespa.device.agent import cache, protocol
 from edgespa.device.assemble import AGENT_PARTS
 from edgespa.device.board import Device
-from edgespa.device.payload import Payload
-from edgespa.device.transport import LocalConnection
+from edgespa.device.link.payload import Payload
+from edgespa.device.link.transport import LocalConnection
 from edgespa.errors import RefusedError
 
 SOURCE = agent_source().decode()

@@ -15,7 +15,7 @@ from edgespa.device.board import (
     shipped_devices,
     user_folder,
 )
-from edgespa.device.estimate import NETWORKS
+from edgespa.device.measure.estimate import NETWORKS
 from edgespa.errors import ConfigError, DeviceError
 
 BOARDS = (

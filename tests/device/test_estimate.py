@@ -9,7 +9,7 @@ import pytest
 
 from edgespa.bundle import read_manifest
 from edgespa.device.board import Device, load_device, shipped_devices
-from edgespa.device.estimate import (
+from edgespa.device.measure.estimate import (
     NETWORKS,
     activation_bytes_of,
     estimate_bundle,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from edgespa.device.host import Conditions
-from edgespa.device.judge import doubts, is_steady
+from edgespa.device.measure.judge import doubts, is_steady
 
 
 def state(**changes: Any) -> Conditions:

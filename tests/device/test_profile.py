@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from edgespa.device.profile import is_own_runner, profile_local, run_selfcheck, save_profile
-from edgespa.device.results import Measurement, Profile, VariantProfile
+from edgespa.device.measure.profile import is_own_runner, profile_local, run_selfcheck, save_profile
+from edgespa.device.measure.results import Measurement, Profile, VariantProfile
 from edgespa.errors import BundleError, ConfigError, DeviceError
 
 

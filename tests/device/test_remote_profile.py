@@ -19,8 +19,8 @@ from click.testing import CliRunner, Result
 from edgespa.cli import profile as profile_command
 from edgespa.device import connect
 from edgespa.device.host import Conditions
-from edgespa.device.profile import Settings, profile, read_profiles, save_profile
-from edgespa.device.site import cool_down
+from edgespa.device.measure.profile import Settings, profile, read_profiles, save_profile
+from edgespa.device.measure.site import cool_down
 from edgespa.errors import ConfigError, DeviceError, RefusedError, UnreachableError
 
 pytestmark = pytest.mark.slow  # each starts a runtime several times
@@ -147,7 +147,7 @@ def test_cooling_down_waits_for_the_temperature(sshd: Any, monkeypatch: pytest.M
     with connect(sshd.device("cool")) as connection:
         warm = iter([50.0, 44.0, 41.5])
         state = {"load_average": None, "governor": None, "frequency_khz": None}
-        monkeypatch.setattr("edgespa.device.site._LOOK_S", 0.05)
+        monkeypatch.setattr("edgespa.device.measure.site._LOOK_S", 0.05)
         monkeypatch.setattr(connection, "ask", lambda command: {**state, "temperature_c": {"cpu": next(warm)}})
         assert cool_down(connection, {"cpu": 40.0}, 60) < 5
         assert next(warm, None) is None

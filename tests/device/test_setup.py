@@ -21,8 +21,8 @@ from edgespa.device import connect, load_device
 from edgespa.device.board import Device
 from edgespa.device.host import Facts
 from edgespa.device.inventory import problems, take_inventory
-from edgespa.device.setup import set_up
-from edgespa.device.wheels import key_of, platforms_for, requirements_for
+from edgespa.device.provision.setup import set_up
+from edgespa.device.provision.wheels import key_of, platforms_for, requirements_for
 from edgespa.errors import DeviceError, UnreachableError
 
 # An onnxruntime whose CPU provider computes, whose CUDA provider fails, and which crashes with TensorRT.

@@ -16,11 +16,11 @@ import pytest
 from edgespa.bundle import Signer, open_bundle, sign_bundle
 from edgespa.device.board import load_device
 from edgespa.device.fleet import on_each
-from edgespa.device.payload import Payload
-from edgespa.device.reach import connect
-from edgespa.device.ship import Shipment, roll_back, ship, task_name
-from edgespa.device.status import device_status
-from edgespa.device.transport import Connection
+from edgespa.device.link.payload import Payload
+from edgespa.device.link.reach import connect
+from edgespa.device.link.transport import Connection
+from edgespa.device.shipment.ship import Shipment, roll_back, ship, task_name
+from edgespa.device.shipment.status import device_status
 from edgespa.errors import ConfigError, DeviceError, EdgespaError, SignatureError, UnreachableError
 
 BundleMaker = Callable[..., Path]

@@ -17,9 +17,9 @@ from typing import Any
 
 import pytest
 
-from edgespa.device.reach import connect
-from edgespa.device.ship import ship
-from edgespa.device.ship_results import Shipped
+from edgespa.device.link.reach import connect
+from edgespa.device.shipment.results import Shipped
+from edgespa.device.shipment.ship import ship
 from edgespa.errors import DeviceError, RefusedError, UnreachableError
 
 # Test folders are no packages: what both files need is in the other.

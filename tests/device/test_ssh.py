@@ -18,8 +18,8 @@ from typing import Any
 import pytest
 
 from edgespa.device import connect
-from edgespa.device.payload import Payload
-from edgespa.device.ssh import SshConnection
+from edgespa.device.link.payload import Payload
+from edgespa.device.link.ssh import SshConnection
 from edgespa.errors import DeviceError, RefusedError, UnreachableError
 
 

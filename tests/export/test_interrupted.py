@@ -19,7 +19,7 @@ from edgespa.base import Base
 from edgespa.bundle import verify_files
 from edgespa.errors import ConfigError
 from edgespa.export.bundle import ExportConfig
-from edgespa.recipes import export_bundle
+from edgespa.recipes.bundles import export_bundle
 
 SCALE = max(1, settings().max_examples // 100)
 

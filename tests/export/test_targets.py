@@ -13,7 +13,7 @@ import pytest
 from edgespa.adapt import AdaptConfig
 from edgespa.bundle import Accuracy
 from edgespa.cli import main
-from edgespa.recipes import adapt_to_file
+from edgespa.recipes.tasks import adapt_to_file
 
 
 def data_of(folder: Path, kind: str) -> Path:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from pathlib import Path
 
 from edgespa.base import Base
@@ -16,11 +15,9 @@ from edgespa.inputs import InputSizes
 from edgespa.prune.cut import cut, whole_task
 from edgespa.prune.depth import Decision, DepthConfig, decide, given_depth, require_blocks, with_points
 from edgespa.pruning.depth import METRICS
-from edgespa.recipes import DataOptions
+from edgespa.recipes.options import DataOptions, Progress
 from edgespa.report.depth_plot import Panel, draw_depth, plot_format
 from edgespa.task import Task, is_task_file
-
-Progress = Callable[[float, float | None, str], None]
 
 
 def cut_to_file(

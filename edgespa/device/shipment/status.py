@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from edgespa.device.ship import Python, self_check
-from edgespa.device.ship_results import DeviceStatus, TaskStatus
-from edgespa.device.transport import Connection
+from edgespa.device.link.transport import Connection
+from edgespa.device.shipment.results import DeviceStatus, TaskStatus
+from edgespa.device.shipment.ship import Python, self_check
 from edgespa.errors import DeviceError
 
 

@@ -24,7 +24,8 @@ class Measurement(Strict):
     Attributes:
         major_faults: Pages that had to be read from the disk during the runs.
         pieces_ms: Medians of at most 60 equal pieces of the run, one behind the other.
-        steady: Whether latencies showed no trend; None where there are too few (`edgespa.device.judge.is_steady`).
+        steady: Whether latencies showed no trend; None where there are too few
+            (`edgespa.device.measure.judge.is_steady`).
         doubts: Why the figures are not clean, in words; empty where nothing speaks against them.
         before: The machine before the process.
         after: And after it.
@@ -147,7 +148,7 @@ class Ratio(Strict):
 
 
 class Estimate(Strict):
-    """What a variant should take by the device's published latencies: no measurement, see `edgespa.device.estimate`.
+    """What a variant should take by the device's published latencies (`estimate.py`): no measurement.
 
     Attributes:
         latency_ms: Of one inference, batch 1, on the CPU.

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from edgespa.bundle import PROFILES
-from edgespa.device.results import Profile
+from edgespa.device.measure.results import Profile
 from edgespa.errors import ConfigError, DeviceError
 from edgespa.files import write_whole
 

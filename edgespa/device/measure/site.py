@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from edgespa.bundle import MANIFEST, RUNNER, SIGNATURE, Manifest
-from edgespa.device.answers import Ended, decode, parse_answer
 from edgespa.device.host import Conditions
-from edgespa.device.judge import doubts, is_steady
-from edgespa.device.payload import Payload, Sending, Sent
-from edgespa.device.results import Listed, Measurement
-from edgespa.device.transport import Connection
+from edgespa.device.link.payload import Payload, Sending, Sent
+from edgespa.device.link.transport import Connection
+from edgespa.device.measure.answers import Ended, decode, parse_answer
+from edgespa.device.measure.judge import doubts, is_steady
+from edgespa.device.measure.results import Listed, Measurement
 
 KEPT_BUNDLES = 8
 """So many bundles that were measured last stay on a device."""

@@ -3,7 +3,7 @@
 `profile` runs the bundle's own ``run.py`` on a device, a fresh process for every measurement, so that load time, first
 run and peak memory are those of a device that starts the model. Rounds alternate between variants (and, with
 ``against``, between two bundles), because a machine drifts: only what was measured side by side is compared. What was
-throttled, slowed down or swapping meanwhile is said to be: `edgespa.device.judge`.
+throttled, slowed down or swapping meanwhile is said to be: `edgespa.device.measure.judge`.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from functools import partial
 from pathlib import Path
 
 from edgespa.bundle import Manifest, verify_files
-from edgespa.device.answers import is_own_runner, look_at_runner, run_selfcheck
 from edgespa.device.board import LOCAL, Device, load_device
-from edgespa.device.estimate import estimate_bundle
 from edgespa.device.host import Conditions, Facts
 from edgespa.device.inventory import read_facts, runtime_python, try_providers
+from edgespa.device.link.reach import connect
+from edgespa.device.link.transport import Connection
+from edgespa.device.measure.answers import is_own_runner, look_at_runner, run_selfcheck
+from edgespa.device.measure.estimate import estimate_bundle
+from edgespa.device.measure.results import Estimate, Measurement, Profile, Ratio, Skipped, VariantProfile
+from edgespa.device.measure.saved import read_profiles, save_profile
+from edgespa.device.measure.site import Site, cool_down, prepare
 from edgespa.device.providers import CPU, for_format, full_name
-from edgespa.device.reach import connect
-from edgespa.device.results import Estimate, Measurement, Profile, Ratio, Skipped, VariantProfile
-from edgespa.device.saved import read_profiles, save_profile
-from edgespa.device.site import Site, cool_down, prepare
-from edgespa.device.transport import Connection
 from edgespa.errors import ConfigError, DeviceError
 
 __all__ = ["Settings", "is_own_runner", "profile", "profile_local", "read_profiles", "run_selfcheck", "save_profile"]

@@ -1,7 +1,7 @@
 """Running things on a device, wherever it is: processes, the agent's commands, files by their digest, locks.
 
-`edgespa.device.connect` gives a `Connection`; `LocalConnection` is this machine, `edgespa.device.ssh.SshConnection` one
-behind the system's OpenSSH. What both share is here; they differ in how a process is started and its failure read.
+`edgespa.device.connect` gives a `Connection`: `LocalConnection` is this machine, `SshConnection` one behind the
+system's OpenSSH. What both share is here; they differ in how a process is started and its failure read.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from typing import Any, Self
 
 from edgespa.device.assemble import agent_source
 from edgespa.device.board import DEFAULT_FOLDER, Device
-from edgespa.device.boot import BOOT, answer_in
-from edgespa.device.call import Call
-from edgespa.device.payload import Payload, Pieces, Sending, Sent
-from edgespa.device.refusals import refusal
+from edgespa.device.link.boot import BOOT, answer_in
+from edgespa.device.link.call import Call
+from edgespa.device.link.payload import Payload, Pieces, Sending, Sent
+from edgespa.device.link.refusals import refusal
 from edgespa.errors import DeviceError, RefusedError, UnreachableError
 
 TIMEOUT_S = 60.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from edgespa.config import Strict
-from edgespa.device.results import Check
+from edgespa.device.measure.results import Check
 
 SignatureState = Literal["absent", "not checked", "on the device", "on the host"]
 

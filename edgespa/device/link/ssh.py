@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from edgespa.device.board import Device
-from edgespa.device.transport import Completed, Connection
+from edgespa.device.link.transport import Completed, Connection
 from edgespa.errors import DeviceError, UnreachableError
 
 FAILED = 255

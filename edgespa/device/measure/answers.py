@@ -17,7 +17,7 @@ from edgespa import __version__
 from edgespa.bundle import RUNNER
 from edgespa.config import Strict
 from edgespa.device.assemble import runner_source
-from edgespa.device.results import Check
+from edgespa.device.measure.results import Check
 from edgespa.errors import ConfigError, DeviceError
 
 _STDERR_LINES = 8
@@ -69,7 +69,7 @@ def decode(ended: Ended, key: str, what: str, statuses: Sequence[int] = (0,)) ->
 
 
 def parse_answer(model: type[_Answer], values: Mapping[str, Any], name: str) -> _Answer:
-    """One of `edgespa.device.results` from what a runner says.
+    """One of `edgespa.device.measure.results` from what a runner says.
 
     Raises:
         DeviceError: The runner is of another version.

@@ -16,9 +16,9 @@ from typing import Any
 from edgespa.config import Strict
 from edgespa.device.host import Conditions, Facts
 from edgespa.device.inventory import Inventory, Provider, problems, read_facts, runtime_python, try_providers
-from edgespa.device.payload import Payload
-from edgespa.device.transport import Connection
-from edgespa.device.wheels import MACHINES, fetch, forget, key_of, requirements_for, wheel_folder
+from edgespa.device.link.payload import Payload
+from edgespa.device.link.transport import Connection
+from edgespa.device.provision.wheels import MACHINES, fetch, forget, key_of, requirements_for, wheel_folder
 from edgespa.errors import DeviceError
 
 Progress = Callable[[float, float | None, str], None]

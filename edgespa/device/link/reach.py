@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from edgespa.device.board import Device
-from edgespa.device.ssh import SshConnection
-from edgespa.device.transport import Connection, LocalConnection
+from edgespa.device.link.ssh import SshConnection
+from edgespa.device.link.transport import Connection, LocalConnection
 
 
 def connect(device: Device) -> Connection:

@@ -32,7 +32,7 @@ from types import MappingProxyType
 
 from edgespa.bundle import Manifest
 from edgespa.device.board import Device, Reference, shipped_devices
-from edgespa.device.results import Estimate
+from edgespa.device.measure.results import Estimate
 
 _log = logging.getLogger(__name__)
 

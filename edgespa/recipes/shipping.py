@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from edgespa.bundle import SIGNATURE, Signer, open_bundle
-from edgespa.device.ship import Shipment
+from edgespa.device.shipment.ship import Shipment
 from edgespa.errors import ConfigError
 from edgespa.task import Task, is_task_file
 
@@ -79,7 +79,7 @@ def _bundle_of(source: Path, options: TaskOptions, place: Path) -> tuple[Path, P
     from edgespa.export.recipe import base_file
     from edgespa.export.task_bundle import write_task_bundle
     from edgespa.export.versions import DEFAULT, target_of
-    from edgespa.recipes import origin_of_task
+    from edgespa.recipes.bundles import origin_of_task
 
     signer = Signer.open(options.sign_key) if options.sign_key is not None else None
     target = target_of(options.onnx_runtime) if options.onnx_runtime is not None else DEFAULT

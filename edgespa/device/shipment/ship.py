@@ -20,11 +20,11 @@ from typing import Any, Self
 from edgespa import __version__
 from edgespa.bundle import MANIFEST, SIGNATURE, Manifest, OpenBundle, Weights
 from edgespa.bundle.signature import NAMESPACE
-from edgespa.device.payload import Payload, Sending
-from edgespa.device.results import Check
+from edgespa.device.link.payload import Payload, Sending
+from edgespa.device.link.transport import Connection
+from edgespa.device.measure.results import Check
 from edgespa.device.runner import BASE
-from edgespa.device.ship_results import Shipped, SignatureState, Switched
-from edgespa.device.transport import Connection
+from edgespa.device.shipment.results import Shipped, SignatureState, Switched
 from edgespa.errors import ConfigError, DeviceError, SignatureError, UnreachableError
 
 KEEP = 3

@@ -1,0 +1,1 @@
+"""How a device is reached: processes there, the agent's commands, files by their digest, locks."""

@@ -1,0 +1,223 @@
+"""``edgespa export`` as one call: from a model or a task file to a bundle, after the proofs."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import torch
+from pydantic import JsonValue
+
+from edgespa.base import Base
+from edgespa.bundle import Base as BaseEntry
+from edgespa.bundle import BundleWriter, Compaction, Kind, Manifest, Signer, sha256_file
+from edgespa.data import ImageData, Prepared, prepare
+from edgespa.errors import AdapterError, ConfigError
+from edgespa.export.bundle import ExportConfig, Origin, export
+from edgespa.graph.program import Program
+from edgespa.graph.proof import LIMIT, prove
+from edgespa.graph.surgery import compact
+from edgespa.inputs import InputSizes
+from edgespa.interface import output_tensors
+from edgespa.recipes.options import DataOptions, Progress, some
+from edgespa.task import Task, is_task_file
+
+
+def export_bundle(
+    model: str,
+    output: Path,
+    config: ExportConfig,
+    *,
+    input_shape: InputSizes | None = None,
+    base: str | None = None,
+    weights: str | None = None,
+    options: DataOptions | None = None,
+    calibration: str | None = None,
+    evaluation: str | None = None,
+    overwrite: bool = False,
+    sign_key: Path | None = None,
+    license: str | None = None,
+    progress: Progress | None = None,
+) -> Manifest:
+    """``edgespa export``: compact, merge, convert, prove, and write a bundle.
+
+    Args:
+        model: A model spec, or a task file.
+        output: The folder to make.
+        config: What to export.
+        input_shape: Sizes of the model's inputs; a task file records them.
+        base: For a task file: its base, if it is not where it was.
+        weights: Weight file of the model.
+        options: How images become inputs; a task file records mean and std.
+        calibration: Images for int8.
+        evaluation: Labelled images to measure accuracy on.
+        overwrite: Replace a bundle that is there.
+        sign_key: An OpenSSH key to sign the bundle with.
+        license: Of the base's weights; it is recorded.
+        progress: Told ``(done, total, text)``.
+    """
+    options = options or DataOptions()
+    BundleWriter(output, overwrite=overwrite)  # refuses an output that is there before any work is done
+    signer = Signer.open(sign_key) if sign_key is not None else None
+    if is_task_file(model):
+        program, origin, shape = _from_task(Path(model), base, weights, options)
+    else:
+        program, origin, shape = _from_model(model, input_shape, weights, options)
+    prepared: dict[str, Prepared] = {}
+    for spec in dict.fromkeys(each for each in (calibration, evaluation) if each):
+        # Refuses models that do not take images. What a task records comes before what a calibration spec says.
+        preprocess = origin.preprocess or options.with_calibration(calibration).preprocess(shape)
+        origin = dataclasses.replace(origin, preprocess=preprocess)
+        data = options.load(spec, labelled=spec == evaluation)
+        if spec == evaluation:
+            origin = _with_classes(origin, program, data)
+        prepared[spec] = prepare(data, preprocess)
+    if license is not None:
+        origin = dataclasses.replace(origin, base=origin.base.model_copy(update={"license": license}))
+    return export(
+        program,
+        origin,
+        config,
+        output,
+        calibration=prepared.get(calibration) if calibration else None,
+        evaluation=prepared.get(evaluation) if evaluation else None,
+        overwrite=overwrite,
+        sign=signer,
+        progress=progress,
+    )
+
+
+def _from_task(
+    path: Path, base_spec: str | None, weights: str | None, options: DataOptions
+) -> tuple[Program, Origin, InputSizes]:
+    """A task's program, after the proofs that masked = compacted and merged = unmerged."""
+    task = Task.load(path)
+    base = task.open_base(path.absolute().parent, base_spec, weights)
+    preprocess = None
+    if task.header.preprocess is not None or options.mean is not None or options.std is not None:
+        preprocess = options.preprocess(base.input_sizes, task.header.preprocess)
+    program, origin = origin_of_task(task, base, path)
+    return program, dataclasses.replace(origin, preprocess=preprocess), base.input_sizes
+
+
+def origin_of_task(task: Task, base: Base, path: Path) -> tuple[Program, Origin]:
+    """A task's program, after the proofs that masked = compacted and merged = unmerged, and where it comes from.
+
+    Args:
+        task: The task.
+        base: Its base.
+        path: Its task file.
+    """
+    base = task.fit(base)
+    proof = check_task(task, base)
+    header, figures = task.header, task.header.figures
+    origin = Origin(
+        task=path.stem,
+        base=BaseEntry(spec=base.spec, digest=base.digest, weights=base.weights),
+        compaction=Compaction(
+            parameters=figures.parameters,
+            macs=figures.macs,
+            base_parameters=figures.base_parameters,
+            base_macs=figures.base_macs,
+            channel_density=figures.channel_density,
+            task_size_bytes=path.stat().st_size,
+            base_size_bytes=base.whole_cost.size_bytes,
+        ),
+        preprocess=header.preprocess,
+        classes=header.classes,
+        learns=_kind(header.provenance.get("learns")),
+        provenance={
+            "task_file_sha256": sha256_file(path),
+            "task": {**header.provenance, "metrics": dict(header.metrics)},
+            "proof": proof,
+            "torch": torch.__version__,
+        },
+    )
+    return task.program(base), origin
+
+
+def _kind(learns: JsonValue) -> Kind:
+    return "multi-label" if learns == "multi-label" else "regression" if learns == "regression" else "classes"
+
+
+def _from_model(
+    model: str, input_shape: InputSizes | None, weights: str | None, options: DataOptions
+) -> tuple[Program, Origin, InputSizes]:
+    base = Base.open(model, input_shape, weights)
+    cost = base.whole_cost
+    known = options.mean is not None or options.std is not None
+    origin = Origin(
+        task=Path(model.partition(":")[0]).stem + (f" {model.rpartition(':')[2]}" if ":" in model else ""),
+        base=BaseEntry(spec=base.spec, digest=base.digest, weights=base.weights),
+        compaction=Compaction(
+            parameters=cost.parameters,
+            macs=cost.macs,
+            base_parameters=cost.parameters,
+            base_macs=cost.macs,
+            base_size_bytes=cost.size_bytes,
+        ),
+        preprocess=options.preprocess(base.input_sizes) if known else None,
+        provenance={"torch": torch.__version__},
+    )
+    return base.program, origin, base.input_sizes
+
+
+def check_task(task: Task, base: Base) -> dict[str, JsonValue]:
+    """Prove on random inputs that a task's masked, compacted and merged programs are one.
+
+    Args:
+        task: The task.
+        base: Its base, from `Task.open_base`.
+
+    Returns:
+        The figures, for the manifest.
+
+    Raises:
+        GraphError: If masked and compacted programs differ.
+        AdapterError: If merged and unmerged programs differ.
+    """
+    inputs = base.program.example_inputs()
+    compacted = compact(base.program, base.groups, task.kept)
+    proof = prove(base.program, base.groups, task.kept, compacted, inputs)
+    proof.require()
+    adapted = task.adapted(base)
+    adapted.set_training(False)
+    with torch.no_grad():
+        before = output_tensors(adapted(*inputs))
+        after = output_tensors(adapted.merged()(*inputs))
+    merge_error = max(
+        float((a - b).abs().max() / a.abs().max().clamp_min(1e-30)) for a, b in zip(before, after, strict=True)
+    )
+    if not merge_error <= LIMIT:
+        raise AdapterError(
+            f"merged and unmerged programs differ by {merge_error:.1e} (limit {LIMIT:.0e})", "train with a lower --lr"
+        )
+    return {
+        "masked_compacted_output_error": proof.output_error,
+        "masked_compacted_inner_error": proof.inner_error,
+        "activations_compared": proof.nodes,
+        "masked_compacted_precision": proof.precision,
+        "merged_unmerged_error": merge_error,
+    }
+
+
+def _with_classes(origin: Origin, program: Program, data: ImageData) -> Origin:
+    if origin.classes and tuple(data.classes) != origin.classes:
+        raise ConfigError(
+            f"{data.name} has the classes {some(data.classes)}, the task was trained on {some(origin.classes)}",
+            "evaluate on data of the same task",
+        )
+    if origin.classes and origin.learns != data.kind:
+        raise ConfigError(
+            f"{data.name} is {data.kind} data, the task was trained on {origin.learns} data", "give data of one kind"
+        )
+    if origin.classes:
+        return origin
+    with torch.no_grad():
+        logits = output_tensors(program(*program.example_inputs()))[0]
+    if logits.dim() != 2 or logits.shape[1] != len(data.classes):
+        raise ConfigError(
+            f"the model's output has the shape {tuple(logits.shape)}, {data.name} has {len(data.classes)} classes",
+            "evaluate on data of the model's own classes, or leave out --eval-data",
+        )
+    return dataclasses.replace(origin, classes=tuple(data.classes), learns=data.kind)

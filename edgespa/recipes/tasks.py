@@ -1,0 +1,209 @@
+"""``edgespa adapt`` and ``edgespa prune`` as one call each: from a model and data to a task file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from edgespa.adapt import AdaptConfig, adapt
+from edgespa.adapt.learn import evaluated
+from edgespa.adapt.teacher import load_teacher
+from edgespa.base import Base
+from edgespa.data import ImageData, Prepared, prepare
+from edgespa.errors import ConfigError
+from edgespa.evaluate import MEASURES, quality
+from edgespa.files import refuse_existing
+from edgespa.inputs import InputSizes
+from edgespa.latency import LatencyFitting
+from edgespa.processes import Processes
+from edgespa.prune import PruneConfig, prune
+from edgespa.recipes.options import DataOptions, Progress, some
+from edgespa.stopwatch import LatencyBudget
+from edgespa.task import Task, is_task_file
+
+
+def adapt_to_file(
+    model: str | None,
+    data: str,
+    output: Path,
+    config: AdaptConfig,
+    *,
+    input_shape: InputSizes | None = None,
+    weights: str | None = None,
+    options: DataOptions | None = None,
+    evaluation: str | None = None,
+    overwrite: bool = False,
+    resume: bool = False,
+    distill: str | None = None,
+    start: Path | None = None,
+    log_file: Path | None = None,
+    progress: Progress | None = None,
+    processes: Processes | None = None,
+    latency: LatencyBudget | None = None,
+) -> Task:
+    """``edgespa adapt``: learn a task and write its task file.
+
+    The state after each epoch lies beside the output, with the suffix ``.resume``, until the task file is written.
+
+    Args:
+        model: A model spec; None for the base of ``start``.
+        data: Training data.
+        output: The task file.
+        config: How to adapt.
+        input_shape: Sizes of the model's inputs.
+        weights: Its weight file.
+        options: How images become inputs.
+        evaluation: Test data; the accuracy on it is recorded and never used to choose anything.
+        overwrite: Replace a task file that is there.
+        resume: Go on with an interrupted run.
+        distill: Whose outputs are distilled: ``base``, or a task file of the same base.
+        start: A task file to start from: of one that ``edgespa prune`` made the units and blocks are gone, and its
+            weights are the frozen ones; one that was adapted is trained further.
+        log_file: Gets a JSON document a line for each pruning step and each epoch.
+        progress: Told ``(done, total, text)``.
+        processes: Those that share the training; by default those that were launched. The main one writes.
+        latency: Find the density by it, as a fraction of the MACs; that of the configuration does not count.
+
+    Returns:
+        The task, as written.
+    """
+    options = options or DataOptions(seed=config.seed)
+    refuse_existing(output, overwrite)
+    processes = processes or Processes.start(config.mixed_precision)
+    begin = Task.load(start) if start is not None else None
+    base = _base_of(model, input_shape, weights, begin, start)
+    preprocess = options.preprocess(base.input_sizes, begin.header.preprocess if begin is not None else None)
+    train = options.load(data)
+    test = options.load(evaluation) if evaluation else None
+    _same_classes(train, test)
+    with LatencyFitting.of(latency, base, prepare(train, preprocess), preprocess, progress) as fitting:
+        if latency is not None:
+            config = fitting.for_adapting(config, begin is not None, processes)
+        task = adapt(
+            base,
+            train,
+            preprocess,
+            config,
+            output.absolute().parent,
+            checkpoint=checkpoint_path(output),
+            resume=resume,
+            teacher=load_teacher(distill, base) if distill else None,
+            start=begin,
+            log_file=log_file,
+            progress=progress,
+            processes=processes,
+        )
+        if processes.is_main:
+            task = fitting.recorded(task)
+    if test is not None:
+        value = evaluated(task.program(base), prepare(test, preprocess), processes, progress)
+        task = task.with_metrics(**{f"test_{MEASURES[test.kind]}": value, "test_images": float(len(test))})
+    if processes.is_main:
+        task.save(output)
+        checkpoint_path(output).unlink(missing_ok=True)
+    return task
+
+
+def _base_of(
+    model: str | None, input_shape: InputSizes | None, weights: str | None, start: Task | None, path: Path | None
+) -> Base:
+    if start is not None and path is not None and (model is None or input_shape is None):
+        return start.open_base(path.absolute().parent, model, weights)
+    if model is None:
+        raise ConfigError("no model is named", "name a MODEL, or a pruned task to start from with --from")
+    return Base.open(model, input_shape, weights)
+
+
+def checkpoint_path(output: Path) -> Path:
+    """Where the state of an unfinished adaptation lies."""
+    return output.with_name(output.name + ".resume")
+
+
+def prune_to_file(
+    model: str,
+    output: Path,
+    config: PruneConfig,
+    *,
+    input_shape: InputSizes | None = None,
+    weights: str | None = None,
+    options: DataOptions | None = None,
+    calibration: str | None = None,
+    held_out: str | None = None,
+    evaluation: str | None = None,
+    overwrite: bool = False,
+    resume: bool = False,
+    progress: Progress | None = None,
+    latency: LatencyBudget | None = None,
+) -> Task:
+    """``edgespa prune``: remove units without training and write a task file.
+
+    The state of a front-to-back pass lies beside the output, with the suffix ``.resume``, until the task file is
+    written.
+
+    Args:
+        model: A model spec.
+        output: The task file.
+        config: How to prune.
+        input_shape: Sizes of the model's inputs.
+        weights: Its weight file.
+        options: How images become inputs; without images, mean and std are recorded if given.
+        calibration: Images that units are chosen by, and new weights fitted on; labels are not looked at, but by
+            act-grad.
+        held_out: Labelled images, for the allocation ``equal-accuracy``.
+        evaluation: Test data; the accuracy on it is recorded and never used to choose anything.
+        overwrite: Replace a task file that is there.
+        resume: Go on with an interrupted run.
+        progress: Told ``(done, total, text)``.
+        latency: Find the density by it; that of the configuration does not count.
+    """
+    options = (options or DataOptions(seed=config.seed)).with_calibration(calibration)
+    refuse_existing(output, overwrite)
+    if is_task_file(model):
+        raise ConfigError(
+            f"{config.method} removes channels of a model, and {model} is a task file",
+            f"remove its channels while it is trained: edgespa adapt --from {model} --density {config.density:g}; or "
+            "whole blocks: --method sls",
+        )
+    base = Base.open(model, input_shape, weights)
+    images = calibration is not None or held_out is not None or evaluation is not None
+    given = images or options.mean is not None or options.std is not None
+    preprocess = options.preprocess(base.input_sizes) if given else None
+
+    def prepared(spec: str | None, labelled: bool) -> Prepared | None:
+        if spec is None or preprocess is None:
+            return None
+        return prepare(options.load(spec, labelled=labelled), preprocess)
+
+    test = prepared(evaluation, True)
+    data = prepared(calibration, config.how.needs_labels)
+    with LatencyFitting.of(latency, base, data, preprocess, progress) as fitting:
+        task = prune(
+            base,
+            config,
+            output.absolute().parent,
+            preprocess,
+            data=data,
+            held_out=prepared(held_out, True),
+            checkpoint=checkpoint_path(output),
+            resume=resume,
+            progress=progress,
+            choose_density=fitting.density if latency is not None else None,
+        )
+        task = fitting.recorded(task)
+    if test is not None:
+        value = quality(task.program(base), test, progress=progress)
+        task = task.with_metrics(**{f"test_{MEASURES[test.kind]}": value, "test_images": float(len(test))})
+    task.save(output)
+    checkpoint_path(output).unlink(missing_ok=True)
+    return task
+
+
+def _same_classes(train: ImageData, test: ImageData | None) -> None:
+    if test is not None and test.kind != train.kind:
+        raise ConfigError(
+            f"{train.name} is {train.kind} data, {test.name} is {test.kind} data", "give data of one kind"
+        )
+    if test is not None and tuple(test.classes) != tuple(train.classes):
+        raise ConfigError(
+            f"{train.name} has the classes {some(train.classes)}, {test.name} has {some(test.classes)}",
+            "give --eval-data with the same classes",
+        )
