@@ -9,6 +9,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+import sympy  # type: ignore[import-untyped]
 import torch
 from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
@@ -51,7 +52,8 @@ def trace(model: nn.Module, inputs: Sequence[Tensor]) -> Program:
     batched = [index for index, tensor in enumerate(free) if tensor.dim() > 0]
     try:
         program = _export(plain, free, batched)
-        if not all(_is_free(_input_nodes(program)[index].meta["val"].shape[0]) for index in batched):
+        sizes = [_input_nodes(program)[index].meta["val"].shape[0] for index in batched]
+        if not all(_is_free(size) and _takes_any(size) for size in sizes):
             log.warning("the model takes batches of %d only: its code fixes the size", len(given[0]))
             program = _export(plain, given, [])
     except Exception as first:
@@ -115,9 +117,20 @@ def _require_known_sizes(graph: fx.Graph) -> None:
             )
 
 
+_PRIMES = (11, 13, 101)
+
+
 def _is_free(size: int | torch.SymInt) -> bool:
     """Whether a size may be chosen; one that the model fixes can be symbolic too, with a number for its expression."""
     return isinstance(size, torch.SymInt) and size.node.maybe_as_int() is None
+
+
+def _takes_any(size: torch.SymInt) -> bool:
+    """Whether what was assumed of a free size holds for others; a model that folds frames takes multiples of some."""
+    (symbol,) = size.node.expr.free_symbols
+    assumed = [guard.expr for guard in size.node.shape_env.guards if guard.expr.free_symbols == {symbol}]
+    # Primes: nothing divides them, and one alone may be a size that the code compares with by chance.
+    return any(all(expression.subs(symbol, prime) != sympy.false for expression in assumed) for prime in _PRIMES)
 
 
 def _plain(model: nn.Module) -> nn.Module:

@@ -123,6 +123,13 @@ class WritesTheWholeAfterAPart(nn.Module):
         return y + first + row.unflatten(2, (8, 8))
 
 
+class FoldsFrames(nn.Module):
+    """A video of four frames is four images of the batch."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.mean((2, 3)).reshape(-1, 4, x.shape[1]).mean(1)
+
+
 class SizeFromData(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         flat = x.flatten(1)
@@ -237,6 +244,14 @@ def test_fixed_batch_is_kept_and_said(caplog: pytest.LogCaptureFixture) -> None:
     assert not program.dynamic_batch
     assert program.example_inputs(7)[0].shape == (4, 3, 8, 8)
     assert "batches of 4 only" in caplog.text
+
+
+def test_batch_that_must_be_a_multiple_is_kept_and_said(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("WARNING", logger="edgespa.graph.trace"):
+        program = trace(FoldsFrames(), (torch.zeros(8, 3, 8, 8),))
+    assert program.inputs[0].shape == (8, 3, 8, 8)
+    assert program(*program.example_inputs()).shape == (2, 3)
+    assert "batches of 8 only" in caplog.text
 
 
 def test_every_network_of_the_zoo_keeps_its_batch_free(traced: Any) -> None:
