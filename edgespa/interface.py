@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from typing import Any
 
 import torch
@@ -15,6 +16,48 @@ from edgespa.graph.program import Program
 def output_tensors(output: Any) -> list[Tensor]:
     """The tensors in what a program gives, in order, whatever they are wrapped in; None and numbers are left out."""
     return [leaf for leaf in _pytree.tree_leaves(output) if isinstance(leaf, Tensor)]
+
+
+def input_and_output_names(program: Program) -> tuple[list[str], list[str]]:
+    """Names for what a program takes and gives, all different and none that of a tensor of the program.
+
+    Args:
+        program: As it was traced: with its own nesting of outputs.
+
+    Returns:
+        of the inputs: ``input``, or of several the names of the arguments; of the output tensors: the keys of dicts and
+        of dataclasses, joined where they are nested, ``output_0`` where there is a place and no key, ``output`` for a
+        single tensor.
+    """
+    outputs = _tree_info(program).out_spec
+    node = next(node for node in program.graph.nodes if node.op == "output")
+    leaves = _pytree.tree_leaves(node.args[0])
+    tree = _pytree.tree_unflatten(leaves, outputs)
+    try:
+        paths = [path for path, leaf in _pytree.tree_flatten_with_path(tree)[0] if _is_tensor(leaf)]
+    except ValueError:  # a class that has no names for its parts
+        paths = [()] * sum(map(_is_tensor, leaves))
+    if any(isinstance(key, _pytree.MappingKey | _pytree.GetAttrKey) for path in paths for key in path):
+        given = ["_".join(map(_key_name, path)) for path in paths]
+    else:
+        given = ["output"] if len(paths) == 1 else [f"output_{index}" for index in range(len(paths))]
+    taken = {name for name, _ in program.tensors()}
+    inputs = ["input"] if len(program.inputs) == 1 else [spec.name for spec in program.inputs]
+    return [_another(name, "input", taken) for name in inputs], [_another(name, "output", taken) for name in given]
+
+
+def _key_name(key: Any) -> str:
+    value = getattr(key, "key", None) if isinstance(key, _pytree.MappingKey) else getattr(key, "name", None)
+    return re.sub(r"\W+", "_", str(value)) if value is not None else str(getattr(key, "idx", 0))
+
+
+def _another(name: str, prefix: str, taken: set[str]) -> str:
+    """The name, or one like it that is not taken; it is then."""
+    wanted = name if not name[:1].isdigit() and name else f"{prefix}_{name}"
+    while wanted in taken:
+        wanted = f"{prefix}_{wanted}"
+    taken.add(wanted)
+    return wanted
 
 
 def with_plain_inputs(program: Program) -> Program:
@@ -44,7 +87,7 @@ def with_plain_outputs(program: Program) -> Program:
     result = program.copy()
     node = next(node for node in result.graph.nodes if node.op == "output")
     leaves = _pytree.tree_leaves(node.args[0])
-    tensors = tuple(leaf for leaf in leaves if isinstance(leaf, fx.Node) and isinstance(leaf.meta["val"], Tensor))
+    tensors = tuple(leaf for leaf in leaves if _is_tensor(leaf))
     node.args = (tensors,)
     _set_tree_info(result, out_spec=_pytree.tree_structure(0 if len(tensors) == 1 else tuple(0 for _ in tensors)))
     return result
@@ -67,6 +110,10 @@ def in_float32(program: Program) -> Program:
     return Program(
         result.module, tuple(dataclasses.replace(each, dtype=_as_float32(each.dtype)) for each in program.inputs)
     )
+
+
+def _is_tensor(leaf: Any) -> bool:
+    return isinstance(leaf, fx.Node) and isinstance(leaf.meta["val"], Tensor)
 
 
 def _is_other_float(dtype: torch.dtype) -> bool:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from pydantic import JsonValue
 
-from edgespa.bundle import LABELS, RUNNER, SELFCHECK, Accuracy, BundleWriter, Kind, Manifest, Variant
+from edgespa.bundle import LABELS, RUNNER, SELFCHECK, Accuracy, BundleWriter, Kind, Manifest, TensorSpec, Variant
 from edgespa.data import Prepared
 from edgespa.device import runner_source
 from edgespa.errors import ConfigError, ParityError
@@ -24,7 +24,7 @@ from edgespa.export.converter import require
 from edgespa.export.parity import LEAST_SPREAD, Samples, accuracy_of, draw_samples, fixed_batch, run_program
 from edgespa.export.variants import Job, Progress, Steps, make_variants
 from edgespa.graph.program import Program
-from edgespa.interface import in_float32, with_plain_outputs
+from edgespa.interface import in_float32, input_and_output_names, with_plain_outputs
 
 log = logging.getLogger(__name__)
 
@@ -72,8 +72,9 @@ def export(
         )
     for name in config.formats:
         require(CONVERTERS[name].PACKAGES, CONVERTERS[name].EXTRA)
+    names = input_and_output_names(program)
     program = with_plain_outputs(in_float32(program))
-    form = config.form(origin.preprocess, len(program.inputs), fixed_batch(program))
+    form = dataclasses.replace(config.form(origin.preprocess, len(program.inputs), fixed_batch(program)), names=names)
     cache = Cache.of_user() if config.cache else Cache(None)
     steps = Steps(progress, len(config.formats) * len(config.precisions) * 2 + 2)
     with BundleWriter(output, overwrite=overwrite, sign=sign) as writer:
@@ -101,7 +102,8 @@ def export(
         if evaluation is not None:
             reference = accuracy_of(lambda images: run_program(program, [images])[0], evaluation)
         steps.next("write the bundle")
-        manifest = _manifest(program, origin, samples, variants, reference, left_out)
+        specs = onnx_file.specs(program, samples.outputs, form.plain())
+        manifest = _manifest(specs, origin, samples, variants, reference, left_out)
         _write_rest(writer.path, manifest, samples, origin.classes)
         return writer.commit(manifest)
 
@@ -125,14 +127,14 @@ def _all_variants(job: Job, steps: Steps) -> tuple[tuple[Variant, ...], list[Jso
 
 
 def _manifest(
-    program: Program,
+    specs: tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]],
     origin: Origin,
     samples: Samples,
     variants: tuple[Variant, ...],
     reference: Accuracy | None,
     left_out: list[JsonValue],
 ) -> Manifest:
-    inputs, outputs = onnx_file.specs(program, samples.outputs)
+    inputs, outputs = specs
     return Manifest(
         task=origin.task,
         learns=_learns(origin, samples),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 from edgespa.config import Preprocess
@@ -23,12 +23,18 @@ class Form:
         batch: A fixed batch size; None: free in ONNX files where the program's is, 1 in TFLite files.
         layout: Of the images that TFLite files take and give.
         pixels: The normalisation that goes into the file, whose input is then uint8 [N, H, W, C]; None for none.
+        names: Of the inputs and of the outputs; None for numbers.
     """
 
     target: Target = DEFAULT
     batch: int | None = None
     layout: Layout = "nhwc"
     pixels: Preprocess | None = None
+    names: tuple[Sequence[str], Sequence[str]] | None = None
+
+    def plain(self) -> Form:
+        """A form that has the names of this one and is otherwise as the program is."""
+        return Form(names=self.names)
 
 
 def require(packages: Iterable[str], extra: str) -> None:

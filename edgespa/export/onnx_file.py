@@ -15,6 +15,7 @@ from edgespa.export.converter import Form
 from edgespa.export.lowering import FromPixels, pixels_of
 from edgespa.export.versions import EXPORTER_OPSET
 from edgespa.graph.program import BATCH, Program
+from edgespa.interface import input_and_output_names
 from edgespa.quiet import first_line, quiet
 
 EXTRA = "onnx"
@@ -98,7 +99,7 @@ def specs(
         form: What the files look like; None for the program itself.
     """
     form = form or Form()
-    names = input_names(len(program.inputs))
+    names, output_names = _names(program, form)
     batch: int | str = program.inputs[0].shape[0] if not program.dynamic_batch else form.batch or BATCH
     inputs = tuple(
         TensorSpec(
@@ -120,21 +121,15 @@ def specs(
             dtype=str(array.dtype),
             layout=_layout(array.shape),
         )
-        for name, array in zip(output_names(program), outputs, strict=True)
+        for name, array in zip(output_names, outputs, strict=True)
     )
     return inputs, results
 
 
-def input_names(count: int) -> list[str]:
-    """Names of the inputs in every file."""
-    return ["input"] if count == 1 else [f"input_{index}" for index in range(count)]
-
-
-def output_names(program: Program) -> list[str]:
-    """Names of the outputs in every file."""
-    node = next(node for node in program.graph.nodes if node.op == "output")
-    count = len(torch.utils._pytree.tree_leaves(node.args[0]))
-    return ["output"] if count == 1 else [f"output_{index}" for index in range(count)]
+def _names(program: Program, form: Form) -> tuple[list[str], list[str]]:
+    """Names of the inputs and of the outputs."""
+    inputs, outputs = form.names or input_and_output_names(program)
+    return list(inputs), list(outputs)
 
 
 def numpy_name(dtype: torch.dtype) -> str:
@@ -157,6 +152,7 @@ def exported(program: Program, form: Form, *, optimize: bool = True) -> Any:
     shapes = tuple({0: free} if BATCH in spec.shape and not form.batch else None for spec in program.inputs)
     if form.pixels is not None:
         module, inputs = FromPixels(module, form.pixels), (pixels_of(program, form.pixels, batch),)
+    names = _names(program, form)
     result = torch.onnx.export(
         module,
         inputs,
@@ -164,8 +160,8 @@ def exported(program: Program, form: Form, *, optimize: bool = True) -> Any:
         opset_version=max(form.target.opset, EXPORTER_OPSET),
         external_data=False,
         dynamic_shapes=shapes if any(shapes) else None,
-        input_names=input_names(len(inputs)),
-        output_names=output_names(program),
+        input_names=names[0],
+        output_names=names[1],
         verbose=False,
         optimize=optimize,
     )

@@ -18,6 +18,7 @@ from edgespa.data import Prepared
 from edgespa.device import runner
 from edgespa.errors import ExportError, ParityError
 from edgespa.evaluate import MEASURES, quality
+from edgespa.export.trial import crash_of
 from edgespa.graph.program import Program
 from edgespa.quiet import first_line, quiet
 
@@ -168,6 +169,8 @@ class File:
             "weights": weights.model_dump() if weights else None,
         }
         self._variant = variant
+        if (signal := crash_of(path.parent, variant, threads)) is not None:
+            raise ParityError(f"{name}: the runtime crashes on the file ({signal})", _REPORT)
         try:
             with quiet(f"loading {name}"):
                 runtime, self.runtime = runner.import_runtime(kind)

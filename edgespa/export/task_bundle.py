@@ -13,6 +13,7 @@ outside, and int8 would take calibration images and a proof on the device.
 
 from __future__ import annotations
 
+import dataclasses
 import gzip
 import hashlib
 from collections.abc import Callable
@@ -32,7 +33,7 @@ from edgespa.export.parity import File, Samples, bound_for, fixed_batch, run_pro
 from edgespa.export.recipe import TASK, Made, write_recipe
 from edgespa.export.skeleton import skeleton
 from edgespa.graph.program import Program
-from edgespa.interface import in_float32, with_plain_outputs
+from edgespa.interface import in_float32, input_and_output_names, with_plain_outputs
 from edgespa.task import Task
 
 MODEL = "model.onnx.gz"
@@ -70,8 +71,8 @@ def write_task_bundle(
         ParityError: If the file does not compute what the program computes.
     """
     require(onnx_file.PACKAGES, onnx_file.EXTRA)
+    form = dataclasses.replace(form or Form(), names=input_and_output_names(program))
     program = with_plain_outputs(in_float32(program))
-    form = form or Form()
     samples, arrays = _samples(program)
     inputs, outputs = onnx_file.specs(program, samples.outputs, form)
     graph, names = skeleton(program, form)
@@ -97,7 +98,7 @@ def write_task_bundle(
             weights=made.weights,
         )
         (folder / runner.BASE).unlink()
-        own = onnx_file.specs(program, samples.outputs)
+        own = onnx_file.specs(program, samples.outputs, form.plain())
         manifest = Manifest(
             task=origin.task,
             learns=origin.learns,

@@ -27,8 +27,8 @@ _EPOCH = (1980, 1, 1, 0, 0, 0)
 def write_metadata(
     path: Path,
     title: str,
-    inputs: int,
-    outputs: int,
+    inputs: Sequence[str],
+    outputs: Sequence[str],
     *,
     preprocess: Preprocess | None = None,
     pixels: bool = False,
@@ -39,8 +39,8 @@ def write_metadata(
     Args:
         path: A TFLite file.
         title: Name of the model.
-        inputs: Number of its inputs.
-        outputs: Number of its outputs.
+        inputs: Names of its inputs, in their order.
+        outputs: Names of its outputs.
         preprocess: From image to the first input; None if it is not an image.
         pixels: The file normalises by itself: its input are pixels.
         classes: Labels of the first output.
@@ -111,7 +111,12 @@ def _labels_zip(classes: Sequence[str]) -> bytes:
 
 
 def _metadata(
-    title: str, inputs: int, outputs: int, preprocess: Preprocess | None, pixels: bool, labelled: bool
+    title: str,
+    inputs: Sequence[str],
+    outputs: Sequence[str],
+    preprocess: Preprocess | None,
+    pixels: bool,
+    labelled: bool,
 ) -> bytes:
     import flatbuffers
 
@@ -119,10 +124,10 @@ def _metadata(
     image = None if preprocess is None else _image(write, preprocess)
     units = None if preprocess is None else write.tables([_normalisation(write, preprocess, pixels)])
     files = write.tables([write.table({0: write.text(LABELS), 2: ("int8", _AXIS_LABELS)}, 4)]) if labelled else None
-    takes = [write.table({0: write.text("image" if image else "input"), 3: image, 4: units}, 7)]
-    takes += [write.table({0: write.text(f"input_{index}")}, 7) for index in range(1, inputs)]
-    gives = [write.table({0: write.text("scores" if labelled else "output"), 6: files}, 7)]
-    gives += [write.table({0: write.text(f"output_{index}")}, 7) for index in range(1, outputs)]
+    takes = [write.table({0: write.text("image" if image else inputs[0]), 3: image, 4: units}, 7)]
+    takes += [write.table({0: write.text(name)}, 7) for name in inputs[1:]]
+    gives = [write.table({0: write.text("scores" if labelled else outputs[0]), 6: files}, 7)]
+    gives += [write.table({0: write.text(name)}, 7) for name in outputs[1:]]
     graph = write.table({2: write.tables(takes), 3: write.tables(gives)}, 7)
     root = write.table({0: write.text(title), 3: write.tables([graph]), 7: write.text(PARSER)}, 8)
     write.builder.Finish(root, file_identifier=IDENTIFIER)

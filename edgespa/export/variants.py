@@ -244,13 +244,13 @@ def _proved(job: Job, name: str, precision: str, path: Path, how: Made, steps: S
 
 
 def _describe(job: Job, path: Path) -> None:
-    inputs, outputs = len(job.program.inputs), len(job.samples.outputs)
-    how = job.preprocess if inputs == 1 else None
+    inputs, outputs = onnx_file.specs(job.program, job.samples.outputs, job.form)
+    how = job.preprocess if len(inputs) == 1 else None
     write_metadata(
         path,
         job.title,
-        inputs,
-        outputs,
+        [spec.name for spec in inputs],
+        [spec.name for spec in outputs],
         preprocess=how,
         pixels=job.form.pixels is not None,
         classes=job.classes,

@@ -90,7 +90,7 @@ def test_labels_and_normalisation_are_in_the_file(program_of: Make, tmp_path: Pa
     tflite_file.write_fp32(program, path, Form())
     before = error_of(path, program, Form())
     for classes in (["old"], ["Katze", "Hund", "grün", "x"]):  # written twice: there is one set afterwards
-        write_metadata(path, "task", 1, 1, preprocess=HOW, classes=classes)
+        write_metadata(path, "task", ["x"], ["y"], preprocess=HOW, classes=classes)
     assert error_of(path, program, Form()) == before
     assert read_labels(path) == ["Katze", "Hund", "grün", "x"]
     with zipfile.ZipFile(path) as archive:
@@ -109,7 +109,7 @@ def test_the_same_content_gives_the_same_bytes(program_of: Make, tmp_path: Path)
     tflite_file.write_fp32(program, tmp_path / "a.tflite", Form())
     (tmp_path / "b.tflite").write_bytes((tmp_path / "a.tflite").read_bytes())
     for name in "ab":
-        write_metadata(tmp_path / f"{name}.tflite", "task", 1, 1, preprocess=HOW, classes=["x"])
+        write_metadata(tmp_path / f"{name}.tflite", "task", ["x"], ["y"], preprocess=HOW, classes=["x"])
     assert (tmp_path / "a.tflite").read_bytes() == (tmp_path / "b.tflite").read_bytes()
 
 
