@@ -234,6 +234,38 @@ def test_transformers_stay_in_float_between_their_layers(program_of: Make, tmp_p
     assert case.cosine() > 0.99
 
 
+class Embedded(torch.nn.Module):
+    """Tokens with a place each, and the same once more through another operator."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = torch.nn.Linear(64, 64)
+        self.place = torch.nn.Parameter(torch.randn(1, 32, 64))
+        self.small = torch.nn.Parameter(torch.randn(1, 1, 64))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.fc(self.fc(x) + self.place) * self.small
+
+
+def test_what_is_added_to_activations_is_stored_in_int8(tmp_path: Path) -> None:
+    case = Case(trace(Embedded(), (torch.randn(2, 32, 64),)), "tflite", tmp_path)
+    ranges = find_ranges(case.quantiser.observe(case.feeds), "minmax")
+    case.quantiser.write_static(case.path, ranges)
+    from ai_edge_litert import schema_py_generated as schema
+    from ai_edge_litert.tools import flatbuffer_utils
+
+    model = flatbuffer_utils.read_model(str(case.path))
+    graph = model.subgraphs[0]
+    held = {
+        graph.tensors[index].type
+        for index in range(len(graph.tensors))
+        if (content := model.buffers[graph.tensors[index].buffer].data) is not None and len(content) >= 32 * 64
+    }
+    assert held == {schema.TensorType.INT8}
+    assert case.path.stat().st_size < 2 * 64 * 64 + 32 * 64 + 4000
+    assert case.cosine() > 0.999
+
+
 def test_layers_without_weights_have_no_int8(tmp_path: Path) -> None:
     class Pool(torch.nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
