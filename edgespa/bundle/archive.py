@@ -273,6 +273,8 @@ class _Reader:
         return member.name, member.size
 
     def _foreign(self, block: bytes) -> str:
+        if block[5:9] == b"\0\0\0{":  # safetensors: the size of a JSON header, then the header
+            return "is a task file or other tensors: make a bundle of it with `edgespa export`"
         kind = next((kind for magic, kind in _MAGICS.items() if block.startswith(magic)), None)
         return f"is a {kind} file, not a plain archive" if kind else "is not an archive, or damaged at its beginning"
 

@@ -267,7 +267,14 @@ def _parse(name: str, path: Path, values: dict[str, Any], above: tuple[Path, ...
         merged = {**merged, "connection": {**reach, "ssh_config": str(config)}}
     if name == LOCAL and isinstance(reach, dict) and reach.get("host"):
         raise ConfigError(f"{path}: connection.host: 'local' is this machine", "give the file another name")
-    return Device.parse({"name": name, **merged}, str(path))
+    try:
+        return Device.parse({"name": name, **merged}, str(path))
+    except ConfigError as error:
+        if "extends" in values or error.hint:
+            raise
+        raise ConfigError(
+            error.message, 'say all of it, or what is different from another: extends = "pi-4b"'
+        ) from error
 
 
 def _resolve(name: str, path: Path, values: dict[str, Any], above: tuple[Path, ...]) -> dict[str, Any]:

@@ -65,7 +65,7 @@ class Samples:
 
 
 def draw_samples(program: Program, data: Prepared | None, seed: int, pixels: Preprocess | None = None) -> Samples:
-    """Real images if there are any, else seeded noise; so many that they stay below 4 MiB, at most 64.
+    """Real images if there are any, else seeded noise: at most 64, and no more than 4 MiB with their outputs.
 
     Args:
         program: In evaluation form.
@@ -74,7 +74,9 @@ def draw_samples(program: Program, data: Prepared | None, seed: int, pixels: Pre
         pixels: Noise is to be of whole pixel values, normalised like this.
     """
     one = program.example_inputs(batch=1)
-    budget = max(2, min(MAX_SAMPLES, SAMPLE_BYTES // sum(tensor.numel() * tensor.element_size() for tensor in one)))
+    size = sum(array.nbytes for array in run_program(program, one))
+    size += sum(tensor.numel() * tensor.element_size() for tensor in one)
+    budget = max(2, min(MAX_SAMPLES, SAMPLE_BYTES * len(one[0]) // size))
     if data is not None and len(data):
         count = min(budget, len(data))
         inputs: Sequence[torch.Tensor] = (data.tensor(np.linspace(0, len(data) - 1, count).astype(np.int64)),)

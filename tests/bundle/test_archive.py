@@ -14,7 +14,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import safetensors.numpy
 
 from edgespa.bundle import open_bundle, pack, unpack, verify_files
 from edgespa.bundle.archive import END, header, read_archive
@@ -314,6 +316,7 @@ def test_other_files_are_named_for_what_they_are(packed: Path, tmp_path: Path) -
         (gzip.compress(packed.read_bytes()), "is a gzip file"),
         (b"PK\x03\x04" + bytes(600), "is a zip file"),
         (b"hello", "is not an archive"),
+        (safetensors.numpy.save({"weight": np.zeros(999, np.float32)}), "is a task file .* `edgespa export`"),
         (b"", "is not an archive"),
         (os.urandom(4096), "is not an archive"),
     ):
