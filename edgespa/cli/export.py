@@ -78,9 +78,13 @@ if TYPE_CHECKING:
 @click.option(
     "--onnx-runtime",
     metavar="VERSION",
-    default="1.19",
-    show_default=True,
-    help="The oldest ONNX Runtime that loads the files: 1.19 is JetPack 5's, 1.10 JetPack 4's.",
+    help="The oldest ONNX Runtime that loads the files: 1.19 is JetPack 5's, 1.10 JetPack 4's.  [default: 1.19, or the "
+    "oldest of --device]",
+)
+@click.option(
+    "--device",
+    metavar="NAME",
+    help="Write ONNX files for the oldest ONNX Runtime that this device's profile names; nothing is connected.",
 )
 @click.option(
     "--opset", type=click.IntRange(min=1), help="Of ONNX files; default: what that runtime knows, at most 20."
@@ -124,7 +128,8 @@ def command(
     calibration_images: int,
     layout: str,
     batch: int | None,
-    onnx_runtime: str,
+    onnx_runtime: str | None,
+    device: str | None,
     opset: int | None,
     preprocess: str,
     cache: bool,
@@ -146,6 +151,8 @@ def command(
     from edgespa.recipes.bundles import export_bundle
     from edgespa.recipes.options import DataOptions
 
+    if device is not None and onnx_runtime is not None:
+        raise click.UsageError("--device names an ONNX Runtime too: leave out --onnx-runtime")
     config = ExportConfig.parse(
         {
             "formats": tuple(dict.fromkeys(formats)),
@@ -156,7 +163,7 @@ def command(
             "calibration_images": calibration_images,
             "layout": layout,
             "batch": batch,
-            "onnx_runtime": onnx_runtime,
+            "onnx_runtime": onnx_runtime or _oldest_of(device),
             "opset": opset,
             "preprocess": preprocess,
             "cache": cache,
@@ -184,6 +191,13 @@ def command(
         emit_json(manifest)
     else:
         _show(manifest, output)
+
+
+def _oldest_of(device: str | None) -> str:
+    from edgespa.device import load_device
+    from edgespa.export.versions import DEFAULT_RUNTIME
+
+    return (load_device(device).oldest_onnx_runtime() if device is not None else None) or DEFAULT_RUNTIME
 
 
 def _show(manifest: Manifest, output: Path) -> None:

@@ -134,6 +134,11 @@ class Device(Strict):
     references: tuple[Reference, ...] = ()
     connection: Reach = Reach()
 
+    def oldest_onnx_runtime(self) -> str | None:
+        """The oldest version of ONNX Runtime that may run there; None if none is named."""
+        found = [each.oldest for each in self.runtimes if each.name.startswith("onnxruntime")]
+        return min(found, key=lambda version: tuple(map(int, version.split("."))), default=None)
+
     @model_validator(mode="after")
     def _references_have_a_source(self) -> Self:
         if self.references and not self.references_source:
