@@ -13,6 +13,7 @@ from typing import Any
 import click.testing
 import numpy as np
 import pytest
+from typed import result_of, run
 
 from edgespa.adapters.kinds import KINDS
 from edgespa.cli import main
@@ -65,16 +66,6 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     np.savez(tmp_path / "colours.npz", images=images, labels=labels)
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-def run(*arguments: str, code: int = 0) -> click.testing.Result:
-    result = click.testing.CliRunner().invoke(main, arguments)
-    assert result.exit_code == code, result.output + str(result.exception)
-    return result
-
-
-def result_of(*arguments: str) -> Any:
-    return json.loads(run(*arguments, "--json").stdout)
 
 
 def without_time(path: Path) -> dict[str, Any]:

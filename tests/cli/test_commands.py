@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
-import click.testing
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
-
-from edgespa.cli import main
+from typed import result_of, run
 
 NET = """
 import torch
@@ -63,16 +60,6 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     )
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-def run(*arguments: str, code: int = 0) -> click.testing.Result:
-    result = click.testing.CliRunner().invoke(main, list(arguments))
-    assert result.exit_code == code, result.output + result.stderr
-    return result
-
-
-def result_of(*arguments: str) -> Any:
-    return json.loads(run(*arguments, "--json").stdout)
 
 
 def test_whole_way(place: Path) -> None:

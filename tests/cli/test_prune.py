@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
 import click.testing
 import numpy as np
 import pytest
+from typed import result_of, run
 
-from edgespa.cli import main
 from edgespa.cli.prune import METHODS, command
 from edgespa.prune.config import ALLOCATIONS, TABLE
 
@@ -46,16 +44,6 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     np.savez(tmp_path / "labelled.npz", images=images, labels=np.arange(80) % 3)
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-def run(*arguments: str, code: int = 0) -> click.testing.Result:
-    result = click.testing.CliRunner().invoke(main, list(arguments))
-    assert result.exit_code == code, result.output + result.stderr
-    return result
-
-
-def result_of(*arguments: str) -> Any:
-    return json.loads(run(*arguments, "--json").stdout)
 
 
 def test_unlabelled_images_are_enough_and_export_takes_the_task(place: Path) -> None:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
-import click.testing
 import numpy as np
 import pytest
+from typed import result_of, run
 
-from edgespa.cli import _depth, main
+from edgespa.cli import _depth
 from edgespa.pruning.depth import METRICS
 
 NET = """
@@ -65,16 +63,6 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     np.savez(tmp_path / "noise.npz", images=random.integers(0, 255, images.shape).astype(np.uint8), labels=labels)
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-def run(*arguments: str, code: int = 0) -> click.testing.Result:
-    result = click.testing.CliRunner().invoke(main, list(arguments))
-    assert result.exit_code == code, result.output + result.stderr
-    return result
-
-
-def result_of(*arguments: str) -> Any:
-    return json.loads(run(*arguments, "--json").stdout)
 
 
 def test_from_a_task_to_a_bundle(place: Path) -> None:
