@@ -117,7 +117,7 @@ device-arm64:
 test-arm64: $(STAMP) device-arm64
 	EDGESPA_ARM64=$(DEVICE_ARM64) OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/arm64 $(PYTEST_ARGS)
 
-# The readers of manifests, archives, signatures and task files, with a hundred times the inputs of make test.
+# The readers of manifests, archives, signatures and task files, with thirty times the inputs of make test.
 fuzz: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_JOBS) --hypothesis-profile=deep -k fuzz \
 		tests/bundle tests/test_task_fuzz.py $(PYTEST_ARGS)

@@ -14,8 +14,8 @@ from edgespa.base import Base
 from edgespa.config import Preprocess
 from edgespa.data import ImageData, load_data
 
-# --hypothesis-profile=deep, or: make fuzz. The tests named fuzz try a hundred times as many inputs then.
-settings.register_profile("deep", max_examples=10_000)
+# --hypothesis-profile=deep, or: make fuzz. The tests named fuzz try thirty times as many inputs then.
+settings.register_profile("deep", max_examples=3_000)
 
 
 @pytest.fixture(scope="session")
