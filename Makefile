@@ -32,7 +32,7 @@ help:
 	@echo 'make test    style, types and tests; PYTEST_ARGS="-k name" for some'
 	@echo 'make test-zoo  masked = compacted over all networks of torchvision and families of timm and transformers'
 	@echo 'make bench-spa-quick  adapters against fine-pruning, a slice of ten minutes'
-	@echo 'make fuzz    damaged and hostile bundles, archives and task files by the hundred thousand'
+	@echo 'make fuzz    damaged and hostile bundles, archives and task files by the ten thousand'
 	@echo 'make runtimes  tflite-runtime, TensorFlow, old ONNX Runtimes: exported files are tried in them too (make test)'
 	@echo 'make device-arm64  an emulated 64-bit Raspberry Pi (root on Debian, five minutes); make test-arm64: tests on it'
 	@echo 'make lint    style and types only'

@@ -11,10 +11,14 @@ from common import KINDS, PREPROCESS, TASKS, Row, Rows, Setting, at_depth, base,
 from edgespa.adapt import adapt
 from edgespa.base import Base
 from edgespa.data import prepare
+from edgespa.device import connect, load_device
 from edgespa.errors import ConfigError
+from edgespa.latency import LatencyFitting
+from edgespa.processes import Processes
 from edgespa.prune.cut import cut
 from edgespa.prune.depth import Decision, DepthConfig, decide
 from edgespa.pruning.depth import kept_depth
+from edgespa.stopwatch import LatencyBudget, Stopwatch
 from edgespa.task import Task
 
 ALPHAS = tuple(step / 10 for step in range(1, 10))
@@ -76,7 +80,7 @@ def _per_depth(rows: Rows, whole: Base, setting: Setting, task: str, kind: str =
 
 
 def _compared(rows: Rows, whole: Base, setting: Setting, task: str, kind: str = "lora") -> None:
-    """As many blocks by chance, and as many MACs by fewer channels; each trained again as long as the rule's choice."""
+    """As many blocks by chance, and as fast by fewer channels; each trained again as long as the rule's choice."""
     found = next((r for r in rows.rows if (r["task"], r["adapter"], r["step"]) == (task, kind, "cut")), None)
     if found is None:
         return
@@ -85,7 +89,8 @@ def _compared(rows: Rows, whole: Base, setting: Setting, task: str, kind: str = 
     for choice in CHOICES[1:]:
         key = {"task": task, "adapter": kind, "step": "again", "choice": choice}
         if choice == "channels":
-            rows.get(key, lambda: _fewer_channels(whole, setting, task, kind, found["macs"], test))
+            smaller = at_depth(made, own, depth, setting.output)
+            rows.get(key, lambda s=smaller: _fewer_channels(whole, setting, task, kind, s, test))
             continue
         random = np.random.default_rng(int(choice.split()[1]))
         gone = sorted(random.permutation(len(own.blocks))[: len(own.blocks) - depth])
@@ -98,13 +103,23 @@ def _compared(rows: Rows, whole: Base, setting: Setting, task: str, kind: str = 
         rows.get(key, lambda s=smaller: _row(_again(s, whole, setting, task, kind), whole, test, depth))
 
 
-def _fewer_channels(whole: Base, setting: Setting, task: str, kind: str, macs: int, test: Any) -> Row:
-    """Channels and heads removed while training, to the MACs of the cut, in the epochs of both trainings together."""
-    density = macs / whole.whole_cost.macs
-    config = setting.config(kind, setting.epochs + setting.again, density=density, budget="macs", prune_until=0.6)
-    made = adapt(whole, setting.train(task), PREPROCESS, config, setting.output)
+def _fewer_channels(whole: Base, setting: Setting, task: str, kind: str, cut_task: Task, test: Any) -> Row:
+    """Channels and heads removed while training, in the epochs of both trainings together, until as fast as the cut.
+
+    Both are measured on this machine as ONNX files of float32, one thread, as ``adapt --budget latency_ms`` does.
+    """
+    device, program = load_device("local"), cut_task.program(whole)
+    with connect(device) as connection:
+        asked = Stopwatch(LatencyBudget(1.0, device), connection).latency_ms(program, cut_task.header.figures.macs, 0)
+    config = setting.config(kind, setting.epochs + setting.again, prune_until=0.6)
+    processes = Processes.start(config.mixed_precision)
+    with LatencyFitting.of(LatencyBudget(asked, device), whole, None, PREPROCESS, None) as fitting:
+        config = fitting.for_adapting(config, False, processes)
+        made = adapt(whole, setting.train(task), PREPROCESS, config, setting.output, processes=processes)
+        made = fitting.recorded(made)
     made.save(setting.output / f"{task}-{kind}-channels.spa")
-    return _row(made, whole, test, len(whole.blocks))
+    times = {"asked_ms": asked, "latency_ms": made.header.metrics["latency_ms"]}
+    return {**_row(made, whole, test, len(whole.blocks)), **times}
 
 
 def report(results: Path) -> str:
@@ -139,12 +154,22 @@ def report(results: Path) -> str:
     compared = [r for r in rows if r.get("choice")]
     if compared:
         body = [
-            [r["task"], r["choice"], r["step"], f"{r['accuracy']:.2%}", str(r["depth"]), f"{r['macs'] / 1e6:.0f}M"]
+            [
+                *(
+                    r["task"],
+                    r["choice"],
+                    r["step"],
+                    f"{r['accuracy']:.2%}",
+                    str(r["depth"]),
+                    f"{r['macs'] / 1e6:.0f}M",
+                ),
+                f"{r['latency_ms']:.2f}, asked {r['asked_ms']:.2f}" if "asked_ms" in r else "",
+            ]
             for r in compared
         ]
         parts += [
-            "LoRA, other choices of the same cost:",
-            table(["task", "choice", "", "accuracy", "blocks", "MACs"], body),
+            "LoRA, other choices of the same cost: as many blocks, or channels to the latency of the cut:",
+            table(["task", "choice", "", "accuracy", "blocks", "MACs", "ms"], body),
         ]
     return "\n\n".join(parts)
 
