@@ -127,6 +127,108 @@ def _flatten_last(program: Program, node: fx.Node) -> None:
     node.args = (turned, *node.args[1:])
 
 
+def without_batch_norms(program: Program) -> Program:
+    """A program whose batch norms beside linear layers are in their weights, also with a reshape between the two.
+
+    Those of convolutions are left to the converters, which know them.
+
+    Args:
+        program: In evaluation form; not changed.
+    """
+    result = program.copy()
+    for node in list(result.graph.nodes):
+        if node.target is aten.batch_norm.default and node.args[5] is False and _rank(node.args[0]) == 2:
+            _into_linear_before(result, node) or _into_linears_after(result, node)
+    result.graph.eliminate_dead_code()
+    result.module.recompile()
+    drop_unread(result.module)
+    return result
+
+
+def _into_linear_before(program: Program, node: fx.Node) -> bool:
+    source = node.args[0]
+    while isinstance(source, fx.Node) and len(_readers(source)) == 1 and _keeps_last(source):
+        source = source.args[0]
+    if not isinstance(source, fx.Node) or not _is_linear(source) or len(_readers(source)) != 1:
+        return False
+    scale, shift = _scale_and_shift(program, node)
+    weight, bias = _of_linear(program, source)
+    _set_linear(program, source, weight * scale[:, None], bias * scale + shift)
+    node.replace_all_uses_with(node.args[0])  # type: ignore[arg-type]
+    return True
+
+
+def _into_linears_after(program: Program, node: fx.Node) -> bool:
+    if not node.users or not all(_is_linear(user) and user.args[0] is node for user in node.users):
+        return False
+    scale, shift = _scale_and_shift(program, node)
+    for user in list(node.users):
+        weight, bias = _of_linear(program, user)
+        _set_linear(program, user, weight * scale, bias + weight @ shift)
+        user.args = (node.args[0], *user.args[1:])
+    return True
+
+
+# Of their second argument they read the shape alone.
+_SHAPED_AS = {aten.reshape_as.default, aten.view_as.default, aten.expand_as.default}
+
+
+def _readers(node: fx.Node) -> list[fx.Node]:
+    """Who reads the values of a node, and not just its shape."""
+    return [
+        user
+        for user in node.users
+        if user.target is not aten.sym_size.int and not (user.target in _SHAPED_AS and user.args[0] is not node)
+    ]
+
+
+def _keeps_last(node: fx.Node) -> bool:
+    """Whether a node only puts leading dimensions together or apart."""
+    if node.target not in (aten.view.default, aten.reshape.default, aten.flatten.using_ints, aten.unflatten.int):
+        return False
+    before, after = node.args[0].meta["val"].shape[-1], node.meta["val"].shape[-1]  # type: ignore[union-attr]
+    return isinstance(before, int) and before == after
+
+
+def _is_linear(node: fx.Node) -> bool:
+    constants = node.args[1:3] if len(node.args) > 2 and node.args[2] is not None else node.args[1:2]
+    return node.target is aten.linear.default and all(map(_attribute, constants))
+
+
+def _of_linear(program: Program, node: fx.Node) -> tuple[Tensor, Tensor]:
+    weight = fetch(program.module, _attribute(node.args[1])).detach().double()
+    bias = node.args[2] if len(node.args) > 2 else None
+    if bias is None:
+        return weight, weight.new_zeros(len(weight))
+    return weight, fetch(program.module, _attribute(bias)).detach().double()
+
+
+def _set_linear(program: Program, node: fx.Node, weight: Tensor, bias: Tensor) -> None:
+    """Under names of their own: other nodes may read the same tensors."""
+    taken = {name for name, _ in program.tensors()}
+    names = []
+    for name, value in ((_attribute(node.args[1]), weight), (f"{_attribute(node.args[1])}_b", bias)):
+        new = f"{name}_"
+        while new in taken:
+            new += "_"
+        assign(program.module, new, value.float())
+        taken.add(new)
+        names.append(new)
+    with program.graph.inserting_before(node):
+        node.args = (node.args[0], *(program.graph.get_attr(name) for name in names))
+
+
+def _scale_and_shift(program: Program, node: fx.Node) -> tuple[Tensor, Tensor]:
+    """A batch norm as ``x * scale + shift``."""
+    weight, bias, mean, variance = (
+        None if each is None else fetch(program.module, _attribute(each)).detach().double() for each in node.args[1:5]
+    )
+    assert mean is not None
+    assert variance is not None
+    scale = (variance + node.args[7]).rsqrt() * (1 if weight is None else weight)
+    return scale, (0 if bias is None else bias) - mean * scale
+
+
 def _flattens(node: fx.Node) -> bool:
     """Whether a node makes [N, C*H*W] of [N, C, H, W]."""
     if node.target is aten.flatten.using_ints:
