@@ -22,6 +22,7 @@ from edgespa.export.config import FORMATS, PRECISIONS, ExportConfig, Origin
 from edgespa.export.conversion import CONVERTERS, conversions
 from edgespa.export.converter import require
 from edgespa.export.parity import LEAST_SPREAD, Samples, accuracy_of, draw_samples, fixed_batch, run_program
+from edgespa.export.trial import trials
 from edgespa.export.variants import Job, Progress, Steps, make_variants
 from edgespa.graph.program import Program
 from edgespa.interface import in_float32, input_and_output_names, with_plain_outputs
@@ -77,7 +78,7 @@ def export(
     form = dataclasses.replace(config.form(origin.preprocess, len(program.inputs), fixed_batch(program)), names=names)
     cache = Cache.of_user() if config.cache else Cache(None)
     steps = Steps(progress, len(config.formats) * len(config.precisions) * 2 + 2)
-    with BundleWriter(output, overwrite=overwrite, sign=sign) as writer:
+    with trials(), BundleWriter(output, overwrite=overwrite, sign=sign) as writer:
         steps.next("run the program")
         samples = draw_samples(program, evaluation or calibration, config.seed, form.pixels)
         if samples.count > 1 and samples.spread < LEAST_SPREAD:

@@ -32,6 +32,7 @@ from edgespa.export.converter import Form, require
 from edgespa.export.parity import File, Samples, bound_for, fixed_batch, run_program
 from edgespa.export.recipe import TASK, Made, write_recipe
 from edgespa.export.skeleton import skeleton
+from edgespa.export.trial import trials
 from edgespa.graph.program import Program
 from edgespa.interface import in_float32, input_and_output_names, with_plain_outputs
 from edgespa.task import Task
@@ -77,7 +78,7 @@ def write_task_bundle(
     inputs, outputs = onnx_file.specs(program, samples.outputs, form)
     graph, names = skeleton(program, form)
     content = base_file.read_bytes()
-    with BundleWriter(output, sign=sign) as writer:
+    with trials(), BundleWriter(output, sign=sign) as writer:
         folder = writer.path
         (folder / MODEL).write_bytes(gzip.compress(graph, 9, mtime=0))
         (folder / TASK).write_bytes(gzip.compress(path.read_bytes(), 9, mtime=0))

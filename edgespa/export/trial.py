@@ -13,6 +13,7 @@ import logging
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,15 @@ def crash_of(folder: Path, variant: dict[str, Any], threads: int) -> str | None:
         return None
     end()
     return f"exit status {status}" if status >= 0 else signal.Signals(-status).name
+
+
+@contextlib.contextmanager
+def trials() -> Iterator[None]:
+    """While this lasts, one process tries all files; it ends then."""
+    try:
+        yield
+    finally:
+        end()
 
 
 def end() -> None:
