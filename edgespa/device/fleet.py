@@ -30,6 +30,9 @@ class Outcome(Generic[T]):
     error: EdgespaError | None
 
 
+_HEED_S = 0.2
+
+
 def on_each(devices: Sequence[Device], work: Callable[[Connection], T]) -> tuple[Outcome[T], ...]:
     """Do something on every device, on all of them at once.
 
@@ -54,7 +57,9 @@ def on_each(devices: Sequence[Device], work: Callable[[Connection], T]) -> tuple
         try:
             connections += [connect(device) for device in devices]
             futures = [pool.submit(one, connection) for connection in connections]
-            wait(futures)
+            # A signal just before a wait without end is not noticed until it ends: Ctrl-C is seen between short ones.
+            while wait(futures, timeout=_HEED_S).not_done:
+                pass
         except BaseException:
             for connection in connections:  # what runs there ends with its connection, so the threads do
                 connection.close()
