@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from edgespa.graph.program import Program
 from edgespa.graph.trace import from_exported, trace
-from edgespa.interface import in_float32, output_tensors, with_plain_inputs, with_plain_outputs
+from edgespa.interface import in_float32, input_and_output_names, output_tensors, with_plain_inputs, with_plain_outputs
 
 
 class Nested(nn.Module):
@@ -104,3 +104,27 @@ def test_tensors_of_anything(tmp_path: Path) -> None:
     one, two = torch.ones(1), torch.ones(2)
     assert [len(t) for t in output_tensors({"b": [two, None, 3.0], "a": (one, "text")})] == [2, 1]
     assert output_tensors(Unknown(one)) == []
+
+
+class Named(nn.Module):
+    """Gives names that are taken: by an input, and by one of its own tensors."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(3))
+
+    def forward(self, image: Tensor, gain: Tensor) -> dict[str, Any]:
+        y = image * gain * self.weight
+        return {"mask": y, "parts": (y.sum(1), None), "gain": gain * 2, "weight": y + 1}
+
+
+class Pair(nn.Module):
+    def forward(self, x: Tensor) -> tuple[None, Tensor, Tensor]:
+        return None, x + 1, x * 2
+
+
+def test_names_are_those_of_the_model_and_all_different() -> None:
+    named = input_and_output_names(trace(Named(), (torch.ones(2, 3), torch.ones(2, 3))))
+    assert named == (["image", "gain"], ["mask", "parts_0", "output_gain", "output_weight"])
+    assert input_and_output_names(trace(Pair(), (torch.ones(2, 3),))) == (["input"], ["output_0", "output_1"])
+    assert input_and_output_names(trace(nn.ReLU(), (torch.ones(2, 3),))) == (["input"], ["output"])

@@ -166,8 +166,8 @@ class OnnxQuantiser:
     def write_half(self, path: Path) -> None:
         """Half precision inside, float32 (or pixels) outside: for GPUs, and half the bytes.
 
-        Transpositions before a MatMul stay in float32: ONNX Runtime 1.24 to 1.31 crashes on x86-64 when it fuses one in
-        half precision (its issue 28392).
+        Transpositions before a MatMul stay in float32: ONNX Runtime crashes on x86-64 when it fuses one in half
+        precision (seen with 1.31.1; its issue 28392 names 1.24.4 and 1.25.1).
 
         Args:
             path: The file to write.

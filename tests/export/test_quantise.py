@@ -234,6 +234,25 @@ def test_transformers_stay_in_float_between_their_layers(program_of: Make, tmp_p
     assert case.cosine() > 0.99
 
 
+class Encoder(torch.nn.Module):
+    """A MatMul of what was transposed: in half precision ONNX Runtime 1.31.1 crashes on it, on x86-64."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.class_token = torch.nn.Parameter(torch.zeros(1, 1, 32))
+        self.layer = torch.nn.TransformerEncoderLayer(32, 2, 64, batch_first=True, norm_first=True)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y: torch.Tensor = self.layer(torch.cat([self.class_token.expand(x.shape[0], -1, -1), x], 1))
+        return y[:, 0]
+
+
+def test_half_precision_of_an_encoder_runs(tmp_path: Path) -> None:
+    case = Case(trace(Encoder(), (torch.randn(2, 4, 32),)), "onnx", tmp_path)
+    case.quantiser.write_half(case.path)
+    assert case.cosine() > 0.9999
+
+
 class Embedded(torch.nn.Module):
     """Tokens with a place each, and the same once more through another operator."""
 
