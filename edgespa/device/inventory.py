@@ -74,14 +74,29 @@ def take_inventory(connection: Connection) -> Inventory:
         DeviceError: It cannot be reached, or has no Python.
     """
     facts = read_facts(connection)
+    key = None if facts.environment is None else str(facts.environment.get("key"))
+    return inventory_of(connection, facts, key, try_providers(connection, runtime_python(connection, facts)))
+
+
+def inventory_of(
+    connection: Connection, facts: Facts, environment: str | None, providers: tuple[Provider, ...]
+) -> Inventory:
+    """What is known already, with the state that the device is in now.
+
+    Args:
+        connection: To the device.
+        facts: About it.
+        environment: The key of what was set up there; None for nothing.
+        providers: That were tried.
+    """
     conditions = Conditions.of(connection.ask("conditions"))
     return Inventory(
         device=connection.device.name,
         facts=facts,
         conditions=conditions,
         sensors=conditions.sensors(),
-        environment=None if facts.environment is None else str(facts.environment.get("key")),
-        providers=try_providers(connection, runtime_python(connection, facts)),
+        environment=environment,
+        providers=providers,
         problems=problems(connection.device, facts),
     )
 

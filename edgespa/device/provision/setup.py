@@ -14,8 +14,16 @@ from pathlib import Path
 from typing import Any
 
 from edgespa.config import Strict
-from edgespa.device.host import Conditions, Facts
-from edgespa.device.inventory import Inventory, Provider, problems, read_facts, runtime_python, try_providers
+from edgespa.device.host import Facts
+from edgespa.device.inventory import (
+    Inventory,
+    Provider,
+    inventory_of,
+    problems,
+    read_facts,
+    runtime_python,
+    try_providers,
+)
 from edgespa.device.link.payload import Payload
 from edgespa.device.link.transport import Connection
 from edgespa.device.provision.wheels import MACHINES, fetch, forget, key_of, requirements_for, wheel_folder
@@ -107,7 +115,7 @@ def set_up(
                 requirements=requirements,
                 packages=(),
                 bytes_sent=0,
-                inventory=_inventory(connection, facts, key, providers),
+                inventory=inventory_of(connection, facts, key, providers),
             )
     with connection.lock(LOCK, "another edgespa sets it up"), _wheels(key) as folder:
         tell(0, None, f"{device.name}: fetching packages")
@@ -127,7 +135,7 @@ def set_up(
         requirements=requirements,
         packages=tuple(each.path.name for each in files),
         bytes_sent=sent.bytes_sent,
-        inventory=_inventory(connection, facts, key, providers),
+        inventory=inventory_of(connection, facts, key, providers),
     )
 
 
@@ -195,19 +203,6 @@ def _step(connection: Connection, what: str, argv: Sequence[str]) -> None:
         raise DeviceError(
             f"{connection.where}: cannot {what} ({how}):\n" + "\n".join(said), "the device is as it was; try again"
         )
-
-
-def _inventory(connection: Connection, facts: Facts, key: str, providers: tuple[Provider, ...]) -> Inventory:
-    conditions = Conditions.of(connection.ask("conditions"))
-    return Inventory(
-        device=connection.device.name,
-        facts=facts,
-        conditions=conditions,
-        sensors=conditions.sensors(),
-        environment=key,
-        providers=providers,
-        problems=problems(connection.device, facts),
-    )
 
 
 @contextlib.contextmanager
