@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +63,7 @@ class Setting:
                 program, self.test, batch_size=max(4, 1_500_000 // (size.channels * size.height * size.width))
             )
 
-    def tuned(self, task: Task, images: ImageData, epochs: int, lr: float, seed: int) -> float:
+    def tuned(self, task: Task, images: ImageData, epochs: int, lr: float, seed: int, loop: Mapping[str, Any]) -> float:
         """Accuracy after all weights have been trained on some labelled images; a tenth of them chooses the epoch."""
-        config = AdaptConfig(adapter="full", epochs=epochs, lr=lr, head="keep", seed=seed)
+        config = AdaptConfig(adapter="full", epochs=epochs, lr=lr, head="keep", seed=seed, **loop)
         return self.accuracy(adapt(self.base, images, self.test.preprocess, config, Path.cwd(), start=task))

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import dataclasses
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from common import Row, Rows, chart, table
 from setting import Setting
@@ -23,6 +24,7 @@ METHODS = (
     "asym-in-change", "layer-in-change", "seq-in-change", "l1", "layer-random", "layer-weight-norm", "layer-act-grad",
     "layer-sampling", "layer-greedy-fs", "layer-greedy-fs-fd", "weight-norm", "act-grad", "random", "l2",
 )  # fmt: skip
+GLOBAL = ("weight-norm", "act-grad", "random")  # on equal fractions they choose what their layer- forms do
 EQUAL = "equal-error"
 
 
@@ -36,6 +38,7 @@ class Study:
         train: The training images, in the data folder.
         methods: All with new weights, on uniform densities; `OLD` without too, and asym-in-change by `EQUAL`.
         tunings: Name, number of images (None for all), epochs, learning rate.
+        loop: Further settings of the fine-tuning.
     """
 
     name: str
@@ -43,6 +46,7 @@ class Study:
     train: str
     methods: tuple[str, ...]
     tunings: tuple[tuple[str, int | None, int, float], ...]
+    loop: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
     def variants(self) -> tuple[tuple[str, bool, str], ...]:
@@ -60,12 +64,12 @@ def measure(study: Study, data: Path, output: Path, results: Path, setting_of: C
         rows.get({"method": "unpruned", "seed": seed}, lambda s=setting: {"accuracy": s.accuracy(None)})
         for tuning in (None, *study.tunings):
             for variant in study.variants:
-                of_variant(rows, setting, train, tuning, variant, seed, output / study.name)
+                of_variant(rows, setting, train, tuning, variant, seed, output / study.name, study.loop)
 
 
 def of_variant(
     rows: Rows, setting: Setting, train: ImageData, tuning: tuple[str, int | None, int, float] | None,
-    variant: tuple[str, bool, str], seed: int, folder: Path,
+    variant: tuple[str, bool, str], seed: int, folder: Path, loop: Mapping[str, Any],
 ) -> None:  # fmt: skip
     """The rows of one method at every compression; pruned tasks are kept in a folder, for fine-tuning."""
     method, new, allocation = variant
@@ -89,7 +93,7 @@ def of_variant(
         else:
             _, count, epochs, lr = tuning
             images = train.limit(count, seed) if count is not None else train
-            rows.get(key, lambda t=task, i=images, e=epochs, r=lr: {"accuracy": setting.tuned(t, i, e, r, seed)})
+            rows.get(key, lambda t=task, i=images, e=epochs, r=lr: {"accuracy": setting.tuned(t, i, e, r, seed, loop)})
 
 
 def report(study: Study, results: Path) -> list[str]:

@@ -79,21 +79,35 @@ class Collector:
         matrices: Its old weights, from `full_matrices`, to make targets with.
         asymmetric: Whether the targets come from other inputs than the rows.
         shrink: Whether few rows are shrunk.
+        alive: With ``asymmetric``: the unit ids that matter. What is asked for the others costs most of the time where
+            many are gone; the evidence is zero there.
     """
 
     def __init__(
-        self, reader: Reader, matrices: Sequence[Tensor], *, asymmetric: bool = False, shrink: bool = True
+        self,
+        reader: Reader,
+        matrices: Sequence[Tensor],
+        *,
+        asymmetric: bool = False,
+        shrink: bool = True,
+        alive: Mask | None = None,
     ) -> None:
-        self._reader = reader
-        self._matrices = matrices
         self._asymmetric = asymmetric
         self._shrink = shrink
-        columns, outputs = len(reader.columns[0]), matrices[0].shape[1]
+        inputs, outputs = reader.there(alive) if alive is not None else (None, None)
         # B^T Y = (B^T A) W: the original inputs are the cheaper partners where there are fewer of them than outputs.
-        self._by_inputs = asymmetric and columns < outputs
-        partners = (columns if self._by_inputs else outputs) if asymmetric else 0
+        self._by_inputs = asymmetric and len(reader.columns[0]) < len(reader.outputs[0] if outputs is None else outputs)
+        if self._by_inputs:
+            inputs = outputs = None  # all original inputs make an output
+        self._inputs, self._outputs = inputs, outputs
+        self._reader = reader.narrowed(inputs, outputs)
+        self._columns = reader.columns_of(inputs) if inputs is not None else None
+        self._full = (len(reader.columns[0]), len(reader.outputs[0]))
+        self._matrices = [self._narrowed(matrix) for matrix in matrices]
+        columns, targets = len(self._reader.columns[0]), len(self._reader.outputs[0])
+        partners = (columns if self._by_inputs else targets) if asymmetric else 0
         self._moments = [Moments(columns, partners, constant=reader.bias is not None) for _ in range(reader.parts)]
-        self._energy = [torch.zeros(outputs, dtype=torch.float64) for _ in matrices]
+        self._energy = [torch.zeros(targets, dtype=torch.float64) for _ in matrices]
 
     def add(self, x: Tensor, original: Tensor | None = None, output: Tensor | None = None) -> None:
         """Take in a batch.
@@ -103,6 +117,11 @@ class Collector:
             original: Its input in the original network; with ``asymmetric``.
             output: Its output there.
         """
+        axis = 1 if self._reader.window is not None else -1
+        if self._inputs is not None:
+            x = x.index_select(axis, self._inputs)
+        if self._outputs is not None and output is not None:
+            output = output.index_select(axis, self._outputs)
         if self._reader.slides and not self._by_inputs:
             self._add_sliding(x, output)
             return
@@ -147,10 +166,34 @@ class Collector:
             DataError: If an activation is not finite; it names the layer.
         """
         found = [self._part(index) for index in range(len(self._moments))]
-        if not self._shrink:
-            return found
+        if self._shrink:
+            constant = self._reader.bias is not None
+            found = [shrunk(own, matrix, constant=constant) for own, matrix in zip(found, self._matrices, strict=True)]
+        return [self._widened(own) for own in found]
+
+    def _narrowed(self, matrix: Tensor) -> Tensor:
+        """The part of a full matrix that evidence is gathered for; the constant row is one of it."""
+        if self._columns is not None:
+            constant = torch.arange(self._full[0], len(matrix))
+            matrix = matrix[torch.cat([self._columns, constant])]
+        return matrix if self._outputs is None else matrix[:, self._outputs]
+
+    def _widened(self, own: Evidence) -> Evidence:
+        """Evidence for all columns and outputs, zero where none was gathered."""
+        if self._inputs is None and self._outputs is None:
+            return own
+        columns, outputs = self._full
         constant = self._reader.bias is not None
-        return [shrunk(own, matrix, constant=constant) for own, matrix in zip(found, self._matrices, strict=True)]
+        rows = self._columns if self._columns is not None else torch.arange(columns)
+        rows = torch.cat([rows, torch.arange(columns, columns + constant)])
+        places = self._outputs if self._outputs is not None else torch.arange(outputs)
+        gram = own.gram.new_zeros(columns + constant, columns + constant)
+        gram[rows.unsqueeze(1), rows] = own.gram
+        cross = own.cross.new_zeros(columns + constant, outputs)
+        cross[rows.unsqueeze(1), places] = own.cross
+        energy = own.energy.new_zeros(outputs)
+        energy[places] = own.energy
+        return Evidence(gram, cross, energy, own.rows)
 
     def _part(self, index: int) -> Evidence:
         moments, matrix = self._moments[index], self._matrices[index]

@@ -67,6 +67,13 @@ class Pass:
     asymmetric: bool
 
 
+def top(order: np.ndarray, count: int) -> Mask:
+    """The mask of the first units of an order."""
+    mask = np.zeros(len(order), dtype=bool)
+    mask[order[:count]] = True
+    return mask
+
+
 def stops(network: Network, counts: Mapping[str, int]) -> list[Reader]:
     """The readers of groups that lose units, in the order of the graph."""
     return [r for r in network.readers.values() if any(r in network.of_group[name] for name in counts)]
@@ -106,7 +113,8 @@ def front_to_back(
         for reader in stops(network, what.counts):
             if reader.node in now.done:
                 continue
-            collector = Collector(reader, network.matrices(reader, original), asymmetric=what.asymmetric)
+            alive = _mattering(network, reader, what, now) if what.asymmetric else None
+            collector = Collector(reader, network.matrices(reader, original), asymmetric=what.asymmetric, alive=alive)
             old = first.until(reader.node, reader.source, beyond=True) if first is not None else None
             for x, _ in sweep.until(reader.node, reader.source):
                 collector.add(x, *(next(old) if old is not None else ()))
@@ -120,6 +128,13 @@ def front_to_back(
             if save is not None:
                 save(now)
     return now
+
+
+def _mattering(network: Network, reader: Reader, what: Pass, now: Progress) -> Mask:
+    """The units that are alive once a reader is solved; of groups that are decided there by what it sees, all."""
+    own = network.of_reader(reader)
+    known = {name: top(order, what.counts[name]) for name, order in what.orders.items() if name in own}
+    return network.base.groups.alive({**known, **now.kept})
 
 
 def _at(
@@ -136,9 +151,7 @@ def _at(
         if order is None:
             paths[name] = greedy(problems(reader, evidence, network.group(name), groups.alive(kept)))
             order = paths[name].order
-        mask = np.zeros(len(network.group(name)), dtype=bool)
-        mask[order[: what.counts[name]]] = True
-        kept[name] = mask
+        kept[name] = mask = top(order, what.counts[name])
         if what.asymmetric:
             changed.update(network.erased(groups.alive({name: mask}), state))
             state.update(changed)

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor, fx
 from torch.nn import functional as F
 
-from edgespa.graph.groups import Group, Groups, Slot
+from edgespa.graph.groups import Group, Groups, Mask, Slot
 from edgespa.graph.program import Program, shape_of
 from edgespa.graph.rules.registry import named_arguments, resolve
 
@@ -96,8 +96,33 @@ class Reader:
     @property
     def channels(self) -> Ids:
         """Unit id of every channel of the input."""
-        taps = int(np.prod(self.window.kernel, dtype=np.int64)) if self.window is not None else 1
-        return np.concatenate([ids[::taps] for ids in self.columns])
+        return np.concatenate([ids[:: self._taps] for ids in self.columns])
+
+    @property
+    def _taps(self) -> int:
+        """Columns per channel of the input."""
+        return int(np.prod(self.window.kernel, dtype=np.int64)) if self.window is not None else 1
+
+    def there(self, alive: Mask) -> tuple[Tensor | None, Tensor | None]:
+        """Which channels of the input and of the output are alive; None for all, also where there are several parts."""
+        found = []
+        for ids in (self.channels, self.outputs[0]):
+            own = np.flatnonzero(alive[ids])
+            found.append(torch.from_numpy(own) if self.parts == 1 and 0 < len(own) < len(ids) else None)
+        return found[0], found[1]
+
+    def columns_of(self, channels: Tensor) -> Tensor:
+        """The columns of some channels of the input, where there is one part."""
+        return (channels.unsqueeze(1) * self._taps + torch.arange(self._taps)).flatten()
+
+    def narrowed(self, inputs: Tensor | None, outputs: Tensor | None) -> Reader:
+        """The reader of a narrower input, or with a narrower output: of the channels from `there`."""
+        columns, targets = self.columns, self.outputs
+        if inputs is not None:
+            columns = (columns[0][self.columns_of(inputs).numpy()],)
+        if outputs is not None:
+            targets = (targets[0][outputs.numpy()],)
+        return dataclasses.replace(self, columns=columns, outputs=targets)
 
     def rows(self, x: Tensor) -> Iterator[list[Tensor]]:
         """Rows of ``B`` in chunks: per part ``[columns, m]``, a *column* of ``B`` per row.

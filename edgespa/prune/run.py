@@ -15,7 +15,7 @@ from edgespa.errors import ConfigError
 from edgespa.prune import allocate
 from edgespa.prune.config import PruneConfig
 from edgespa.prune.evidence import Evidence, cut, solve
-from edgespa.prune.front import Pass, Progress, front_to_back, stops
+from edgespa.prune.front import Pass, Progress, front_to_back, stops, top
 from edgespa.prune.images import Images
 from edgespa.prune.rank import by_rank, scores_of
 from edgespa.prune.result import make_task
@@ -218,7 +218,7 @@ class Pruning:
         self, counts: Mapping[str, int], orders: Mapping[str, np.ndarray], store: Store | None, start: Progress
     ) -> Progress:
         """Decide what is left to decide, and solve the readers of what goes."""
-        known = {name: _top(orders[name], count) for name, count in counts.items() if name in orders}
+        known = {name: top(orders[name], count) for name, count in counts.items() if name in orders}
         paths = {name: path for name, path in self._paths.items() if self._is_final(name) and name in counts}
         nothing = Progress(kept=known, paths=paths if self.config.how.in_change else {})
         if self.images is None or not (self.reweights or self.config.how.in_change):
@@ -272,9 +272,3 @@ class Pruning:
         self._done += 1
         if self._progress is not None:
             self._progress(self._done, max(self._expected, self._done), text)
-
-
-def _top(order: np.ndarray, count: int) -> np.ndarray:
-    mask = np.zeros(len(order), dtype=bool)
-    mask[order[:count]] = True
-    return mask

@@ -8,7 +8,6 @@ from pathlib import Path
 from edgespa.base import Base
 from edgespa.data import Prepared, prepare
 from edgespa.errors import ConfigError
-from edgespa.evaluate import MEASURES, quality
 from edgespa.files import refuse_existing, write_whole
 from edgespa.graph.program import Program
 from edgespa.inputs import InputSizes
@@ -16,6 +15,7 @@ from edgespa.prune.cut import cut, whole_task
 from edgespa.prune.depth import Decision, DepthConfig, decide, given_depth, require_blocks, with_points
 from edgespa.pruning.depth import METRICS
 from edgespa.recipes.options import DataOptions, Progress
+from edgespa.recipes.quality import with_quality
 from edgespa.report.depth_plot import Panel, draw_depth, plot_format
 from edgespa.task import Task, is_task_file
 
@@ -44,7 +44,7 @@ def cut_to_file(
         weights: A model's weight file.
         options: How images become inputs; a task file records mean and std.
         data: Labelled images to score on; not needed for a given depth without a plot.
-        evaluation: Test data; the accuracy on it is recorded and never used to choose anything.
+        evaluation: Test data; the accuracy on it, before and after, is recorded and never used to choose anything.
         plot: Also draw what was seen, to this SVG or PNG file.
         overwrite: Replace files that are there.
         progress: Told ``(done, total, text)``.
@@ -81,8 +81,8 @@ def cut_to_file(
     task = dataclasses.replace(task, header=task.header.model_copy(update={"preprocess": preprocess}))
     task = cut(task, base, decision, config, output.absolute().parent, images)
     if test is not None:
-        value = quality(task.program(base), test, progress=progress)
-        task = task.with_metrics(**{f"test_{MEASURES[test.kind]}": value, "test_images": float(len(test))})
+        before = "uncut" if is_task_file(model) else "base"
+        task = with_quality(task, base, test, progress=progress, before={before: program})
     picture = _drawn(decision, images, config, format_) if images is not None and plot is not None else b""
     task.save(output)
     if plot is not None:

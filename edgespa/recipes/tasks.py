@@ -5,18 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 
 from edgespa.adapt import AdaptConfig, adapt
-from edgespa.adapt.learn import evaluated
 from edgespa.adapt.teacher import load_teacher
 from edgespa.base import Base
 from edgespa.data import ImageData, Prepared, prepare
 from edgespa.errors import ConfigError
-from edgespa.evaluate import MEASURES, quality
 from edgespa.files import refuse_existing
 from edgespa.inputs import InputSizes
 from edgespa.latency import LatencyFitting
 from edgespa.processes import Processes
 from edgespa.prune import PruneConfig, prune
 from edgespa.recipes.options import DataOptions, Progress, some
+from edgespa.recipes.quality import with_quality
 from edgespa.stopwatch import LatencyBudget
 from edgespa.task import Task, is_task_file
 
@@ -95,8 +94,7 @@ def adapt_to_file(
         if processes.is_main:
             task = fitting.recorded(task)
     if test is not None:
-        value = evaluated(task.program(base), prepare(test, preprocess), processes, progress)
-        task = task.with_metrics(**{f"test_{MEASURES[test.kind]}": value, "test_images": float(len(test))})
+        task = with_quality(task, base, prepare(test, preprocess), progress=progress, processes=processes)
     if processes.is_main:
         task.save(output)
         checkpoint_path(output).unlink(missing_ok=True)
@@ -149,7 +147,7 @@ def prune_to_file(
         calibration: Images that units are chosen by, and new weights fitted on; labels are not looked at, but by
             act-grad.
         held_out: Labelled images, for the allocation ``equal-accuracy``.
-        evaluation: Test data; the accuracy on it is recorded and never used to choose anything.
+        evaluation: Test data; the accuracy on it, before and after, is recorded and never used to choose anything.
         overwrite: Replace a task file that is there.
         resume: Go on with an interrupted run.
         progress: Told ``(done, total, text)``.
@@ -190,8 +188,7 @@ def prune_to_file(
         )
         task = fitting.recorded(task)
     if test is not None:
-        value = quality(task.program(base), test, progress=progress)
-        task = task.with_metrics(**{f"test_{MEASURES[test.kind]}": value, "test_images": float(len(test))})
+        task = with_quality(task, base, test, progress=progress, before={"base": base.program})
     task.save(output)
     checkpoint_path(output).unlink(missing_ok=True)
     return task

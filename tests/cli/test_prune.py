@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import click.testing
@@ -60,7 +61,12 @@ def test_unlabelled_images_are_enough_and_export_takes_the_task(place: Path) -> 
 
 
 def test_the_tables_for_people() -> None:
-    text = run("prune", *MODEL, *DATA, "--method", "layer-in-change", "--density", "0.5", "-o", "cut.spa").stdout
+    text = run(
+        "prune", *MODEL, *DATA, "--method", "layer-in-change", "--density", "0.5", "-o", "cut.spa", "--eval-data",
+        "labelled.npz",
+    ).stdout  # fmt: skip
+    assert re.search(r"test accuracy +\d+\.\d\d% +\d+\.\d\d%", text)
+    assert "base test accuracy" not in text
     assert "reconstruction error" in text
     assert "conv2" in text
     assert "next: edgespa export cut.spa" in text
@@ -73,6 +79,10 @@ def test_labels_and_accuracy() -> None:
     )  # fmt: skip
     assert 0 <= found["metrics"]["test_accuracy"] <= 1
     assert found["metrics"]["test_images"] == 60
+    original = result_of(
+        "export", *MODEL, "--format", "onnx", "--eval-data", "labelled.npz", "--limit", "60", "--output", "whole"
+    )
+    assert found["metrics"]["base_test_accuracy"] == original["variants"][0]["accuracy"]["value"]
     shared = result_of(
         "prune", *MODEL, *DATA, "--held-out", "labelled.npz", "--allocation", "equal-accuracy", "--method",
         "layer-in-change", "--density", "0.6", "-o", "even.spa",

@@ -12,7 +12,7 @@ from torch import nn
 from edgespa.base import Base
 from edgespa.graph.groups import find_groups
 from edgespa.graph.trace import trace
-from edgespa.prune.evidence import Collector, full_matrices
+from edgespa.prune.evidence import Collector, Evidence, full_matrices
 from edgespa.prune.readers import Reader, find_readers, readers_of
 from edgespa.prune.sweep import Shelf, Sweep
 
@@ -142,6 +142,66 @@ def test_evidence_is_that_of_the_rows(name: str, asymmetric: bool, monkeypatch: 
         assert torch.allclose(own.energy, wanted.square().sum(1), rtol=1e-5)
         assert own.rows == seen.shape[1]
     assert (reader.slides > 0) == (name not in ("1d", "2d", "3d"))  # those have strides or dilations
+
+
+def of_alive(base: Base, reader: Reader, seed: int) -> list[tuple[Evidence, Evidence, np.ndarray, np.ndarray]]:
+    """Per part the evidence for everything and for some units, and the rows and outputs that are alive."""
+    random = np.random.default_rng(seed)
+    alive = base.groups.alive({name: random.random(len(g)) < 0.5 for name, g in base.groups.groups.items()})
+    source, output = outputs_of(base, reader)
+    state = base.program.state()
+    matrices = full_matrices(reader, state[reader.weight], state[reader.bias] if reader.bias else None)
+    results = []
+    for units in (None, alive):
+        collector = Collector(reader, matrices, asymmetric=True, shrink=False, alive=units)
+        collector.add(source * 0.5 + 0.1, source, output)
+        results.append(collector.result())
+    found = []
+    for part, (full, own) in enumerate(zip(*results, strict=True)):
+        constant = np.ones(len(full.gram) - len(reader.columns[part]), dtype=bool)
+        rows = np.flatnonzero(np.concatenate([alive[reader.columns[part]], constant]))
+        found.append((full, own, rows, np.flatnonzero(alive[reader.outputs[part]])))
+    return found
+
+
+def check_alive(base: Base, reader: Reader, seed: int) -> None:
+    for full, own, rows, outputs in of_alive(base, reader, seed):
+        assert own.gram.shape == full.gram.shape
+        assert own.cross.shape == full.cross.shape
+        assert torch.allclose(own.gram[rows][:, rows], full.gram[rows][:, rows], rtol=1e-9)
+        assert torch.allclose(own.cross[rows][:, outputs], full.cross[rows][:, outputs], rtol=1e-9, atol=1e-6)
+        assert torch.allclose(own.energy[outputs], full.energy[outputs], rtol=1e-9)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("name", CONVOLUTIONS)
+def test_evidence_for_some_units_is_a_part_of_that_for_all(name: str, seed: int) -> None:
+    check_alive(*base_of(name), seed)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("name", NAMES)
+def test_and_for_readers_of_every_kind(network: Callable[[str], Base], name: str, seed: int) -> None:
+    base = network(name)
+    for reader in find_readers(base.program, base.groups).values():
+        check_alive(base, reader, seed)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_and_where_targets_are_made_from_inputs(seed: int) -> None:
+    model = nn.Sequential(nn.Linear(6, 4), nn.ReLU(), nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 3))
+    program = trace(model, (torch.randn(2, 6),))
+    base = Base("x.py:x", None, (2, 6), "", program, find_groups(program))
+    for reader in find_readers(program, base.groups).values():
+        check_alive(base, reader, seed)
+
+
+def test_of_units_that_go_nothing_is_gathered() -> None:
+    ((_, own, rows, _),) = of_alive(*base_of("2d"), 0)
+    gone = np.setdiff1d(np.arange(len(own.gram)), rows)
+    assert len(gone) in range(1, len(own.gram) - 1)
+    assert not own.gram[gone].any()
+    assert not own.cross[gone].any()
 
 
 def test_weights_that_are_shared_or_computed_are_left_alone() -> None:
