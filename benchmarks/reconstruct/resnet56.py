@@ -30,9 +30,12 @@ VARIANTS = (
     ("l2", "asym"), ("layer-in-change", "none"), ("seq-in-change", "none"),
 )  # fmt: skip
 SEVERAL = tuple(v for v in VARIANTS if "none" not in v and v[0] not in ("l2", "layer-weight-norm", "layer-act-grad"))
+METHODS = (  # on equal fractions act-grad, weight-norm and random choose what their layer- forms do
+    "asym-in-change", "layer-in-change", "seq-in-change", "l1", "layer-random", "layer-weight-norm", "layer-act-grad",
+    "layer-sampling", "layer-greedy-fs", "layer-greedy-fs-fd", "l2",
+)  # fmt: skip
 WHOLE = whole.Study(
-    "resnet56-all", "ResNet-56, all groups", "cifar10_jpeg.zip:train",
-    tuple(method for method in whole.METHODS if method not in whole.GLOBAL),
+    "resnet56-all", "ResNet-56, all groups", "cifar10_jpeg.zip:train", METHODS,
     tunings=(("512", 512, 10, 1e-3), ("5000", 5000, 1, 1e-3)), loop={"batch_size": 64, "mixed_precision": "bf16"},
 )  # fmt: skip
 

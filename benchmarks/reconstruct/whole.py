@@ -20,11 +20,6 @@ from edgespa.task import Task
 COMPRESSIONS = (1.5, 2, 4, 8, 16)
 SEEDS = (0, 1, 2)
 OLD = ("asym-in-change", "layer-in-change", "l1")  # also with the weights as they were
-METHODS = (
-    "asym-in-change", "layer-in-change", "seq-in-change", "l1", "layer-random", "layer-weight-norm", "layer-act-grad",
-    "layer-sampling", "layer-greedy-fs", "layer-greedy-fs-fd", "weight-norm", "act-grad", "random", "l2",
-)  # fmt: skip
-GLOBAL = ("weight-norm", "act-grad", "random")  # on equal fractions they choose what their layer- forms do
 EQUAL = "equal-error"
 
 

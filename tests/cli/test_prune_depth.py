@@ -70,12 +70,8 @@ def test_from_a_task_to_a_bundle(place: Path) -> None:
     run("adapt", *MODEL, "--data", "colours.npz", "--adapter", "lora", *common, "-o", "task.spa")
     found = result_of("prune", "task.spa", *SLS, "--alpha", "0.9", "--eval-data", "colours.npz", "-o", "cut.spa")
     depth = found["depth"]
-    assert (
-        found["metrics"]["uncut_test_accuracy"]
-        == result_of("export", "task.spa", "--format", "onnx", "--eval-data", "colours.npz", "--output", "uncut")[
-            "variants"
-        ][0]["accuracy"]["value"]
-    )
+    uncut = result_of("export", "task.spa", "--format", "onnx", "--eval-data", "colours.npz", "--output", "uncut")
+    assert found["metrics"]["uncut_test_accuracy"] == uncut["variants"][0]["accuracy"]["value"]
     assert depth["images"] == 60
     assert list(depth["scores"]) == [f"blocks.{number}" for number in range(5)]
     kept = depth["stages"]["blocks"]["kept"]
