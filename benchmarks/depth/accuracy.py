@@ -22,7 +22,7 @@ from edgespa.stopwatch import LatencyBudget, Stopwatch
 from edgespa.task import Task
 
 ALPHAS = tuple(step / 10 for step in range(1, 10))
-CHOICES = ("first", "random 0", "random 1", "random 2", "channels")
+CHOICES = ("random 0", "random 1", "random 2", "channels")
 
 
 def measure(setting: Setting, results: Path) -> None:
@@ -86,7 +86,7 @@ def _compared(rows: Rows, whole: Base, setting: Setting, task: str, kind: str = 
         return
     made, test = tuned(whole, setting, task, kind), setting.held_back(task)
     own, depth = made.fit(whole), found["depth"]
-    for choice in CHOICES[1:]:
+    for choice in CHOICES:
         key = {"task": task, "adapter": kind, "step": "again", "choice": choice}
         if choice == "channels":
             smaller = at_depth(made, own, depth, setting.output)

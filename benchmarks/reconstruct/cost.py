@@ -14,9 +14,11 @@ from typing import Any
 from common import Rows, table
 
 FIRST = {"model": "resnet56", "method": "asym-in-change"}
+SWEEP = tuple(k / 20 for k in range(1, 20))
 CASES: tuple[tuple[str, dict[str, Any]], ...] = (
     ("27 first convolutions, asymmetric", FIRST),
-    ("27 first convolutions, layer by layer", {**FIRST, "method": "layer-in-change"}),
+    ("27 first convolutions, asymmetric, three densities", {**FIRST, "densities": (0.25, 0.5, 0.75)}),
+    ("27 first convolutions, layer by layer", {**FIRST, "method": "layer-in-change", "densities": SWEEP}),
     ("all groups, asymmetric", {**FIRST, "only": ()}),
     ("MobileNetV2 at 224, all groups, asymmetric", {"model": "mobilenet_v2", "method": "asym-in-change", "only": ()}),
     *((f"27 first convolutions, asymmetric, {count} images", {**FIRST, "images": count}) for count in (128, 256, 1024)),
@@ -55,7 +57,7 @@ def child(case: dict[str, Any]) -> dict[str, Any]:
     baseline = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     began, used = time.perf_counter(), time.process_time()
     pruning = setting.pruning(method=case["method"])
-    densities = [k / 20 for k in range(1, 20)] if case["method"] == "layer-in-change" else [0.5]
+    densities = case.get("densities", (0.5,))
     for density in densities:
         pruning.task(setting.density(density), Path.cwd())
     return {

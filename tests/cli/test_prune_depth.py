@@ -67,16 +67,20 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_from_a_task_to_a_bundle(place: Path) -> None:
     common = ("--epochs", "2", "--batch-size", "16")
+    tested = ("--eval-data", "colours.npz")
     run("adapt", *MODEL, "--data", "colours.npz", "--adapter", "lora", *common, "-o", "task.spa")
-    found = result_of("prune", "task.spa", *SLS, "--alpha", "0.9", "--eval-data", "colours.npz", "-o", "cut.spa")
+    found = result_of("prune", "task.spa", *SLS, "--alpha", "0.9", "-o", "cut.spa")
     depth = found["depth"]
-    uncut = result_of("export", "task.spa", "--format", "onnx", "--eval-data", "colours.npz", "--output", "uncut")
-    assert found["metrics"]["uncut_test_accuracy"] == uncut["variants"][0]["accuracy"]["value"]
     assert depth["images"] == 60
     assert list(depth["scores"]) == [f"blocks.{number}" for number in range(5)]
     kept = depth["stages"]["blocks"]["kept"]
     assert found["kept_blocks"] == (f"{kept} of 5" if kept < 5 else None)
-    by_hand = result_of("prune", "task.spa", "--method", "sls", "--keep-depth", "2", "-o", "two.spa")
+    by_hand = result_of("prune", "task.spa", "--method", "sls", "--keep-depth", "2", *tested, "-o", "two.spa")
+    metrics = by_hand["metrics"]
+    for file, metric in (("task.spa", "uncut_test_accuracy"), ("two.spa", "test_accuracy")):
+        made = result_of("export", file, "--format", "onnx", *tested, "--output", f"{file}-bundle")
+        assert metrics[metric] == made["variants"][0]["accuracy"]["value"]
+    assert metrics["uncut_test_accuracy"] != metrics["test_accuracy"], "else nothing tells them apart"
     assert by_hand["depth"]["removed"] == ["blocks.2", "blocks.3", "blocks.4"]
     assert (place / "two.spa").stat().st_size < (place / "task.spa").stat().st_size
     tuned = result_of("adapt", "--from", "two.spa", "--data", "colours.npz", *common, "-o", "tuned.spa")
