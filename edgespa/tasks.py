@@ -106,25 +106,43 @@ class Family:
         return math.ceil(self.base_bytes / saved) if saved > 0 else None
 
 
-def read_folder(folder: Path) -> tuple[Family, ...]:
-    """All task files of a folder, by base.
+@dataclasses.dataclass(frozen=True)
+class Folder:
+    """What `read_folder` finds.
+
+    Attributes:
+        families: The task files that can be read, by base.
+        errors: One for each that cannot; it names the file.
+    """
+
+    families: tuple[Family, ...]
+    errors: tuple[TaskFileError, ...]
+
+
+def read_folder(folder: Path) -> Folder:
+    """All task files of a folder.
 
     Args:
         folder: Where they lie; folders in it are not searched.
 
     Raises:
-        TaskFileError: If there is no such folder, no task file in it, or one that cannot be read; it names the file.
+        TaskFileError: If there is no such folder, or no task file in it.
     """
     if not folder.is_dir():
         raise TaskFileError(f"{folder}: no such folder", nearest_path(folder) or "name a folder of task files")
-    paths = sorted(folder.glob(f"*{SUFFIX}"))
+    paths = sorted(path for path in folder.glob(f"*{SUFFIX}") if path.is_file())
     if not paths:
         raise TaskFileError(f"{folder}: no task files (*{SUFFIX})", "make one with: edgespa adapt or edgespa prune")
     found: dict[str, list[tuple[Task, Path]]] = {}
+    errors: list[TaskFileError] = []
     for path in paths:
-        task = Task.load(path)
+        try:
+            task = Task.load(path)
+        except TaskFileError as error:
+            errors.append(error)
+            continue
         found.setdefault(task.header.digest, []).append((task, path))
-    return tuple(
+    families = (
         Family(
             _base_name(own[0][0]),
             digest,
@@ -133,6 +151,7 @@ def read_folder(folder: Path) -> tuple[Family, ...]:
         )
         for digest, own in found.items()
     )
+    return Folder(tuple(families), tuple(errors))
 
 
 def _base_name(task: Task) -> str:

@@ -47,7 +47,8 @@ def test_a_folder_is_listed_by_base(task: Task, tmp_path: Path) -> None:
     task.stored_as("int8").with_metrics(test_accuracy=0.5).save(tmp_path / "a.spa")
     other_base(task).save(tmp_path / "c.spa")
     (tmp_path / "notes.txt").write_text("nothing")
-    families = read_folder(tmp_path)
+    (tmp_path / "folder.spa").mkdir()
+    families = read_folder(tmp_path).families
     assert {f.digest: [e.file for e in f.entries] for f in families} == {
         task.header.digest: ["a.spa", "b.spa"],
         "sha256:other": ["c.spa"],
@@ -68,10 +69,14 @@ def test_a_folder_without_tasks_is_refused(task: Task, tmp_path: Path) -> None:
         read_folder(tmp_path / "none")
     with pytest.raises(TaskFileError, match="no task files"):
         read_folder(tmp_path)
+
+
+def test_a_damaged_file_does_not_hide_the_others(task: Task, tmp_path: Path) -> None:
     task.save(tmp_path / "good.spa")
     (tmp_path / "bad.spa").write_bytes(b"bad")
-    with pytest.raises(TaskFileError, match="bad"):
-        read_folder(tmp_path)
+    found = read_folder(tmp_path)
+    assert [entry.file for family in found.families for entry in family.entries] == ["good.spa"]
+    assert ["bad.spa" in error.message for error in found.errors] == [True]
 
 
 def test_a_task_does_not_differ_from_itself(task: Task) -> None:

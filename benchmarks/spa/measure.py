@@ -74,7 +74,7 @@ def measure(setting: Setting, data: Path, work: Path) -> Row:
     network = NETWORKS[setting.network]
     task, log, bundle = (work / f"{setting.label}{end}" for end in (".spa", ".log.jsonl", ".bundle"))
     if not task.exists():
-        edgespa("adapt", *setting.arguments(data), "--log", str(log), "--resume", "--output", str(task))
+        edgespa("adapt", *setting.arguments(data, work), "--log", str(log), "--resume", "--output", str(task))
     edgespa(
         "export", str(task), "--format", "onnx", "--eval-data", f"{data}/{network.data}:test",
         "--output", str(bundle), "--overwrite",

@@ -13,6 +13,7 @@ PRECISION = "bf16"
 SEEDS = (0, 1, 2)
 DENSITIES = (1.0, 0.3, 0.1)
 LOW = DENSITIES[1:]
+UNPRUNED = "unpruned"
 CRITERIA = ("l1", "gradient", "taylor-activation", "lrp", "geometric-median", "random")
 
 
@@ -88,6 +89,11 @@ class Setting:
         return dataclasses.replace(self, seed=seed)
 
     @property
+    def unpruned(self) -> Self:
+        """The same method with all channels and without options."""
+        return dataclasses.replace(self, density=1.0, criterion="taylor", round_to=1, options=())
+
+    @property
     def label(self) -> str:
         """A file name."""
         parts = [self.network, self.method, f"{self.density:g}", self.criterion, f"to{self.round_to}"]
@@ -101,11 +107,12 @@ class Setting:
             return self.adapter
         return f"{self.adapter}-r{self.rank}" + ("-full-kernel" if self.kernel == "full" else "")
 
-    def arguments(self, data: Path) -> tuple[str, ...]:
-        """Arguments of ``edgespa adapt``."""
+    def arguments(self, data: Path, work: Path) -> tuple[str, ...]:
+        """Arguments of ``edgespa adapt``; the option value ``unpruned`` is the task file of ``unpruned``."""
         network = NETWORKS[self.network]
         lr = ("--lr", str(network.lr[self.adapter])) if self.adapter in network.lr else ()
-        more = (*lr, *self.options)
+        whole = work / f"{self.unpruned.label}.spa"
+        more = (*lr, *(str(whole) if each == UNPRUNED else each for each in self.options))
         return (
             *network.model(data), "--data", f"{data}/{network.data}:train", "--limit", str(self.images),
             "--mean", network.mean, "--std", network.std, "--adapter", self.adapter, "--rank", str(self.rank),
@@ -137,6 +144,19 @@ def second_table() -> Iterator[Setting]:
     yield Setting(RESNET.name, "splopa", 1.0, options=masked("magnitude"))
 
 
+def reasons() -> Iterator[Setting]:
+    """What might bring SPLoRA up to fine-pruning at 10% of the channels; ResNet-56, one seed.
+
+    The full kernel is in the second table. Distillation is from each method's own unpruned task.
+    """
+    few = Setting(RESNET.name, "splora", DENSITIES[-1])
+    for lr in ("0.01", "0.04"):
+        yield dataclasses.replace(few, options=("--lr", lr))
+    yield dataclasses.replace(few, options=("--lr-restart",))
+    for adapter in ("splora", "full"):
+        yield dataclasses.replace(few, adapter=adapter, options=("--distill", UNPRUNED))
+
+
 def masked(mask: str, density: float = 0.3) -> tuple[str, ...]:
     """Options of SPLoPA with block masks."""
     values = (f"mask={mask}", f"block_density={density}")
@@ -146,6 +166,7 @@ def masked(mask: str, density: float = 0.3) -> tuple[str, ...]:
 def every() -> Iterator[Setting]:
     """All rows, in the order in which they are measured."""
     yield from main_table(RESNET.name, 0)
+    yield from reasons()
     yield from main_table(MOBILENET.name, 0)
     yield from second_table()
     for seed in SEEDS[1:]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import statistics
 import sys
 from collections.abc import Iterable
@@ -10,7 +11,7 @@ from pathlib import Path
 import published
 import speed
 from measure import BUSY, Row, find, read_rows
-from settings import DENSITIES, MOBILENET, NETWORKS, RESNET, SEEDS, Setting, every, main_table, second_table
+from settings import DENSITIES, MOBILENET, NETWORKS, RESNET, SEEDS, Setting, every, main_table, reasons, second_table
 
 HERE = Path(__file__).resolve().parent
 sys.path.append(str(HERE.parent))
@@ -37,6 +38,7 @@ def write_report(results: Path, readme: Path | None = HERE / "README.md") -> Non
     parts = {
         **{name: _main(rows, name) for name in NETWORKS},
         "second": _second(rows),
+        "reasons": _reasons(rows),
         "claims": _claims(rows),
         "missing": _missing(rows),
     }
@@ -77,6 +79,12 @@ def _second(rows: list[Row]) -> str:
     return table(("criterion", *HEAD), ([f"`{row['criterion']}`", *_cells([row])] for row in found))
 
 
+def _reasons(rows: list[Row]) -> str:
+    few = Setting(RESNET.name, "splora", DENSITIES[-1])
+    known = [dataclasses.replace(few, **more) for more in ({"adapter": "full"}, {}, {"rank": 32}, {"kernel": "full"})]
+    return table(HEAD, [_cells([row]) for each in (*known, *reasons()) if (row := find(rows, each))])
+
+
 def _of(rows: list[Row], setting: Setting) -> list[Row]:
     """The rows of a setting with every seed."""
     return [row for seed in SEEDS if (row := find(rows, setting.with_seed(seed)))]
@@ -94,7 +102,8 @@ def _cells(group: list[Row]) -> list[str]:
         known = [row[name] for row in group if row[name] is not None]
         return f"{statistics.mean(known):.2f}" if known else "-"
 
-    name = f"`{setting.method}`" + (f", {' '.join(setting.options[1::2])}" if setting.options else "")
+    options = " ".join(each.lstrip("-") for each in setting.options if each != "--adapter-option")
+    name = f"`{setting.method}`" + (f", {options}" if options else "")
     density = f"{setting.density:.0%}" + (f", aligned to {setting.round_to}" if setting.round_to > 1 else "")
     return [
         name,

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from edgespa.cli._options import json_option
+
+if TYPE_CHECKING:
+    from edgespa.tasks import Family
 
 
 @click.command(name="tasks")
@@ -29,14 +33,24 @@ def command(paths: tuple[str, ...], as_json: bool) -> None:
 
 
 def _list(folder: Path, as_json: bool) -> None:
-    from edgespa.cli._output import emit_json, table
+    from edgespa.cli._output import emit_json
+    from edgespa.errors import TaskFileError
     from edgespa.tasks import read_folder
 
-    families = read_folder(folder)
+    found = read_folder(folder)
     if as_json:
         derived = ("shared_bytes", "separate_bytes", "break_even")
-        emit_json([{**vars(family), **{key: getattr(family, key) for key in derived}} for family in families])
-        return
+        emit_json([{**vars(family), **{key: getattr(family, key) for key in derived}} for family in found.families])
+    else:
+        _show(found.families)
+    if found.errors:
+        what = "; ".join(error.message for error in found.errors)
+        raise TaskFileError(what, found.errors[0].hint)
+
+
+def _show(families: Iterable[Family]) -> None:
+    from edgespa.cli._output import table
+
     for family in families:
         rows = [
             [

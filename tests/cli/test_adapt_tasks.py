@@ -134,6 +134,10 @@ def test_distilling_from_an_unpruned_task(place: Path) -> None:
     (family,) = result_of("tasks", ".")
     assert [entry["file"] for entry in family["entries"]] == ["student.spa", "teacher.spa"]
     assert family["shared_bytes"] == family["base_bytes"] + sum(entry["size_bytes"] for entry in family["entries"])
+    (place / "torn.spa").write_bytes((place / "teacher.spa").read_bytes()[:-1])
+    torn = run("tasks", ".", code=1)
+    assert "student.spa" in torn.stdout
+    assert "Error: torn.spa: not a task file, or damaged" in torn.stderr
     text = run("tasks", "diff", "student.spa", "teacher.spa").stdout
     assert "provenance.config.density" in text
     found = result_of("tasks", "diff", "teacher.spa", "teacher.spa")
