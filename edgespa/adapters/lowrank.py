@@ -27,13 +27,19 @@ class LowRank(AdditiveAdapter):
     ``k // 2`` for even kernels), or every tap has its own column (``kernel="full"``), ``down: [r, n1 * kH * kW]``.
 
     ``down`` starts Kaiming-uniform, ``up`` uniform in +- `up_bound`, so that training starts at the base.
+
+    As channels go, the factors may come to hold more than the product that they make. A task then keeps the product
+    (`settled`): there is no ``up``, and ``down: [n0, n1]`` or ``[n0, n1 * kH * kW]`` is the change itself. That is a
+    deviation from the published form, which stores both factors at any width.
     """
 
     up_bound: ClassVar[float] = 0.0
 
-    def __init__(self, up: Tensor, down: Tensor, shape: tuple[int, ...], kernel: str, scale: float = 1.0) -> None:
+    def __init__(
+        self, up: Tensor | None, down: Tensor, shape: tuple[int, ...], kernel: str, scale: float = 1.0
+    ) -> None:
         super().__init__()
-        self.up = nn.Parameter(up)
+        self.up = nn.Parameter(up) if up is not None else None
         self.down = nn.Parameter(down)
         self.shape = tuple(shape)
         self.kernel = kernel
@@ -86,33 +92,48 @@ class LowRank(AdditiveAdapter):
         """See `Adapter.from_tensors`."""
         name, kernel = cls.__name__, cls.kernel_of(options)
         up, down = tensors.get("up"), tensors.get("down")
-        if up is None or down is None:
-            raise AdapterError(f"a {name} adapter needs the tensors 'up' and 'down'")
+        if down is None:
+            raise AdapterError(f"a {name} adapter needs the tensor 'down', and 'up' unless 'down' is their product")
         if kernel not in KERNELS:
             raise AdapterError(f"unknown {name} kernel '{kernel}'", "update edgespa")
-        fits = len(shape) >= 2 and up.dim() == 2 and up.is_floating_point() and up.dtype == down.dtype
-        if not fits or up.shape[0] != shape[0] or down.shape != (up.shape[1], _columns(shape, kernel)):
-            raise AdapterError(
-                f"{name} factors {tuple(up.shape)} and {tuple(down.shape)} do not fit a weight of shape {shape}"
-            )
-        return cls(up, down, shape, kernel, cls.scale_of(options, up.shape[1]))
+        given = [factor for factor in (up, down) if factor is not None]
+        sizes = " and ".join(str(tuple(factor.shape)) for factor in given)
+        if len(shape) < 2 or not all(each.dim() == 2 and each.is_floating_point() for each in given):
+            raise AdapterError(f"{name} factors {sizes} do not fit a weight of shape {shape}")
+        rank = shape[0] if up is None else up.shape[1]
+        alike = up is None or (up.shape[0] == shape[0] and up.dtype == down.dtype)
+        if not alike or down.shape != (rank, _columns(shape, kernel)):
+            raise AdapterError(f"{name} factors {sizes} do not fit a weight of shape {shape}")
+        return cls(up, down, shape, kernel, cls.scale_of(options, rank) if up is not None else 1.0)
 
     def delta(self) -> Tensor:
         """See `AdditiveAdapter.delta`."""
-        product = self.up @ self.down
-        if self.scale != 1.0:
-            product = product * self.scale
+        product = self._product()
         if self.kernel == "full" or len(self.shape) == 2:
             return product.reshape(self.shape)
         return at_centre(product.reshape(*self.shape[:2], *(1 for _ in self.shape[2:])), self.shape[2:])
+
+    def _product(self) -> Tensor:
+        if self.up is None:
+            return self.down
+        product = self.up @ self.down
+        return product if self.scale == 1.0 else product * self.scale
+
+    def settled(self) -> Self:
+        """See `Adapter.settled`: the product, where it has fewer elements than the factors."""
+        if self.up is None or self.up.shape[0] * self.down.shape[1] >= self.up.numel() + self.down.numel():
+            return self
+        return type(self)(None, self._product().detach(), self.shape, self.kernel)
 
     def sliced(self, dim: int, indices: Tensor) -> Self:
         """See `Adapter.sliced`."""
         shape = list(self.shape)
         shape[dim] = len(indices)
-        up, down = self.up.detach(), self.down.detach()
-        if dim == 0:
+        up, down = self.up.detach() if self.up is not None else None, self.down.detach()
+        if dim == 0 and up is not None:
             up = up.index_select(0, indices)
+        elif dim == 0:
+            down = down.index_select(0, indices)
         elif dim == 1:
             grid = down.reshape(down.shape[0], self.shape[1], -1)
             down = grid.index_select(1, indices).reshape(down.shape[0], -1)

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgespa.adapters.base import Adapter
+from edgespa.adapters.lora import LoRA
 from edgespa.adapters.splora import UP_BOUND, SPLoRA
 from edgespa.errors import AdapterError
 
@@ -175,3 +176,34 @@ def test_a_merge_that_is_not_finite_is_refused(value: float) -> None:
     adapter = SPLoRA(torch.full((2, 1), value), torch.ones(1, 2), (2, 2), "centre")
     with pytest.raises(AdapterError, match="not finite"):
         adapter.merged(torch.zeros(2, 2, dtype=torch.float16))
+
+
+@pytest.mark.parametrize("kernel", ["centre", "full"])
+def test_what_is_kept_is_the_product_where_that_is_smaller(kernel: str) -> None:
+    adapter = perturbed(fresh((16, 20, 3, 3), kernel, rank=8))
+    assert adapter.settled() is adapter
+    narrow = adapter.sliced(0, torch.tensor([3, 5, 9])).sliced(1, torch.tensor([0, 7]))
+    kept = narrow.settled()
+    assert kept.tensors().keys() == {"down"}
+    assert kept.size() == 3 * 2 * (9 if kernel == "full" else 1) < narrow.size()
+    assert torch.equal(kept.delta(), narrow.delta())
+    assert kept.settled() is kept
+    again = SPLoRA.from_tensors(kept.tensors(), {"rank": 8, "kernel": kernel}, (3, 2, 3, 3))
+    assert torch.equal(again.delta(), narrow.delta())
+    smaller = again.sliced(0, torch.tensor([2, 0])).sliced(1, torch.tensor([1]))
+    assert torch.equal(smaller.delta(), narrow.delta()[[2, 0]][:, [1]])
+
+
+def test_a_product_has_the_scale_of_its_factors_in_it() -> None:
+    options = {"rank": 8, "alpha": 3.0}
+    lora = LoRA(torch.randn(4, 8), torch.randn(8, 5), (4, 5), "full", LoRA.scale_of(options, 8))
+    again = LoRA.from_tensors(lora.settled().tensors(), options, (4, 5))
+    assert torch.equal(again.delta(), lora.delta())
+
+
+def test_a_product_of_another_shape_is_refused() -> None:
+    for shape in ((3, 3), (2, 4), (4, 3, 2)):
+        with pytest.raises(AdapterError, match="do not fit"):
+            SPLoRA.from_tensors({"down": torch.zeros(3, 4)}, CENTRE, shape)
+    with pytest.raises(AdapterError, match="needs the tensor 'down'"):
+        SPLoRA.from_tensors({"up": torch.zeros(3, 4)}, CENTRE, (3, 4))

@@ -37,7 +37,9 @@ SPLOPA = {"adapter": "splopa", "rank": None}
 KINDS: Mapping[str, dict[str, Any]] = {
     "splora": {},
     "splora on every tap": {"kernel": "full"},
+    "splora as products": {"rank": 12, "density": 0.25},
     "lora": {"adapter": "lora"},
+    "lora as products": {"adapter": "lora", "rank": 12, "density": 0.25},
     "ssf": {"adapter": "ssf", "rank": None},
     "repadapter": {"adapter": "repadapter", "rank": 4, "adapter_settings": {"groups": 2}},
     "repadapter in one group": {"adapter": "repadapter", "rank": 2, "adapter_settings": {"groups": 1}},
@@ -89,6 +91,7 @@ def test_numpy_makes_what_torch_merges(toy_base: Base, make: Callable[..., Task]
     task = make(**KINDS[kind])
     # Vacuous unless channels went and adapters moved the weights.
     assert any(not mask.all() for mask in task.kept.values())
+    assert any("up" not in factors for factors in task.adapters.values()) or "as products" not in kind
     for store in ("fp32", "fp16", "int8") if task.adapters else ("fp32",):
         made, found, program = written(tmp_path / store, task.stored_as(store), toy_base)
         assert made.whole == ()

@@ -115,8 +115,8 @@ def _at_taps(change: np.ndarray, weight: np.ndarray, every: bool) -> np.ndarray:
 
 
 def _low_rank(weight: np.ndarray, factors: _Factors, how: dict[str, Any]) -> np.ndarray:
-    """``W + scale * up @ down`` (SPLoRA, LoRA)."""
-    product = factors["up"] @ factors["down"]
+    """``W + scale * up @ down``, or ``W + down`` where ``down`` is the product (SPLoRA, LoRA)."""
+    product = factors["up"] @ factors["down"] if "up" in factors else factors["down"]
     if how["scale"] != 1.0:
         product = product * np.float32(how["scale"])
     change = product.reshape(*weight.shape[:2], -1)
