@@ -153,25 +153,21 @@ def report(results: Path) -> str:
         parts += ["LoRA, the last blocks cut at every depth, no training:", table(["task", *map(str, known)], body)]
     compared = [r for r in rows if r.get("choice")]
     if compared:
-        body = [
-            [
-                *(
-                    r["task"],
-                    r["choice"],
-                    r["step"],
-                    f"{r['accuracy']:.2%}",
-                    str(r["depth"]),
-                    f"{r['macs'] / 1e6:.0f}M",
-                ),
-                f"{r['latency_ms']:.2f}, asked {r['asked_ms']:.2f}" if "asked_ms" in r else "",
-            ]
-            for r in compared
-        ]
+        own = [r for r in rows if r["adapter"] == "lora" and r["step"] in ("cut", "again") and not r.get("choice")]
+        body = [_choice(r) for task in TASKS for r in (*own, *compared) if r["task"] == task]
         parts += [
-            "LoRA, other choices of the same cost: as many blocks, or channels to the latency of the cut:",
+            "LoRA, the rule and other choices of the same cost: as many blocks, or channels to the latency of the cut:",
             table(["task", "choice", "", "accuracy", "blocks", "MACs", "ms"], body),
         ]
     return "\n\n".join(parts)
+
+
+def _choice(row: Row) -> list[str]:
+    """A line of what the rule is compared with."""
+    time = f"{row['latency_ms']:.2f}, asked {row['asked_ms']:.2f}" if "asked_ms" in row else ""
+    step = "trained again" if row["step"] == "again" else row["step"]
+    cost = [str(row["depth"]), f"{row['macs'] / 1e6:.0f}M", time]
+    return [row["task"], row.get("choice", "the rule"), step, f"{row['accuracy']:.2%}", *cost]
 
 
 def _at(rows: list[Row], task: str, depth: int) -> Row | None:

@@ -240,8 +240,9 @@ def train(run: Run, pixels: Tensor, labels: Tensor, test: tuple[Tensor, Tensor])
             run.save()
             print(f"{stage} {run.step / per_epoch:.1f}: loss {loss:.3f}, {run.seconds:.0f} s of CPU", flush=True)
         if run.step % per_epoch == 0 or run.step == run.steps[run.stage]:
-            found = accuracy(run.model, test[0][:2000], test[1][:2000], stage.side)
-            print(f"{stage} {run.step / per_epoch:.1f}: {found:.2%} of 2,000 test images", flush=True)
+            # They are in the order of their classes.
+            found = accuracy(run.model, test[0][::5], test[1][::5], stage.side)
+            print(f"{stage} {run.step / per_epoch:.1f}: {found:.2%} of every fifth test image", flush=True)
     run.seconds += time.process_time() - began
 
 

@@ -147,11 +147,13 @@ def second_table() -> Iterator[Setting]:
 def reasons() -> Iterator[Setting]:
     """What might bring SPLoRA up to fine-pruning at 10% of the channels; ResNet-56, one seed.
 
-    The full kernel is in the second table. Distillation is from each method's own unpruned task.
+    The full kernel at the usual learning rate is in the second table. Distillation is from each method's own unpruned
+    task.
     """
     few = Setting(RESNET.name, "splora", DENSITIES[-1])
-    for lr in ("0.01", "0.04"):
+    for lr in ("0.005", "0.01", "0.04"):
         yield dataclasses.replace(few, options=("--lr", lr))
+    yield dataclasses.replace(few, kernel="full", options=("--lr", "0.01"))
     yield dataclasses.replace(few, options=("--lr-restart",))
     for adapter in ("splora", "full"):
         yield dataclasses.replace(few, adapter=adapter, options=("--distill", UNPRUNED))
