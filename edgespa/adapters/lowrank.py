@@ -97,12 +97,12 @@ class LowRank(AdditiveAdapter):
         if kernel not in KERNELS:
             raise AdapterError(f"unknown {name} kernel '{kernel}'", "update edgespa")
         given = [factor for factor in (up, down) if factor is not None]
-        sizes = " and ".join(str(tuple(factor.shape)) for factor in given)
-        if len(shape) < 2 or not all(each.dim() == 2 and each.is_floating_point() for each in given):
-            raise AdapterError(f"{name} factors {sizes} do not fit a weight of shape {shape}")
-        rank = shape[0] if up is None else up.shape[1]
-        alike = up is None or (up.shape[0] == shape[0] and up.dtype == down.dtype)
-        if not alike or down.shape != (rank, _columns(shape, kernel)):
+        fits = len(shape) >= 2 and all(
+            each.dim() == 2 and each.is_floating_point() and each.dtype == down.dtype for each in given
+        )
+        rank = shape[0] if up is None or not fits else up.shape[1]
+        if not fits or given[0].shape[0] != shape[0] or down.shape != (rank, _columns(shape, kernel)):
+            sizes = " and ".join(str(tuple(factor.shape)) for factor in given)
             raise AdapterError(f"{name} factors {sizes} do not fit a weight of shape {shape}")
         return cls(up, down, shape, kernel, cls.scale_of(options, rank) if up is not None else 1.0)
 
