@@ -1,4 +1,4 @@
-"""One row: adapt, export, and profile beside the unpruned network, with the commands of edgespa."""
+"""One row: adapt and export, and then, on a quiet machine, profile, with the commands of edgespa."""
 
 from __future__ import annotations
 
@@ -96,7 +96,6 @@ def measure(setting: Setting, data: Path, work: Path) -> Row:
         "parity": variant["parity"]["relative_error"],
         "train_seconds": sum(event["seconds"] for event in epochs),
         "train_cpu_seconds": sum(event["cpu_seconds"] for event in epochs),
-        **_latency(bundle, _unpruned(setting, data, work)),
     }
 
 
@@ -137,25 +136,26 @@ def _latency(bundle: Path, unpruned: Path) -> Row:
     }
 
 
-def remeasure_latencies(data: Path, work: Path, results: Path, latencies: Path) -> None:
-    """Measure latencies again where the machine was busy, to be called when it is not.
+def measure_latencies(data: Path, work: Path, results: Path, latencies: Path, *, quiet: bool = True) -> None:
+    """Measure the latency of every row that has none yet, apart from trainings, which would lengthen it.
 
     Args:
         data: The folder of networks.
         work: The bundles.
         results: The rows.
-        latencies: Gets a row for each that was busy.
+        latencies: Gets one for each of them.
+        quiet: Stop where other work keeps the machine busy.
     """
     for row in read_rows(results):
         setting = Setting.of(row)
         bundle = work / f"{setting.label}.bundle"
-        if row["load"] > BUSY and find(read_rows(latencies), setting) is None and bundle.exists():
-            again = {**setting.key, **_latency(bundle, _unpruned(setting, data, work))}
-            if again["load"] > BUSY:
-                raise SystemExit(f"the machine is busy (load {again['load']:.1f}): measure latencies when it is not")
+        if find(read_rows(latencies), setting) is None and bundle.exists():
+            latency = {**setting.key, **_latency(bundle, _unpruned(setting, data, work))}
+            if quiet and latency["load"] > BUSY:
+                raise SystemExit(f"the machine is busy (load {latency['load']:.1f}): measure latencies when it is not")
             with latencies.open("a") as file:
-                file.write(json.dumps(again) + "\n")
-            print(json.dumps(again), flush=True)
+                file.write(json.dumps(latency) + "\n")
+            print(json.dumps(latency), flush=True)
 
 
 def machine() -> Row:

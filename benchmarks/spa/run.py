@@ -1,7 +1,7 @@
 """Adapters against fine-pruning on real images: the main table, criteria, and what a row costs.
 
     python benchmarks/spa/run.py measure [--only TEXT] [--quick] [--list]    goes on where it was interrupted
-    python benchmarks/spa/run.py latency                                     latencies that were measured under load
+    python benchmarks/spa/run.py latency                                     of rows that have none, on a quiet machine
     python benchmarks/spa/run.py report                                      writes the tables into README.md
 
 Several processes may measure at once: a row that one of them is at is left out by the others.
@@ -13,9 +13,9 @@ import argparse
 import os
 from pathlib import Path
 
-from measure import find, measure_all, read_rows, remeasure_latencies
+from measure import find, measure_all, measure_latencies, read_rows
 from settings import every, quick
-from tables import write_report
+from tables import LATENCIES, write_report
 
 HERE = Path(__file__).resolve().parent
 
@@ -34,8 +34,9 @@ def main() -> None:
     if options.what == "report":
         write_report(results)
         return
+    latencies = results.with_name(LATENCIES)
     if options.what == "latency":
-        remeasure_latencies(options.data, options.work, results, results.with_name("latency.jsonl"))
+        measure_latencies(options.data, options.work, results, latencies)
         return
     settings = list(
         dict.fromkeys(each for each in (quick() if options.quick else every()) if options.only in each.label)
@@ -47,6 +48,7 @@ def main() -> None:
         return
     measure_all(settings, options.data, options.work, results)
     if options.quick:
+        measure_latencies(options.data, options.work, results, latencies, quiet=False)
         write_report(results, readme=None)
 
 

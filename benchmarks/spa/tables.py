@@ -10,10 +10,11 @@ from pathlib import Path
 
 import published
 import speed
-from measure import BUSY, Row, find, read_rows
+from measure import Row, find, read_rows
 from settings import DENSITIES, MOBILENET, NETWORKS, RESNET, SEEDS, Setting, every, main_table, reasons, second_table
 
 HERE = Path(__file__).resolve().parent
+LATENCIES = "latency.jsonl"  # beside the rows
 sys.path.append(str(HERE.parent))
 
 from rows import fill, table  # noqa: E402
@@ -31,7 +32,7 @@ def write_report(results: Path, readme: Path | None = HERE / "README.md") -> Non
         results: The rows.
         readme: Where the marks are.
     """
-    rows = _with_latencies(read_rows(results), read_rows(results.with_name("latency.jsonl")))
+    rows = _with_latencies(read_rows(results), read_rows(results.with_name(LATENCIES)))
     if readme is None:
         print(table(("network", *HEAD), ([group[0]["network"], *_cells(group)] for group in _grouped(rows))))
         return
@@ -49,14 +50,11 @@ def write_report(results: Path, readme: Path | None = HERE / "README.md") -> Non
     fill(readme, parts)
 
 
-def _with_latencies(rows: list[Row], again: list[Row]) -> list[Row]:
-    """The rows with the latencies that were measured on a quiet machine; without, where there is none."""
-    result = []
-    for row in rows:
-        better = row if row["load"] <= BUSY else find(again, Setting.of(row))
-        names = ("p50_ms", "latency_ratio")
-        result.append({**row, **{name: better[name] if better else None for name in names}})
-    return result
+def _with_latencies(rows: list[Row], latencies: list[Row]) -> list[Row]:
+    """The rows with their latencies, or None where there is none yet."""
+    names = ("p50_ms", "latency_ratio")
+    found = [find(latencies, Setting.of(row)) or dict.fromkeys(names) for row in rows]
+    return [{**row, **{name: latency[name] for name in names}} for row, latency in zip(rows, found, strict=True)]
 
 
 def _grouped(rows: Iterable[Row]) -> list[list[Row]]:
