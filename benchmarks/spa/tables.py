@@ -11,7 +11,19 @@ from pathlib import Path
 import published
 import speed
 from measure import Row, find, read_rows
-from settings import DENSITIES, MOBILENET, NETWORKS, RESNET, SEEDS, Setting, every, main_table, reasons, second_table
+from settings import (
+    DENSITIES,
+    EPOCHS,
+    MOBILENET,
+    NETWORKS,
+    RESNET,
+    SEEDS,
+    Setting,
+    every,
+    main_table,
+    reasons,
+    second_table,
+)
 
 HERE = Path(__file__).resolve().parent
 LATENCIES = "latency.jsonl"  # beside the rows
@@ -100,8 +112,9 @@ def _cells(group: list[Row]) -> list[str]:
         known = [row[name] for row in group if row[name] is not None]
         return f"{statistics.mean(known):.2f}" if known else "-"
 
-    options = " ".join(each.lstrip("-") for each in setting.options if each != "--adapter-option")
-    name = f"`{setting.method}`" + (f", {options}" if options else "")
+    options = [each.lstrip("-") for each in setting.options if each != "--adapter-option"]
+    more = [f"{setting.epochs} epochs"] if setting.epochs != EPOCHS else []
+    name = ", ".join([f"`{setting.method}`", *more, *([" ".join(options)] if options else [])])
     density = f"{setting.density:.0%}" + (f", aligned to {setting.round_to}" if setting.round_to > 1 else "")
     return [
         name,

@@ -23,7 +23,6 @@ from edgespa.adapt.timeline import Timeline
 from edgespa.adapters.adapted import AdaptedProgram, plan
 from edgespa.adapters.blocks import block_masks, masked_adapters, penalty, storage, without_dead_units
 from edgespa.adapters.factors import Factors, attach
-from edgespa.adapters.places import find_places
 from edgespa.adapters.splopa import SPLoPA
 from edgespa.base import Base
 from edgespa.checkpoint import Checkpoint
@@ -275,7 +274,7 @@ class Run:
         indices = relative_indices(self.base.groups, self.kept, kept)
         if indices:
             shapes = {name: tuple(tensor.shape) for name, tensor in self.model.program.tensors()}
-            places = find_places(self.model.program)
+            places = self.model.places
             own = self._factors()
             factors = own.narrowed(shapes, indices, kind, options, places=places)
             averages = {

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 
-from edgespa.adapters.base import Adapter, Place
+from edgespa.adapters.base import Adapter
+from edgespa.adapters.forms import Forms
 from edgespa.adapters.insertion import is_inserted
 from edgespa.adapters.kinds import FULL, kind_named
 from edgespa.adapters.places import find_places, norm_tensors
 from edgespa.errors import AdapterError
 from edgespa.graph.program import Program, assign
-from edgespa.processes import synced_batch_norm
 
 NORM_OR_BIAS = "norm or bias"
 HEAD = "head"
@@ -124,7 +124,7 @@ class AdaptedProgram(nn.Module):
     """A program whose adapted weights are computed as it runs.
 
     The program is copied; its trained tensors and the adapters' factors are the module's parameters that need a
-    gradient, everything else is frozen.
+    gradient, everything else is frozen. `places` says where its weights stand, in either form.
 
     Args:
         program: The program, at the width of the adapters.
@@ -147,7 +147,8 @@ class AdaptedProgram(nn.Module):
         self._names = {name: _key(name) for name in adapters}
         self.shared = nn.ParameterDict(dict(shared or {}))
         self.trained = tuple(trained)
-        self._switches = _training_switches(self.module.graph)
+        self.places = find_places(self.program)
+        self._forms = Forms(self.module.graph)
         tensors = dict(self.program.tensors())
         for name in self.trained:
             tensors[name].requires_grad_(True)
@@ -177,27 +178,14 @@ class AdaptedProgram(nn.Module):
         return torch.func.functional_call(self.module, dict(weights), inputs)
 
     def set_training(self, training: bool, *, freeze_norms: bool = False, synced: bool = False) -> None:
-        """Switch batch norm and dropout, which are flags on graph nodes.
-
-        A node whose flag is on in evaluation too, such as a batch norm without running statistics, is left as it is.
+        """Take the form for training, or that for evaluation.
 
         Args:
             training: The form.
             freeze_norms: Leave batch norms in evaluation form.
             synced: Statistics of batch norms in training form are over the batches of all processes.
         """
-        changed = False
-        for node, position in self._switches:
-            norm = node.target in _NORMS
-            flag = training and not (freeze_norms and norm)
-            target = _NORMS[synced and flag] if norm else node.target
-            arguments = list(node.args)
-            if arguments[position] != flag or node.target is not target:
-                arguments[position] = flag
-                node.args = tuple(arguments)
-                node.target = target
-                changed = True
-        if changed:
+        if self._forms.switch(training, freeze_norms=freeze_norms, synced=synced):
             self.module.recompile()
 
     def move_to(self, device: torch.device) -> None:
@@ -209,10 +197,6 @@ class AdaptedProgram(nn.Module):
         for node in self.module.graph.nodes:
             node.args, node.kwargs = fx.node.map_aggregate((node.args, node.kwargs), lambda a: _moved(a, device))
         self.module.recompile()
-
-    def places(self) -> dict[str, Place]:
-        """Where the weights of the program stand."""
-        return find_places(self.program)
 
     def task_tensors(self, statistics: Iterable[str]) -> dict[str, Tensor]:
         """Everything that the task adds to the base besides adapters: trained tensors and statistics."""
@@ -240,25 +224,8 @@ class AdaptedProgram(nn.Module):
         return result
 
 
-_TRAINING_FLAGS: dict[Callable[..., Any], int] = {
-    torch.ops.aten.batch_norm.default: 5,
-    torch.ops.aten.dropout.default: 2,
-    torch.ops.aten.feature_dropout.default: 2,
-}
-
-
-# A batch norm by itself, and one over all processes.
-_NORMS: tuple[Callable[..., Any], Callable[..., Any]] = (torch.ops.aten.batch_norm.default, synced_batch_norm)
-
-
 def _moved(argument: Any, device: torch.device) -> Any:
     return device if isinstance(argument, torch.device) else argument
-
-
-def _training_switches(graph: fx.Graph) -> list[tuple[fx.Node, int]]:
-    """Nodes of a graph in evaluation form that have a training flag, and its position."""
-    flags = [(node, _TRAINING_FLAGS[node.target]) for node in graph.nodes if node.target in _TRAINING_FLAGS]
-    return [(node, position) for node, position in flags if not node.args[position]]
 
 
 def _key(name: str) -> str:
