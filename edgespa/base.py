@@ -14,6 +14,7 @@ from torch import Tensor
 
 from edgespa.adapters.insertion import inserted_tensors, without_inserted
 from edgespa.adapters.kinds import FULL, kind_named
+from edgespa.adapters.renorm import with_norms
 from edgespa.errors import BaseMismatchError
 from edgespa.graph.blocks import Block, find_blocks, require_removable, without_blocks
 from edgespa.graph.cost import Cost, CostModel
@@ -115,7 +116,7 @@ class Base:
             )
         return dataclasses.replace(self, program=program, groups=find_groups(program))
 
-    def extended(self, kind: str, options: Mapping[str, Any]) -> Base:
+    def extended(self, kind: str, options: Mapping[str, Any], *, norms: bool = False) -> Base:
         """The base with the operators that an adapter kind inserts, which change nothing yet.
 
         Their tensors shrink with the channels that they read and write, and are never pruned themselves.
@@ -123,15 +124,18 @@ class Base:
         Args:
             kind: An adapter kind, or ``full``, which inserts nothing.
             options: Its options.
+            norms: Put batch norms behind the convolutions first, see `edgespa.adapters.renorm`.
 
         Raises:
             AdapterError: If the program has no place for them.
         """
-        if kind == FULL or inserted_tensors(self.program):
+        if inserted_tensors(self.program):
             return self
         if self.whole is not None:  # what is inserted is counted over all blocks
-            return self.whole.extended(kind, options).without_blocks(self.removed)
-        program = kind_named(kind).extended(self.program, options)
+            return self.whole.extended(kind, options, norms=norms).without_blocks(self.removed)
+        program = with_norms(self.program) if norms else self.program
+        if kind != FULL:
+            program = kind_named(kind).extended(program, options)
         if not inserted_tensors(program):
             return self
         return dataclasses.replace(self, program=program, groups=without_inserted(find_groups(program)))

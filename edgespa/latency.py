@@ -232,7 +232,8 @@ class LatencyFitting:
                 f"a latency budget does not go with {what}",
                 "find the density with: edgespa prune MODEL --budget latency_ms=...; then give --budget macs --density",
             )
-        base = self._base.extended(config.adapter, config.adapter_options)
+        norms = config.adds_norms(self._base.program)
+        base = self._base.extended(config.adapter, config.adapter_options, norms=norms)
         shared = {key: getattr(config, key) for key in ("round_to", "min_width", "keep", "only", "normalisation")}
         density = self.density(Pruning(base, PruneConfig(density=1.0, method="l1", budget="macs", **shared)))
         return config.model_copy(update={"density": density, "budget": "macs"})

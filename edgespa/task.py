@@ -48,10 +48,18 @@ _KEY = "edgespa"
 
 
 class AdapterHeader(Strict):
-    """Which adapters a task uses: the kind, the options that it was planned with, and the type of stored factors."""
+    """Which adapters a task uses.
+
+    Attributes:
+        kind: Of the adapters.
+        options: What they were planned with.
+        norms: Whether batch norms were put behind the convolutions.
+        store: The type of stored factors.
+    """
 
     kind: str
     options: dict[str, JsonValue] = Field(default_factory=dict)
+    norms: bool = False
     store: Literal["fp32", "fp16", "int8"] = "fp32"
 
 
@@ -181,7 +189,8 @@ class Task:
             base = base.with_outputs(self.header.outputs)
         if self.header.adapter is not None:
             with _in_words():
-                base = base.extended(self.header.adapter.kind, self.header.adapter.options)
+                adapter = self.header.adapter
+                base = base.extended(adapter.kind, adapter.options, norms=adapter.norms)
         try:
             base = base.without_blocks(removed)
         except GraphError as error:

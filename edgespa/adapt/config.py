@@ -8,6 +8,9 @@ from pydantic import Field, model_validator
 
 from edgespa.adapt.augment import AUGMENTATIONS
 from edgespa.adapters.kinds import FULL, default_lr, kind_named, method_names, options_of
+from edgespa.adapters.renorm import has_norms
+from edgespa.errors import ConfigError
+from edgespa.graph.program import Program
 from edgespa.processes import Precision
 from edgespa.pruning.config import SelectionConfig, require_known
 from edgespa.pruning.criteria import criterion_names
@@ -46,6 +49,8 @@ class AdaptConfig(SelectionConfig):
         augment: Changes of the training images, see `edgespa.adapt.augment`.
         distill_weight: Share of the teacher in the loss, if there is one.
         distill_temperature: Softens the teacher's and the student's outputs.
+        norms: ``add`` puts batch norms behind the convolutions that have none, for a network whose norms were folded
+            into its weights; ``keep`` does not; ``auto`` does where the network has no norm at all and channels go.
         freeze_norms: Leave weights, biases and statistics of norms as in the base.
         mixed_precision: Of the forward and backward passes; None for what accelerate was told, else full precision.
         store: Type of the adapter factors in the task file.
@@ -76,6 +81,7 @@ class AdaptConfig(SelectionConfig):
     augment: tuple[str, ...] = ()
     distill_weight: float = Field(default=0.5, gt=0, le=1)
     distill_temperature: float = Field(default=2.0, gt=0)
+    norms: Literal["auto", "keep", "add"] = "auto"
     freeze_norms: bool = False
     mixed_precision: Precision | None = None
     store: Literal["fp32", "fp16", "int8"] = "fp32"
@@ -102,6 +108,18 @@ class AdaptConfig(SelectionConfig):
         known = kind_named(self.adapter).defaults
         common = {key: value for key, value in (("rank", self.rank), ("kernel", self.kernel)) if key in known}
         return options_of(self.adapter, {**common, **self.adapter_settings})
+
+    def adds_norms(self, program: Program) -> bool:
+        """Whether batch norms are put into a program.
+
+        Raises:
+            ConfigError: If they are, and are not to be trained.
+        """
+        if self.norms == "add" and self.freeze_norms:
+            raise ConfigError("norms that are added have to be trained", "leave out --freeze-norms, or --norms add")
+        if self.norms == "auto":
+            return self.density < 1 and not self.freeze_norms and not has_norms(program)
+        return self.norms == "add"
 
     @property
     def peak_lr(self) -> float:

@@ -105,12 +105,14 @@ def adapt(
             )
         log.info("a new head for %d classes is trained", len(data.classes))
         base = base.with_outputs(len(data.classes), config.seed)
-    base = base.extended(config.adapter, config.adapter_options)
+    base = base.extended(config.adapter, config.adapter_options, norms=config.adds_norms(base.program))
     run = Run(base, data, *prepared, preprocess, config, progress, objective, processes)
     if start is not None and goes_on:
         run.go_on_from(start.kept, start.factors)
-    elif start is not None:
-        run.begin_at(start.kept)
+    else:
+        if start is not None:
+            run.begin_at(start.kept)
+        run.calibrate_norms()
     if resume and checkpoint is not None and checkpoint.exists():
         run.restore(Checkpoint.load(checkpoint))
     if log_file is not None and processes.is_main:

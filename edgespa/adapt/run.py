@@ -23,6 +23,7 @@ from edgespa.adapt.timeline import Timeline
 from edgespa.adapters.adapted import AdaptedProgram, plan
 from edgespa.adapters.blocks import block_masks, masked_adapters, penalty, storage, without_dead_units
 from edgespa.adapters.factors import Factors, attach
+from edgespa.adapters.renorm import calibrate, inserted_norms
 from edgespa.adapters.splopa import SPLoPA
 from edgespa.base import Base
 from edgespa.checkpoint import Checkpoint
@@ -262,6 +263,21 @@ class Run:
         self._become(kept, 0)
         self.start = {name: np.packbits(mask).tobytes().hex() for name, mask in kept.items()}
 
+    def calibrate_norms(self) -> None:
+        """Let batch norms that were put in start as the identity, with the statistics of some training images."""
+        if not self._adds_norms:
+            return
+        log.info("%d batch norms are added, behind convolutions without one", len(inserted_norms(self.base.program)))
+        self._set_training(False)
+        weights = self.model.effective()
+        batches = itertools.islice(self._shuffled(self.config.seed), SCORING_BATCHES)
+        calibrate(self.model.program, weights, (images for images, _ in batches))
+        self._set_training(True)
+
+    @property
+    def _adds_norms(self) -> bool:
+        return bool(inserted_norms(self.base.program))
+
     def go_on_from(self, kept: Kept, factors: Factors) -> None:
         """Begin with the units, the adapters and the trained tensors that a task has."""
         self._keep(kept)
@@ -375,7 +391,7 @@ class Run:
             folder,
             stored_parameters=factors.size(),
             outputs=len(self.classes),
-            adapter=AdapterHeader(kind=config.adapter, options=config.adapter_options),
+            adapter=AdapterHeader(kind=config.adapter, options=config.adapter_options, norms=self._adds_norms),
             preprocess=self.preprocess,
             classes=self.classes,
             metrics={f"validation_{MEASURES[self.objective.kind]}": self.best_quality},

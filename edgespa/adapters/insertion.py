@@ -1,7 +1,8 @@
 """Operators and tensors that an adapter puts into a program, besides changing its weights.
 
-Inserted tensors are parameters of the program under the prefix `INSERTED`; a task trains and stores them whole. They
-are put in before channel groups are found, so that compaction slices them like any other tensor.
+Inserted tensors are parameters of the program under the prefix `INSERTED`, and statistics of inserted norms its
+buffers; a task trains and stores them whole. They are put in before channel groups are found, so that compaction slices
+them like any other tensor.
 """
 
 from __future__ import annotations
@@ -33,13 +34,24 @@ def inserted_tensors(program: Program) -> tuple[str, ...]:
 
 def add_parameter(module: fx.GraphModule, name: str, tensor: Tensor) -> None:
     """Put a parameter under ``INSERTED.name``; dots make holders."""
+    holder, leaf = _holder(module, name)
+    holder.register_parameter(leaf, nn.Parameter(tensor, requires_grad=False))
+
+
+def add_buffer(module: fx.GraphModule, name: str, tensor: Tensor) -> None:
+    """Put a buffer under ``INSERTED.name``; dots make holders."""
+    holder, leaf = _holder(module, name)
+    holder.register_buffer(leaf, tensor)
+
+
+def _holder(module: fx.GraphModule, name: str) -> tuple[nn.Module, str]:
     *path, leaf = f"{INSERTED}.{name}".split(".")
     holder: nn.Module = module
     for part in path:
         if not hasattr(holder, part):
             holder.add_module(part, nn.Module())
         holder = getattr(holder, part)
-    holder.register_parameter(leaf, nn.Parameter(tensor, requires_grad=False))
+    return holder, leaf
 
 
 def read(graph: fx.Graph, name: str) -> fx.Node:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 def task_summary(task: Task, path: Path) -> dict[str, Any]:
     """A task file's figures as plain values."""
+    from edgespa.adapters.renorm import count_norms
     from edgespa.tasks import depth_text
 
     figures = task.header.figures
@@ -31,6 +32,7 @@ def task_summary(task: Task, path: Path) -> dict[str, Any]:
         "frozen": task.header.provenance.get("frozen", {}),
         "blocks": task.header.provenance.get("blocks"),
         "trained_whole": task.header.provenance.get("trained", {}),
+        "added_norms": count_norms(task.tensors),
     }
 
 
@@ -59,6 +61,8 @@ def show_task(summary: dict[str, Any], next_command: str) -> None:
     for what, key in (("left frozen", "frozen"), ("trained whole", "trained_whole")):
         if summary[key]:
             click.echo(f"{what}: {_listed(summary[key])}")
+    if count := summary["added_norms"]:
+        click.echo(f"batch norms added: {count}, behind convolutions without one (--norms keep leaves them out)")
     click.echo(f"{summary['file']}: {summary['size_bytes']:,} bytes")
     click.echo(f"next: {next_command}")
 

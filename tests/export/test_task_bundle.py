@@ -48,6 +48,8 @@ KINDS: Mapping[str, dict[str, Any]] = {
     "splopa with masks": {**SPLOPA, "adapter_settings": {"block": 4, "prototypes": 2, "mask": "magnitude"}},
     "convpass": {"adapter": "convpass", "rank": None, "adapter_settings": {"dim": 4}},
     "full": {"adapter": "full", "rank": None},
+    "full with norms": {"adapter": "full", "rank": None, "norms": "add"},
+    "splora with norms": {"norms": "add"},
 }
 
 
