@@ -20,6 +20,7 @@ from settings import (
     SEEDS,
     Setting,
     every,
+    folded,
     main_table,
     reasons,
     second_table,
@@ -52,6 +53,7 @@ def write_report(results: Path, readme: Path | None = HERE / "README.md") -> Non
         **{name: _main(rows, name) for name in NETWORKS},
         "second": _second(rows),
         "reasons": _reasons(rows),
+        "folded": _folded(rows),
         "claims": _claims(rows),
         "missing": _missing(rows),
     }
@@ -93,6 +95,11 @@ def _reasons(rows: list[Row]) -> str:
     few = Setting(RESNET.name, "splora", DENSITIES[-1])
     known = [dataclasses.replace(few, **more) for more in ({"adapter": "full"}, {}, {"rank": 32}, {"kernel": "full"})]
     return table(HEAD, [_cells([row]) for each in (*known, *reasons()) if (row := find(rows, each))])
+
+
+def _folded(rows: list[Row]) -> str:
+    pairs = [each for bare in folded() for each in (bare, dataclasses.replace(bare, options=()))]
+    return table(HEAD, [_cells([row]) for each in pairs if (row := find(rows, each))])
 
 
 def _of(rows: list[Row], setting: Setting) -> list[Row]:
