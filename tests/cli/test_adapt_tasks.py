@@ -12,6 +12,7 @@ from typing import Any
 
 import click.testing
 import numpy as np
+import onnx
 import pytest
 from typed import result_of, run
 
@@ -153,6 +154,17 @@ def test_operators_that_an_adapter_inserts_are_exported(place: Path) -> None:
     assert manifest["provenance"]["proof"]["merged_unmerged_error"] == 0
 
 
+def test_norms_that_are_added_are_told_of_and_exported(place: Path) -> None:
+    result = run(*ADAPT, "--norms", "add", "--density", "0.5", "--epochs", "2", "--output", "t.spa")
+    assert "batch norms added: 1, behind" in result.stdout
+    manifest = result_of("export", "t.spa", "--format", "onnx", "--output", "bundle")
+    assert [variant["parity"]["relative_error"] < 1e-4 for variant in manifest["variants"]] == [True]
+    operators = {node.op_type for node in onnx.load(place / "bundle" / "model.onnx").graph.node}
+    assert "Conv" in operators
+    assert "BatchNormalization" not in operators
+    assert result_of("adapt", *ADAPT[1:], "--epochs", "1", "--output", "u.spa")["added_norms"] == 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
@@ -173,6 +185,7 @@ def test_wrong_usage_says_what_there_is(place: Path, arguments: tuple[str, ...],
         (("--recovery-epochs", "1", "--density", "0.1", "--schedule", "stepwise", "--epochs", "2"), "recovery"),
         (("--distill", "nothing.spa"), "nothing.spa"),
         (("--adapter", "splopa", "--adapter-option", "mask=some"), "'some'"),
+        (("--norms", "add", "--freeze-norms"), "have to be trained"),
     ],
 )
 def test_what_cannot_be_done_says_why(place: Path, arguments: tuple[str, ...], text: str) -> None:
