@@ -39,6 +39,10 @@ def continued(config: AdaptConfig, start: Task) -> AdaptConfig:
         ConfigError: If it says something else.
     """
     adapter = start.header.adapter
+    norms = adapter is not None and adapter.norms
+    if config.norms == "add" and not norms:
+        raise ConfigError("the task to start from was trained without added norms", "leave out --norms add")
+    config = config.model_copy(update={"norms": "add" if norms else "keep"})
     if adapter is None:
         return config
     own = dict(adapter.options)

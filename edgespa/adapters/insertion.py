@@ -15,7 +15,7 @@ from torch import Tensor, fx, nn
 
 from edgespa.graph.groups import Groups
 from edgespa.graph.program import Program, refresh
-from edgespa.graph.rules.registry import named_arguments
+from edgespa.graph.rules.registry import named_arguments, operator_name
 
 INSERTED = "edgespa_adapter"
 
@@ -89,9 +89,7 @@ def with_biases(program: Program) -> Program:
     graph = result.graph
     done: set[str] = set()
     for node in list(graph.nodes):
-        if node.op != "call_function" or not isinstance(node.target, torch._ops.OpOverload):
-            continue
-        name = node.target._schema.name.split("::")[1]
+        name = operator_name(node)
         if name not in _BIASED:
             continue
         arguments = named_arguments(node)

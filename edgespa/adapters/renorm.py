@@ -16,6 +16,7 @@ from torch import Tensor, fx
 
 from edgespa.adapters.insertion import INSERTED, add_buffer, add_parameter, finish, is_inserted, read
 from edgespa.graph.program import Program, fetch, shape_of
+from edgespa.graph.rules.registry import operator_name
 
 EPS = 1e-5
 MOMENTUM = 0.1
@@ -27,7 +28,7 @@ _CONVOLUTIONS = {f"{kind}{n}d" for kind in ("conv", "conv_transpose") for n in (
 
 def has_norms(program: Program) -> bool:
     """Whether any operator of the program is a norm."""
-    return any("norm" in _name(node) for node in program.graph.nodes)
+    return any("norm" in operator_name(node) for node in program.graph.nodes)
 
 
 def with_norms(program: Program) -> Program:
@@ -38,7 +39,7 @@ def with_norms(program: Program) -> Program:
     """
     result = program.copy()
     graph = result.graph
-    found = [node for node in graph.nodes if _name(node) in _CONVOLUTIONS and not _is_normed(node)]
+    found = [node for node in graph.nodes if operator_name(node) in _CONVOLUTIONS and not _is_normed(node)]
     for index, node in enumerate(found):
         value = node.meta["val"]
         like = {"dtype": value.dtype, "device": value.device}
@@ -114,11 +115,5 @@ class _Watch(fx.Interpreter):
         return super().run_node(n)
 
 
-def _name(node: fx.Node) -> str:
-    if node.op != "call_function" or not isinstance(node.target, torch._ops.OpOverload):
-        return ""
-    return node.target._schema.name.split("::")[1]
-
-
 def _is_normed(node: fx.Node) -> bool:
-    return any("norm" in _name(user) for user in node.users)
+    return any("norm" in operator_name(user) for user in node.users)

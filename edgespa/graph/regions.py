@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, fx
 
 from edgespa.graph.program import Program, shape_of
+from edgespa.graph.rules.registry import operator_name
 
 _NUMBERED = re.compile(r"\d+$")
 _NUMBER = re.compile(r"\d+")
@@ -127,7 +128,7 @@ class Regions:
                 encloses = not owner or path.startswith(f"{owner}.")
                 operands = [source for source in each.all_input_nodes if source in self._fed]
                 joins = len(operands) == 2 and all(source in nodes or source is first for source in operands)
-                if each not in nodes and encloses and joins and _name(each) in _ADDITIONS:
+                if each not in nodes and encloses and joins and operator_name(each) in _ADDITIONS:
                     nodes.add(each)
                     pending += each.users
         return frozenset(nodes)
@@ -154,9 +155,9 @@ class Regions:
             along = [source for source in operands if source in stream]
             if not along:
                 continue
-            if _name(node) in _ADDITIONS and len(operands) == 2:
+            if operator_name(node) in _ADDITIONS and len(operands) == 2:
                 stream[node] = True
-            elif len(operands) == 1 and (_name(node) in _CARRIERS or _is_pointwise(node)):
+            elif len(operands) == 1 and (operator_name(node) in _CARRIERS or _is_pointwise(node)):
                 stream[node] = stream[along[0]]
         return stream.get(exit_, False)
 
@@ -169,7 +170,7 @@ def _fed(graph: fx.Graph) -> set[fx.Node]:
         if not isinstance(value, Tensor | list | tuple) or node.op == "output":
             continue
         reads = any(source in fed for source in node.all_input_nodes)
-        if node.op == "placeholder" or (reads and _name(node) not in _SHAPE_ONLY):
+        if node.op == "placeholder" or (reads and operator_name(node) not in _SHAPE_ONLY):
             fed.add(node)
     return fed
 
@@ -207,16 +208,10 @@ def _stack(node: fx.Node) -> list[tuple[str, str]]:
     return found or ([("", "")] if stack else [])
 
 
-def _name(node: fx.Node) -> str:
-    """The operator's name without namespace and overload; empty for anything else."""
-    target = node.target
-    return target._schema.name.split("::")[1] if isinstance(target, torch._ops.OpOverload) else ""
-
-
 def _is_pointwise(node: fx.Node) -> bool:
     return isinstance(node.target, torch._ops.OpOverload) and torch.Tag.pointwise in node.target.tags
 
 
 def operators(nodes: Iterable[fx.Node]) -> list[str]:
     """Names of the operators of some nodes."""
-    return [_name(node) for node in nodes]
+    return [operator_name(node) for node in nodes]

@@ -7,7 +7,7 @@ from torch import fx
 
 from edgespa.graph.blocks import Block
 from edgespa.graph.program import Program, shape_of
-from edgespa.graph.rules.registry import named_arguments
+from edgespa.graph.rules.registry import named_arguments, operator_name
 
 _LAST = {"linear", "layer_norm", "native_layer_norm", "rms_norm", "matmul", "addmm"}
 _SECOND = {"batch_norm", "group_norm", "instance_norm", *(f"conv{n}d" for n in (1, 2, 3)), "convolution"}
@@ -49,14 +49,14 @@ def reads_class_token(program: Program, last: Block) -> bool:
             seen.add(user)
             if _takes_first(user):
                 return True
-            whole_slice = _operator(user) == "slice" and shape_of(user.meta["val"]) == shape_of(node.meta["val"])
-            if _operator(user) in _PASSES or _is_pointwise(user) or whole_slice:
+            whole_slice = operator_name(user) == "slice" and shape_of(user.meta["val"]) == shape_of(node.meta["val"])
+            if operator_name(user) in _PASSES or _is_pointwise(user) or whole_slice:
                 pending.append(user)
     return False
 
 
 def _takes_first(node: fx.Node) -> bool:
-    name = _operator(node)
+    name = operator_name(node)
     if name not in {"select", "slice"}:
         return False
     arguments = named_arguments(node)
@@ -75,15 +75,10 @@ def _forward(start: fx.Node, through: set[str]) -> list[str]:
             if user in seen:
                 continue
             seen.add(user)
-            found.append(_operator(user))
-            if _operator(user) in through or (_is_pointwise(user) and len(user.all_input_nodes) == 1):
+            found.append(operator_name(user))
+            if operator_name(user) in through or (_is_pointwise(user) and len(user.all_input_nodes) == 1):
                 queue.append(user)
     return found
-
-
-def _operator(node: fx.Node) -> str:
-    target = node.target
-    return target._schema.name.split("::")[1] if isinstance(target, torch._ops.OpOverload) else ""
 
 
 def _is_pointwise(node: fx.Node) -> bool:

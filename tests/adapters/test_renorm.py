@@ -50,9 +50,11 @@ def argument(program: Program, norm: Any, position: int) -> Tensor:
     return dict(program.tensors())[str(norm.args[position].target)]
 
 
-def learned(base: Base, data: ImageData, preprocess: Preprocess, folder: Path, **options: object) -> Task:
+def learned(
+    base: Base, data: ImageData, preprocess: Preprocess, folder: Path, start: Task | None = None, **options: object
+) -> Task:
     settings = {"rank": 2, "epochs": 3, "batch_size": 16, "density": 0.5, "round_to": 1, "prune_steps": 2, **options}
-    return adapt(base, data, preprocess, AdaptConfig.parse(settings, "test"), folder)
+    return adapt(base, data, preprocess, AdaptConfig.parse(settings, "test"), folder, start=start)
 
 
 def test_norms_go_behind_the_convolutions_that_have_none_and_change_nothing() -> None:
@@ -146,6 +148,28 @@ def test_a_task_that_has_them_is_gone_on_with(
     assert second.header.adapter.norms
     name = "edgespa_adapter.norm.0.weight"
     torch.testing.assert_close(second.tensors[name], first.tensors[name])  # not calibrated anew
+
+
+def test_a_task_without_them_is_gone_on_with_as_it_is(
+    base: Base, toy_data: ImageData, toy_preprocess: Preprocess, tmp_path: Path
+) -> None:
+    first = learned(base, toy_data, toy_preprocess, tmp_path, norms="keep")
+    second = learned(base, toy_data, toy_preprocess, tmp_path, start=first, density=0.3)
+    assert second.header.adapter is not None
+    assert not second.header.adapter.norms
+    assert count_norms(second.tensors) == 0
+    with pytest.raises(ConfigError, match="without added norms"):
+        learned(base, toy_data, toy_preprocess, tmp_path, start=first, norms="add")
+
+
+def test_training_begins_with_their_statistics(
+    base: Base, toy_data: ImageData, toy_preprocess: Preprocess, tmp_path: Path
+) -> None:
+    task = learned(base, toy_data, toy_preprocess, tmp_path, epochs=1, lr=1e-9)
+    fresh = with_norms(base.program)
+    for norm in inserted_norms(fresh):
+        name = str(getattr(norm.args[1], "target", None))
+        assert (task.tensors[name] - dict(fresh.tensors())[name][0]).abs().min() > 1e-3  # no step was that long
 
 
 def test_an_interrupted_run_is_the_uninterrupted_one(

@@ -142,6 +142,12 @@ def resolve(argument: Any) -> Any:
     return concrete(argument)
 
 
+def operator_name(node: fx.Node) -> str:
+    """The operator's name without namespace and overload; empty for anything else."""
+    target = node.target
+    return str(target._schema.name.split("::")[1]) if isinstance(target, torch._ops.OpOverload) else ""
+
+
 def named_arguments(node: fx.Node) -> dict[str, Any]:
     """The arguments of an operator call by their schema names, defaults filled in."""
     schema = node.target._schema  # type: ignore[union-attr]
