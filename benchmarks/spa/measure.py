@@ -104,12 +104,10 @@ def _final(event: Row, epochs: list[Row]) -> bool:
 
 
 def _of_header(path: Path) -> Row:
-    from edgespa.adapt import AdaptConfig
     from edgespa.task import Task
 
     header = Task.load(path).header
-    config = AdaptConfig.model_validate(header.provenance["config"])
-    return {"stored_parameters": header.figures.stored_parameters, "lr": config.peak_lr}
+    return {"stored_parameters": header.figures.stored_parameters, "lr": header.provenance["lr"]}
 
 
 def _unpruned(setting: Setting, data: Path, work: Path) -> Path:

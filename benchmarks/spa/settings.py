@@ -30,7 +30,7 @@ class Network:
         mean: Of the input.
         std: Of the input.
         title: For people.
-        lr: Peak learning rates by kind, where the product's default does not suit the network.
+        lr: Peak learning rates by kind.
         options: Of every training.
     """
 
@@ -41,7 +41,7 @@ class Network:
     mean: str
     std: str
     title: str
-    lr: dict[str, float] = dataclasses.field(default_factory=dict)
+    lr: dict[str, float]
     options: tuple[str, ...] = ()
 
     def model(self, data: Path) -> tuple[str, ...]:
@@ -51,7 +51,7 @@ class Network:
 
 RESNET = Network(
     "resnet56", "resnet56", 32, "fashion", "0.485,0.456,0.406", "0.229,0.224,0.225",
-    "ResNet-56 (JPEG-CIFAR) to Fashion-MNIST",
+    "ResNet-56 (JPEG-CIFAR) to Fashion-MNIST", {"full": 1e-2, "splora": 2e-2, "lora": 2e-2, "splopa": 3e-2},
 )  # fmt: skip
 MOBILENET = Network(
     "mobilenet_v2", "mobilenet_v2", 96, "cifar10_jpeg.zip", "0.5", "0.5",
@@ -114,15 +114,14 @@ class Setting:
     def arguments(self, data: Path, work: Path) -> tuple[str, ...]:
         """Arguments of ``edgespa adapt``; the option value ``unpruned`` is the task file of ``unpruned``."""
         network = NETWORKS[self.network]
-        lr = ("--lr", str(network.lr[self.adapter])) if self.adapter in network.lr else ()
         whole = work / f"{self.unpruned.label}.spa"
-        more = (*network.options, *lr, *(str(whole) if each == UNPRUNED else each for each in self.options))
+        more = (*network.options, *(str(whole) if each == UNPRUNED else each for each in self.options))
         return (
             *network.model(data), "--data", f"{data}/{network.data}:train", "--limit", str(self.images),
             "--mean", network.mean, "--std", network.std, "--adapter", self.adapter, "--rank", str(self.rank),
             "--kernel", self.kernel, "--criterion", self.criterion, "--density", str(self.density),
             "--round-to", str(self.round_to), "--epochs", str(self.epochs), "--seed", str(self.seed),
-            "--mixed-precision", PRECISION, *more,
+            "--mixed-precision", PRECISION, "--lr", str(network.lr[self.adapter]), *more,
         )  # fmt: skip
 
 

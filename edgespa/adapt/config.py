@@ -41,7 +41,8 @@ class AdaptConfig(SelectionConfig):
         accumulate: Batches whose gradients are averaged for one training step.
         head: ``keep`` the base's last layer, start a ``new`` one, or decide (``auto``): a new one if the base's outputs
             are another number than the classes, or if on the training data they are worse than a guess.
-        lr: Peak learning rate of AdamW; None for the adapter's own default.
+        lr: Peak learning rate of AdamW; None for that of the task that is gone on with, else for the adapter's own, or
+            for a lower one where a few training steps show that the network does not bear that.
         weight_decay: Of AdamW, on matrices.
         label_smoothing: Share of each label that is spread over all classes.
         class_weights: Weights of the classes in the loss: ``none``, ``balanced`` by their number of images, or one
@@ -123,5 +124,5 @@ class AdaptConfig(SelectionConfig):
 
     @property
     def peak_lr(self) -> float:
-        """The learning rate that is asked for, or the adapter's own."""
+        """The learning rate that is asked for, or the adapter's own, which training may find too high."""
         return self.lr or default_lr(self.adapter)

@@ -115,6 +115,8 @@ def adapt(
         run.calibrate_norms()
     if resume and checkpoint is not None and checkpoint.exists():
         run.restore(Checkpoint.load(checkpoint))
+    elif config.lr is None:
+        run.settle_rate()
     if log_file is not None and processes.is_main:
         run.log = TrainingLog(log_file, run.epoch if resume else None)
     while run.epoch < config.epochs:
@@ -128,7 +130,7 @@ def adapt(
             MEASURES[data.kind],
             run.best_quality,
             blind,
-            config.peak_lr / 10,
+            run.timeline.peak / 10,
         )
     task = _stored(run.result(folder), base, run, config.store)
     return with_start(task, start, base) if start is not None else task

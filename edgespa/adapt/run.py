@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import logging
 import math
@@ -19,6 +20,7 @@ from edgespa.adapt.config import AdaptConfig
 from edgespa.adapt.log import TrainingLog
 from edgespa.adapt.moments import averages_of, fresh_optimizer, give_past, read_averages, steps_of
 from edgespa.adapt.objective import Objective
+from edgespa.adapt.rates import JUDGED, WARM_UP, find_rate, trial_steps
 from edgespa.adapt.timeline import Timeline
 from edgespa.adapters.adapted import AdaptedProgram, plan
 from edgespa.adapters.blocks import block_masks, masked_adapters, penalty, storage, without_dead_units
@@ -134,7 +136,7 @@ class Run:
         step = self.epoch * self.steps
         total_loss, began, used = 0.0, time.monotonic(), time.process_time()
         self._set_training(True)
-        batches = self._epoch_batches()
+        batches = self._batches_of(self.epoch)
         while group := list(itertools.islice(batches, config.accumulate)):
             if step in timeline.blocks_at:
                 self._mask_blocks(timeline.blocks_at[step], step)
@@ -176,7 +178,7 @@ class Run:
             wide = outputs.to(torch.promote_types(outputs.dtype, torch.float32))
             loss = self.objective(wide, labels, images)
             value = float(loss.detach())
-            if not math.isfinite(value):
+            if not math.isfinite(self.processes.totals([value])[0]):  # in one of them, so that all come to know
                 raise AdapterError(f"the loss is not a number in epoch {self.epoch + 1}", _LOWER)
             extra = penalty(self.masked) if self.timeline.blocks_at else None
             if extra is not None:
@@ -200,8 +202,8 @@ class Run:
         synced = self.processes.count > 1
         self.model.set_training(training, freeze_norms=self.config.freeze_norms, synced=synced)
 
-    def _epoch_batches(self) -> Iterator[tuple[Tensor, Tensor]]:
-        seed = self.config.seed * 1_000_003 + self.epoch
+    def _batches_of(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        seed = self.config.seed * 1_000_003 + epoch
         return self._shuffled(seed, augmentation(self.config.augment), self.processes.part)
 
     def _shuffled(
@@ -278,6 +280,44 @@ class Run:
     def _adds_norms(self) -> bool:
         return bool(inserted_norms(self.base.program))
 
+    def settle_rate(self) -> None:
+        """Lower the learning rate where short trainings show that it is too high; then everything is as before."""
+        begin = self._factors().copied()
+        scaler = self.processes.scaler
+        scale = scaler.state_dict() if scaler is not None else None
+        labels = next(iter(self._shuffled(self.config.seed)))[1]
+        guess = self.objective.guess(labels, len(self.classes))
+        steps = trial_steps(self.timeline.total)
+
+        def loss_at(rate: float) -> float:
+            if self._progress:
+                self._progress(0, self.timeline.total, f"trying the learning rate {rate:g}")
+            try:
+                return self._loss_after(steps, rate)
+            finally:
+                self._rebuild(begin.copied(), {}, 0.0)
+                if scale is not None:
+                    scaler.load_state_dict(scale)
+
+        found = find_rate(self.timeline.peak, loss_at, guess)
+        tried = ", ".join(f"{loss:.2f} at {rate:g}" for rate, loss in found.losses.items())
+        log.info("learning rate %g; after %d steps the loss is %s", found.rate, steps, tried)
+        self.timeline = dataclasses.replace(self.timeline, peak=found.rate)
+        self._set_training(True)
+
+    def _loss_after(self, steps: int, rate: float) -> float:
+        """Mean loss of the last of some training steps; what is trained changes."""
+        self._set_training(True)
+        torch.manual_seed(self.config.seed + 7_919_333 * self.processes.index)
+        losses = []
+        batches = itertools.chain.from_iterable(map(self._batches_of, itertools.count()))
+        for step in range(steps):
+            for parameters in self.optimizer.param_groups:
+                parameters["lr"] = rate * min(1.0, (step + 1) / (WARM_UP * steps))
+            losses.append(self._learn(list(itertools.islice(batches, self.config.accumulate))))
+        last = losses[-round(JUDGED * steps) :]
+        return self.processes.totals([sum(last)])[0] / len(last) / self.processes.count
+
     def go_on_from(self, kept: Kept, factors: Factors) -> None:
         """Begin with the units, the adapters and the trained tensors that a task has."""
         self._keep(kept)
@@ -339,6 +379,7 @@ class Run:
             "history": self.history,
             "optimizer_steps": steps_of(self.optimizer),
             "scaler": scaler.state_dict() if scaler is not None else None,
+            "lr": self.timeline.peak,
         }
         return Checkpoint(self.kept, self._factors(), averages, facts, self.best)
 
@@ -365,6 +406,7 @@ class Run:
                     f"the unfinished run was made with another {key}",
                     "start anew without --resume, or say the same again",
                 )
+        self.timeline = dataclasses.replace(self.timeline, peak=float(state.facts["lr"]))
         self._keep(state.kept)
         self._rebuild(state.factors, read_averages(state.averages), float(state.facts["optimizer_steps"]))
         if self.processes.scaler is not None and state.facts.get("scaler"):
@@ -399,6 +441,7 @@ class Run:
                 "method": "adapt",
                 "data": self.data_name,
                 "config": config.model_dump(mode="json"),
+                "lr": self.timeline.peak,
                 "frozen": dict(self.plan.frozen),
                 "trained": dict(self.plan.trained_whole),
                 "teacher": self.objective.teacher_name,

@@ -29,7 +29,7 @@ def is_adapted(start: Task) -> bool:
 
 
 def continued(config: AdaptConfig, start: Task) -> AdaptConfig:
-    """The configuration with the adapters of a task that is gone on with.
+    """The configuration with the adapters and the learning rate of a task that is gone on with.
 
     Args:
         config: As asked for; where it does not say anything about adapters, the task does.
@@ -42,7 +42,7 @@ def continued(config: AdaptConfig, start: Task) -> AdaptConfig:
     norms = adapter is not None and adapter.norms
     if config.norms == "add" and not norms:
         raise ConfigError("the task to start from was trained without added norms", "leave out --norms add")
-    config = config.model_copy(update={"norms": "add" if norms else "keep"})
+    config = config.model_copy(update={"norms": "add" if norms else "keep", "lr": config.lr or _rate_of(start)})
     if adapter is None:
         return config
     own = dict(adapter.options)
@@ -58,6 +58,12 @@ def continued(config: AdaptConfig, start: Task) -> AdaptConfig:
             "leave out --adapter and its options, or adapt the base itself",
         )
     return result
+
+
+def _rate_of(start: Task) -> float | None:
+    """The learning rate that a task was learned at, if its file says so."""
+    rate = start.header.provenance.get("lr")
+    return rate if isinstance(rate, float) and 0 < rate < math.inf else None
 
 
 def require_same_classes(start: Task, classes: Sequence[str], data: str) -> None:

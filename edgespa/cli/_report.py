@@ -33,7 +33,21 @@ def task_summary(task: Task, path: Path) -> dict[str, Any]:
         "blocks": task.header.provenance.get("blocks"),
         "trained_whole": task.header.provenance.get("trained", {}),
         "added_norms": count_norms(task.tensors),
+        "lr": task.header.provenance.get("lr"),
+        "lowered_lr_from": _lowered_from(task),
     }
+
+
+def _lowered_from(task: Task) -> float | None:
+    """The adapter's own learning rate, where none was asked for and the network does not bear that one."""
+    from edgespa.adapters.kinds import default_lr
+
+    provenance, adapter = task.header.provenance, task.header.adapter
+    config = provenance.get("config")
+    if adapter is None or not isinstance(config, dict) or config.get("lr") is not None:
+        return None
+    own = default_lr(adapter.kind)
+    return own if provenance.get("lr") not in (None, own) else None
 
 
 def show_task(summary: dict[str, Any], next_command: str) -> None:
@@ -63,6 +77,8 @@ def show_task(summary: dict[str, Any], next_command: str) -> None:
             click.echo(f"{what}: {_listed(summary[key])}")
     if count := summary["added_norms"]:
         click.echo(f"batch norms added: {count}, behind convolutions without one (--norms keep leaves them out)")
+    if own := summary["lowered_lr_from"]:
+        click.echo(f"learning rate: {summary['lr']:g}, for a few steps at {own:g} did harm (--lr gives another one)")
     click.echo(f"{summary['file']}: {summary['size_bytes']:,} bytes")
     click.echo(f"next: {next_command}")
 

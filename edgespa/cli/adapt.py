@@ -97,7 +97,11 @@ if TYPE_CHECKING:
     show_default=True,
     help="Batches whose gradients are averaged for one training step.",
 )
-@click.option("--lr", type=click.FloatRange(0, min_open=True), help="Peak learning rate.  [default: by adapter]")
+@click.option(
+    "--lr",
+    type=click.FloatRange(0, min_open=True),
+    help="Peak learning rate.  [default: by adapter, lower where a few steps show that to be too high]",
+)
 @click.option(
     "--label-smoothing",
     type=click.FloatRange(0, 1, max_open=True),

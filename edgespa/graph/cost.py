@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -52,15 +52,18 @@ class CostModel:
     Args:
         program: The program.
         groups: Its channel groups.
+        merged: Names of tensors that do not count: export writes them into others.
     """
 
-    def __init__(self, program: Program, groups: Groups) -> None:
+    def __init__(self, program: Program, groups: Groups, merged: Collection[str] = ()) -> None:
         self._groups = groups
         batch = _trace_batch(program)
         self._macs = {node.name: terms for node in program.graph.nodes if (terms := _mac_terms(node, groups, batch))}
         self._parameters: list[_Term] = []
         self._bytes: list[_Term] = []
         for name, tensor in program.tensors():
+            if name in merged:
+                continue
             sizes = [groups.units.get(Slot(name, dim)) for dim in range(tensor.dim())]
             axes = tuple(ids for ids in sizes if ids is not None and ids.any())
             rest = tensor.numel() / math.prod(len(ids) for ids in axes)

@@ -161,7 +161,7 @@ def test_two_batches_accumulated_are_one_of_twice_the_size(run: Adapt, tmp_path:
 
 def test_a_last_group_that_is_not_full_is_a_step_too(run: Adapt) -> None:
     steps: list[tuple[float, float | None]] = []
-    run(epochs=2, accumulate=3, progress=lambda done, total, _: steps.append((done, total)))
+    run(epochs=2, lr=0.02, accumulate=3, progress=lambda done, total, _: steps.append((done, total)))
     assert steps == [(1, 4), (2, 4), (3, 4), (4, 4)]  # five batches an epoch
 
 

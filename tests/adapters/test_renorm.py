@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -121,6 +122,13 @@ def test_a_task_has_them_and_the_base_finds_them_again(
     assert widths == [tensors[name].shape[0] for name in ("0.weight", "2.weight", "4.weight")]
     assert widths[0] < 12  # they are cut with their channels
     assert all(argument(program, norm, 3).abs().max() > 0 for norm in norms)
+
+
+def test_they_do_not_count_for_they_are_merged(base: Base) -> None:
+    normed = base.extended("splora", {}, norms=True)
+    half = {name: np.arange(len(group)) % 2 == 0 for name, group in normed.groups.groups.items()}
+    assert normed.whole_cost == base.whole_cost
+    assert normed.cost.cost(half) == base.cost.cost(half)
 
 
 def test_when_they_are_added(base: Base, toy_base: Base) -> None:

@@ -16,6 +16,7 @@ import onnx
 import pytest
 from typed import result_of, run
 
+from edgespa.adapt.rates import Found
 from edgespa.adapters.kinds import KINDS
 from edgespa.cli import main
 from edgespa.cli._kinds import CRITERIA, Named, Setting, Words
@@ -152,6 +153,17 @@ def test_operators_that_an_adapter_inserts_are_exported(place: Path) -> None:
     manifest = result_of("export", "t.spa", "--format", "onnx", "--output", "bundle")
     assert [variant["parity"]["relative_error"] < 1e-4 for variant in manifest["variants"]] == [True]
     assert manifest["provenance"]["proof"]["merged_unmerged_error"] == 0
+
+
+def test_a_learning_rate_that_was_lowered_is_told_of(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def found(first: float, *_: object) -> Found:
+        return Found(first / 5, {first: 9.0, first / 5: 1.0})
+
+    short = (*ADAPT[1:], "--epochs", "1", "--output", "t.spa", "--overwrite")
+    monkeypatch.setattr("edgespa.adapt.run.find_rate", found)
+    assert "learning rate: 0.004, for a few steps at 0.02 did harm" in run("adapt", *short).stdout
+    given = result_of("adapt", *short, "--lr", "0.004")
+    assert (given["lr"], given["lowered_lr_from"]) == (0.004, None)
 
 
 def test_norms_that_are_added_are_told_of_and_exported(place: Path) -> None:
