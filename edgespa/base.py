@@ -14,7 +14,7 @@ from torch import Tensor
 
 from edgespa.adapters.insertion import inserted_tensors, without_inserted
 from edgespa.adapters.kinds import FULL, kind_named
-from edgespa.adapters.renorm import norm_tensors, with_norms
+from edgespa.adapters.renorm import merged_tensors, with_norms
 from edgespa.errors import BaseMismatchError
 from edgespa.graph.blocks import Block, find_blocks, require_removable, without_blocks
 from edgespa.graph.cost import Cost, CostModel
@@ -80,7 +80,7 @@ class Base:
     @cached_property
     def cost(self) -> CostModel:
         """What it costs with any of its units; norms that were put in do not count, for they are merged on export."""
-        return CostModel(self.program, self.groups, norm_tensors(name for name, _ in self.program.tensors()))
+        return CostModel(self.program, self.groups, merged_tensors(name for name, _ in self.program.tensors()))
 
     @property
     def whole_cost(self) -> Cost:

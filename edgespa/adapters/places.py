@@ -11,12 +11,11 @@ import operator
 from collections.abc import Iterator
 from typing import Any
 
-import torch
 from torch import Tensor, fx, nn
 
 from edgespa.adapters.base import Place
 from edgespa.graph.program import Program, fetch, shape_of
-from edgespa.graph.rules.registry import named_arguments, resolve
+from edgespa.graph.rules.registry import named_arguments, operator_name, resolve
 
 _Dims = tuple[int | None, ...]  # for each dimension of a value, the parameter's dimension that it is, if any
 
@@ -46,8 +45,7 @@ def _uses(node: fx.Node, dims: _Dims) -> Iterator[Place]:
     for user in node.users:
         if user.target is operator.getitem:
             yield from _uses(user, dims)
-        elif isinstance(user.target, torch._ops.OpOverload):
-            name = user.target._schema.name.split("::")[1]
+        elif name := operator_name(user):
             moved = _moved(name, user, node, dims)
             if moved is not None:
                 yield from _uses(user, moved)
@@ -119,9 +117,7 @@ def norm_tensors(program: Program) -> dict[str, str]:
     """Weights and biases of norms, with the norm's operator: ``batch_norm``, ``layer_norm`` and so on."""
     found = {}
     for node in program.graph.nodes:
-        if node.op != "call_function" or not isinstance(node.target, torch._ops.OpOverload):
-            continue
-        name = node.target._schema.name.split("::")[1]
+        name = operator_name(node)
         if "norm" not in name:
             continue
         arguments = named_arguments(node)

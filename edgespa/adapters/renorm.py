@@ -64,14 +64,14 @@ def inserted_norms(program: Program) -> tuple[fx.Node, ...]:
     return tuple(node for node in found if is_inserted(str(node.args[1].target)))
 
 
-def norm_tensors(names: Iterable[str]) -> frozenset[str]:
-    """Those of some tensors that belong to norms which `with_norms` has put in."""
+def merged_tensors(names: Iterable[str]) -> frozenset[str]:
+    """Those of some tensors that export merges into convolutions: of norms that `with_norms` has put in."""
     return frozenset(name for name in names if name.startswith(f"{INSERTED}.{_KEY}."))
 
 
 def count_norms(tensors: Iterable[str]) -> int:
     """How many norms `with_norms` has put into a program, from the names of a task's tensors."""
-    return sum(name.endswith(".running_var") for name in norm_tensors(tensors))
+    return sum(name.endswith(".running_var") for name in merged_tensors(tensors))
 
 
 @torch.no_grad()

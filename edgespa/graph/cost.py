@@ -14,7 +14,7 @@ from torch import Tensor, fx
 
 from edgespa.graph.groups import Groups, Mask, Slot
 from edgespa.graph.program import BATCH, Program, shape_of
-from edgespa.graph.rules.registry import named_arguments
+from edgespa.graph.rules.registry import named_arguments, operator_name
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,11 +95,8 @@ def _trace_batch(program: Program) -> int:
 
 
 def _mac_terms(node: fx.Node, groups: Groups, batch: int) -> list[_Term]:
-    if node.op != "call_function" or not isinstance(node.target, torch._ops.OpOverload):
-        return []
-    name = node.target._schema.name.split("::")[1]
-    value = node.meta.get("val")
-    if not isinstance(value, Tensor):
+    name, value = operator_name(node), node.meta.get("val")
+    if not name or not isinstance(value, Tensor):
         return []
     arguments = named_arguments(node)
     if name == "scaled_dot_product_attention":

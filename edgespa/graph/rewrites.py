@@ -22,7 +22,7 @@ from edgespa.errors import GraphError
 from edgespa.graph.groups import Groups, Mask
 from edgespa.graph.program import assign, shape_of
 from edgespa.graph.rules.layout import takes_all
-from edgespa.graph.rules.registry import named_arguments, resolve
+from edgespa.graph.rules.registry import named_arguments, operator_name, resolve
 
 aten = torch.ops.aten
 Rewrite = Callable[["Edit"], None]
@@ -51,7 +51,7 @@ class Edit:
     @property
     def name(self) -> str:
         """The operator's name without namespace and overload."""
-        return str(self.original.target._schema.name.split("::")[1])  # type: ignore[union-attr]
+        return operator_name(self.original)
 
     def argument(self, name: str) -> Any:
         """A named argument of the original with symbolic numbers resolved."""

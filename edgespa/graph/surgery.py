@@ -17,6 +17,7 @@ from edgespa.errors import GraphError
 from edgespa.graph.groups import Groups, Mask, Slot
 from edgespa.graph.program import Program, assign, refresh, shape_of
 from edgespa.graph.rewrites import REWRITES, Edit, is_index, kept_mask
+from edgespa.graph.rules.registry import operator_name
 from edgespa.graph.shapes import follow
 
 
@@ -132,9 +133,7 @@ def _rewrite(program: Program, result: Program, groups: Groups, alive: Mask) -> 
     expected: dict[str, list[tuple[int, ...]]] = {}
     for original, node in zip(originals, copies, strict=True):
         expected[node.name] = _expected_shapes(original, groups, alive)
-        if original.op != "call_function" or not isinstance(original.target, torch._ops.OpOverload):
-            continue
-        function = REWRITES.get(original.target._schema.name.split("::")[1])
+        function = REWRITES.get(operator_name(original))
         touched = [original, *original.all_input_nodes]
         if function is not None and any(_shrinks(item, groups, alive) for item in touched):
             function(Edit(node, original, result.module, groups, alive))

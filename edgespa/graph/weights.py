@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor, fx
 
 from edgespa.graph.program import Program
-from edgespa.graph.rules.registry import named_arguments
+from edgespa.graph.rules.registry import named_arguments, operator_name
 
 _LEFT_RIGHT = {
     "matmul": ("self", "other"),
@@ -39,9 +38,8 @@ def weight_operands(program: Program) -> Iterator[tuple[fx.Node, int]]:
 
 def _written(node: fx.Node) -> Sequence[tuple[Any, int]]:
     """Operands of a product, each with the dimension that becomes a dimension of the result."""
-    if node.op != "call_function" or not isinstance(node.target, torch._ops.OpOverload):
+    if not (name := operator_name(node)):
         return ()
-    name = node.target._schema.name.split("::")[1]
     arguments = named_arguments(node)
     if name in {"linear", "embedding"} or name.startswith("conv"):
         transposed = "transpose" in name or arguments.get("transposed") is True
@@ -70,9 +68,7 @@ def _einsum(arguments: dict[str, Any]) -> list[tuple[Any, int]]:
 
 def _unpermuted(node: fx.Node, dim: int) -> tuple[fx.Node, int]:
     """The parameter that a node is a permutation of, with the same dimension; the node itself if it is none."""
-    if node.op != "call_function" or not isinstance(node.target, torch._ops.OpOverload):
-        return node, dim
-    name = node.target._schema.name.split("::")[1]
+    name = operator_name(node)
     if name not in _PERMUTE:
         return node, dim
     arguments = named_arguments(node)

@@ -22,7 +22,7 @@ from torch.nn import functional as F
 
 from edgespa.graph.groups import Group, Groups, Mask, Slot
 from edgespa.graph.program import Program, shape_of
-from edgespa.graph.rules.registry import named_arguments, resolve
+from edgespa.graph.rules.registry import named_arguments, operator_name, resolve
 
 CHUNK_BYTES = 16 << 20
 Ids = NDArray[np.int64]
@@ -251,7 +251,7 @@ _OPERANDS["matmul"] = ("self", "other", "")
 
 
 def _reader(node: fx.Node, groups: Groups, tensors: dict[str, Tensor], uses: Counter[str]) -> Reader | None:
-    name = node.target._schema.name.split("::")[1]  # type: ignore[union-attr]
+    name = operator_name(node)
     is_convolution = name.startswith("conv")
     if not is_convolution and name not in _OPERANDS:
         return None
@@ -277,7 +277,7 @@ def _reader(node: fx.Node, groups: Groups, tensors: dict[str, Tensor], uses: Cou
 def _convolution(
     node: fx.Node, arguments: dict[str, Any], groups: Groups, tensors: dict[str, Tensor], plain: Reader
 ) -> Reader | None:
-    name = node.target._schema.name  # type: ignore[union-attr]
+    name = operator_name(node)
     shape = tensors[plain.weight].shape
     kernel = tuple(shape[2:])
     rank = len(kernel)

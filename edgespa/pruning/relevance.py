@@ -28,7 +28,7 @@ from torch import Tensor, fx
 
 from edgespa.errors import ConfigError
 from edgespa.graph.program import fetch
-from edgespa.graph.rules.registry import named_arguments
+from edgespa.graph.rules.registry import named_arguments, operator_name
 
 Objective = Callable[[Any], Tensor]
 _SMALL = 1e-9
@@ -115,7 +115,7 @@ class _Runner(fx.Interpreter):
         return result
 
     def _ruled(self, n: fx.Node, result: Any) -> Any:
-        name = n.target._schema.name.split("::")[1]  # type: ignore[union-attr]
+        name = operator_name(n)
         if name in _CONVOLUTIONS:
             return self._positive(n, result)
         arguments = named_arguments(n)

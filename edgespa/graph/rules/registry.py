@@ -65,7 +65,7 @@ class Call:
     @property
     def name(self) -> str:
         """The operator's name without namespace and overload."""
-        return str(self.node.target._schema.name.split("::")[1])  # type: ignore[union-attr]
+        return operator_name(self.node)
 
     def value(self, name: str) -> Value:
         """A tensor argument that must be there."""
