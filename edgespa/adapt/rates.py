@@ -18,7 +18,7 @@ WARM_UP = 0.3  # fraction of a trial's steps
 JUDGED = 1 / 3  # fraction of a trial's steps whose losses count: its last ones
 _LOWER = 10**-0.5
 _CANDIDATES = 5
-_CLEARLY = 0.15
+_ENOUGH, _CLEARLY = 0.6, 0.15
 
 
 class Found(NamedTuple):
@@ -45,8 +45,9 @@ def trial_steps(total: int) -> int:
 def find_rate(first: float, loss_at: Callable[[float], float], guess: float) -> Found:
     """The highest of some rates that no lower one clearly beats.
 
-    Few steps flatter low rates where much is known already, and high ones elsewhere; so a lower rate has to be better
-    by 0.15 times the loss of a guess. Lower ones are tried until one is not, once anything was learned.
+    Few steps flatter low rates where much is known already, and high ones elsewhere. So a rate that comes to 0.6 times
+    the loss of a guess is good enough, and a lower one has to be better by 0.15 times that loss. Lower ones are tried
+    until one is not, once anything was learned.
 
     Args:
         first: The highest rate.
@@ -64,5 +65,7 @@ def find_rate(first: float, loss_at: Callable[[float], float], guess: float) -> 
         if losses[rate] < losses[best] - _CLEARLY * guess:
             best = rate
         elif index and losses[best] < guess:
+            break
+        if losses[best] < _ENOUGH * guess:
             break
     return Found(best, losses)
