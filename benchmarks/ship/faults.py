@@ -104,14 +104,6 @@ def half_way(action: Callable[[], Any]) -> Callable[[int, int], None]:
     return sending
 
 
-def reboot(case: Case) -> None:
-    case.server.cut()
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        with contextlib.suppress(OSError, ProcessLookupError):
-            if str(case.home).encode() in path.read_bytes() and int(path.parent.name) != os.getpid():
-                os.kill(int(path.parent.name), signal.SIGKILL)
-
-
 def rebooted_at(case: Case, moment: str, after: float = 0.0) -> Callable[[Any], Any]:
     """The device is gone from the moment on that a command is sent, or a little later."""
     from edgespa.errors import UnreachableError
@@ -126,9 +118,9 @@ def rebooted_at(case: Case, moment: str, after: float = 0.0) -> Callable[[Any], 
                 return ask(command, *arguments, **options)
             gone.append(command)
             if after:
-                threading.Timer(after, reboot, (case,)).start()
+                threading.Timer(after, case.server.reboot, (case.home,)).start()
                 return ask(command, *arguments, **options)
-            reboot(case)
+            case.server.reboot(case.home)
             raise UnreachableError("no route to host")
 
         return asked

@@ -78,7 +78,7 @@ class Sshd:
     def sessions(self) -> list[int]:
         """The processes that serve connections: children and grandchildren of the server that are sshd too."""
         found, parents = [], {self.process.pid}
-        rows = [_stat(path) for path in Path("/proc").glob("[0-9]*")]
+        rows = [_stat(pid) for pid in _processes()]
         for _ in range(3):
             new = {pid for pid, name, parent in filter(None, rows) if parent in parents and name.startswith("sshd")}
             found += sorted(new - set(found))
@@ -97,14 +97,38 @@ class Sshd:
         """End every connection at once, as a pulled cable would not, but a crash does."""
         return self.signal_sessions(signal.SIGKILL)
 
+    def started(self, folder: Path) -> dict[int, list[str]]:
+        """The arguments of all processes that have a folder, or something below it, among them."""
+        lines = {pid: os.fsdecode(_command_line(pid)) for pid in _processes()}
+        return {pid: line.split("\0") for pid, line in lines.items() if str(folder) in line and pid != os.getpid()}
 
-def _stat(path: Path) -> tuple[int, str, int] | None:
+    def reboot(self, folder: Path) -> None:
+        """End every connection, and what has been started on the far side below a folder."""
+        self.cut()
+        for pid in self.started(folder):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+
+def _processes() -> list[int]:
+    # Not by Path.glob("*/stat"): it fails where a process ends meanwhile.
+    return [int(name) for name in os.listdir("/proc") if name.isdigit()]
+
+
+def _command_line(pid: int) -> bytes:
     try:
-        text = (path / "stat").read_text()
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:  # it has ended
+        return b""
+
+
+def _stat(pid: int) -> tuple[int, str, int] | None:
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(errors="replace")
     except OSError:
         return None
     name, rest = text.split("(", 1)[1].rsplit(")", 1)
-    return int(path.name), name, int(rest.split()[1])
+    return pid, name, int(rest.split()[1])
 
 
 def require_sshd() -> str:

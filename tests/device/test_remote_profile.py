@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,17 +34,9 @@ def wait_for(condition: Callable[[], Any], seconds: float = 30) -> None:
         time.sleep(0.02)
 
 
-def runners(folder: Path) -> list[int]:
+def runners(server: Any, folder: Path) -> list[int]:
     """Processes that run a runner below a folder."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            words = path.read_bytes().decode().split("\0")
-        except OSError:
-            continue
-        if any(word.startswith(str(folder)) and word.endswith("run.py") for word in words):
-            found.append(int(path.parent.name))
-    return found
+    return [pid for pid, words in server.started(folder).items() if any(word.endswith("/run.py") for word in words)]
 
 
 def invoke(*arguments: str | Path) -> Result:
@@ -159,12 +152,13 @@ def test_a_profile_that_is_cut_leaves_nothing_running_and_can_be_repeated(own_ss
     device = own_sshd.device("cut")
     folder = Path(device.connection.folder)
     with connect(device) as connection:
-        cut = threading.Thread(target=lambda: (wait_for(lambda: runners(folder)), time.sleep(0.5), own_sshd.cut()))
+        running = partial(runners, own_sshd, folder)
+        cut = threading.Thread(target=lambda: (wait_for(running), time.sleep(0.5), own_sshd.cut()))
         cut.start()
         with pytest.raises(UnreachableError, match="the connection broke"):
             profile(bundle, connection, Settings(duration=60))
         cut.join()
-        wait_for(lambda: not runners(folder))
+        wait_for(lambda: not running())
         found = profile(bundle, connection, Settings(runs=10))  # the lock is free, the bundle is there
     assert found.bytes_sent == 0
 
@@ -210,12 +204,12 @@ def test_ctrl_c_ends_what_runs_there(sshd: Any, bundle: Path, tmp_path: Path, lo
         # A shell's background jobs ignore it, and so would what they start.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
-    folder = bundle if local else home
-    wait_for(lambda: runners(folder))
+    running = partial(runners, sshd, bundle if local else home)
+    wait_for(running)
     process.send_signal(signal.SIGINT)
     _, stderr = process.communicate(timeout=30)
     assert process.returncode == 130, stderr
     assert "Interrupted" in stderr
     assert "Traceback" not in stderr
-    wait_for(lambda: not runners(folder))
+    wait_for(lambda: not running())
     assert not (bundle / "profiles").exists()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
-import os
 import shutil
 import signal
 import subprocess
@@ -88,9 +87,9 @@ class TestInterrupted:
                 if command == moment:
                     gone.append(command)
                     if moment != "execute":
-                        reboot(server, home)
+                        server.reboot(home)
                         raise UnreachableError("gone")
-                    threading.Timer(0.3, reboot, (server, home)).start()
+                    threading.Timer(0.3, server.reboot, (home,)).start()
                 return ask(command, *arguments, **options)
 
             connection.ask = stopped  # type: ignore[method-assign]
@@ -131,15 +130,6 @@ class TestInterrupted:
             with pytest.raises(KeyboardInterrupt):
                 ship(connection, shipment(versions(2)), python)
         self.finish(server, home, versions(2), old)
-
-
-def reboot(server: Any, home: Path) -> None:
-    """Kill all that runs on the far side for us: the connections, and what the agent has started."""
-    server.cut()
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        with contextlib.suppress(OSError, ProcessLookupError):
-            if str(home).encode() in path.read_bytes() and int(path.parent.name) != os.getpid():
-                os.kill(int(path.parent.name), signal.SIGKILL)
 
 
 def test_two_shippers_at_once(sshd: Any, home: Path, versions: Callable[..., Path]) -> None:

@@ -353,6 +353,18 @@ def test_a_lock_is_held_by_one_and_ends_with_the_connection(own_sshd: Any) -> No
         wait_for(free)
 
 
+def test_nothing_goes_on_without_its_lock(own_sshd: Any) -> None:
+    with connect(own_sshd.device()) as connection:
+        with connection.lock("ship", "it ships"):
+            connection.ask("facts")
+            own_sshd.cut()
+            wait_for(lambda: not own_sshd.sessions())
+            with pytest.raises(UnreachableError, match="the connection broke, and others"):
+                connection.ask("facts")
+        with connection.lock("ship", "it ships"):
+            connection.ask("facts")
+
+
 def test_what_runs_there_ends_with_the_connection(own_sshd: Any, tmp_path: Path) -> None:
     mark = tmp_path / "pid"
     request = {"argv": ["sh", "-c", f"echo $$ > {mark}; sleep 60; true"]}
@@ -365,7 +377,7 @@ def test_what_runs_there_ends_with_the_connection(own_sshd: Any, tmp_path: Path)
             connection.ask("execute", request, hold=True)
         cut.join()
     pid = int(mark.read_text())
-    wait_for(lambda: not Path(f"/proc/{pid}").exists() or "Z" in Path(f"/proc/{pid}/stat").read_text().split()[2])
+    wait_for(lambda: pid not in own_sshd.started(mark))
 
 
 def test_closing_from_another_thread_ends_a_call(sshd: Any) -> None:

@@ -68,6 +68,7 @@ class Connection(ABC):
         self.device = device
         self.bytes_sent = 0
         self._calls: set[Call] = set()
+        self._locks: list[Call] = []
         self._closed = False
         self._lock = threading.Lock()
 
@@ -235,6 +236,8 @@ class Connection(ABC):
 
         Raises:
             RefusedError: Of kind ``busy``: somebody else holds it.
+            UnreachableError: As for `run`; and so does every call in the block once the connection broke and the lock
+                was lost with it, even if the device can be reached again.
         """
         request = json.dumps({"name": f"{name}.lock", "who": what}).encode() + b"\n"
         with contextlib.ExitStack() as stack:
@@ -262,8 +265,12 @@ class Connection(ABC):
                 done = Completed(call.wait(), b"", call.stderr())
                 self._judge(call, done)
                 raise self._python_failure(done)
+            if "ok" in answer:
+                self._locks.append(call)
             yield answer
         finally:
+            if call in self._locks:
+                self._locks.remove(call)
             call.end()
             call.process.wait()
             out.close()
@@ -322,6 +329,7 @@ class Connection(ABC):
         )
 
     def _run(self, argv: Sequence[str], pieces: Iterable[bytes], *, hold: bool = False, timeout_s: float) -> Completed:
+        self._require_locks()
         with tempfile.TemporaryFile() as out:
             call = self._start(argv, timeout_s, out)
             try:
@@ -333,7 +341,14 @@ class Connection(ABC):
             out.seek(0)
             done = Completed(status, out.read(), stderr)
         self._judge(call, done)
+        self._require_locks()
         return done
+
+    def _require_locks(self) -> None:
+        if any(call.process.poll() is not None for call in list(self._locks)):
+            raise UnreachableError(
+                f"{self.where}: the connection broke, and others are not kept out any more", "try again"
+            )
 
     def _judge(self, call: Call, done: Completed) -> None:
         """Raise if the way to the device failed, or what was to be sent."""
