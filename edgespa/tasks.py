@@ -225,7 +225,7 @@ def compare(one: Task, other: Task) -> Difference:
 def _fields(one: Task, other: Task) -> dict[str, tuple[Any, Any]]:
     """Leaves of the headers that differ, without times and the history of the training."""
     left, right = (_leaves(task.header.model_dump(mode="json")) for task in (one, other))
-    ignored = ("created", "base.", "provenance.history")
+    ignored = ("created", "base.", "provenance.history", "provenance.lr_trials")
     return {
         key: (left.get(key), right.get(key))
         for key in dict.fromkeys((*left, *right))

@@ -9,7 +9,6 @@ the end of each trial, and the validation accuracy of a training at the kind's o
 from __future__ import annotations
 
 import argparse
-import logging
 import os
 from pathlib import Path
 
@@ -29,28 +28,12 @@ NETWORKS = (
 )
 
 
-class Said(logging.Handler):
-    """Keeps what the search for a rate says."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.text = ""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Keep it, if it is that."""
-        if record.msg.startswith("learning rate"):
-            self.text = record.getMessage()
-
-
 def main() -> None:
     """Go through networks and kinds."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=Path(os.environ.get("EDGESPA_DATA", "../shared/data")))
     parser.add_argument("--only", default="", help="those whose name holds this")
     options = parser.parse_args()
-    said = Said()
-    logging.getLogger("edgespa.adapt.run").addHandler(said)
-    logging.getLogger("edgespa.adapt.run").setLevel(logging.INFO)
     for factory, size, images, (mean, std), norms, kinds in NETWORKS:
         base = Base.open(f"{options.data}/models.py:{factory}", (1, 3, size, size))
         preprocess = Preprocess(height=size, width=size, channels=3, mean=mean, std=std)
@@ -66,7 +49,7 @@ def main() -> None:
                 own = adapt(base, data, preprocess, config.model_copy(update={"lr": config.peak_lr}), Path.cwd())
                 accuracies[config.peak_lr] = own.header.metrics["validation_accuracy"]
             results = ", ".join(f"{accuracy:.1%} at {rate:g}" for rate, accuracy in accuracies.items())
-            print(f"{name}: {said.text}; validation accuracy {results}", flush=True)
+            print(f"{name}: losses {found.header.provenance['lr_trials']}; validation accuracy {results}", flush=True)
 
 
 if __name__ == "__main__":

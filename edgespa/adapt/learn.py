@@ -11,6 +11,7 @@ import torch
 from edgespa.adapt.config import AdaptConfig
 from edgespa.adapt.log import TrainingLog
 from edgespa.adapt.objective import Objective, Teacher
+from edgespa.adapt.rates import settle_rate
 from edgespa.adapt.run import Progress, Run
 from edgespa.adapt.start import continued, is_adapted, require_same_classes, started, with_start
 from edgespa.adapt.weights import class_weights
@@ -116,7 +117,7 @@ def adapt(
     if resume and checkpoint is not None and checkpoint.exists():
         run.restore(Checkpoint.load(checkpoint))
     elif config.lr is None:
-        run.settle_rate()
+        settle_rate(run, progress)
     if log_file is not None and processes.is_main:
         run.log = TrainingLog(log_file, run.epoch if resume else None)
     while run.epoch < config.epochs:

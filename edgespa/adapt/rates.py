@@ -6,11 +6,18 @@ knew in its first steps. That shows at once, so a few steps at that rate, and at
 
 from __future__ import annotations
 
+import itertools
+import logging
 import math
 from collections.abc import Callable
 from typing import NamedTuple
 
+import torch
+
+from edgespa.adapt.run import Progress, Run
 from edgespa.errors import AdapterError
+
+log = logging.getLogger(__name__)
 
 STEPS, FEWEST_STEPS = 24, 8
 SHARE = 20  # one trial is at most this part of the training, if that is as many steps as the fewest
@@ -57,7 +64,7 @@ def find_rate(first: float, loss_at: Callable[[float], float], guess: float) -> 
     losses: dict[float, float] = {}
     best = first
     for index in range(_CANDIDATES):
-        rate = float(f"{first * _LOWER**index:.2g}")
+        rate = float(f"{first * _LOWER**index:.2g}") if index else first
         try:
             losses[rate] = loss_at(rate)
         except AdapterError:
@@ -69,3 +76,41 @@ def find_rate(first: float, loss_at: Callable[[float], float], guess: float) -> 
         if losses[best] < _ENOUGH * guess:
             break
     return Found(best, losses)
+
+
+def settle_rate(run: Run, progress: Progress | None = None) -> None:
+    """Lower the learning rate of a run where short trainings show that it is too high; then all else is as before.
+
+    Args:
+        run: Before its first epoch.
+        progress: Told ``(done, total, text)``.
+    """
+    begin = run.snapshot()
+    _, labels = next(run.batches.plain(1))
+    guess = run.objective.guess(labels, len(run.classes))
+    steps = trial_steps(run.timeline.total)
+
+    def loss_at(rate: float) -> float:
+        if progress:
+            progress(0, run.timeline.total, f"trying the learning rate {rate:g}")
+        try:
+            return _loss_after(run, steps, rate)
+        finally:
+            run.restore(begin)
+
+    found = find_rate(run.timeline.peak, loss_at, guess)
+    trials = {str(rate): loss if math.isfinite(loss) else None for rate, loss in found.losses.items()}
+    log.info("learning rate %g; loss after %d steps: %s", found.rate, steps, trials)
+    run.settle_rate(found.rate, trials)
+
+
+def _loss_after(run: Run, steps: int, rate: float) -> float:
+    """Mean loss of the last of some training steps; what is trained changes."""
+    run.set_training(True)
+    torch.manual_seed(run.config.seed + 7_919_333 * run.processes.index)
+    batches, losses = run.batches.endless(), []
+    for step in range(steps):
+        group = list(itertools.islice(batches, run.config.accumulate))
+        losses.append(run.learn(group, rate * min(1.0, (step + 1) / (WARM_UP * steps))))
+    last = losses[-round(JUDGED * steps) :]
+    return run.processes.totals([sum(last)])[0] / len(last) / run.processes.count

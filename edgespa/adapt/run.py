@@ -7,7 +7,7 @@ import itertools
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +15,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from edgespa.adapt.augment import augmentation
+from edgespa.adapt.batches import SCORING_BATCHES, Batches
 from edgespa.adapt.config import AdaptConfig
 from edgespa.adapt.log import TrainingLog
 from edgespa.adapt.moments import averages_of, fresh_optimizer, give_past, read_averages, steps_of
 from edgespa.adapt.objective import Objective
-from edgespa.adapt.rates import JUDGED, WARM_UP, find_rate, trial_steps
 from edgespa.adapt.timeline import Timeline
 from edgespa.adapters.adapted import AdaptedProgram, plan
 from edgespa.adapters.blocks import block_masks, masked_adapters, penalty, storage, without_dead_units
@@ -30,7 +29,7 @@ from edgespa.adapters.splopa import SPLoPA
 from edgespa.base import Base
 from edgespa.checkpoint import Checkpoint
 from edgespa.config import Preprocess
-from edgespa.data import Augment, ImageData, Prepared
+from edgespa.data import ImageData, Prepared
 from edgespa.errors import AdapterError, ConfigError, DataError
 from edgespa.evaluate import MEASURES, quality
 from edgespa.graph.groups import Kept
@@ -43,7 +42,6 @@ from edgespa.task import AdapterHeader, Task, make_header
 log = logging.getLogger(__name__)
 
 Progress = Callable[[float, float | None, str], None]
-SCORING_BATCHES = 8
 _LOWER = "train with a lower learning rate (--lr)"
 
 
@@ -85,9 +83,9 @@ class Run:
         self.log: TrainingLog | None = None
         self.start: dict[str, str] | None = None
         self._progress = progress
-        self.train = train
+        self.batches = Batches(train, config, processes)
         self.held_out = held_out
-        batches = self.train.num_batches(config.batch_size, drop_last=True)
+        batches = train.num_batches(config.batch_size, drop_last=True)
         if not batches:
             raise DataError(
                 f"{data.name}: {len(train)} training images are less than one batch of {config.batch_size}",
@@ -110,6 +108,7 @@ class Run:
         self.best: Checkpoint | None = None
         self.best_quality = -math.inf
         self.history: list[dict[str, float]] = []
+        self.lr_trials: dict[str, float | None] = {}
         self._pace = 0.0  # seconds of a training step, lately
 
     def named_parameters(self) -> dict[str, nn.Parameter]:
@@ -135,17 +134,15 @@ class Run:
         torch.manual_seed(config.seed * 100_003 + self.epoch + 7_919_333 * self.processes.index)
         step = self.epoch * self.steps
         total_loss, began, used = 0.0, time.monotonic(), time.process_time()
-        self._set_training(True)
-        batches = self._batches_of(self.epoch)
+        self.set_training(True)
+        batches = self.batches.of_epoch(self.epoch)
         while group := list(itertools.islice(batches, config.accumulate)):
             if step in timeline.blocks_at:
                 self._mask_blocks(timeline.blocks_at[step], step)
             if step in timeline.prune_at:
                 self._prune(timeline.prune_at[step], step)
-            for parameters in self.optimizer.param_groups:
-                parameters["lr"] = timeline.learning_rate(step)
             before = time.monotonic()
-            value = self._learn(group)
+            value = self.learn(group, timeline.learning_rate(step))
             seconds = time.monotonic() - before
             self._pace = seconds if not self._pace else 0.9 * self._pace + 0.1 * seconds
             total_loss += value
@@ -155,7 +152,7 @@ class Run:
         for name, tensor in self._factors().flat().items():
             if not torch.isfinite(tensor).all():
                 raise AdapterError(f"{name} is not finite after epoch {self.epoch + 1}", _LOWER)
-        self._set_training(False)
+        self.set_training(False)
         value = quality(self.model, self.held_out, processes=self.processes)
         self.epoch += 1
         self.history.append({"epoch": self.epoch, "density": self.density, "loss": mean_loss, "validation": value})
@@ -168,8 +165,18 @@ class Run:
             self.best_quality = value
             self.best = self._state()
 
-    def _learn(self, group: list[tuple[Tensor, Tensor]]) -> float:
-        """One training step on some batches; returns the mean loss."""
+    def learn(self, group: list[tuple[Tensor, Tensor]], lr: float) -> float:
+        """One training step on some batches; returns the mean loss.
+
+        Args:
+            group: Batches whose gradients are averaged.
+            lr: Learning rate.
+
+        Raises:
+            AdapterError: If the loss is not a number in one of the processes.
+        """
+        for parameters in self.optimizer.param_groups:
+            parameters["lr"] = lr
         self.optimizer.zero_grad(set_to_none=True)
         total = 0.0
         for images, labels in group:
@@ -178,7 +185,7 @@ class Run:
             wide = outputs.to(torch.promote_types(outputs.dtype, torch.float32))
             loss = self.objective(wide, labels, images)
             value = float(loss.detach())
-            if not math.isfinite(self.processes.totals([value])[0]):  # in one of them, so that all come to know
+            if not math.isfinite(self.processes.totals([value])[0]):
                 raise AdapterError(f"the loss is not a number in epoch {self.epoch + 1}", _LOWER)
             extra = penalty(self.masked) if self.timeline.blocks_at else None
             if extra is not None:
@@ -198,26 +205,14 @@ class Run:
         """Adapters with block masks, by tensor."""
         return masked_adapters({name: self.model.adapter_of(name) for name in self.model.adapted})
 
-    def _set_training(self, training: bool) -> None:
+    def set_training(self, training: bool) -> None:
+        """Training or evaluation form of the program."""
         synced = self.processes.count > 1
         self.model.set_training(training, freeze_norms=self.config.freeze_norms, synced=synced)
 
-    def _batches_of(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        seed = self.config.seed * 1_000_003 + epoch
-        return self._shuffled(seed, augmentation(self.config.augment), self.processes.part)
-
-    def _shuffled(
-        self, seed: int, augment: Augment | None = None, part: tuple[int, int] = (0, 1)
-    ) -> Iterator[tuple[Tensor, Tensor]]:
-        size, device = self.config.batch_size, self.processes.device
-        batches = self.train.batches(size, shuffle_seed=seed, drop_last=True, augment=augment, part=part)
-        for images, labels in batches:
-            # channels_last: convolutions train faster so on a CPU
-            yield images.to(device, memory_format=torch.channels_last), labels.to(device)
-
     def _prune(self, density: float, step: int) -> None:
         config = self.config
-        self._set_training(False)
+        self.set_training(False)
         tensors = dict(self.model.program.tensors())
         scores = score_units(
             self.base.groups,
@@ -229,7 +224,7 @@ class Run:
             program=self.model.program,
             loss=loss_of(self.model.forward_with, self.objective.plain),
             output_loss=self.objective.plain,
-            batches=self._scoring_batches(),
+            batches=self.batches.for_scoring(self.epoch),
             processes=self.processes,
         )
         kept = select(
@@ -253,10 +248,6 @@ class Run:
                 masked[name].with_mask(mask)
         self._become(without_dead_units(self.base.groups, self.kept, masked, self.config.round_to), step)
 
-    def _scoring_batches(self) -> Iterator[tuple[Tensor, Tensor]]:
-        seed = self.config.seed * 7_919 + self.epoch
-        yield from itertools.islice(self._shuffled(seed), self.processes.index, SCORING_BATCHES, self.processes.count)
-
     def _factors(self) -> Factors:
         return Factors.of(self.model, self.statistics).on_cpu()
 
@@ -270,53 +261,24 @@ class Run:
         if not self._adds_norms:
             return
         log.info("%d batch norms are added, behind convolutions without one", len(inserted_norms(self.base.program)))
-        self._set_training(False)
+        self.set_training(False)
         weights = self.model.effective()
-        batches = itertools.islice(self._shuffled(self.config.seed), SCORING_BATCHES)
-        calibrate(self.model.program, weights, (images for images, _ in batches))
-        self._set_training(True)
+        calibrate(self.model.program, weights, (images for images, _ in self.batches.plain(SCORING_BATCHES)))
+        self.set_training(True)
 
     @property
     def _adds_norms(self) -> bool:
         return bool(inserted_norms(self.base.program))
 
-    def settle_rate(self) -> None:
-        """Lower the learning rate where short trainings show that it is too high; then everything is as before."""
-        begin = self._factors().copied()
-        scaler = self.processes.scaler
-        scale = scaler.state_dict() if scaler is not None else None
-        labels = next(iter(self._shuffled(self.config.seed)))[1]
-        guess = self.objective.guess(labels, len(self.classes))
-        steps = trial_steps(self.timeline.total)
+    def settle_rate(self, peak: float, trials: Mapping[str, float | None]) -> None:
+        """Train with another peak learning rate.
 
-        def loss_at(rate: float) -> float:
-            if self._progress:
-                self._progress(0, self.timeline.total, f"trying the learning rate {rate:g}")
-            try:
-                return self._loss_after(steps, rate)
-            finally:
-                self._rebuild(begin.copied(), {}, 0.0)
-                if scale is not None:
-                    scaler.load_state_dict(scale)
-
-        found = find_rate(self.timeline.peak, loss_at, guess)
-        tried = ", ".join(f"{loss:.2f} at {rate:g}" for rate, loss in found.losses.items())
-        log.info("learning rate %g; after %d steps the loss is %s", found.rate, steps, tried)
-        self.timeline = dataclasses.replace(self.timeline, peak=found.rate)
-        self._set_training(True)
-
-    def _loss_after(self, steps: int, rate: float) -> float:
-        """Mean loss of the last of some training steps; what is trained changes."""
-        self._set_training(True)
-        torch.manual_seed(self.config.seed + 7_919_333 * self.processes.index)
-        losses = []
-        batches = itertools.chain.from_iterable(map(self._batches_of, itertools.count()))
-        for step in range(steps):
-            for parameters in self.optimizer.param_groups:
-                parameters["lr"] = rate * min(1.0, (step + 1) / (WARM_UP * steps))
-            losses.append(self._learn(list(itertools.islice(batches, self.config.accumulate))))
-        last = losses[-round(JUDGED * steps) :]
-        return self.processes.totals([sum(last)])[0] / len(last) / self.processes.count
+        Args:
+            peak: The rate.
+            trials: The rates that were tried, with the loss at each; None where it came to no number.
+        """
+        self.timeline = dataclasses.replace(self.timeline, peak=peak)
+        self.lr_trials = dict(trials)
 
     def go_on_from(self, kept: Kept, factors: Factors) -> None:
         """Begin with the units, the adapters and the trained tensors that a task has."""
@@ -339,7 +301,7 @@ class Run:
             }
             self._keep(kept)
             self._rebuild(factors, averages, steps_of(self.optimizer))
-        self._set_training(True)
+        self.set_training(True)
         if self.log is not None:
             self.log.write("prune", epoch=self.epoch + 1, step=step, density=self.density, **self._costs())
 
@@ -368,7 +330,7 @@ class Run:
         return Checkpoint({name: mask.copy() for name, mask in self.kept.items()}, self._factors().copied())
 
     def snapshot(self) -> Checkpoint:
-        """Everything that the next epoch depends on."""
+        """Everything that the next epoch depends on; training on does not change it."""
         moments = averages_of(self.optimizer, self.named_parameters())
         averages = {f"{moment}/{key}": t for moment, own in moments.items() for key, t in own.flat().items()}
         scaler = self.processes.scaler
@@ -380,8 +342,9 @@ class Run:
             "optimizer_steps": steps_of(self.optimizer),
             "scaler": scaler.state_dict() if scaler is not None else None,
             "lr": self.timeline.peak,
+            "lr_trials": self.lr_trials,
         }
-        return Checkpoint(self.kept, self._factors(), averages, facts, self.best)
+        return Checkpoint(self.kept, self._factors().copied(), averages, facts, self.best)
 
     def _identity(self) -> dict[str, Any]:
         return {
@@ -406,9 +369,9 @@ class Run:
                     f"the unfinished run was made with another {key}",
                     "start anew without --resume, or say the same again",
                 )
-        self.timeline = dataclasses.replace(self.timeline, peak=float(state.facts["lr"]))
         self._keep(state.kept)
-        self._rebuild(state.factors, read_averages(state.averages), float(state.facts["optimizer_steps"]))
+        self.settle_rate(float(state.facts.get("lr", self.timeline.peak)), state.facts.get("lr_trials", {}))
+        self._rebuild(state.factors.copied(), read_averages(state.averages), float(state.facts["optimizer_steps"]))
         if self.processes.scaler is not None and state.facts.get("scaler"):
             self.processes.scaler.load_state_dict(state.facts["scaler"])
         self.epoch = int(state.facts["epoch"])
@@ -442,6 +405,7 @@ class Run:
                 "data": self.data_name,
                 "config": config.model_dump(mode="json"),
                 "lr": self.timeline.peak,
+                "lr_trials": self.lr_trials,
                 "frozen": dict(self.plan.frozen),
                 "trained": dict(self.plan.trained_whole),
                 "teacher": self.objective.teacher_name,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,15 +40,14 @@ def task_summary(task: Task, path: Path) -> dict[str, Any]:
 
 
 def _lowered_from(task: Task) -> float | None:
-    """The adapter's own learning rate, where none was asked for and the network does not bear that one."""
-    from edgespa.adapters.kinds import default_lr
-
-    provenance, adapter = task.header.provenance, task.header.adapter
-    config = provenance.get("config")
-    if adapter is None or not isinstance(config, dict) or config.get("lr") is not None:
+    """The first learning rate that was tried, where it is not the one that was taken."""
+    rate, trials = (task.header.provenance.get(key) for key in ("lr", "lr_trials"))
+    if not isinstance(rate, float) or not isinstance(trials, dict) or not trials:
         return None
-    own = default_lr(adapter.kind)
-    return own if provenance.get("lr") not in (None, own) else None
+    with contextlib.suppress(ValueError):  # of a file from elsewhere
+        first = float(next(iter(trials)))
+        return first if first != rate else None
+    return None
 
 
 def show_task(summary: dict[str, Any], next_command: str) -> None:

@@ -11,11 +11,10 @@ import re
 from collections.abc import Iterable, Mapping
 from functools import cached_property
 
-import torch
 from torch import Tensor, fx
 
 from edgespa.graph.program import Program, shape_of
-from edgespa.graph.rules.registry import operator_name
+from edgespa.graph.rules.registry import is_pointwise, operator_name
 
 _NUMBERED = re.compile(r"\d+$")
 _NUMBER = re.compile(r"\d+")
@@ -157,7 +156,7 @@ class Regions:
                 continue
             if operator_name(node) in _ADDITIONS and len(operands) == 2:
                 stream[node] = True
-            elif len(operands) == 1 and (operator_name(node) in _CARRIERS or _is_pointwise(node)):
+            elif len(operands) == 1 and (operator_name(node) in _CARRIERS or is_pointwise(node)):
                 stream[node] = stream[along[0]]
         return stream.get(exit_, False)
 
@@ -206,10 +205,6 @@ def _stack(node: fx.Node) -> list[tuple[str, str]]:
         if path:
             found.append((path, kind if isinstance(kind, str) else getattr(kind, "__name__", str(kind))))
     return found or ([("", "")] if stack else [])
-
-
-def _is_pointwise(node: fx.Node) -> bool:
-    return isinstance(node.target, torch._ops.OpOverload) and torch.Tag.pointwise in node.target.tags
 
 
 def operators(nodes: Iterable[fx.Node]) -> list[str]:

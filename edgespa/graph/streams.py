@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import torch
 from torch import fx
 
 from edgespa.graph.blocks import Block
 from edgespa.graph.program import Program, shape_of
-from edgespa.graph.rules.registry import named_arguments, operator_name
+from edgespa.graph.rules.registry import is_pointwise, named_arguments, operator_name
 
 _LAST = {"linear", "layer_norm", "native_layer_norm", "rms_norm", "matmul", "addmm"}
 _SECOND = {"batch_norm", "group_norm", "instance_norm", *(f"conv{n}d" for n in (1, 2, 3)), "convolution"}
@@ -50,7 +49,7 @@ def reads_class_token(program: Program, last: Block) -> bool:
             if _takes_first(user):
                 return True
             whole_slice = operator_name(user) == "slice" and shape_of(user.meta["val"]) == shape_of(node.meta["val"])
-            if operator_name(user) in _PASSES or _is_pointwise(user) or whole_slice:
+            if operator_name(user) in _PASSES or is_pointwise(user) or whole_slice:
                 pending.append(user)
     return False
 
@@ -76,10 +75,6 @@ def _forward(start: fx.Node, through: set[str]) -> list[str]:
                 continue
             seen.add(user)
             found.append(operator_name(user))
-            if operator_name(user) in through or (_is_pointwise(user) and len(user.all_input_nodes) == 1):
+            if operator_name(user) in through or (is_pointwise(user) and len(user.all_input_nodes) == 1):
                 queue.append(user)
     return found
-
-
-def _is_pointwise(node: fx.Node) -> bool:
-    return isinstance(node.target, torch._ops.OpOverload) and torch.Tag.pointwise in node.target.tags

@@ -265,15 +265,15 @@ def test_other_ways_to_choose_blocks(run: Adapt, toy_base: Base, monkeypatch: py
 def test_batch_norm_is_trained_on_the_small_program(run: Adapt, monkeypatch: pytest.MonkeyPatch) -> None:
     """After each pruning step the loop works on fewer channels, in training form."""
     seen: list[tuple[int, bool]] = []
-    learn = run_module.Run._learn
+    learn = run_module.Run.learn
 
-    def spy(self: Any, group: Any) -> float:
+    def spy(self: Any, group: Any, lr: float) -> float:
         state = self.model.program.state()
         flags = [n.args[5] for n in self.model.module.graph.nodes if "batch_norm" in str(n.target)]
         seen.append((sum(len(state[f"bn{n}.weight"]) for n in (1, 2)), all(flags)))
-        return learn(self, group)
+        return learn(self, group, lr)
 
-    monkeypatch.setattr(run_module.Run, "_learn", spy)
+    monkeypatch.setattr(run_module.Run, "learn", spy)
     run(schedule="linear", prune_steps=4)
     widths = [width for width, _ in seen]
     assert widths == sorted(widths, reverse=True)

@@ -11,15 +11,17 @@ from typing import Any
 import pytest
 import torch
 
-from edgespa.adapt import AdaptConfig, adapt
-from edgespa.adapt import run as run_module
+from edgespa.adapt import AdaptConfig, adapt, rates
+from edgespa.adapt import learn as learn_module
 from edgespa.adapt.rates import FEWEST_STEPS, STEPS, Found, find_rate, trial_steps
+from edgespa.adapt.run import Run
 from edgespa.adapters import kinds
 from edgespa.base import Base
 from edgespa.checkpoint import Checkpoint
 from edgespa.config import Preprocess
 from edgespa.data import ImageData
 from edgespa.errors import AdapterError
+from edgespa.processes import Processes
 from edgespa.task import Task
 
 GUESS = math.log(10)
@@ -43,7 +45,7 @@ def assert_same_factors(one: Task, other: Task) -> None:
     assert one.header.metrics == other.header.metrics
 
 
-# Losses as they came after 24 steps (MobileNetV2 with norms put back, ResNet-56), and others by hand.
+# Much like those of MobileNetV2 and ResNet-56, and others by hand.
 @pytest.mark.parametrize(
     ("losses", "rate", "tried"),
     [
@@ -51,6 +53,7 @@ def assert_same_factors(one: Task, other: Task) -> None:
         ({0.01: 2.9, 0.0032: 2.1, 0.001: 1.4, 0.00032: 1.09}, 0.001, 4),
         ({0.02: 0.86, 0.0063: 0.3}, 0.02, 1),  # good enough
         ({0.01: 1.7, 0.0032: 1.5}, 0.01, 2),  # not clearly better
+        ({0.01234: 2.4, 0.0039: 1.3}, 0.0039, 2),  # the first one is taken as it is
         ({0.02: math.inf, 0.0063: 1.4, 0.002: 1.3}, 0.0063, 3),
         ({0.02: 2.31, 0.0063: 2.32, 0.002: 2.3, 0.00063: 2.31, 0.0002: 2.33}, 0.02, 5),  # nothing learns
         ({0.02: 2.4, 0.0063: 2.4, 0.002: 1.5, 0.00063: 1.4}, 0.002, 4),  # the first two destroy
@@ -81,23 +84,31 @@ def test_trials_leave_everything_as_it_was(learn: Learn, kind: str) -> None:
 @pytest.mark.parametrize("own", [50.0, 1e30])  # destroys; comes to no number
 def test_a_rate_that_does_harm_is_lowered(learn: Learn, monkeypatch: pytest.MonkeyPatch, own: float) -> None:
     tried = []
-    loss_after = run_module.Run._loss_after
+    loss_after = rates._loss_after
 
-    def spy(self: run_module.Run, steps: int, rate: float) -> float:
+    def spy(run: Run, steps: int, rate: float) -> float:
         tried.append(rate)
-        return loss_after(self, steps, rate)
+        return loss_after(run, steps, rate)
 
     monkeypatch.setattr(kinds, "FULL_LR", own)
-    monkeypatch.setattr("edgespa.adapt.rates._LOWER", 0.02 / own)
-    monkeypatch.setattr(run_module.Run, "_loss_after", spy)
+    monkeypatch.setattr(rates, "_LOWER", 0.02 / own)
+    monkeypatch.setattr(rates, "_loss_after", spy)
     task = learn(adapter="full")
     assert task.header.provenance["lr"] == 0.02
     assert tried[:2] == [own, 0.02]
     assert_same_factors(task, learn(adapter="full", lr=0.02))
 
 
+def test_a_loss_that_is_no_number_in_another_process_is_one_here_too(
+    learn: Learn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Processes, "totals", lambda *_: [math.nan])
+    with pytest.raises(AdapterError, match="the loss is not a number"):
+        learn(lr=0.01)
+
+
 def test_a_rate_that_is_given_is_not_tried(learn: Learn, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run_module.Run, "_loss_after", None)
+    monkeypatch.setattr(learn_module, "settle_rate", None)
     assert learn(lr=0.013).header.provenance["lr"] == 0.013
 
 
@@ -105,21 +116,23 @@ def test_a_resumed_run_has_the_rate_that_was_found(
     learn: Learn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     state = tmp_path / "state"
-    snapshot = run_module.Run.snapshot
+    save = Checkpoint.save
 
-    def killed(self: run_module.Run) -> Checkpoint:
-        snapshot(self).save(state)
+    def killed(self: Checkpoint, path: Path) -> None:
+        save(self, path)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(run_module, "find_rate", lambda *_: Found(0.004, {}))
+        patch.setattr(rates, "find_rate", lambda *_: Found(0.004, {0.02: math.inf, 0.004: 1.0}))
         whole = learn()
-        patch.setattr(run_module.Run, "snapshot", killed)
+        patch.setattr(Checkpoint, "save", killed)
         with pytest.raises(KeyboardInterrupt):
             learn(checkpoint=state)
-    monkeypatch.setattr(run_module.Run, "settle_rate", None)  # not again
+    monkeypatch.setattr(learn_module, "settle_rate", None)  # not again
     resumed = learn(checkpoint=state, resume=True)
     assert resumed.header.provenance["lr"] == 0.004
+    assert resumed.header.provenance["lr_trials"] == {"0.02": None, "0.004": 1.0}
+    assert resumed.header.provenance == whole.header.provenance
     assert_same_factors(resumed, whole)
 
 

@@ -148,6 +148,11 @@ def operator_name(node: fx.Node) -> str:
     return str(target._schema.name.split("::")[1]) if isinstance(target, torch._ops.OpOverload) else ""
 
 
+def is_pointwise(node: fx.Node) -> bool:
+    """Whether it is an operator that works on each element alone."""
+    return isinstance(node.target, OpOverload) and torch.Tag.pointwise in node.target.tags
+
+
 def named_arguments(node: fx.Node) -> dict[str, Any]:
     """The arguments of an operator call by their schema names, defaults filled in."""
     schema = node.target._schema  # type: ignore[union-attr]
