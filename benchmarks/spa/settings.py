@@ -193,4 +193,4 @@ def quick() -> Iterator[Setting]:
     """A slice of ten minutes: the same code, too few images and epochs to compare methods by."""
     for adapter, density in (("full", 1.0), ("full", 0.3), ("splora", 1.0), ("splora", 0.3), ("splora", 0.1)):
         yield Setting(RESNET.name, adapter, density, epochs=2, images=1500)
-    yield Setting(MOBILENET.name, "splora", 0.3, epochs=2, images=500)
+    yield Setting(MOBILENET.name, "splora", 0.3, epochs=4, images=1500)
