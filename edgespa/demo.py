@@ -89,8 +89,7 @@ class Row:
     reference_size_bytes: int
     accuracy: float
     reference_accuracy: float
-    relative_error: float
-    cosine: float
+    error: float
     p50_ms: float
     p90_ms: float
     reference_p50_ms: float
@@ -193,8 +192,7 @@ def _rows(manifest: Manifest, reference: Manifest, profile: Profile) -> tuple[Ro
                 other.size_bytes,
                 variant.accuracy.value,
                 other.accuracy.value,
-                variant.parity.relative_error,
-                variant.parity.cosine,
+                variant.parity.component_error or 0.0,
                 measured.p50_ms,
                 measured.p90_ms,
                 profile.result("unpruned", variant.name).p50_ms,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import math
@@ -13,6 +14,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from edgespa import __version__
+from edgespa.bundle.external import external_files
 from edgespa.bundle.manifest import MANIFEST, SCHEMA_VERSION, Manifest, is_unlisted
 from edgespa.errors import BundleError
 
@@ -141,7 +143,21 @@ def verify_files(path: Path) -> Manifest:
     if extra:
         name = extra[0] if extra[0].isprintable() else repr(extra[0])
         raise BundleError(f"{path}: {name} is not in the manifest", "remove it, or export the bundle again")
+    for variant in manifest.variants:
+        if variant.format == "onnx" and variant.weights is None:
+            _require_listed(path, variant.file, {entry.path for entry in manifest.files})
     return manifest
+
+
+def _require_listed(folder: Path, name: str, listed: set[str]) -> None:
+    """Refuse a model that refers to files which no digest covers; what is no whole model refers to nothing."""
+    with contextlib.suppress(ValueError):
+        for other in external_files((folder / name).read_bytes()):
+            if other not in listed:
+                raise BundleError(
+                    f"{folder}: {name} refers to {other[:100]!r}, which is not in the manifest",
+                    "its weights are outside of digests and signature: export the bundle again",
+                )
 
 
 def walk_files(folder: Path, prefix: str = "") -> Iterator[str]:

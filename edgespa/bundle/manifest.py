@@ -34,7 +34,10 @@ MAX_FILES = 4096
 MAX_FP32_ERROR = 1e-3
 """A float32 file whose own relative bound is wider proves nothing, whoever wrote the manifest."""
 
-Metric = Literal["max_abs_error", "relative_error", "cosine", "top1_agreement"]
+Metric = Literal[
+    "max_abs_error", "relative_error", "cosine", "top1_agreement", "component_error", "correlation", "tolerance_used"
+]
+_ERRORS = ("max_abs_error", "relative_error", "component_error", "tolerance_used")
 Kind = Literal["classes", "multi-label", "regression"]
 
 
@@ -90,13 +93,20 @@ class Parity(_Part):
     """How far a file's outputs are from the program's; see `edgespa.device.runner.compare` for the formulas.
 
     Attributes:
-        inputs: What went in, for example ``"32 images of fashion:test"``.
+        inputs: What went in, for example ``"64 images of fashion:test"``.
         count: How many samples that were.
         max_abs_error: max|a - b|, a the file's and b the program's outputs.
         relative_error: max|a - b| / max|b|.
         cosine: Cosine between the flattened outputs; the least over all outputs.
-        top1_agreement: Fraction of samples with the same largest output, None where that means nothing.
-        bound: Limit per metric: errors may not exceed it, cosine and agreement may not fall below it.
+        top1_agreement: Fraction of these samples with the same largest output, None where that means nothing.
+        component_error: rms(a - b) of the worst component of an output, against its own spread over samples; None in
+            bundles of older versions, as are all figures of components.
+        correlation: Of the worst component that varies; None if none does.
+        tolerance_used: max|a - b| of the worst component against what rounding explains: at most 1 in a float32 file.
+        worst: The component of ``component_error``, in numpy's words.
+        components: How many components the outputs have.
+        varying: How many of them depend on the input. Of the others the proof says little.
+        bound: Limit per metric: errors may not exceed it, cosine, correlation and agreement may not fall below it.
     """
 
     inputs: str
@@ -105,6 +115,12 @@ class Parity(_Part):
     relative_error: float = Field(ge=0)
     cosine: float
     top1_agreement: float | None = Field(default=None, ge=0, le=1)
+    component_error: float | None = Field(default=None, ge=0)
+    correlation: float | None = Field(default=None, ge=-1, le=1)
+    tolerance_used: float | None = Field(default=None, ge=0)
+    worst: str | None = None
+    components: int | None = Field(default=None, ge=0)
+    varying: int | None = Field(default=None, ge=0)
     bound: dict[Metric, float] = Field(min_length=1)
 
     def failures(self) -> tuple[str, ...]:
@@ -114,11 +130,37 @@ class Parity(_Part):
             value = getattr(self, metric)
             if value is None:
                 found.append(f"{metric} is bounded but was not measured")
-            elif metric in ("max_abs_error", "relative_error") and value > limit:
+            elif metric in _ERRORS and not value <= limit:
                 found.append(f"{metric} {value:.3g} is above {limit:.3g}")
-            elif metric in ("cosine", "top1_agreement") and value < limit:
+            elif metric not in _ERRORS and not value >= limit:
                 found.append(f"{metric} {value:.6g} is below {limit:.6g}")
         return tuple(found)
+
+
+class Agreement(_Part):
+    """How often a file decides as the program does, on ``count`` samples of ``data`` (its name in words).
+
+    Attributes:
+        value: Fraction of the samples with the same top class, or of labels with the same sign.
+        what: Which of them.
+        count: Samples.
+        data: Their name.
+    """
+
+    value: float = Field(ge=0, le=1)
+    what: Literal["top class", "signs"]
+    count: int = Field(gt=0)
+    data: str
+
+
+class OutputSet(_Part):
+    """Outputs whose entries along an axis are a set, as the best of many are: nearly equal ones may change places.
+
+    Attributes:
+        axes: Index of each output that the set is in, and the axis of its entries.
+    """
+
+    axes: tuple[tuple[int, int], ...] = Field(min_length=1)
 
 
 class Accuracy(_Part):
@@ -191,6 +233,7 @@ class Variant(_Part):
         runtime: Name and version of the runtime that it was proved in, for example ``"onnxruntime 1.31.1"``.
         size_bytes: Size of ``file``.
         accuracy: On evaluation data, measured with this file.
+        agreement: With the program, on all evaluation data, or else on calibration images.
         calibration: How the ranges of int8 activations, or the way of int8 weights, were chosen; None for others.
         float_layers: Layers of an int8 file that stay in float because int8 hurts there, the most sensitive first.
         time_ratio: CPU time of one inference against the float32 file of the same format, where the bundle was made.
@@ -210,6 +253,7 @@ class Variant(_Part):
     size_bytes: int = Field(ge=0)
     parity: Parity
     accuracy: Accuracy | None = None
+    agreement: Agreement | None = None
     calibration: str | None = None
     float_layers: tuple[str, ...] = ()
     time_ratio: float | None = Field(default=None, gt=0)
@@ -279,6 +323,7 @@ class Manifest(_Part):
         preprocessing: From image to input; None for a model whose input is not an image.
         inputs: The program's inputs, in its own layout: what ``selfcheck.npz`` holds as ``input_0``...
         outputs: The program's outputs: ``output_0``...
+        sets: Those whose entries have no order of their own.
         variants: The model files.
         compaction: What was removed.
         reference_accuracy: Of the program itself, on the same data as the variants'.
@@ -297,6 +342,7 @@ class Manifest(_Part):
     preprocessing: Preprocess | None = None
     inputs: tuple[TensorSpec, ...] = Field(min_length=1)
     outputs: tuple[TensorSpec, ...] = Field(min_length=1)
+    sets: tuple[OutputSet, ...] = ()
     variants: tuple[Variant, ...] = Field(min_length=1, max_length=MAX_FILES)
     compaction: Compaction
     reference_accuracy: Accuracy | None = None
@@ -318,6 +364,13 @@ class Manifest(_Part):
         return self
 
     @model_validator(mode="after")
+    def _sets_fit(self) -> Self:
+        for index, axis in (pair for each in self.sets for pair in each.axes):
+            if not (0 <= index < len(self.outputs) and 0 < axis < len(self.outputs[index].shape)):
+                raise ValueError(f"a set along axis {axis} of output {index}, which is not there")
+        return self
+
+    @model_validator(mode="after")
     def _variants_fit(self) -> Self:
         sizes = {entry.path: entry.size_bytes for entry in self.files}
         for variant in self.variants:
@@ -334,7 +387,7 @@ class Manifest(_Part):
             if variant.size_bytes != sizes[variant.file]:
                 raise ValueError(f"{where}: size_bytes is not the size of {variant.file}")
             bound = variant.parity.bound
-            if variant.precision == "fp32" and bound.get("relative_error", math.inf) > MAX_FP32_ERROR:
+            if variant.precision == "fp32" and not bound.get("relative_error", math.inf) <= MAX_FP32_ERROR:
                 raise ValueError(f"{where}: a float32 file needs a bound on relative_error of {MAX_FP32_ERROR} or less")
             if failures := variant.parity.failures():
                 raise ValueError(f"{where}: it does not keep its own bounds: {'; '.join(failures)}")

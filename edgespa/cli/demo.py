@@ -66,14 +66,14 @@ def _show(result: Result) -> None:
             row.variant,
             f"{row.size_bytes / 1024:.0f} ({row.size_bytes / row.reference_size_bytes:.0%})",
             f"{row.accuracy:.1%} ({100 * (row.accuracy - row.reference_accuracy):+.1f})",
-            f"{row.relative_error:.0e}",
+            f"{row.error:.0e}",
             f"{row.p50_ms:.3f} ({row.p50_ms / row.reference_p50_ms:.2f}x)",
             f"{row.p90_ms:.3f}",
         ]
         for row in result.rows
     ]
-    columns = ["variant", "KiB", "accuracy", "parity", "p50 ms", "p90 ms"]
+    columns = ["variant", "KiB", "accuracy", "error", "p50 ms", "p90 ms"]
     table(columns, rows, title="Compact model, in brackets against the unpruned one", right=columns[1:])
-    click.echo("parity: largest difference from the program's outputs, relative to their largest")
+    click.echo("error: of the output that is farthest from the program's, against how much that one varies")
     click.echo(f"bundle: {result.bundle}   (unpruned: {result.unpruned}; {result.seconds:.0f} s in all)")
     click.echo(f"next: python {result.bundle / 'run.py'} --selfcheck --variant all")

@@ -39,10 +39,17 @@ if TYPE_CHECKING:
 @click.option(
     "--int8-tolerance",
     type=click.FloatRange(0, 1, min_open=True),
-    default=0.02,
+    default=0.3,
     show_default=True,
-    help="How far the outputs of an int8 file may turn from the program's: 1 - cosine. The layers that int8 hurts most "
-    "stay in float until it is kept.",
+    help="Most that any component of the outputs of an int8 file may be off, as a share of how much it varies. The "
+    "layers that int8 hurts most stay in float until it is kept.",
+)
+@click.option(
+    "--fp32-tolerance",
+    type=click.FloatRange(1e-4, 1e-3),
+    default=1e-4,
+    show_default=True,
+    help="The same of float32 files, where the network's own rounding does not explain more.",
 )
 @click.option(
     "--int8-calibration",
@@ -54,9 +61,8 @@ if TYPE_CHECKING:
 @click.option(
     "--int8-slowdown",
     type=click.FloatRange(0, min_open=True),
-    default=1.1,
-    show_default=True,
-    help="Most time that an int8 file may take here, against fp32; one that takes more is left out.",
+    help="Leave out an int8 file that takes more than so many times fp32's time on this machine; default: write it and "
+    "say so.",
 )
 @click.option(
     "--calibration-images",
@@ -99,6 +105,7 @@ if TYPE_CHECKING:
 @click.option(
     "--cache/--no-cache", default=True, show_default=True, help="Take files from the cache where nothing changed."
 )
+@click.option("--strict", is_flag=True, help="No bundle, and exit 1, unless every file that is asked for is there.")
 @click.option(
     "--sign",
     "sign_key",
@@ -123,8 +130,9 @@ def command(
     std: tuple[float, ...] | None,
     limit: int | None,
     int8_tolerance: float,
+    fp32_tolerance: float,
     int8_calibration: str,
-    int8_slowdown: float,
+    int8_slowdown: float | None,
     calibration_images: int,
     layout: str,
     batch: int | None,
@@ -133,6 +141,7 @@ def command(
     opset: int | None,
     preprocess: str,
     cache: bool,
+    strict: bool,
     sign_key: Path | None,
     license: str | None,
     seed: int,
@@ -142,9 +151,8 @@ def command(
 ) -> None:
     """Compact, merge, convert and prove a MODEL or TASK, and write a bundle.
 
-    Every file is run and compared with the program it came from, on real images if there are any. If a float32 file
-    does not keep its bound, no bundle is written; a smaller one that is not near enough, or slower than float32, is
-    left out, and you are told.
+    Every file is run and compared with the program it came from, component by component, on real images if there are
+    any. One that cannot be made, or is not near enough, is left out, and you are told.
     """
     from edgespa.cli._output import emit_json, progress
     from edgespa.export.config import ExportConfig
@@ -158,6 +166,7 @@ def command(
             "formats": tuple(dict.fromkeys(formats)),
             "precisions": tuple(dict.fromkeys(precisions)),
             "int8_tolerance": int8_tolerance,
+            "fp32_tolerance": fp32_tolerance,
             "int8_calibration": int8_calibration,
             "int8_slowdown": int8_slowdown,
             "calibration_images": calibration_images,
@@ -167,6 +176,7 @@ def command(
             "opset": opset,
             "preprocess": preprocess,
             "cache": cache,
+            "strict": strict,
             "seed": seed,
         },
         "edgespa export",
@@ -205,32 +215,48 @@ def _show(manifest: Manifest, output: Path) -> None:
 
     rows = []
     for variant in manifest.variants:
-        parity = variant.parity
+        parity, agreement = variant.parity, variant.agreement
         rows.append(
             [
                 variant.name,
                 f"{variant.size_bytes:,}",
                 str(variant.accuracy) if variant.accuracy else "-",
-                f"{parity.relative_error:.1e}",
-                f"{parity.cosine:.5f}",
-                "-" if parity.top1_agreement is None else f"{parity.top1_agreement:.1%}",
+                f"{parity.component_error:.1e}",
+                "-" if parity.correlation is None else f"{parity.correlation:.5f}",
+                "-" if agreement is None else f"{agreement.value:.1%}",
             ]
         )
-    columns = ["variant", "bytes", "accuracy", "rel. error", "cosine", "same top-1"]
+    agreed = next((each.agreement for each in manifest.variants if each.agreement), None)
+    same = "same signs" if agreed and agreed.what == "signs" else "same top"
+    columns = ["variant", "bytes", "accuracy", "error", "correlation", same]
     table(columns, rows, right=columns[1:])
     reference = manifest.reference_accuracy
     if reference is not None:
-        click.echo(f"the program itself: {reference} on {reference.data}")
-    click.echo(f"proved on {manifest.variants[0].parity.inputs}")
+        click.echo(f"accuracy on {reference.count:,} images of {reference.data}; the program itself: {reference}")
+    if agreed is not None:
+        click.echo(f"same {agreed.what} as the program: on {agreed.count:,} images of {agreed.data}")
+    parity = manifest.variants[0].parity
+    components = f"the worst of {parity.components:,} components" if parity.components != 1 else "the output"
+    click.echo(f"error, against its own spread, and correlation: of {components}, on {parity.inputs}")
     for variant in manifest.variants:
         if variant.float_layers:
             click.echo(f"{variant.name}: {_layers(variant.float_layers)} in float, where int8 hurts")
+        if variant.time_ratio is not None and variant.time_ratio > SLOWER:
+            click.echo(
+                f"{variant.name}: takes {variant.time_ratio:.2f} times fp32's time on this machine; measure it on the "
+                "device, or leave out what is slower with --int8-slowdown 1.1"
+            )
     left_out = manifest.provenance.get("left_out")
     for each in left_out if isinstance(left_out, list) else []:
         if isinstance(each, dict):
-            click.echo(f"left out: {each['variant']}: {each['reason']}")
+            click.secho(f"NOT WRITTEN: {each['variant']}: {each['reason']}", err=True, fg="yellow", bold=True)
+            if each.get("hint"):
+                click.echo(f"hint: {each['hint']}", err=True)
     click.echo(f"bundle: {output}")
     click.echo(f"next: edgespa profile {output}")
+
+
+SLOWER = 1.1
 
 
 def _layers(names: tuple[str, ...]) -> str:

@@ -148,15 +148,19 @@ def _show(checks: Sequence[Check], *, runtimes: bool) -> None:
     def cell(value: float | None, how: str) -> str | None:
         return None if value is None else format(value, how)
 
-    figures = ["rel. error", "cosine"] if runtimes else ["abs error", "rel. error", "cosine", "same top-1"]
+    figures = ["error", "correlation"] if runtimes else ["error", "correlation", "same top-1", "samples"]
     rows = []
     for check in checks:
         values = {
-            "abs error": cell(check.max_abs_error, ".2e"),
-            "rel. error": cell(check.relative_error, ".2e"),
-            "cosine": cell(check.cosine, ".6f"),
+            "error": cell(check.component_error, ".1e"),
+            "correlation": cell(check.correlation, ".5f"),
             "same top-1": cell(check.top1_agreement, ".1%"),
+            "samples": cell(check.count, ","),
         }
         where = [check.runtime] if runtimes else []
         rows.append([check.name, check.status, *where, *(values[each] for each in figures)])
     table(["variant", "check", *(["runtime"] if runtimes else []), *figures], rows, right=figures)
+    ran = [check for check in checks if check.components]
+    if ran:
+        of = f"{ran[0].components:,} components" if ran[0].components != 1 else "1 component"
+        click.echo(f"error, against its own spread, and correlation: of the worst of {of}")

@@ -7,13 +7,17 @@ from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
-PARTS = ("bundle", "runtimes", "tensors", "weights", "models", "check", "measure", "answer", "command")
+PARTS = (
+    *("external", "bundle", "runtimes", "tensors", "weights", "models", "sets", "compare", "check", "measure"),
+    *("answer", "command"),
+)
 """Of the runner, in the order in which names are defined before they are used."""
 
 AGENT_PARTS = ("protocol", "system", "facts", "sensors", "cache", "environment", "processes", "tasks", "command")
 """Of the agent, likewise."""
 
-_OWN = "edgespa.device."
+_OWN = "edgespa."
+_SHARED = {"external": "../bundle"}  # stands alone there, as all parts do
 _DOC = '''"""Runs the models of this bundle: checks them, measures them, says what they see in an image.
 
 Joined by edgespa from parts, which are what is tested. It stands alone: Python 3.8 or newer, numpy, and one of
@@ -49,7 +53,7 @@ def _joined(folder: str, parts: Sequence[str], doc: str) -> bytes:
     imports: set[str] = set()
     bodies = []
     for part in parts:
-        text = (Path(__file__).with_name(folder) / f"{part}.py").read_text(encoding="utf-8")
+        text = (Path(__file__).parent / _SHARED.get(part, folder) / f"{part}.py").read_text(encoding="utf-8")
         title, found, body = _split(text)
         imports |= found
         bodies.append(f"\n\n# {'-' * 16} {title}\n\n{body}")

@@ -14,16 +14,18 @@ from pydantic import JsonValue
 from edgespa.bundle import LABELS, RUNNER, SELFCHECK, Accuracy, BundleWriter, Kind, Manifest, TensorSpec, Variant
 from edgespa.data import Prepared
 from edgespa.device import runner_source
-from edgespa.errors import ConfigError, ParityError
+from edgespa.errors import ConfigError, EdgespaError, ExportError, ParityError
 from edgespa.export import onnx_file
+from edgespa.export.agreement import Judge
 from edgespa.export.cache import Cache
 from edgespa.export.card import model_card
 from edgespa.export.config import FORMATS, PRECISIONS, ExportConfig, Origin
 from edgespa.export.conversion import CONVERTERS, conversions
 from edgespa.export.converter import require
-from edgespa.export.parity import LEAST_SPREAD, Samples, accuracy_of, draw_samples, fixed_batch, run_program
+from edgespa.export.quantise import NotUseful
+from edgespa.export.samples import Samples, draw_samples, fixed_batch
 from edgespa.export.trial import trials
-from edgespa.export.variants import Job, Progress, Steps, make_variants
+from edgespa.export.variants import NO_SOURCE, Job, Progress, Steps, make_variants
 from edgespa.graph.program import Program
 from edgespa.interface import in_float32, input_and_output_names, with_plain_outputs
 
@@ -42,7 +44,7 @@ def export(
     sign: Callable[[bytes], bytes] | None = None,
     progress: Progress | None = None,
 ) -> Manifest:
-    """Write a bundle. Nothing is left behind unless every file is proved.
+    """Write a bundle of the files that are proved; of the others it says why they are not there.
 
     Args:
         program: Compact and merged. Files hold it in float32 or less, whatever its element type; their outputs are
@@ -62,8 +64,8 @@ def export(
     Raises:
         ConfigError: If int8 is asked for without calibration images, or options do not go together.
         MissingExtraError: If a converter is not installed.
-        ExportError: If a file cannot be converted.
-        ParityError: If a float32 file does not compute what the program computes, or no smaller file is worth shipping.
+        ExportError: If no file can be converted; if any cannot and ``config.strict``.
+        ParityError: If no file computes what the program computes; if any does not and ``config.strict``.
         OutputExistsError: If the output is there already.
     """
     if "int8" in config.precisions and calibration is None:
@@ -80,11 +82,19 @@ def export(
     steps = Steps(progress, len(config.formats) * len(config.precisions) * 2 + 2)
     with trials(), BundleWriter(output, overwrite=overwrite, sign=sign) as writer:
         steps.next("run the program")
-        samples = draw_samples(program, evaluation or calibration, config.seed, form.pixels)
-        if samples.count > 1 and samples.spread < LEAST_SPREAD:
-            words = f"on {samples.description} the outputs differ by {samples.spread:.1e} of the largest only"
-            log.warning("%s: the proof of the files says little; give --calibration or --eval-data, and weights", words)
-            origin = dataclasses.replace(origin, provenance={**origin.provenance, "weak_proof": words})
+        data = evaluation or calibration
+        samples = draw_samples(
+            program,
+            data,
+            config.seed,
+            form.pixels,
+            preprocess=origin.preprocess,
+            tolerance=config.fp32_tolerance,
+        )
+        if samples.weak is not None:
+            log.warning("a weak proof: %s; give --calibration or --eval-data, and weights", samples.weak)
+            origin = dataclasses.replace(origin, provenance={**origin.provenance, "weak_proof": samples.weak})
+        origin = dataclasses.replace(origin, learns=_learns(origin, samples))
         job = Job(
             program=program,
             config=config,
@@ -92,39 +102,46 @@ def export(
             folder=writer.path,
             samples=samples,
             calibration=calibration,
-            evaluation=evaluation,
+            judge=Judge(program, evaluation, calibration, origin.learns),
             title=origin.task,
             preprocess=origin.preprocess,
             classes=origin.classes,
             cache=cache,
         )
         variants, left_out = _all_variants(job, steps)
-        reference = None
-        if evaluation is not None:
-            reference = accuracy_of(lambda images: run_program(program, [images])[0], evaluation)
         steps.next("write the bundle")
         specs = onnx_file.specs(program, samples.outputs, form.plain())
-        manifest = _manifest(specs, origin, samples, variants, reference, left_out)
+        manifest = _manifest(specs, origin, samples, variants, job.judge.accuracy, left_out)
         _write_rest(writer.path, manifest, samples, origin.classes)
         return writer.commit(manifest)
 
 
 def _all_variants(job: Job, steps: Steps) -> tuple[tuple[Variant, ...], list[JsonValue]]:
     variants: list[Variant] = []
-    left_out: list[JsonValue] = []
+    missing: list[tuple[str, EdgespaError | NotUseful]] = []
     with conversions(job.program, job.form, job.config.formats, job.cache) as made:
         for name in job.config.formats:
             outcome = make_variants(job, name, made, steps)
             variants += outcome.variants
-            left_out += outcome.left_out
-    if not variants:
-        words = "; ".join(f"{each['variant']}: {each['reason']}" for each in left_out if isinstance(each, dict))
-        raise ParityError(
-            f"no file is worth shipping: {words}",
-            "no bundle was written; calibrate on images of the task, raise --int8-tolerance or --int8-slowdown, or "
-            "export --precision fp32",
-        )
+            missing += outcome.left_out
+    if missing and (job.config.strict or not variants):
+        raise _refusal(missing)
+    left_out: list[JsonValue] = [
+        {"variant": name, "reason": str(reason), "hint": getattr(reason, "hint", None)} for name, reason in missing
+    ]
     return tuple(variants), left_out
+
+
+def _refusal(missing: Sequence[tuple[str, EdgespaError | NotUseful]]) -> EdgespaError:
+    """Why there is no bundle: the error of the only file that has one of its own, or all of them."""
+    errors = [reason for _, reason in missing if isinstance(reason, EdgespaError)]
+    if len(errors) == 1 and len({name.partition("-")[0] for name, _ in missing}) == 1:
+        return errors[0]
+    words = "".join(f"\n  {name}: {reason}" for name, reason in missing if str(reason) != NO_SOURCE)
+    kind = ParityError if all(isinstance(error, ParityError) for error in errors) else ExportError
+    hints = dict.fromkeys(error.hint for error in errors if error.hint)
+    hint = "; ".join(hints) or "calibrate on images of the task, raise --int8-tolerance, or export --precision fp32"
+    return kind(f"no bundle was written:{words}", hint)
 
 
 def _manifest(
@@ -138,12 +155,13 @@ def _manifest(
     inputs, outputs = specs
     return Manifest(
         task=origin.task,
-        learns=_learns(origin, samples),
+        learns=origin.learns,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         base=origin.base,
         preprocessing=origin.preprocess,
         inputs=inputs,
         outputs=outputs,
+        sets=samples.sets,
         variants=variants,
         compaction=origin.compaction,
         reference_accuracy=reference,
@@ -158,9 +176,7 @@ def _learns(origin: Origin, samples: Samples) -> Kind:
 
 
 def _write_rest(folder: Path, manifest: Manifest, samples: Samples, classes: Sequence[str]) -> None:
-    arrays = {f"input_{index}": array for index, array in enumerate(samples.inputs)}
-    arrays.update({f"output_{index}": array for index, array in enumerate(samples.outputs)})
-    np.savez_compressed(folder / SELFCHECK, **arrays)  # type: ignore[arg-type]
+    np.savez_compressed(folder / SELFCHECK, **samples.record())  # type: ignore[arg-type]
     (folder / RUNNER).write_bytes(runner_source())
     if classes:
         (folder / LABELS).write_text("\n".join(classes) + "\n", encoding="utf-8")

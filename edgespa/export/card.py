@@ -125,7 +125,9 @@ def _size(manifest: Manifest) -> Iterator[str]:
 
 
 def _files(manifest: Manifest) -> Iterator[str]:
-    heads = ("variant", "file", "bytes", "accuracy", "relative error", "cosine", "same top-1", "proved in")
+    agreed = next((each.agreement for each in manifest.variants if each.agreement), None)
+    same = f"same {agreed.what}" if agreed else "same top class"
+    heads = ("variant", "file", "bytes", "accuracy", "error", "correlation", same, "proved in")
     yield from _row(*heads)
     yield from _row(*["---"] * len(heads))
     for variant in manifest.variants:
@@ -135,22 +137,31 @@ def _files(manifest: Manifest) -> Iterator[str]:
             variant.file,
             f"{variant.size_bytes:,}",
             _share(variant.accuracy),
-            f"{parity.relative_error:.1e}",
-            f"{parity.cosine:.6f}",
-            "-" if parity.top1_agreement is None else f"{parity.top1_agreement:.1%}",
+            "-" if parity.component_error is None else f"{parity.component_error:.1e}",
+            "-" if parity.correlation is None else f"{parity.correlation:.6f}",
+            "-" if variant.agreement is None else f"{variant.agreement.value:.1%}",
             variant.runtime,
         )
     yield ""
     for inputs in dict.fromkeys(variant.parity.inputs for variant in manifest.variants):
-        yield f"Errors, cosine and agreement are against the program, on {_text(inputs)}."
+        yield f"Error and correlation are those of the component of the outputs that is worst, on {_text(inputs)}:"
+        yield "its error against its own spread over them, and its correlation with the program's."
+    if agreed is not None:
+        yield f"How often a file decides as the program does: on {agreed.count:,} samples of {_text(agreed.data)}."
     if isinstance(weak := manifest.provenance.get("weak_proof"), str):
         yield f"These figures say little: {_text(weak)}."
+    for missing in _list(manifest.provenance.get("left_out")):
+        yield f"There is no `{_code(str(missing.get('variant')))}`: {_text(str(missing.get('reason')))}."
     for variant in manifest.variants:
         limits = ", ".join(f"{metric.replace('_', ' ')} {limit:g}" for metric, limit in variant.parity.bound.items())
         yield f"`{variant.name}` must keep: {limits}."
     if manifest.reference_accuracy is not None:
         data = manifest.reference_accuracy
-        yield f"The program itself has {data} on {_text(data.data)} ({data.count:,} samples)."
+        yield f"Accuracy is on {_text(data.data)}, {data.count:,} samples; the program itself has {data}."
+
+
+def _list(value: JsonValue) -> list[dict[str, JsonValue]]:
+    return [each for each in value if isinstance(each, dict)] if isinstance(value, list) else []
 
 
 def _latency(profiles: Sequence[Profile]) -> Iterator[str]:

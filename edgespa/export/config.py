@@ -7,8 +7,8 @@ from typing import Literal
 
 from pydantic import Field, JsonValue, model_validator
 
+from edgespa.bundle import MAX_FP32_ERROR, Compaction, Kind
 from edgespa.bundle import Base as BaseEntry
-from edgespa.bundle import Compaction, Kind
 from edgespa.config import Preprocess, Strict
 from edgespa.errors import ConfigError
 from edgespa.export.converter import Form
@@ -17,8 +17,8 @@ from edgespa.export.versions import DEFAULT_RUNTIME, target_of
 
 FORMATS = ("onnx", "tflite")
 PRECISIONS = ("fp32", "fp16", "int8", "int8-weights")
-INT8_TOLERANCE = 0.02
-INT8_SLOWDOWN = 1.1
+INT8_TOLERANCE = 0.3
+FP32_TOLERANCE = 1e-4
 
 
 class ExportConfig(Strict):
@@ -27,10 +27,13 @@ class ExportConfig(Strict):
     Attributes:
         formats: ``onnx``, ``tflite``.
         precisions: ``fp32``; ``fp16``; ``int8``: static, calibrated, sensitive layers in float; ``int8-weights``.
-        int8_tolerance: How far an int8 file may turn from the program: 1 - cosine of their outputs.
+        int8_tolerance: Largest error of a component of the outputs of files with int8 in them, against its own spread
+            over samples: rms(a - b) / spread.
+        fp32_tolerance: The same of float32 files, where rounding does not explain more: max|a - b| / spread.
         int8_calibration: How the ranges of activations are found, one of `edgespa.export.ranges.METHODS`; ``auto``
             keeps the one that is nearest to the program.
-        int8_slowdown: Most CPU time of an int8 file on this machine, against the fp32 file of its format.
+        int8_slowdown: Most CPU time of an int8 file on this machine, against the fp32 file of its format; one that
+            takes more is left out. None: it is written, and its time is said.
         calibration_images: At most so many images are used to calibrate int8.
         batch: A fixed batch size for all files; None: free in ONNX files, 1 in TFLite files.
         layout: Of the images that TFLite files take.
@@ -39,15 +42,17 @@ class ExportConfig(Strict):
         preprocess: ``in-graph``: files take pixels, uint8 [N, H, W, C], and normalise them; ``outside``: they take what
             the program takes.
         cache: Take converted files from the cache, and keep them there.
+        strict: Every file that is asked for must be there, or no bundle is written.
         threads: For the runtimes during the proof.
-        seed: Of the noise that files are proved on when there are no images.
+        seed: Of inputs that files are proved on and that are neither images nor numbers of float32.
     """
 
     formats: tuple[str, ...] = FORMATS
     precisions: tuple[str, ...] = ("fp32",)
     int8_tolerance: float = Field(default=INT8_TOLERANCE, gt=0, le=1)
+    fp32_tolerance: float = Field(default=FP32_TOLERANCE, ge=FP32_TOLERANCE, le=MAX_FP32_ERROR)
     int8_calibration: Literal["auto", "minmax", "percentile", "entropy"] = "auto"
-    int8_slowdown: float = Field(default=INT8_SLOWDOWN, gt=0)
+    int8_slowdown: float | None = Field(default=None, gt=0)
     calibration_images: int = Field(default=128, ge=1)
     batch: int | None = Field(default=None, ge=1)
     layout: Literal["nhwc", "nchw"] = "nhwc"
@@ -55,6 +60,7 @@ class ExportConfig(Strict):
     opset: int | None = None
     preprocess: Literal["outside", "in-graph"] = "outside"
     cache: bool = True
+    strict: bool = False
     threads: int = Field(default=2, ge=1)
     seed: int = Field(default=0, ge=0)
 
@@ -72,11 +78,6 @@ class ExportConfig(Strict):
     def methods(self) -> tuple[str, ...]:
         """The ways of finding ranges that are tried."""
         return METHODS if self.int8_calibration == "auto" else (self.int8_calibration,)
-
-    @property
-    def least_cosine(self) -> float:
-        """The bound of int8 files."""
-        return 1.0 - self.int8_tolerance
 
     def form(self, preprocess: Preprocess | None, inputs: int, fixed: int | None) -> Form:
         """What the files look like.

@@ -12,8 +12,9 @@ from typing import Any, Protocol
 
 from edgespa.errors import EdgespaError, ExportError
 from edgespa.export.config import ExportConfig
-from edgespa.export.parity import File, Samples
+from edgespa.export.parity import File
 from edgespa.export.ranges import Observed, Range, find_ranges
+from edgespa.export.samples import Samples
 from edgespa.export.sensitivity import Choice, choose, rank
 from edgespa.quiet import first_line
 
@@ -26,7 +27,7 @@ NOISE = 1.03
 LEAST_EXCESS_MS = 0.1
 """Below it, slower is the cost of a call: the network is too small for int8 to show."""
 # The proof is on other images than those that a file is chosen by: some of the tolerance is kept for it.
-_SHARE = 0.75
+_SHARE = 0.85
 
 Open = Callable[[Path], File]
 
@@ -144,33 +145,33 @@ class _Search:
         self._judge = judge
         self._open = open_file
         self._config = config
-        self._wanted = 1.0 - _SHARE * config.int8_tolerance
+        self._most = _SHARE * config.int8_tolerance
 
     def static(self, feeds: Sequence[Sequence[Any]]) -> Made:
         """The method whose ranges come nearest; then, if that is not near enough, layers in float."""
         observed = self._quantiser.observe(feeds)
         found = {method: find_ranges(observed, method) for method in self._config.methods}
-        cosines = {method: self._cosine(self._path, ranges) for method, ranges in found.items()}
-        method = max(cosines, key=cosines.__getitem__)
-        choice = Choice((), cosines[method], 0)
-        if choice.cosine < self._wanted:
-            choice = self._with_float(found[method], choice.cosine)
-        self._cosine(self._path, found[method], choice.float_layers)
+        errors = {method: self._error(self._path, ranges) for method, ranges in found.items()}
+        method = min(errors, key=errors.__getitem__)
+        choice = Choice((), errors[method], 0)
+        if not choice.error <= self._most:
+            choice = self._with_float(found[method], choice.error)
+        self._error(self._path, found[method], choice.float_layers)
         self._improve(found[method], choice.float_layers)
         ratio, words = self._time(self._path)
-        if ratio > self._config.int8_slowdown:
+        if self._config.int8_slowdown is not None and ratio > self._config.int8_slowdown:
             kept = f"{len(choice.float_layers)} of {len(self._quantiser.layers)} layers in float"
-            raise NotUseful(f"it is slower than fp32 here: {words}, cosine {choice.cosine:.4f}, {kept}")
+            raise NotUseful(f"it is slower than fp32 here: {words}, error {choice.error:.3g}, {kept}")
         return Made(method, choice.float_layers, round(ratio, 3))
 
     def weights(self) -> Made:
         """The faster way within the tolerance."""
         best: tuple[float, str] | None = None
-        cosines = {}
+        errors = {}
         for way in self._quantiser.weight_ways:
             self._quantiser.write_weights(self._trial, way)
-            cosines[way] = self._open(self._trial).cosine(self._judge)
-            if cosines[way] < self._wanted:
+            errors[way] = self._open(self._trial).error(self._judge)
+            if not errors[way] <= self._most:
                 continue
             ratio, _ = self._time(self._trial)
             if best is None or ratio < best[0]:
@@ -178,8 +179,8 @@ class _Search:
                 self._trial.replace(self._path)
         self._trial.unlink(missing_ok=True)
         if best is None:
-            words = ", ".join(f"{way} {cosine:.6g}" for way, cosine in cosines.items())
-            raise NotUseful(f"its cosine is below {self._wanted:.6g}: {words}")
+            words = ", ".join(f"{way} {error:.3g}" for way, error in errors.items())
+            raise NotUseful(f"the error of a component is above {self._most:.3g} of its spread: {words}")
         return Made(best[1], (), round(best[0], 3))
 
     def _improve(self, ranges: dict[str, Range], float_layers: tuple[str, ...]) -> None:
@@ -199,7 +200,7 @@ class _Search:
             self._quantiser.write_static(self._trial, ranges, without=float_layers, joined=joined, rest=rest)
             most = NOISE if self._trial.stat().st_size < self._path.stat().st_size else 1 / NOISE
             good = (
-                self._open(self._trial).cosine(self._judge) >= self._wanted
+                self._open(self._trial).error(self._judge) <= self._most
                 and self._time(self._trial, self._path)[0] <= most
             )
         except Exception as error:  # whatever quantiser or runtime make of it: there is a file without
@@ -209,32 +210,29 @@ class _Search:
         self._trial.unlink(missing_ok=True)
         return good
 
-    def _with_float(self, ranges: dict[str, Range], plain_cosine: float) -> Choice:
-        few = Samples(
-            [array[:RANK_IMAGES] for array in self._judge.inputs],
-            [array[:RANK_IMAGES] for array in self._judge.outputs],
-            self._judge.description,
-        )
+    def _with_float(self, ranges: dict[str, Range], plain_error: float) -> Choice:
+        few = self._judge.part(slice(RANK_IMAGES))
 
         def alone(layer: str) -> float:
             self._quantiser.write_static(self._trial, ranges, only=(layer,))
-            return self._open(self._trial).cosine(few)
+            return self._open(self._trial).error(few)
 
         def with_float(layers: tuple[str, ...]) -> float:
-            return self._cosine(self._trial, ranges, layers)
+            return self._error(self._trial, ranges, layers)
 
         harm = rank(self._quantiser.layers, alone)
-        choice = choose(harm, with_float, self._wanted, least=1)
+        choice = choose(harm, with_float, self._most, least=1)
         self._trial.unlink(missing_ok=True)
         if choice is None:
             raise NotUseful(
-                f"its cosine is {plain_cosine:.6g}, and below {self._wanted:.6g} with any number of layers in float"
+                f"the error of a component is {plain_error:.3g} of its spread, and above {self._most:.3g} with any "
+                "number of layers in float"
             )
         return choice
 
-    def _cosine(self, path: Path, ranges: dict[str, Range], without: tuple[str, ...] = ()) -> float:
+    def _error(self, path: Path, ranges: dict[str, Range], without: tuple[str, ...] = ()) -> float:
         self._quantiser.write_static(path, ranges, without=without)
-        return self._open(path).cosine(self._judge)
+        return self._open(path).error(self._judge)
 
     def _time(self, path: Path, other: Path | None = None) -> tuple[float, str]:
         """CPU time of one inference against the fp32 (or another) file; 1 where there is little difference."""

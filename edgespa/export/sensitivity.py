@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 
+_MOST_ERROR = 1e3  # of a layer that makes the outputs infinite: sums must stay numbers
+
 
 @dataclasses.dataclass(frozen=True)
 class Choice:
@@ -12,12 +14,12 @@ class Choice:
 
     Attributes:
         float_layers: Layers that stay in float, the most sensitive first.
-        cosine: Of a file that keeps them in float.
+        error: Of a file that keeps them in float.
         tried: Number of files that were made and run after the ranking.
     """
 
     float_layers: tuple[str, ...]
-    cosine: float
+    error: float
     tried: int
 
 
@@ -26,28 +28,27 @@ def rank(layers: Sequence[str], alone: Callable[[str], float]) -> dict[str, floa
 
     Args:
         layers: Names.
-        alone: Cosine of the outputs, with that layer alone in int8.
+        alone: Error of the outputs' worst component, with that layer alone in int8.
 
     Returns:
-        Name -> 1 - cosine, never below zero; equals keep their order.
+        Name -> the square of the error, which adds up where errors are independent; equals keep their order.
     """
-    harm = {name: max(0.0, 1.0 - alone(name)) for name in layers}
+    harm = {name: min(alone(name), _MOST_ERROR) ** 2 for name in layers}
     return dict(sorted(harm.items(), key=lambda item: -item[1]))
 
 
 def choose(
-    harm: Mapping[str, float], cosine_with: Callable[[tuple[str, ...]], float], wanted: float, least: int = 0
+    harm: Mapping[str, float], error_with: Callable[[tuple[str, ...]], float], most: float, least: int = 0
 ) -> Choice | None:
     """The fewest of the most harmful layers that must stay in float.
 
-    The harms of layers roughly add up (independent small errors), so the first guess is where the sum of the rest is
-    small enough. From there by doubling steps and then by halves: about log2(layers) files instead of one for each
-    count.
+    The first guess is where the sum of the rest's harm is small enough. From there by doubling steps and then by
+    halves: about log2(layers) files instead of one for each count.
 
     Args:
         harm: Of each layer, the most harmful first.
-        cosine_with: Cosine of a file that keeps these layers in float.
-        wanted: Least cosine.
+        error_with: Error of a file that keeps these layers in float.
+        most: Largest error.
         least: Count that is known not to be enough below it.
 
     Returns:
@@ -58,10 +59,10 @@ def choose(
 
     def good(count: int) -> bool:
         if count not in found:
-            found[count] = cosine_with(tuple(names[:count]))
-        return found[count] >= wanted
+            found[count] = error_with(tuple(names[:count]))
+        return found[count] <= most
 
-    low, high = least - 1, _guess(list(harm.values()), wanted, least)
+    low, high = least - 1, _guess(list(harm.values()), most**2, least)
     step = max(1, high // 2)
     while not good(high):
         if high >= len(names) - 1:
@@ -76,8 +77,8 @@ def choose(
     return Choice(tuple(names[:high]), found[high], len(found))
 
 
-def _guess(harm: Sequence[float], wanted: float, least: int) -> int:
-    budget, rest = 1.0 - wanted, sum(harm)
+def _guess(harm: Sequence[float], budget: float, least: int) -> int:
+    rest = sum(harm)
     for count, each in enumerate(harm):
         if rest <= budget:
             return max(least, min(count, len(harm) - 1))

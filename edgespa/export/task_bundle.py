@@ -20,17 +20,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from edgespa.base import Base
 from edgespa.bundle import LABELS, RUNNER, SELFCHECK, BundleWriter, Manifest, Variant
 from edgespa.device import runner, runner_source
 from edgespa.export import onnx_file
 from edgespa.export.card import model_card
-from edgespa.export.config import Origin
+from edgespa.export.config import INT8_TOLERANCE, Origin
 from edgespa.export.converter import Form, require
-from edgespa.export.parity import File, Samples, bound_for, fixed_batch, run_program
+from edgespa.export.parity import File, bound_for
 from edgespa.export.recipe import TASK, Made, write_recipe
+from edgespa.export.samples import draw_samples
 from edgespa.export.skeleton import skeleton
 from edgespa.export.trial import trials
 from edgespa.graph.program import Program
@@ -38,7 +38,7 @@ from edgespa.interface import in_float32, input_and_output_names, with_plain_out
 from edgespa.task import Task
 
 MODEL = "model.onnx.gz"
-SAMPLES = 4
+SAMPLES = 8
 
 
 def write_task_bundle(
@@ -74,7 +74,7 @@ def write_task_bundle(
     require(onnx_file.PACKAGES, onnx_file.EXTRA)
     form = dataclasses.replace(form or Form(), names=input_and_output_names(program))
     program = with_plain_outputs(in_float32(program))
-    samples, arrays = _samples(program)
+    samples = draw_samples(program, None, 0, most=SAMPLES)
     inputs, outputs = onnx_file.specs(program, samples.outputs, form)
     graph, names = skeleton(program, form)
     content = base_file.read_bytes()
@@ -95,7 +95,7 @@ def write_task_bundle(
             outputs=outputs,
             runtime=file.runtime,
             size_bytes=(folder / MODEL).stat().st_size,
-            parity=file.prove(samples, bound_for("fp32", 1.0)),
+            parity=file.prove(samples, bound_for("fp32", INT8_TOLERANCE)),
             weights=made.weights,
         )
         (folder / runner.BASE).unlink()
@@ -108,32 +108,14 @@ def write_task_bundle(
             preprocessing=origin.preprocess,
             inputs=own[0],
             outputs=own[1],
+            sets=samples.sets,
             variants=(variant,),
             compaction=origin.compaction,
             provenance=origin.provenance,
         )
-        np.savez_compressed(folder / SELFCHECK, **arrays)  # type: ignore[arg-type]
+        np.savez_compressed(folder / SELFCHECK, **samples.record())  # type: ignore[arg-type]
         (folder / RUNNER).write_bytes(runner_source())
         if origin.classes:
             (folder / LABELS).write_text("\n".join(origin.classes) + "\n", encoding="utf-8")
         (folder / "README.md").write_text(model_card(manifest, origin.classes), encoding="utf-8")
         return writer.commit(manifest), made
-
-
-def _samples(program: Program) -> tuple[Samples, dict[str, np.ndarray]]:
-    """Noise that every machine makes anew, so that only its sizes are shipped, and what the program makes of it."""
-    size = fixed_batch(program) or SAMPLES
-    plain = program.example_inputs(batch=size)
-    arrays: dict[str, np.ndarray] = {}
-    inputs = []
-    for number, tensor in enumerate(plain):
-        if tensor.dtype == torch.float32:
-            array = runner.noise(number, tuple(tensor.shape))
-            arrays[f"noise_{number}"] = np.array(tensor.shape, dtype=np.int64)
-        else:
-            array = tensor.numpy()
-            arrays[f"input_{number}"] = array
-        inputs.append(array)
-    outputs = run_program(program, [torch.from_numpy(array.copy()) for array in inputs])
-    arrays.update({f"output_{number}": array for number, array in enumerate(outputs)})
-    return Samples(inputs, outputs, f"{size} samples of uniform noise"), arrays

@@ -10,25 +10,28 @@ from typing import Any
 
 import numpy as np
 import torch
-from pydantic import JsonValue
 
 from edgespa.bundle import Variant
 from edgespa.config import Preprocess
 from edgespa.data import Prepared
-from edgespa.errors import ConfigError, ParityError
+from edgespa.errors import ConfigError, EdgespaError, ExportError
 from edgespa.export import onnx_file, tflite_file
+from edgespa.export.agreement import Judge
 from edgespa.export.cache import Cache, key_of
 from edgespa.export.config import PRECISIONS, ExportConfig
 from edgespa.export.conversion import Conversions
 from edgespa.export.converter import Form
 from edgespa.export.onnx_quant import OnnxQuantiser
-from edgespa.export.parity import File, Samples, bound_for, fixed_batch, run_program
+from edgespa.export.parity import File, bound_for
 from edgespa.export.quantise import Made, NotUseful, make
+from edgespa.export.samples import Samples, fixed_batch, judged
 from edgespa.export.tflite_meta import write_metadata
 from edgespa.export.tflite_quant import TfliteQuantiser
 from edgespa.graph.program import Program
 
 JUDGE_IMAGES = 32
+NO_SOURCE = "the float32 file that it is made from cannot be had"
+_JUDGED_BY = "components"
 QUANTISERS: dict[str, Any] = {"onnx": OnnxQuantiser, "tflite": TfliteQuantiser}
 
 Progress = Callable[[float, float | None, str], None]
@@ -45,7 +48,7 @@ class Job:
         folder: Where they go.
         samples: What they are proved on.
         calibration: Images for int8.
-        evaluation: Labelled images to measure accuracy on.
+        judge: What the program says of all the data there are.
         title: Name of the model.
         preprocess: From image to input, if it is known.
         classes: Names of the outputs.
@@ -58,7 +61,7 @@ class Job:
     folder: Path
     samples: Samples
     calibration: Prepared | None
-    evaluation: Prepared | None
+    judge: Judge
     title: str
     preprocess: Preprocess | None
     classes: tuple[str, ...]
@@ -71,11 +74,11 @@ class Outcome:
 
     Attributes:
         variants: The files that are proved.
-        left_out: Name and reason of those that are not worth shipping.
+        left_out: Name of those that there are not, and why.
     """
 
     variants: tuple[Variant, ...]
-    left_out: tuple[dict[str, JsonValue], ...]
+    left_out: tuple[tuple[str, EdgespaError | NotUseful], ...]
 
 
 class Steps:
@@ -105,26 +108,31 @@ class Steps:
 def make_variants(job: Job, name: str, made: Conversions, steps: Steps) -> Outcome:
     """All precisions of one format, from one fp32 file that is there as long as it takes.
 
+    What cannot be made, or does not keep its bound, is left out; nothing is made of a float32 file that is wrong.
+
     Args:
         job: The export.
         name: The format.
         made: Gives the fp32 file.
         steps: Two for each precision.
-
-    Raises:
-        ExportError: If a file cannot be made.
-        ParityError: If a float32 file does not compute what the program computes.
     """
     source = job.folder / f"source.{name}"
     variants: list[Variant] = []
-    left_out: list[dict[str, JsonValue]] = []
+    left_out: list[tuple[str, EdgespaError | NotUseful]] = []
     quantiser: Any = None
+    wrong: EdgespaError | None = None
     for precision in (each for each in PRECISIONS if each in job.config.precisions):
         steps.next(f"{name} {precision}: make")
         path = job.folder / f"model.{precision}.{name}"
         try:
+            if wrong is not None:
+                raise NotUseful(NO_SOURCE)
             if not source.exists():
-                made.write(name, source)
+                try:
+                    made.write(name, source)
+                except ExportError as error:
+                    wrong = error
+                    raise
             if precision == "fp32":
                 path, how = job.folder / f"model.{name}", Made()
                 shutil.copyfile(source, path)
@@ -133,11 +141,11 @@ def make_variants(job: Job, name: str, made: Conversions, steps: Steps) -> Outco
                 how = _smaller(job, name, precision, quantiser, source, path)
             steps.next(f"{name} {precision}: prove")
             variants.append(_proved(job, name, precision, path, how, steps))
-        except (NotUseful, ParityError) as reason:
-            if precision == "fp32":
-                raise
+        except (NotUseful, ExportError) as reason:
+            if precision == "fp32" and isinstance(reason, ExportError):
+                wrong = reason
             path.unlink(missing_ok=True)
-            left_out.append({"variant": f"{name}-{precision}", "reason": str(reason)})
+            left_out.append((f"{name}-{precision}", reason))
     source.unlink(missing_ok=True)
     return Outcome(tuple(variants), tuple(left_out))
 
@@ -165,16 +173,14 @@ def _smaller(job: Job, name: str, precision: str, quantiser: Any, plain: Path, p
     judge = job.samples
     if precision != "fp16" and job.calibration is not None:
         inputs = _calibration_inputs(job)
-        chosen = [array[-JUDGE_IMAGES:] for array in inputs]
-        judge = Samples(
-            chosen, run_program(job.program, [torch.from_numpy(array) for array in chosen]), "calibration images"
-        )
+        chosen = [torch.from_numpy(array[-JUDGE_IMAGES:]) for array in inputs]
+        judge = judged(job.program, chosen, "calibration images", sets=job.samples.sets)
         if precision == "int8":
             feeds = _pieces(open_file(job, name, plain, "fp32", 1), inputs)
     config = job.config
-    settings = (config.int8_tolerance, config.int8_calibration, config.int8_slowdown, precision, name, repr(job.form))
+    settings = (_JUDGED_BY, config.int8_tolerance, config.int8_calibration, config.int8_slowdown, precision, name)
     images = [array for feed in feeds for array in feed]
-    key = key_of(*settings, plain.read_bytes(), *images, *judge.inputs) if job.cache.folder else ""
+    key = key_of(*settings, repr(job.form), plain.read_bytes(), *images, *judge.inputs) if job.cache.folder else ""
     if (notes := job.cache.restore(key, path)) is not None:
         return Made(notes["how"], tuple(notes["float_layers"]), notes["time_ratio"])
     made = make(
@@ -222,8 +228,8 @@ def _proved(job: Job, name: str, precision: str, path: Path, how: Made, steps: S
     if name == "tflite":
         _describe(job, path)
     file = open_file(job, name, path, precision, job.config.threads)
-    parity = file.prove(job.samples, bound_for(precision, job.config.least_cosine))
-    measured = file.accuracy(job.evaluation, steps.within) if job.evaluation is not None else None
+    parity = file.prove(job.samples, bound_for(precision, job.config.int8_tolerance))
+    accuracy, agreement = job.judge.of(file, steps.within)
     return Variant(
         name=file.name,
         file=path.name,
@@ -235,7 +241,8 @@ def _proved(job: Job, name: str, precision: str, path: Path, how: Made, steps: S
         runtime=file.runtime,
         size_bytes=path.stat().st_size,
         parity=parity,
-        accuracy=measured,
+        accuracy=accuracy,
+        agreement=agreement,
         calibration=how.how,
         float_layers=how.float_layers,
         time_ratio=how.time_ratio,

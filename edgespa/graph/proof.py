@@ -100,7 +100,7 @@ class _Side:
         """Run a node on results that are there, and on tensors of the program."""
         arguments, keywords = fx.node.map_arg((node.args, node.kwargs), self._value)
         if self.double:  # element types that the graph asks for, too
-            arguments, keywords = pytree.tree_map(_doubled, (arguments, keywords))
+            arguments, keywords = pytree.tree_map(doubled, (arguments, keywords))
         self.env[node] = node.target(*arguments, **keywords)  # type: ignore[operator]
         return self.env[node]
 
@@ -112,7 +112,8 @@ class _Side:
         return zeroed(tensor, self.removed[name]) if name in self.removed else tensor
 
 
-def _doubled(argument: Any) -> Any:
+def doubled(argument: Any) -> Any:
+    """An argument of an operator in double precision: tensors and element types with fractions."""
     if isinstance(argument, torch.dtype):
         return torch.float64 if argument.is_floating_point else argument
     return argument.double() if isinstance(argument, Tensor) and argument.is_floating_point() else argument
@@ -196,6 +197,19 @@ def _at_batch(ids: Any, size: int) -> Any:
     return ids if len(ids) == size else np.resize(ids, size)
 
 
+def largest_difference(before: Sequence[Tensor], after: Sequence[Tensor]) -> float:
+    """Largest difference of tensors in pairs, relative to the largest magnitude of the first of each.
+
+    Args:
+        before: As it was.
+        after: As many.
+
+    Returns:
+        Infinite where a shape differs, or infinities do, or something is no number.
+    """
+    return max((_difference(old, new) for old, new in zip(before, after, strict=True)), default=0.0)
+
+
 def _difference(old: Tensor, new: Tensor) -> float:
     if old.shape != new.shape:
         return math.inf
@@ -205,7 +219,8 @@ def _difference(old: Tensor, new: Tensor) -> float:
         return 0.0
     old, new = old.double(), new.double()
     finite = torch.isfinite(old)
-    if not torch.equal(finite, torch.isfinite(new)):
+    # Infinities may be meant, as in a mask; of what is no number nothing can be said.
+    if not torch.equal(finite, torch.isfinite(new)) or torch.isnan(old).any() or torch.isnan(new).any():
         return math.inf
     old, new = torch.where(finite, old, 0.0), torch.where(finite, new, 0.0)
     return float((old - new).abs().max() / old.abs().max().clamp_min(1e-30))

@@ -17,7 +17,7 @@ from edgespa.errors import GraphError
 from edgespa.graph.blocks import Bypassed
 from edgespa.graph.groups import Groups, Kept
 from edgespa.graph.program import Program
-from edgespa.graph.proof import LIMIT
+from edgespa.graph.proof import LIMIT, largest_difference
 from edgespa.interface import output_tensors
 from edgespa.prune.depth import Decision, DepthConfig
 from edgespa.task import Header, Task, make_header
@@ -104,7 +104,7 @@ def bypass_error(whole: Program, smaller: Program, decision: Decision, data: Pre
         inputs = (next(iter(data.batches(PROOF_IMAGES)))[0],)
     blocks = [block for block in decision.blocks if block.name in decision.removed]
     expected, got = output_tensors(Bypassed(whole, blocks).run(*inputs)), output_tensors(smaller(*inputs))
-    error = max(float((a - b).abs().max() / a.abs().max().clamp_min(1e-30)) for a, b in zip(expected, got, strict=True))
+    error = largest_difference(expected, got)
     if not error <= LIMIT:
         raise GraphError(
             f"without its blocks the program differs by {error:.1e} from itself with them bypassed (limit {LIMIT:.0e})",

@@ -15,7 +15,7 @@ from edgespa.data import ImageData, Prepared, prepare
 from edgespa.errors import AdapterError, ConfigError
 from edgespa.export.bundle import ExportConfig, Origin, export
 from edgespa.graph.program import Program
-from edgespa.graph.proof import LIMIT, prove
+from edgespa.graph.proof import LIMIT, largest_difference, prove
 from edgespa.graph.surgery import compact
 from edgespa.inputs import InputSizes
 from edgespa.interface import output_tensors
@@ -185,9 +185,7 @@ def check_task(task: Task, base: Base) -> dict[str, JsonValue]:
     with torch.no_grad():
         before = output_tensors(adapted(*inputs))
         after = output_tensors(adapted.merged()(*inputs))
-    merge_error = max(
-        float((a - b).abs().max() / a.abs().max().clamp_min(1e-30)) for a, b in zip(before, after, strict=True)
-    )
+    merge_error = largest_difference(before, after)
     if not merge_error <= LIMIT:
         raise AdapterError(
             f"merged and unmerged programs differ by {merge_error:.1e} (limit {LIMIT:.0e})", "train with a lower --lr"

@@ -98,7 +98,19 @@ def _variant(kind: str, size_bytes: int, bound: dict[Metric, float], **changes: 
         "runtime": "onnxruntime 1.31.1" if onnx_file else "ai_edge_litert 2.3.0",
         "size_bytes": size_bytes,
         "parity": Parity(
-            inputs="11 seeded", count=11, max_abs_error=0, relative_error=0, cosine=1, top1_agreement=1, bound=bound
+            inputs="11 seeded",
+            count=11,
+            max_abs_error=0,
+            relative_error=0,
+            cosine=1,
+            top1_agreement=1,
+            component_error=0,
+            correlation=1,
+            tolerance_used=0,
+            worst="output_0[:, 0]",
+            components=3,
+            varying=3,
+            bound=bound,
         ),
         "accuracy": Accuracy(value=0.75, count=4, data="toy:test"),
     }

@@ -57,9 +57,9 @@ def test_what_it_says_of_a_plain_model(manifest: Manifest) -> None:
     assert "channels" not in section(text, "Size")
     files = section(text, "Files")
     size = f"{manifest.variants[0].size_bytes:,}"
-    assert f"| onnx-fp32 | model.onnx | {size} | 75.00% | 0.0e+00 | 1.000000 | 100.0% | onnxruntime 1.31.1 |" in files
+    assert f"| onnx-fp32 | model.onnx | {size} | 75.00% | 0.0e+00 | 1.000000 | - | onnxruntime 1.31.1 |" in files
     assert "`onnx-fp32` must keep: relative error 0.0001, top1 agreement 1." in files
-    assert "against the program, on 11 seeded." in files
+    assert "component of the outputs that is worst, on 11 seeded:" in files
     assert "Not measured yet" in section(text, "Latency")
     assert "resized to 8 x 8 (bilinear), 3 channel(s)" in section(text, "Input and output")
     assert "3: round, square, star" in section(text, "Input and output")
@@ -101,7 +101,7 @@ def test_what_it_says_of_a_task(manifest: Manifest) -> None:
     assert "secret" not in made
     assert "| channels |  |  | 40.0% |" in section(text, "Size")
     assert "| bytes of the task file beside its base | 1,234 | 56,789 |  |" in section(text, "Size")
-    assert "The program itself has 75.01% on flowers:test (2,000 samples)." in section(text, "Files")
+    assert "on flowers:test, 2,000 samples; the program itself has 75.01%." in section(text, "Files")
 
 
 def test_files_that_take_something_else_say_so(manifest: Manifest) -> None:

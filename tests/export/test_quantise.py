@@ -19,9 +19,10 @@ from edgespa.export import onnx_file, quantise, tflite_file
 from edgespa.export.config import ExportConfig
 from edgespa.export.converter import Form
 from edgespa.export.onnx_quant import OnnxQuantiser
-from edgespa.export.parity import File, Samples, run_program
+from edgespa.export.parity import File
 from edgespa.export.quantise import Made, NotUseful, interleaved_ms, make
 from edgespa.export.ranges import find_ranges
+from edgespa.export.samples import Samples, run_program
 from edgespa.export.sensitivity import Choice
 from edgespa.export.tflite_quant import TfliteQuantiser
 from edgespa.graph.program import Program
@@ -54,11 +55,11 @@ class Case:
         return File(path, "small", self.kind, inputs, results, 1)
 
     def make(self, precision: str, **settings: Any) -> Made:
-        config = ExportConfig(**{"int8_slowdown": 1000.0, **settings})
+        config = ExportConfig(**settings)
         return make(precision, self.quantiser, self.plain, self.path, self.feeds, self.judge, self.open, config)
 
-    def cosine(self) -> float:
-        return self.open(self.path).cosine(self.judge)
+    def error(self) -> float:
+        return self.open(self.path).error(self.judge)
 
 
 class Fragile(torch.nn.Module):
@@ -89,17 +90,17 @@ def fragile(request: pytest.FixtureRequest, tmp_path: Path) -> Case:
 def test_the_layer_that_int8_hurts_stays_in_float(fragile: Case) -> None:
     ranges = find_ranges(fragile.quantiser.observe(fragile.feeds), "minmax")
     fragile.quantiser.write_static(fragile.path, ranges)
-    assert fragile.cosine() < 0.97
-    made = fragile.make("int8", int8_tolerance=0.01)
+    assert fragile.error() > 0.3
+    made = fragile.make("int8", int8_tolerance=0.15)
     assert 1 <= len(made.float_layers) < len(fragile.quantiser.layers)
     # The one that reads the large channel, or the one before it, whose result is quantised for it.
     assert set(made.float_layers) & set(fragile.quantiser.layers[:2])
-    assert fragile.cosine() > 0.99
+    assert fragile.error() < 0.15
     assert [path.name for path in fragile.path.parent.iterdir() if path.name.startswith("trial")] == []
 
 
 def test_what_cannot_be_had_is_said_with_figures(fragile: Case) -> None:
-    with pytest.raises(NotUseful, match=r"its cosine is 0[.\d]*, and below .* with any number of layers in float"):
+    with pytest.raises(NotUseful, match=r"component is [\d.]+ of its spread, and above .* with any number of layers"):
         fragile.make("int8", int8_tolerance=1e-12)
 
 
@@ -109,16 +110,16 @@ def test_layers_in_float_have_smaller_weights_where_that_costs_nothing(
     monkeypatch.setattr(quantise, "interleaved_ms", lambda *_: (1.0, 1.0))
     wide = fragile.quantiser.layers[-1]  # the linear layer: 8192 of some 9000 weights
     ranges = find_ranges(fragile.quantiser.observe(fragile.feeds), "minmax")
-    sizes, cosines = {}, {}
+    sizes, errors = {}, {}
     for rest in (None, *fragile.quantiser.rest_ways):
         fragile.quantiser.write_static(fragile.path, ranges, without=fragile.quantiser.layers, rest=rest)
-        sizes[rest], cosines[rest] = fragile.path.stat().st_size, fragile.cosine()
-    assert cosines[None] == pytest.approx(1, abs=1e-6)
-    assert all(cosine > 0.999 for cosine in cosines.values())
+        sizes[rest], errors[rest] = fragile.path.stat().st_size, fragile.error()
+    assert errors[None] < 1e-4
+    assert all(error < 0.05 for error in errors.values())
     assert sizes["stored"] < sizes[None] - 2 * 8192
     kept = (*fragile.quantiser.layers[:2], wide)  # the two that int8 hurts as well
-    monkeypatch.setattr(quantise, "choose", lambda *_, **__: Choice(kept, 1.0, 1))
-    assert fragile.make("int8", int8_tolerance=0.02).float_layers == kept
+    monkeypatch.setattr(quantise, "choose", lambda *_, **__: Choice(kept, 0.0, 1))
+    assert fragile.make("int8").float_layers == kept
     assert fragile.path.stat().st_size < fragile.plain.stat().st_size - 2 * 8192
 
 
@@ -134,7 +135,7 @@ def test_gates_are_in_int8_where_that_pays(program_of: Make, tmp_path: Path, mon
     monkeypatch.setattr(quantise, "interleaved_ms", lambda *_: (1.0, 2.0))  # whatever is tried is faster
     case.make("int8")
     assert {"Conv", "Sigmoid", "Mul"} <= kinds()
-    assert case.cosine() > 0.98
+    assert case.error() < 0.3
     monkeypatch.setattr(quantise, "interleaved_ms", lambda *_: (2.0, 2.0))  # larger, and no faster
     case.make("int8")
     assert "Sigmoid" not in kinds()
@@ -167,13 +168,13 @@ def test_nothing_stays_in_float_without_need(robust: Case) -> None:
     assert made.float_layers == ()
     assert made.how in ("minmax", "percentile", "entropy")
     assert made.time_ratio is not None
-    assert robust.cosine() > 0.995
+    assert robust.error() < 0.25
 
 
 @pytest.mark.parametrize("method", ["minmax", "percentile", "entropy"])
 def test_each_method_can_be_named(robust: Case, method: str) -> None:
     assert robust.make("int8", int8_calibration=method).how == method
-    assert robust.cosine() > 0.98
+    assert robust.error() < 0.3
 
 
 def test_one_layer_alone_and_all_but_one(robust: Case) -> None:
@@ -181,18 +182,18 @@ def test_one_layer_alone_and_all_but_one(robust: Case) -> None:
     layers = robust.quantiser.layers
     assert len(layers) == 3
     robust.quantiser.write_static(robust.path, ranges)
-    whole, whole_size = robust.cosine(), robust.path.stat().st_size
+    whole, whole_size = robust.error(), robust.path.stat().st_size
     robust.quantiser.write_static(robust.path, ranges, only=layers[:1])
-    assert robust.cosine() > whole
+    assert robust.error() < whole
     robust.quantiser.write_static(robust.path, ranges, without=layers)
-    assert robust.cosine() == pytest.approx(1, abs=1e-6)
+    assert robust.error() < 1e-4
     assert whole_size > 0
 
 
 def test_a_file_that_is_slower_is_refused(robust: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(quantise, "interleaved_ms", lambda *_: (2.2, 2.0))
     assert robust.make("int8", int8_slowdown=1.11).time_ratio == 1.1
-    with pytest.raises(NotUseful, match=r"slower than fp32 here: 2\.20 ms of CPU time instead of 2\.00, cosine [01]\."):
+    with pytest.raises(NotUseful, match=r"slower than fp32 here: 2\.20 ms of CPU time instead of 2\.00, error 0\."):
         robust.make("int8", int8_slowdown=1.05)
     monkeypatch.setattr(quantise, "interleaved_ms", lambda *_: (0.09, 0.01))  # the cost of a call, not of int8
     assert robust.make("int8", int8_slowdown=1.05).time_ratio == 1.0
@@ -202,7 +203,7 @@ def test_a_file_that_is_slower_is_refused(robust: Case, monkeypatch: pytest.Monk
 def test_weights_alone(program_of: Make, tmp_path: Path, way: str) -> None:
     case = Case(program_of("Attention"), "onnx", tmp_path)
     case.quantiser.write_weights(case.path, way)
-    assert 0.999 < case.cosine() < 1
+    assert 0 < case.error() < 0.2
     model = onnx.load(case.path)
     kinds = Counter(each.data_type for each in model.graph.initializer)
     assert kinds[onnx.TensorProto.INT8] >= 4
@@ -231,7 +232,7 @@ def test_transformers_stay_in_float_between_their_layers(program_of: Make, tmp_p
         if node.op_type in ("LayerNormalization", "Softmax", "Gelu"):
             assert node.input[0] not in quantised
     assert floating
-    assert case.cosine() > 0.99
+    assert case.error() < 0.2
 
 
 class Encoder(torch.nn.Module):
@@ -250,7 +251,7 @@ class Encoder(torch.nn.Module):
 def test_half_precision_of_an_encoder_runs(tmp_path: Path) -> None:
     case = Case(trace(Encoder(), (torch.randn(2, 4, 32),)), "onnx", tmp_path)
     case.quantiser.write_half(case.path)
-    assert case.cosine() > 0.9999
+    assert case.error() < 0.02
 
 
 class Embedded(torch.nn.Module):
@@ -282,7 +283,7 @@ def test_what_is_added_to_activations_is_stored_in_int8(tmp_path: Path) -> None:
     }
     assert held == {schema.TensorType.INT8}
     assert case.path.stat().st_size < 2 * 64 * 64 + 32 * 64 + 4000
-    assert case.cosine() > 0.999
+    assert case.error() < 0.05
 
 
 def test_layers_without_weights_have_no_int8(tmp_path: Path) -> None:

@@ -188,7 +188,7 @@ def test_the_bundle_checks_itself_with_nothing_but_numpy_and_a_runtime(bundle: t
     (check,) = run(folder, "--selfcheck")["selfcheck"]
     assert check["status"] == "passed"
     assert check["relative_error"] <= 1e-5
-    assert check["count"] == 4
+    assert check["count"] == 8
     variant = manifest.variant("onnx-fp32")
     assert variant.weights is not None
     listed = {entry.path: entry.size_bytes for entry in manifest.files}

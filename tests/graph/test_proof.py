@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from edgespa.errors import GraphError
 from edgespa.graph.groups import find_groups
 from edgespa.graph.program import Program
-from edgespa.graph.proof import Proof, prove
+from edgespa.graph.proof import Proof, largest_difference, prove
 from edgespa.graph.surgery import compact
 from edgespa.graph.trace import trace
 
@@ -93,6 +93,29 @@ def test_not_a_number_fails(proved: Any) -> None:
     small, against = proved
     with pytest.raises(GraphError):
         against(small.with_state({"b.bias": torch.full_like(small.state()["b.bias"], math.nan)})).require()
+
+
+def test_not_a_number_on_both_sides_fails_too(zoo: Any, select: Any) -> None:
+    case = zoo("residual")
+    broken = case.program.state()["fc.bias"].clone()
+    broken[0] = float("nan")
+    program = case.program.with_state({"fc.bias": broken})
+    kept = select(case.groups, 1)
+    proof = prove(program, case.groups, kept, compact(program, case.groups, kept), case.inputs)
+    with pytest.raises(GraphError, match="differ by inf"):
+        proof.require()
+
+
+@pytest.mark.parametrize("place", [0, 1])
+def test_the_largest_difference_of_pairs_is_infinite_for_what_is_no_number(place: int) -> None:
+    before, after = [torch.ones(3), 2 * torch.ones(2)], [torch.ones(3), torch.tensor([2.0, 2.5])]
+    assert largest_difference(before, after) == 0.25
+    after[place][0] = float("nan")  # first or last of the pairs: a plain maximum would lose it in one of the two
+    assert largest_difference(before, after) == math.inf
+    before[place][0] = float("nan")
+    assert largest_difference(before, after) == math.inf
+    before[place][0] = after[place][0] = float("-inf")  # meant, as in a mask
+    assert largest_difference(before, after) == 0.25
 
 
 def test_limit_is_the_callers() -> None:

@@ -249,6 +249,14 @@ class Check(Strict):
     relative_error: float | None = None
     cosine: float | None = None
     top1_agreement: float | None = None
+    component_error: float | None = None
+    correlation: float | None = None
+    tolerance_used: float | None = None
+    worst: str | None = None
+    worst_used: str | None = None
+    components: int | None = None
+    varying: int | None = None
+    constant: int | None = None
     finite: bool | None = None
     bound: dict[str, float] = Field(default_factory=dict)
 

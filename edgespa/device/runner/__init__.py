@@ -7,8 +7,9 @@ Pillow only for ``--input IMAGE``. So the parts import nothing of edgespa but ea
 
 from edgespa.device.runner.answer import interpret, preprocess, read_arrays
 from edgespa.device.runner.bundle import RunnerError, read_bundle
-from edgespa.device.runner.check import compare, exceeded, noise
+from edgespa.device.runner.check import Recorded, noise, noise_pixels, normalised, read_samples
 from edgespa.device.runner.command import main
+from edgespa.device.runner.compare import TOLERANCE, compare, exceeded, scales_of
 from edgespa.device.runner.measure import summarise
 from edgespa.device.runner.models import (
     as_the_file_takes,
@@ -24,6 +25,8 @@ from edgespa.device.runner.weights import BASE, materialise
 
 __all__ = [
     "BASE",
+    "TOLERANCE",
+    "Recorded",
     "RunnerError",
     "as_the_file_takes",
     "compare",
@@ -34,11 +37,15 @@ __all__ = [
     "main",
     "materialise",
     "noise",
+    "noise_pixels",
+    "normalised",
     "open_model",
     "preprocess",
     "read_arrays",
     "read_bundle",
+    "read_samples",
     "read_tensors",
+    "scales_of",
     "summarise",
     "to_file_layout",
     "to_pixels",

@@ -9,84 +9,78 @@ from typing import Any
 import numpy as np
 
 from edgespa.device.runner.bundle import RunnerError, altered
+from edgespa.device.runner.compare import compare, exceeded
 from edgespa.device.runner.models import infer, open_model
 from edgespa.device.runner.runtimes import import_runtime
-from edgespa.device.runner.weights import task_files, wrong_base
-
-
-def compare(outputs: list[np.ndarray], references: list[np.ndarray]) -> dict[str, Any]:
-    """How far outputs a are from references b; the worst over all outputs.
-
-    ``max_abs_error`` = max|a - b|; ``relative_error`` = max|a - b| / max|b| (max|a - b| where b is all zero);
-    ``cosine`` of the flattened outputs (1 where both are all zero, 0 where one is); ``top1_agreement`` = fraction of
-    samples with the same argmax in the first output, None unless that is [N, K] with K > 1. In float64. ``finite``
-    tells whether all outputs are; where not, the figures are None.
-    """
-    keys = ("max_abs_error", "relative_error", "cosine", "top1_agreement")
-    if not all(np.isfinite(a).all() for a in outputs):
-        return {**dict.fromkeys(keys), "finite": False}
-    worst = {"max_abs_error": 0.0, "relative_error": 0.0, "cosine": 1.0}
-    for i, reference in enumerate(references):
-        if outputs[i].shape != reference.shape:
-            raise RunnerError(f"output {i} has shape {outputs[i].shape}, expected {reference.shape}")
-        a, b = outputs[i].astype(np.float64).ravel(), reference.astype(np.float64).ravel()
-        error = float(np.abs(a - b).max(initial=0.0))
-        top = float(np.abs(b).max(initial=0.0))
-        norms = float(np.linalg.norm(a) * np.linalg.norm(b))
-        cosine = float(a @ b) / norms if norms else float(not a.any() and not b.any())
-        worst["max_abs_error"] = max(worst["max_abs_error"], error)
-        worst["relative_error"] = max(worst["relative_error"], error / top if top else error)
-        worst["cosine"] = min(worst["cosine"], cosine, 1.0)
-    first, agreement = references[0], None
-    if first.ndim == 2 and first.shape[1] > 1 and len(first):
-        agreement = float((outputs[0].argmax(1) == first.argmax(1)).mean())
-    return {**worst, "top1_agreement": agreement, "finite": True}
-
-
-def exceeded(metrics: dict[str, Any], bound: dict[str, float]) -> list[str]:
-    """One phrase per bound that the metrics do not keep."""
-    if not metrics["finite"]:
-        return ["the outputs are not finite"]
-    failures = []
-    for metric, limit in bound.items():
-        value = metrics.get(metric)
-        if value is None:
-            failures.append(f"{metric} is bounded but cannot be measured")
-        elif metric in ("max_abs_error", "relative_error") and value > limit:
-            failures.append(f"{metric} {value:.3g} is above {limit:.3g}")
-        elif metric in ("cosine", "top1_agreement") and value < limit:
-            failures.append(f"{metric} {value:.6g} is below {limit:.6g}")
-    return failures
+from edgespa.device.runner.weights import beyond, task_files, wrong_base
 
 
 def noise(number: int, shape: tuple[int, ...]) -> np.ndarray:
     """Uniform noise of mean 0 and deviation 1, the same on every machine: SHAKE-256 of a counter, a byte an element."""
-    size = int(np.prod(shape))
-    content = hashlib.shake_256(b"edgespa noise %d" % number).digest(size)
-    values = np.frombuffer(content, np.uint8).astype(np.float32) - np.float32(127.5)
-    return (values / np.float32(73.9)).reshape(shape)
+    return (noise_pixels(number, shape).astype(np.float32) - np.float32(127.5)) / np.float32(73.9)
 
 
-def read_samples(folder: Path) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """The recorded inputs and the program's outputs of selfcheck.npz.
+def noise_pixels(number: int, shape: tuple[int, ...]) -> np.ndarray:
+    """Uniformly random pixels, 0 to 255, of which `noise` is made."""
+    content = hashlib.shake_256(b"edgespa noise %d" % number).digest(int(np.prod(shape)))
+    return np.frombuffer(content, np.uint8).reshape(shape)
 
-    In place of ``input_0`` there may be ``noise_0``, the sizes of what `noise` gives.
+
+def normalised(pixels: np.ndarray, how: dict[str, Any]) -> np.ndarray:
+    """The input [N, C, H, W] that a program makes of pixels: as `preprocess` does, bit for bit."""
+    mean, std = (np.array(how[key], np.float32).reshape(1, -1, 1, 1) for key in ("mean", "std"))
+    return (pixels.astype(np.float32) / np.float32(255) - mean) / std
+
+
+class Recorded:
+    """What ``selfcheck.npz`` holds.
+
+    Of each input there is one of: ``input_0``, the array itself; ``pixels_0``, of which it is made; ``noise_0`` and
+    ``noise_pixels_0``, the sizes of noise that every machine makes anew.
+
+    Attributes:
+        inputs: In the program's layout, the samples first.
+        outputs: What the program makes of them.
+        scales: What differences are judged by, see `scales_of`; None in bundles of older versions.
     """
+
+    def __init__(self, arrays: dict[str, np.ndarray], preprocessing: dict[str, Any] | None) -> None:
+        made = dict(arrays)
+        for key, array in arrays.items():
+            kind, _, number = key.rpartition("_")
+            if kind in ("noise", "noise_pixels"):
+                shape = tuple(int(size) for size in array)
+                array = noise(int(number), shape) if kind == "noise" else noise_pixels(int(number), shape)
+            if kind in ("pixels", "noise_pixels"):
+                if preprocessing is None:
+                    raise RunnerError(
+                        "selfcheck.npz holds pixels, and the manifest does not say how they are normalised"
+                    )
+                array = normalised(array, preprocessing)
+            if kind in ("noise", "pixels", "noise_pixels"):
+                made[f"input_{number}"] = array
+        self.inputs, self.outputs = (_in_a_row(made, side) for side in ("input", "output"))
+        self.scales = {key: array for key, array in arrays.items() if key.split("_")[0] in SCALES} or None
+
+
+SCALES = ("scale", "allowed", "varies")
+
+
+def _in_a_row(arrays: dict[str, np.ndarray], side: str) -> list[np.ndarray]:
+    count = sum(key.startswith(side + "_") for key in arrays)
+    if not count or any(f"{side}_{i}" not in arrays for i in range(count)):
+        raise RunnerError(f"selfcheck.npz has no {side}_0.. in a row; it has: {', '.join(arrays)}")
+    return [arrays[f"{side}_{i}"] for i in range(count)]
+
+
+def read_samples(folder: Path, manifest: dict[str, Any]) -> Recorded:
+    """The recorded inputs, the program's outputs, and what differences are judged by."""
     try:
         with np.load(folder / "selfcheck.npz", allow_pickle=False) as archive:
             arrays = {key: archive[key] for key in archive.files}
     except Exception as error:
         raise RunnerError(f"cannot read selfcheck.npz: {error}") from error
-    for key in [key for key in arrays if key.startswith("noise_")]:
-        number = key[len("noise_") :]
-        arrays[f"input_{number}"] = noise(int(number), tuple(int(size) for size in arrays.pop(key)))
-    sides = []
-    for side in ("input", "output"):
-        count = sum(key.startswith(side + "_") for key in arrays)
-        if not count or any(f"{side}_{i}" not in arrays for i in range(count)):
-            raise RunnerError(f"selfcheck.npz has no {side}_0.. in a row; it has: {', '.join(arrays)}")
-        sides.append([arrays[f"{side}_{i}"] for i in range(count)])
-    return sides[0], sides[1]
+    return Recorded(arrays, manifest.get("preprocessing"))
 
 
 def selfcheck(folder: Path, manifest: dict[str, Any], variant: dict[str, Any], threads: int) -> dict[str, Any]:
@@ -95,6 +89,7 @@ def selfcheck(folder: Path, manifest: dict[str, Any], variant: dict[str, Any], t
     if all(entry["path"] != "selfcheck.npz" for entry in manifest["files"]):
         return {**result, "failures": ["the bundle has no selfcheck.npz"]}
     damaged = altered(folder, manifest, [*task_files(variant), "selfcheck.npz"]) + wrong_base(folder, variant)
+    damaged = damaged or beyond(folder, manifest, variant)
     if damaged:
         return {**result, "status": "failed", "failures": damaged}
     try:
@@ -102,11 +97,13 @@ def selfcheck(folder: Path, manifest: dict[str, Any], variant: dict[str, Any], t
     except RunnerError as error:
         return {**result, "failures": [str(error)]}
     try:
-        inputs, references = read_samples(folder)
-        metrics = compare(infer(open_model(folder, variant, threads, runtime), inputs), references)
+        recorded = read_samples(folder, manifest)
+        outputs = infer(open_model(folder, variant, threads, runtime), recorded.inputs)
+        metrics = compare(outputs, recorded.outputs, recorded.scales, manifest.get("sets"))
     except Exception as error:
         return {**result, "status": "failed", "failures": [str(error) or type(error).__name__]}
     bound = variant["parity"]["bound"]
     failures = exceeded(metrics, bound)
     status = "failed" if failures else "passed"
-    return {**result, **metrics, "count": len(inputs[0]), "bound": bound, "status": status, "failures": failures}
+    count = len(recorded.inputs[0])
+    return {**result, **metrics, "count": count, "bound": bound, "status": status, "failures": failures}

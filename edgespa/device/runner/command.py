@@ -14,6 +14,7 @@ from edgespa.device.runner.bundle import RunnerError, read_bundle
 from edgespa.device.runner.check import selfcheck
 from edgespa.device.runner.measure import MIN_WARMUP, bench
 from edgespa.device.runner.runtimes import choose, list_variants
+from edgespa.device.runner.weights import beyond
 
 FOLDER = Path(__file__).resolve().parent
 
@@ -71,7 +72,7 @@ def describe(result: Any) -> str:
 
 # Of rows that have more, what fits into 80 columns; --json has all.
 _SHOWN = {
-    "selfcheck": ["name", "status", "relative_error", "cosine", "runtime"],
+    "selfcheck": ["name", "status", "component_error", "correlation", "count", "runtime"],
     "variants": ["name", "size_bytes", "runtime"],
 }
 
@@ -108,6 +109,9 @@ def execute(folder: Path, options: argparse.Namespace) -> tuple[dict[str, Any], 
     if not options.bench and options.input is None:
         return {"variants": list_variants(manifest)}, 0
     variant = choose(manifest, options.variant)
+    foreign = beyond(folder, manifest, variant)
+    if foreign:
+        raise RunnerError(f"{variant['name']}: {'; '.join(foreign)}")
     if options.bench:
         return bench(folder, variant, manifest["inputs"], options), 0
     return predict(folder, manifest, variant, options), 0

@@ -8,10 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from edgespa.device.runner.bundle import RunnerError, inside, sha256
+from edgespa.bundle.external import external_files
+from edgespa.device.runner.bundle import RunnerError, altered, inside, sha256
 from edgespa.device.runner.tensors import read_tensors, unpacked
 
 BASE = "base.safetensors"
+WEIGHTS = "weights"  # where a graph without any says they are: they come from memory
 
 
 def task_files(variant: dict[str, Any]) -> list[str]:
@@ -29,6 +31,22 @@ def wrong_base(folder: Path, variant: dict[str, Any]) -> list[str]:
         return [f"{BASE}, the base that the weights are made of, is missing"]
     same = path.stat().st_size == weights["base_size_bytes"] and sha256(path) == weights["base_sha256"]
     return [] if same else [f"{BASE} is not the base that this task was made on"]
+
+
+def beyond(folder: Path, manifest: dict[str, Any], variant: dict[str, Any]) -> list[str]:
+    """One phrase for each file that a model refers to and that is not as the manifest says: nothing else is read."""
+    if variant["format"] != "onnx":
+        return []
+    path = inside(folder, variant["file"])
+    try:
+        content = unpacked(path) if path.suffix == ".gz" else path.read_bytes()
+        names = [name for name in external_files(content) if not (variant.get("weights") and name == WEIGHTS)]
+    except (OSError, ValueError, RunnerError) as error:
+        return [f"cannot load {path.name}: {error}"]
+    listed = {entry["path"] for entry in manifest["files"]}
+    words = "refers to {!r}, which is not in the manifest"
+    unknown = [f"{path.name} {words.format(name[:100])}" for name in names if name not in listed]
+    return unknown + altered(folder, manifest, [name for name in names if name in listed])
 
 
 def materialise(folder: Path, variant: dict[str, Any]) -> dict[str, np.ndarray]:

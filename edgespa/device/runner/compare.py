@@ -1,0 +1,253 @@
+"""How far outputs are from the program's, component by component, each against its own spread over samples."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from edgespa.device.runner.bundle import RunnerError
+from edgespa.device.runner.sets import reordered
+
+TOLERANCE = 1e-4  # of a float32 file: of the spread of a component
+ROUNDING = 16  # times the program's own rounding are no fault of a file
+FLAT = 32  # times its rounding, or less, is no variation
+SINGLE = 2.0**-23  # the step of float32 at 1
+UNIT = 2.0**-22  # what runtimes' sigmoid, softmax and tanh, whose results are at most 1, may be wrong by
+DEAD = 0.1  # of the program's spread, or less: the file gives a constant
+LEAST_SAMPLES = 4  # for a correlation
+TINY = 1e-300
+
+
+def axes_of(shape: tuple[int, ...]) -> list[int]:
+    """Dimensions along which an output [N, ...] is taken apart: that of channels, and the last, of fields.
+
+    Which of them holds what is not known of [N, 7, 64]; along the wrong one, right outputs are right, too.
+    """
+    return sorted({1, len(shape) - 1}) if len(shape) > 1 else [0]
+
+
+def scales_of(
+    references: list[np.ndarray],
+    exact: list[np.ndarray] | None = None,
+    tolerance: float = TOLERANCE,
+) -> dict[str, np.ndarray]:
+    """What differences are judged by, for each component of each output.
+
+    A component is an index along one of `axes_of`; an output of whole numbers has one. With b its values over N
+    samples, ``spread = sqrt(mean over positions of var over samples)``: what does not depend on the input, as a grid of
+    anchors, is no spread.
+
+    Args:
+        references: The program's outputs, the samples first.
+        exact: Those of the first samples in double precision; without, its rounding is taken for a step of float32.
+        tolerance: Of the spread.
+
+    Returns:
+        ``scale_I_A``: the spread of output I along axis A; where that is no more than `FLAT` times the program's own
+        rounding, the largest magnitude or the largest spread of another component; 1 where all are 0.
+        ``allowed_I_A``: what a float32 file may be off by at most: `tolerance` of the spread, `ROUNDING` times the
+        program's rounding, or a step of float32 at the output's largest magnitude, whichever is most.
+        ``varies_I_A``: whether it does.
+    """
+    found: dict[str, np.ndarray] = {}
+    for i, reference in enumerate(references):
+        b = reference.astype(np.float64)
+        once = exact[i].astype(np.float64) if exact is not None else None
+        if reference.dtype.kind != "f":
+            varied = np.array([_changing(reference)])
+            flips = 0.0 if once is None else float((b[: len(once)] != once).mean())
+            found[f"scale_{i}_0"], found[f"varies_{i}_0"] = np.where(varied > 0, varied, 1.0), varied > 0
+            found[f"allowed_{i}_0"] = np.array([max(10 * tolerance, ROUNDING * flips)])
+            continue
+        top = float(np.abs(b).max(initial=0.0))
+        for axis in axes_of(b.shape):
+            spread = _rms(b - b.mean(axis=0, keepdims=True), axis)
+            size = _largest(b, axis)
+            rounding = SINGLE * size if once is None else _rounding(_largest(b[: len(once)] - once, axis), size)
+            varies = spread > np.maximum(FLAT * rounding, SINGLE * size)
+            widest = float(spread[varies].max(initial=0.0))
+            scale = np.where(varies, spread, np.maximum(size, widest))
+            found[f"scale_{i}_{axis}"] = np.where(scale > 0, scale, 1.0)
+            found[f"varies_{i}_{axis}"] = varies
+            found[f"allowed_{i}_{axis}"] = np.maximum.reduce(
+                [tolerance * spread, ROUNDING * rounding, np.full_like(spread, SINGLE * top if top else UNIT)]
+            )
+    return {name: each.astype(bool if name.startswith("varies") else np.float32) for name, each in found.items()}
+
+
+def _rounding(found: np.ndarray, size: np.ndarray) -> np.ndarray:
+    """Of a few numbers the largest may be small by luck: at least the share of the magnitude that half of all have."""
+    share = float(np.median(found[size > 0] / size[size > 0])) if (size > 0).any() else 0.0
+    result: np.ndarray = np.maximum(found, share * size)
+    return result
+
+
+def compare(
+    outputs: list[np.ndarray],
+    references: list[np.ndarray],
+    scales: dict[str, np.ndarray] | None = None,
+    sets: list[dict[str, Any]] | None = None,
+) -> dict[str, Any]:
+    """How far outputs a are from references b.
+
+    Args:
+        outputs: Of a file, the samples first.
+        references: Of the program, on the same inputs.
+        scales: From `scales_of`, of these or of more samples; None: of these.
+        sets: Outputs whose entries have no order of their own, as the manifest lists them; see `reordered`.
+
+    Returns:
+        Of whole outputs, the worst of them: ``max_abs_error`` = max|a - b|; ``relative_error`` = max|a - b| / max|b|
+        (max|a - b| where b is all zero); ``cosine`` of all numbers (1 where both are all zero, 0 where one is).
+
+        Of components, the worst of them, see `scales_of`: ``component_error`` = rms(a - b) / scale (for whole numbers:
+        the share that differs, against the share that changes with the input); ``correlation`` of a and b, each less
+        its mean over samples at each position, of components that vary (None without, or with too few samples);
+        ``tolerance_used`` = max|a - b| / allowed; ``worst`` and ``worst_used``, the names of the components where the
+        first and the last are largest; ``components``, ``varying``: how many there are, and that depend on the input;
+        ``constant``: how many of those are constant in the file.
+
+        ``top1_agreement``: fraction of samples with the same argmax in the first output, None unless that is [N, K]
+        with K > 1. In float64. ``finite`` tells whether all outputs are; where not, the figures are None.
+
+    Raises:
+        RunnerError: If a reference is not finite, or the shapes differ.
+    """
+    if not all(np.isfinite(b).all() for b in references):
+        raise RunnerError("the recorded outputs are not finite: nothing can be compared with them")
+    if not all(np.isfinite(a).all() for a in outputs):
+        return {**dict.fromkeys(_FIGURES), "finite": False}
+    for i, reference in enumerate(references):
+        if outputs[i].shape != reference.shape:
+            raise RunnerError(f"output {i} has shape {outputs[i].shape}, expected {reference.shape}")
+    scales = scales_of(references) if scales is None else scales
+    for each in sets or []:
+        outputs = reordered(outputs, references, each["axes"])
+    figures = {**_of_wholes(outputs, references), **_of_components(outputs, references, scales)}
+    first, agreement = references[0], None
+    if first.ndim == 2 and first.shape[1] > 1 and len(first):
+        agreement = float((outputs[0].argmax(1) == first.argmax(1)).mean())
+    return {**figures, "top1_agreement": agreement, "finite": True}
+
+
+_FIGURES = (
+    *("max_abs_error", "relative_error", "cosine", "component_error", "correlation", "tolerance_used", "worst"),
+    *("worst_used", "components", "varying", "constant", "top1_agreement"),
+)
+
+
+def _of_wholes(outputs: list[np.ndarray], references: list[np.ndarray]) -> dict[str, Any]:
+    worst = {"max_abs_error": 0.0, "relative_error": 0.0, "cosine": 1.0}
+    for output, reference in zip(outputs, references):
+        a, b = output.astype(np.float64).ravel(), reference.astype(np.float64).ravel()
+        error = float(np.abs(a - b).max(initial=0.0))
+        top = float(np.abs(b).max(initial=0.0))
+        norms = float(np.linalg.norm(a) * np.linalg.norm(b))
+        cosine = float(a @ b) / norms if norms else float(not a.any() and not b.any())
+        worst["max_abs_error"] = max(worst["max_abs_error"], error)
+        worst["relative_error"] = max(worst["relative_error"], error / top if top else error)
+        worst["cosine"] = min(worst["cosine"], cosine, 1.0)
+    return worst
+
+
+def _of_components(
+    outputs: list[np.ndarray], references: list[np.ndarray], scales: dict[str, np.ndarray]
+) -> dict[str, Any]:
+    worst: dict[str, Any] = {"component_error": -1.0, "tolerance_used": -1.0, "correlation": None}
+    counts = {"components": 0, "varying": 0, "constant": 0}
+    for i, (output, reference) in enumerate(zip(outputs, references)):
+        real = reference.dtype.kind == "f"
+        a, b = output.astype(np.float64), reference.astype(np.float64)
+        enough = len(b) >= LEAST_SAMPLES
+        for axis in axes_of(b.shape) if real else [0]:
+            scale, allowed = (scales[f"{what}_{i}_{axis}"].astype(np.float64) for what in ("scale", "allowed"))
+            varies = scales[f"varies_{i}_{axis}"]
+            if real:
+                moved = [each - each.mean(axis=0, keepdims=True) for each in (a, b)]
+                ours, theirs = (_rms(each, axis) for each in moved)
+                products = _mean(moved[0] * moved[1], axis) / np.maximum(ours * theirs, TINY)
+                most = _largest(a - b, axis)
+                used = _used(most, allowed, products)
+                error = _rms(a - b, axis) / scale
+            else:
+                ours, theirs = (np.array([_changing(each)]) for each in (output, reference))
+                most = np.array([float((a != b).mean())])
+                error, used = most / scale, most / allowed
+            for figure, found in (("component_error", error), ("tolerance_used", used)):
+                if found.size and not found.max() <= worst[figure]:
+                    worst[figure] = float(found.max())
+                    worst["worst" if figure == "component_error" else "worst_used"] = _name(
+                        i, axis, int(found.argmax()), b.ndim
+                    )
+            seen = varies & (theirs > 0)
+            if enough and real and seen.any():
+                least = float(np.clip(products[seen], -1.0, 1.0).min())
+                worst["correlation"] = least if worst["correlation"] is None else min(worst["correlation"], least)
+            counts["components"] += len(scale)
+            counts["varying"] += int(varies.sum())
+            counts["constant"] += int((seen & ~(ours > DEAD * theirs)).sum()) if enough else 0
+    return {**worst, **counts}
+
+
+def _used(most: np.ndarray, allowed: np.ndarray, correlation: np.ndarray) -> np.ndarray:
+    """max|a - b| / allowed; numbers that agree to `UNIT` and move together are as exact as runtimes are."""
+    found: np.ndarray = most / allowed
+    exact = (most <= UNIT) & (correlation >= 0.99)
+    return np.where(exact, np.minimum(found, most / UNIT), found)
+
+
+def _others(ndim: int, axis: int) -> tuple[int, ...]:
+    return tuple(each for each in range(ndim) if each != axis or not axis)
+
+
+def _mean(array: np.ndarray, axis: int) -> np.ndarray:
+    """The mean of each component."""
+    return np.atleast_1d(array.mean(axis=_others(array.ndim, axis)))
+
+
+def _rms(array: np.ndarray, axis: int) -> np.ndarray:
+    """The root of the mean square of each component."""
+    found: np.ndarray = np.sqrt(_mean(np.square(array), axis))
+    return found
+
+
+def _largest(array: np.ndarray, axis: int) -> np.ndarray:
+    """The largest magnitude of each component."""
+    return np.atleast_1d(np.abs(array).max(axis=_others(array.ndim, axis), initial=0.0))
+
+
+def _changing(array: np.ndarray) -> float:
+    """Of whole numbers, the share that differs from the first sample's at their position."""
+    return float((array != array[:1]).mean()) if len(array) else 0.0
+
+
+def _name(output: int, axis: int, index: int, ndim: int) -> str:
+    """A component in numpy's words: ``output_0[:, 4]``."""
+    place = ", ".join([":"] * axis + [str(index)] + [":"] * (ndim - axis - 1))
+    return f"output_{output}[{place}]" if axis else f"output_{output}"
+
+
+def exceeded(metrics: dict[str, Any], bound: dict[str, float]) -> list[str]:
+    """One phrase per bound that the metrics do not keep."""
+    if not metrics["finite"]:
+        return ["the outputs are not finite"]
+    failures = []
+    if metrics.get("constant"):  # whatever was asked
+        failures.append(
+            f"{metrics['constant']} of {metrics['varying']} components of the outputs do not depend on the input"
+        )
+    for metric, limit in bound.items():
+        value = metrics.get(metric)
+        if value is None:
+            failures.append(f"{metric} is bounded but cannot be measured")
+        elif metric in ERRORS and not value <= limit:
+            name = metrics.get({"component_error": "worst", "tolerance_used": "worst_used"}.get(metric, ""))
+            at = f" at {name}" if name else ""
+            failures.append(f"{metric} {value:.3g} is above {limit:.3g}{at}")
+        elif metric not in ERRORS and not value >= limit:
+            failures.append(f"{metric} {value:.6g} is below {limit:.6g}")
+    return failures
+
+
+ERRORS = ("max_abs_error", "relative_error", "component_error", "tolerance_used")

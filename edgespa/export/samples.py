@@ -1,0 +1,270 @@
+"""What files are proved on: inputs, what the program makes of them, and what differences are judged by."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from edgespa.bundle import OutputSet
+from edgespa.config import Preprocess
+from edgespa.data import Prepared
+from edgespa.device import runner
+from edgespa.errors import ExportError
+from edgespa.export.exact import exact_outputs
+from edgespa.export.sets import find_sets, steady
+from edgespa.graph.program import Program
+
+Array = NDArray[Any]
+
+MAX_SAMPLES = 64
+LEAST_SAMPLES = 4
+MEMORY_BYTES = 256 << 20
+"""Of inputs and outputs together."""
+RECORDED_BYTES = 4 << 20
+"""Of what of them is recorded in the bundle."""
+_LEAST_SHARE = 0.05
+"""Of its spread: a component of which a float32 file may be off by more hardly varies."""
+EXACT_SAMPLES = 8
+"""So many are repeated in double precision."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Samples:
+    """What files are proved on.
+
+    Attributes:
+        inputs: One array per input, in the program's layout, batch first.
+        outputs: What the program makes of them, one array per output.
+        description: What the inputs are, in words.
+        scales: What differences are judged by, see `edgespa.device.runner.scales_of`; None: the spread of ``outputs``.
+        sets: Outputs whose entries have no order of their own.
+        recorded: Positions of the samples that go into the bundle.
+        stored: Their inputs as ``selfcheck.npz`` has them, see `edgespa.device.runner.Recorded`.
+    """
+
+    inputs: list[Array]
+    outputs: list[Array]
+    description: str
+    scales: dict[str, Array] | None = None
+    sets: tuple[OutputSet, ...] = ()
+    recorded: tuple[int, ...] = ()
+    stored: dict[str, Array] = dataclasses.field(default_factory=dict)
+
+    @property
+    def count(self) -> int:
+        """Number of samples."""
+        return len(self.inputs[0])
+
+    @property
+    def weak(self) -> str | None:
+        """Why the proof on them says little; None where it says enough."""
+        if self.count < LEAST_SAMPLES:
+            return f"there are only {self.count} samples"
+        scales = runner.scales_of(self.outputs) if self.scales is None else self.scales
+        varies = [
+            each & (scales[f"allowed{key[6:]}"] <= _LEAST_SHARE * scales[f"scale{key[6:]}"])
+            for key, each in scales.items()
+            if key.startswith("varies")
+        ]
+        count, seen = sum(map(len, varies)), int(sum(each.sum() for each in varies))
+        if 2 * seen >= count:
+            return None
+        return f"{count - seen:,} of {count:,} components of the outputs hardly vary on {self.description}"
+
+    def part(self, places: Sequence[int] | slice) -> Samples:
+        """Some of them, judged by the spread over all.
+
+        Args:
+            places: Which.
+        """
+        chosen = places if isinstance(places, slice) else list(places)
+        return dataclasses.replace(
+            self,
+            inputs=[array[chosen] for array in self.inputs],
+            outputs=[array[chosen] for array in self.outputs],
+            scales=runner.scales_of(self.outputs) if self.scales is None else self.scales,
+            recorded=(),
+        )
+
+    def compare(self, outputs: list[Array]) -> dict[str, Any]:
+        """How far a file's outputs are from the program's; see `edgespa.device.runner.compare`.
+
+        Args:
+            outputs: In the program's layout.
+        """
+        sets = [each.model_dump() for each in self.sets]
+        return runner.compare(outputs, self.outputs, self.scales, sets)
+
+    def record(self) -> dict[str, Array]:
+        """The arrays of ``selfcheck.npz``."""
+        places = list(self.recorded)
+        outputs = {f"output_{index}": array[places] for index, array in enumerate(self.outputs)}
+        return {**self.stored, **outputs, **(self.scales or {})}
+
+
+def judged(
+    program: Program,
+    inputs: Sequence[Tensor],
+    description: str,
+    tolerance: float = runner.TOLERANCE,
+    sets: tuple[OutputSet, ...] = (),
+) -> Samples:
+    """Samples of given inputs.
+
+    Args:
+        program: With plain outputs.
+        inputs: Batch first.
+        description: What they are.
+        tolerance: Of float32 files, of the spread of a component.
+        sets: From `find_sets`.
+
+    Raises:
+        ExportError: If the program's own outputs are not finite.
+    """
+    outputs = run_program(program, inputs)
+    if not all(np.isfinite(array).all() for array in outputs):
+        raise ExportError(
+            f"the program's own outputs are not finite on {description}",
+            "check --mean and --std, and the weights of the model",
+        )
+    size = fixed_batch(program) or min(EXACT_SAMPLES, len(inputs[0]))
+    first = [tensor[torch.arange(size).clamp(max=len(tensor) - 1)] for tensor in inputs]
+    exact = exact_outputs(program, first)
+    count = min(size, len(inputs[0]))
+    scales = runner.scales_of(outputs, exact and [array[:count] for array in exact], tolerance)
+    return Samples([tensor.numpy() for tensor in inputs], outputs, description, scales, sets)
+
+
+def draw_samples(
+    program: Program,
+    data: Prepared | None,
+    seed: int,
+    pixels: Preprocess | None = None,
+    *,
+    preprocess: Preprocess | None = None,
+    tolerance: float = runner.TOLERANCE,
+    most: int = MAX_SAMPLES,
+) -> Samples:
+    """Real images if there are any, else noise that every machine makes anew.
+
+    Args:
+        program: In evaluation form, with plain outputs.
+        data: Images to draw from; every n-th one is taken, so that all classes occur.
+        seed: Of inputs that are neither images nor float32.
+        pixels: Noise is to be of whole pixel values, normalised like this.
+        preprocess: What the manifest says of images; they are recorded as pixels where it is theirs.
+        tolerance: Of float32 files, of the spread of a component.
+        most: So many samples, where 256 MiB are enough for them.
+    """
+    one = program.example_inputs(batch=1)
+    input_bytes, output_bytes = (_bytes(arrays) // len(one[0]) for arrays in (_numpy(one), run_program(program, one)))
+    count = max(LEAST_SAMPLES, min(most, MEMORY_BYTES // max(1, input_bytes + output_bytes)))
+    sets = find_sets(program)
+    if data is not None and len(data):
+        places = np.unique(np.linspace(0, len(data) - 1, min(count, len(data))).astype(np.int64))
+        inputs: list[Tensor] = [data.tensor(places)]
+        kept = _steady(program, inputs) if sets else np.arange(len(places))
+        places, inputs = places[kept], [inputs[0][kept]]
+        samples = judged(program, inputs, f"{len(places)} images of {data.name}", tolerance, sets)
+        return _with_images(samples, data, places, output_bytes, preprocess)
+    size = fixed_batch(program) or count
+    count = -(-count // size) * size
+    inputs, stored = _noise(program, count, seed, pixels)
+    what = "uniformly random pixels" if pixels is not None else "uniform noise"
+    kept = _steady(program, inputs) if sets else np.arange(count)
+    if len(kept) < count:  # the recipe makes them all
+        inputs = [tensor[kept] for tensor in inputs]
+        stored = {f"input_{index}": array for index, array in enumerate(_numpy(inputs))}
+    samples = judged(program, inputs, f"{len(inputs[0])} samples of {what}", tolerance, sets)
+    whole = [array for key, array in stored.items() if key.startswith("input")]
+    recorded = _recorded(samples.count, output_bytes + _bytes(whole) // samples.count)
+    if len(recorded) == samples.count:
+        return dataclasses.replace(samples, recorded=recorded, stored=stored)
+    # The first ones, for that is what a shorter recipe makes.
+    first = range(len(recorded))
+    short = {
+        key: array[list(first)] if key.startswith("input") else np.array([len(first), *array[1:]], dtype=np.int64)
+        for key, array in stored.items()
+    }
+    return dataclasses.replace(samples, recorded=tuple(first), stored=short)
+
+
+def _steady(program: Program, inputs: Sequence[Tensor]) -> Array:
+    """Places of the samples whose choices rounding cannot change; of all, where hardly any are."""
+    size = fixed_batch(program) or len(inputs[0])
+    found = torch.cat(
+        [steady(program, [tensor[at : at + size] for tensor in inputs]) for at in range(0, len(inputs[0]), size)]
+    )
+    places: Array = np.flatnonzero(found.numpy())
+    return places if len(places) >= LEAST_SAMPLES else np.arange(len(found))
+
+
+def _recorded(count: int, size: int) -> tuple[int, ...]:
+    """Which of the samples are recorded, at so many bytes each."""
+    fit = max(min(LEAST_SAMPLES, count), min(count, RECORDED_BYTES // max(1, size)))
+    return tuple(int(place) for place in np.linspace(0, count - 1, fit).astype(np.int64))
+
+
+def _with_images(
+    samples: Samples, data: Prepared, places: Array, output_bytes: int, preprocess: Preprocess | None
+) -> Samples:
+    """Images are recorded as pixels, a quarter of what they are as numbers, where the same numbers come of those."""
+    if data.preprocess == preprocess and not data.preprocessed:
+        pixels = data.pixels(places).numpy()
+        recorded = _recorded(samples.count, output_bytes + pixels[0].nbytes)
+        chosen = pixels[list(recorded)]
+        made = runner.normalised(chosen, data.preprocess.model_dump())
+        if np.array_equal(made, samples.inputs[0][list(recorded)]):
+            return dataclasses.replace(samples, recorded=recorded, stored={"pixels_0": chosen})
+    recorded = _recorded(samples.count, output_bytes + samples.inputs[0][0].nbytes)
+    return dataclasses.replace(samples, recorded=recorded, stored={"input_0": samples.inputs[0][list(recorded)]})
+
+
+def _noise(program: Program, count: int, seed: int, pixels: Preprocess | None) -> tuple[list[Tensor], dict[str, Array]]:
+    """Inputs, and how they are recorded: by their sizes alone where every machine makes them anew."""
+    inputs, stored = [], {}
+    for number, tensor in enumerate(program.example_inputs(batch=count, seed=seed)):
+        if fixed_batch(program):
+            tensor = torch.cat([tensor] * (count // len(tensor)))
+        shape = tuple(tensor.shape)
+        if pixels is not None:
+            inputs.append(torch.from_numpy(runner.normalised(runner.noise_pixels(number, shape), pixels.model_dump())))
+            stored[f"noise_pixels_{number}"] = np.array(shape, dtype=np.int64)
+        elif tensor.dtype == torch.float32:
+            inputs.append(torch.from_numpy(runner.noise(number, shape)))
+            stored[f"noise_{number}"] = np.array(shape, dtype=np.int64)
+        else:
+            inputs.append(tensor)
+            stored[f"input_{number}"] = tensor.numpy()
+    return inputs, stored
+
+
+@torch.no_grad()
+def run_program(program: Program, inputs: Sequence[Tensor]) -> list[Array]:
+    """The program's outputs, as a flat list; a fixed batch that is not full is filled with its last sample."""
+    count = len(inputs[0])
+    size = fixed_batch(program) or count
+    results = []
+    for start in range(0, count, size):
+        part = [tensor[torch.arange(start, start + size).clamp(max=count - 1)] for tensor in inputs]
+        results.append(torch.utils._pytree.tree_leaves(program(*part)))
+    return [torch.cat([result[i] for result in results])[:count].numpy() for i in range(len(results[0]))]
+
+
+def fixed_batch(program: Program) -> int | None:
+    """The only batch size that a program takes; None if it takes any."""
+    return None if program.dynamic_batch else int(program.inputs[0].shape[0])
+
+
+def _bytes(arrays: Sequence[Array]) -> int:
+    return sum(array.nbytes for array in arrays)
+
+
+def _numpy(tensors: Sequence[Tensor]) -> list[Array]:
+    return [tensor.numpy() for tensor in tensors]
