@@ -24,7 +24,7 @@ def test_the_whole_way_twice(tmp_path: Path) -> None:
     for row in values["variants"]:
         assert row["accuracy"] > 0.9
         assert row["size_bytes"] < 0.4 * row["reference_size_bytes"]
-        assert row["relative_error"] < (1e-4 if row["variant"].endswith("fp32") else 0.3)
+        assert row["error"] < (1e-4 if row["variant"].endswith("fp32") else 0.3)
         assert 0 < row["p50_ms"] <= row["p90_ms"]
     assert 0.3 < values["figures"]["channel_density"] <= 0.4
     verify_files(output / "compact")

@@ -44,9 +44,10 @@ spec = importlib.util.spec_from_file_location("runner", folder / "run.py")
 runner = importlib.util.module_from_spec(spec)
 sys.modules["runner"] = runner
 spec.loader.exec_module(runner)
-variant = runner.choose(runner.read_bundle(folder), name)
+manifest = runner.read_bundle(folder)
+variant = runner.choose(manifest, name)
 model = runner.open_model(folder, variant, 1, runner.import_runtime(variant["format"])[0])
-output = runner.infer(model, runner.read_samples(folder)[0])[0]
+output = runner.infer(model, runner.read_samples(folder, manifest).inputs)[0]
 print(json.dumps([list(output.shape), base64.b64encode(output.astype("<f4").tobytes()).decode()]))
 """
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from typed import result_of, run
+
+from edgespa.device.runner import read_samples
 
 NET = """
 import torch
@@ -108,9 +111,9 @@ def test_inspect_is_enough_to_zero_the_removed_units_by_hand(place: Path) -> Non
             for slot in group["slots"]:
                 state[slot["tensor"]].index_fill_(slot["dim"], torch.tensor(slot["units"][unit]), 0.0)
     assert removed > 0
-    with np.load(place / "cut" / "selfcheck.npz") as samples:
-        expected = model(torch.from_numpy(samples["input_0"])).detach().numpy()
-        assert np.abs(expected - samples["output_0"]).max() <= 1e-5 * np.abs(expected).max()
+    recorded = read_samples(place / "cut", json.loads((place / "cut" / "manifest.json").read_text()))
+    expected = model(torch.from_numpy(recorded.inputs[0])).detach().numpy()
+    assert np.abs(expected - recorded.outputs[0]).max() <= 1e-5 * np.abs(expected).max()
 
 
 def test_inspect_shows_groups_and_reasons(place: Path) -> None:

@@ -86,7 +86,9 @@ def test_verify_in_another_environment(full_bundle: Path, bundle: Path, tmp_path
     other.chmod(0o755)
     result = invoke(verify, full_bundle, "--python", other)
     assert result.exit_code == 0, result.output
-    rows = [line.split() for line in result.stdout.splitlines()[3:]]
+    *lines, last = result.stdout.splitlines()[3:]
+    assert last == "error, against its own spread, and correlation: of the worst of 3 components"
+    rows = [line.split() for line in lines]
     names = ["onnx-fp32", "tflite-fp32"]
     assert [(row[0], row[1]) for row in rows] == [(name, "passed") for name in names * 2]
     assert [row[2] for row in rows] == ["onnxruntime", "ai_edge_litert"] * 2

@@ -9,8 +9,9 @@ import importlib.util
 import os
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -140,6 +141,7 @@ def write_bundle(
     runner: str | None = None,
     selfcheck: bool = True,
     bound: dict[Metric, float] | None = None,
+    extra: Mapping[str, bytes] = MappingProxyType({}),
 ) -> Path:
     """Write a bundle; the files may be garbage, the digests are always right."""
     images = np.random.default_rng(3).standard_normal((11, 3, 8, 8)).astype(np.float32)
@@ -153,6 +155,8 @@ def write_bundle(
             (writer.path / "run.py").write_bytes(runner_source())
         else:
             (writer.path / "run.py").write_text(runner)
+        for name, content in extra.items():
+            (writer.path / name).write_bytes(content)
         if selfcheck:
             np.savez(writer.path / "selfcheck.npz", input_0=images, output_0=linear_program(images))
         (writer.path / "labels.txt").write_text("\n".join(CLASSES) + "\n")

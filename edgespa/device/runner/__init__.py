@@ -20,6 +20,7 @@ from edgespa.device.runner.models import (
     to_program_layout,
 )
 from edgespa.device.runner.runtimes import import_runtime
+from edgespa.device.runner.sets import reordered
 from edgespa.device.runner.tensors import read_tensors
 from edgespa.device.runner.weights import BASE, materialise
 
@@ -45,6 +46,7 @@ __all__ = [
     "read_bundle",
     "read_samples",
     "read_tensors",
+    "reordered",
     "scales_of",
     "summarise",
     "to_file_layout",

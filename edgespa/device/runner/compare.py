@@ -1,4 +1,4 @@
-"""How far outputs are from the program's, component by component, each against its own spread over samples."""
+"""How far outputs are from the program's: component by component, each against its own spread."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from edgespa.device.runner.sets import reordered
 
 TOLERANCE = 1e-4  # of a float32 file: of the spread of a component
 ROUNDING = 16  # times the program's own rounding are no fault of a file
+MOST = 0.05  # of the spread: rounding that is larger explains nothing any more
 FLAT = 32  # times its rounding, or less, is no variation
 SINGLE = 2.0**-23  # the step of float32 at 1
 UNIT = 2.0**-22  # what runtimes' sigmoid, softmax and tanh, whose results are at most 1, may be wrong by
@@ -29,7 +30,7 @@ def axes_of(shape: tuple[int, ...]) -> list[int]:
 
 def scales_of(
     references: list[np.ndarray],
-    exact: list[np.ndarray] | None = None,
+    rounded: list[tuple[np.ndarray, np.ndarray]] | None = None,
     tolerance: float = TOLERANCE,
 ) -> dict[str, np.ndarray]:
     """What differences are judged by, for each component of each output.
@@ -40,7 +41,8 @@ def scales_of(
 
     Args:
         references: The program's outputs, the samples first.
-        exact: Those of the first samples in double precision; without, its rounding is taken for a step of float32.
+        rounded: Of each output some samples, and the same in double precision; without, the program's rounding is taken
+            for a step of float32.
         tolerance: Of the spread.
 
     Returns:
@@ -53,10 +55,10 @@ def scales_of(
     found: dict[str, np.ndarray] = {}
     for i, reference in enumerate(references):
         b = reference.astype(np.float64)
-        once = exact[i].astype(np.float64) if exact is not None else None
+        pair = [each.astype(np.float64) for each in rounded[i]] if rounded is not None else None
         if reference.dtype.kind != "f":
             varied = np.array([_changing(reference)])
-            flips = 0.0 if once is None else float((b[: len(once)] != once).mean())
+            flips = 0.0 if pair is None else float((pair[0] != pair[1]).mean())
             found[f"scale_{i}_0"], found[f"varies_{i}_0"] = np.where(varied > 0, varied, 1.0), varied > 0
             found[f"allowed_{i}_0"] = np.array([max(10 * tolerance, ROUNDING * flips)])
             continue
@@ -64,15 +66,16 @@ def scales_of(
         for axis in axes_of(b.shape):
             spread = _rms(b - b.mean(axis=0, keepdims=True), axis)
             size = _largest(b, axis)
-            rounding = SINGLE * size if once is None else _rounding(_largest(b[: len(once)] - once, axis), size)
+            rounding = SINGLE * size if pair is None else _rounding(_largest(pair[0] - pair[1], axis), size)
             varies = spread > np.maximum(FLAT * rounding, SINGLE * size)
             widest = float(spread[varies].max(initial=0.0))
             scale = np.where(varies, spread, np.maximum(size, widest))
-            found[f"scale_{i}_{axis}"] = np.where(scale > 0, scale, 1.0)
+            scale = np.where(scale > 0, scale, 1.0)
+            found[f"scale_{i}_{axis}"] = scale
             found[f"varies_{i}_{axis}"] = varies
-            found[f"allowed_{i}_{axis}"] = np.maximum.reduce(
-                [tolerance * spread, ROUNDING * rounding, np.full_like(spread, SINGLE * top if top else UNIT)]
-            )
+            step = SINGLE * top if top else UNIT
+            explained = np.minimum(ROUNDING * rounding, MOST * scale)
+            found[f"allowed_{i}_{axis}"] = np.maximum(np.maximum(tolerance * spread, explained), step)
     return {name: each.astype(bool if name.startswith("varies") else np.float32) for name, each in found.items()}
 
 
