@@ -61,8 +61,8 @@ if TYPE_CHECKING:
 @click.option(
     "--int8-slowdown",
     type=click.FloatRange(0, min_open=True),
-    help="Leave out an int8 file that takes more than so many times fp32's time on this machine; default: write it and "
-    "say so.",
+    help="Leave out an int8 file that takes more than so many times fp32's time: on this machine, or by what is "
+    "published of --device; default: write it and say so.",
 )
 @click.option(
     "--calibration-images",
@@ -90,7 +90,8 @@ if TYPE_CHECKING:
 @click.option(
     "--device",
     metavar="NAME",
-    help="Write ONNX files for the oldest ONNX Runtime that this device's profile names; nothing is connected.",
+    help="Write the files for this device, by its profile (the oldest ONNX Runtime, the time of int8); nothing is "
+    "connected.",
 )
 @click.option(
     "--opset", type=click.IntRange(min=1), help="Of ONNX files; default: what that runtime knows, at most 20."
@@ -155,12 +156,15 @@ def command(
     any. One that cannot be made, or is not near enough, is left out, and you are told.
     """
     from edgespa.cli._output import emit_json, progress
+    from edgespa.device import load_device
     from edgespa.export.config import ExportConfig
+    from edgespa.export.versions import DEFAULT_RUNTIME
     from edgespa.recipes.bundles import export_bundle
     from edgespa.recipes.options import DataOptions
 
     if device is not None and onnx_runtime is not None:
         raise click.UsageError("--device names an ONNX Runtime too: leave out --onnx-runtime")
+    profile = load_device(device) if device is not None else None
     config = ExportConfig.parse(
         {
             "formats": tuple(dict.fromkeys(formats)),
@@ -172,7 +176,8 @@ def command(
             "calibration_images": calibration_images,
             "layout": layout,
             "batch": batch,
-            "onnx_runtime": onnx_runtime or _oldest_of(device),
+            "onnx_runtime": onnx_runtime or (profile and profile.oldest_onnx_runtime()) or DEFAULT_RUNTIME,
+            "int8_ratio": profile.int8_ratio() if profile else None,
             "opset": opset,
             "preprocess": preprocess,
             "cache": cache,
@@ -200,17 +205,10 @@ def command(
     if as_json:
         emit_json(manifest)
     else:
-        _show(manifest, output)
+        _show(manifest, output, config.int8_ratio)
 
 
-def _oldest_of(device: str | None) -> str:
-    from edgespa.device import load_device
-    from edgespa.export.versions import DEFAULT_RUNTIME
-
-    return (load_device(device).oldest_onnx_runtime() if device is not None else None) or DEFAULT_RUNTIME
-
-
-def _show(manifest: Manifest, output: Path) -> None:
+def _show(manifest: Manifest, output: Path, int8_ratio: float | None) -> None:
     from edgespa.cli._output import table
 
     rows = []
@@ -242,9 +240,10 @@ def _show(manifest: Manifest, output: Path) -> None:
         if variant.float_layers:
             click.echo(f"{variant.name}: {_layers(variant.float_layers)} in float, where int8 hurts")
         if variant.time_ratio is not None and variant.time_ratio > SLOWER:
+            there = f"published for int8 on the device: {int8_ratio:.2f}; " if int8_ratio else ""
             click.echo(
-                f"{variant.name}: takes {variant.time_ratio:.2f} times fp32's time on this machine; measure it on the "
-                "device, or leave out what is slower with --int8-slowdown 1.1"
+                f"{variant.name}: takes {variant.time_ratio:.2f} times fp32's time on this machine; {there}profile it "
+                "there, or leave out what is slower with --int8-slowdown 1.1"
             )
     left_out = manifest.provenance.get("left_out")
     for each in left_out if isinstance(left_out, list) else []:

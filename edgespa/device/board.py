@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import statistics
 import tomllib
 from collections.abc import Mapping
 from functools import cache
@@ -133,6 +134,16 @@ class Device(Strict):
     references_source: str | None = None
     references: tuple[Reference, ...] = ()
     connection: Reach = Reach()
+
+    def int8_ratio(self) -> float | None:
+        """Published time of int8 against float32 on the CPU, the median of what there is; None if not known."""
+        times = {(each.network, each.threads, each.precision): each.latency_ms for each in self.references}
+        ratios = [
+            time / times[network, threads, "fp32"]
+            for (network, threads, precision), time in times.items()
+            if precision == "int8" and threads is not None and (network, threads, "fp32") in times
+        ]
+        return statistics.median(ratios) if ratios else None
 
     def oldest_onnx_runtime(self) -> str | None:
         """The oldest version of ONNX Runtime that may run there; None if none is named."""

@@ -34,6 +34,8 @@ class ExportConfig(Strict):
             keeps the one that is nearest to the program.
         int8_slowdown: Most CPU time of an int8 file on this machine, against the fp32 file of its format; one that
             takes more is left out. None: it is written, and its time is said.
+        int8_ratio: The time of int8 against float32 on the device that the files are for, where it is known: that is
+            what ``int8_slowdown`` is held against then.
         calibration_images: At most so many images are used to calibrate int8.
         batch: A fixed batch size for all files; None: free in ONNX files, 1 in TFLite files.
         layout: Of the images that TFLite files take.
@@ -53,6 +55,7 @@ class ExportConfig(Strict):
     fp32_tolerance: float = Field(default=FP32_TOLERANCE, ge=FP32_TOLERANCE, le=MAX_FP32_ERROR)
     int8_calibration: Literal["auto", "minmax", "percentile", "entropy"] = "auto"
     int8_slowdown: float | None = Field(default=None, gt=0)
+    int8_ratio: float | None = Field(default=None, gt=0)
     calibration_images: int = Field(default=128, ge=1)
     batch: int | None = Field(default=None, ge=1)
     layout: Literal["nhwc", "nchw"] = "nhwc"

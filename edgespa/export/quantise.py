@@ -159,9 +159,12 @@ class _Search:
         self._error(self._path, found[method], choice.float_layers)
         self._improve(found[method], choice.float_layers)
         ratio, words = self._time(self._path)
-        if self._config.int8_slowdown is not None and ratio > self._config.int8_slowdown:
+        expected = self._config.int8_ratio
+        if expected is not None:
+            words = f"about {expected:.2f} of its time on the device"
+        if self._config.int8_slowdown is not None and (expected or ratio) > self._config.int8_slowdown:
             kept = f"{len(choice.float_layers)} of {len(self._quantiser.layers)} layers in float"
-            raise NotUseful(f"it is slower than fp32 here: {words}, error {choice.error:.3g}, {kept}")
+            raise NotUseful(f"it is slower than fp32: {words}, error {choice.error:.3g}, {kept}")
         return Made(method, choice.float_layers, round(ratio, 3))
 
     def weights(self) -> Made:

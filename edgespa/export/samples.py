@@ -27,8 +27,8 @@ MAX_SAMPLES = 64
 LEAST_SAMPLES = 4
 MEMORY_BYTES = 256 << 20
 """Of inputs and outputs together."""
-RECORDED_BYTES = 4 << 20
-"""Of what of them is recorded in the bundle."""
+MAX_RECORDED, RECORDED_BYTES = 32, 4 << 20
+"""Of what of them is recorded in the bundle: a slow board runs them all, too."""
 _LEAST_SHARE = 0.05
 """Of its spread: a component of which a float32 file may be off by more hardly varies."""
 EXACT_SAMPLES = 16
@@ -228,7 +228,7 @@ def _steady(program: Program, inputs: Sequence[Tensor]) -> Array:
 
 def _recorded(count: int, size: int) -> tuple[int, ...]:
     """Which of the samples are recorded, at so many bytes each."""
-    fit = max(min(LEAST_SAMPLES, count), min(count, RECORDED_BYTES // max(1, size)))
+    fit = max(min(LEAST_SAMPLES, count), min(count, MAX_RECORDED, RECORDED_BYTES // max(1, size)))
     return tuple(int(place) for place in np.linspace(0, count - 1, fit).astype(np.int64))
 
 

@@ -178,9 +178,13 @@ def _smaller(job: Job, name: str, precision: str, quantiser: Any, plain: Path, p
         if precision == "int8":
             feeds = _pieces(open_file(job, name, plain, "fp32", 1), inputs)
     config = job.config
-    settings = (_JUDGED_BY, config.int8_tolerance, config.int8_calibration, config.int8_slowdown, precision, name)
+    settings = (_JUDGED_BY, config.int8_tolerance, config.int8_calibration, config.int8_slowdown, config.int8_ratio)
     images = [array for feed in feeds for array in feed]
-    key = key_of(*settings, repr(job.form), plain.read_bytes(), *images, *judge.inputs) if job.cache.folder else ""
+    key = (
+        key_of(*settings, precision, name, repr(job.form), plain.read_bytes(), *images, *judge.inputs)
+        if job.cache.folder
+        else ""
+    )
     if (notes := job.cache.restore(key, path)) is not None:
         return Made(notes["how"], tuple(notes["float_layers"]), notes["time_ratio"])
     made = make(

@@ -52,6 +52,13 @@ def test_figures_by_hand() -> None:
     assert load_device("pi-4b").host == "pi-4b"  # an alias in ~/.ssh/config
 
 
+def test_what_is_published_of_int8(own: Path) -> None:
+    assert load_device("pi-4b").int8_ratio() == pytest.approx((424 / 534 + 197 / 263) / 2)
+    assert load_device("jetson-xavier-nx").int8_ratio() is None
+    (own / "mine.toml").write_text('title = "Mine"')
+    assert load_device("mine").int8_ratio() is None
+
+
 def test_a_profile_of_ones_own(own: Path) -> None:
     (own / "kitchen.toml").write_text(
         'extends = "pi-4b"\nclock_mhz = 1500\n[connection]\nhost = "10.0.0.4"\nuser = "pi"\n'

@@ -94,10 +94,12 @@ def test_the_figures_are_those_of_an_independent_run(
 
     output, manifest, _ = made
     recorded = read_samples(output, json.loads((output / "manifest.json").read_text(encoding="utf-8")))
-    (inputs,), (expected,) = recorded.inputs, recorded.outputs
+    inputs = prepared.tensor(np.linspace(0, 95, 64).astype(np.int64)).numpy()
     with torch.no_grad():
-        program = toy_base.program(torch.from_numpy(inputs)).numpy()
-    np.testing.assert_array_equal(expected, program)
+        expected = toy_base.program(torch.from_numpy(inputs)).numpy()
+    places = np.linspace(0, 63, 32).astype(np.int64)
+    np.testing.assert_array_equal(recorded.inputs[0], inputs[places])
+    np.testing.assert_allclose(recorded.outputs[0], expected[places], rtol=1e-5, atol=1e-6)
     images = torch.cat([batch for batch, _ in prepared.batches(50)]).numpy()
     labels = prepared.labels.numpy()
     for variant in manifest.variants[:2]:
@@ -523,7 +525,7 @@ def test_a_smaller_file_that_is_slower_is_left_out_with_figures(
     assert "3.00 ms of CPU time instead of 1.00" in left["reason"]  # type: ignore[index,call-overload,operator]
     assert sorted(path.name for path in (tmp_path / "b").glob("model*")) == ["model.onnx"]
     only = config.model_copy(update={"precisions": ("int8",)})
-    with pytest.raises(ParityError, match="slower than fp32 here"):
+    with pytest.raises(ParityError, match=r"slower than fp32: 3\.00 ms"):
         export(toy_base.program, origin_of(), only, tmp_path / "c", calibration=prepared)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["b", "slow"]
 

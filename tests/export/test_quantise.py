@@ -193,8 +193,12 @@ def test_one_layer_alone_and_all_but_one(robust: Case) -> None:
 def test_a_file_that_is_slower_is_refused(robust: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(quantise, "interleaved_ms", lambda *_: (2.2, 2.0))
     assert robust.make("int8", int8_slowdown=1.11).time_ratio == 1.1
-    with pytest.raises(NotUseful, match=r"slower than fp32 here: 2\.20 ms of CPU time instead of 2\.00, error 0\."):
+    with pytest.raises(NotUseful, match=r"slower than fp32: 2\.20 ms of CPU time instead of 2\.00, error 0\."):
         robust.make("int8", int8_slowdown=1.05)
+    # What is known of the device that it is for counts more than the time here.
+    assert robust.make("int8", int8_slowdown=1.05, int8_ratio=0.8).time_ratio == 1.1
+    with pytest.raises(NotUseful, match=r"slower than fp32: about 1\.20 of its time on the device"):
+        robust.make("int8", int8_slowdown=1.05, int8_ratio=1.2)
     monkeypatch.setattr(quantise, "interleaved_ms", lambda *_: (0.09, 0.01))  # the cost of a call, not of int8
     assert robust.make("int8", int8_slowdown=1.05).time_ratio == 1.0
 
