@@ -14,6 +14,7 @@ from torch import Tensor
 from edgespa.data.images import ImageData, ImageSource, Progress, checked_labels, no_classes
 from edgespa.errors import DataError, EdgespaError
 from edgespa.imports import find_object
+from edgespa.picture import TooManyBits, upright_pixels
 
 _ITEM = (
     "items must be (image, label): a PIL image, a uint8 array [H, W, C], a uint8 tensor [C, H, W], "
@@ -67,7 +68,12 @@ class DatasetSource(ImageSource):
         """One image; see `ImageSource.image`."""
         raw = self.item(index)[0]
         if isinstance(raw, Image.Image):
-            pixels = np.asarray(raw if raw.mode in ("L", "RGB", "RGBA") else raw.convert("RGB"))
+            try:
+                pixels = upright_pixels(raw)
+            except TooManyBits as error:
+                raise DataError(
+                    f"{self._spec}: item {index} is {error}", "convert it to 8 bits, with a scale that suits the data"
+                ) from error
         elif isinstance(raw, Tensor) and raw.ndim == 3:
             pixels = raw.detach().cpu().permute(1, 2, 0).numpy()
         else:

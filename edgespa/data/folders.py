@@ -18,6 +18,7 @@ from PIL import Image, UnidentifiedImageError
 from edgespa.data.images import ImageData, ImageSource, no_classes
 from edgespa.errors import DataError
 from edgespa.imports import nearest
+from edgespa.picture import TooManyBits, upright_pixels
 
 logger = logging.getLogger(__name__)
 
@@ -75,7 +76,7 @@ class _Files(ImageSource):
 
 
 def decode(content: bytes, label: str) -> NDArray[np.uint8]:
-    """Decode an image file as it is stored; an orientation in EXIF data is not applied.
+    """Decode an image file, and turn it as its EXIF orientation says; see `edgespa.picture.upright_pixels`.
 
     Args:
         content: The file.
@@ -89,22 +90,11 @@ def decode(content: bytes, label: str) -> NDArray[np.uint8]:
     """
     try:
         with Image.open(io.BytesIO(content)) as image:
-            if image.mode.startswith("I") or image.mode == "F":
-                raise DataError(
-                    f"{label}: an image of mode {image.mode}, with more than 8 bits per channel",
-                    "convert it to 8 bits, with a scale that suits the data",
-                )
-            if image.mode in ("L", "RGB", "RGBA"):
-                image.load()
-                pixels = np.asarray(image)
-            elif image.mode == "1":
-                pixels = np.asarray(image.convert("L"))
-            else:
-                transparent = image.mode in ("LA", "La", "PA", "RGBa") or "transparency" in image.info
-                pixels = np.asarray(image.convert("RGBA" if transparent else "RGB"))
+            return upright_pixels(image)
+    except TooManyBits as error:
+        raise DataError(f"{label}: {error}", "convert it to 8 bits, with a scale that suits the data") from error
     except (OSError, UnidentifiedImageError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise DataError(f"{label} is not a whole image: {error}", "replace or delete this file") from error
-    return pixels[:, :, None] if pixels.ndim == 2 else pixels
 
 
 def load_folder(root: Path, split: str | None, labelled: bool, title: str) -> ImageData:

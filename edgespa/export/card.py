@@ -207,7 +207,10 @@ def _in_and_out(manifest: Manifest, classes: Sequence[str]) -> Iterator[str]:
         yield f"- out: {_spec(spec)}"
     how = manifest.preprocessing
     if how is not None:
-        yield f"- an image is resized to {how.height} x {how.width} (bilinear), {how.channels} channel(s), divided by"
+        yield "- an image is turned as its EXIF orientation says"
+        if how.channels < 4:
+            yield f"- transparent parts of it become grey of {how.background} (255 is white)"
+        yield f"- it is resized to {how.height} x {how.width} (bilinear), {how.channels} channel(s), divided by"
         yield f"  255, less mean {list(how.mean)}, divided by {list(how.std)}"
     inside = [variant.name for variant in manifest.variants if variant.preprocess is not None]
     if inside:

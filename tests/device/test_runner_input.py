@@ -17,7 +17,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
-from edgespa.bundle import BundleWriter, Manifest, TensorSpec, read_manifest
+from edgespa import picture
+from edgespa.bundle import BundleWriter, Manifest, TensorSpec, external, read_manifest
 from edgespa.bundle.files import seal_of
 from edgespa.config import Preprocess
 from edgespa.device import runner, runner_source
@@ -53,12 +54,13 @@ def test_the_parts_are_joined_whole() -> None:
     tree = ast.parse(SOURCE)
     defined = [node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)]
     assert len(set(defined)) == len(defined)
-    parts = [path for path in (Path(runner.__file__).parent).glob("*.py") if path.name != "__init__.py"]
-    assert sorted(path.stem for path in parts) == sorted(PARTS)
+    parts = {path.stem: path for path in (Path(runner.__file__).parent).glob("*.py") if path.name != "__init__.py"}
+    parts |= {"picture": Path(picture.__file__), "external": Path(external.__file__)}
+    assert sorted(parts) == sorted(PARTS)
     expected = [
         node.name
         for part in PARTS
-        for node in ast.parse((Path(runner.__file__).parent / f"{part}.py").read_text()).body
+        for node in ast.parse(parts[part].read_text()).body
         if isinstance(node, ast.FunctionDef | ast.ClassDef)
     ]
     assert defined == expected
