@@ -26,7 +26,6 @@ from edgespa.evaluate import accuracy
 from edgespa.export.bundle import ExportConfig, export
 from edgespa.files import write_whole
 from edgespa.recipes.bundles import origin_of_task
-from edgespa.recipes.options import DataOptions
 from edgespa.task import Task
 
 Progress = Callable[[float, float | None, str], None]
@@ -126,8 +125,8 @@ def run(output: Path, *, seed: int = 0, progress: Progress | None = None) -> Res
     """
     began = time.perf_counter()
     output.mkdir(parents=True, exist_ok=True)
-    options = DataOptions(MEAN, STD, seed=seed)
-    preprocess = options.preprocess(INPUT_SHAPE)
+    _, channels, height, width = INPUT_SHAPE
+    preprocess = Preprocess(height=height, width=width, channels=channels, mean=MEAN, std=STD)
     train, test = load_data("digits:train"), load_data("digits:test")
     stage = _Stages(progress)
 

@@ -24,6 +24,7 @@ FLOORS: Mapping[str, int] = {
     "files": 0,
     "imports": 0,
     "inputs": 0,
+    "normalisation": 0,
     "picture": 0,
     "quiet": 0,
     "calibration": 1,
@@ -60,7 +61,19 @@ FLOORS: Mapping[str, int] = {
 }
 # Not rooms: the package itself has a version and nothing else, and the entry of ``python -m`` belongs to the cli.
 OUTSIDE = {"edgespa": 0, "edgespa.__main__": 5}
-WITHOUT_TORCH = ("errors", "config", "bundle", "files", "imports", "inputs", "picture", "quiet", "device", "report")
+WITHOUT_TORCH = (
+    "errors",
+    "config",
+    "bundle",
+    "files",
+    "imports",
+    "inputs",
+    "normalisation",
+    "picture",
+    "quiet",
+    "device",
+    "report",
+)
 TORCH = {"torch", "torchvision", "torchao", "timm", "transformers", "litert_torch", "onnxsim", "safetensors.torch"}
 
 

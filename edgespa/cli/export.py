@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -126,9 +126,7 @@ def command(
     precisions: tuple[str, ...],
     calibration: str | None,
     eval_data: str | None,
-    mean: tuple[float, ...] | None,
-    std: tuple[float, ...] | None,
-    limit: int | None,
+    images: dict[str, Any],
     int8_tolerance: float,
     fp32_tolerance: float,
     int8_calibration: str,
@@ -189,7 +187,7 @@ def command(
             input_shape=input_shape,
             base=base,
             weights=weights,
-            options=DataOptions(mean, std, limit, seed),
+            options=DataOptions(**images, seed=seed),
             calibration=calibration,
             evaluation=eval_data,
             overwrite=overwrite,

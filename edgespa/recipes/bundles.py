@@ -11,7 +11,7 @@ from pydantic import JsonValue
 from edgespa.base import Base
 from edgespa.bundle import Base as BaseEntry
 from edgespa.bundle import BundleWriter, Compaction, Kind, Manifest, Signer, sha256_file
-from edgespa.data import ImageData, Prepared, prepare
+from edgespa.data import ImageData, prepare
 from edgespa.errors import AdapterError, ConfigError
 from edgespa.export.bundle import ExportConfig, Origin, export
 from edgespa.graph.program import Program
@@ -60,18 +60,16 @@ def export_bundle(
     BundleWriter(output, overwrite=overwrite)  # refuses an output that is there before any work is done
     signer = Signer.open(sign_key) if sign_key is not None else None
     if is_task_file(model):
-        program, origin, shape = _from_task(Path(model), base, weights, options)
+        program, origin, opened = _from_task(Path(model), base, weights)
     else:
-        program, origin, shape = _from_model(model, input_shape, weights, options)
-    prepared: dict[str, Prepared] = {}
-    for spec in dict.fromkeys(each for each in (calibration, evaluation) if each):
-        # Refuses models that do not take images. What a task records comes before what a calibration spec says.
-        preprocess = origin.preprocess or options.with_calibration(calibration).preprocess(shape)
-        origin = dataclasses.replace(origin, preprocess=preprocess)
-        data = options.load(spec, labelled=spec == evaluation)
-        if spec == evaluation:
-            origin = _with_classes(origin, program, data)
-        prepared[spec] = prepare(data, preprocess)
+        program, origin, opened = _from_model(model, input_shape, weights)
+    specs = dict.fromkeys(each for each in (calibration, evaluation) if each)
+    images = {spec: options.load(spec, labelled=spec == evaluation) for spec in specs}
+    preprocess = options.preprocess_if_known(opened, images.values(), origin.preprocess, calibration=calibration)
+    origin = dataclasses.replace(origin, preprocess=preprocess)
+    if evaluation:
+        origin = _with_classes(origin, program, images[evaluation])
+    prepared = {spec: prepare(data, preprocess) for spec, data in images.items()} if preprocess is not None else {}
     if license is not None:
         origin = dataclasses.replace(origin, base=origin.base.model_copy(update={"license": license}))
     return export(
@@ -87,17 +85,11 @@ def export_bundle(
     )
 
 
-def _from_task(
-    path: Path, base_spec: str | None, weights: str | None, options: DataOptions
-) -> tuple[Program, Origin, InputSizes]:
+def _from_task(path: Path, base_spec: str | None, weights: str | None) -> tuple[Program, Origin, Base]:
     """A task's program, after the proofs that masked = compacted and merged = unmerged."""
     task = Task.load(path)
     base = task.open_base(path.absolute().parent, base_spec, weights)
-    preprocess = None
-    if task.header.preprocess is not None or options.mean is not None or options.std is not None:
-        preprocess = options.preprocess(base.input_sizes, task.header.preprocess)
-    program, origin = origin_of_task(task, base, path)
-    return program, dataclasses.replace(origin, preprocess=preprocess), base.input_sizes
+    return (*origin_of_task(task, base, path), base)
 
 
 def origin_of_task(task: Task, base: Base, path: Path) -> tuple[Program, Origin]:
@@ -140,12 +132,9 @@ def _kind(learns: JsonValue) -> Kind:
     return "multi-label" if learns == "multi-label" else "regression" if learns == "regression" else "classes"
 
 
-def _from_model(
-    model: str, input_shape: InputSizes | None, weights: str | None, options: DataOptions
-) -> tuple[Program, Origin, InputSizes]:
+def _from_model(model: str, input_shape: InputSizes | None, weights: str | None) -> tuple[Program, Origin, Base]:
     base = Base.open(model, input_shape, weights)
     cost = base.whole_cost
-    known = options.mean is not None or options.std is not None
     origin = Origin(
         task=Path(model.partition(":")[0]).stem + (f" {model.rpartition(':')[2]}" if ":" in model else ""),
         base=BaseEntry(spec=base.spec, digest=base.digest, weights=base.weights),
@@ -156,10 +145,9 @@ def _from_model(
             base_macs=cost.macs,
             base_size_bytes=cost.size_bytes,
         ),
-        preprocess=options.preprocess(base.input_sizes) if known else None,
         provenance={"torch": torch.__version__},
     )
-    return base.program, origin, base.input_sizes
+    return base.program, origin, base
 
 
 def check_task(task: Task, base: Base) -> dict[str, JsonValue]:

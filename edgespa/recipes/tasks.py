@@ -7,7 +7,7 @@ from pathlib import Path
 from edgespa.adapt import AdaptConfig, adapt
 from edgespa.adapt.teacher import load_teacher
 from edgespa.base import Base
-from edgespa.data import ImageData, Prepared, prepare
+from edgespa.data import ImageData, prepare
 from edgespa.errors import ConfigError
 from edgespa.files import refuse_existing
 from edgespa.inputs import InputSizes
@@ -70,10 +70,11 @@ def adapt_to_file(
     processes = processes or Processes.start(config.mixed_precision)
     begin = Task.load(start) if start is not None else None
     base = _base_of(model, input_shape, weights, begin, start)
-    preprocess = options.preprocess(base.input_sizes, begin.header.preprocess if begin is not None else None)
     train = options.load(data)
     test = options.load(evaluation) if evaluation else None
     _same_classes(train, test)
+    recorded = begin.header.preprocess if begin is not None else None
+    preprocess = options.preprocess(base, recorded, tensors=train.preprocessed)
     with LatencyFitting.of(latency, base, prepare(train, preprocess), preprocess, progress) as fitting:
         if latency is not None:
             config = fitting.for_adapting(config, begin is not None, processes)
@@ -153,7 +154,7 @@ def prune_to_file(
         progress: Told ``(done, total, text)``.
         latency: Find the density by it; that of the configuration does not count.
     """
-    options = (options or DataOptions(seed=config.seed)).with_calibration(calibration)
+    options = options or DataOptions(seed=config.seed)
     refuse_existing(output, overwrite)
     if is_task_file(model):
         raise ConfigError(
@@ -162,17 +163,14 @@ def prune_to_file(
             "whole blocks: --method sls",
         )
     base = Base.open(model, input_shape, weights)
-    images = calibration is not None or held_out is not None or evaluation is not None
-    given = images or options.mean is not None or options.std is not None
-    preprocess = options.preprocess(base.input_sizes) if given else None
-
-    def prepared(spec: str | None, labelled: bool) -> Prepared | None:
-        if spec is None or preprocess is None:
-            return None
-        return prepare(options.load(spec, labelled=labelled), preprocess)
-
-    test = prepared(evaluation, True)
-    data = prepared(calibration, config.how.needs_labels)
+    images = {
+        name: options.load(spec, labelled=name != "calibration" or config.how.needs_labels)
+        for name, spec in (("evaluation", evaluation), ("calibration", calibration), ("held_out", held_out))
+        if spec is not None
+    }
+    preprocess = options.preprocess_if_known(base, images.values(), calibration=calibration)
+    prepared = {name: prepare(each, preprocess) for name, each in images.items()} if preprocess is not None else {}
+    test, data = prepared.get("evaluation"), prepared.get("calibration")
     with LatencyFitting.of(latency, base, data, preprocess, progress) as fitting:
         task = prune(
             base,
@@ -180,7 +178,7 @@ def prune_to_file(
             output.absolute().parent,
             preprocess,
             data=data,
-            held_out=prepared(held_out, True),
+            held_out=prepared.get("held_out"),
             checkpoint=checkpoint_path(output),
             resume=resume,
             progress=progress,
