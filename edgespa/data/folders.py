@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from edgespa.data.images import ImageData, ImageSource, no_classes
+from edgespa.data.pairs import find_masks, has_annotations, holds_annotations, holds_photographs, masks_among
 from edgespa.errors import DataError
 from edgespa.imports import nearest
 from edgespa.picture import TooManyBits, upright_pixels
@@ -35,7 +36,7 @@ class _Tree:
     """Folders and image files below a root, all as paths relative to it; the root is ``""``."""
 
     images: dict[str, list[str]] = field(default_factory=dict)
-    others: dict[str, int] = field(default_factory=dict)
+    others: dict[str, list[str]] = field(default_factory=dict)
     subfolders: dict[str, set[str]] = field(default_factory=dict)
 
     def add_folder(self, folder: str) -> None:
@@ -50,10 +51,14 @@ class _Tree:
         if PurePosixPath(name).suffix.lower() in _SUFFIXES:
             self.images.setdefault(folder, []).append(path)
         else:
-            self.others[folder] = self.others.get(folder, 0) + 1
+            self.others.setdefault(folder, []).append(path)
 
     def children(self, folder: str) -> list[str]:
         return sorted(self.subfolders.get(folder, ()))
+
+    def has(self, folder: str) -> bool:
+        parent, _, name = folder.rpartition("/")
+        return name in self.subfolders.get(parent, ())
 
 
 class _Files(ImageSource):
@@ -149,13 +154,15 @@ def _from_tree(
     filled = [name for name in subfolders if tree.images.get(_join(base, name))]
     deeper = [name for name in subfolders if name not in filled and tree.children(_join(base, name))]
     if deeper and filled:
+        alone = _beside_annotations(tree, base, filled, where)
         raise DataError(
             f"{at}: some folders hold images ({_some(filled)}) and some hold folders ({_some(deeper)})",
-            "keep one folder per class, directly below the split",
+            alone or "keep one folder per class, directly below the split",
         )
     if deeper:
-        raise DataError(f"{at}: no images, but splits: {', '.join(deeper)}", f"name one of them: {where}:{deeper[0]}")
+        raise _no_class_folders(tree, base, deeper, at, where)
     flat = tree.images.get(base, [])
+    _refuse_masks(tree, base, filled, read, where)
     if not filled:
         if not flat:
             raise DataError(
@@ -169,7 +176,7 @@ def _from_tree(
     if labelled and len(classes) < 2:
         raise DataError(
             f"{at}: one folder of images only ('{filled[0]}'), so there are no classes to tell apart",
-            "put the images of each class into a folder of its own",
+            _beside_annotations(tree, base, filled, where) or "put the images of each class into a folder of its own",
         )
     files: list[str] = []
     labels: list[int] = []
@@ -186,20 +193,75 @@ def _from_tree(
     return ImageData(_Files(files, read, where), np.asarray(labels, dtype=np.int64), classes, title)
 
 
+def _refuse_masks(tree: _Tree, base: str, filled: list[str], read: Callable[[str], bytes], where: str) -> None:
+    """Ask where masks would be learned as a class of their own, or taken for photographs."""
+
+    def decoded(file: str) -> Image.Image:
+        image = Image.open(io.BytesIO(read(file)))
+        image.load()
+        return image
+
+    at = f"{where}/{base}" if base else where
+    if found := find_masks({name: tree.images[_join(base, name)] for name in filled}, decoded):
+        raise DataError(
+            f"{at}: '{found.photographs}' and '{found.masks}' look like photographs and their masks ({found.count} "
+            "pairs of one size and name), not like classes",
+            f"name a folder with a folder per class; {_images_alone(where, _join(base, found.photographs))}",
+        )
+    for folder in [_join(base, name) for name in filled] or [base]:
+        if found := masks_among(tree.images.get(folder, []), decoded):
+            raise DataError(
+                f"{where}/{folder}: {found.count} files look like masks of others, as {found.masks} of "
+                f"{found.photographs}",
+                "move the masks into a folder of their own, outside of the folder of images",
+            )
+
+
+def _beside_annotations(tree: _Tree, base: str, filled: list[str], where: str) -> str | None:
+    """What to do with images beside a folder of files that annotate them, as VOC and YOLO have; None for others."""
+    beside = [name for name in tree.children(base) if has_annotations(tree.others.get(_join(base, name), ()))]
+    named = [name for name in filled if holds_photographs(name)]
+    if not (beside and named):
+        return None
+    return (
+        f"'{named[0]}' and '{beside[0]}' look like images and their annotations, not like classes: put the images of "
+        f"each class into a folder of its own; {_images_alone(where, _join(base, named[0]))}"
+    )
+
+
+def _images_alone(where: str, folder: str) -> str:
+    return f"where no labels are needed (--calibration) name the images alone: {where}:{folder}"
+
+
+def _no_class_folders(tree: _Tree, base: str, deeper: list[str], at: str, where: str) -> DataError:
+    images = next((name for name in deeper if holds_photographs(name)), None)
+    if images is not None and any(holds_annotations(name) for name in tree.children(base)):
+        first = _join(_join(base, images), tree.children(_join(base, images))[0])
+        return DataError(
+            f"{at}: images and their annotations in folders of their own ({', '.join(deeper)}), and no classes",
+            f"put the images of each class into a folder of its own; {_images_alone(where, first)}",
+        )
+    return DataError(f"{at}: no images, but splits: {', '.join(deeper)}", f"name one of them: {where}:{deeper[0]}")
+
+
 def _base(tree: _Tree, split: str | None, where: str) -> str:
-    """The folder that holds the class folders: the split, or the top, below lone wrapping folders."""
+    """The folder that holds the class folders: the split, or the top, below lone wrapping folders.
+
+    A split may be the path of a folder too, ``train/images``.
+    """
     base = ""
     while True:
         subfolders = tree.children(base)
-        if split is not None and split in subfolders:
-            return _join(base, split)
+        if split is not None and tree.has(_join(base, split.strip("/"))):
+            return _join(base, split.strip("/"))
         wrapped = _join(base, subfolders[0]) if len(subfolders) == 1 and not tree.images.get(base) else ""
         if not wrapped or not tree.children(wrapped):
             break
         base = wrapped
     if split is None:
         return base
-    near = nearest(split, subfolders, 1)
+    inside = [_join(name, split) for name in subfolders if tree.has(_join(_join(base, name), split))]
+    near = [*inside, *nearest(split, subfolders, 1)]
     listed = f"splits there: {_some(subfolders)}" if subfolders else "there are no folders in it"
     raise DataError(f"{where} has no split '{split}'", f"did you mean '{near[0]}'? {listed}" if near else f"{listed}")
 
@@ -214,7 +276,7 @@ def _classes_of_siblings(tree: _Tree, base: str, split: str | None) -> set[str]:
 
 
 def _tell_left_out(tree: _Tree, folders: list[str], at: str) -> None:
-    others = sum(tree.others.get(folder, 0) for folder in folders)
+    others = sum(len(tree.others.get(folder, ())) for folder in folders)
     if others:
         logger.warning("%s: %d files are no images and were left out", at, others)
     used = set(folders)
