@@ -19,7 +19,7 @@ from edgespa.adapters.adapted import AdaptedProgram
 from edgespa.base import Base
 from edgespa.checkpoint import Checkpoint
 from edgespa.config import Preprocess
-from edgespa.data import ImageData, Prepared, prepare
+from edgespa.data import ImageData, Prepared, prepare, why_counts_differ
 from edgespa.errors import ConfigError, DataError
 from edgespa.evaluate import MEASURES, blind_quality, quality
 from edgespa.graph.program import BATCH, Program
@@ -199,7 +199,7 @@ def _wants_new_head(base: Base, train: Prepared, classes: int, config: AdaptConf
         if config.head == "keep":
             raise ConfigError(
                 f"the base has {base.outputs()} outputs and the data {classes} classes: its head cannot be kept",
-                "leave out --head, or use data with as many classes",
+                f"leave out --head; {why_counts_differ(base.outputs() or 0, classes)}",
             )
         return True
     if config.head != "auto":

@@ -28,6 +28,8 @@ SHARED = (
     "mean",
     "std",
     "limit",
+    "labels",
+    "class_offset",
     "seed",
     "output",
     "overwrite",

@@ -184,8 +184,24 @@ def data_options(*names: str, required: tuple[str, ...] = ()) -> Callable[[_F], 
             metavar="N",
             help="Use a seeded, class-balanced part of N samples of each data set.",
         ),
+        click.option(
+            "--labels",
+            metavar="FILE",
+            type=click.Path(path_type=Path),
+            help="Class names in the order of the model's outputs, one a line.  [default: the order of the data]",
+        ),
+        click.option(
+            "--class-offset",
+            type=int,
+            metavar="N",
+            help="Class k of the data is output k + N, and other outputs have no images: 1 where output 0 is a "
+            "background, 0 where labels are the numbers of outputs.",
+        ),
         _gathered,
     )
+
+
+_IMAGES = ("mean", "std", "limit", "labels", "class_offset")
 
 
 def _gathered(function: _F) -> _F:
@@ -193,7 +209,7 @@ def _gathered(function: _F) -> _F:
 
     @functools.wraps(function)
     def command(*args: Any, **values: Any) -> Any:
-        values["images"] = {name: values.pop(name) for name in ("mean", "std", "limit")}
+        values["images"] = {name: values.pop(name) for name in _IMAGES}
         require_both(values["images"]["mean"], values["images"]["std"])
         return function(*args, **values)
 

@@ -186,7 +186,7 @@ def _from_tree(
         labels += [classes.index(name)] * len(members)
     missing = [name for name in [*subfolders, *classes] if name not in filled]
     if missing:
-        logger.warning("%s: no images in: %s", at, ", ".join(dict.fromkeys(missing)))
+        logger.warning("%s: no images in: %s", at, _some(list(dict.fromkeys(missing))))
     if flat:
         logger.warning("%s: %d images beside the class folders were left out", at, len(flat))
     _tell_left_out(tree, [base, *(_join(base, name) for name in filled)], at)
@@ -268,11 +268,22 @@ def _base(tree: _Tree, split: str | None, where: str) -> str:
 
 def _classes_of_siblings(tree: _Tree, base: str, split: str | None) -> set[str]:
     """Classes of the other splits: one that is absent from this split must not shift the numbers of the rest."""
-    if split is None or split not in _SPLIT_NAMES:
+    if split is None:
         return set()
-    parent = base.rpartition("/")[0]
-    siblings = [_join(parent, name) for name in tree.children(parent) if name in _SPLIT_NAMES]
-    return {name for each in siblings for name in tree.children(each) if tree.images.get(_join(each, name))}
+    parent, _, own = base.rpartition("/")
+
+    def classes(split: str) -> set[str]:
+        folder = _join(parent, split)
+        return {name for name in tree.children(folder) if tree.images.get(_join(folder, name))}
+
+    # Whatever splits are called, they have most of their classes in common; other data beside them have not.
+    mine, found = classes(own), set()
+    for name in tree.children(parent):
+        theirs = classes(name)
+        named = own in _SPLIT_NAMES and name in _SPLIT_NAMES
+        if named or 2 * len(mine & theirs) > min(len(mine), len(theirs)):
+            found |= theirs
+    return found
 
 
 def _tell_left_out(tree: _Tree, folders: list[str], at: str) -> None:

@@ -11,7 +11,7 @@ from pydantic import JsonValue
 from edgespa.base import Base
 from edgespa.bundle import Base as BaseEntry
 from edgespa.bundle import BundleWriter, Compaction, Kind, Manifest, Signer, sha256_file
-from edgespa.data import ImageData, prepare
+from edgespa.data import ImageData, Numbering, prepare
 from edgespa.errors import AdapterError, ConfigError
 from edgespa.export.bundle import ExportConfig, Origin, export
 from edgespa.graph.program import Program
@@ -20,6 +20,7 @@ from edgespa.graph.surgery import compact
 from edgespa.inputs import InputSizes
 from edgespa.interface import output_tensors
 from edgespa.recipes.options import DataOptions, Progress, some
+from edgespa.recipes.quality import count_outputs, require_outputs
 from edgespa.task import Task, is_task_file
 
 
@@ -64,11 +65,12 @@ def export_bundle(
     else:
         program, origin, opened = _from_model(model, input_shape, weights)
     specs = dict.fromkeys(each for each in (calibration, evaluation) if each)
-    images = {spec: options.load(spec, labelled=spec == evaluation) for spec in specs}
+    outputs = count_outputs(program) if evaluation else None
+    images = {spec: options.load(spec, labelled=spec == evaluation, outputs=outputs) for spec in specs}
     preprocess = options.preprocess_if_known(opened, images.values(), origin.preprocess, calibration=calibration)
     origin = dataclasses.replace(origin, preprocess=preprocess)
     if evaluation:
-        origin = _with_classes(origin, program, images[evaluation])
+        origin, images[evaluation] = _with_classes(origin, outputs, images[evaluation])
     prepared = {spec: prepare(data, preprocess) for spec, data in images.items()} if preprocess is not None else {}
     if license is not None:
         origin = dataclasses.replace(origin, base=origin.base.model_copy(update={"license": license}))
@@ -187,7 +189,9 @@ def check_task(task: Task, base: Base) -> dict[str, JsonValue]:
     }
 
 
-def _with_classes(origin: Origin, program: Program, data: ImageData) -> Origin:
+def _with_classes(origin: Origin, outputs: int | None, data: ImageData) -> tuple[Origin, ImageData]:
+    if origin.classes and data.kind == "classes" and set(data.classes) < set(origin.classes):
+        data = Numbering(origin.classes, file="the task")(data)  # a class may have no images, or be numbered otherwise
     if origin.classes and tuple(data.classes) != origin.classes:
         raise ConfigError(
             f"{data.name} has the classes {some(data.classes)}, the task was trained on {some(origin.classes)}",
@@ -198,12 +202,6 @@ def _with_classes(origin: Origin, program: Program, data: ImageData) -> Origin:
             f"{data.name} is {data.kind} data, the task was trained on {origin.learns} data", "give data of one kind"
         )
     if origin.classes:
-        return origin
-    with torch.no_grad():
-        logits = output_tensors(program(*program.example_inputs()))[0]
-    if logits.dim() != 2 or logits.shape[1] != len(data.classes):
-        raise ConfigError(
-            f"the model's output has the shape {tuple(logits.shape)}, {data.name} has {len(data.classes)} classes",
-            "evaluate on data of the model's own classes, or leave out --eval-data",
-        )
-    return dataclasses.replace(origin, classes=tuple(data.classes), learns=data.kind)
+        return origin, data
+    require_outputs(outputs, data)
+    return dataclasses.replace(origin, classes=tuple(data.classes), learns=data.kind), data

@@ -15,7 +15,7 @@ from edgespa.prune.cut import cut, whole_task
 from edgespa.prune.depth import Decision, DepthConfig, decide, given_depth, require_blocks, with_points
 from edgespa.pruning.depth import METRICS
 from edgespa.recipes.options import DataOptions, Progress
-from edgespa.recipes.quality import with_quality
+from edgespa.recipes.quality import count_outputs, require_outputs, with_quality
 from edgespa.report.depth_plot import Panel, draw_depth, plot_format
 from edgespa.task import Task, is_task_file
 
@@ -68,7 +68,11 @@ def cut_to_file(
         )
     task, base = _opened(model, output.absolute().parent, input_shape, weights)
     require_blocks(base.blocks, model)
-    sets = {name: options.load(spec) for name, spec in (("data", data), ("evaluation", evaluation)) if spec is not None}
+    outputs = count_outputs(base.program) if evaluation is not None else None
+    named = {"data": data, "evaluation": evaluation}
+    sets = {name: options.load(spec, outputs=outputs) for name, spec in named.items() if spec is not None}
+    if "evaluation" in sets:
+        require_outputs(outputs, sets["evaluation"])
     preprocess = options.preprocess_if_known(base, sets.values(), task.header.preprocess)
     if "data" in sets:
         sets["data"] = sets["data"].limit(min(config.score_images, len(sets["data"])), config.seed)

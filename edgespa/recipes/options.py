@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 
 from edgespa.base import Base
 from edgespa.calibration import find_spec
 from edgespa.config import Preprocess
-from edgespa.data import ImageData, load_data
+from edgespa.data import ImageData, Numbering, load_data
 from edgespa.errors import ConfigError
 from edgespa.inputs import InputSizes, as_inputs
 from edgespa.normalisation import Values, half_given, refuse_bytes, text
@@ -29,28 +30,41 @@ class DataOptions:
         std: Divided by, per channel; None for the same, else one.
         limit: Use a seeded, class-balanced part of each data set.
         seed: Of that part.
+        labels: A file with the class name of each output, a line each; None for the order of the data.
+        class_offset: Class k is output k + this, and other outputs have no images; None: the classes are all outputs.
     """
 
     mean: Values | None = None
     std: Values | None = None
     limit: int | None = None
     seed: int = 0
+    labels: Path | None = None
+    class_offset: int | None = None
 
     @property
     def normalised(self) -> bool:
         """Whether mean and std are given."""
         return self.mean is not None or self.std is not None
 
-    def load(self, spec: str, *, labelled: bool = True) -> ImageData:
-        """A data set, or the images of a named calibration spec, limited as asked.
+    def load(self, spec: str, *, labelled: bool = True, outputs: int | None = None) -> ImageData:
+        """A data set, or the images of a named calibration spec, limited and its classes numbered as asked.
+
+        Args:
+            spec: Of the data.
+            labelled: Its classes are needed.
+            outputs: Of the model, as far as they are known.
 
         Raises:
-            DataError: If it cannot be read, or is smaller than the limit.
+            ConfigError: If the file of labels cannot be read.
+            DataError: If it cannot be read, is smaller than the limit, or has classes without an output.
         """
+        number = Numbering.of(self.labels, self.class_offset) if labelled else Numbering()
         if (found := find_spec(spec)) is not None:
-            return found.load(self.limit, labelled=labelled)
-        data = load_data(spec, labelled=labelled)
-        return data.limit(min(self.limit, len(data)), self.seed) if self.limit else data
+            data = found.load(self.limit, labelled=labelled)
+        else:
+            data = load_data(spec, labelled=labelled)
+            data = data.limit(min(self.limit, len(data)), self.seed) if self.limit else data
+        return number.up_to(outputs, number(data))
 
     def preprocess(
         self,

@@ -15,7 +15,7 @@ from edgespa.latency import LatencyFitting
 from edgespa.processes import Processes
 from edgespa.prune import PruneConfig, prune
 from edgespa.recipes.options import DataOptions, Progress, some
-from edgespa.recipes.quality import with_quality
+from edgespa.recipes.quality import count_outputs, require_outputs, with_quality
 from edgespa.stopwatch import LatencyBudget
 from edgespa.task import Task, is_task_file
 
@@ -70,8 +70,8 @@ def adapt_to_file(
     processes = processes or Processes.start(config.mixed_precision)
     begin = Task.load(start) if start is not None else None
     base = _base_of(model, input_shape, weights, begin, start)
-    train = options.load(data)
-    test = options.load(evaluation) if evaluation else None
+    train = options.load(data, outputs=base.outputs())
+    test = options.load(evaluation, outputs=base.outputs()) if evaluation else None
     _same_classes(train, test)
     recorded = begin.header.preprocess if begin is not None else None
     preprocess = options.preprocess(base, recorded, tensors=train.preprocessed)
@@ -163,11 +163,17 @@ def prune_to_file(
             "whole blocks: --method sls",
         )
     base = Base.open(model, input_shape, weights)
+    named = {"evaluation": evaluation, "calibration": calibration, "held_out": held_out}
+    labelled = {name: name != "calibration" or config.how.needs_labels for name in named}
+    outputs = count_outputs(base.program) if any(spec and labelled[name] for name, spec in named.items()) else None
     images = {
-        name: options.load(spec, labelled=name != "calibration" or config.how.needs_labels)
-        for name, spec in (("evaluation", evaluation), ("calibration", calibration), ("held_out", held_out))
+        name: options.load(spec, labelled=labelled[name], outputs=outputs)
+        for name, spec in named.items()
         if spec is not None
     }
+    for name, each in images.items():
+        if labelled[name]:
+            require_outputs(outputs, each)
     preprocess = options.preprocess_if_known(base, images.values(), calibration=calibration)
     prepared = {name: prepare(each, preprocess) for name, each in images.items()} if preprocess is not None else {}
     test, data = prepared.get("evaluation"), prepared.get("calibration")

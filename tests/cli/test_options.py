@@ -48,7 +48,7 @@ def test_defaults() -> None:
         "weights": None,
         "data": "d.zip:train",
         "eval_data": None,
-        "images": {"mean": None, "std": None, "limit": None},
+        "images": {"mean": None, "std": None, "limit": None, "labels": None, "class_offset": None},
         "seed": 0,
         "as_json": False,
         "output": Path("a.spa"),
