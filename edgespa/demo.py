@@ -102,7 +102,9 @@ class Result:
         bundle: The compact bundle.
         unpruned: The bundle of the unpruned adaptation.
         task: The compact task.
-        base_accuracy: Of the base on its own digits.
+        base_accuracy: Of the base on test images of its own digits.
+        base_images: How many these are.
+        test_images: On how many test images the rows' accuracies are.
         rows: The table.
         seconds: For everything.
     """
@@ -111,6 +113,8 @@ class Result:
     unpruned: Path
     task: Task
     base_accuracy: float
+    base_images: int
+    test_images: int
     rows: tuple[Row, ...]
     seconds: float
 
@@ -159,7 +163,8 @@ def run(output: Path, *, seed: int = 0, progress: Progress | None = None) -> Res
     profile = profile_local(bundle, against=unpruned, rounds=3, progress=stage.of(17, "profile"))
     save_profile(profile, bundle)
     rows = _rows(manifests["compact"], manifests["unpruned"], profile)
-    return Result(bundle, unpruned, tasks["compact"], base_accuracy, rows, time.perf_counter() - began)
+    counts = len(test.select_classes(OLD_CLASSES)), len(new_test)
+    return Result(bundle, unpruned, tasks["compact"], base_accuracy, *counts, rows, time.perf_counter() - began)
 
 
 def _train_base(

@@ -126,10 +126,11 @@ def adapt(
             run.snapshot().save(checkpoint)
     if run.best_quality <= (blind := blind_quality(prepared[1])):
         log.warning(
-            "nothing was learned: validation %s %.3f, and the same answer to all images has %.3f; "
+            "nothing was learned: validation %s %.3f (%d images), and the same answer to all images has %.3f; "
             "train with a lower learning rate (--lr %.1g) or longer",
             MEASURES[data.kind],
             run.best_quality,
+            len(prepared[1]),
             blind,
             run.timeline.peak / 10,
         )
@@ -143,7 +144,8 @@ def _stored(task: Task, base: Base, run: Run, store: str) -> Task:
         return task
     rounded = task.stored_as(store)
     now = evaluated(rounded.program(base), run.held_out, run.processes)
-    ((name, exact),) = task.header.metrics.items()
+    name = f"validation_{MEASURES[run.objective.kind]}"
+    exact = task.header.metrics[name]
     log.info("stored as %s: validation %.4f, in float32 %.4f", store, now, exact)
     return rounded.with_metrics(**{name: now, f"{name}_fp32": exact})
 

@@ -230,7 +230,10 @@ def _show(manifest: Manifest, output: Path) -> None:
     table(columns, rows, right=columns[1:])
     reference = manifest.reference_accuracy
     if reference is not None:
-        click.echo(f"accuracy on {reference.count:,} images of {reference.data}; the program itself: {reference}")
+        measure = "R2" if reference.measure == "r2" else reference.measure
+        click.echo(
+            f"test {measure}: on {reference.count:,} images of {reference.data}; the program itself: {reference}"
+        )
     if agreed is not None:
         click.echo(f"same {agreed.what} as the program: on {agreed.count:,} images of {agreed.data}")
     parity = manifest.variants[0].parity

@@ -20,6 +20,7 @@ from edgespa.graph.surgery import compact
 from edgespa.inputs import InputSizes
 from edgespa.interface import output_tensors
 from edgespa.recipes.options import DataOptions, Progress, some
+from edgespa.recipes.overlap import tell_overlap, tell_trained_on
 from edgespa.recipes.quality import count_outputs, require_outputs
 from edgespa.task import Task, is_task_file
 
@@ -72,6 +73,10 @@ def export_bundle(
     if evaluation:
         origin, images[evaluation] = _with_classes(origin, outputs, images[evaluation])
     prepared = {spec: prepare(data, preprocess) for spec, data in images.items()} if preprocess is not None else {}
+    if evaluation:
+        tell_overlap(images[evaluation], {"--calibration": prepared[calibration]} if calibration else {})
+        recorded = origin.provenance.get("task")
+        tell_trained_on(images[evaluation], recorded.get("data") if isinstance(recorded, dict) else None)
     if license is not None:
         origin = dataclasses.replace(origin, base=origin.base.model_copy(update={"license": license}))
     return export(

@@ -15,6 +15,7 @@ from edgespa.prune.cut import cut, whole_task
 from edgespa.prune.depth import Decision, DepthConfig, decide, given_depth, require_blocks, with_points
 from edgespa.pruning.depth import METRICS
 from edgespa.recipes.options import DataOptions, Progress
+from edgespa.recipes.overlap import tell_overlap
 from edgespa.recipes.quality import count_outputs, require_outputs, with_quality
 from edgespa.report.depth_plot import Panel, draw_depth, plot_format
 from edgespa.task import Task, is_task_file
@@ -78,6 +79,8 @@ def cut_to_file(
         sets["data"] = sets["data"].limit(min(config.score_images, len(sets["data"])), config.seed)
     prepared = {name: prepare(each, preprocess) for name, each in sets.items()} if preprocess is not None else {}
     images, test = prepared.get("data"), prepared.get("evaluation")
+    if images is not None and "evaluation" in sets:
+        tell_overlap(sets["evaluation"], {"--data": images})
     program = task.program(base)
     decision = _decision(program, base, images, config, plot is not None, progress)
     task = dataclasses.replace(task, header=task.header.model_copy(update={"preprocess": preprocess}))

@@ -15,6 +15,7 @@ from edgespa.latency import LatencyFitting
 from edgespa.processes import Processes
 from edgespa.prune import PruneConfig, prune
 from edgespa.recipes.options import DataOptions, Progress, some
+from edgespa.recipes.overlap import tell_overlap
 from edgespa.recipes.quality import count_outputs, require_outputs, with_quality
 from edgespa.stopwatch import LatencyBudget
 from edgespa.task import Task, is_task_file
@@ -75,7 +76,10 @@ def adapt_to_file(
     _same_classes(train, test)
     recorded = begin.header.preprocess if begin is not None else None
     preprocess = options.preprocess(base, recorded, tensors=train.preprocessed)
-    with LatencyFitting.of(latency, base, prepare(train, preprocess), preprocess, progress) as fitting:
+    images = prepare(train, preprocess)
+    if test is not None and processes.is_main:
+        tell_overlap(test, {"--data": images})
+    with LatencyFitting.of(latency, base, images, preprocess, progress) as fitting:
         if latency is not None:
             config = fitting.for_adapting(config, begin is not None, processes)
         task = adapt(
@@ -177,6 +181,11 @@ def prune_to_file(
     preprocess = options.preprocess_if_known(base, images.values(), calibration=calibration)
     prepared = {name: prepare(each, preprocess) for name, each in images.items()} if preprocess is not None else {}
     test, data = prepared.get("evaluation"), prepared.get("calibration")
+    if "evaluation" in images:
+        options_of = {"calibration": "--calibration", "held_out": "--held-out"}
+        tell_overlap(
+            images["evaluation"], {options_of[name]: prepared[name] for name in prepared if name in options_of}
+        )
     with LatencyFitting.of(latency, base, data, preprocess, progress) as fitting:
         task = prune(
             base,
