@@ -142,7 +142,8 @@ def model_options(metavar: str = "MODEL", *, required: bool = True) -> Callable[
             multiple=True,
             callback=_inputs,
             help="Sizes of the model's input, the batch first: 1,3,32,32. Once for each input, in the order of "
-            "forward; a type other than that of the weights goes behind: 1,16:int64.",
+            "forward; a type other than that of the weights goes behind: 1,16:int64.  [default: what the model's "
+            "library records]",
         ),
         click.option(
             "--weights",

@@ -69,7 +69,14 @@ def export_bundle(
     outputs = count_outputs(program) if evaluation else None
     images = {spec: options.load(spec, labelled=spec == evaluation, outputs=outputs) for spec in specs}
     preprocess = options.preprocess_if_known(opened, images.values(), origin.preprocess, calibration=calibration)
-    origin = dataclasses.replace(origin, preprocess=preprocess)
+    tensors = next((data.name for data in images.values() if data.preprocessed), None)
+    if tensors is not None and config.preprocess == "in-graph":
+        raise ConfigError(
+            f"--preprocess in-graph is for pixels, and {tensors} gives tensors that are preprocessed",
+            "give images, or leave out --preprocess in-graph",
+        )
+    known = options.known(opened, preprocess, images.values(), origin.preprocess)
+    origin = dataclasses.replace(origin, preprocess=known)
     if evaluation:
         origin, images[evaluation] = _with_classes(origin, outputs, images[evaluation])
     prepared = {spec: prepare(data, preprocess) for spec, data in images.items()} if preprocess is not None else {}

@@ -83,7 +83,8 @@ def cut_to_file(
         tell_overlap(sets["evaluation"], {"--data": images})
     program = task.program(base)
     decision = _decision(program, base, images, config, plot is not None, progress)
-    task = dataclasses.replace(task, header=task.header.model_copy(update={"preprocess": preprocess}))
+    known = options.known(base, preprocess, sets.values(), task.header.preprocess)
+    task = dataclasses.replace(task, header=task.header.model_copy(update={"preprocess": known}))
     task = cut(task, base, decision, config, output.absolute().parent, images)
     if test is not None:
         before = "uncut" if is_task_file(model) else "base"

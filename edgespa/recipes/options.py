@@ -145,6 +145,21 @@ class DataOptions:
         tensors = bool(sets) and all(each.preprocessed for each in sets)
         return self.preprocess(base, recorded, calibration=calibration, tensors=tensors)
 
+    def known(
+        self, base: Base, preprocess: Preprocess | None, data: Iterable[ImageData], recorded: Preprocess | None = None
+    ) -> Preprocess | None:
+        """What there is to record of how an image becomes an input; None where tensors came, and nobody said.
+
+        Args:
+            base: The model.
+            preprocess: From `preprocess`, with the sizes of the tensors.
+            data: What became inputs by it.
+            recorded: What a task file has.
+        """
+        own = base.recorded is not None and base.recorded.mean is not None
+        said = self.normalised or own or recorded is not None
+        return preprocess if said or not any(each.preprocessed for each in data) else None
+
     def _normalisation(self, base: Base, channels: int, calibration: str | None) -> tuple[Values, Values, str]:
         """Mean, std, and where they are from, in words; empty for the options' own."""
         if self.mean is not None and self.std is not None:

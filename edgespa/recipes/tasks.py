@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 from edgespa.adapt import AdaptConfig, adapt
@@ -98,6 +99,8 @@ def adapt_to_file(
         )
         if processes.is_main:
             task = fitting.recorded(task)
+    known = options.known(base, preprocess, [train], recorded)
+    task = dataclasses.replace(task, header=task.header.model_copy(update={"preprocess": known}))
     if test is not None:
         task = with_quality(task, base, prepare(test, preprocess), progress=progress, processes=processes)
     if processes.is_main:
@@ -200,6 +203,8 @@ def prune_to_file(
             choose_density=fitting.density if latency is not None else None,
         )
         task = fitting.recorded(task)
+    known = options.known(base, preprocess, images.values())
+    task = dataclasses.replace(task, header=task.header.model_copy(update={"preprocess": known}))
     if test is not None:
         task = with_quality(task, base, test, progress=progress, before={"base": base.program})
     task.save(output)
