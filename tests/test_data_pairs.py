@@ -75,6 +75,12 @@ NOT_CLASSES: dict[str, Files] = {
     "X-rays": _of(4, **{"CXR_png/{}.png": lambda: photo("png", grey=True), "ManualMask/{}.png": mask}),
     "depth": _of(4, **{"rgb/{}.png": lambda: photo("png"), "depth/{}.png": lambda: photo("png", grey=True)}),
     "masks of some": {**_of(6, **{"images/{}.jpg": photo}), **_of(2, **{"masks/{}.png": mask})},
+    "words in one": _of(4, **{"train/{}.png": lambda: photo("png"), "trainannot/{}.png": mask}),
+    "of another split": _of(4, **{"train/{}_01.jpg": photo, "train_masks/{}_01_mask.gif": lambda: mask("gif")}),
+    "splits": _of(4, **{"train/{}.png": lambda: photo("png"), "test/{}.png": lambda: photo("png")}),
+    "splits of a year": _of(4, **{
+        "train2017/{}.jpg": photo, "val2017/{}.jpg": photo, "annotations/i.json": lambda: b"",
+    }),
     "in one folder": _of(4, **{"{}.jpg": photo, "{}.png": mask}),
     "in one folder, named": _of(4, **{"{}.png": lambda: photo("png"), "{}_mask.png": mask}),
     "both named": _of(4, **{"{}_sat.jpg": photo, "{}_mask.png": mask}),
@@ -93,6 +99,7 @@ CLASSES: dict[str, Files] = {
     "flat all of them": _of(6, **{"label/{:04}.png": drawing, "logo/{:04}.png": drawing}),
     "digits": _of(6, **{f"{name}/{{}}.png": mask for name in range(10)}),
     "two kinds of file": {**_of(4, **{"cat/{}.jpg": photo, "dog/{}.jpg": photo}), **_of(4, **{"cat/{}.png": photo})},
+    "vehicles": _of(4, **{"train/{}.jpg": photo, "bus/{}.jpg": photo}),
     "many": {f"{name}/1.png": mask() if name == "mask" else photo("png") for name in [*"abcdefghi", "mask"]},
 }  # fmt: skip
 

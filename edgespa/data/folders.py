@@ -16,7 +16,14 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from edgespa.data.images import ImageData, ImageSource, no_classes
-from edgespa.data.pairs import find_masks, has_annotations, holds_annotations, holds_photographs, masks_among
+from edgespa.data.pairs import (
+    are_splits,
+    find_masks,
+    has_annotations,
+    holds_annotations,
+    holds_photographs,
+    masks_among,
+)
 from edgespa.errors import DataError
 from edgespa.imports import nearest
 from edgespa.picture import TooManyBits, upright_pixels
@@ -202,6 +209,12 @@ def _refuse_masks(tree: _Tree, base: str, filled: list[str], read: Callable[[str
         return image
 
     at = f"{where}/{base}" if base else where
+    if are_splits(filled):
+        raise DataError(
+            f"{at}: {_some(filled)} look like splits of images without classes, not like classes",
+            "put the images of each class into a folder of its own, below the split; "
+            + _images_alone(where, _join(base, filled[0])),
+        )
     if found := find_masks({name: tree.images[_join(base, name)] for name in filled}, decoded):
         raise DataError(
             f"{at}: '{found.photographs}' and '{found.masks}' look like photographs and their masks ({found.count} "

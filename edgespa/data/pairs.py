@@ -22,10 +22,12 @@ _PHOTOGRAPHS = frozenset({
     "pictures", "rgb", "frame", "frames", "input", "inputs",
 })  # fmt: skip
 _MASKS = frozenset({
-    "mask", "masks", "label", "labels", "annotation", "annotations", "annot", "annots", "gt", "truth", "groundtruth",
-    "seg", "segs", "segmentation", "segmentations", "trimap", "trimaps", "matte", "mattes", "alpha", "depth",
-    "disparity", "target", "targets", "manual", "semantic", "instance", "instances", "panoptic",
+    "gt", "truth", "seg", "segs", "matte", "mattes", "alpha", "target", "targets", "manual", "semantic", "instance",
+    "instances", "panoptic",
 })  # fmt: skip
+# As a part of a longer word too: trainannot.
+_MASKS_ANYWHERE = re.compile("mask|label|annot|segment|trimap|groundtruth|depth|disparity", re.IGNORECASE)
+_SPLITS = re.compile(r"(train|training|val|valid|validation|test|testing|eval|dev|unlabeled|unlabelled)[-_]?\d*")
 _ANNOTATION_SUFFIXES = frozenset({".xml", ".txt", ".json", ".csv", ".mat"})
 _MOST_FOLDERS = 8  # more of them are classes
 _PAIRED = 0.9
@@ -61,7 +63,7 @@ def find_masks(folders: Mapping[str, Sequence[str]], decode: Decode) -> Pairs | 
     if not 2 <= len(folders) <= _MOST_FOLDERS:
         return None
     for photographs, masks in itertools.permutations(folders, 2):
-        if not _words(masks) & _MASKS:
+        if not holds_annotations(masks):
             continue
         pairs = _paired(folders[photographs], folders[masks])
         fewest = min(len(folders[photographs]), len(folders[masks]))
@@ -77,7 +79,7 @@ def masks_among(files: Sequence[str], decode: Decode) -> Pairs | None:
         files: Paths of the images of one folder.
         decode: Opens one.
     """
-    masks = [file for file in files if set(_words(_stem(file)[len(_key(file)) :])) & _MASKS]
+    masks = [file for file in files if holds_annotations(_stem(file)[len(_key(file)) :])]
     if masks:
         named = set(masks)
         photographs = [file for file in files if file not in named]
@@ -105,7 +107,12 @@ def holds_photographs(name: str) -> bool:
 
 def holds_annotations(name: str) -> bool:
     """Whether a folder is called as one of masks or annotations often is."""
-    return bool(_words(name) & _MASKS)
+    return bool(_words(name) & _MASKS) or _MASKS_ANYWHERE.search(name) is not None
+
+
+def are_splits(names: Sequence[str]) -> bool:
+    """Whether several folders are all called as splits are: ``train``, ``test``, ``train2017``, ``val2017``."""
+    return len(names) > 1 and all(_SPLITS.fullmatch(name.lower()) for name in names)
 
 
 def _words(name: str) -> frozenset[str]:
