@@ -22,7 +22,7 @@ from edgespa.graph.groups import Groups, find_groups
 from edgespa.graph.program import Program, assign
 from edgespa.graph.surgery import head_tensors, resize_output
 from edgespa.inputs import InputSize, InputSizes, as_inputs
-from edgespa.models import BaseReference
+from edgespa.models import BaseReference, Recorded
 from edgespa.opening import open_program
 
 
@@ -40,6 +40,7 @@ class Base:
         inputs: All inputs, where they are more than one of the element type of its weights; else empty.
         removed: Names of the residual blocks that were removed from it, in the order of the program.
         whole: The base with all its blocks, where some were removed; else None.
+        recorded: What the library of the model records of its images; None for a model of no library.
     """
 
     spec: str
@@ -51,6 +52,7 @@ class Base:
     inputs: tuple[InputSize, ...] = ()
     removed: tuple[str, ...] = ()
     whole: Base | None = None
+    recorded: Recorded | None = None
 
     @classmethod
     def open(cls, spec: str, input_shape: InputSizes | None, weights: str | None = None) -> Base:
@@ -59,7 +61,7 @@ class Base:
         Args:
             spec: A model spec, see `edgespa.models`.
             input_shape: Sizes of its input with the batch first, or an `InputSize` for each of its inputs; may be left
-                out for a ``.pt2`` program.
+                out for a ``.pt2`` program, and where the model's library records them.
             weights: A weight file, or ``random``.
 
         Raises:
@@ -69,7 +71,14 @@ class Base:
         inputs, program = opened.inputs, opened.program
         plain = len(inputs) == 1 and inputs[0].dtype is None
         return cls(
-            spec, weights, inputs[0].shape, opened.digest, program, find_groups(program), () if plain else inputs
+            spec,
+            weights,
+            inputs[0].shape,
+            opened.digest,
+            program,
+            find_groups(program),
+            () if plain else inputs,
+            recorded=opened.recorded,
         )
 
     @property

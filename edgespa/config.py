@@ -9,6 +9,7 @@ from typing import Any, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from edgespa.errors import ConfigError
+from edgespa.picture import WHITE
 
 
 class Strict(BaseModel):
@@ -54,16 +55,21 @@ class Strict(BaseModel):
 
 
 class Preprocess(Strict):
-    """How an image becomes the model's input: resize (bilinear), channel count, scale to [0, 1], normalise.
+    """How an image becomes the model's input: upright, resize (bilinear), channel count, scale to [0, 1], normalise.
 
-    ``input = (pixel / 255 - mean) / std`` per channel; ``mean`` and ``std`` have one value per channel.
+    ``input = (pixel / 255 - mean) / std`` per channel; ``mean`` and ``std`` have one value per channel. Images have 1,
+    3 or 4 channels; items that are tensors already may have any number.
+
+    Attributes:
+        background: Grey value, 0 to 255, behind transparent parts of an image; with 4 channels they stay as they are.
     """
 
     height: int = Field(gt=0)
     width: int = Field(gt=0)
-    channels: int = Field(gt=0, le=4)
+    channels: int = Field(gt=0)
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    background: int = Field(default=WHITE, ge=0, le=255)
 
     @model_validator(mode="after")
     def _one_value_per_channel(self) -> Self:

@@ -26,7 +26,6 @@ from edgespa.evaluate import accuracy
 from edgespa.export.bundle import ExportConfig, export
 from edgespa.files import write_whole
 from edgespa.recipes.bundles import origin_of_task
-from edgespa.recipes.options import DataOptions
 from edgespa.task import Task
 
 Progress = Callable[[float, float | None, str], None]
@@ -103,7 +102,9 @@ class Result:
         bundle: The compact bundle.
         unpruned: The bundle of the unpruned adaptation.
         task: The compact task.
-        base_accuracy: Of the base on its own digits.
+        base_accuracy: Of the base on test images of its own digits.
+        base_images: How many these are.
+        test_images: On how many test images the rows' accuracies are.
         rows: The table.
         seconds: For everything.
     """
@@ -112,6 +113,8 @@ class Result:
     unpruned: Path
     task: Task
     base_accuracy: float
+    base_images: int
+    test_images: int
     rows: tuple[Row, ...]
     seconds: float
 
@@ -126,8 +129,8 @@ def run(output: Path, *, seed: int = 0, progress: Progress | None = None) -> Res
     """
     began = time.perf_counter()
     output.mkdir(parents=True, exist_ok=True)
-    options = DataOptions(MEAN, STD, seed=seed)
-    preprocess = options.preprocess(INPUT_SHAPE)
+    _, channels, height, width = INPUT_SHAPE
+    preprocess = Preprocess(height=height, width=width, channels=channels, mean=MEAN, std=STD)
     train, test = load_data("digits:train"), load_data("digits:test")
     stage = _Stages(progress)
 
@@ -160,7 +163,8 @@ def run(output: Path, *, seed: int = 0, progress: Progress | None = None) -> Res
     profile = profile_local(bundle, against=unpruned, rounds=3, progress=stage.of(17, "profile"))
     save_profile(profile, bundle)
     rows = _rows(manifests["compact"], manifests["unpruned"], profile)
-    return Result(bundle, unpruned, tasks["compact"], base_accuracy, rows, time.perf_counter() - began)
+    counts = len(test.select_classes(OLD_CLASSES)), len(new_test)
+    return Result(bundle, unpruned, tasks["compact"], base_accuracy, *counts, rows, time.perf_counter() - began)
 
 
 def _train_base(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import logging
 from collections.abc import Iterable
 
 import torch
@@ -13,8 +14,10 @@ from edgespa.graph.program import BATCH, Program, shape_of
 from edgespa.graph.trace import from_exported, trace
 from edgespa.inputs import InputSize
 from edgespa.interface import with_plain_inputs
-from edgespa.models import is_pt2, load_model, load_pt2, register_outputs, state_digest
-from edgespa.quiet import first_line, quiet
+from edgespa.models import Recorded, is_pt2, load_model, load_pt2, recorded, register_outputs, state_digest
+from edgespa.quiet import NOTE, first_line, quiet
+
+log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,11 +28,13 @@ class Opened:
         digest: SHA-256 of its state dict.
         program: What it computes.
         inputs: What it takes; a batch that is free has the size that was given, or 1.
+        recorded: What the library of the model records of its images; None for a model of no library.
     """
 
     digest: str
     program: Program
     inputs: tuple[InputSize, ...]
+    recorded: Recorded | None = None
 
 
 def open_program(spec: str, inputs: tuple[InputSize, ...], weights: str | None) -> Opened:
@@ -37,7 +42,7 @@ def open_program(spec: str, inputs: tuple[InputSize, ...], weights: str | None) 
 
     Args:
         spec: A model spec, see `edgespa.models`.
-        inputs: Sizes of its inputs; may be empty for a ``.pt2`` program.
+        inputs: Sizes of its inputs; may be empty for a ``.pt2`` program, and where the model's library records them.
         weights: A weight file, or ``random``.
 
     Raises:
@@ -47,12 +52,16 @@ def open_program(spec: str, inputs: tuple[InputSize, ...], weights: str | None) 
     if is_pt2(spec):
         return _saved(spec, inputs)
     model = load_model(spec, weights)  # first: of a wrong name the sizes do not matter
+    known = recorded(spec, model)
+    if not inputs and known is not None and known.size is not None:
+        inputs = (InputSize((1, *known.size)),)
+        log.log(NOTE, "input shape: %s, as %s records (--input-shape gives another)", inputs[0], spec)
     if not inputs:
         raise ModelError(
             f"the sizes of the input of {spec} are not known", "pass --input-shape, for example 1,3,224,224"
         )
     digest = state_digest(model.state_dict())
-    return Opened(digest, _traced(model, spec, inputs), inputs)
+    return Opened(digest, _traced(model, spec, inputs), inputs, known)
 
 
 def _saved(spec: str, given: tuple[InputSize, ...]) -> Opened:

@@ -13,6 +13,10 @@ from collections.abc import Iterator
 
 log = logging.getLogger(__name__)
 
+NOTE = 25
+"""Level of what is told without being asked, and is no warning: what was taken where nothing was said."""
+logging.addLevelName(NOTE, "NOTE")
+
 
 @contextlib.contextmanager
 def quiet(what: str) -> Iterator[None]:

@@ -13,6 +13,7 @@ import torch
 
 from edgespa.errors import BaseMismatchError, TaskFileError
 from edgespa.imports import nearest_path
+from edgespa.measured import Measured, measured
 from edgespa.task import SUFFIX, Task
 
 BYTES = 4  # of a parameter in float32
@@ -29,7 +30,8 @@ class Entry:
         channel_density: Fraction of the removable channels that are kept.
         parameter_density: Fraction of the base's parameters in the compact program.
         mac_density: The same of multiply-accumulates.
-        accuracy: On test data if it is known, else on validation data.
+        validation: How well it does on the part of its training data that its best epoch was chosen on, if it is known.
+        test: How well it does on test data, if it is known.
         alternative_bytes: What a separately fine-pruned model of this size takes: its parameters in float32.
         depth: Residual blocks that are kept and those of the base, as ``8 of 12``; None if all are kept.
     """
@@ -40,7 +42,8 @@ class Entry:
     channel_density: float
     parameter_density: float
     mac_density: float
-    accuracy: float | None
+    validation: Measured | None
+    test: Measured | None
     alternative_bytes: int
     depth: str | None = None
 
@@ -53,6 +56,7 @@ class Entry:
             path: Where it lies.
         """
         figures, metrics, adapter = task.header.figures, task.header.metrics, task.header.adapter
+        own = {each.kind: each for each in measured(metrics) if not (each.of or each.store)}
         store = f" {adapter.store}" if adapter is not None and adapter.store != "fp32" else ""
         return cls(
             path.name,
@@ -61,7 +65,8 @@ class Entry:
             figures.channel_density,
             figures.parameters / max(figures.base_parameters, 1),
             figures.macs / max(figures.base_macs, 1),
-            metrics.get("test_accuracy", metrics.get("validation_accuracy")),
+            own.get("validation"),
+            own.get("test"),
             BYTES * figures.parameters,
             depth_text(task),
         )

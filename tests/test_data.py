@@ -376,6 +376,18 @@ def few_names(): return Base([(rgb, 0), (rgb, 5)], classes=["a", "b"])
 def negative(): return Base([(rgb, 0), (rgb, -1)])
 def odd_image(): return Base([(rgb, 0), (rgb.astype(np.float64), 1)])
 def mixed(): return Base([(torch.zeros(3, 2, 2), 0), (rgb, 1)])
+class Boxes(dict): pass
+def boxed(): return Base([(rgb, Boxes(boxes=np.zeros((1, 4))))] * 2)
+def masked(): return Base([(rgb, grey)] * 2)
+def masked_pil(): return Base([[Image.fromarray(rgb), Image.fromarray(grey)]] * 2)
+def masked_tensor(): return Base([(rgb, torch.zeros(3, 4))] * 2)
+def one_hot(): return Base([(rgb, torch.eye(3)[0])] * 2)
+def listed(): return Base([(rgb, [[1, 2, 3, 4]])] * 2)
+def named(): return Base([(rgb, "cat")] * 2)
+def without(): return Base([(rgb, None)] * 2)
+def ignored(): return Base([(rgb, 0), (rgb, -1)])
+def three(): return Base([(rgb, None, "a.jpg")] * 2)
+def dicts(): return Base([{"image": Image.fromarray(rgb), "label": 1}, {"image": rgb, "label": 0}])
 def infinite(): return Base([(torch.full((3, 2, 2), float("nan")), 0)])
 def breaks():
     class Breaks(Base):
@@ -441,6 +453,21 @@ class TestDatasets:
     def test_unlabelled(self, file: Path) -> None:
         _fails(f"{file}:alone", "has no classes")
         assert len(load_data(f"{file}:alone", labelled=False)) == 2
+
+    @pytest.mark.parametrize(
+        "name",
+        ["boxed", "masked", "masked_pil", "masked_tensor", "one_hot", "listed", "named", "without", "ignored", "three"],
+    )
+    def test_where_no_labels_are_needed_none_are_looked_at(self, file: Path, name: str) -> None:
+        data = load_data(f"{file}:{name}", labelled=False)
+        assert not data.labelled
+        assert [data.image(index).shape for index in range(2)] == [(3, 4, 3)] * 2
+        _fails(f"{file}:{name}", file.name)
+
+    def test_items_that_are_dicts(self, file: Path) -> None:
+        data = load_data(f"{file}:dicts")
+        assert data.labels.tolist() == [1, 0]
+        assert data.image(0).shape == (3, 4, 3)
 
     @pytest.mark.parametrize(
         ("name", "said"),

@@ -65,6 +65,8 @@ def test_equal_to_pillow_and_numpy(given: int, channels: int, size: tuple[int, i
     for image in images:
         picture = Image.fromarray(image.squeeze(2) if given == 1 else image)
         mode = {1: "L", 3: "RGB", 4: "RGBA"}[channels]
+        if given == 4 and channels != 4:
+            picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
         picture = picture if picture.mode == mode else picture.convert(mode)
         if picture.size != (size[1], size[0]):
             picture = picture.resize((size[1], size[0]), Image.BILINEAR)  # type: ignore[attr-defined]

@@ -24,6 +24,9 @@ FLOORS: Mapping[str, int] = {
     "files": 0,
     "imports": 0,
     "inputs": 0,
+    "measured": 0,
+    "normalisation": 0,
+    "picture": 0,
     "quiet": 0,
     "calibration": 1,
     "models": 1,
@@ -59,7 +62,20 @@ FLOORS: Mapping[str, int] = {
 }
 # Not rooms: the package itself has a version and nothing else, and the entry of ``python -m`` belongs to the cli.
 OUTSIDE = {"edgespa": 0, "edgespa.__main__": 5}
-WITHOUT_TORCH = ("errors", "config", "bundle", "files", "imports", "inputs", "quiet", "device", "report")
+WITHOUT_TORCH = (
+    "errors",
+    "config",
+    "bundle",
+    "files",
+    "imports",
+    "inputs",
+    "measured",
+    "normalisation",
+    "picture",
+    "quiet",
+    "device",
+    "report",
+)
 TORCH = {"torch", "torchvision", "torchao", "timm", "transformers", "litert_torch", "onnxsim", "safetensors.torch"}
 
 
@@ -237,7 +253,7 @@ def test_the_runner_imports_nothing_of_ours(package: dict[str, list[Import]]) ->
     parts = [name for name in package if name.startswith("edgespa.device.runner")]
     imports = [each.target for name in parts for each in package[name] if each.target.startswith("edgespa")]
     assert len(parts) > 5
-    shared = {"edgespa.bundle.external"}
+    shared = {"edgespa.bundle.external", "edgespa.picture"}
     assert [each for each in imports if not each.startswith("edgespa.device.runner.") and each not in shared] == []
     assert [each.target for name in shared for each in package[name] if each.target.startswith("edgespa")] == []
 

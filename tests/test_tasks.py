@@ -26,7 +26,7 @@ def task(
 
 
 def entry(size: int, alternative: int) -> Entry:
-    return Entry("t.spa", size, "splora", 0.5, 0.3, 0.2, 0.9, alternative)
+    return Entry("t.spa", size, "splora", 0.5, 0.3, 0.2, None, None, alternative)
 
 
 def test_the_break_even_by_hand() -> None:
@@ -44,7 +44,7 @@ def other_base(task: Task) -> Task:
 
 def test_a_folder_is_listed_by_base(task: Task, tmp_path: Path) -> None:
     task.save(tmp_path / "b.spa")
-    task.stored_as("int8").with_metrics(test_accuracy=0.5).save(tmp_path / "a.spa")
+    task.stored_as("int8").with_metrics(test_accuracy=0.5, test_images=40).save(tmp_path / "a.spa")
     other_base(task).save(tmp_path / "c.spa")
     (tmp_path / "notes.txt").write_text("nothing")
     (tmp_path / "folder.spa").mkdir()
@@ -56,8 +56,13 @@ def test_a_folder_is_listed_by_base(task: Task, tmp_path: Path) -> None:
     first, second = families[0].entries
     figures = task.header.figures
     assert (first.adapter, second.adapter) == ("splora int8", "splora")
-    assert first.accuracy == 0.5
-    assert second.accuracy == task.header.metrics["validation_accuracy"]
+    assert first.test is not None
+    assert (first.test.value, first.test.images) == (0.5, 40)
+    for each in (first, second):  # in a column of its own
+        assert each.validation is not None
+        assert each.validation.value == task.header.metrics["validation_accuracy"]
+        assert each.validation.images == task.header.metrics["validation_images"]
+    assert second.test is None
     assert second.size_bytes == (tmp_path / "b.spa").stat().st_size
     assert second.alternative_bytes == 4 * figures.parameters
     assert second.mac_density == figures.macs / figures.base_macs

@@ -19,7 +19,7 @@ from edgespa.adapters.adapted import AdaptedProgram
 from edgespa.base import Base
 from edgespa.checkpoint import Checkpoint
 from edgespa.config import Preprocess
-from edgespa.data import ImageData, Prepared, prepare
+from edgespa.data import ImageData, Prepared, prepare, why_counts_differ
 from edgespa.errors import ConfigError, DataError
 from edgespa.evaluate import MEASURES, blind_quality, quality
 from edgespa.graph.program import BATCH, Program
@@ -126,10 +126,11 @@ def adapt(
             run.snapshot().save(checkpoint)
     if run.best_quality <= (blind := blind_quality(prepared[1])):
         log.warning(
-            "nothing was learned: validation %s %.3f, and the same answer to all images has %.3f; "
+            "nothing was learned: validation %s %.3f (%d images), and the same answer to all images has %.3f; "
             "train with a lower learning rate (--lr %.1g) or longer",
             MEASURES[data.kind],
             run.best_quality,
+            len(prepared[1]),
             blind,
             run.timeline.peak / 10,
         )
@@ -143,7 +144,8 @@ def _stored(task: Task, base: Base, run: Run, store: str) -> Task:
         return task
     rounded = task.stored_as(store)
     now = evaluated(rounded.program(base), run.held_out, run.processes)
-    ((name, exact),) = task.header.metrics.items()
+    name = f"validation_{MEASURES[run.objective.kind]}"
+    exact = task.header.metrics[name]
     log.info("stored as %s: validation %.4f, in float32 %.4f", store, now, exact)
     return rounded.with_metrics(**{name: now, f"{name}_fp32": exact})
 
@@ -199,7 +201,7 @@ def _wants_new_head(base: Base, train: Prepared, classes: int, config: AdaptConf
         if config.head == "keep":
             raise ConfigError(
                 f"the base has {base.outputs()} outputs and the data {classes} classes: its head cannot be kept",
-                "leave out --head, or use data with as many classes",
+                f"leave out --head; {why_counts_differ(base.outputs() or 0, classes)}",
             )
         return True
     if config.head != "auto":

@@ -322,7 +322,8 @@ class Run:
     def _tell(self, step: int, loss: float) -> None:
         if self._progress:
             left = self._pace * (self.timeline.total - step)
-            reached = f"  {MEASURES[self.objective.kind]} {self.history[-1]['validation']:.1%}" if self.history else ""
+            measure = f"validation {MEASURES[self.objective.kind]}"
+            reached = f"  {measure} {self.history[-1]['validation']:.1%}" if self.history else ""
             text = f"density {self.density:.2f}  loss {loss:.3f}{reached}  {self._cost.macs / 1e6:.1f}M MACs"
             self._progress(step, self.timeline.total, f"{text}  {left:.0f} s left")
 
@@ -399,7 +400,10 @@ class Run:
             adapter=AdapterHeader(kind=config.adapter, options=config.adapter_options, norms=self._adds_norms),
             preprocess=self.preprocess,
             classes=self.classes,
-            metrics={f"validation_{MEASURES[self.objective.kind]}": self.best_quality},
+            metrics={
+                f"validation_{MEASURES[self.objective.kind]}": self.best_quality,
+                "validation_images": float(len(self.held_out)),
+            },
             provenance={
                 "method": "adapt",
                 "data": self.data_name,

@@ -18,6 +18,7 @@ from edgespa.config import Strict
 from edgespa.data import ImageData, load_data
 from edgespa.errors import ConfigError, DataError
 from edgespa.imports import nearest
+from edgespa.normalisation import refuse_bytes
 
 SUFFIX = ".toml"
 FOLDER_VARIABLE = "EDGESPA_DATA"
@@ -54,6 +55,8 @@ class CalibrationSpec(Strict):
     def _both_or_none(self) -> Self:
         if (self.mean is None) != (self.std is None):
             raise ValueError("mean and std go together: give both or none")
+        if self.mean is not None and self.std is not None:
+            refuse_bytes(self.mean, self.std, ("mean", "std"))
         return self
 
     def to_toml(self) -> str:

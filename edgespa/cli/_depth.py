@@ -28,6 +28,8 @@ SHARED = (
     "mean",
     "std",
     "limit",
+    "labels",
+    "class_offset",
     "seed",
     "output",
     "overwrite",
@@ -148,9 +150,7 @@ def run_depth(
     weights: str | None,
     eval_data: str | None,
     data: str | None,
-    mean: tuple[float, ...] | None,
-    std: tuple[float, ...] | None,
-    limit: int | None,
+    images: dict[str, Any],
     plot: Path | None,
     overwrite: bool,
     as_json: bool,
@@ -165,9 +165,7 @@ def run_depth(
         weights: Of a model.
         eval_data: Test data.
         data: Images to score on.
-        mean: Normalisation.
-        std: Normalisation.
-        limit: Part of each data set.
+        images: How images become inputs, but the seed of a part of them.
         plot: Picture to draw.
         overwrite: Replace files.
         as_json: Print JSON.
@@ -187,7 +185,7 @@ def run_depth(
             config,
             input_shape=input_shape,
             weights=weights,
-            options=DataOptions(mean, std, limit, config.seed),
+            options=DataOptions(**images, seed=config.seed),
             data=data,
             evaluation=eval_data,
             plot=plot,

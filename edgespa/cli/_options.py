@@ -5,6 +5,7 @@ Each function returns a decorator. Paths are not looked up here: the library doe
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -141,7 +142,8 @@ def model_options(metavar: str = "MODEL", *, required: bool = True) -> Callable[
             multiple=True,
             callback=_inputs,
             help="Sizes of the model's input, the batch first: 1,3,32,32. Once for each input, in the order of "
-            "forward; a type other than that of the weights goes behind: 1,16:int64.",
+            "forward; a type other than that of the weights goes behind: 1,16:int64.  [default: what the model's "
+            "library records]",
         ),
         click.option(
             "--weights",
@@ -154,8 +156,8 @@ def model_options(metavar: str = "MODEL", *, required: bool = True) -> Callable[
 def data_options(*names: str, required: tuple[str, ...] = ()) -> Callable[[_F], _F]:
     """Data sets and how they become inputs.
 
-    ``--data``, ``--eval-data``, ``--calibration`` (those asked for) -> ``str | None``; ``--mean``, ``--std`` ->
-    ``tuple[float, ...] | None``; ``--limit`` -> ``int | None``.
+    ``--data``, ``--eval-data``, ``--calibration`` (those asked for) -> ``str | None``; all else -> ``images: dict``,
+    the arguments of `edgespa.recipes.options.DataOptions` but the seed.
 
     Args:
         *names: Of the data options wanted: ``"data"``, ``"eval-data"``, ``"calibration"``.
@@ -169,12 +171,13 @@ def data_options(*names: str, required: tuple[str, ...] = ()) -> Callable[[_F], 
         click.option(
             "--mean",
             type=Numbers(),
-            help="Normalisation: subtracted from pixels in [0, 1], per channel. Recorded, so given only once.",
+            help="Normalisation: subtracted from pixels in [0, 1], per channel. Recorded, so given only once.  "
+            "[default: what the model's library records, else 0]",
         ),
         click.option(
             "--std",
             type=Numbers(positive=True),
-            help="Normalisation: what the difference is divided by, per channel.",
+            help="Normalisation: what the difference is divided by, per channel.  [default: likewise, else 1]",
         ),
         click.option(
             "--limit",
@@ -182,7 +185,48 @@ def data_options(*names: str, required: tuple[str, ...] = ()) -> Callable[[_F], 
             metavar="N",
             help="Use a seeded, class-balanced part of N samples of each data set.",
         ),
+        click.option(
+            "--labels",
+            metavar="FILE",
+            type=click.Path(path_type=Path),
+            help="Class names in the order of the model's outputs, one a line.  [default: the order of the data]",
+        ),
+        click.option(
+            "--class-offset",
+            type=int,
+            metavar="N",
+            help="Class k of the data is output k + N, and other outputs have no images: 1 where output 0 is a "
+            "background, 0 where labels are the numbers of outputs.",
+        ),
+        _gathered,
     )
+
+
+_IMAGES = ("mean", "std", "limit", "labels", "class_offset")
+
+
+def _gathered(function: _F) -> _F:
+    """What is said of images as one argument."""
+
+    @functools.wraps(function)
+    def command(*args: Any, **values: Any) -> Any:
+        values["images"] = {name: values.pop(name) for name in _IMAGES}
+        require_both(values["images"]["mean"], values["images"]["std"])
+        return function(*args, **values)
+
+    return command  # type: ignore[return-value]  # the same but for its options
+
+
+def require_both(mean: tuple[float, ...] | None, std: tuple[float, ...] | None) -> None:
+    """Ask for the other one where only one of the two is given.
+
+    Raises:
+        click.UsageError: It says what is likely meant.
+    """
+    from edgespa.normalisation import half_given
+
+    if question := half_given(mean, std):
+        raise click.UsageError(question)
 
 
 def output_options(what: str, *, required: bool = True) -> Callable[[_F], _F]:

@@ -53,6 +53,7 @@ def _lowered_from(task: Task) -> float | None:
 def show_task(summary: dict[str, Any], next_command: str) -> None:
     """Print a task's figures and what can be done with it."""
     from edgespa.cli._output import table
+    from edgespa.measured import measured
 
     rows = [
         ["parameters", f"{summary['parameters']:,}", f"{summary['base_parameters']:,}", _share(summary, "parameters")],
@@ -62,10 +63,11 @@ def show_task(summary: dict[str, Any], next_command: str) -> None:
     if summary["kept_blocks"]:
         kept, _, of = summary["kept_blocks"].partition(" of ")
         rows.append(["blocks", kept, of, f"{int(kept) / int(of):.1%}"])
-    metrics = {name: value for name, value in summary["metrics"].items() if "accuracy" in name or "_r2" in name}
-    for name in metrics:
-        if not name.startswith("base_"):
-            rows.append([name.replace("_", " "), _quality(metrics, name), _quality(metrics, f"base_{name}"), ""])
+    found = measured(summary["metrics"])
+    base = {each.name: each.figure for each in found if each.of == "base"}
+    for each in found:
+        if each.of != "base":
+            rows.append([f"{each.name} ({each.count})", each.figure, base.get(f"base {each.name}", ""), ""])
     table(["", "task", "base", "density"], rows, right=["task", "base", "density"])
     if latency := summary["latency"]:
         _show_latency(latency)
@@ -107,13 +109,6 @@ def _listed(reasons: dict[str, str]) -> str:
 
 
 _SHOWN = 4
-
-
-def _quality(metrics: dict[str, float], name: str) -> str:
-    """An accuracy in per cent, a coefficient of determination as it is; nothing where it was not measured."""
-    if name not in metrics:
-        return ""
-    return f"{metrics[name]:.2%}" if "accuracy" in name else f"{metrics[name]:.4f}"
 
 
 def _share(summary: dict[str, Any], what: str) -> str:

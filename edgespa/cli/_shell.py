@@ -130,12 +130,14 @@ def _print_version(ctx: click.Context, param: click.Parameter, value: bool) -> N
 
 
 def _set_up_logging(ctx: click.Context, verbose: int) -> None:
-    """Log to stderr while the context lives: warnings; with -v progress too; with -vv everything.
+    """Log to stderr while the context lives: warnings and notes; with -v progress too; with -vv everything.
 
     Python warnings come from other libraries (edgespa logs its own): shown with -v, or as ``python -W`` says.
     """
     import logging
     import warnings
+
+    from edgespa.quiet import NOTE
 
     class Echo(logging.Handler):
         # `click.echo` finds stderr anew each time: a progress bar may have taken its place.
@@ -147,7 +149,7 @@ def _set_up_logging(ctx: click.Context, verbose: int) -> None:
     logger = logging.getLogger("edgespa")
     before = logger.level
     logger.addHandler(handler)
-    logger.setLevel((logging.WARNING, logging.INFO, logging.DEBUG)[min(verbose, 2)])
+    logger.setLevel((NOTE, logging.INFO, logging.DEBUG)[min(verbose, 2)])
 
     def restore() -> None:
         logger.removeHandler(handler)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from edgespa.cli._options import Numbers, json_option, output_options, seed_option
+from edgespa.cli._options import Numbers, json_option, output_options, require_both, seed_option
 
 if TYPE_CHECKING:
     from edgespa.calibration import Named
@@ -114,6 +114,7 @@ def make(
     from edgespa.errors import ConfigError
     from edgespa.files import refuse_existing, write_whole
 
+    require_both(mean, std)
     if output.suffix != ".toml":
         raise ConfigError(f"{output}: a calibration spec ends in .toml", f"write it to {output.with_suffix('.toml')}")
     refuse_existing(output, overwrite)

@@ -41,6 +41,8 @@ def command(output: Path, seed: int, as_json: bool) -> None:
                 "bundle": result.bundle,
                 "unpruned": result.unpruned,
                 "base_accuracy": result.base_accuracy,
+                "base_images": result.base_images,
+                "test_images": result.test_images,
                 "figures": result.task.header.figures,
                 "metrics": result.task.header.metrics,
                 "variants": result.rows,
@@ -55,7 +57,7 @@ def _show(result: Result) -> None:
     from edgespa.cli._output import table
 
     figures = result.task.header.figures
-    click.echo(f"base: digits 0-4, test accuracy {result.base_accuracy:.2%}")
+    click.echo(f"base: digits 0-4, test accuracy {result.base_accuracy:.2%} ({result.base_images:,} images)")
     click.echo(
         f"task: digits 5-9 at {figures.channel_density:.0%} of the channels, "
         f"{figures.parameters / figures.base_parameters:.0%} of the parameters, "
@@ -74,6 +76,7 @@ def _show(result: Result) -> None:
     ]
     columns = ["variant", "KiB", "accuracy", "error", "p50 ms", "p90 ms"]
     table(columns, rows, title="Compact model, in brackets against the unpruned one", right=columns[1:])
+    click.echo(f"accuracy: on {result.test_images:,} test images of the digits 5-9")
     click.echo("error: of the output that is farthest from the program's, against how much that one varies")
     click.echo(f"bundle: {result.bundle}   (unpruned: {result.unpruned}; {result.seconds:.0f} s in all)")
     click.echo(f"next: python {result.bundle / 'run.py'} --selfcheck --variant all")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -127,9 +127,7 @@ def command(
     precisions: tuple[str, ...],
     calibration: str | None,
     eval_data: str | None,
-    mean: tuple[float, ...] | None,
-    std: tuple[float, ...] | None,
-    limit: int | None,
+    images: dict[str, Any],
     int8_tolerance: float,
     fp32_tolerance: float,
     int8_calibration: str,
@@ -194,7 +192,7 @@ def command(
             input_shape=input_shape,
             base=base,
             weights=weights,
-            options=DataOptions(mean, std, limit, seed),
+            options=DataOptions(**images, seed=seed),
             calibration=calibration,
             evaluation=eval_data,
             overwrite=overwrite,
@@ -230,7 +228,10 @@ def _show(manifest: Manifest, output: Path, int8_ratio: float | None) -> None:
     table(columns, rows, right=columns[1:])
     reference = manifest.reference_accuracy
     if reference is not None:
-        click.echo(f"accuracy on {reference.count:,} images of {reference.data}; the program itself: {reference}")
+        measure = "R2" if reference.measure == "r2" else reference.measure
+        click.echo(
+            f"test {measure}: on {reference.count:,} images of {reference.data}; the program itself: {reference}"
+        )
     if agreed is not None:
         click.echo(f"same {agreed.what} as the program: on {agreed.count:,} images of {agreed.data}")
     parity = manifest.variants[0].parity

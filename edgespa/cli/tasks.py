@@ -11,6 +11,7 @@ import click
 from edgespa.cli._options import json_option
 
 if TYPE_CHECKING:
+    from edgespa.measured import Measured
     from edgespa.tasks import Family
 
 
@@ -20,9 +21,9 @@ if TYPE_CHECKING:
 def command(paths: tuple[str, ...], as_json: bool) -> None:
     """List the task files of a folder DIR over their bases, or compare two: edgespa tasks diff A.spa B.spa.
 
-    For each base: bytes, density and accuracy of its task files, what they take together with the base, what as many
-    separately fine-pruned models would take (their parameters in float32), and from how many tasks on the shared base
-    is the smaller one.
+    For each base: bytes, density, validation and test accuracy of its task files, what they take together with the
+    base, what as many separately fine-pruned models would take (their parameters in float32), and from how many tasks
+    on the shared base is the smaller one.
     """
     if len(paths) == 1:
         _list(Path(paths[0]), as_json)
@@ -60,13 +61,16 @@ def _show(families: Iterable[Family]) -> None:
                 e.depth or "all",
                 f"{e.channel_density:.1%}",
                 f"{e.mac_density:.1%}",
-                _percent(e.accuracy),
+                _quality(e.validation),
+                _quality(e.test),
             ]
             for e in family.entries
         ]
         title = f"base {family.base} ({family.base_bytes:,} bytes, {family.digest[:19]})"
-        columns = ["task", "adapter", "bytes", "blocks", "channels", "MACs", "accuracy"]
-        table(columns, rows, title=title, right=["bytes", "blocks", "channels", "MACs", "accuracy"])
+        columns = ["task", "adapter", "bytes", "blocks", "channels", "MACs", "validation", "test"]
+        table(columns, rows, title=title, right=["bytes", "blocks", "channels", "MACs", "validation", "test"])
+        if any(entry.validation or entry.test for entry in family.entries):
+            click.echo("validation, test: accuracy or R2, and of how many images; epochs were chosen by validation")
         together, apart = f"{family.shared_bytes:,}", f"{family.separate_bytes:,}"
         click.echo(f"together with the base {together} bytes; as separate fine-pruned models {apart} bytes")
         if family.break_even is None:
@@ -96,8 +100,9 @@ def _diff(one: Path, other: Path, as_json: bool) -> None:
         click.echo("both compute the same")
 
 
-def _percent(value: float | None) -> str | None:
-    return None if value is None else f"{value:.2%}"
+def _quality(found: Measured | None) -> str | None:
+    """The figure, and on how many images."""
+    return None if found is None else f"{found.figure} of {found.images or '?'}"
 
 
 def _short(value: Any) -> str | None:

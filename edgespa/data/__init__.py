@@ -7,6 +7,7 @@ for images, labels in prepare(rest, preprocess).batches(128, shuffle_seed=epoch)
 
 from edgespa.data.images import ImageData, ImageSource, Kind, Progress
 from edgespa.data.load import load_data
+from edgespa.data.numbering import Numbering, are_numbers, why_counts_differ
 from edgespa.data.prepare import Augment, Prepared, fit_image, prepare
 
 __all__ = [
@@ -14,9 +15,12 @@ __all__ = [
     "ImageData",
     "ImageSource",
     "Kind",
+    "Numbering",
     "Prepared",
     "Progress",
+    "are_numbers",
     "fit_image",
     "load_data",
     "prepare",
+    "why_counts_differ",
 ]

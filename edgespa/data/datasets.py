@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import reprlib
 import threading
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -14,12 +16,16 @@ from torch import Tensor
 from edgespa.data.images import ImageData, ImageSource, Progress, checked_labels, no_classes
 from edgespa.errors import DataError, EdgespaError
 from edgespa.imports import find_object
+from edgespa.picture import TooManyBits, upright_pixels
 
 _ITEM = (
     "items must be (image, label): a PIL image, a uint8 array [H, W, C], a uint8 tensor [C, H, W], "
     "or a float tensor [C, H, W] that is preprocessed already; label an integer from 0"
 )
 _REPORT_EVERY = 256
+# Of items that are dicts, as Hugging Face's data sets give them.
+_IMAGE_KEYS = ("image", "img", "pixel_values")
+_LABEL_KEYS = ("label", "labels")
 
 
 class DatasetSource(ImageSource):
@@ -57,6 +63,11 @@ class DatasetSource(ImageSource):
                 f"{self._spec}: item {index} cannot be read: {type(error).__name__}: {error}",
                 "correct the data set, or leave this item out of it",
             ) from error
+        if isinstance(item, Mapping):
+            image, label = (
+                next((item[key] for key in keys if key in item), None) for keys in (_IMAGE_KEYS, _LABEL_KEYS)
+            )
+            return (item if image is None else image), label
         if isinstance(item, tuple | list):
             if not item:
                 raise DataError(f"{self._spec}: item {index} is empty", _ITEM)
@@ -67,7 +78,12 @@ class DatasetSource(ImageSource):
         """One image; see `ImageSource.image`."""
         raw = self.item(index)[0]
         if isinstance(raw, Image.Image):
-            pixels = np.asarray(raw if raw.mode in ("L", "RGB", "RGBA") else raw.convert("RGB"))
+            try:
+                pixels = upright_pixels(raw)
+            except TooManyBits as error:
+                raise DataError(
+                    f"{self._spec}: item {index} is {error}", "convert it to 8 bits, with a scale that suits the data"
+                ) from error
         elif isinstance(raw, Tensor) and raw.ndim == 3:
             pixels = raw.detach().cpu().permute(1, 2, 0).numpy()
         else:
@@ -113,11 +129,14 @@ def load_dataset(spec: str, labelled: bool, progress: Progress | None) -> ImageD
     if len(dataset) == 0:
         raise DataError(f"{spec}: no images", "return a data set that is not empty")
     source = DatasetSource(dataset, spec)
-    if source.item(0)[1] is None:
+    if source.item(0)[1] is None and labelled:
+        raise no_classes(spec)
+    try:
+        labels = checked_labels(_labels(dataset, source, spec, progress), len(source), spec)
+    except DataError:
         if labelled:
-            raise no_classes(spec)
-        return ImageData(source, None, (), spec)
-    labels = checked_labels(_labels(dataset, source, spec, progress), len(source), spec)
+            raise
+        return ImageData(source, None, (), spec)  # masks, boxes, nothing: only images are asked for
     names = getattr(dataset, "classes", None)
     if isinstance(names, list | tuple) and all(isinstance(name, str) for name in names) and names:
         classes = tuple(names)
@@ -153,7 +172,8 @@ def _label(source: DatasetSource, index: int, spec: str) -> int:
     if isinstance(raw, Tensor | np.ndarray) and raw.ndim == 0:
         raw = raw.item()
     if isinstance(raw, bool) or not isinstance(raw, int | np.integer):
-        raise DataError(f"{spec}: item {index} has the label {raw!r}, a {_kind(raw)}", _ITEM)
+        shown = reprlib.repr(raw)
+        raise DataError(f"{spec}: item {index} has the label {shown}, a {_kind(raw)}", _ITEM)
     return int(raw)
 
 

@@ -16,8 +16,17 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from edgespa.data.images import ImageData, ImageSource, no_classes
+from edgespa.data.pairs import (
+    are_splits,
+    find_masks,
+    has_annotations,
+    holds_annotations,
+    holds_photographs,
+    masks_among,
+)
 from edgespa.errors import DataError
 from edgespa.imports import nearest
+from edgespa.picture import TooManyBits, upright_pixels
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +43,7 @@ class _Tree:
     """Folders and image files below a root, all as paths relative to it; the root is ``""``."""
 
     images: dict[str, list[str]] = field(default_factory=dict)
-    others: dict[str, int] = field(default_factory=dict)
+    others: dict[str, list[str]] = field(default_factory=dict)
     subfolders: dict[str, set[str]] = field(default_factory=dict)
 
     def add_folder(self, folder: str) -> None:
@@ -49,10 +58,14 @@ class _Tree:
         if PurePosixPath(name).suffix.lower() in _SUFFIXES:
             self.images.setdefault(folder, []).append(path)
         else:
-            self.others[folder] = self.others.get(folder, 0) + 1
+            self.others.setdefault(folder, []).append(path)
 
     def children(self, folder: str) -> list[str]:
         return sorted(self.subfolders.get(folder, ()))
+
+    def has(self, folder: str) -> bool:
+        parent, _, name = folder.rpartition("/")
+        return name in self.subfolders.get(parent, ())
 
 
 class _Files(ImageSource):
@@ -75,7 +88,7 @@ class _Files(ImageSource):
 
 
 def decode(content: bytes, label: str) -> NDArray[np.uint8]:
-    """Decode an image file as it is stored; an orientation in EXIF data is not applied.
+    """Decode an image file, and turn it as its EXIF orientation says; see `edgespa.picture.upright_pixels`.
 
     Args:
         content: The file.
@@ -89,22 +102,11 @@ def decode(content: bytes, label: str) -> NDArray[np.uint8]:
     """
     try:
         with Image.open(io.BytesIO(content)) as image:
-            if image.mode.startswith("I") or image.mode == "F":
-                raise DataError(
-                    f"{label}: an image of mode {image.mode}, with more than 8 bits per channel",
-                    "convert it to 8 bits, with a scale that suits the data",
-                )
-            if image.mode in ("L", "RGB", "RGBA"):
-                image.load()
-                pixels = np.asarray(image)
-            elif image.mode == "1":
-                pixels = np.asarray(image.convert("L"))
-            else:
-                transparent = image.mode in ("LA", "La", "PA", "RGBa") or "transparency" in image.info
-                pixels = np.asarray(image.convert("RGBA" if transparent else "RGB"))
+            return upright_pixels(image)
+    except TooManyBits as error:
+        raise DataError(f"{label}: {error}", "convert it to 8 bits, with a scale that suits the data") from error
     except (OSError, UnidentifiedImageError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise DataError(f"{label} is not a whole image: {error}", "replace or delete this file") from error
-    return pixels[:, :, None] if pixels.ndim == 2 else pixels
 
 
 def load_folder(root: Path, split: str | None, labelled: bool, title: str) -> ImageData:
@@ -159,13 +161,15 @@ def _from_tree(
     filled = [name for name in subfolders if tree.images.get(_join(base, name))]
     deeper = [name for name in subfolders if name not in filled and tree.children(_join(base, name))]
     if deeper and filled:
+        alone = _beside_annotations(tree, base, filled, where)
         raise DataError(
             f"{at}: some folders hold images ({_some(filled)}) and some hold folders ({_some(deeper)})",
-            "keep one folder per class, directly below the split",
+            alone or "keep one folder per class, directly below the split",
         )
     if deeper:
-        raise DataError(f"{at}: no images, but splits: {', '.join(deeper)}", f"name one of them: {where}:{deeper[0]}")
+        raise _no_class_folders(tree, base, deeper, at, where)
     flat = tree.images.get(base, [])
+    _refuse_masks(tree, base, filled, read, where)
     if not filled:
         if not flat:
             raise DataError(
@@ -179,7 +183,7 @@ def _from_tree(
     if labelled and len(classes) < 2:
         raise DataError(
             f"{at}: one folder of images only ('{filled[0]}'), so there are no classes to tell apart",
-            "put the images of each class into a folder of its own",
+            _beside_annotations(tree, base, filled, where) or "put the images of each class into a folder of its own",
         )
     files: list[str] = []
     labels: list[int] = []
@@ -189,42 +193,114 @@ def _from_tree(
         labels += [classes.index(name)] * len(members)
     missing = [name for name in [*subfolders, *classes] if name not in filled]
     if missing:
-        logger.warning("%s: no images in: %s", at, ", ".join(dict.fromkeys(missing)))
+        logger.warning("%s: no images in: %s", at, _some(list(dict.fromkeys(missing))))
     if flat:
         logger.warning("%s: %d images beside the class folders were left out", at, len(flat))
     _tell_left_out(tree, [base, *(_join(base, name) for name in filled)], at)
     return ImageData(_Files(files, read, where), np.asarray(labels, dtype=np.int64), classes, title)
 
 
+def _refuse_masks(tree: _Tree, base: str, filled: list[str], read: Callable[[str], bytes], where: str) -> None:
+    """Ask where masks would be learned as a class of their own, or taken for photographs."""
+
+    def decoded(file: str) -> Image.Image:
+        image = Image.open(io.BytesIO(read(file)))
+        image.load()
+        return image
+
+    at = f"{where}/{base}" if base else where
+    if are_splits(filled):
+        raise DataError(
+            f"{at}: {_some(filled)} look like splits of images without classes, not like classes",
+            "put the images of each class into a folder of its own, below the split; "
+            + _images_alone(where, _join(base, filled[0])),
+        )
+    if found := find_masks({name: tree.images[_join(base, name)] for name in filled}, decoded):
+        raise DataError(
+            f"{at}: '{found.photographs}' and '{found.masks}' look like photographs and their masks ({found.count} "
+            "pairs of one size and name), not like classes",
+            f"name a folder with a folder per class; {_images_alone(where, _join(base, found.photographs))}",
+        )
+    for folder in [_join(base, name) for name in filled] or [base]:
+        if found := masks_among(tree.images.get(folder, []), decoded):
+            raise DataError(
+                f"{where}/{folder}: {found.count} files look like masks of others, as {found.masks} of "
+                f"{found.photographs}",
+                "move the masks into a folder of their own, outside of the folder of images",
+            )
+
+
+def _beside_annotations(tree: _Tree, base: str, filled: list[str], where: str) -> str | None:
+    """What to do with images beside a folder of files that annotate them, as VOC and YOLO have; None for others."""
+    beside = [name for name in tree.children(base) if has_annotations(tree.others.get(_join(base, name), ()))]
+    named = [name for name in filled if holds_photographs(name)]
+    if not (beside and named):
+        return None
+    return (
+        f"'{named[0]}' and '{beside[0]}' look like images and their annotations, not like classes: put the images of "
+        f"each class into a folder of its own; {_images_alone(where, _join(base, named[0]))}"
+    )
+
+
+def _images_alone(where: str, folder: str) -> str:
+    return f"where no labels are needed (--calibration) name the images alone: {where}:{folder}"
+
+
+def _no_class_folders(tree: _Tree, base: str, deeper: list[str], at: str, where: str) -> DataError:
+    images = next((name for name in deeper if holds_photographs(name)), None)
+    if images is not None and any(holds_annotations(name) for name in tree.children(base)):
+        first = _join(_join(base, images), tree.children(_join(base, images))[0])
+        return DataError(
+            f"{at}: images and their annotations in folders of their own ({', '.join(deeper)}), and no classes",
+            f"put the images of each class into a folder of its own; {_images_alone(where, first)}",
+        )
+    return DataError(f"{at}: no images, but splits: {', '.join(deeper)}", f"name one of them: {where}:{deeper[0]}")
+
+
 def _base(tree: _Tree, split: str | None, where: str) -> str:
-    """The folder that holds the class folders: the split, or the top, below lone wrapping folders."""
+    """The folder that holds the class folders: the split, or the top, below lone wrapping folders.
+
+    A split may be the path of a folder too, ``train/images``.
+    """
     base = ""
     while True:
         subfolders = tree.children(base)
-        if split is not None and split in subfolders:
-            return _join(base, split)
+        if split is not None and tree.has(_join(base, split.strip("/"))):
+            return _join(base, split.strip("/"))
         wrapped = _join(base, subfolders[0]) if len(subfolders) == 1 and not tree.images.get(base) else ""
         if not wrapped or not tree.children(wrapped):
             break
         base = wrapped
     if split is None:
         return base
-    near = nearest(split, subfolders, 1)
+    inside = [_join(name, split) for name in subfolders if tree.has(_join(_join(base, name), split))]
+    near = [*inside, *nearest(split, subfolders, 1)]
     listed = f"splits there: {_some(subfolders)}" if subfolders else "there are no folders in it"
     raise DataError(f"{where} has no split '{split}'", f"did you mean '{near[0]}'? {listed}" if near else f"{listed}")
 
 
 def _classes_of_siblings(tree: _Tree, base: str, split: str | None) -> set[str]:
     """Classes of the other splits: one that is absent from this split must not shift the numbers of the rest."""
-    if split is None or split not in _SPLIT_NAMES:
+    if split is None:
         return set()
-    parent = base.rpartition("/")[0]
-    siblings = [_join(parent, name) for name in tree.children(parent) if name in _SPLIT_NAMES]
-    return {name for each in siblings for name in tree.children(each) if tree.images.get(_join(each, name))}
+    parent, _, own = base.rpartition("/")
+
+    def classes(split: str) -> set[str]:
+        folder = _join(parent, split)
+        return {name for name in tree.children(folder) if tree.images.get(_join(folder, name))}
+
+    # Whatever splits are called, they have most of their classes in common; other data beside them have not.
+    mine, found = classes(own), set()
+    for name in tree.children(parent):
+        theirs = classes(name)
+        named = own in _SPLIT_NAMES and name in _SPLIT_NAMES
+        if named or 2 * len(mine & theirs) > min(len(mine), len(theirs)):
+            found |= theirs
+    return found
 
 
 def _tell_left_out(tree: _Tree, folders: list[str], at: str) -> None:
-    others = sum(tree.others.get(folder, 0) for folder in folders)
+    others = sum(len(tree.others.get(folder, ())) for folder in folders)
     if others:
         logger.warning("%s: %d files are no images and were left out", at, others)
     used = set(folders)

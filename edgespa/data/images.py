@@ -234,6 +234,17 @@ class ImageData:
         part.classes = tuple(self.classes[index] for index in old)
         return part
 
+    def renumbered(self, labels: NDArray[np.int64], classes: Sequence[str]) -> Self:
+        """The same images with other class indices and names.
+
+        Args:
+            labels: Class index of each image, int64 [N].
+            classes: Class names; ``labels`` index it.
+        """
+        part = self._part(np.arange(len(self)), np.asarray(labels, dtype=np.int64))
+        part.classes = tuple(classes)
+        return part
+
     def _class_index(self, chosen: str | int) -> int:
         if isinstance(chosen, str):
             if chosen in self.classes:

@@ -25,7 +25,8 @@ def load_data(spec: str, *, labelled: bool = True, progress: Progress | None = N
         spec: ``PATH[:SPLIT]``, where PATH is
 
             - a folder with one folder per class, or with those below a folder per split. Classes are in order of name;
-              they are numbered over all splits, so that one absent from a split does not shift the rest;
+              they are numbered over all splits, so that one absent from a split does not shift the rest. SPLIT may be
+              the path of a folder, ``train/images``;
             - a ``.zip`` of such a folder, with or without a top folder;
             - a folder of idx files as MNIST has them, gzipped or not: ``train``, ``test``;
             - an ``.npz`` with ``images`` (or ``x``) and ``labels`` (or ``y``), or per split ``x_train``, ``y_train``;

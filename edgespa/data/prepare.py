@@ -10,47 +10,34 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
 from edgespa.config import Preprocess
 from edgespa.data.images import ImageData, Progress
 from edgespa.errors import DataError
+from edgespa.picture import model_pixels
 
 Augment = Callable[[Tensor, torch.Generator], Tensor]
 """(uint8 [N, C, H, W], generator) -> uint8 [N, C, H, W]; draws only from the generator."""
 
 CACHE_BYTES = 2 << 30
-_MODES = {1: "L", 3: "RGB", 4: "RGBA"}
+_IMAGE_CHANNELS = (1, 3, 4)
 _CHUNK = 256
 _MOST_WORKERS = 4
 
 
 def fit_image(image: NDArray[np.uint8], preprocess: Preprocess) -> NDArray[np.uint8]:
-    """Give an image the model's channels and size, with Pillow, so that any runner can do exactly the same.
-
-    ``Image.convert`` to L, RGB or RGBA if the number of channels differs, then ``Image.resize((width, height),
-    BILINEAR)`` if the size does. No cropping: the whole image is kept and its proportions are not.
+    """Give an image the model's channels and size, as the runner of a bundle does; see `edgespa.picture.model_pixels`.
 
     Args:
         image: uint8 [H, W, C] with C of 1, 3 or 4.
-        preprocess: Wanted height, width and channels.
+        preprocess: Wanted height, width, channels, and the background of transparent parts.
 
     Returns:
         uint8 [channels, height, width].
     """
-    picture = Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image)
-    wanted = _MODES[preprocess.channels]
-    # Grey to RGB only repeats values, which may as well be done after resizing, at a third of the cost.
-    widen = picture.mode == "L" and wanted == "RGB"
-    if picture.mode != wanted and not widen:
-        picture = picture.convert(wanted)
-    if picture.size != (preprocess.width, preprocess.height):
-        picture = picture.resize((preprocess.width, preprocess.height), Image.Resampling.BILINEAR)
-    pixels: NDArray[np.uint8] = np.asarray(picture)
-    if pixels.ndim == 2:
-        return np.broadcast_to(pixels, (preprocess.channels, *pixels.shape))
-    return pixels.transpose(2, 0, 1)
+    wanted = preprocess
+    return model_pixels(image, wanted.channels, wanted.height, wanted.width, wanted.background)
 
 
 class Prepared:
@@ -243,7 +230,7 @@ def prepare(
     """
     if len(data) == 0:
         raise DataError(f"{data.name}: no images", "take a larger part of the data")
-    if preprocess.channels not in _MODES and not data.preprocessed:
+    if preprocess.channels not in _IMAGE_CHANNELS and not data.preprocessed:
         raise DataError(
             f"{data.name}: the model takes {preprocess.channels} channels, and images have 1, 3 or 4",
             "give a data set (module:callable) that returns preprocessed float tensors",

@@ -9,7 +9,7 @@ from pathlib import Path
 
 PARTS = (
     *("external", "bundle", "runtimes", "tensors", "weights", "models", "sets", "compare", "check", "measure"),
-    *("answer", "command"),
+    *("picture", "answer", "command"),
 )
 """Of the runner, in the order in which names are defined before they are used."""
 
@@ -17,7 +17,7 @@ AGENT_PARTS = ("protocol", "system", "facts", "sensors", "cache", "environment",
 """Of the agent, likewise."""
 
 _OWN = "edgespa."
-_SHARED = {"external": "../bundle"}  # stands alone there, as all parts do
+_SHARED = {"external": "../bundle", "picture": ".."}  # they stand alone there, as all parts do
 _DOC = '''"""Runs the models of this bundle: checks them, measures them, says what they see in an image.
 
 Joined by edgespa from parts, which are what is tested. It stands alone: Python 3.8 or newer, numpy, and one of

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from pydantic import JsonValue
 
 from edgespa.bundle import Accuracy, Manifest, TensorSpec
+from edgespa.measured import measured
 
 if TYPE_CHECKING:
     from edgespa.device.measure.results import Profile
@@ -93,7 +94,9 @@ def _made(manifest: Manifest) -> Iterator[str]:
             yield f"- {words}: {_text(str(task[key]))}"
     metrics = task.get("metrics")
     if isinstance(metrics, dict) and metrics:
-        yield "- recorded then: " + ", ".join(f"{_text(name)} {_short(value)}" for name, value in metrics.items())
+        numbers = {name: value for name, value in metrics.items() if isinstance(value, int | float)}
+        for found in measured(numbers):
+            yield f"- {found.name}, recorded then: {found}"
     proof = manifest.provenance.get("proof")
     if isinstance(proof, dict):
         yield from _proof(proof)
@@ -157,7 +160,7 @@ def _files(manifest: Manifest) -> Iterator[str]:
         yield f"`{variant.name}` must keep: {limits}."
     if manifest.reference_accuracy is not None:
         data = manifest.reference_accuracy
-        yield f"Accuracy is on {_text(data.data)}, {data.count:,} samples; the program itself has {data}."
+        yield f"Test accuracy is on {_text(data.data)}, {data.count:,} samples; the program itself has {data}."
 
 
 def _list(value: JsonValue) -> list[dict[str, JsonValue]]:
@@ -207,7 +210,10 @@ def _in_and_out(manifest: Manifest, classes: Sequence[str]) -> Iterator[str]:
         yield f"- out: {_spec(spec)}"
     how = manifest.preprocessing
     if how is not None:
-        yield f"- an image is resized to {how.height} x {how.width} (bilinear), {how.channels} channel(s), divided by"
+        yield "- an image is turned as its EXIF orientation says"
+        if how.channels < 4:
+            yield f"- transparent parts of it become grey of {how.background} (255 is white)"
+        yield f"- it is resized to {how.height} x {how.width} (bilinear), {how.channels} channel(s), divided by"
         yield f"  255, less mean {list(how.mean)}, divided by {list(how.std)}"
     inside = [variant.name for variant in manifest.variants if variant.preprocess is not None]
     if inside:

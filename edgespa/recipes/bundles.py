@@ -11,7 +11,7 @@ from pydantic import JsonValue
 from edgespa.base import Base
 from edgespa.bundle import Base as BaseEntry
 from edgespa.bundle import BundleWriter, Compaction, Kind, Manifest, Signer, sha256_file
-from edgespa.data import ImageData, Prepared, prepare
+from edgespa.data import ImageData, Numbering, prepare
 from edgespa.errors import AdapterError, ConfigError
 from edgespa.export.bundle import ExportConfig, Origin, export
 from edgespa.graph.program import Program
@@ -20,6 +20,8 @@ from edgespa.graph.surgery import compact
 from edgespa.inputs import InputSizes
 from edgespa.interface import output_tensors
 from edgespa.recipes.options import DataOptions, Progress, some
+from edgespa.recipes.overlap import tell_overlap, tell_trained_on
+from edgespa.recipes.quality import count_outputs, require_outputs
 from edgespa.task import Task, is_task_file
 
 
@@ -60,18 +62,28 @@ def export_bundle(
     BundleWriter(output, overwrite=overwrite)  # refuses an output that is there before any work is done
     signer = Signer.open(sign_key) if sign_key is not None else None
     if is_task_file(model):
-        program, origin, shape = _from_task(Path(model), base, weights, options)
+        program, origin, opened = _from_task(Path(model), base, weights)
     else:
-        program, origin, shape = _from_model(model, input_shape, weights, options)
-    prepared: dict[str, Prepared] = {}
-    for spec in dict.fromkeys(each for each in (calibration, evaluation) if each):
-        # Refuses models that do not take images. What a task records comes before what a calibration spec says.
-        preprocess = origin.preprocess or options.with_calibration(calibration).preprocess(shape)
-        origin = dataclasses.replace(origin, preprocess=preprocess)
-        data = options.load(spec, labelled=spec == evaluation)
-        if spec == evaluation:
-            origin = _with_classes(origin, program, data)
-        prepared[spec] = prepare(data, preprocess)
+        program, origin, opened = _from_model(model, input_shape, weights)
+    specs = dict.fromkeys(each for each in (calibration, evaluation) if each)
+    outputs = count_outputs(program) if evaluation else None
+    images = {spec: options.load(spec, labelled=spec == evaluation, outputs=outputs) for spec in specs}
+    preprocess = options.preprocess_if_known(opened, images.values(), origin.preprocess, calibration=calibration)
+    tensors = next((data.name for data in images.values() if data.preprocessed), None)
+    if tensors is not None and config.preprocess == "in-graph":
+        raise ConfigError(
+            f"--preprocess in-graph is for pixels, and {tensors} gives tensors that are preprocessed",
+            "give images, or leave out --preprocess in-graph",
+        )
+    known = options.known(opened, preprocess, images.values(), origin.preprocess)
+    origin = dataclasses.replace(origin, preprocess=known)
+    if evaluation:
+        origin, images[evaluation] = _with_classes(origin, outputs, images[evaluation])
+    prepared = {spec: prepare(data, preprocess) for spec, data in images.items()} if preprocess is not None else {}
+    if evaluation:
+        tell_overlap(images[evaluation], {"--calibration": prepared[calibration]} if calibration else {})
+        recorded = origin.provenance.get("task")
+        tell_trained_on(images[evaluation], recorded.get("data") if isinstance(recorded, dict) else None)
     if license is not None:
         origin = dataclasses.replace(origin, base=origin.base.model_copy(update={"license": license}))
     return export(
@@ -87,17 +99,11 @@ def export_bundle(
     )
 
 
-def _from_task(
-    path: Path, base_spec: str | None, weights: str | None, options: DataOptions
-) -> tuple[Program, Origin, InputSizes]:
+def _from_task(path: Path, base_spec: str | None, weights: str | None) -> tuple[Program, Origin, Base]:
     """A task's program, after the proofs that masked = compacted and merged = unmerged."""
     task = Task.load(path)
     base = task.open_base(path.absolute().parent, base_spec, weights)
-    preprocess = None
-    if task.header.preprocess is not None or options.mean is not None or options.std is not None:
-        preprocess = options.preprocess(base.input_sizes, task.header.preprocess)
-    program, origin = origin_of_task(task, base, path)
-    return program, dataclasses.replace(origin, preprocess=preprocess), base.input_sizes
+    return (*origin_of_task(task, base, path), base)
 
 
 def origin_of_task(task: Task, base: Base, path: Path) -> tuple[Program, Origin]:
@@ -140,12 +146,9 @@ def _kind(learns: JsonValue) -> Kind:
     return "multi-label" if learns == "multi-label" else "regression" if learns == "regression" else "classes"
 
 
-def _from_model(
-    model: str, input_shape: InputSizes | None, weights: str | None, options: DataOptions
-) -> tuple[Program, Origin, InputSizes]:
+def _from_model(model: str, input_shape: InputSizes | None, weights: str | None) -> tuple[Program, Origin, Base]:
     base = Base.open(model, input_shape, weights)
     cost = base.whole_cost
-    known = options.mean is not None or options.std is not None
     origin = Origin(
         task=Path(model.partition(":")[0]).stem + (f" {model.rpartition(':')[2]}" if ":" in model else ""),
         base=BaseEntry(spec=base.spec, digest=base.digest, weights=base.weights),
@@ -156,10 +159,9 @@ def _from_model(
             base_macs=cost.macs,
             base_size_bytes=cost.size_bytes,
         ),
-        preprocess=options.preprocess(base.input_sizes) if known else None,
         provenance={"torch": torch.__version__},
     )
-    return base.program, origin, base.input_sizes
+    return base.program, origin, base
 
 
 def check_task(task: Task, base: Base) -> dict[str, JsonValue]:
@@ -199,7 +201,9 @@ def check_task(task: Task, base: Base) -> dict[str, JsonValue]:
     }
 
 
-def _with_classes(origin: Origin, program: Program, data: ImageData) -> Origin:
+def _with_classes(origin: Origin, outputs: int | None, data: ImageData) -> tuple[Origin, ImageData]:
+    if origin.classes and data.kind == "classes" and set(data.classes) < set(origin.classes):
+        data = Numbering(origin.classes, file="the task")(data)  # a class may have no images, or be numbered otherwise
     if origin.classes and tuple(data.classes) != origin.classes:
         raise ConfigError(
             f"{data.name} has the classes {some(data.classes)}, the task was trained on {some(origin.classes)}",
@@ -210,12 +214,6 @@ def _with_classes(origin: Origin, program: Program, data: ImageData) -> Origin:
             f"{data.name} is {data.kind} data, the task was trained on {origin.learns} data", "give data of one kind"
         )
     if origin.classes:
-        return origin
-    with torch.no_grad():
-        logits = output_tensors(program(*program.example_inputs()))[0]
-    if logits.dim() != 2 or logits.shape[1] != len(data.classes):
-        raise ConfigError(
-            f"the model's output has the shape {tuple(logits.shape)}, {data.name} has {len(data.classes)} classes",
-            "evaluate on data of the model's own classes, or leave out --eval-data",
-        )
-    return dataclasses.replace(origin, classes=tuple(data.classes), learns=data.kind)
+        return origin, data
+    require_outputs(outputs, data)
+    return dataclasses.replace(origin, classes=tuple(data.classes), learns=data.kind), data

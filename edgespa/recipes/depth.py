@@ -15,7 +15,8 @@ from edgespa.prune.cut import cut, whole_task
 from edgespa.prune.depth import Decision, DepthConfig, decide, given_depth, require_blocks, with_points
 from edgespa.pruning.depth import METRICS
 from edgespa.recipes.options import DataOptions, Progress
-from edgespa.recipes.quality import with_quality
+from edgespa.recipes.overlap import tell_overlap
+from edgespa.recipes.quality import count_outputs, require_outputs, with_quality
 from edgespa.report.depth_plot import Panel, draw_depth, plot_format
 from edgespa.task import Task, is_task_file
 
@@ -66,19 +67,24 @@ def cut_to_file(
             "the method sls needs labelled images" + (" for a plot" if config.keep_depth else ""),
             "give --data, such as the task's training data, or the depth alone: --keep-depth N",
         )
-    task, base = _opened(model, output.absolute().parent, input_shape, weights, options)
+    task, base = _opened(model, output.absolute().parent, input_shape, weights)
     require_blocks(base.blocks, model)
-    preprocess = task.header.preprocess
-    if data is not None or evaluation is not None:
-        preprocess = options.preprocess(base.input_sizes, preprocess)
-    images = None
-    if data is not None and preprocess is not None:
-        loaded = options.load(data)
-        images = prepare(loaded.limit(min(config.score_images, len(loaded)), config.seed), preprocess)
-    test = prepare(options.load(evaluation), preprocess) if evaluation is not None and preprocess is not None else None
+    outputs = count_outputs(base.program) if evaluation is not None else None
+    named = {"data": data, "evaluation": evaluation}
+    sets = {name: options.load(spec, outputs=outputs) for name, spec in named.items() if spec is not None}
+    if "evaluation" in sets:
+        require_outputs(outputs, sets["evaluation"])
+    preprocess = options.preprocess_if_known(base, sets.values(), task.header.preprocess)
+    if "data" in sets:
+        sets["data"] = sets["data"].limit(min(config.score_images, len(sets["data"])), config.seed)
+    prepared = {name: prepare(each, preprocess) for name, each in sets.items()} if preprocess is not None else {}
+    images, test = prepared.get("data"), prepared.get("evaluation")
+    if images is not None and "evaluation" in sets:
+        tell_overlap(sets["evaluation"], {"--data": images})
     program = task.program(base)
     decision = _decision(program, base, images, config, plot is not None, progress)
-    task = dataclasses.replace(task, header=task.header.model_copy(update={"preprocess": preprocess}))
+    known = options.known(base, preprocess, sets.values(), task.header.preprocess)
+    task = dataclasses.replace(task, header=task.header.model_copy(update={"preprocess": known}))
     task = cut(task, base, decision, config, output.absolute().parent, images)
     if test is not None:
         before = "uncut" if is_task_file(model) else "base"
@@ -90,17 +96,14 @@ def cut_to_file(
     return task, decision
 
 
-def _opened(
-    model: str, folder: Path, input_shape: InputSizes | None, weights: str | None, options: DataOptions
-) -> tuple[Task, Base]:
+def _opened(model: str, folder: Path, input_shape: InputSizes | None, weights: str | None) -> tuple[Task, Base]:
     """The task, and its base with what the task has; for a model a task that changes nothing."""
     if is_task_file(model):
         path = Path(model)
         task = Task.load(path)
         return task, task.open_base(path.absolute().parent, None, weights)
     base = Base.open(model, input_shape, weights)
-    known = options.mean is not None or options.std is not None
-    return whole_task(base, folder, options.preprocess(base.input_sizes) if known else None), base
+    return whole_task(base, folder, None), base
 
 
 def _decision(

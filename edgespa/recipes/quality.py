@@ -4,14 +4,53 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import torch
+
 from edgespa.adapt.learn import evaluated
 from edgespa.base import Base
-from edgespa.data import Prepared
+from edgespa.data import ImageData, Prepared, are_numbers, why_counts_differ
+from edgespa.errors import ConfigError
 from edgespa.evaluate import MEASURES
 from edgespa.graph.program import Program
+from edgespa.interface import output_tensors
 from edgespa.processes import ALONE, Processes
 from edgespa.recipes.options import Progress
 from edgespa.task import Task
+
+
+def count_outputs(program: Program) -> int | None:
+    """How many numbers a program gives for an image; None where that is no list."""
+    with torch.no_grad():
+        outputs = output_tensors(program(*program.example_inputs()))[0]
+    return int(outputs.shape[1]) if outputs.dim() == 2 else None
+
+
+def require_outputs(outputs: int | None, data: ImageData) -> None:
+    """Refuse labelled data whose classes are not the outputs of a model.
+
+    Args:
+        outputs: From `count_outputs`.
+        data: Labelled, or with targets.
+
+    Raises:
+        ConfigError: It says what may be the matter.
+    """
+    if outputs is None:
+        raise ConfigError(
+            f"the model's output is no [N, classes], and {data.name} has {len(data.classes)} classes",
+            "give a model whose output is [N, classes], or leave the labelled data out",
+        )
+    if outputs == len(data.classes):
+        return
+    if data.kind != "classes":
+        raise ConfigError(
+            f"the model has {outputs} outputs, {data.name} has {len(data.classes)} columns of targets",
+            "give a target for each output",
+        )
+    raise ConfigError(
+        f"the model has {outputs} outputs, {data.name} has {len(data.classes)} classes",
+        why_counts_differ(outputs, len(data.classes), numbers=are_numbers(data.classes)),
+    )
 
 
 def with_quality(

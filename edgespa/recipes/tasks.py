@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 from edgespa.adapt import AdaptConfig, adapt
 from edgespa.adapt.teacher import load_teacher
 from edgespa.base import Base
-from edgespa.data import ImageData, Prepared, prepare
+from edgespa.data import ImageData, prepare
 from edgespa.errors import ConfigError
 from edgespa.files import refuse_existing
 from edgespa.inputs import InputSizes
@@ -15,7 +16,8 @@ from edgespa.latency import LatencyFitting
 from edgespa.processes import Processes
 from edgespa.prune import PruneConfig, prune
 from edgespa.recipes.options import DataOptions, Progress, some
-from edgespa.recipes.quality import with_quality
+from edgespa.recipes.overlap import tell_overlap
+from edgespa.recipes.quality import count_outputs, require_outputs, with_quality
 from edgespa.stopwatch import LatencyBudget
 from edgespa.task import Task, is_task_file
 
@@ -70,11 +72,15 @@ def adapt_to_file(
     processes = processes or Processes.start(config.mixed_precision)
     begin = Task.load(start) if start is not None else None
     base = _base_of(model, input_shape, weights, begin, start)
-    preprocess = options.preprocess(base.input_sizes, begin.header.preprocess if begin is not None else None)
-    train = options.load(data)
-    test = options.load(evaluation) if evaluation else None
+    train = options.load(data, outputs=base.outputs())
+    test = options.load(evaluation, outputs=base.outputs()) if evaluation else None
     _same_classes(train, test)
-    with LatencyFitting.of(latency, base, prepare(train, preprocess), preprocess, progress) as fitting:
+    recorded = begin.header.preprocess if begin is not None else None
+    preprocess = options.preprocess(base, recorded, tensors=train.preprocessed)
+    images = prepare(train, preprocess)
+    if test is not None and processes.is_main:
+        tell_overlap(test, {"--data": images})
+    with LatencyFitting.of(latency, base, images, preprocess, progress) as fitting:
         if latency is not None:
             config = fitting.for_adapting(config, begin is not None, processes)
         task = adapt(
@@ -93,6 +99,8 @@ def adapt_to_file(
         )
         if processes.is_main:
             task = fitting.recorded(task)
+    known = options.known(base, preprocess, [train], recorded)
+    task = dataclasses.replace(task, header=task.header.model_copy(update={"preprocess": known}))
     if test is not None:
         task = with_quality(task, base, prepare(test, preprocess), progress=progress, processes=processes)
     if processes.is_main:
@@ -153,7 +161,7 @@ def prune_to_file(
         progress: Told ``(done, total, text)``.
         latency: Find the density by it; that of the configuration does not count.
     """
-    options = (options or DataOptions(seed=config.seed)).with_calibration(calibration)
+    options = options or DataOptions(seed=config.seed)
     refuse_existing(output, overwrite)
     if is_task_file(model):
         raise ConfigError(
@@ -162,17 +170,25 @@ def prune_to_file(
             "whole blocks: --method sls",
         )
     base = Base.open(model, input_shape, weights)
-    images = calibration is not None or held_out is not None or evaluation is not None
-    given = images or options.mean is not None or options.std is not None
-    preprocess = options.preprocess(base.input_sizes) if given else None
-
-    def prepared(spec: str | None, labelled: bool) -> Prepared | None:
-        if spec is None or preprocess is None:
-            return None
-        return prepare(options.load(spec, labelled=labelled), preprocess)
-
-    test = prepared(evaluation, True)
-    data = prepared(calibration, config.how.needs_labels)
+    named = {"evaluation": evaluation, "calibration": calibration, "held_out": held_out}
+    labelled = {name: name != "calibration" or config.how.needs_labels for name in named}
+    outputs = count_outputs(base.program) if any(spec and labelled[name] for name, spec in named.items()) else None
+    images = {
+        name: options.load(spec, labelled=labelled[name], outputs=outputs)
+        for name, spec in named.items()
+        if spec is not None
+    }
+    for name, each in images.items():
+        if labelled[name]:
+            require_outputs(outputs, each)
+    preprocess = options.preprocess_if_known(base, images.values(), calibration=calibration)
+    prepared = {name: prepare(each, preprocess) for name, each in images.items()} if preprocess is not None else {}
+    test, data = prepared.get("evaluation"), prepared.get("calibration")
+    if "evaluation" in images:
+        options_of = {"calibration": "--calibration", "held_out": "--held-out"}
+        tell_overlap(
+            images["evaluation"], {options_of[name]: prepared[name] for name in prepared if name in options_of}
+        )
     with LatencyFitting.of(latency, base, data, preprocess, progress) as fitting:
         task = prune(
             base,
@@ -180,13 +196,15 @@ def prune_to_file(
             output.absolute().parent,
             preprocess,
             data=data,
-            held_out=prepared(held_out, True),
+            held_out=prepared.get("held_out"),
             checkpoint=checkpoint_path(output),
             resume=resume,
             progress=progress,
             choose_density=fitting.density if latency is not None else None,
         )
         task = fitting.recorded(task)
+    known = options.known(base, preprocess, images.values())
+    task = dataclasses.replace(task, header=task.header.model_copy(update={"preprocess": known}))
     if test is not None:
         task = with_quality(task, base, test, progress=progress, before={"base": base.program})
     task.save(output)

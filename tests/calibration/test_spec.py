@@ -85,7 +85,7 @@ def test_the_digest_tells_other_images(place: Path) -> None:
 
 
 def test_toml_survives_the_way_there_and_back(place: Path) -> None:
-    spec = CalibrationSpec(source='a "b"\\c:train', description="x\ny", count=3, mean=(0.1, 2.0), std=(1.0, 0.25))
+    spec = CalibrationSpec(source='a "b"\\c:train', description="x\ny", count=3, mean=(0.1, 0.9), std=(1.0, 0.25))
     (place / "t.toml").write_text(spec.to_toml())
     assert require_spec("t.toml").spec == spec
 

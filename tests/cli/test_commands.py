@@ -160,7 +160,8 @@ MISTAKES: dict[str, tuple[tuple[str, ...], str]] = {
     ),
     "data without classes": (("adapt", "net.py:build", *SHAPE, "--data", "plain.npz", "--output", "t.spa"), "classes"),
     "mean does not fit": (
-        ("adapt", "net.py:build", *SHAPE, "--data", "colours.npz:train", "--mean", "0.5,0.5", "--output", "t.spa"),
+        ("adapt", "net.py:build", *SHAPE, "--data", "colours.npz:train", "--mean", "0.5,0.5", "--std", "1",
+         "--output", "t.spa"),
         "mean",
     ),
     "density out of reach": (
@@ -253,4 +254,5 @@ def test_what_calibration_images_went_through_is_recorded(place: Path) -> None:
     )  # fmt: skip
     assert manifest["preprocessing"] == {
         "height": 8, "width": 8, "channels": 3, "mean": [0.0, 0.0, 0.0], "std": [1.0, 1.0, 1.0],
+        "background": 255,
     }  # fmt: skip

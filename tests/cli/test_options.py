@@ -48,9 +48,7 @@ def test_defaults() -> None:
         "weights": None,
         "data": "d.zip:train",
         "eval_data": None,
-        "mean": None,
-        "std": None,
-        "limit": None,
+        "images": {"mean": None, "std": None, "limit": None, "labels": None, "class_offset": None},
         "seed": 0,
         "as_json": False,
         "output": Path("a.spa"),
@@ -62,8 +60,8 @@ def test_values() -> None:
     shape = ["--input-shape", "1,3,32,32", "--mean", "0.5, 0,-1e-1", "--std", "1,2,.5"]
     assert run(*shape, "--limit", "100", "--seed", "7", "--json", "--overwrite").exit_code == 0
     assert got["input_shape"] == (1, 3, 32, 32)
-    assert (got["mean"], got["std"]) == ((0.5, 0.0, -0.1), (1.0, 2.0, 0.5))
-    assert (got["limit"], got["seed"], got["as_json"], got["overwrite"]) == (100, 7, True, True)
+    assert (got["images"]["mean"], got["images"]["std"]) == ((0.5, 0.0, -0.1), (1.0, 2.0, 0.5))
+    assert (got["images"]["limit"], got["seed"], got["as_json"], got["overwrite"]) == (100, 7, True, True)
 
 
 def test_several_inputs() -> None:

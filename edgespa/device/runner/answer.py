@@ -11,36 +11,32 @@ import numpy as np
 from edgespa.device.runner.bundle import RunnerError
 from edgespa.device.runner.models import infer, open_model, running
 from edgespa.device.runner.runtimes import import_runtime
+from edgespa.picture import WHITE, TooManyBits, model_pixels, upright_pixels
 
 
 def preprocess(path: Path, how: dict[str, Any]) -> np.ndarray:
-    """An image file as a float32 array [1, C, H, W]: channels, size, scale to [0, 1], normalise.
+    """An image file as a float32 array [1, C, H, W]: upright, channels, size, scale to [0, 1], normalise.
 
-    Step by step what the training and calibration data went through (`edgespa.data.fit_image`): any other order
-    gives other pixels.
+    The pixels come by the very code that training and calibration data went through.
     """
     try:
         from PIL import Image
     except ImportError as error:
         raise RunnerError("--input IMAGE needs Pillow (pip install pillow); without it, give a .npy file") from error
-    wanted = {1: "L", 3: "RGB", 4: "RGBA"}.get(how["channels"])
-    if wanted is None:
-        raise RunnerError(f"an image has no {how['channels']} channels")
+    if how["channels"] not in (1, 3, 4):
+        raise RunnerError(f"an image has no {how['channels']} channels: give a .npy file")
     try:
         with Image.open(path) as opened:
-            mode = opened.mode
-            if mode.startswith("I") or mode == "F":
-                raise RunnerError(f"{path} has more than 8 bits per channel: convert it to 8 bits first")
-            if mode not in ("L", "RGB", "RGBA"):
-                transparent = mode in ("LA", "La", "PA", "RGBa") or "transparency" in opened.info
-                mode = "L" if mode == "1" else "RGBA" if transparent else "RGB"
-            image = opened.convert(mode)
+            stored = upright_pixels(opened)
+    except TooManyBits as error:
+        raise RunnerError(f"{path} is {error}: convert it to 8 bits first") from error
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise RunnerError(f"cannot read the image {path}: {error}") from error
-    image = image.convert(wanted).resize((how["width"], how["height"]), getattr(Image, "Resampling", Image).BILINEAR)
-    pixels = np.asarray(image, dtype=np.float32).reshape(how["height"], how["width"], how["channels"]) / np.float32(255)
-    pixels = (pixels - np.float32(how["mean"])) / np.float32(how["std"])
-    return np.ascontiguousarray(pixels.transpose(2, 0, 1)[None], dtype=np.float32)
+    background = how.get("background", WHITE)
+    fitted = model_pixels(stored, how["channels"], how["height"], how["width"], background)
+    mean, std = (np.array(how[key], np.float32)[:, None, None] for key in ("mean", "std"))
+    pixels = (fitted.astype(np.float32) / np.float32(255) - mean) / std
+    return np.ascontiguousarray(pixels[None], dtype=np.float32)
 
 
 def read_arrays(path: Path, specs: list[dict[str, Any]]) -> list[np.ndarray]:

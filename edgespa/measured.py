@@ -1,0 +1,73 @@
+"""How well a task does, as it is recorded and as it is worded: of what kind of images, and of how many."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+IMAGES = "images"
+"""``test_images``, ``validation_images``: how many images a metric of that kind is of."""
+_NAME = re.compile(r"(?:(?P<of>[a-z]+)_)?(?P<kind>validation|test)_(?P<measure>accuracy|r2)(?:_(?P<store>[a-z0-9]+))?")
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One of a task's metrics that says how well it does.
+
+    Attributes:
+        kind: ``validation``: of the part of the training data that the best epoch was chosen on; ``test``: of images
+            that nothing was chosen by.
+        measure: ``accuracy``, a fraction, or ``r2``.
+        value: The figure.
+        images: On how many images; None where that was not recorded.
+        of: Of what, if not of the task: ``base``, ``uncut``.
+        store: With factors stored in that type, if not in the task file's.
+    """
+
+    kind: Literal["validation", "test"]
+    measure: Literal["accuracy", "r2"]
+    value: float
+    images: int | None = None
+    of: str = ""
+    store: str = ""
+
+    @property
+    def name(self) -> str:
+        """Such as ``test accuracy``, ``uncut test R2``, ``validation accuracy in fp32``."""
+        measure = "R2" if self.measure == "r2" else self.measure
+        stored = f" in {self.store}" if self.store else ""
+        return f"{self.of} {self.kind} {measure}{stored}".lstrip()
+
+    @property
+    def figure(self) -> str:
+        """The value alone: an accuracy in per cent, R2 as it is."""
+        return f"{self.value:.2%}" if self.measure == "accuracy" else f"{self.value:.4f}"
+
+    @property
+    def count(self) -> str:
+        """``1,000 images``, or that nobody wrote down how many."""
+        if self.images is None:
+            return "number of images not recorded"
+        return f"{self.images:,} image{'s' if self.images != 1 else ''}"
+
+    def __str__(self) -> str:
+        return f"{self.figure} ({self.count})"
+
+
+def measured(metrics: Mapping[str, float]) -> tuple[Measured, ...]:
+    """Those of a task's metrics that say how well it does, in their order.
+
+    Args:
+        metrics: By name, such as ``test_accuracy``, ``base_test_accuracy``, ``test_images``.
+    """
+    found = []
+    for name, value in metrics.items():
+        if (match := _NAME.fullmatch(name)) is not None:
+            count = metrics.get(f"{match['kind']}_{IMAGES}")
+            images = None if count is None else int(count)
+            kind: Literal["validation", "test"] = "test" if match["kind"] == "test" else "validation"
+            measure: Literal["accuracy", "r2"] = "r2" if match["measure"] == "r2" else "accuracy"
+            found.append(Measured(kind, measure, value, images, match["of"] or "", match["store"] or ""))
+    return tuple(found)

@@ -1,0 +1,122 @@
+"""From an image file to a model's pixels, the one way there is.
+
+Training, calibration and evaluation go it, and the runner of a bundle: this is a part of ``run.py`` too
+(`edgespa.device.assemble`), so it imports nothing of edgespa, runs on Python 3.8, and needs Pillow only when called.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+ORIENTATION = 0x0112
+"""The EXIF tag that says how a stored image is turned."""
+WHITE = 255
+_MODES = {1: "L", 3: "RGB", 4: "RGBA"}
+_TRANSPARENT = ("RGBA", "LA", "PA", "La", "RGBa")
+# What 1 in a file of so many bits per value is in Pillow's 8 bits; a file of 16 keeps its upper ones.
+_SCALES = {";2": 85, ";4": 17, ";16B": 1 / 256}
+
+
+class TooManyBits(ValueError):
+    """An image with more than 8 bits per channel, which nobody said how to scale."""
+
+
+def upright_pixels(image: Any) -> np.ndarray:
+    """A picture as it is looked at: decoded, 8 bits, turned as its EXIF orientation says.
+
+    Args:
+        image: Of Pillow. An orientation that is broken, or none of the eight, is as none.
+
+    Returns:
+        uint8 [H, W, C]: C is 1 for grey, 4 with transparency, else 3. Palettes and other colour spaces become RGB.
+
+    Raises:
+        TooManyBits: The image has more than 8 bits per channel.
+    """
+    if image.mode.startswith("I") or image.mode == "F":
+        raise TooManyBits(f"an image of mode {image.mode}, with more than 8 bits per channel")
+    transparent = _transparent_colour(image)
+    image.load()  # before the orientation is asked for: TIFF files are turned here, and forget it
+    turned = _orientation(image)
+    if transparent is not None and image.info.get("transparency") != transparent:
+        image = image.copy()
+        image.info["transparency"] = transparent
+    if image.mode == "La":
+        image = image.convert("LA")
+    if image.mode in _TRANSPARENT or transparent is not None:
+        image = image.convert("RGBA")
+    elif image.mode not in ("L", "RGB"):
+        image = image.convert("L" if image.mode == "1" else "RGB")
+    pixels = np.asarray(image)
+    return _turned(pixels[:, :, None] if pixels.ndim == 2 else pixels, turned)
+
+
+def model_pixels(pixels: np.ndarray, channels: int, height: int, width: int, background: int = WHITE) -> np.ndarray:
+    """Give a picture the model's channels and size.
+
+    Transparent parts show the background, unless the model takes four channels. Then ``Image.convert`` to L, RGB or
+    RGBA if the number of channels differs, and ``Image.resize((width, height), BILINEAR)`` if the size does. No
+    cropping: the whole image is kept and its proportions are not.
+
+    Args:
+        pixels: uint8 [H, W, C] with C of 1, 3 or 4 (RGBA).
+        channels: 1, 3 or 4.
+        height: Wanted.
+        width: Wanted.
+        background: Grey value, 0 to 255, behind what is transparent.
+
+    Returns:
+        uint8 [channels, height, width].
+    """
+    from PIL import Image
+
+    picture = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else np.ascontiguousarray(pixels))
+    wanted = _MODES[channels]
+    if picture.mode == "RGBA" and wanted != "RGBA":
+        behind = Image.new("RGBA", picture.size, (background, background, background, 255))
+        picture = Image.alpha_composite(behind, picture).convert("RGB")
+    # Grey to RGB only repeats values, which may as well be done after resizing, at a third of the cost.
+    widen = picture.mode == "L" and wanted == "RGB"
+    if picture.mode != wanted and not widen:
+        picture = picture.convert(wanted)
+    if picture.size != (width, height):
+        picture = picture.resize((width, height), getattr(Image, "Resampling", Image).BILINEAR)
+    fitted = np.asarray(picture)
+    if fitted.ndim == 2:
+        return np.broadcast_to(fitted, (channels, *fitted.shape))
+    return fitted.transpose(2, 0, 1)
+
+
+def _transparent_colour(image: Any) -> Any:
+    """What Pillow calls the transparency of an image that has no alpha, in 8 bits; None where there is none.
+
+    Of grey and RGB files it has the one value that is transparent, in the bits of the file.
+    """
+    found = image.info.get("transparency")
+    if found is None or image.mode not in ("1", "L", "RGB"):
+        return found
+    tiles = getattr(image, "tile", None)
+    raw = str(tiles[0][3]) if tiles else ""
+    scale = next((by for end, by in _SCALES.items() if raw.endswith(end)), 1)
+    return tuple(int(value * scale) for value in found) if isinstance(found, tuple) else int(found * scale)
+
+
+def _orientation(image: Any) -> int:
+    try:
+        found = image.getexif().get(ORIENTATION, 1)
+        return int(found) if found in range(1, 9) else 1
+    except Exception:  # whatever a damaged tag brings about: the image is whole without
+        return 1
+
+
+def _turned(pixels: np.ndarray, orientation: int) -> np.ndarray:
+    """[H, W, C] with row 0 on top and column 0 on the left."""
+    if orientation >= 5:  # stored with rows for columns
+        pixels = pixels.transpose(1, 0, 2)
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    return np.ascontiguousarray(pixels)
