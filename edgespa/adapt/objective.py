@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from edgespa.data import Kind
 from edgespa.errors import ConfigError
 from edgespa.processes import ALONE, Processes
+from edgespa.targets import plain_loss
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,7 +70,7 @@ class Objective:
             labels: Class indices ``[N]``, or targets ``[N, K]``.
         """
         if self.kind == "regression":
-            return nn.functional.mse_loss(outputs, labels)
+            return plain_loss(self.kind, outputs, labels)
         if self.kind == "multi-label":
             wanted = labels * (1 - self.label_smoothing) + 0.5 * self.label_smoothing
             return nn.functional.binary_cross_entropy_with_logits(outputs, wanted, pos_weight=self.class_weights)
@@ -85,7 +86,7 @@ class Objective:
             outputs: As `task_loss`.
             labels: As `task_loss`.
         """
-        return Objective(kind=self.kind).task_loss(outputs, labels)
+        return plain_loss(self.kind, outputs, labels)
 
     def __call__(self, outputs: Tensor, labels: Tensor, inputs: Tensor) -> Tensor:
         """The whole objective.

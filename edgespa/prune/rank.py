@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from torch import Tensor, fx
 
-from edgespa.errors import DataError
 from edgespa.graph.groups import Group
 from edgespa.graph.program import Program, fetch
 from edgespa.prune.config import PruneConfig
@@ -20,6 +19,7 @@ from edgespa.prune.survey import Network, Tick, gather_apart, visit
 from edgespa.pruning.criteria import Scores, normalise
 from edgespa.pruning.reconstruct.baselines import forward_selection, sampled_order, sensitivity
 from edgespa.pruning.score import score_units
+from edgespa.targets import plain_loss, scores
 
 SAMPLED_ROWS = 2048  # rows per batch that sensitivities are taken from
 
@@ -37,7 +37,7 @@ def scores_of(network: Network, config: PruneConfig, images: Images | None, tick
         Per group ``[units]``. Methods that give an order (forward selection, sampling) score by rank.
 
     Raises:
-        DataError: If act-grad gets images without classes.
+        DataError: If act-grad gets images without classes or targets.
         AdapterError: If a score is not finite; it names the group.
     """
     base, rank = network.base, config.how.rank
@@ -87,18 +87,15 @@ def output_norms(network: Network, name: str) -> Scores:
 
 
 def activation_gradients(network: Network, images: Images, groups: Iterable[str], tick: Tick) -> dict[str, Scores]:
-    """``mean over images of |sum over places of a * dL/da|`` per unit: a a reader's input, L the cross-entropy.
+    """``mean over images of |sum over places of a * dL/da|`` per unit: a a reader's input, L the loss of the data.
 
     As the comparison in El Halabi et al. (after Molchanov et al. 2017, arXiv 1611.06440, eq. 8); with several readers
     their mean.
 
     Raises:
-        DataError: If the images have no classes, or more than the network has outputs.
+        DataError: If the images have neither classes nor targets, or others than the network gives.
     """
-    if not images.labelled:
-        raise DataError(
-            f"{images.name} has no classes, and act-grad needs them", "give labelled images, or take another method"
-        )
+    images.require_answers("act-grad")
     readers = {name: network.of_group[name] for name in groups}
     sources = {reader.source for own in readers.values() for reader in own}
     totals = {name: np.zeros(len(network.group(name))) for name in readers}
@@ -106,12 +103,7 @@ def activation_gradients(network: Network, images: Images, groups: Iterable[str]
         labels = images.labels(index)
         inner: dict[str, Tensor] = {}
         output = _forward(network.base.program, images.batch(index).requires_grad_(True), sources, inner)
-        if output.dim() != 2 or int(labels.max()) >= output.shape[1]:
-            raise DataError(
-                f"{images.name} has {int(labels.max()) + 1} classes, the network's output is {list(output.shape[1:])}",
-                "give images of the network's own classes, or take another method",
-            )
-        loss = torch.nn.functional.cross_entropy(output, labels, reduction="sum")
+        loss = plain_loss(images.data.kind, scores(output, images.data), labels, reduction="sum")
         found = torch.autograd.grad(loss, list(inner.values()), allow_unused=True)
         gradients = dict(zip(inner, found, strict=True))
         for name, own in readers.items():

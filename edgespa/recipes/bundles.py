@@ -20,6 +20,7 @@ from edgespa.graph.surgery import compact
 from edgespa.inputs import InputSizes
 from edgespa.interface import output_tensors
 from edgespa.recipes.options import DataOptions, Progress, some
+from edgespa.targets import require_scores
 from edgespa.task import Task, is_task_file
 
 
@@ -69,9 +70,10 @@ def export_bundle(
         preprocess = origin.preprocess or options.with_calibration(calibration).preprocess(shape)
         origin = dataclasses.replace(origin, preprocess=preprocess)
         data = options.load(spec, labelled=spec == evaluation)
-        if spec == evaluation:
-            origin = _with_classes(origin, program, data)
         prepared[spec] = prepare(data, preprocess)
+        if spec == evaluation:
+            origin = _with_classes(origin, data)
+            require_scores(program, prepared[spec])
     if license is not None:
         origin = dataclasses.replace(origin, base=origin.base.model_copy(update={"license": license}))
     return export(
@@ -199,7 +201,7 @@ def check_task(task: Task, base: Base) -> dict[str, JsonValue]:
     }
 
 
-def _with_classes(origin: Origin, program: Program, data: ImageData) -> Origin:
+def _with_classes(origin: Origin, data: ImageData) -> Origin:
     if origin.classes and tuple(data.classes) != origin.classes:
         raise ConfigError(
             f"{data.name} has the classes {some(data.classes)}, the task was trained on {some(origin.classes)}",
@@ -211,11 +213,4 @@ def _with_classes(origin: Origin, program: Program, data: ImageData) -> Origin:
         )
     if origin.classes:
         return origin
-    with torch.no_grad():
-        logits = output_tensors(program(*program.example_inputs()))[0]
-    if logits.dim() != 2 or logits.shape[1] != len(data.classes):
-        raise ConfigError(
-            f"the model's output has the shape {tuple(logits.shape)}, {data.name} has {len(data.classes)} classes",
-            "evaluate on data of the model's own classes, or leave out --eval-data",
-        )
     return dataclasses.replace(origin, classes=tuple(data.classes), learns=data.kind)

@@ -17,6 +17,7 @@ from edgespa.pruning.depth import METRICS
 from edgespa.recipes.options import DataOptions, Progress
 from edgespa.recipes.quality import with_quality
 from edgespa.report.depth_plot import Panel, draw_depth, plot_format
+from edgespa.targets import require_scores
 from edgespa.task import Task, is_task_file
 
 
@@ -77,6 +78,8 @@ def cut_to_file(
         images = prepare(loaded.limit(min(config.score_images, len(loaded)), config.seed), preprocess)
     test = prepare(options.load(evaluation), preprocess) if evaluation is not None and preprocess is not None else None
     program = task.program(base)
+    if test is not None:
+        require_scores(program, test)
     decision = _decision(program, base, images, config, plot is not None, progress)
     task = dataclasses.replace(task, header=task.header.model_copy(update={"preprocess": preprocess}))
     task = cut(task, base, decision, config, output.absolute().parent, images)

@@ -17,6 +17,7 @@ from edgespa.prune import PruneConfig, prune
 from edgespa.recipes.options import DataOptions, Progress, some
 from edgespa.recipes.quality import with_quality
 from edgespa.stopwatch import LatencyBudget
+from edgespa.targets import require_scores
 from edgespa.task import Task, is_task_file
 
 
@@ -172,6 +173,8 @@ def prune_to_file(
         return prepare(options.load(spec, labelled=labelled), preprocess)
 
     test = prepared(evaluation, True)
+    if test is not None:
+        require_scores(base.program, test)
     data = prepared(calibration, config.how.needs_labels)
     with LatencyFitting.of(latency, base, data, preprocess, progress) as fitting:
         task = prune(
