@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, fx
 
+from edgespa.errors import DataError
 from edgespa.graph.groups import Group
 from edgespa.graph.program import Program, fetch
 from edgespa.prune.config import PruneConfig
@@ -18,7 +19,7 @@ from edgespa.prune.readers import Reader
 from edgespa.prune.survey import Network, Tick, gather_apart, visit
 from edgespa.pruning.criteria import Scores, normalise
 from edgespa.pruning.reconstruct.baselines import forward_selection, sampled_order, sensitivity
-from edgespa.pruning.score import score_units
+from edgespa.pruning.score import require_finite, score_units
 from edgespa.targets import plain_loss, scores
 
 SAMPLED_ROWS = 2048  # rows per batch that sensitivities are taken from
@@ -49,6 +50,7 @@ def scores_of(network: Network, config: PruneConfig, images: Images | None, tick
     elif rank == "sampling" and images is not None:
         generator = torch.Generator().manual_seed(config.seed)
         found = sensitivities(network, images, groups, tick, config.seed)
+        require_finite({name: values.numpy() for name, values in found.items()}, config.method)
         return {name: by_rank(sampled_order(values, generator)) for name, values in found.items()}
     elif rank in ("forward", "forward-fd") and images is not None:
         return forward_scores(network, images, groups, tick, config)
@@ -62,6 +64,7 @@ def scores_of(network: Network, config: PruneConfig, images: Images | None, tick
             torch.Generator().manual_seed(config.seed),
             program=base.program,
         )
+    require_finite(raw, config.method)
     return {name: normalise(values, config.normalisation) for name, values in raw.items()}
 
 
@@ -93,7 +96,8 @@ def activation_gradients(network: Network, images: Images, groups: Iterable[str]
     their mean.
 
     Raises:
-        DataError: If the images have neither classes nor targets, or others than the network gives.
+        DataError: If the images have neither classes nor targets, or others than the network gives, or the loss is not
+            finite.
     """
     images.require_answers("act-grad")
     readers = {name: network.of_group[name] for name in groups}
@@ -104,6 +108,11 @@ def activation_gradients(network: Network, images: Images, groups: Iterable[str]
         inner: dict[str, Tensor] = {}
         output = _forward(network.base.program, images.batch(index).requires_grad_(True), sources, inner)
         loss = plain_loss(images.data.kind, scores(output, images.data), labels, reduction="sum")
+        if not bool(torch.isfinite(loss)):
+            raise DataError(
+                f"{images.name}: the loss of the network on these images is {loss.item()}",
+                "check --mean and --std, and the weights of the model",
+            )
         found = torch.autograd.grad(loss, list(inner.values()), allow_unused=True)
         gradients = dict(zip(inner, found, strict=True))
         for name, own in readers.items():

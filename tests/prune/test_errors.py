@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from edgespa.base import Base
 from edgespa.config import Preprocess
 from edgespa.data import Prepared, load_data, prepare
-from edgespa.errors import ConfigError, DataError
+from edgespa.errors import ConfigError, DataError, EdgespaError
 from edgespa.prune import PruneConfig, prune
 from edgespa.prune.images import Images
 from edgespa.prune.survey import Network, gather, path_of
@@ -121,6 +121,23 @@ def test_no_images_where_they_are_needed(network: Build, tmp_path: Path) -> None
             prune(network("plain"), config(**settings), tmp_path)
     with pytest.raises(ConfigError, match="labelled images"):
         prune(network("plain"), config(allocation="equal-accuracy"), tmp_path, data=data_of(tmp_path, noise(20)))
+
+
+@pytest.mark.parametrize("method", ["act-grad", "layer-act-grad", "l1", "weight-norm", "layer-sampling"])
+def test_nothing_is_chosen_by_scores_that_are_not_finite(network: Build, tmp_path: Path, method: str) -> None:
+    base = network("plain")
+    weight = base.program.state()["fc.weight"].clone()
+    weight[0, 3] = float("nan")
+    spoilt = base.with_state(
+        {"fc.weight": weight} if method != "l1" else {"c1.weight": torch.full((8, 3, 3, 3), torch.inf)}
+    )
+    data = data_of(tmp_path, noise(20), labels=np.arange(20) % 4)
+    words = (
+        "the loss of the network on these images is nan" if "act" in method else f"its {method} scores are not finite"
+    )
+    with pytest.raises(EdgespaError, match=words):
+        prune(spoilt, config(method=method), tmp_path, data=data)
+    assert not list(tmp_path.glob("*.spa"))
 
 
 @pytest.mark.parametrize("decisions", [True, False])
