@@ -12,6 +12,8 @@ import torch
 from torch import fx
 from torch.fx.node import Argument, Target
 
+from edgespa.graph.program import shape_of
+
 
 def mutates(graph: fx.Graph) -> bool:
     """Whether any operator of the graph writes to one of its arguments."""
@@ -156,6 +158,24 @@ def _keeps_dtype(node: fx.Node) -> bool:
     values = [node.meta.get("val"), *(source.meta.get("val") for source in node.all_input_nodes)]
     dtypes = {value.dtype for value in values if isinstance(value, torch.Tensor) and value.is_floating_point()}
     return len(dtypes) <= 1
+
+
+def plain_products(graph: fx.Graph) -> None:
+    """``linear`` with a vector for its weight -> ``matmul`` (and ``add``): its result has one dimension less."""
+    for node in list(graph.nodes):
+        if node.target is not torch.ops.aten.linear.default:
+            continue
+        x, weight, *bias = node.args
+        if not isinstance(weight, fx.Node) or len(shape_of(weight.meta["val"])) != 1:
+            continue
+        with graph.inserting_before(node):
+            plain = graph.call_function(torch.ops.aten.matmul.default, (x, weight))
+            plain.meta = {key: value for key, value in node.meta.items() if key != "val"}
+            if bias and bias[0] is not None:
+                plain = graph.call_function(torch.ops.aten.add.Tensor, (plain, bias[0]))
+                plain.meta = {key: value for key, value in node.meta.items() if key != "val"}
+        node.replace_all_uses_with(plain)
+        graph.erase_node(node)
 
 
 def plain_batch_norms(graph: fx.Graph) -> None:
