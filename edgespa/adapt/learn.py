@@ -14,6 +14,7 @@ from edgespa.adapt.objective import Objective, Teacher
 from edgespa.adapt.rates import settle_rate
 from edgespa.adapt.run import Progress, Run
 from edgespa.adapt.start import continued, is_adapted, require_same_classes, started, with_start
+from edgespa.adapt.units import Units
 from edgespa.adapt.weights import class_weights
 from edgespa.adapters.adapted import AdaptedProgram
 from edgespa.base import Base
@@ -91,6 +92,9 @@ def adapt(
     train, held_out = data.split(config.validation, config.seed)
     prepared = prepare(train, preprocess), prepare(held_out, preprocess)
     weights = class_weights(config.class_weights, prepared[0].labels, data.classes, data.kind, data.name)
+    units = Units.of(prepared[0].labels, base) if data.kind == "regression" else None
+    if units is not None:
+        base = units.inside(base)
     objective = Objective(
         config.label_smoothing,
         weights if weights is None else weights.to(processes.device),
@@ -99,6 +103,7 @@ def adapt(
         config.distill_temperature,
         data.kind,
         processes,
+        units,
     )
     if not goes_on and _wants_new_head(base, prepared[0], len(data.classes), config, objective):
         if teacher is not None and teacher.of_base:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 
 from edgespa.adapt.learn import evaluated
@@ -12,6 +13,8 @@ from edgespa.graph.program import Program
 from edgespa.processes import ALONE, Processes
 from edgespa.recipes.options import Progress
 from edgespa.task import Task
+
+log = logging.getLogger(__name__)
 
 
 def with_quality(
@@ -36,4 +39,11 @@ def with_quality(
     name = f"test_{MEASURES[test.kind]}"
     programs = {name: task.program(base), **{f"{key}_{name}": program for key, program in (before or {}).items()}}
     found = {key: evaluated(program, test, processes, progress) for key, program in programs.items()}
+    if test.kind == "regression" and found[name] < 0:
+        log.warning(
+            "%s: R2 is %.3g, and the mean of these targets has 0: what was learned does not hold here; see that the "
+            "data are like those that were trained on, in the same units, or train longer or with a lower --lr",
+            test.name,
+            found[name],
+        )
     return task.with_metrics(**found, test_images=float(len(test)))
