@@ -26,6 +26,7 @@ from edgespa.export.quantise import NotUseful
 from edgespa.export.samples import Samples, draw_samples, fixed_batch
 from edgespa.export.trial import trials
 from edgespa.export.variants import NO_SOURCE, Job, Progress, Steps, make_variants
+from edgespa.graph.constants import folded
 from edgespa.graph.program import Program
 from edgespa.interface import in_float32, input_and_output_names, with_batch_first, with_plain_outputs
 
@@ -76,7 +77,8 @@ def export(
     for name in config.formats:
         require(CONVERTERS[name].PACKAGES, CONVERTERS[name].EXTRA)
     names = input_and_output_names(program)
-    program = _with_batch(with_plain_outputs(in_float32(program)))
+    # Folded in the model's own element types: positions are often made in float64.
+    program = _with_batch(with_plain_outputs(in_float32(folded(program))))
     form = dataclasses.replace(config.form(origin.preprocess, len(program.inputs), fixed_batch(program)), names=names)
     cache = Cache.of_user() if config.cache else Cache(None)
     steps = Steps(progress, len(config.formats) * len(config.precisions) * 2 + 2)

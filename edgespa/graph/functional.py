@@ -42,7 +42,7 @@ def make_functional(module: fx.GraphModule) -> bool:
             return False
         windows = _windows(base)
         root = windows[0].args[0] if windows else base
-        if not isinstance(root, fx.Node) or root.op != "call_function" or _is_view(root):
+        if not isinstance(root, fx.Node) or root.op != "call_function" or is_view(root):
             return False
         if any(_is_read_later(view, order, order[node], windows) for each in (root, *windows) for view in each.users):
             return False
@@ -106,7 +106,7 @@ def _windows(node: fx.Node) -> list[fx.Node]:
 
 def _is_read_later(view: fx.Node, order: dict[fx.Node, int], now: int, known: list[fx.Node]) -> bool:
     """Whether a view from before a moment, or a view of it, is read after it: it would miss what is written then."""
-    if view in known or order[view] >= now or not _is_view(view):
+    if view in known or order[view] >= now or not is_view(view):
         return False
     return any(order[user] > now or _is_read_later(user, order, now, known) for user in view.users)
 
@@ -121,10 +121,10 @@ def _changes_nothing(node: fx.Node) -> bool:
     return in_place and node.args[2:] == (False,) and isinstance(node.args[0], fx.Node)
 
 
-def _is_view(node: fx.Node) -> bool:
+def is_view(node: fx.Node) -> bool:
     """Whether the node's result may share memory with an argument."""
     if node.target is operator.getitem:
-        return isinstance(node.args[0], fx.Node) and _is_view(node.args[0])
+        return isinstance(node.args[0], fx.Node) and is_view(node.args[0])
     if not isinstance(node.target, torch._ops.OpOverload):
         return False
     name = node.target._schema.name

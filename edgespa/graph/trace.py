@@ -16,6 +16,7 @@ from torch.export import ExportedProgram
 from torch.nn.utils import parametrize
 
 from edgespa.errors import TraceError
+from edgespa.graph.constants import fold_numbers
 from edgespa.graph.fold import fold_weights
 from edgespa.graph.functional import make_functional, mutates, plain_batch_norms, plain_products
 from edgespa.graph.inline import inline_regions
@@ -81,13 +82,15 @@ def from_exported(exported: ExportedProgram) -> Program:
             same way, or has sizes that depend on the values of its inputs.
     """
     module = _graph_module(exported)
-    _require_known_sizes(module.graph)
     inline_regions(module)
+    fold_numbers(module)
+    _require_known_sizes(module.graph)
     if mutates(module.graph) and not make_functional(module):
         with quiet("torch.export"):
             exported = exported.run_decompositions({})
         module = _graph_module(exported)
         inline_regions(module)
+        fold_numbers(module)
         make_functional(module)
         if mutates(module.graph):
             raise TraceError(
