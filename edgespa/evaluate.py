@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,14 +11,14 @@ from torch import Tensor
 from edgespa.data import Kind, Prepared
 from edgespa.errors import DataError
 from edgespa.processes import ALONE, Processes
+from edgespa.targets import has_answers, scores
 
 BATCH_SIZE = 250
 Progress = Callable[[float, float | None, str], None]
 
 
-@torch.no_grad()
 def accuracy(
-    program: Callable[[Tensor], Tensor],
+    program: Callable[[Tensor], Any],
     data: Prepared,
     *,
     batch_size: int = BATCH_SIZE,
@@ -34,19 +35,11 @@ def accuracy(
         processes: Each takes its part of every batch, on its device.
 
     Raises:
-        DataError: If the data are empty, or have no classes.
+        DataError: If the data are empty, or have no classes, or the outputs are no logits of theirs.
     """
-    total = data.num_batches(batch_size)
-    if not total:
-        raise DataError("no images to evaluate on", "give a data set with at least one image")
-    if data.kind != "classes" or bool((data.labels < 0).any()):
+    if data.kind != "classes":
         raise DataError(f"{data.name} has no classes to compare with", "give labelled data")
-    correct = 0
-    for index, (images, labels) in enumerate(_batches(data, batch_size, processes)):
-        correct += int((program(images).argmax(1) == labels).sum())
-        if progress:
-            progress(index + 1, total, "evaluate")
-    return processes.totals([correct])[0] / len(data)
+    return quality(program, data, batch_size=batch_size, progress=progress, processes=processes)
 
 
 def _batches(data: Prepared, batch_size: int, processes: Processes) -> Iterator[tuple[Tensor, Tensor]]:
@@ -60,7 +53,7 @@ MEASURES: dict[Kind, str] = {"classes": "accuracy", "multi-label": "accuracy", "
 
 @torch.no_grad()
 def quality(
-    program: Callable[[Tensor], Tensor],
+    program: Callable[[Tensor], Any],
     data: Prepared,
     *,
     batch_size: int = BATCH_SIZE,
@@ -81,25 +74,48 @@ def quality(
         processes: Each takes its part of every batch, on its device.
 
     Raises:
-        DataError: If the data are empty, or have neither classes nor targets.
+        DataError: If the data are empty, have neither classes nor targets, or the outputs are no answers to those.
     """
-    if data.kind == "classes":
-        return accuracy(program, data, batch_size=batch_size, progress=progress, processes=processes)
     total = data.num_batches(batch_size)
     if not total:
         raise DataError("no images to evaluate on", "give a data set with at least one image")
-    right = error = 0.0
-    for index, (images, targets) in enumerate(_batches(data, batch_size, processes)):
-        outputs = program(images)
-        right += float(((outputs > 0) == (targets > 0.5)).double().mean(1).sum())
-        error += float((outputs.double() - targets.double()).square().sum())
+    if not has_answers(data):
+        raise DataError(f"{data.name} has no classes to compare with", "give labelled data")
+    mark = 0.0
+    for index, (images, labels) in enumerate(_batches(data, batch_size, processes)):
+        mark += mark_of(data.kind, scores(program(images), data), labels)
         if progress:
             progress(index + 1, total, "evaluate")
-    right, error = processes.totals([right, error])
-    if data.kind == "multi-label":
-        return right / len(data)
-    spread = float((data.labels.double() - data.labels.double().mean(0)).square().sum())
-    return 1 - error / max(spread, 1e-30)
+    return quality_of(data.kind, processes.totals([mark])[0], data.labels)
+
+
+def mark_of(kind: Kind, outputs: Tensor, labels: Tensor) -> float:
+    """What a batch adds to the mark that a quality is made of: right answers, or for regression squared errors.
+
+    Args:
+        kind: Of the data.
+        outputs: ``[N, K]``.
+        labels: Class indices ``[N]``, or targets ``[N, K]``.
+    """
+    if kind == "classes":
+        return float((outputs.argmax(1) == labels).sum())
+    if kind == "multi-label":
+        return float(((outputs > 0) == (labels > 0.5)).double().mean(1).sum())
+    return float((outputs.double() - labels.double()).square().sum())
+
+
+def quality_of(kind: Kind, mark: float, labels: Tensor) -> float:
+    """The `quality` that a mark over all images stands for.
+
+    Args:
+        kind: Of the data.
+        mark: The sum of `mark_of`.
+        labels: Of all images.
+    """
+    if kind != "regression":
+        return mark / len(labels)
+    spread = float((labels.double() - labels.double().mean(0)).square().sum())
+    return 1 - mark / max(spread, 1e-30)
 
 
 def blind_quality(data: Prepared) -> float:

@@ -10,7 +10,9 @@ import torch
 from torch import Tensor, fx
 from torch.utils import _pytree
 
-from edgespa.graph.program import Program
+from edgespa.graph.program import Program, concrete
+from edgespa.graph.trace import from_exported
+from edgespa.quiet import quiet
 
 
 def output_tensors(output: Any) -> list[Tensor]:
@@ -91,6 +93,57 @@ def with_plain_outputs(program: Program) -> Program:
     node.args = (tensors,)
     _set_tree_info(result, out_spec=_pytree.tree_structure(0 if len(tensors) == 1 else tuple(0 for _ in tensors)))
     return result
+
+
+def with_batch_first(program: Program) -> Program:
+    """A program whose samples can be put together and taken apart along the first dimensions.
+
+    Where a free batch is not the first dimension of every input and output, as of outputs [T, N, C] or of a state
+    [2, N, H], samples are no rows of what goes in or comes out. Such a program is given a batch of 1: each run is one
+    sample, whole.
+
+    Args:
+        program: Of one input tensor per placeholder; returned itself if all is well.
+    """
+    shapes = [tuple(node.meta["val"].shape) for node in program.graph.nodes if node.op == "placeholder"]
+    if not program.dynamic_batch or all(map(_first, [*shapes, *(tuple(each.shape) for each in _outputs(program))])):
+        return program
+    copy = program.copy()
+    copy.module._forward_pre_hooks.clear()  # they ask for the sizes at the export
+    with quiet("torch.export"):
+        exported = torch.export.export(copy.module, program.example_inputs(1))
+    return from_exported(exported)
+
+
+def output_shapes(program: Program) -> tuple[tuple[int | None, ...], ...]:
+    """Sizes of a program's output tensors, None for a free batch."""
+    return tuple(
+        tuple(None if _is_free(size) else concrete(size) for size in value.shape) for value in _outputs(program)
+    )
+
+
+def runs_whole(program: Program) -> bool:
+    """Whether each run of a program is one sample: its batch is fixed, and not all that it takes and gives begins so.
+
+    Arrays of several samples then have one more dimension in front, but for tensors whose first size is 1.
+    """
+    firsts = {spec.shape[0] for spec in program.inputs} | {shape[0] if shape else 1 for shape in output_shapes(program)}
+    return not program.dynamic_batch and len(firsts) > 1
+
+
+def _outputs(program: Program) -> list[Tensor]:
+    node = next(node for node in program.graph.nodes if node.op == "output")
+    return [leaf.meta["val"] for leaf in _pytree.tree_leaves(node.args[0]) if _is_tensor(leaf)]
+
+
+def _is_free(size: Any) -> bool:
+    return isinstance(size, torch.SymInt) and size.node.maybe_as_int() is None
+
+
+def _first(shape: tuple[Any, ...]) -> bool:
+    """Whether a free batch is the first size of a shape, and no other."""
+    free = [_is_free(size) for size in shape]
+    return bool(shape) and free[0] and not any(free[1:]) and bool(shape[0].node.expr.is_symbol)
 
 
 def in_float32(program: Program) -> Program:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import torch
 
 from edgespa.errors import ModelError, TraceError
+from edgespa.graph.finite import not_finite
 from edgespa.graph.program import BATCH, Program, shape_of
 from edgespa.graph.trace import from_exported, trace
 from edgespa.inputs import InputSize
@@ -18,6 +19,8 @@ from edgespa.models import Recorded, is_pt2, load_model, load_pt2, recorded, reg
 from edgespa.quiet import NOTE, first_line, quiet
 
 log = logging.getLogger(__name__)
+
+_LISTED = 5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +49,7 @@ def open_program(spec: str, inputs: tuple[InputSize, ...], weights: str | None) 
         weights: A weight file, or ``random``.
 
     Raises:
-        ModelError: If it cannot be loaded, or takes other inputs.
+        ModelError: If it cannot be loaded, takes other inputs, or its weights are not finite.
         TraceError: If it cannot be traced.
     """
     if is_pt2(spec):
@@ -61,7 +64,9 @@ def open_program(spec: str, inputs: tuple[InputSize, ...], weights: str | None) 
             f"the sizes of the input of {spec} are not known", "pass --input-shape, for example 1,3,224,224"
         )
     digest = state_digest(model.state_dict())
-    return Opened(digest, _traced(model, spec, inputs), inputs, known)
+    program = _traced(model, spec, inputs)
+    _require_finite(program, spec, dict(model.named_parameters()))
+    return Opened(digest, program, inputs, known)
 
 
 def _saved(spec: str, given: tuple[InputSize, ...]) -> Opened:
@@ -86,7 +91,26 @@ def _saved(spec: str, given: tuple[InputSize, ...]) -> Opened:
     if any(BATCH in each.shape[1:] for each in program.inputs):
         own = tuple(dataclasses.replace(each, shape=size.shape) for each, size in zip(own, given or own, strict=True))
         program = _settled(program, own, spec)
+    _require_finite(program, spec, dict(exported.named_parameters()))
     return Opened(digest, program, own)
+
+
+def _require_finite(program: Program, spec: str, parameters: Mapping[str, torch.nn.Parameter]) -> None:
+    """Refuse weights that are not finite: a criterion would rank by them, and a proof compare by them.
+
+    Raises:
+        ModelError: With the first such tensors, and how many of their values are not.
+    """
+    trainable = {name for name, parameter in parameters.items() if parameter.requires_grad}
+    found = not_finite(program, trainable)
+    if found:
+        sizes = {name: tensor.numel() for name, tensor in program.tensors()}
+        listed = ", ".join(f"{name} ({count} of {sizes[name]} values)" for name, count in list(found.items())[:_LISTED])
+        more = f" and {len(found) - _LISTED} more tensors" if len(found) > _LISTED else ""
+        raise ModelError(
+            f"{spec} has weights that are not finite: {listed}{more}",
+            "give other weights: these were made by a training that diverged, or are damaged",
+        )
 
 
 def _where_fixed(shape: tuple[int, ...], fixed: tuple[int | str, ...]) -> tuple[int, ...]:

@@ -41,6 +41,7 @@ FLOORS: Mapping[str, int] = {
     "adapters": 2,
     "pruning": 2,
     "evaluate": 2,
+    "targets": 2,
     "processes": 2,
     "interface": 2,
     "opening": 3,

@@ -12,7 +12,16 @@ from torch import Tensor, nn
 
 from edgespa.graph.program import Program
 from edgespa.graph.trace import from_exported, trace
-from edgespa.interface import in_float32, input_and_output_names, output_tensors, with_plain_inputs, with_plain_outputs
+from edgespa.interface import (
+    in_float32,
+    input_and_output_names,
+    output_shapes,
+    output_tensors,
+    runs_whole,
+    with_batch_first,
+    with_plain_inputs,
+    with_plain_outputs,
+)
 
 
 class Nested(nn.Module):
@@ -128,3 +137,48 @@ def test_names_are_those_of_the_model_and_all_different() -> None:
     assert named == (["image", "gain"], ["mask", "parts_0", "output_gain", "output_weight"])
     assert input_and_output_names(trace(Pair(), (torch.ones(2, 3),))) == (["input"], ["output_0", "output_1"])
     assert input_and_output_names(trace(nn.ReLU(), (torch.ones(2, 3),))) == (["input"], ["output"])
+
+
+class Given(nn.Module):
+    """A layer, and what becomes of its result."""
+
+    def __init__(self, run: Any) -> None:
+        super().__init__()
+        self.fc, self.run = nn.Linear(5, 6), run
+
+    def forward(self, x: Tensor, *more: Tensor) -> Any:
+        return self.run(self.fc(x), *more)
+
+
+ROWS, STATE = torch.randn(1, 4, 5), torch.randn(2, 1, 6)
+BATCH_ELSEWHERE: dict[str, tuple[Any, tuple[Tensor, ...], tuple[tuple[int, ...], ...]]] = {
+    "second": (lambda y: y.transpose(0, 1), (ROWS,), ((4, 1, 6),)),
+    "last": (lambda y: y.permute(1, 2, 0), (ROWS,), ((4, 6, 1),)),
+    "merged": (lambda y: y.flatten(0, 1), (ROWS,), ((4, 6),)),
+    "nowhere": (lambda y: (y, y.mean()), (ROWS,), ((1, 4, 6), ())),
+    "constant": (lambda y: (y, torch.arange(3.0) * 2), (ROWS,), ((1, 4, 6), (3,))),
+    "state": (lambda y, s: (y[:, 0] + s[0], torch.stack([y[:, 0], y[:, 1]])), (ROWS, STATE), ((1, 6), (2, 1, 6))),
+}
+
+
+@pytest.mark.parametrize("name", BATCH_ELSEWHERE)
+def test_a_batch_that_is_not_first_is_fixed(name: str) -> None:
+    run, inputs, sizes = BATCH_ELSEWHERE[name]
+    model = Given(run).eval()
+    program = with_plain_outputs(trace(model, inputs))
+    assert program.dynamic_batch
+    fixed = with_batch_first(program)
+    assert [spec.shape for spec in fixed.inputs] == [tuple(each.shape) for each in inputs]
+    assert output_shapes(fixed) == sizes
+    assert runs_whole(fixed) == (name != "nowhere")
+    assert not runs_whole(program)
+    assert fixed.state().keys() == program.state().keys()
+    for one, other in zip(output_tensors(fixed(*inputs)), output_tensors(model(*inputs)), strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_a_batch_that_is_first_stays_free() -> None:
+    for run in (lambda y: y, lambda y: {"a": y, "b": [y.sum((1, 2)), y[:, :, None]]}):
+        program = with_plain_outputs(trace(Given(run).eval(), (ROWS,)))
+        assert with_batch_first(program) is program
+        assert {shape[0] for shape in output_shapes(program)} == {None}

@@ -136,3 +136,79 @@ def test_a_program_in_training_form_is_told_so(tmp_path: Path) -> None:
 def test_a_wrong_name_is_told_before_sizes_are_asked_for() -> None:
     with pytest.raises(ModelError, match=r"nowhere\.py: no such file"):
         open_program("nowhere.py:build", (), None)
+
+
+FINITE = """
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+class Net(nn.Module):
+    def __init__(self, poison=None, value=float("nan"), frozen=False):
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv, self.norm, self.fc = nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Linear(8, 4)
+        self.scale = nn.Parameter(torch.ones(8), requires_grad=not frozen)
+        self.register_buffer("mask", torch.full((4, 4), float("-inf")).triu(1))
+        if poison:
+            with torch.no_grad():
+                self.state_dict()[poison].view(-1)[:2] = value
+
+    def forward(self, x):
+        y = self.norm(self.conv(x)).relu().mean((2, 3)) * self.scale
+        scores = self.fc(y).unsqueeze(1) + self.mask
+        q = y.view(-1, 1, 4, 2)
+        z = F.scaled_dot_product_attention(q, q, q, attn_mask=self.mask.unsqueeze(0).unsqueeze(0))
+        return scores.softmax(2).sum(1) + z.flatten(1)[:, :4] + torch.where(self.mask < 0, self.mask, 0.0).exp()[0]
+
+class Frozen(Net):
+    # a mask as a parameter that is not trained
+    def __init__(self):
+        super().__init__()
+        del self.mask
+        self.mask = nn.Parameter(torch.full((4, 4), float("-inf")).triu(1), requires_grad=False)
+
+INF = float("inf")
+ones = {
+    "weight_nan": ("conv.weight", -INF * 0, False), "weight_inf": ("fc.weight", INF, False),
+    "weight_minus": ("conv.weight", -INF, True), "bias_nan": ("fc.bias", INF - INF, False),
+    "mean_nan": ("norm.running_mean", INF - INF, False), "variance_inf": ("norm.running_var", INF, False),
+    "mean_minus": ("norm.running_mean", -INF, False), "scale_minus": ("scale", -INF, True),
+    "mask_nan": ("mask", INF - INF, False),
+}
+for name, (tensor, value, frozen) in ones.items():
+    globals()[name] = lambda tensor=tensor, value=value, frozen=frozen: Net(tensor, value, frozen)
+"""
+POISONED = {
+    "weight_nan": "conv.weight (2 of 216", "weight_inf": "fc.weight (2 of 32", "weight_minus": "conv.weight (2 of 216",
+    "bias_nan": "fc.bias (2 of 4", "mean_nan": "norm.running_mean (2 of 8", "variance_inf": "norm.running_var (2 of 8",
+    "mean_minus": "norm.running_mean (2 of 8", "scale_minus": "scale (2 of 8", "mask_nan": "mask (",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", POISONED)
+def test_weights_that_are_not_finite_are_named(name: str, tmp_path: Path) -> None:
+    (tmp_path / "finite.py").write_text(FINITE)
+    with pytest.raises(ModelError, match="weights that are not finite") as caught:
+        open_program(f"{tmp_path / 'finite.py'}:{name}", (InputSize((1, 3, 8, 8)),), None)
+    assert POISONED[name] in caught.value.message
+
+
+@pytest.mark.parametrize("name", ["Net", "Frozen"])
+def test_masks_of_minus_infinity_go_on(name: str, tmp_path: Path) -> None:
+    (tmp_path / "finite.py").write_text(FINITE)
+    opened = open_program(f"{tmp_path / 'finite.py'}:{name}", (InputSize((1, 3, 8, 8)),), None)
+    masks = [tensor for _, tensor in opened.program.tensors() if bool(torch.isneginf(tensor).any())]
+    assert len(masks) == 1
+    assert bool(torch.isfinite(opened.program(torch.randn(2, 3, 8, 8))).all())
+    saved = torch.export.export(opened.program.module, (torch.randn(1, 3, 8, 8),))
+    torch.export.save(saved, tmp_path / "saved.pt2")
+    assert open_program(str(tmp_path / "saved.pt2"), (), None).inputs == (InputSize((1, 3, 8, 8)),)
+
+
+def test_a_saved_program_with_damaged_weights_is_refused(tmp_path: Path) -> None:
+    layer = nn.Linear(3, 2)
+    nn.init.constant_(layer.bias, float("inf"))
+    torch.export.save(torch.export.export(layer, (torch.randn(1, 3),)), tmp_path / "saved.pt2")
+    with pytest.raises(ModelError, match=r"bias \(2 of 2 values\)"):
+        open_program(str(tmp_path / "saved.pt2"), (), None)

@@ -14,6 +14,7 @@ from edgespa.adapt.objective import Objective, Teacher
 from edgespa.adapt.rates import settle_rate
 from edgespa.adapt.run import Progress, Run
 from edgespa.adapt.start import continued, is_adapted, require_same_classes, started, with_start
+from edgespa.adapt.units import Units
 from edgespa.adapt.weights import class_weights
 from edgespa.adapters.adapted import AdaptedProgram
 from edgespa.base import Base
@@ -24,6 +25,8 @@ from edgespa.errors import ConfigError, DataError
 from edgespa.evaluate import MEASURES, blind_quality, quality
 from edgespa.graph.program import BATCH, Program
 from edgespa.processes import Processes
+from edgespa.pruning.criteria import criterion_named
+from edgespa.targets import shapes_of
 from edgespa.task import Task
 
 log = logging.getLogger(__name__)
@@ -74,7 +77,7 @@ def adapt(
         DataError: If the images have no classes, or are less than one batch.
         AdapterError: If the loss or a trained value is not a number.
     """
-    _require_trainable(base, data, preprocess)
+    _require_trainable(base, data, preprocess, config)
     goes_on = start is not None and is_adapted(start)
     if start is not None and goes_on:
         config = continued(config, start)
@@ -89,6 +92,9 @@ def adapt(
     train, held_out = data.split(config.validation, config.seed)
     prepared = prepare(train, preprocess), prepare(held_out, preprocess)
     weights = class_weights(config.class_weights, prepared[0].labels, data.classes, data.kind, data.name)
+    units = Units.of(prepared[0].labels, base) if data.kind == "regression" else None
+    if units is not None:
+        base = units.inside(base)
     objective = Objective(
         config.label_smoothing,
         weights if weights is None else weights.to(processes.device),
@@ -97,6 +103,7 @@ def adapt(
         config.distill_temperature,
         data.kind,
         processes,
+        units,
     )
     if not goes_on and _wants_new_head(base, prepared[0], len(data.classes), config, objective):
         if teacher is not None and teacher.of_base:
@@ -150,7 +157,8 @@ def _stored(task: Task, base: Base, run: Run, store: str) -> Task:
     return rounded.with_metrics(**{name: now, f"{name}_fp32": exact})
 
 
-def _require_trainable(base: Base, data: ImageData, preprocess: Preprocess) -> None:
+@torch.no_grad()
+def _require_trainable(base: Base, data: ImageData, preprocess: Preprocess, config: AdaptConfig) -> None:
     if base.outputs() is None:
         raise ConfigError(
             f"{base.spec} does not end in a linear layer, so it cannot be adapted as a classifier",
@@ -163,8 +171,19 @@ def _require_trainable(base: Base, data: ImageData, preprocess: Preprocess) -> N
             f"{base.spec} takes inputs of {shapes}, and training needs {wanted}: images in batches of any size",
             "correct --input-shape, or write the model so that it takes any batch size",
         )
+    output = base.program(*base.program.example_inputs())
+    if not isinstance(output, torch.Tensor) or output.dim() != 2:
+        raise ConfigError(
+            f"{base.spec} gives {shapes_of(output)}, and training needs one output [N, K]: a number per class",
+            "give a model that returns its logits alone",
+        )
     if not data.labelled and data.targets is None:
         raise DataError(f"{data.name} has no classes to learn", "put the images of each class into a folder of its own")
+    if data.kind != "classes" and criterion_named(config.criterion).relevance:
+        raise ConfigError(
+            f"the criterion {config.criterion} begins at the output of a class, and {data.name} is {data.kind} data",
+            "choose another criterion, such as taylor",
+        )
 
 
 def evaluated(program: Program, data: Prepared, processes: Processes, progress: Progress | None = None) -> float:

@@ -10,9 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from edgespa.adapt.units import Units
 from edgespa.data import Kind
 from edgespa.errors import ConfigError
 from edgespa.processes import ALONE, Processes
+from edgespa.targets import plain_loss
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +37,8 @@ class Objective:
     """``(1 - w) * task + w * T**2 * KL(teacher || student)``, or the task's loss alone.
 
     The task's loss is the cross-entropy, with smoothed labels and class weights; for multi-label data the binary one;
-    for regression the squared error, where the distance to a teacher is that, too. Distillation: Hinton, Vinyals, Dean
+    for regression the squared error of standardised numbers, as the student gives them (see `edgespa.adapt.units`),
+    where the distance to a teacher is that, too. Distillation: Hinton, Vinyals, Dean
     2015, arXiv 1503.02531, section 2, with the distributions softened by the temperature T.
 
     Attributes:
@@ -46,6 +49,7 @@ class Objective:
         temperature: T.
         kind: What the data ask for.
         processes: Those that share a batch: a weighted mean is over the weights of all of them.
+        units: Of numbers to predict: labels and what a teacher says come in them; None if they are learned as they are.
     """
 
     label_smoothing: float = 0.0
@@ -55,6 +59,7 @@ class Objective:
     temperature: float = 2.0
     kind: Kind = "classes"
     processes: Processes = ALONE
+    units: Units | None = None
 
     @property
     def teacher_name(self) -> str | None:
@@ -69,7 +74,7 @@ class Objective:
             labels: Class indices ``[N]``, or targets ``[N, K]``.
         """
         if self.kind == "regression":
-            return nn.functional.mse_loss(outputs, labels)
+            return plain_loss(self.kind, outputs, self.standard(labels))
         if self.kind == "multi-label":
             wanted = labels * (1 - self.label_smoothing) + 0.5 * self.label_smoothing
             return nn.functional.binary_cross_entropy_with_logits(outputs, wanted, pos_weight=self.class_weights)
@@ -85,7 +90,19 @@ class Objective:
             outputs: As `task_loss`.
             labels: As `task_loss`.
         """
-        return Objective(kind=self.kind).task_loss(outputs, labels)
+        return plain_loss(self.kind, outputs, self.standard(labels))
+
+    def standard(self, values: Tensor) -> Tensor:
+        """Labels, or what a teacher says, as the student should give them; the same unless there are units.
+
+        Args:
+            values: ``[N]``, or ``[N, K]`` in the units of the data.
+        """
+        return values if self.units is None else self.units.standard(values)
+
+    def raw(self, outputs: Tensor) -> Tensor:
+        """The inverse of `standard`: the student's outputs in the units of the data."""
+        return outputs if self.units is None else self.units.raw(outputs)
 
     def __call__(self, outputs: Tensor, labels: Tensor, inputs: Tensor) -> Tensor:
         """The whole objective.
@@ -107,7 +124,7 @@ class Objective:
             return distance(outputs, wanted, self.temperature)
         _require_same_shape(outputs, wanted)
         if self.kind == "regression":
-            return nn.functional.mse_loss(outputs, wanted)
+            return nn.functional.mse_loss(outputs, self.standard(wanted))
         yes = torch.sigmoid(wanted / self.temperature)
         loss = nn.functional.binary_cross_entropy_with_logits(outputs / self.temperature, yes)
         return loss * self.temperature**2
@@ -120,6 +137,7 @@ class Objective:
             classes: Number of outputs.
         """
         if self.kind == "regression":
+            labels = self.standard(labels)
             return float((labels - labels.mean(0)).square().mean())
         return math.log(2 if self.kind == "multi-label" else classes)
 

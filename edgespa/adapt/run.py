@@ -153,7 +153,7 @@ class Run:
             if not torch.isfinite(tensor).all():
                 raise AdapterError(f"{name} is not finite after epoch {self.epoch + 1}", _LOWER)
         self.set_training(False)
-        value = quality(self.model, self.held_out, processes=self.processes)
+        value = quality(lambda x: self.objective.raw(self.model(x)), self.held_out, processes=self.processes)
         self.epoch += 1
         self.history.append({"epoch": self.epoch, "density": self.density, "loss": mean_loss, "validation": value})
         log.info("epoch %d: density %.3f, loss %.4f, validation %.4f", self.epoch, self.density, mean_loss, value)
@@ -282,6 +282,8 @@ class Run:
 
     def go_on_from(self, kept: Kept, factors: Factors) -> None:
         """Begin with the units, the adapters and the trained tensors that a task has."""
+        if self.objective.units is not None:
+            factors = dataclasses.replace(factors, tensors=self.objective.units.tensors_inside(factors.tensors))
         self._keep(kept)
         self._rebuild(factors, {}, 0.0)
         self.start = {name: np.packbits(mask).tobytes().hex() for name, mask in kept.items()}
@@ -356,6 +358,7 @@ class Run:
             "teacher": self.objective.teacher_name,
             "precision": self.processes.precision,
             "start": self.start,
+            "units": self.objective.units.record() if self.objective.units else None,
         }
 
     def restore(self, state: Checkpoint) -> None:
@@ -390,6 +393,8 @@ class Run:
         config = self.config
         program = compact(self.base.program, self.base.groups, best.kept)
         factors = best.factors.settled(program, config.adapter, config.adapter_options)
+        if self.objective.units is not None:
+            factors = dataclasses.replace(factors, tensors=self.objective.units.tensors_outside(factors.tensors))
         blocks = storage(attach(program, factors, config.adapter, config.adapter_options))
         header = make_header(
             self.base,
@@ -414,6 +419,7 @@ class Run:
                 "trained": dict(self.plan.trained_whole),
                 "teacher": self.objective.teacher_name,
                 "learns": self.objective.kind,
+                **({"units": units.record()} if (units := self.objective.units) is not None else {}),
                 "blocks": dict(blocks) if blocks else None,
                 "history": list(self.history),
                 "torch": torch.__version__,

@@ -26,8 +26,9 @@ from edgespa.export.quantise import NotUseful
 from edgespa.export.samples import Samples, draw_samples, fixed_batch
 from edgespa.export.trial import trials
 from edgespa.export.variants import NO_SOURCE, Job, Progress, Steps, make_variants
+from edgespa.graph.constants import folded
 from edgespa.graph.program import Program
-from edgespa.interface import in_float32, input_and_output_names, with_plain_outputs
+from edgespa.interface import in_float32, input_and_output_names, with_batch_first, with_plain_outputs
 
 log = logging.getLogger(__name__)
 
@@ -76,7 +77,8 @@ def export(
     for name in config.formats:
         require(CONVERTERS[name].PACKAGES, CONVERTERS[name].EXTRA)
     names = input_and_output_names(program)
-    program = with_plain_outputs(in_float32(program))
+    # Folded in the model's own element types: positions are often made in float64.
+    program = _with_batch(with_plain_outputs(in_float32(folded(program))))
     form = dataclasses.replace(config.form(origin.preprocess, len(program.inputs), fixed_batch(program)), names=names)
     cache = Cache.of_user() if config.cache else Cache(None)
     steps = Steps(progress, len(config.formats) * len(config.precisions) * 2 + 2)
@@ -114,6 +116,16 @@ def export(
         manifest = _manifest(specs, origin, samples, variants, job.judge.accuracy, left_out)
         _write_rest(writer.path, manifest, samples, origin.classes)
         return writer.commit(manifest)
+
+
+def _with_batch(program: Program) -> Program:
+    """The program with a batch of 1, if its samples are not rows of all that it takes and gives."""
+    result = with_batch_first(program)
+    if result is not program:
+        log.warning(
+            "not all inputs and outputs have the batch as their first dimension: the files take one sample at a time"
+        )
+    return result
 
 
 def _all_variants(job: Job, steps: Steps) -> tuple[tuple[Variant, ...], list[JsonValue]]:

@@ -15,7 +15,7 @@ from edgespa.export.converter import Form
 from edgespa.export.lowering import FromPixels, pixels_of, without_batch_norms
 from edgespa.export.versions import EXPORTER_OPSET
 from edgespa.graph.program import BATCH, Program
-from edgespa.interface import input_and_output_names
+from edgespa.interface import input_and_output_names, output_shapes
 from edgespa.quiet import first_line, quiet
 
 EXTRA = "onnx"
@@ -95,7 +95,7 @@ def specs(
 
     Args:
         program: The program.
-        outputs: Example outputs, for their shapes.
+        outputs: Example outputs, for their types.
         form: What the files look like; None for the program itself.
     """
     form = form or Form()
@@ -117,11 +117,11 @@ def specs(
     results = tuple(
         TensorSpec(
             name=name,
-            shape=(batch, *array.shape[1:]) if array.ndim else (),
+            shape=tuple(batch if size is None else size for size in shape),
             dtype=str(array.dtype),
-            layout=_layout(array.shape),
+            layout=_layout(shape),
         )
-        for name, array in zip(output_names, outputs, strict=True)
+        for name, array, shape in zip(output_names, outputs, output_shapes(program), strict=True)
     )
     return inputs, results
 
@@ -169,5 +169,5 @@ def exported(program: Program, form: Form, *, optimize: bool = True) -> Any:
     return result.model_proto
 
 
-def _layout(shape: Sequence[int | str]) -> Any:
+def _layout(shape: Sequence[int | str | None]) -> Any:
     return "NCHW" if len(shape) == 4 else "other"

@@ -20,6 +20,7 @@ from edgespa.errors import ExportError
 from edgespa.export.exact import exact_outputs
 from edgespa.export.sets import find_sets, steady
 from edgespa.graph.program import Program
+from edgespa.interface import runs_whole
 
 Array = NDArray[Any]
 
@@ -183,7 +184,7 @@ def draw_samples(
         tolerance: Of float32 files, of the spread of a component.
         most: So many samples, where 256 MiB are enough for them.
     """
-    one = program.example_inputs(batch=1)
+    one = _samples_first(program, program.example_inputs(batch=1))
     input_bytes, output_bytes = (_bytes(arrays) // len(one[0]) for arrays in (_numpy(one), run_program(program, one)))
     count = max(LEAST_SAMPLES, min(most, MEMORY_BYTES // max(1, input_bytes + output_bytes)))
     sets = find_sets(program)
@@ -220,8 +221,8 @@ def _steady(program: Program, inputs: Sequence[Tensor]) -> Array:
     """Places of the samples whose choices rounding cannot change; of all, where hardly any are."""
     size = fixed_batch(program) or len(inputs[0])
     found = torch.cat(
-        [steady(program, [tensor[at : at + size] for tensor in inputs]) for at in range(0, len(inputs[0]), size)]
-    )
+        [steady(program, _arguments(program, inputs, at, size))[:size] for at in range(0, len(inputs[0]), size)]
+    )[: len(inputs[0])]
     places: Array = np.flatnonzero(found.numpy())
     return places if len(places) >= LEAST_SAMPLES else np.arange(len(found))
 
@@ -250,7 +251,8 @@ def _with_images(
 def _noise(program: Program, count: int, seed: int, pixels: Preprocess | None) -> tuple[list[Tensor], dict[str, Array]]:
     """Inputs, and how they are recorded: by their sizes alone where every machine makes them anew."""
     inputs, stored = [], {}
-    for number, tensor in enumerate(program.example_inputs(batch=count, seed=seed)):
+    drawn = _samples_first(program, program.example_inputs(batch=count, seed=seed))
+    for number, tensor in enumerate(drawn):
         if fixed_batch(program):
             tensor = torch.cat([tensor] * (count // len(tensor)))
         shape = tuple(tensor.shape)
@@ -268,27 +270,54 @@ def _noise(program: Program, count: int, seed: int, pixels: Preprocess | None) -
 
 @torch.no_grad()
 def run_program(program: Program, inputs: Sequence[Tensor]) -> list[Array]:
-    """The program's outputs, as a flat list; a fixed batch that is not full is filled with its last sample."""
+    """The program's outputs, as a flat list; a fixed batch that is not full is filled with its last sample.
+
+    Of a program that `runs_whole` the samples are along one more dimension, where a tensor's first size is not 1.
+    """
     return _in_batches(lambda *part: _numpy(tree_leaves(program(*part))), program, inputs) or []
 
 
 def _in_batches(
     run: Callable[..., list[Array] | None], program: Program, inputs: Sequence[Tensor]
 ) -> list[Array] | None:
+    inputs = _samples_first(program, inputs)
     count = len(inputs[0])
     size = fixed_batch(program) or count
     results = []
     for start in range(0, count, size):
-        result = run(*(tensor[torch.arange(start, start + size).clamp(max=count - 1)] for tensor in inputs))
+        result = run(*_arguments(program, inputs, start, size))
         if result is None:
             return None
-        results.append(result)
+        results.append([_as_sample(array) for array in result] if runs_whole(program) else result)
     return [np.concatenate([result[i] for result in results])[:count] for i in range(len(results[0]))]
 
 
+def _samples_first(program: Program, inputs: Sequence[Tensor]) -> Sequence[Tensor]:
+    """Inputs of one run as those of one sample; others as they are."""
+    if not runs_whole(program):
+        return inputs
+    return [
+        _as_sample(tensor) if tensor.dim() == len(spec.shape) and spec.shape[0] != 1 else tensor
+        for tensor, spec in zip(inputs, program.inputs, strict=True)
+    ]
+
+
+def _as_sample(tensor: Any) -> Any:
+    """A tensor or an array of one run with its sample first."""
+    return tensor if tensor.shape[:1] == (1,) else tensor[None]
+
+
+def _arguments(program: Program, inputs: Sequence[Tensor], at: int, size: int) -> list[Tensor]:
+    """What a run takes of some samples."""
+    if runs_whole(program):
+        pairs = zip(inputs, program.inputs, strict=True)
+        return [tensor[at] if tensor.dim() > len(spec.shape) else tensor[at : at + 1] for tensor, spec in pairs]
+    return [tensor[torch.arange(at, at + size).clamp(max=len(tensor) - 1)] for tensor in inputs]
+
+
 def fixed_batch(program: Program) -> int | None:
-    """The only batch size that a program takes; None if it takes any."""
-    return None if program.dynamic_batch else int(program.inputs[0].shape[0])
+    """The only number of samples that a program takes at a time; None if it takes any."""
+    return None if program.dynamic_batch else 1 if runs_whole(program) else int(program.inputs[0].shape[0])
 
 
 def _bytes(arrays: Sequence[Array]) -> int:

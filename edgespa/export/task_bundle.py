@@ -34,7 +34,7 @@ from edgespa.export.samples import draw_samples
 from edgespa.export.skeleton import skeleton
 from edgespa.export.trial import trials
 from edgespa.graph.program import Program
-from edgespa.interface import in_float32, input_and_output_names, with_plain_outputs
+from edgespa.interface import in_float32, input_and_output_names, with_batch_first, with_plain_outputs
 from edgespa.task import Task
 
 MODEL = "model.onnx.gz"
@@ -73,7 +73,7 @@ def write_task_bundle(
     """
     require(onnx_file.PACKAGES, onnx_file.EXTRA)
     form = dataclasses.replace(form or Form(), names=input_and_output_names(program))
-    program = with_plain_outputs(in_float32(program))
+    program = with_batch_first(with_plain_outputs(in_float32(program)))
     samples = draw_samples(program, None, 0, most=SAMPLES)
     inputs, outputs = onnx_file.specs(program, samples.outputs, form)
     graph, names = skeleton(program, form)

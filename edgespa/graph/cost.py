@@ -57,8 +57,12 @@ class CostModel:
 
     def __init__(self, program: Program, groups: Groups, merged: Collection[str] = ()) -> None:
         self._groups = groups
-        batch = _trace_batch(program)
-        self._macs = {node.name: terms for node in program.graph.nodes if (terms := _mac_terms(node, groups, batch))}
+        batch, free = _trace_batch(program), program.dynamic_batch
+        self._macs = {
+            node.name: terms
+            for node in program.graph.nodes
+            if (terms := _mac_terms(node, groups, batch if not free or _is_per_batch(node) else 1))
+        }
         self._parameters: list[_Term] = []
         self._bytes: list[_Term] = []
         for name, tensor in program.tensors():
@@ -91,14 +95,25 @@ def _trace_batch(program: Program) -> int:
     if BATCH in known:  # told by the inputs that have it
         node = next(n for n, spec in zip(nodes, program.inputs, strict=True) if BATCH in spec.shape[:1])
         return int(shape_of(node.meta["val"])[0])
-    return int(known[0]) if known else 1
+    return int(known[0]) if len(set(known)) == 1 else 1
+
+
+def _is_per_batch(node: fx.Node) -> bool:
+    """Whether a node computes something for each sample; what does not meet a free batch is computed once for all."""
+    values = [each.meta.get("val") for each in (node, *node.all_input_nodes)]
+    sizes = [size for value in values if isinstance(value, Tensor) for size in value.shape]
+    return any(isinstance(size, torch.SymInt) for size in sizes)
 
 
 def _mac_terms(node: fx.Node, groups: Groups, batch: int) -> list[_Term]:
     name, value = operator_name(node), node.meta.get("val")
-    if not name or not isinstance(value, Tensor):
+    if not name:
         return []
     arguments = named_arguments(node)
+    if name in _RECURRENT:
+        return _recurrent_terms(arguments, groups, batch)
+    if not isinstance(value, Tensor):
+        return []
     if name == "scaled_dot_product_attention":
         query, length = _sizes(arguments["query"], groups), _size(arguments["key"], -2, groups)
         head = _size(arguments["value"], -1, groups)
@@ -106,6 +121,16 @@ def _mac_terms(node: fx.Node, groups: Groups, batch: int) -> list[_Term]:
         return [_term([*query, length], 1 / batch), _term([*query[:-1], length, head], 1 / batch)]
     if name == "einsum":
         return [_term(_einsum_sizes(arguments, groups), 1 / batch)]
+    if name == "inner":
+        return [_term([*_sizes(arguments["self"], groups), *_sizes(arguments["other"], groups)[:-1]], 1 / batch)]
+    if name == "tensordot":
+        other = _sizes(arguments["other"], groups)
+        rest = set(range(len(other))) - {dim % len(other) for dim in arguments["dims_other"]}
+        return [_term([*_sizes(arguments["self"], groups), *(other[dim] for dim in sorted(rest))], 1 / batch)]
+    if name == "bilinear":
+        return [_term([*_sizes(arguments["input1"], groups)[:-1], *_sizes(arguments["weight"], groups)], 1 / batch)]
+    if name == "addbmm":  # the products of a batch of matrices, summed
+        return [_term([*_sizes(arguments["batch1"], groups), _size(arguments["batch2"], -1, groups)], 1 / batch)]
     inner = _CONTRACTED.get(name)
     if inner is None:
         return []
@@ -117,14 +142,33 @@ def _mac_terms(node: fx.Node, groups: Groups, batch: int) -> list[_Term]:
     return [_term([*_sizes(node, groups), *contracted], 1 / batch)]
 
 
+_RECURRENT = {"lstm", "gru", "rnn_tanh", "rnn_relu"} | {
+    f"{kind}_cell" for kind in ("lstm", "gru", "rnn_tanh", "rnn_relu")
+}  # fmt: skip
+
+
+def _recurrent_terms(arguments: dict[str, Any], groups: Groups, batch: int) -> list[_Term]:
+    """Each matrix of each layer and direction meets the data of every step: ``[T, N, in]``, of a cell ``[N, in]``."""
+    steps = _sizes(arguments.get("input") or arguments["data"], groups)[:-1]
+    matrices = arguments["params"] if "params" in arguments else [arguments["w_ih"], arguments["w_hh"]]
+    return [_term([*steps, *sizes], 1 / batch) for each in matrices if len(sizes := _sizes(each, groups)) == 2]
+
+
 def _einsum_sizes(arguments: dict[str, Any], groups: Groups) -> list[_Size]:
-    """One size per letter; an equation with an ellipsis, or of one operand, counts nothing."""
+    """One size per letter, and per dimension behind an ellipsis; an equation of one operand counts nothing."""
     terms = str(arguments["equation"]).replace(" ", "").partition("->")[0].split(",")
-    if len(terms) < 2 or any("." in term for term in terms):
+    if len(terms) < 2:
         return [(0, None)]
     sizes: dict[str, _Size] = {}
     for term, operand in zip(terms, arguments["tensors"], strict=True):
-        for letter, size in zip(term, _sizes(operand, groups), strict=True):
+        hidden = len(shape_of(operand.meta["val"])) - len(term.replace("...", ""))
+        # Aligned at their ends, as dimensions are that are broadcast.
+        letters = [
+            *term.partition("...")[0],
+            *(f"...{back}" for back in range(hidden, 0, -1)),
+            *term.partition("...")[2],
+        ]
+        for letter, size in zip(letters, _sizes(operand, groups), strict=True):
             if letter not in sizes or sizes[letter][0] == 1:
                 sizes[letter] = size
     return list(sizes.values())
@@ -141,6 +185,7 @@ _CONTRACTED: dict[str, tuple[str, slice | int]] = {
     "mv": ("self", -1),
     "dot": ("self", -1),
     "addmm": ("mat1", -1),
+    "addmv": ("mat", -1),
     "baddbmm": ("batch1", -1),
 }
 

@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from edgespa.graph.program import assign, fetch
+from edgespa.graph.constants import Constants, cone, is_pure
+from edgespa.graph.program import assign
 from edgespa.graph.rules.registry import named_arguments
 
 log = logging.getLogger(__name__)
@@ -29,10 +30,9 @@ def fold_weights(module: fx.GraphModule) -> None:
     for node in list(module.graph.nodes):
         weight = _weight_of(node)
         if weight is not None and weight.op == "call_function":
-            cone = _cone(weight)
-            parameter = _parameter(weight, cone)
+            parameter = _parameter(weight, cone(weight))
             if parameter is not None:
-                _fold(module, weight, cone, parameter)
+                _fold(module, weight, parameter)
     module.graph.eliminate_dead_code()
 
 
@@ -46,32 +46,18 @@ def _weight_of(node: fx.Node) -> fx.Node | None:
     return weight if isinstance(weight, fx.Node) else None
 
 
-def _cone(node: fx.Node) -> list[fx.Node]:
-    """The nodes that a node is computed from, itself included, each after its sources."""
-    done: dict[fx.Node, None] = {}
-
-    def visit(item: fx.Node) -> None:
-        if item not in done:
-            for source in item.all_input_nodes:
-                visit(source)
-            done[item] = None
-
-    visit(node)
-    return list(done)
-
-
-def _parameter(weight: fx.Node, cone: list[fx.Node]) -> fx.Node | None:
+def _parameter(weight: fx.Node, nodes: list[fx.Node]) -> fx.Node | None:
     """The parameter whose place the computed weight can take, if there is exactly one and nothing else reads it."""
-    calls = [node for node in cone if node.op == "call_function"]
+    calls = [node for node in nodes if node.op == "call_function"]
     names = {getattr(node.target, "__name__", "").split(".")[0] for node in calls}
-    leaves = [node for node in cone if node.op == "get_attr"]
+    leaves = [node for node in nodes if node.op == "get_attr"]
     fitting = [leaf for leaf in leaves if _kind(leaf) == _kind(weight)]
-    if len(fitting) != 1 or len(leaves) + len(calls) != len(cone) or not names & _STATISTICS:
+    if len(fitting) != 1 or len(leaves) + len(calls) != len(nodes) or not names & _STATISTICS:
         return None
-    if any("rand" in name or "dropout" in name or "bernoulli" in name for name in names):
+    if not all(map(is_pure, calls)):
         return None
-    inner = set(cone)
-    closed = all(user in inner for node in cone if node is not weight for user in node.users)
+    inner = set(nodes)
+    closed = all(user in inner for node in nodes if node is not weight for user in node.users)
     return fitting[0] if closed else None
 
 
@@ -80,16 +66,8 @@ def _kind(node: fx.Node) -> tuple[Any, ...]:
     return (value.shape, value.dtype) if isinstance(value, Tensor) else ()
 
 
-@torch.no_grad()
-def _fold(module: fx.GraphModule, weight: fx.Node, cone: list[fx.Node], parameter: fx.Node) -> None:
-    values: dict[fx.Node, Any] = {}
-    for node in cone:
-        if node.op == "get_attr":
-            values[node] = fetch(module, str(node.target))
-        else:
-            arguments, keywords = fx.node.map_arg((node.args, node.kwargs), values.__getitem__)
-            values[node] = node.target(*arguments, **keywords)  # type: ignore[operator]
-    result: Tensor = values[weight]
+def _fold(module: fx.GraphModule, weight: fx.Node, parameter: fx.Node) -> None:
+    result: Tensor = Constants(module, parameters=True).value(weight)
     name = str(parameter.target)
     log.info("%s is standardised by the model: its standardised value is taken as the weight", name)
     assign(module, name, result.detach().clone())

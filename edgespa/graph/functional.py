@@ -12,6 +12,8 @@ import torch
 from torch import fx
 from torch.fx.node import Argument, Target
 
+from edgespa.graph.program import shape_of
+
 
 def mutates(graph: fx.Graph) -> bool:
     """Whether any operator of the graph writes to one of its arguments."""
@@ -40,7 +42,7 @@ def make_functional(module: fx.GraphModule) -> bool:
             return False
         windows = _windows(base)
         root = windows[0].args[0] if windows else base
-        if not isinstance(root, fx.Node) or root.op != "call_function" or _is_view(root):
+        if not isinstance(root, fx.Node) or root.op != "call_function" or is_view(root):
             return False
         if any(_is_read_later(view, order, order[node], windows) for each in (root, *windows) for view in each.users):
             return False
@@ -104,7 +106,7 @@ def _windows(node: fx.Node) -> list[fx.Node]:
 
 def _is_read_later(view: fx.Node, order: dict[fx.Node, int], now: int, known: list[fx.Node]) -> bool:
     """Whether a view from before a moment, or a view of it, is read after it: it would miss what is written then."""
-    if view in known or order[view] >= now or not _is_view(view):
+    if view in known or order[view] >= now or not is_view(view):
         return False
     return any(order[user] > now or _is_read_later(user, order, now, known) for user in view.users)
 
@@ -119,10 +121,10 @@ def _changes_nothing(node: fx.Node) -> bool:
     return in_place and node.args[2:] == (False,) and isinstance(node.args[0], fx.Node)
 
 
-def _is_view(node: fx.Node) -> bool:
+def is_view(node: fx.Node) -> bool:
     """Whether the node's result may share memory with an argument."""
     if node.target is operator.getitem:
-        return isinstance(node.args[0], fx.Node) and _is_view(node.args[0])
+        return isinstance(node.args[0], fx.Node) and is_view(node.args[0])
     if not isinstance(node.target, torch._ops.OpOverload):
         return False
     name = node.target._schema.name
@@ -156,6 +158,24 @@ def _keeps_dtype(node: fx.Node) -> bool:
     values = [node.meta.get("val"), *(source.meta.get("val") for source in node.all_input_nodes)]
     dtypes = {value.dtype for value in values if isinstance(value, torch.Tensor) and value.is_floating_point()}
     return len(dtypes) <= 1
+
+
+def plain_products(graph: fx.Graph) -> None:
+    """``linear`` with a vector for its weight -> ``matmul`` (and ``add``): its result has one dimension less."""
+    for node in list(graph.nodes):
+        if node.target is not torch.ops.aten.linear.default:
+            continue
+        x, weight, *bias = node.args
+        if not isinstance(weight, fx.Node) or len(shape_of(weight.meta["val"])) != 1:
+            continue
+        with graph.inserting_before(node):
+            plain = graph.call_function(torch.ops.aten.matmul.default, (x, weight))
+            plain.meta = {key: value for key, value in node.meta.items() if key != "val"}
+            if bias and bias[0] is not None:
+                plain = graph.call_function(torch.ops.aten.add.Tensor, (plain, bias[0]))
+                plain.meta = {key: value for key, value in node.meta.items() if key != "val"}
+        node.replace_all_uses_with(plain)
+        graph.erase_node(node)
 
 
 def plain_batch_norms(graph: fx.Graph) -> None:

@@ -16,8 +16,9 @@ from torch.export import ExportedProgram
 from torch.nn.utils import parametrize
 
 from edgespa.errors import TraceError
+from edgespa.graph.constants import fold_numbers
 from edgespa.graph.fold import fold_weights
-from edgespa.graph.functional import make_functional, mutates, plain_batch_norms
+from edgespa.graph.functional import make_functional, mutates, plain_batch_norms, plain_products
 from edgespa.graph.inline import inline_regions
 from edgespa.graph.program import BATCH, InputSpec, Program, drop_unread, refresh, shape_of
 from edgespa.quiet import quiet
@@ -35,7 +36,10 @@ def trace(model: nn.Module, inputs: Sequence[Tensor]) -> Program:
 
     Args:
         model: Any module that ``torch.export`` takes.
-        inputs: Example inputs. The first dimension of each is taken to be the batch; a batch of 1 is traced as 2.
+        inputs: Example inputs. The first dimension of each is taken to be the batch; a batch of 1 is traced as 2. Where
+            first sizes differ, those of 1 are the batch, else those like the first input's; the other inputs have no
+            batch there, nor has one whose first size no output begins with though another's does. Such inputs keep the
+            sizes that they have here.
 
     Returns:
         The program. If the model fixes its batch size, so does the program, at the size of ``inputs``.
@@ -48,20 +52,25 @@ def trace(model: nn.Module, inputs: Sequence[Tensor]) -> Program:
     except Exception as error:
         raise TraceError(f"the model cannot be copied: {error}", "give a factory that builds a fresh model") from error
     given = tuple(inputs)
-    free = tuple(_repeat_batch(tensor) for tensor in given)
-    batched = [index for index, tensor in enumerate(free) if tensor.dim() > 0]
+    firsts = [tensor.shape[0] for tensor in given if tensor.dim()]
+    batch = 1 if 1 in firsts else next(iter(firsts), 0)
+    batched = [index for index, tensor in enumerate(given) if tensor.shape[:1] == (batch,)]
     try:
-        program = _export(plain, free, batched)
+        program = _export(plain, _repeated(given, batched), batched)
+        unbatched = _unbatched(program, batched)
+        if unbatched:
+            batched = [index for index in batched if index not in unbatched]
+            program = _export(plain, _repeated(given, batched), batched)
         sizes = [_input_nodes(program)[index].meta["val"].shape[0] for index in batched]
         if not all(_is_free(size) and _takes_any(size) for size in sizes):
-            log.warning("the model takes batches of %d only: its code fixes the size", len(given[0]))
+            log.warning("the model takes batches of %d only: its code fixes the size", batch)
             program = _export(plain, given, [])
     except Exception as first:
         try:
             program = _export(plain, given, [])
         except Exception as error:
             raise _explain(error) from first
-        log.warning("the model takes batches of %d only: %s", len(given[0]), _summary(first))
+        log.warning("the model takes batches of %d only: %s", batch, _summary(first))
     return from_exported(program)
 
 
@@ -73,19 +82,22 @@ def from_exported(exported: ExportedProgram) -> Program:
             same way, or has sizes that depend on the values of its inputs.
     """
     module = _graph_module(exported)
-    _require_known_sizes(module.graph)
     inline_regions(module)
+    fold_numbers(module)
+    _require_known_sizes(module.graph)
     if mutates(module.graph) and not make_functional(module):
         with quiet("torch.export"):
             exported = exported.run_decompositions({})
         module = _graph_module(exported)
         inline_regions(module)
+        fold_numbers(module)
         make_functional(module)
         if mutates(module.graph):
             raise TraceError(
                 "the model writes to its inputs or to its buffers when it runs",
                 "clone what is written to, or leave the update out of forward in evaluation mode",
             )
+    plain_products(module.graph)
     plain_batch_norms(module.graph)
     fold_weights(module)
     module.graph.eliminate_dead_code()
@@ -155,18 +167,38 @@ def _compute_weights(module: nn.Module) -> None:
         module.register_parameter(name, nn.Parameter(value, requires_grad=False))
 
 
-def _repeat_batch(tensor: Tensor) -> Tensor:
-    if tensor.dim() and tensor.shape[0] == 1:
-        return tensor.expand(TRACE_BATCH, *tensor.shape[1:]).contiguous()
-    return tensor
+def _repeated(inputs: tuple[Tensor, ...], batched: Sequence[int]) -> tuple[Tensor, ...]:
+    return tuple(
+        tensor.expand(TRACE_BATCH, *tensor.shape[1:]).contiguous()
+        if index in batched and tensor.shape[0] == 1
+        else tensor
+        for index, tensor in enumerate(inputs)
+    )
+
+
+def _unbatched(program: ExportedProgram, batched: Sequence[int]) -> list[int]:
+    """Inputs whose free first size is no batch: no output begins with it, and some output begins with another's."""
+    nodes = _input_nodes(program)
+    symbols = {index: _symbol(nodes[index].meta["val"]) for index in batched}
+    names = set(program.graph_signature.user_outputs)
+    firsts = {_symbol(node.meta["val"]) for node in program.graph.nodes if node.name in names} - {""}
+    if not firsts & set(symbols.values()):
+        return []
+    return [index for index, symbol in symbols.items() if symbol and symbol not in firsts and nodes[index].users]
+
+
+def _symbol(value: Any) -> str:
+    """The first size of a tensor as an expression; empty for a fixed one."""
+    return str(value.shape[0]) if isinstance(value, Tensor) and value.dim() and _is_free(value.shape[0]) else ""
 
 
 def _export(model: nn.Module, inputs: tuple[Tensor, ...], batched: list[int]) -> ExportedProgram:
     shapes: list[Any] = [{0: torch.export.Dim.AUTO} if index in batched else None for index in range(len(inputs))]
     kinds = [parameter.kind for parameter in inspect.signature(model.forward).parameters.values()]
-    if inspect.Parameter.VAR_POSITIONAL in kinds:  # forward(x, *rest): the rest is one tuple
+    if inspect.Parameter.VAR_POSITIONAL in kinds:  # forward(x, *rest): the rest is one tuple, if there is any
         first = kinds.index(inspect.Parameter.VAR_POSITIONAL)
-        shapes[first:] = [tuple(shapes[first:])]
+        if first < len(inputs):
+            shapes[first:] = [tuple(shapes[first:])]
     with quiet("torch.export"):
         return torch.export.export(model, inputs, dynamic_shapes=tuple(shapes) if batched else None)
 

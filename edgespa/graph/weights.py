@@ -16,6 +16,7 @@ _LEFT_RIGHT = {
     "bmm": ("self", "mat2"),
     "addmm": ("mat1", "mat2"),
     "baddbmm": ("batch1", "batch2"),
+    "addmv": ("mat", "vec"),
 }
 _PERMUTE = {"t", "numpy_T", "mT", "transpose", "permute"}
 
@@ -51,6 +52,8 @@ def _written(node: fx.Node) -> Sequence[tuple[Any, int]]:
         return ((arguments["value"], -1),)
     if name in {"lstm", "gru", "rnn_tanh", "rnn_relu"} and "params" in arguments:
         return [(operand, 0) for operand in arguments["params"]]
+    if name.endswith("_cell") and "w_ih" in arguments:
+        return [(arguments["w_ih"], 0), (arguments["w_hh"], 0)]
     return _einsum(arguments) if name == "einsum" else ()
 
 

@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType, ModuleType
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from edgespa.errors import EdgespaError, MissingExtraError, ModelError
-from edgespa.imports import nearest, nearest_path
-from edgespa.models.weights import fit_weights, misfit
-
-logger = logging.getLogger(__name__)
+from edgespa.imports import nearest
+from edgespa.models import huggingface
+from edgespa.models.weights import WeightSource, fit_weights
 
 # torchvision comes with timm, which requires it.
 _EXTRAS = MappingProxyType({"torchvision": "timm", "timm": "timm", "transformers": "models"})
@@ -36,45 +33,6 @@ _TORCHVISION_BUILD: Mapping[str, Mapping[str, bool]] = MappingProxyType(
 _AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")
 
 
-@dataclass(frozen=True)
-class WeightSource:
-    """What a library's model is filled with.
-
-    Attributes:
-        pretrained: The library's own weights, from its cache or the network.
-        state: Else these, if any; else the network stays untrained.
-        name: Where ``state`` comes from, for messages.
-    """
-
-    pretrained: bool
-    state: Mapping[str, Tensor] | None = None
-    name: str = ""
-
-
-class LogitsOnly(nn.Module):
-    """A transformers classifier that returns its logits.
-
-    Args:
-        core: Model whose output has ``logits``.
-    """
-
-    def __init__(self, core: nn.Module) -> None:
-        super().__init__()
-        self.core = core
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Classify.
-
-        Args:
-            images: [N, C, H, W], normalised.
-
-        Returns:
-            Logits [N, classes].
-        """
-        logits: Tensor = self.core(pixel_values=images).logits
-        return logits
-
-
 def build(library: str, name: str, source: WeightSource) -> nn.Module:
     """Build a model of a library and fill it.
 
@@ -84,7 +42,7 @@ def build(library: str, name: str, source: WeightSource) -> nn.Module:
         source: Where its weights come from.
 
     Returns:
-        The model: images [N, C, H, W] to logits [N, classes].
+        The model: images [N, C, H, W] to logits [N, classes]; one of ``hf`` to whatever its class answers.
 
     Raises:
         MissingExtraError: The library is not installed.
@@ -101,6 +59,11 @@ def build(library: str, name: str, source: WeightSource) -> nn.Module:
         raise
     except Exception as error:  # whatever the library, its hub or the network raises
         reason = f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"
+        if library == "hf" and Path(name).expanduser().is_dir():
+            raise ModelError(
+                f"hf:{name} cannot be built: {reason}",
+                "check its config.json: the class under architectures has to fit the rest of it",
+            ) from error
         if source.pretrained:
             raise ModelError(f"{library}:{name}: no pretrained weights: {reason}", _NO_DOWNLOAD) from error
         hint = "hf:NAME needs its configuration from the network: give hf:FOLDER" if library == "hf" else None
@@ -166,48 +129,11 @@ def _timm(module: ModuleType, name: str, source: WeightSource) -> nn.Module:
     return model
 
 
-def _transformers(module: ModuleType, name: str, source: WeightSource) -> nn.Module:
-    transformers: Any = module
-    folder = Path(name).expanduser()
-    local = folder.is_dir()
-    if local and not (folder / "config.json").is_file():
-        raise ModelError(f"hf:{name}: the folder has no config.json", "give the folder that save_pretrained wrote")
-    if not local and (name.startswith((".", "/", "~")) or name.count("/") > 1):
-        raise ModelError(f"hf:{name}: no such folder", nearest_path(folder) or "check the path")
-    where = str(folder) if local else name
-    common = {"trust_remote_code": False, "local_files_only": local}
-    auto = transformers.AutoModelForImageClassification
-    if source.pretrained:
-        core, report = auto.from_pretrained(where, dtype=torch.float32, output_loading_info=True, **common)
-        if report["missing_keys"]:
-            # A backbone without a classifier: its head is new, and seeded.
-            logger.warning("hf:%s has no weights for %s: left random", name, ", ".join(sorted(report["missing_keys"])))
-        return LogitsOnly(core)
-    config = transformers.AutoConfig.from_pretrained(where, **common)
-    core = auto.from_config(config, trust_remote_code=False)
-    return LogitsOnly(core if source.state is None else _filled(core, source.state, source.name))
-
-
-def _filled(core: Any, state: Mapping[str, Tensor], origin: str) -> nn.Module:
-    # The library's own loader, because names on disk are not always those of the modules. It warns and goes on where
-    # weights do not fit, so its report is turned into an error. A file saved from `LogitsOnly` has a prefix more.
-    given = {key.removeprefix("core."): value for key, value in state.items()}
-    model: nn.Module
-    model, report = type(core).from_pretrained(
-        None, config=core.config, state_dict=given, dtype=torch.float32, output_loading_info=True,
-        ignore_mismatched_sizes=True,
-    )  # fmt: skip
-    wrong = [f"{name} {tuple(got)} instead of {tuple(wanted)}" for name, got, wanted in report["mismatched_keys"]]
-    if report["missing_keys"] or report["unexpected_keys"] or wrong:
-        raise misfit(origin, sorted(report["missing_keys"]), sorted(report["unexpected_keys"]), sorted(wrong))
-    return model
-
-
 LIBRARIES: Mapping[str, tuple[str, Callable[[ModuleType, str, WeightSource], nn.Module]]] = MappingProxyType(
     {
         "torchvision": ("torchvision", _torchvision),
         "timm": ("timm", _timm),
-        "hf": ("transformers", _transformers),
+        "hf": ("transformers", huggingface.build),
     }
 )
 """Prefix of the spec -> package, and the function that builds a model of it."""

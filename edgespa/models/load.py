@@ -13,10 +13,10 @@ from torch.export import ExportedProgram
 
 from edgespa.errors import ModelError
 from edgespa.imports import find_object, is_module_spec, nearest, split_file_spec
-from edgespa.models.libraries import LIBRARIES, WeightSource, build
+from edgespa.models.libraries import LIBRARIES, build
 from edgespa.models.plain import store_computed_weights
 from edgespa.models.saved import is_pt2
-from edgespa.models.weights import fit_weights, read_weights
+from edgespa.models.weights import WeightSource, fit_weights, read_weights
 
 _FORMS = (
     "write path/file.py:factory, package.module:factory, torchvision:NAME, timm:NAME, hf:NAME-OR-FOLDER "
@@ -41,8 +41,9 @@ def load_model(spec: str, weights: str | None = None) -> nn.Module:
               module instance, which is copied.
             - ``package.module:factory``: the same from an importable module.
             - ``torchvision:NAME``, ``timm:NAME``: an image classifier of that library.
-            - ``hf:NAME`` or ``hf:FOLDER``: an image classifier of transformers, made to return its logits
-              ``[N, classes]`` alone.
+            - ``hf:NAME`` or ``hf:FOLDER``: a model of transformers, of the class that its configuration names, made to
+              return its answers alone: the logits of a classifier, logits and boxes of a detector, features of a model
+              without a head.
         weights: None for the library's pretrained weights, or for what the factory made; ``"random"`` for a library's
             untrained network; else a weight file (see `read_weights`), which must fit exactly.
 

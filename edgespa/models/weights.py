@@ -7,6 +7,7 @@ import json
 import pickle
 import sys
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -22,6 +23,21 @@ _NESTS = ("state_dict", "model_state_dict", "model")
 _WRAPPERS = ("module.", "_orig_mod.")
 _LISTED = 5
 _MISFIT_HINT = "use the model that these weights were saved from, with the same number of classes"
+
+
+@dataclass(frozen=True)
+class WeightSource:
+    """What a library's model is filled with.
+
+    Attributes:
+        pretrained: The library's own weights, from its cache or the network.
+        state: Else these, if any; else the network stays untrained.
+        name: Where ``state`` comes from, for messages.
+    """
+
+    pretrained: bool
+    state: Mapping[str, Tensor] | None = None
+    name: str = ""
 
 
 def read_weights(path: Path | str) -> dict[str, Tensor]:
@@ -80,7 +96,7 @@ def _state_dict_in(content: object, path: Path) -> dict[str, Tensor]:
         )
     others = [str(name) for name, value in content.items() if not isinstance(value, Tensor)]
     if others or not content:
-        found = f"these entries are no tensors: {_some(others)}" if others else "the state dict is empty"
+        found = f"these entries are no tensors: {some_names(others)}" if others else "the state dict is empty"
         raise WeightsError(
             f"weights {path}: {found}", f"save model.state_dict(), alone or under one of: {', '.join(_NESTS)}"
         )
@@ -132,7 +148,7 @@ def misfit(source: str, missing: list[str], unexpected: list[str], wrong: list[s
         wrong: Names with what is and what should be their shape.
     """
     kinds = (("missing", missing), ("unexpected", unexpected), ("of wrong shape or kind", wrong))
-    report = "; ".join(f"{len(names)} {label}: {_some(names)}" for label, names in kinds if names)
+    report = "; ".join(f"{len(names)} {label}: {some_names(names)}" for label, names in kinds if names)
     return WeightsError(f"weights {source} do not fit the model: {report}", _MISFIT_HINT)
 
 
@@ -154,7 +170,8 @@ def _kind(tensor: Tensor) -> str:
     return f"{shape} float" if tensor.is_floating_point() else f"{shape} integer"
 
 
-def _some(names: list[str]) -> str:
+def some_names(names: list[str]) -> str:
+    """The first names of a list that may be long, for a message."""
     more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
     return ", ".join(names[:_LISTED]) + more
 

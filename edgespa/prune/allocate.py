@@ -6,14 +6,14 @@ that falls along the order, and one threshold over all groups then says how many
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from edgespa.errors import DataError
+from edgespa.evaluate import mark_of, quality_of
 from edgespa.graph.groups import Kept
 from edgespa.prune.config import PruneConfig
 from edgespa.prune.evidence import Evidence, solve
@@ -23,6 +23,7 @@ from edgespa.prune.survey import Network, Tick
 from edgespa.pruning.criteria import Scores
 from edgespa.pruning.reconstruct import Path
 from edgespa.pruning.select import select
+from edgespa.targets import scores
 
 LEVELS = (0.125, 0.25, 0.5, 0.75)
 """Fractions of a group at which its loss of accuracy is measured; linear in between."""
@@ -76,6 +77,9 @@ def accuracy_losses(
 ) -> dict[str, NDArray[np.float64]]:
     """What pruning each group alone costs in accuracy on labelled images, at `LEVELS`, in between by interpolation.
 
+    Of images with targets it is their `edgespa.evaluate.quality` that is lost, which has no lower bound: where nothing
+    is kept all of it, or as much as at the worst of the levels.
+
     Args:
         network: The network.
         paths: Per group its order.
@@ -88,10 +92,9 @@ def accuracy_losses(
         Per group ``[units]``: the loss with k = 0, 1, ... units kept; with none, all of the accuracy.
 
     Raises:
-        DataError: If the images have no classes.
+        DataError: If the images have neither classes nor targets, or others than the network gives.
     """
-    if not held_out.labelled:
-        raise DataError(f"{held_out.name} has no classes, and equal-accuracy needs them", "give labelled --held-out")
+    held_out.require_answers("equal-accuracy")
     base = network.base
     full = _accuracy(network, {}, held_out)
     state = base.program.state()
@@ -110,7 +113,7 @@ def accuracy_losses(
                 )
             )
             tick(f"{name} with {count} of {size}")
-        losses[name] = np.interp(np.arange(size), [0, *points, size], [full, *found, 0.0])
+        losses[name] = np.interp(np.arange(size), [0, *points, size], [max(full, *found), *found, 0.0])
     return losses
 
 
@@ -140,8 +143,9 @@ def _pruned(
 
 @torch.no_grad()
 def _accuracy(network: Network, changed: Mapping[str, Tensor], images: Images) -> float:
-    call: Callable[[Tensor], Tensor] = lambda x: torch.func.functional_call(  # noqa: E731
-        network.base.program.module, dict(changed), (x,)
-    )
-    right = sum(int((call(images.batch(i)).argmax(1) == images.labels(i)).sum()) for i in range(images.batches))
-    return right / images.count
+    data, module = images.data, network.base.program.module
+    mark = 0.0
+    for index in range(images.batches):
+        output = torch.func.functional_call(module, dict(changed), (images.batch(index),))
+        mark += mark_of(data.kind, scores(output, data), images.labels(index))
+    return quality_of(data.kind, mark, data.labels[: images.count])

@@ -11,6 +11,7 @@ from edgespa.base import Base
 from edgespa.data import Prepared
 from edgespa.errors import ConfigError, DataError
 from edgespa.graph.program import BATCH, Program, shape_of
+from edgespa.targets import has_answers, require_scores
 
 MOST_IMAGES = 128
 _BATCH_ELEMENTS = 6_000_000  # of the largest activation: larger blocks are given back to the system after every use
@@ -18,6 +19,9 @@ _BATCH_ELEMENTS = 6_000_000  # of the largest activation: larger blocks are give
 
 class Images:
     """Batches by their index.
+
+    Attributes:
+        data: The images.
 
     Args:
         base: The model.
@@ -40,7 +44,8 @@ class Images:
             raise ConfigError(
                 f"{base.spec} takes inputs of {list(shape[1:])}, the images are {list(wanted)}", "correct --input-shape"
             )
-        self._data = data
+        self.data = data
+        self._program = base.program
         self._dtype = base.program.inputs[0].dtype
         free = shape[0] == BATCH
         most = _BATCH_ELEMENTS // _largest(base.program)
@@ -55,7 +60,7 @@ class Images:
         self._check()
 
     def _check(self) -> None:
-        first = self._data.tensor([0])
+        first = self.data.tensor([0])
         same = True
         for index in range(self.batches):
             images = self.batch(index)
@@ -63,34 +68,45 @@ class Images:
             if not finite.all():
                 bad = index * self.batch_size + int((~finite).nonzero()[0])
                 raise DataError(
-                    f"{self._data.name}: image {bad} has values that are not finite", "leave it out, or correct it"
+                    f"{self.data.name}: image {bad} has values that are not finite", "leave it out, or correct it"
                 )
             same = same and bool((images == first.to(self._dtype)).all())
         if same:
             raise DataError(
-                f"{self._data.name}: all {self.count} calibration images are the same",
+                f"{self.data.name}: all {self.count} calibration images are the same",
                 "give images as the network will see them",
             )
 
     def batch(self, index: int) -> Tensor:
         """Images as the program takes them, ``[N, C, H, W]``."""
         start = index * self.batch_size
-        return self._data.tensor(range(start, min(start + self.batch_size, self.count))).to(self._dtype)
+        return self.data.tensor(range(start, min(start + self.batch_size, self.count))).to(self._dtype)
 
     def labels(self, index: int) -> Tensor:
-        """Their classes, ``[N]``; negative where there are none."""
+        """Their classes, ``[N]``, negative where there are none; or their targets, ``[N, K]``."""
         start = index * self.batch_size
-        return self._data.labels[start : min(start + self.batch_size, self.count)]
+        return self.data.labels[start : min(start + self.batch_size, self.count)]
 
-    @property
-    def labelled(self) -> bool:
-        """Whether the images have classes."""
-        return bool((self._data.labels >= 0).all())
+    def require_answers(self, what: str) -> None:
+        """Refuse images of which it is not known what is right, or which the network gives no answers to.
+
+        Args:
+            what: That needs them, in words.
+
+        Raises:
+            DataError: With what is missing.
+        """
+        if not has_answers(self.data):
+            raise DataError(
+                f"{self.name} has neither classes nor targets, and {what} needs them",
+                "give labelled images, or take another method",
+            )
+        require_scores(self._program, self.data)
 
     @property
     def name(self) -> str:
         """Of the data set."""
-        return self._data.name
+        return self.data.name
 
 
 def _largest(program: Program) -> int:

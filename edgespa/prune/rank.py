@@ -19,7 +19,8 @@ from edgespa.prune.readers import Reader
 from edgespa.prune.survey import Network, Tick, gather_apart, visit
 from edgespa.pruning.criteria import Scores, normalise
 from edgespa.pruning.reconstruct.baselines import forward_selection, sampled_order, sensitivity
-from edgespa.pruning.score import score_units
+from edgespa.pruning.score import require_finite, score_units
+from edgespa.targets import plain_loss, scores
 
 SAMPLED_ROWS = 2048  # rows per batch that sensitivities are taken from
 
@@ -37,7 +38,7 @@ def scores_of(network: Network, config: PruneConfig, images: Images | None, tick
         Per group ``[units]``. Methods that give an order (forward selection, sampling) score by rank.
 
     Raises:
-        DataError: If act-grad gets images without classes.
+        DataError: If act-grad gets images without classes or targets.
         AdapterError: If a score is not finite; it names the group.
     """
     base, rank = network.base, config.how.rank
@@ -49,6 +50,7 @@ def scores_of(network: Network, config: PruneConfig, images: Images | None, tick
     elif rank == "sampling" and images is not None:
         generator = torch.Generator().manual_seed(config.seed)
         found = sensitivities(network, images, groups, tick, config.seed)
+        require_finite({name: values.numpy() for name, values in found.items()}, config.method)
         return {name: by_rank(sampled_order(values, generator)) for name, values in found.items()}
     elif rank in ("forward", "forward-fd") and images is not None:
         return forward_scores(network, images, groups, tick, config)
@@ -62,6 +64,7 @@ def scores_of(network: Network, config: PruneConfig, images: Images | None, tick
             torch.Generator().manual_seed(config.seed),
             program=base.program,
         )
+    require_finite(raw, config.method)
     return {name: normalise(values, config.normalisation) for name, values in raw.items()}
 
 
@@ -87,18 +90,16 @@ def output_norms(network: Network, name: str) -> Scores:
 
 
 def activation_gradients(network: Network, images: Images, groups: Iterable[str], tick: Tick) -> dict[str, Scores]:
-    """``mean over images of |sum over places of a * dL/da|`` per unit: a a reader's input, L the cross-entropy.
+    """``mean over images of |sum over places of a * dL/da|`` per unit: a a reader's input, L the loss of the data.
 
     As the comparison in El Halabi et al. (after Molchanov et al. 2017, arXiv 1611.06440, eq. 8); with several readers
     their mean.
 
     Raises:
-        DataError: If the images have no classes, or more than the network has outputs.
+        DataError: If the images have neither classes nor targets, or others than the network gives, or the loss is not
+            finite.
     """
-    if not images.labelled:
-        raise DataError(
-            f"{images.name} has no classes, and act-grad needs them", "give labelled images, or take another method"
-        )
+    images.require_answers("act-grad")
     readers = {name: network.of_group[name] for name in groups}
     sources = {reader.source for own in readers.values() for reader in own}
     totals = {name: np.zeros(len(network.group(name))) for name in readers}
@@ -106,12 +107,12 @@ def activation_gradients(network: Network, images: Images, groups: Iterable[str]
         labels = images.labels(index)
         inner: dict[str, Tensor] = {}
         output = _forward(network.base.program, images.batch(index).requires_grad_(True), sources, inner)
-        if output.dim() != 2 or int(labels.max()) >= output.shape[1]:
+        loss = plain_loss(images.data.kind, scores(output, images.data), labels, reduction="sum")
+        if not bool(torch.isfinite(loss)):
             raise DataError(
-                f"{images.name} has {int(labels.max()) + 1} classes, the network's output is {list(output.shape[1:])}",
-                "give images of the network's own classes, or take another method",
+                f"{images.name}: the loss of the network on these images is {loss.item()}",
+                "check --mean and --std, and the weights of the model",
             )
-        loss = torch.nn.functional.cross_entropy(output, labels, reduction="sum")
         found = torch.autograd.grad(loss, list(inner.values()), allow_unused=True)
         gradients = dict(zip(inner, found, strict=True))
         for name, own in readers.items():

@@ -78,13 +78,28 @@ def score_units(
         scores = _averaged(_by_gradients(look, weights, loss, batches), kept, rule, normalisation, processes)
     else:
         scores = _agreed(look.scores(weights, {}, normalisation), processes)
-    for name, values in scores.items():
-        if not np.isfinite(values[kept[name]]).all():
-            raise AdapterError(
-                f"group {name}: its {criterion} scores are not finite",
-                "check the weights of the model, or train with a lower learning rate (--lr)",
-            )
+    require_finite({name: values[kept[name]] for name, values in scores.items()}, criterion)
     return scores
+
+
+def require_finite(scores: Mapping[str, Scores], criterion: str) -> None:
+    """Refuse scores that no units can be chosen by.
+
+    Args:
+        scores: By group, of the units that are there.
+        criterion: What they were scored by.
+
+    Raises:
+        AdapterError: It names the group, the criterion, and how many are not finite.
+    """
+    for name, values in scores.items():
+        wrong = int((~np.isfinite(values)).sum())
+        if wrong:
+            raise AdapterError(
+                f"group {name}: its {criterion} scores are not finite ({wrong} of {len(values)} units)",
+                "check the weights of the model and what it makes of the images (--mean, --std), or train with a lower "
+                "learning rate (--lr)",
+            )
 
 
 def scales_of(program: Program) -> frozenset[str]:

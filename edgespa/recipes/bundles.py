@@ -22,6 +22,7 @@ from edgespa.interface import output_tensors
 from edgespa.recipes.options import DataOptions, Progress, some
 from edgespa.recipes.overlap import tell_overlap, tell_trained_on
 from edgespa.recipes.quality import count_outputs, require_outputs
+from edgespa.targets import require_scores
 from edgespa.task import Task, is_task_file
 
 
@@ -81,6 +82,7 @@ def export_bundle(
         origin, images[evaluation] = _with_classes(origin, outputs, images[evaluation])
     prepared = {spec: prepare(data, preprocess) for spec, data in images.items()} if preprocess is not None else {}
     if evaluation:
+        require_scores(program, prepared[evaluation])
         tell_overlap(images[evaluation], {"--calibration": prepared[calibration]} if calibration else {})
         recorded = origin.provenance.get("task")
         tell_trained_on(images[evaluation], recorded.get("data") if isinstance(recorded, dict) else None)

@@ -18,6 +18,7 @@ from edgespa.recipes.options import DataOptions, Progress
 from edgespa.recipes.overlap import tell_overlap
 from edgespa.recipes.quality import count_outputs, require_outputs, with_quality
 from edgespa.report.depth_plot import Panel, draw_depth, plot_format
+from edgespa.targets import require_scores
 from edgespa.task import Task, is_task_file
 
 
@@ -82,6 +83,8 @@ def cut_to_file(
     if images is not None and "evaluation" in sets:
         tell_overlap(sets["evaluation"], {"--data": images})
     program = task.program(base)
+    if test is not None:
+        require_scores(program, test)
     decision = _decision(program, base, images, config, plot is not None, progress)
     known = options.known(base, preprocess, sets.values(), task.header.preprocess)
     task = dataclasses.replace(task, header=task.header.model_copy(update={"preprocess": known}))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 
 import torch
@@ -17,6 +18,8 @@ from edgespa.processes import ALONE, Processes
 from edgespa.recipes.options import Progress
 from edgespa.task import Task
 
+log = logging.getLogger(__name__)
+
 
 def count_outputs(program: Program) -> int | None:
     """How many numbers a program gives for an image; None where that is no list."""
@@ -29,18 +32,13 @@ def require_outputs(outputs: int | None, data: ImageData) -> None:
     """Refuse labelled data whose classes are not the outputs of a model.
 
     Args:
-        outputs: From `count_outputs`.
+        outputs: From `count_outputs`; where they are no list, `edgespa.targets.require_scores` refuses them.
         data: Labelled, or with targets.
 
     Raises:
         ConfigError: It says what may be the matter.
     """
-    if outputs is None:
-        raise ConfigError(
-            f"the model's output is no [N, classes], and {data.name} has {len(data.classes)} classes",
-            "give a model whose output is [N, classes], or leave the labelled data out",
-        )
-    if outputs == len(data.classes):
+    if outputs is None or outputs == len(data.classes):
         return
     if data.kind != "classes":
         raise ConfigError(
@@ -75,4 +73,11 @@ def with_quality(
     name = f"test_{MEASURES[test.kind]}"
     programs = {name: task.program(base), **{f"{key}_{name}": program for key, program in (before or {}).items()}}
     found = {key: evaluated(program, test, processes, progress) for key, program in programs.items()}
+    if test.kind == "regression" and found[name] < 0:
+        log.warning(
+            "%s: R2 is %.3g, and the mean of these targets has 0: what was learned does not hold here; see that the "
+            "data are like those that were trained on, in the same units, or train longer or with a lower --lr",
+            test.name,
+            found[name],
+        )
     return task.with_metrics(**found, test_images=float(len(test)))

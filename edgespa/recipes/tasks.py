@@ -19,6 +19,7 @@ from edgespa.recipes.options import DataOptions, Progress, some
 from edgespa.recipes.overlap import tell_overlap
 from edgespa.recipes.quality import count_outputs, require_outputs, with_quality
 from edgespa.stopwatch import LatencyBudget
+from edgespa.targets import require_scores
 from edgespa.task import Task, is_task_file
 
 
@@ -184,6 +185,9 @@ def prune_to_file(
     preprocess = options.preprocess_if_known(base, images.values(), calibration=calibration)
     prepared = {name: prepare(each, preprocess) for name, each in images.items()} if preprocess is not None else {}
     test, data = prepared.get("evaluation"), prepared.get("calibration")
+    for name in prepared:
+        if labelled[name]:
+            require_scores(base.program, prepared[name])
     if "evaluation" in images:
         options_of = {"calibration": "--calibration", "held_out": "--held-out"}
         tell_overlap(

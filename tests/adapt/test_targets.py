@@ -12,11 +12,13 @@ import torch
 
 from edgespa.adapt import AdaptConfig, adapt
 from edgespa.adapt.objective import Objective, Teacher
+from edgespa.adapt.units import Units
 from edgespa.base import Base
 from edgespa.config import Preprocess
 from edgespa.data import ImageData, load_data, prepare
 from edgespa.errors import ConfigError, DataError
 from edgespa.evaluate import accuracy, blind_quality, quality
+from edgespa.recipes.quality import with_quality
 from edgespa.task import Task
 
 
@@ -146,3 +148,93 @@ def test_what_answers_without_looking_reach(
     caplog.clear()
     learn(toy_base, toy_data, toy_preprocess, tmp_path)
     assert "nothing was learned" not in caplog.text
+
+
+def numbers() -> np.ndarray:
+    """Three columns that the images say, of unit scale."""
+    values = arrays()[1] @ np.array([[1.0, 0.5, 0], [0, 2.0, 0], [-1.0, 0, 1]])
+    return (values - values.mean(0)) / values.std(0)
+
+
+SCALES = {
+    "thousands": (1000.0, 250.0),
+    "far_off": (1013.0, 1.5),
+    "small": (0.0, 1e-4),
+    "each_its_own": (np.array([5e3, 0.0, -20.0]), np.array([900.0, 0.01, 7.0])),
+}
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_numbers_are_learned_in_their_own_units(
+    scale: str, tmp_path: Path, toy_base: Base, toy_preprocess: Preprocess, caplog: pytest.LogCaptureFixture
+) -> None:
+    mean, std = SCALES[scale]
+    data = data_of(tmp_path, numbers() * std + mean)
+    plain = learn(toy_base, data_of(tmp_path, numbers()), toy_preprocess, tmp_path)
+    task = learn(toy_base, data_of(tmp_path, numbers() * std + mean), toy_preprocess, tmp_path)
+    assert task.header.metrics["validation_r2"] > 0.8
+    # the same training, in other units
+    assert task.header.metrics["validation_r2"] == pytest.approx(plain.header.metrics["validation_r2"], abs=0.02)
+    images = prepare(data, toy_preprocess)
+    outputs = task.program(toy_base)(images.tensor(range(len(data)))).detach()
+    errors = (outputs - images.labels).square().mean(0).sqrt().numpy()
+    assert (errors < 0.5 * np.broadcast_to(std, 3)).all()
+    assert "nothing was learned" not in caplog.text
+    again = learn(toy_base, data, toy_preprocess, tmp_path)
+    assert all(torch.equal(tensor, again.tensors[name]) for name, tensor in task.tensors.items())
+
+
+def test_a_task_in_units_is_gone_on_with_and_teaches(
+    tmp_path: Path, toy_base: Base, toy_preprocess: Preprocess
+) -> None:
+    data = data_of(tmp_path, numbers() * 250 + 1000)
+    task = learn(toy_base, data, toy_preprocess, tmp_path, density=1.0)
+    reached = task.header.metrics["validation_r2"]
+    own = {"rank": 4, "density": 1.0, "epochs": 1, "batch_size": 16, "lr": 1e-9, "validation": 0.2}
+    more = adapt(toy_base, data, toy_preprocess, AdaptConfig(**own), tmp_path, start=task)
+    assert more.header.metrics["validation_r2"] == pytest.approx(reached, abs=0.02)
+    program = task.program(toy_base)
+    kept = learn(toy_base, data, toy_preprocess, tmp_path, teacher=Teacher("t", program), distill_weight=1.0)
+    assert kept.header.metrics["validation_r2"] > 0.7
+
+
+def test_a_head_that_knows_the_units_is_kept(tmp_path: Path, toy_base: Base, toy_preprocess: Preprocess) -> None:
+    x = prepare(data_of(tmp_path, numbers()), toy_preprocess).tensor(range(96))
+    with torch.no_grad():
+        said = toy_base.program(x)
+    base = toy_base.with_state({"fc.weight": toy_base.program.state()["fc.weight"] * 300})
+    with torch.no_grad():
+        wanted = base.program(x).numpy()
+    assert np.abs(wanted).max() > 20 * np.abs(said.numpy()).std()
+    data = data_of(tmp_path, wanted)
+    own = {"rank": 4, "density": 1.0, "epochs": 1, "batch_size": 16, "lr": 1e-9, "freeze_norms": True}
+    task = adapt(base, data, toy_preprocess, AdaptConfig(**own), tmp_path)
+    assert task.header.metrics["validation_r2"] > 0.99
+
+
+def test_units_by_hand(toy_base: Base, caplog: pytest.LogCaptureFixture) -> None:
+    targets = torch.tensor([[1000.0, 3.0, 7.0, -2.0], [1004.0, 3.0, 9.0, -6.0]])
+    units = Units.of(targets, toy_base)
+    assert units.mean.tolist() == [1002, 3, 8, -4]
+    assert units.std.tolist() == [2, 1, 1, 2]
+    assert units.standard(targets).tolist() == [[-1, 0, -1, 1], [1, 0, 1, -1]]
+    state = toy_base.program.state()
+    there = units.tensors_inside(state)
+    back = units.tensors_outside(there)
+    for name, tensor in state.items():
+        torch.testing.assert_close(back[name], tensor, atol=1e-4, rtol=1e-5)
+    assert torch.equal(there["fc.weight"][1], state["fc.weight"][1])
+    x = torch.randn(3, 3, 8, 8)
+    inner = units.inside(toy_base).program(x)
+    torch.testing.assert_close(units.raw(inner), toy_base.program(x), atol=1e-3, rtol=1e-4)
+    assert "no bias" not in caplog.text
+
+
+def test_answers_that_do_not_hold_on_test_data_are_told(
+    tmp_path: Path, toy_base: Base, toy_preprocess: Preprocess, caplog: pytest.LogCaptureFixture
+) -> None:
+    task = learn(toy_base, data_of(tmp_path, numbers() * 250 + 1000), toy_preprocess, tmp_path, epochs=4)
+    test = prepare(data_of(tmp_path, numbers()), toy_preprocess)  # in other units
+    tested = with_quality(task, task.fit(toy_base), test)
+    assert tested.header.metrics["test_r2"] < 0
+    assert "in the same units" in caplog.text

@@ -268,3 +268,74 @@ def test_program_is_changed_only_through_copies() -> None:
     copied = program.copy()
     copied.module.conv.weight.data.zero_()
     assert torch.equal(program.state()["conv.weight"], weight)
+
+
+class Open(nn.Module):
+    """Star arguments that nothing is given to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(4, 3)
+
+    def forward(self, x: Tensor, *args: Tensor, **kwargs: Any) -> Tensor:
+        return self.fc(x)
+
+
+class Options(Open):
+    def forward(self, x: Tensor, scale: Tensor | None = None, *args: Any, flag: bool = False, **more: Any) -> Tensor:  # type: ignore[override]
+        return self.fc(x) if scale is None else self.fc(x) * scale
+
+
+class All(Open):
+    def forward(self, *tensors: Tensor, **kwargs: Any) -> Tensor:
+        return self.fc(sum(tensors))  # type: ignore[arg-type]
+
+
+class Keywords(Open):
+    def forward(self, x: Tensor, **kwargs: Any) -> Tensor:  # type: ignore[override]
+        return self.fc(x)
+
+
+@pytest.mark.parametrize(
+    ("kind", "count"), [(Open, 1), (Open, 2), (Open, 3), (Options, 1), (Options, 2), (All, 1), (All, 3), (Keywords, 1)]
+)
+def test_star_arguments_do_not_fix_the_batch(
+    kind: type[nn.Module], count: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    sizes = [(1, 4), (1, 3) if kind is Options else (1, 4), (1, 4)][:count]
+    program = trace(kind().eval(), [torch.randn(each) for each in sizes])
+    assert program.inputs[0].shape == (BATCH, 4)
+    assert program(*(torch.randn(5, *each[1:]) for each in sizes)).shape == (5, 3)
+    assert "batches of" not in caplog.text
+
+
+class Bank(nn.Module):
+    def __init__(self, given: str) -> None:
+        super().__init__()
+        self.a, self.b, self.given = nn.Linear(5, 6), nn.Linear(4, 6), given
+
+    def forward(self, one: Tensor, other: Tensor) -> Any:
+        x, table = (one, other) if self.given == "last" else (other, one)
+        return self.a(x) @ self.b(table).T, self.a(x)
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+@pytest.mark.parametrize("given", ["first", "last"])
+def test_an_input_without_a_batch_keeps_its_size(given: str, rows: int) -> None:
+    inputs = [torch.randn(1, 5), torch.randn(rows, 4)]
+    order = inputs if given == "last" else inputs[::-1]
+    program = trace(Bank(given).eval(), order)
+    shapes = {spec.shape for spec in program.inputs}
+    assert shapes == {(BATCH, 5), (rows, 4)}
+    many = [torch.randn(7, 5), torch.randn(rows, 4)]
+    scores, _ = program(*(many if given == "last" else many[::-1]))
+    assert scores.shape == (7, rows)
+
+
+def test_two_batches_that_never_meet_are_both_free() -> None:
+    class Towers(Open):
+        def forward(self, x: Tensor, y: Tensor) -> Any:  # type: ignore[override]
+            return self.fc(x), self.fc(y)
+
+    program = trace(Towers().eval(), [torch.randn(1, 4), torch.randn(1, 4)])
+    assert [spec.shape for spec in program.inputs] == [(BATCH, 4), (BATCH, 4)]

@@ -722,3 +722,30 @@ add("gru", lambda m, x: m.fc(m.r(x)[1][0]), {"r": 4}, {("r", "r.bias_hh_l0", 0, 
 add("pointwise_over_places", lambda m, x: m.fc((m.k(m.a(x)) @ m.v(x).transpose(1, 2)).mean(2)), {"a": 7, "k": 4},
     {("a", "v.weight", 0, 3): [3]}, inputs=tokens, a=lin(6, 7), k=lambda: nn.Conv1d(5, 4, 1, bias=False), v=lin(6, 7),
     fc=lin(4, 5))  # fmt: skip
+
+
+def unrolled(m: Any, x: Tensor) -> Tensor:
+    state = None
+    for step in x.unbind(1):
+        state = m.r(step, state)
+    return m.fc(state[0] if isinstance(state, tuple) else state)
+
+
+def begun(m: Any, x: Tensor) -> Tensor:
+    # a state that is not zero where its unit is gone
+    return m.fc(m.r(x[:, 0], torch.sigmoid(m.a(x[:, 1]))) + 1)
+
+
+add("lstm_cell", unrolled, {"r": 4}, {("r", "r.weight_ih", 0, 1): [1, 5, 9, 13], ("r", "r.weight_hh", 1, 1): [1],
+    ("r", "fc.weight", 1, 1): [1]}, inputs=tokens, r=lambda: nn.LSTMCell(6, 4), fc=lin(4, 5))  # fmt: skip
+add("gru_cell", unrolled, {"r": 4}, {("r", "r.bias_hh", 0, 3): [3, 7, 11]}, inputs=tokens,
+    r=lambda: nn.GRUCell(6, 4), fc=lin(4, 5))  # fmt: skip
+add("rnn_cell", unrolled, {"r": 4}, {("r", "r.weight_hh", 0, 2): [2]}, inputs=tokens,
+    r=lambda: nn.RNNCell(6, 4, bias=False, nonlinearity="relu"), fc=lin(4, 5))  # fmt: skip
+add("gru_cell_begun", begun, {"a": 4}, {("a", "r.weight_ih", 0, 1): [1, 5, 9], ("a", "a.weight", 0, 1): [1]},
+    inputs=tokens, a=lin(6, 4), r=lambda: nn.GRUCell(6, 4), fc=lin(4, 5))  # fmt: skip
+add("integral", lambda m, x: F.linear(m.a(x).unflatten(1, (2, 4)).mean((3, 4)).softmax(2), m.v, m.b[0]), {}, None,
+    {("a.weight", 0): "output of the network"}, a=conv(3, 8), v=lambda: nn.Parameter(torch.arange(4.0)),
+    b=par(1))  # fmt: skip
+add("vector_weight", lambda m, x: F.linear(m.a(x).mean((2, 3)).relu(), m.v).unsqueeze(1), {"a": 8},
+    {("a", "v", 0, 3): [3]}, a=conv(3, 8), v=par(8))  # fmt: skip

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from edgespa.base import Base
 from edgespa.config import Preprocess
 from edgespa.data import Prepared, load_data, prepare
-from edgespa.errors import ConfigError, DataError
+from edgespa.errors import ConfigError, DataError, EdgespaError
 from edgespa.prune import PruneConfig, prune
 from edgespa.prune.images import Images
 from edgespa.prune.survey import Network, gather, path_of
@@ -123,6 +123,42 @@ def test_no_images_where_they_are_needed(network: Build, tmp_path: Path) -> None
         prune(network("plain"), config(allocation="equal-accuracy"), tmp_path, data=data_of(tmp_path, noise(20)))
 
 
+@pytest.mark.parametrize("method", ["act-grad", "layer-act-grad", "l1", "weight-norm", "layer-sampling"])
+def test_nothing_is_chosen_by_scores_that_are_not_finite(network: Build, tmp_path: Path, method: str) -> None:
+    base = network("plain")
+    weight = base.program.state()["fc.weight"].clone()
+    weight[0, 3] = float("nan")
+    spoilt = base.with_state(
+        {"fc.weight": weight} if method != "l1" else {"c1.weight": torch.full((8, 3, 3, 3), torch.inf)}
+    )
+    data = data_of(tmp_path, noise(20), labels=np.arange(20) % 4)
+    words = (
+        "the loss of the network on these images is nan" if "act" in method else f"its {method} scores are not finite"
+    )
+    with pytest.raises(EdgespaError, match=words):
+        prune(spoilt, config(method=method), tmp_path, data=data)
+    assert not list(tmp_path.glob("*.spa"))
+
+
+@pytest.mark.parametrize("decisions", [True, False])
+def test_accuracy_is_shared_out_by_the_measure_of_the_data(network: Build, tmp_path: Path, decisions: bool) -> None:
+    base = network("plain")
+    images = noise(40)
+    np.savez(tmp_path / "images.npz", images=images, labels=np.zeros(40, dtype=np.int64))
+    x = prepare(load_data(str(tmp_path / "images.npz")), PREPROCESS).tensor(range(40))
+    with torch.no_grad():
+        own = base.program(x).numpy()
+    targets = (own > np.median(own, 0)).astype(np.int64) if decisions else own - 100
+    np.savez(tmp_path / "t.npz", images=images, targets=targets)
+    held_out = prepare(load_data(str(tmp_path / "t.npz")), PREPROCESS)
+    assert (held_out.kind, bool((held_out.labels < 0).any())) == (
+        ("multi-label", False) if decisions else ("regression", True)
+    )
+    data = data_of(tmp_path, images)
+    task = prune(base, config(allocation="equal-accuracy"), tmp_path, data=data, held_out=held_out)
+    assert task.header.figures.channel_density <= 0.5
+
+
 def test_labels_where_they_are_needed(network: Build, tmp_path: Path) -> None:
     bare = data_of(tmp_path, noise(20))
     with pytest.raises(DataError, match="act-grad needs them"):
@@ -130,7 +166,7 @@ def test_labels_where_they_are_needed(network: Build, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="equal-accuracy needs them"):
         prune(network("plain"), config(allocation="equal-accuracy"), tmp_path, data=bare, held_out=bare)
     many = data_of(tmp_path, noise(20), labels=np.arange(20))
-    with pytest.raises(DataError, match=r"20 classes, the network's output is \[4\]"):
+    with pytest.raises(DataError, match=r"gives \[N, 4\], and d has 20 classes"):
         prune(network("plain"), config(method="layer-act-grad"), tmp_path, data=many)
 
 

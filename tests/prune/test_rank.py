@@ -10,13 +10,15 @@ import pytest
 import torch
 
 from edgespa.base import Base
-from edgespa.data import Prepared
+from edgespa.config import Preprocess
+from edgespa.data import Prepared, load_data, prepare
 from edgespa.prune import PruneConfig
 from edgespa.prune.images import Images
 from edgespa.prune.rank import activation_gradients, by_rank, output_norms, scores_of, sensitivities
 from edgespa.prune.survey import Network
 
 Build = Callable[[str], Base]
+PREPROCESS = Preprocess(height=8, width=8, channels=3, mean=(0.5,) * 3, std=(0.25,) * 3)
 
 
 def quiet(text: str) -> None:
@@ -50,6 +52,28 @@ def test_activations_times_gradients(network: Build, images: Prepared) -> None:
     assert found["f1"] == pytest.approx((hidden * hidden.grad).abs().mean(0).detach().numpy(), rel=1e-4)
     per_channel = (flat * flat.grad).view(-1, 6, 16).sum(2).abs().mean(0)
     assert found["c1"] == pytest.approx(per_channel.detach().numpy(), rel=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["multi-label", "regression"])
+def test_gradients_are_of_the_loss_of_the_data(network: Build, kind: str, tmp_path: Path) -> None:
+    base = network("flatten")
+    random = np.random.default_rng(0)
+    numbers = random.normal(size=(24, 4)).astype(np.float32)
+    targets = (numbers > 0).astype(np.int64) if kind == "multi-label" else numbers
+    np.savez(tmp_path / "t.npz", images=random.integers(0, 256, (24, 8, 8, 3)).astype(np.uint8), targets=targets)
+    data = prepare(load_data(str(tmp_path / "t.npz")), PREPROCESS)
+    assert data.kind == kind
+    inner: dict[str, torch.Tensor] = {}
+    state, x = base.program.state(), data.tensor(range(24))
+    hidden = torch.nn.functional.conv2d(x, state["c1.weight"], state["c1.bias"], padding=1).relu()
+    hidden = torch.nn.functional.max_pool2d(hidden, 2).flatten(1) @ state["f1.weight"].T + state["f1.bias"]
+    inner["f1"] = hidden.relu().detach().requires_grad_(True)
+    output = inner["f1"] @ state["f2.weight"].T + state["f2.bias"]
+    wanted = torch.from_numpy(targets).float()
+    by_hand = torch.sigmoid(output) - wanted if kind == "multi-label" else 2 * (output - wanted)
+    expected = (inner["f1"] * (by_hand @ state["f2.weight"])).abs().mean(0).detach().numpy()
+    found = activation_gradients(Network.of(base), Images(base, data), ["f1"], quiet)
+    assert found["f1"] == pytest.approx(expected, rel=1e-4)
 
 
 def test_sensitivities_of_a_linear_layer(network: Build, images: Prepared, tmp_path: Path) -> None:

@@ -179,10 +179,15 @@ def running(variant: dict[str, Any]) -> Iterator[None]:
 def infer(model: Any, arrays: list[np.ndarray]) -> list[np.ndarray]:
     """Outputs for any number of samples, in pieces of the file's batch size.
 
+    A file may take and give one sample whole: with a batch of 1 that is not the first dimension of everything, as of
+    outputs [T, N, C]. The samples of what does not begin with 1 are then along one more dimension, before all others.
+
     Args:
         model: An opened model.
         arrays: One per input, in the program's layout; all with the same first size, the samples.
     """
+    if takes_whole(model):
+        return _one_by_one(model, arrays)
     batch = model.inputs[0]["shape"][0]
     size = batch if isinstance(batch, int) else CHUNK
     count = len(arrays[0])
@@ -194,4 +199,24 @@ def infer(model: Any, arrays: list[np.ndarray]) -> list[np.ndarray]:
             part = [np.concatenate([array, np.repeat(array[-1:], missing, axis=0)]) for array in part]
         results = model.results(model.run(model.feed(part)))
         pieces.append([result[: len(result) - missing] for result in results])
+    return [np.concatenate([piece[i] for piece in pieces]) for i in range(len(pieces[0]))]
+
+
+def takes_whole(model: Any) -> bool:
+    """Whether a run of a file is one sample: its sizes are fixed, and not all tensors have the same first one."""
+    firsts = {spec["shape"][0] if len(spec["shape"]) else 1 for spec in (*model.inputs, *model.outputs)}
+    return len(firsts) > 1 and all(isinstance(first, int) for first in firsts)
+
+
+def _one_by_one(model: Any, arrays: list[np.ndarray]) -> list[np.ndarray]:
+    runs = []
+    for spec, array in zip(model.inputs, arrays):
+        single = array.ndim == len(spec["shape"]) and spec["shape"][0] != 1
+        runs.append(list(array[None] if single else array if array.ndim > len(spec["shape"]) else array[:, None]))
+    if len({len(own) for own in runs}) > 1:
+        raise RunnerError(f"the inputs are of {', '.join(str(len(own)) for own in runs)} samples")
+    pieces = []
+    for part in zip(*runs):
+        results = model.results(model.run(model.feed(list(part))))
+        pieces.append([result if result.shape[:1] == (1,) else result[None] for result in results])
     return [np.concatenate([piece[i] for piece in pieces]) for i in range(len(pieces[0]))]

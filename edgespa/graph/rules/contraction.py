@@ -110,9 +110,9 @@ def _matmul(call: Call, a: Value, b: Value) -> Value:
 @rule("addmm", "baddbmm", "addmv", "addbmm")
 def addmm(call: Call) -> Value | list[Value]:
     """``beta * self + alpha * (a @ b)``."""
-    if call.name not in {"addmm", "baddbmm"}:
+    if call.name == "addbmm":
         return unknown(call)
-    names = ("mat1", "mat2") if call.name == "addmm" else ("batch1", "batch2")
+    names = {"addmm": ("mat1", "mat2"), "baddbmm": ("batch1", "batch2"), "addmv": ("mat", "vec")}[call.name]
     product = _matmul(call, call.value(names[0]), call.value(names[1]))
     base = call.value("self")
     blocks = call.labels.merge([product, base], call.shape, f"added ({call.name})")

@@ -1,0 +1,152 @@
+"""Models of transformers, as what their configuration says they are, reduced to what they answer about images."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from edgespa.errors import ModelError, WeightsError
+from edgespa.imports import nearest_path
+from edgespa.models.weights import WeightSource, misfit, some_names
+from edgespa.quiet import quiet
+
+logger = logging.getLogger(__name__)
+
+_ANSWERS = (
+    "logits", "pred_boxes", "class_queries_logits", "masks_queries_logits", "pred_masks", "predicted_depth",
+    "reconstruction", "keypoints", "heatmaps", "flow", "alphas", "image_embeds",
+)  # fmt: skip
+_FEATURES = ("feature_maps", "last_hidden_state", "pooler_output")
+_IMAGES, _POOLING = "pixel_values", "add_pooling_layer"
+
+
+class Answers(nn.Module):
+    """A transformers model that takes images alone and gives what it answers, or features where it has no head.
+
+    Args:
+        core: Model whose output is a mapping of named fields.
+    """
+
+    def __init__(self, core: nn.Module) -> None:
+        super().__init__()
+        self.core = core
+
+    def forward(self, images: Tensor) -> Any:
+        """Run the model.
+
+        Args:
+            images: [N, C, H, W], normalised.
+
+        Returns:
+            Its only answer, such as logits [N, classes] or [N, classes, h, w]; several by name, such as ``logits`` and
+            ``pred_boxes``.
+
+        Raises:
+            ModelError: If its output has no field that is known to be an answer.
+        """
+        output = self.core(pixel_values=images)
+        found: dict[str, Any] = {}
+        for names in (_ANSWERS, _FEATURES):
+            found = found or {name: output[name] for name in names if output.get(name) is not None}
+        if not found:
+            raise ModelError(
+                f"{type(self.core).__name__} gives {', '.join(output)}, none of which is known to be an answer",
+                "name a factory that wraps the model and returns the tensors that are wanted",
+            )
+        return next(iter(found.values())) if len(found) == 1 else found
+
+
+def build(transformers: Any, name: str, source: WeightSource) -> nn.Module:
+    """Build the model that a configuration describes, and fill it.
+
+    Args:
+        transformers: The library.
+        name: A name on the hub, or a folder of ``save_pretrained``.
+        source: Where its weights come from.
+
+    Raises:
+        ModelError: There is no such folder, the class is unknown here, or it takes something else than images.
+        WeightsError: Weights are missing: the library would make them up.
+    """
+    folder = Path(name).expanduser()
+    local = folder.is_dir()
+    if local and not (folder / "config.json").is_file():
+        raise ModelError(f"hf:{name}: the folder has no config.json", "give the folder that save_pretrained wrote")
+    if not local and (name.startswith((".", "/", "~")) or name.count("/") > 1):
+        raise ModelError(f"hf:{name}: no such folder", nearest_path(folder) or "check the path")
+    where = str(folder) if local else name
+    common = {"trust_remote_code": False, "local_files_only": local}
+    config = transformers.AutoConfig.from_pretrained(where, **common)
+    kind = _class_of(transformers, config, name)
+    if source.pretrained:
+        return Answers(_loaded(kind, where, f"of hf:{name}", config=config, local_files_only=local))
+    if source.state is None:
+        return Answers(kind(config))
+    # A file saved from `Answers` has a prefix more.
+    given = {key.removeprefix("core."): value for key, value in source.state.items()}
+    return Answers(_loaded(kind, None, source.name, config=config, state_dict=given, strict=True))
+
+
+def _class_of(transformers: Any, config: Any, name: str) -> Any:
+    """The class that the configuration names; a configuration without a name is that of a classifier."""
+    names = list(config.architectures or ())
+    if not names:
+        auto = transformers.AutoModelForImageClassification
+        if type(config) not in auto._model_mapping:
+            raise ModelError(
+                f"hf:{name}: its config.json does not say which class it is (no architectures)",
+                "write the name of the class into its list of architectures",
+            )
+        found = auto._model_mapping[type(config)]
+        found = found[0] if isinstance(found, tuple | list) else found
+    else:
+        found = getattr(transformers, names[0], None)
+        if not (isinstance(found, type) and issubclass(found, transformers.PreTrainedModel)):
+            raise ModelError(
+                f"hf:{name} is a {names[0]}, which transformers {transformers.__version__} does not have",
+                "install the version of transformers that has it; code that comes with a model is not run: name a "
+                "factory of your own for it",
+            )
+    if found.main_input_name != _IMAGES:
+        raise ModelError(
+            f"hf:{name} is a {found.__name__}, which takes {found.main_input_name} and not images",
+            "give a model for images, or name a factory that wraps it in a module whose forward takes images",
+        )
+    return found
+
+
+def _loaded(kind: Any, where: str | None, origin: str, *, strict: bool = False, **options: Any) -> nn.Module:
+    """A model with weights from the library's own loader, for names on disk are not always those of the modules.
+
+    It makes up what is missing and goes on where weights do not fit, so its report is turned into an error.
+
+    Raises:
+        WeightsError: With the names that are missing or do not fit; if it is strict, also with those that are not read.
+    """
+    model: nn.Module
+    with quiet("transformers"):  # it tells in a table what is told below
+        model, report = kind.from_pretrained(
+            where, dtype=torch.float32, output_loading_info=True, ignore_mismatched_sizes=True, **options
+        )
+    missing = [key for key in sorted(report["missing_keys"]) if not key.endswith("num_batches_tracked")]
+    pooling = _POOLING not in options and _POOLING in inspect.signature(kind.__init__).parameters
+    if pooling and missing and all(key.startswith("pooler.") for key in missing):
+        # Saved without its pooling layer, which no configuration tells.
+        return _loaded(kind, where, origin, strict=strict, **options, **{_POOLING: False})
+    unexpected = sorted(report["unexpected_keys"])
+    wrong = sorted(f"{key} {tuple(got)} instead of {tuple(wanted)}" for key, got, wanted in report["mismatched_keys"])
+    if missing or wrong or (strict and unexpected):
+        error = misfit(origin, missing, unexpected, wrong)
+        raise WeightsError(
+            error.message,
+            f"they are not those of a whole {kind.__name__}: correct the architectures in its config.json, or name a "
+            "factory that builds the model, with a new head if one is to be learned",
+        )
+    if unexpected:
+        logger.warning("weights %s: a %s does not use %s", origin, kind.__name__, some_names(unexpected))
+    return model
