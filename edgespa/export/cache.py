@@ -13,7 +13,7 @@ import hashlib
 import json
 import logging
 import os
-from importlib import metadata, resources
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -163,7 +163,6 @@ def program_parts(program: Program) -> list[object]:
 
 def _code_digest() -> str:
     digest = hashlib.sha256()
-    for file in sorted(resources.files("edgespa.export").iterdir(), key=lambda each: each.name):
-        if file.name.endswith(".py"):
-            digest.update(file.read_bytes())
+    for file in sorted(Path(__file__).parent.rglob("*.py")):
+        digest.update(file.read_bytes())
     return digest.hexdigest()
