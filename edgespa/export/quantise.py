@@ -34,8 +34,14 @@ Open = Callable[[Path], File]
 class Quantiser(Protocol):
     """What `OnnxQuantiser` and `TfliteQuantiser` have in common."""
 
-    layers: tuple[str, ...]
-    joins: tuple[str, ...]
+    @property
+    def layers(self) -> tuple[str, ...]: ...  # noqa: D102
+    @property
+    def joins(self) -> tuple[str, ...]: ...  # noqa: D102
+    @property
+    def float_layers(self) -> tuple[str, ...]: ...  # noqa: D102
+
+    unfit: dict[str, str]
     weight_ways: tuple[str, ...]
     rest_ways: tuple[str, ...]
 
@@ -149,6 +155,8 @@ class _Search:
     def static(self, feeds: Sequence[Sequence[Any]]) -> Made:
         """The method whose ranges come nearest; then, if that is not near enough, layers in float."""
         observed = self._quantiser.observe(feeds)
+        if not self._quantiser.layers:
+            raise NotUseful(f"no layer can be in int8: {'; '.join(self._quantiser.unfit.values())}")
         found = {method: find_ranges(observed, method) for method in self._config.methods}
         cosines = {method: self._cosine(self._path, ranges) for method, ranges in found.items()}
         method = max(cosines, key=cosines.__getitem__)
@@ -156,12 +164,14 @@ class _Search:
         if choice.cosine < self._wanted:
             choice = self._with_float(found[method], choice.cosine)
         self._cosine(self._path, found[method], choice.float_layers)
-        self._improve(found[method], choice.float_layers)
+        in_float = (*self._quantiser.float_layers, *choice.float_layers)
+        self._improve(found[method], in_float)
         ratio, words = self._time(self._path)
         if ratio > self._config.int8_slowdown:
-            kept = f"{len(choice.float_layers)} of {len(self._quantiser.layers)} layers in float"
+            layers = len(self._quantiser.layers) + len(self._quantiser.float_layers)
+            kept = f"{len(in_float)} of {layers} layers in float"
             raise NotUseful(f"it is slower than fp32 here: {words}, cosine {choice.cosine:.4f}, {kept}")
-        return Made(method, choice.float_layers, round(ratio, 3))
+        return Made(method, in_float, round(ratio, 3))
 
     def weights(self) -> Made:
         """The faster way within the tolerance."""
