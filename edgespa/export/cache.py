@@ -13,7 +13,7 @@ import hashlib
 import json
 import logging
 import os
-from importlib import metadata, resources
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +62,24 @@ class Cache:
         Returns:
             What was kept with it; None if there is no such entry, or none that is whole.
         """
+        found = self._find(key)
+        if found is None:
+            return None
+        payload, notes = found
+        with contextlib.suppress(OSError):
+            os.utime(self._path(key))
+        path.write_bytes(payload)
+        return notes
+
+    def has(self, key: str) -> bool:
+        """Whether there is an entry, and it is whole.
+
+        Args:
+            key: Of the entry.
+        """
+        return self._find(key) is not None
+
+    def _find(self, key: str) -> tuple[bytes, dict[str, Any]] | None:
         if self.folder is None:
             return None
         entry = self._path(key)
@@ -81,10 +99,7 @@ class Cache:
             with contextlib.suppress(OSError):
                 entry.unlink(missing_ok=True)
             return None
-        with contextlib.suppress(OSError):
-            os.utime(entry)
-        path.write_bytes(payload)
-        return notes
+        return payload, notes
 
     def store(self, key: str, path: Path, notes: dict[str, Any]) -> None:
         """Keep a file; a cache that cannot be written is no error.
@@ -163,7 +178,6 @@ def program_parts(program: Program) -> list[object]:
 
 def _code_digest() -> str:
     digest = hashlib.sha256()
-    for file in sorted(resources.files("edgespa.export").iterdir(), key=lambda each: each.name):
-        if file.name.endswith(".py"):
-            digest.update(file.read_bytes())
+    for file in sorted(Path(__file__).parent.rglob("*.py")):
+        digest.update(file.read_bytes())
     return digest.hexdigest()

@@ -1,26 +1,25 @@
-"""From a program to one fp32 file per format: from the cache, or converted, two at a time where memory allows."""
+"""From a program to one fp32 file per format: from the cache, or converted in a process of its own.
+
+Two at a time where memory allows. A converter that crashes ends its process; what it cannot convert, it says.
+"""
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
-import json
 import logging
 import os
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from edgespa.errors import ExportError
 from edgespa.export import onnx_file, tflite_file
+from edgespa.export.apart import Apart, Crash, can_fork
 from edgespa.export.cache import Cache, key_of, program_parts
 from edgespa.export.converter import Form
-from edgespa.graph.program import BATCH, Program
+from edgespa.export.started import Started
+from edgespa.graph.program import Program
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +43,7 @@ class Conversions:
         self._form = form
         self._cache = cache
         self._parts = program_parts(program) if cache.folder is not None else []
-        self._running: dict[str, tuple[subprocess.Popen[str], Path]] = {}
+        self._running: dict[str, Apart | Started] = {}
 
     def write(self, name: str, path: Path) -> None:
         """Write the file of a format.
@@ -54,36 +53,33 @@ class Conversions:
             path: The file.
 
         Raises:
-            ExportError: If the program cannot be converted.
+            ExportError: If the program cannot be converted, or the converter crashes.
         """
         key = self._key(name)
         if self._cache.restore(key, path) is not None:
             return
-        if name not in self._running or not _collect(*self._running.pop(name), path):
+        if name not in self._running:
+            self.start(name)
+        running = self._running.pop(name, None)
+        if running is None:
             CONVERTERS[name].write_fp32(self._program, path, self._form)
+        else:
+            path.write_bytes(_content(running, name))
         self._cache.store(key, path, {})
 
-    def start(self, name: str, folder: Path) -> None:
+    def start(self, name: str) -> None:
         """Convert in a process of its own from now on; without one if that cannot be done.
 
         Args:
             name: Of the format.
-            folder: For files between the processes.
         """
+        if can_fork(with_jax=name == "tflite"):
+            self._running[name] = Apart(lambda: self._converted(name))
+            return
         try:
-            saved, out = folder / "program.pt2", folder / f"model.{name}"
-            _save(self._program, saved)
-            form = dataclasses.asdict(self._form)
-            form["pixels"] = self._form.pixels.model_dump() if self._form.pixels is not None else None
-            options = {"format": name, "form": form}
-            command = [sys.executable, "-m", "edgespa.export.worker", str(saved), str(out), json.dumps(options)]
-            process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-            )
+            self._running[name] = Started(self._program, self._form, name)
         except Exception as error:  # whatever torch.export makes of the program: it is converted here then
             log.debug("no process for %s: %s", name, error)
-            return
-        self._running[name] = (process, out)
 
     def missing(self, names: tuple[str, ...]) -> list[str]:
         """Formats that the cache does not have.
@@ -91,15 +87,18 @@ class Conversions:
         Args:
             names: Formats.
         """
-        with tempfile.TemporaryDirectory() as folder:
-            trial = Path(folder) / "trial"
-            return [name for name in names if self._cache.restore(self._key(name), trial) is None]
+        return [name for name in names if not self._cache.has(self._key(name))]
 
     def stop(self) -> None:
         """End what still runs."""
-        for process, _ in self._running.values():
-            process.kill()
-            process.wait()
+        for each in self._running.values():
+            each.stop()
+
+    def _converted(self, name: str) -> bytes:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / f"model.{name}"
+            CONVERTERS[name].write_fp32(self._program, path, self._form)
+            return path.read_bytes()
 
     def _key(self, name: str) -> str:
         return key_of("fp32", name, self._form, *self._parts) if self._cache.folder is not None else ""
@@ -107,7 +106,9 @@ class Conversions:
 
 @contextlib.contextmanager
 def conversions(program: Program, form: Form, formats: tuple[str, ...], cache: Cache) -> Iterator[Conversions]:
-    """The fp32 files of a program; all formats but the first begin at once, beside what the caller does meanwhile.
+    """The fp32 files of a program; all formats begin at once, beside what the caller does meanwhile.
+
+    All but the first only if there is room for them.
 
     Args:
         program: With plain outputs, in float32.
@@ -115,16 +116,15 @@ def conversions(program: Program, form: Form, formats: tuple[str, ...], cache: C
         formats: Those wanted, in the order in which they will be asked for.
         cache: Where converted files are kept.
     """
-    with tempfile.TemporaryDirectory(prefix="edgespa-") as folder:
-        made = Conversions(program, form, cache)
-        try:
-            missing = made.missing(formats)
-            for name in missing[1:]:
-                if room_beside(program):
-                    made.start(name, Path(folder))
-            yield made
-        finally:
-            made.stop()
+    made = Conversions(program, form, cache)
+    try:
+        missing = made.missing(formats)
+        for name in missing:
+            if name == missing[0] or room_beside(program):
+                made.start(name)
+        yield made
+    finally:
+        made.stop()
 
 
 def room_beside(program: Program) -> bool:
@@ -150,25 +150,13 @@ def _free_bytes() -> int | None:
     return None
 
 
-def _save(program: Program, path: Path) -> None:
-    free = torch.export.Dim(BATCH)
-    shapes = tuple({0: free} if BATCH in spec.shape else None for spec in program.inputs)
-    exported = torch.export.export(program.module, program.example_inputs(), dynamic_shapes=shapes)
-    torch.export.save(exported, path)
-
-
-def _collect(process: subprocess.Popen[str], out: Path, path: Path) -> bool:
-    """Take over what a process has made; False if it was not able to say why it did not.
-
-    Raises:
-        ExportError: With its own words, if the program cannot be converted.
-    """
-    said = process.communicate()[0]
-    if process.returncode == 0 and out.is_file():
-        path.write_bytes(out.read_bytes())
-        return True
-    with contextlib.suppress(ValueError):
-        words = json.loads(said)
-        raise ExportError(words["message"], words["hint"])
-    log.debug("the process for %s ended with %d", out.name, process.returncode)
-    return False
+def _content(running: Apart | Started, name: str) -> bytes:
+    try:
+        content: bytes = running.result()
+    except Crash as crash:
+        others = " or ".join(f"--format {other}" for other in CONVERTERS if other != name)
+        raise ExportError(
+            f"the converter to {name} crashed on the program ({crash})",
+            f"export {others} only; SIGKILL may mean that there was too little memory",
+        ) from None
+    return content

@@ -16,12 +16,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgespa.export.ranges import Observed, Range
+from edgespa.export.fitness import unfit
+from edgespa.export.onnx_graph import ABSORBED, parts_of
+from edgespa.export.ranges import Observed, Range, find_ranges
+from edgespa.export.refusals import guarded, refused
 from edgespa.quiet import quiet
 
 LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
-# An activation function that int8 ranges already hold disappears into them.
-_ABSORBED = ("Relu", "Clip")
 # x * sigmoid(x) and squeeze and excitation: EfficientNet-B0 took 1.2 times as long as in float with its convolutions
 # alone in int8, 0.97 times with these.
 _GATES = ("Sigmoid", "Mul")
@@ -35,8 +36,8 @@ class OnnxQuantiser:
         source: The file.
 
     Attributes:
-        layers: Names of the layers that can be quantised, in order.
-        joins: Kinds of operators without weights that may be quantised too: gates. By sums nothing is gained.
+        unfit: Layers and gates that stay in float whatever is asked for, with the reasons; known when they have been
+            observed.
         rest_ways: What can be done to the weights of layers that stay in float.
     """
 
@@ -55,22 +56,50 @@ class OnnxQuantiser:
             for node in self._model.graph.node
             if node.op_type in LAYERS and node.input[1] in self._constants and node.input[0] not in self._constants
         }
-        self.layers: tuple[str, ...] = tuple(self._nodes)
         kinds = {node.op_type for node in self._model.graph.node}
-        self.joins: tuple[str, ...] = _GATES if "Sigmoid" in kinds else ()
+        joins = _GATES if "Sigmoid" in kinds else ()
+        self._gates = {node.name: node for node in self._model.graph.node if node.op_type in joins}
+        self.unfit: dict[str, str] = {}
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """Names of the layers that can be quantised, in order."""
+        return tuple(name for name in self._nodes if name not in self.unfit)
+
+    @property
+    def float_layers(self) -> tuple[str, ...]:
+        """Names of the layers that are unfit."""
+        return tuple(name for name in self._nodes if name in self.unfit)
+
+    @property
+    def joins(self) -> tuple[str, ...]:
+        """Kinds of operators without weights that may be quantised too: gates. By sums nothing is gained."""
+        return tuple(sorted({node.op_type for name, node in self._gates.items() if name not in self.unfit}))
 
     def observe(self, feeds: Sequence[Sequence[NDArray[Any]]]) -> dict[str, Observed]:
-        """Run the fp32 file and see what the activations around its layers hold.
+        """Run the fp32 file and see what the activations around its layers hold, and what of it is `unfit`.
 
         Args:
             feeds: One list of inputs for each run, in the file's layout.
+
+        Raises:
+            ExportError: If the runtime or the quantiser crashes on it.
         """
+        observed, self.unfit = guarded(lambda: self._observed(feeds), "ONNX")
+        return observed
+
+    def _observed(self, feeds: Sequence[Sequence[NDArray[Any]]]) -> tuple[dict[str, Observed], dict[str, str]]:
         import onnx
 
-        others = {*_ABSORBED, *self.joins}
-        around = [node for node in self._model.graph.node if node.name in self._nodes or node.op_type in others]
-        wanted = {name for node in around for name in (node.input[0], *node.output)}
-        wanted |= {name for node in around if node.op_type in self.joins for name in node.input}
+        around = [
+            node
+            for node in self._model.graph.node
+            if node.name in self._nodes or node.name in self._gates or node.op_type in ABSORBED
+        ]
+        parts = parts_of(self._model, [*self._nodes.values(), *self._gates.values()])
+        shown = {name for part in parts for name in part.shown}
+        wanted = {name for node in around for name in (node.input[0], *node.output)} | shown
+        wanted |= {name for node in self._gates.values() for name in node.input}
         # Sizes are multiplied, too: they are no activations.
         wanted -= {*self._constants, *_of_other_types(self._model)}
         inputs = [each.name for each in self._model.graph.input]
@@ -80,13 +109,16 @@ class OnnxQuantiser:
         inner = sorted(wanted - set(inputs))
         model.graph.output.extend(onnx.helper.make_tensor_value_info(name, float32, None) for name in inner)
         session = _session(model)
-        observed = {name: Observed() for name in wanted}
+        observed = {name: Observed.of(spread=name in shown) for name in wanted}
         for feed in feeds:
             arrays = dict(zip(inputs, feed, strict=True))
             results = {**arrays, **dict(zip(inner, session.run(inner, arrays), strict=True))}
             for name in wanted:
-                observed[name].add(results[name])
-        return observed
+                array = results[name]
+                observed[name].add(array if array.shape[:1] == feed[0].shape[:1] else array[None])
+        self.unfit = unfit(parts, observed)
+        self.unfit |= refused(self, find_ranges(observed, "minmax"), "onnx")
+        return observed, self.unfit
 
     def write_static(
         self,
@@ -113,9 +145,11 @@ class OnnxQuantiser:
         from onnxruntime.quantization.calibrate import CalibrationMethod, TensorData, TensorsData
         from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
-        chosen = set(only or self.layers) - set(without)
-        others = (*_ABSORBED, *(self.joins if joined else ()))
-        between = [node.name for node in self._model.graph.node if node.op_type in others]
+        chosen = set(only or self.layers) - set(without) - set(self.unfit)
+        others = (*ABSORBED, *(self.joins if joined else ()))
+        between = [
+            node.name for node in self._model.graph.node if node.op_type in others and node.name not in self.unfit
+        ]
         data = {
             name: TensorData(lowest=np.array(low, dtype=np.float32), highest=np.array(high, dtype=np.float32))
             for name, (low, high) in ranges.items()
@@ -146,6 +180,9 @@ class OnnxQuantiser:
                 found as it runs, and all other weights are stored; ``stored``: all weights are int8 in the file, the
                 arithmetic is that of float.
         """
+        guarded(lambda: self._write_weights(path, way), "ONNX")
+
+    def _write_weights(self, path: Path, way: str) -> None:
         import onnx
 
         model = copy.deepcopy(self._model)
@@ -172,6 +209,9 @@ class OnnxQuantiser:
         Args:
             path: The file to write.
         """
+        guarded(lambda: self._write_half(path), "ONNX")
+
+    def _write_half(self, path: Path) -> None:
         import onnx
         from onnxruntime.transformers.float16 import convert_float_to_float16
 

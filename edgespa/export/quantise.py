@@ -35,8 +35,14 @@ Open = Callable[[Path], File]
 class Quantiser(Protocol):
     """What `OnnxQuantiser` and `TfliteQuantiser` have in common."""
 
-    layers: tuple[str, ...]
-    joins: tuple[str, ...]
+    @property
+    def layers(self) -> tuple[str, ...]: ...  # noqa: D102
+    @property
+    def joins(self) -> tuple[str, ...]: ...  # noqa: D102
+    @property
+    def float_layers(self) -> tuple[str, ...]: ...  # noqa: D102
+
+    unfit: dict[str, str]
     weight_ways: tuple[str, ...]
     rest_ways: tuple[str, ...]
 
@@ -150,6 +156,8 @@ class _Search:
     def static(self, feeds: Sequence[Sequence[Any]]) -> Made:
         """The method whose ranges come nearest; then, if that is not near enough, layers in float."""
         observed = self._quantiser.observe(feeds)
+        if not self._quantiser.layers:
+            raise NotUseful(f"no layer can be in int8: {'; '.join(self._quantiser.unfit.values())}")
         found = {method: find_ranges(observed, method) for method in self._config.methods}
         errors = {method: self._error(self._path, ranges) for method, ranges in found.items()}
         method = min(errors, key=errors.__getitem__)
@@ -157,15 +165,17 @@ class _Search:
         if not choice.error <= self._most:
             choice = self._with_float(found[method], choice.error)
         self._error(self._path, found[method], choice.float_layers)
-        self._improve(found[method], choice.float_layers)
+        in_float = (*self._quantiser.float_layers, *choice.float_layers)
+        self._improve(found[method], in_float)
         ratio, words = self._time(self._path)
         expected = self._config.int8_ratio
         if expected is not None:
             words = f"about {expected:.2f} of its time on the device"
         if self._config.int8_slowdown is not None and (expected or ratio) > self._config.int8_slowdown:
-            kept = f"{len(choice.float_layers)} of {len(self._quantiser.layers)} layers in float"
+            layers = len(self._quantiser.layers) + len(self._quantiser.float_layers)
+            kept = f"{len(in_float)} of {layers} layers in float"
             raise NotUseful(f"it is slower than fp32: {words}, error {choice.error:.3g}, {kept}")
-        return Made(method, choice.float_layers, round(ratio, 3))
+        return Made(method, in_float, round(ratio, 3))
 
     def weights(self) -> Made:
         """The faster way within the tolerance."""

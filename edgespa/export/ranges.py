@@ -15,10 +15,14 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
+from edgespa.export.spread import Spread
+
 METHODS = ("minmax", "percentile", "entropy")
 PERCENTILE = 99.99
 BINS, LEVELS = 1024, 128
 VALUES_PER_IMAGE = 1024
+HUGE = 1e30
+"""What is larger is no activation, but stands for infinity: what pads before a maximum, or masks before a softmax."""
 
 Range = tuple[float, float]
 
@@ -28,14 +32,27 @@ class Observed:
     """What one activation held, over all calibration images.
 
     Attributes:
-        low: Its least value.
+        low: Its least value; of those that stand for numbers, as `high` and `values` are.
         high: Its largest value.
         values: Some from each image, drawn at random with a fixed seed.
+        finite: Whether all it held were numbers below `HUGE`.
+        spread: How far its components move from image to image, if that is asked for.
     """
 
     low: float = np.inf
     high: float = -np.inf
     values: list[NDArray[np.float32]] = dataclasses.field(default_factory=list)
+    finite: bool = True
+    spread: Spread | None = None
+
+    @classmethod
+    def of(cls, *, spread: bool) -> Observed:
+        """Of nothing yet.
+
+        Args:
+            spread: Whether to see how far components move.
+        """
+        return cls(spread=Spread() if spread else None)
 
     def add(self, array: NDArray[np.float32]) -> None:
         """See what one more image made of it.
@@ -43,12 +60,24 @@ class Observed:
         Args:
             array: Of any shape, not empty.
         """
+        if self.spread is not None:
+            self.spread.add(array)
         flat = array.ravel()
+        good = np.abs(flat) < HUGE
+        if not good.all():
+            self.finite, flat = False, flat[good]
+        if not flat.size:
+            return
         self.low = min(self.low, float(flat.min()))
         self.high = max(self.high, float(flat.max()))
         if flat.size > VALUES_PER_IMAGE:  # drawn, as evenly spaced ones would all be of a few channels
             flat = flat[np.random.default_rng(len(self.values)).integers(0, flat.size, VALUES_PER_IMAGE)]
         self.values.append(flat.copy())
+
+    @property
+    def width(self) -> float:
+        """Of the range that int8 gives it, which always holds zero."""
+        return max(self.high, 0.0) - min(self.low, 0.0) if self.low <= self.high else 0.0
 
 
 def find_ranges(observed: Mapping[str, Observed], method: str) -> dict[str, Range]:
@@ -59,7 +88,7 @@ def find_ranges(observed: Mapping[str, Observed], method: str) -> dict[str, Rang
         method: One of `METHODS`.
     """
     find = {"minmax": _minmax, "percentile": _percentile, "entropy": _entropy}[method]
-    return {name: find(each) for name, each in observed.items()}
+    return {name: find(each) if each.values else (0.0, 0.0) for name, each in observed.items()}
 
 
 def _minmax(each: Observed) -> Range:

@@ -11,7 +11,14 @@ import torch
 from edgespa.bundle import TensorSpec
 from edgespa.errors import ExportError
 from edgespa.export.converter import Form
-from edgespa.export.lowering import FromPixels, channels_last, pixels_of, without_batch_norms
+from edgespa.export.lowering import (
+    FromPixels,
+    channels_last,
+    pixels_of,
+    plain_pooling,
+    plain_upsampling,
+    without_batch_norms,
+)
 from edgespa.graph.program import Program
 from edgespa.quiet import first_line, quiet
 
@@ -35,7 +42,7 @@ def write_fp32(program: Program, path: Path, form: Form) -> None:
     inputs: tuple[torch.Tensor, ...] = program.example_inputs(batch)
     with torch.no_grad():
         outputs = torch.utils._pytree.tree_leaves(program(*inputs))
-    module: torch.nn.Module = channels_last(without_batch_norms(program)).module
+    module: torch.nn.Module = channels_last(plain_pooling(plain_upsampling(without_batch_norms(program)))).module
     for part in module.modules():
         part.training = False  # an exported module refuses .eval(), and the converter asks
     if form.pixels is not None:

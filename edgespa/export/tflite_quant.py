@@ -6,10 +6,8 @@ Only layers with weights are quantised: what XNNPACK computes faster in int8. On
 
 from __future__ import annotations
 
-import copy
 import re
 import shutil
-from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,17 +15,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgespa.export.ranges import Observed, Range
+from edgespa.export.fitness import unfit
+from edgespa.export.ranges import Observed, Range, find_ranges
+from edgespa.export.refusals import guarded, refused
 from edgespa.export.tflite_file import in_order
+from edgespa.export.tflite_graph import LAYERS, Operator, read
+from edgespa.export.tflite_scales import widened, with_room
+from edgespa.export.tflite_terms import store_terms
 from edgespa.quiet import quiet
 
-LAYERS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
-# What lies between convolutions: in int8 too, they save its way to float and back, at some loss.
-JOINS = (
-    *("ADD", "CONCATENATION", "MAX_POOL_2D", "AVERAGE_POOL_2D", "PAD", "STRIDED_SLICE"),
-    *("MUL", "LOGISTIC", "HARD_SWISH", "MEAN"),
-)
-_LEAST_TERM_BYTES = 4096
 _HALF_LAYERS = (*LAYERS, "CONV_2D_TRANSPOSE")
 
 
@@ -38,8 +34,8 @@ class TfliteQuantiser:
         source: The file.
 
     Attributes:
-        layers: Names of the layers that can be quantised, in order.
-        joins: Kinds of operators without weights that are there and may be quantised too.
+        unfit: Layers and other operators that stay in float whatever is asked for, with the reasons; known when they
+            have been observed.
         rest_ways: What can be done to the weights of layers that stay in float, the smallest first.
     """
 
@@ -48,42 +44,43 @@ class TfliteQuantiser:
 
     def __init__(self, source: Path) -> None:
         with quiet("ai-edge-quantizer"):
-            from ai_edge_quantizer.utils import tfl_flatbuffer_utils
+            layers, joins = read(source)
+        self._source = source
+        self._operators = {each.name: each for each in layers}
+        self._between = {each.name: each for each in joins}
+        self.unfit: dict[str, str] = {}
 
-            self._source = source
-            model = tfl_flatbuffer_utils.read_model(str(source))
-            graph = model.subgraphs[0]
-            self._kinds: dict[str, str] = {}
-            self._scopes: dict[str, str] = {}
-            self._tensors: set[int] = set()
-            joins: set[str] = set()
-            for index, each in enumerate(graph.operators):
-                # Not all operators are known there, Cast for one.
-                known = tfl_flatbuffer_utils.TFL_OP_CODE_TO_NAME.get(model.operatorCodes[each.opcodeIndex].builtinCode)
-                kind = known.value if known is not None else ""
-                weight = each.inputs[1] if len(each.inputs) > 1 else -1
-                constant = weight >= 0 and model.buffers[graph.tensors[weight].buffer].data is not None
-                if kind in LAYERS and constant:
-                    name = f"{kind.lower()}_{index}"
-                    self._kinds[name] = kind
-                    self._scopes[name] = tfl_flatbuffer_utils.get_op_scope(each, graph.tensors)
-                    self._tensors |= {int(each.inputs[0]), *(int(output) for output in each.outputs)}
-                elif kind in JOINS:
-                    joins.add(kind)
-                    self._tensors |= {
-                        int(tensor)
-                        for tensor in (*each.inputs, *each.outputs)
-                        if tensor >= 0 and model.buffers[graph.tensors[tensor].buffer].data is None
-                    }
-        self.layers: tuple[str, ...] = tuple(self._kinds)
-        self.joins: tuple[str, ...] = tuple(sorted(joins))
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """Names of the layers that can be quantised, in order."""
+        return tuple(name for name in self._operators if name not in self.unfit)
+
+    @property
+    def float_layers(self) -> tuple[str, ...]:
+        """Names of the layers that are unfit."""
+        return tuple(name for name in self._operators if name in self.unfit)
+
+    @property
+    def joins(self) -> tuple[str, ...]:
+        """Kinds of operators without weights that are there and may be quantised too."""
+        return tuple(sorted({each.kind for each in self._between.values() if each.name not in self.unfit}))
 
     def observe(self, feeds: Sequence[Sequence[NDArray[Any]]]) -> dict[str, Observed]:
-        """Run the fp32 file and see what the activations around its layers hold.
+        """Run the fp32 file and see what the activations around its layers hold, and what of it is `unfit`.
 
         Args:
             feeds: One list of inputs for each run, in the file's layout.
+
+        Raises:
+            ExportError: If the runtime or the quantiser crashes on it.
         """
+        observed, self.unfit = guarded(lambda: self._observed(feeds), "TFLite")
+        return observed
+
+    def _observed(self, feeds: Sequence[Sequence[NDArray[Any]]]) -> tuple[dict[str, Observed], dict[str, str]]:
+        around = [*self._operators.values(), *self._between.values()]
+        wanted = {name for each in around for name in (*each.inputs, *each.outputs, *each.shown)}
+        shown = {name for each in around for name in each.shown}
         with quiet("ai-edge-litert"):
             from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
@@ -95,13 +92,20 @@ class TfliteQuantiser:
             interpreter.allocate_tensors()
             runner = interpreter.get_signature_runner(next(iter(interpreter.get_signature_list())))
             names = in_order(runner.get_input_details())
-            details = [each for each in interpreter.get_tensor_details() if each["index"] in self._tensors]
-            observed = {str(each["name"]): Observed() for each in details}
+            details = [
+                each
+                for each in interpreter.get_tensor_details()
+                if each["name"] in wanted and each["dtype"] is np.float32 and each["shape"].all()
+            ]
+            observed = {str(each["name"]): Observed.of(spread=each["name"] in shown) for each in details}
             for feed in feeds:
                 runner(**dict(zip(names, feed, strict=True)))
                 for each in details:
-                    observed[str(each["name"])].add(interpreter.get_tensor(each["index"]))
-        return observed
+                    array = interpreter.get_tensor(each["index"])
+                    observed[str(each["name"])].add(array if array.shape[:1] == feed[0].shape[:1] else array[None])
+        self.unfit = unfit([each.part for each in around], observed)
+        self.unfit |= refused(self, find_ranges(observed, "minmax"), "tflite")
+        return observed, self.unfit
 
     def write_static(
         self,
@@ -123,35 +127,37 @@ class TfliteQuantiser:
             joined: Quantise `joins` too.
             rest: Weights of layers that stay in float: ``stored`` in int8, see `write_weights`; in ``half`` precision.
         """
-        from ai_edge_quantizer import qtyping
         from ai_edge_quantizer.recipe_manager import RecipeManager
 
+        rules = RecipeManager()
+        chosen = [name for name in only or self.layers if name not in without and name not in self.unfit]
+        for name in chosen:
+            self._make_static(rules, self._operators[name])
+        for each in self._between.values() if joined else ():
+            if each.name not in self.unfit:
+                self._make_static(rules, each)
+        if rest is not None:
+            for name in (each for each in self._operators if each not in chosen):
+                self._shrink(rules, name, rest)
+        if not chosen and not rest:
+            shutil.copyfile(self._source, path)
+            return
+        layers = [self._operators[name] for name in chosen]
+        wide = widened(layers, ranges)
         found = {
             name: {"min": np.array(low, dtype=np.float32), "max": np.array(high, dtype=np.float32)}
-            for name, (low, high) in ranges.items()
+            for name, (low, high) in wide.items()
         }
-        rules = RecipeManager()
-        chosen = [name for name in only or self.layers if name not in without]
-        for name in chosen:
-            rules.add_static_config(self._pattern(name), self._operation(name), 8, 8)
-        for kind in self.joins if joined else ():
-            rules.add_static_config(".*", qtyping.TFLOperationName(kind), 8, 8)
-        if rest is not None:
-            for name in (each for each in self.layers if each not in chosen):
-                self._shrink(rules, name, rest)
-        if chosen or rest:
-            self._write(path, rules, found)
-            _store_terms(path)
-        else:
-            shutil.copyfile(self._source, path)
+        self._write(path, rules, found, with_room(self._source, layers, wide))
+        store_terms(path)
 
     def write_weights(self, path: Path, way: str) -> None:
         """Weights in int8; activations stay in float.
 
         Only what tflite-runtime 2.14 computes as newer runtimes do: it takes a scale per channel for convolutions with
         ranges found as they run, and for nothing else (it gave wrong scores without a word: cosine 0.04 on ResNet-20).
-        Fully connected layers have one scale; depthwise convolutions, which hold few weights and need a scale per
-        channel, stay in float.
+        Fully connected layers have one scale, and half precision where that would lose an output; depthwise
+        convolutions, which hold few weights and need a scale per channel, stay in float.
 
         Args:
             path: The file to write.
@@ -161,9 +167,9 @@ class TfliteQuantiser:
         from ai_edge_quantizer.recipe_manager import RecipeManager
 
         rules = RecipeManager()
-        for name in self.layers:
+        for name in self._operators:
             self._shrink(rules, name, way)
-        self._write(path, rules, None)
+        guarded(lambda: self._write(path, rules, None, self._source.read_bytes()), "TFLite")
 
     def write_half(self, path: Path) -> None:
         """Weights in half precision; the arithmetic is that of float, or of half where a delegate has it.
@@ -180,86 +186,39 @@ class TfliteQuantiser:
             rules.add_weight_only_config(
                 ".*", qtyping.TFLOperationName(kind), num_bits=16, algorithm_key=AlgorithmName.FLOAT_CASTING
             )
-        self._write(path, rules, None)
+        guarded(lambda: self._write(path, rules, None, self._source.read_bytes()), "TFLite")
+
+    @staticmethod
+    def _make_static(rules: Any, operator: Operator) -> None:
+        """A rule for one operator: static int8."""
+        rules.add_static_config(*_where(operator), 8, 8)
 
     def _shrink(self, rules: Any, name: str, way: str) -> None:
-        """A rule for the weights of one layer: ``dynamic``, ``stored`` or ``half``."""
+        """A rule for the weights of one layer: ``dynamic``, ``stored``, or ``half``, as where one scale is too few."""
         from ai_edge_quantizer.algorithm_manager import AlgorithmName
         from ai_edge_quantizer.qtyping import QuantGranularity
 
-        where = (self._pattern(name), self._operation(name))
-        kind = self._kinds[name]
-        if way == "half":
+        where, kind = _where(self._operators[name]), self._operators[name].kind
+        if kind == "DEPTHWISE_CONV_2D" and way != "half":
+            return
+        channels = way == "dynamic" and kind == "CONV_2D"
+        if way == "half" or not (channels or self._operators[name].one_scale):
             rules.add_weight_only_config(*where, num_bits=16, algorithm_key=AlgorithmName.FLOAT_CASTING)
-        elif kind != "DEPTHWISE_CONV_2D":
+        else:
             add = rules.add_dynamic_config if way == "dynamic" else rules.add_weight_only_config
-            channels = way == "dynamic" and kind == "CONV_2D"
             granularity = QuantGranularity.CHANNELWISE if channels else QuantGranularity.TENSORWISE
             add(*where, num_bits=8, granularity=granularity)
 
-    def _pattern(self, name: str) -> str:
-        return f"^{re.escape(self._scopes[name])}$"
-
-    def _operation(self, name: str) -> Any:
-        from ai_edge_quantizer import qtyping
-
-        return qtyping.TFLOperationName(self._kinds[name])
-
-    def _write(self, path: Path, rules: Any, found: dict[str, Any] | None) -> None:
+    @staticmethod
+    def _write(path: Path, rules: Any, found: dict[str, Any] | None, source: bytes) -> None:
         with quiet("ai-edge-quantizer"):
             from ai_edge_quantizer import quantizer
 
-            tool = quantizer.Quantizer(str(self._source), rules.get_quantization_recipe())
+            tool = quantizer.Quantizer(source, rules.get_quantization_recipe())
             tool.quantize(found).export_model(str(path), overwrite=True)
 
 
-def _store_terms(path: Path) -> None:
-    """Large constants that are added or multiplied, such as position embeddings: in int8, made float as the file loads.
+def _where(operator: Operator) -> tuple[str, Any]:
+    from ai_edge_quantizer import qtyping
 
-    ai-edge-quantizer leaves them as they are where it leaves their operator, which computes faster in float.
-
-    Args:
-        path: A file with quantised layers; it is written again.
-    """
-    with quiet("flatbuffers"):
-        from ai_edge_litert import schema_py_generated as schema
-        from ai_edge_litert.tools import flatbuffer_utils
-
-        model = flatbuffer_utils.read_model(str(path))
-        graph, kinds = model.subgraphs[0], schema.BuiltinOperator
-        codes = [each.builtinCode for each in model.operatorCodes]
-        if kinds.DEQUANTIZE not in codes:
-            return
-        added = []
-        holders = Counter(int(tensor.buffer) for tensor in graph.tensors)
-        for index in sorted(
-            {int(each) for node in graph.operators if codes[node.opcodeIndex] in _terms(kinds) for each in node.inputs}
-        ):
-            tensor = graph.tensors[index]
-            content = model.buffers[tensor.buffer].data
-            if content is None or tensor.type != schema.TensorType.FLOAT32 or len(content) < _LEAST_TERM_BYTES:
-                continue
-            if holders[int(tensor.buffer)] > 1:
-                continue
-            values = np.frombuffer(bytes(content), dtype=np.float32)
-            scale = float(np.abs(values).max()) / 127
-            if not np.isfinite(scale) or not scale:
-                continue
-            stored = copy.copy(tensor)
-            stored.name, stored.type = tensor.name + b"_stored", schema.TensorType.INT8
-            stored.quantization = schema.QuantizationParametersT()
-            stored.quantization.scale, stored.quantization.zeroPoint = [scale], [0]
-            model.buffers[tensor.buffer].data = np.round(values / scale).astype(np.int8).view(np.uint8)
-            tensor.buffer = 0  # the empty one
-            graph.tensors.append(stored)
-            node = schema.OperatorT()
-            node.opcodeIndex = codes.index(kinds.DEQUANTIZE)
-            node.inputs, node.outputs = [len(graph.tensors) - 1], [index]
-            added.append(node)
-        if added:
-            graph.operators = [*added, *graph.operators]
-            flatbuffer_utils.write_model(model, str(path))
-
-
-def _terms(kinds: Any) -> tuple[int, ...]:
-    return kinds.ADD, kinds.SUB, kinds.MUL
+    return f"^{re.escape(operator.scope)}$", qtyping.TFLOperationName(operator.kind)

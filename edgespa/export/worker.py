@@ -1,9 +1,15 @@
-"""The process that `edgespa.export.conversion` starts: ``python -m edgespa.export.worker PROGRAM.pt2 FILE OPTIONS``."""
+"""The process that `edgespa.export.started` starts: ``python -m edgespa.export.worker PROGRAM.pt2 FILE OPTIONS``.
+
+It ends, and removes the folder of its file, when its input does: then the export that it works for is gone.
+"""
 
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import sys
+import threading
 from pathlib import Path
 
 from edgespa.config import Preprocess
@@ -14,16 +20,17 @@ from edgespa.export.versions import Target
 from edgespa.interface import with_plain_outputs
 from edgespa.opening import open_program
 
-FAILED = 3
 
-
-def main(arguments: list[str]) -> int:
-    """Convert; the exit status is 0, or `FAILED` with message and hint as JSON on stdout.
+def main(arguments: list[str]) -> None:
+    """Convert, say how it went in a line of JSON (message and hint, or nothing), and wait to be ended.
 
     Args:
         arguments: The program, the file to write, the options as JSON.
     """
     source, out, text = arguments
+    waiting = threading.Thread(target=_end_with_input, args=(Path(out).parent,), daemon=True)
+    waiting.start()
+    said = {}
     options = json.loads(text)
     values = options["form"]
     pixels = values.pop("pixels")
@@ -34,10 +41,17 @@ def main(arguments: list[str]) -> int:
         program = with_plain_outputs(open_program(source, (), None).program)
         CONVERTERS[options["format"]].write_fp32(program, Path(out), form)
     except EdgespaError as error:
-        sys.stdout.write(json.dumps({"message": error.message, "hint": error.hint}))
-        return FAILED
-    return 0
+        said = {"message": error.message, "hint": error.hint}
+    sys.stdout.write(json.dumps(said) + "\n")
+    sys.stdout.flush()
+    waiting.join()
+
+
+def _end_with_input(folder: Path) -> None:
+    os.read(0, 1)  # not through sys.stdin, whose lock would be held when this process ends
+    shutil.rmtree(folder, ignore_errors=True)
+    os._exit(1)
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    main(sys.argv[1:])

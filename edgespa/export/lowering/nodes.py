@@ -1,0 +1,18 @@
+"""What rewrites ask of a node."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, fx
+
+
+def attribute(argument: Any) -> str:
+    """The name of the tensor that an argument is; empty if it is something else."""
+    return str(argument.target) if isinstance(argument, fx.Node) and argument.op == "get_attr" else ""
+
+
+def rank(argument: Any) -> int | None:
+    """Number of dimensions of the tensor that an argument is; None if it is something else."""
+    value = argument.meta.get("val") if isinstance(argument, fx.Node) else None
+    return value.dim() if isinstance(value, Tensor) else None
