@@ -20,7 +20,7 @@ from edgespa.export.agreement import Judge
 from edgespa.export.cache import Cache
 from edgespa.export.card import model_card
 from edgespa.export.config import FORMATS, PRECISIONS, ExportConfig, Origin
-from edgespa.export.conversion import CONVERTERS, conversions
+from edgespa.export.conversion import CONVERTERS, Conversions, conversions
 from edgespa.export.converter import require
 from edgespa.export.quantise import NotUseful
 from edgespa.export.samples import Samples, draw_samples, fixed_batch
@@ -82,7 +82,11 @@ def export(
     form = dataclasses.replace(config.form(origin.preprocess, len(program.inputs), fixed_batch(program)), names=names)
     cache = Cache.of_user() if config.cache else Cache(None)
     steps = Steps(progress, len(config.formats) * len(config.precisions) * 2 + 2)
-    with trials(), BundleWriter(output, overwrite=overwrite, sign=sign) as writer:
+    with (
+        trials(),
+        BundleWriter(output, overwrite=overwrite, sign=sign) as writer,
+        conversions(program, form, config.formats, cache) as made,
+    ):
         steps.next("run the program")
         data = evaluation or calibration
         samples = draw_samples(
@@ -110,7 +114,7 @@ def export(
             classes=origin.classes,
             cache=cache,
         )
-        variants, left_out = _all_variants(job, steps)
+        variants, left_out = _all_variants(job, made, steps)
         steps.next("write the bundle")
         specs = onnx_file.specs(program, samples.outputs, form.plain())
         manifest = _manifest(specs, origin, samples, variants, job.judge.accuracy, left_out)
@@ -128,14 +132,13 @@ def _with_batch(program: Program) -> Program:
     return result
 
 
-def _all_variants(job: Job, steps: Steps) -> tuple[tuple[Variant, ...], list[JsonValue]]:
+def _all_variants(job: Job, made: Conversions, steps: Steps) -> tuple[tuple[Variant, ...], list[JsonValue]]:
     variants: list[Variant] = []
     missing: list[tuple[str, EdgespaError | NotUseful]] = []
-    with conversions(job.program, job.form, job.config.formats, job.cache) as made:
-        for name in job.config.formats:
-            outcome = make_variants(job, name, made, steps)
-            variants += outcome.variants
-            missing += outcome.left_out
+    for name in job.config.formats:
+        outcome = make_variants(job, name, made, steps)
+        variants += outcome.variants
+        missing += outcome.left_out
     if missing and (job.config.strict or not variants):
         raise _refusal(missing)
     left_out: list[JsonValue] = [

@@ -8,17 +8,15 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from edgespa.errors import ExportError
 from edgespa.export import onnx_file, tflite_file
-from edgespa.export.apart import Apart, Crash, can_fork
 from edgespa.export.cache import Cache, key_of, program_parts
 from edgespa.export.converter import Form
-from edgespa.export.started import Started
+from edgespa.export.started import Crash, Started
 from edgespa.graph.program import Program
 
 log = logging.getLogger(__name__)
@@ -43,7 +41,7 @@ class Conversions:
         self._form = form
         self._cache = cache
         self._parts = program_parts(program) if cache.folder is not None else []
-        self._running: dict[str, Apart | Started] = {}
+        self._running: dict[str, Started] = {}
 
     def write(self, name: str, path: Path) -> None:
         """Write the file of a format.
@@ -59,7 +57,7 @@ class Conversions:
         if self._cache.restore(key, path) is not None:
             return
         if name not in self._running:
-            self.start(name)
+            self.start((name,))
         running = self._running.pop(name, None)
         if running is None:
             CONVERTERS[name].write_fp32(self._program, path, self._form)
@@ -67,19 +65,20 @@ class Conversions:
             path.write_bytes(_content(running, name))
         self._cache.store(key, path, {})
 
-    def start(self, name: str) -> None:
-        """Convert in a process of its own from now on; without one if that cannot be done.
+    def start(self, names: Sequence[str]) -> None:
+        """Convert in processes of their own from now on; without one if that cannot be done.
 
         Args:
-            name: Of the format.
+            names: Of formats.
         """
-        if can_fork(with_jax=name == "tflite"):
-            self._running[name] = Apart(lambda: self._converted(name))
-            return
-        try:
-            self._running[name] = Started(self._program, self._form, name)
-        except Exception as error:  # whatever torch.export makes of the program: it is converted here then
-            log.debug("no process for %s: %s", name, error)
+        started = {name: Started(name) for name in names}  # they load their converters while the program is saved
+        for name, each in started.items():
+            self._running[name] = each
+            try:
+                each.convert(self._program, self._form)
+            except Exception as error:  # whatever torch.export makes of the program: it is converted here then
+                log.debug("no process for %s: %s", name, error)
+                self._running.pop(name).stop()
 
     def missing(self, names: tuple[str, ...]) -> list[str]:
         """Formats that the cache does not have.
@@ -93,12 +92,6 @@ class Conversions:
         """End what still runs."""
         for each in self._running.values():
             each.stop()
-
-    def _converted(self, name: str) -> bytes:
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / f"model.{name}"
-            CONVERTERS[name].write_fp32(self._program, path, self._form)
-            return path.read_bytes()
 
     def _key(self, name: str) -> str:
         return key_of("fp32", name, self._form, *self._parts) if self._cache.folder is not None else ""
@@ -119,9 +112,7 @@ def conversions(program: Program, form: Form, formats: tuple[str, ...], cache: C
     made = Conversions(program, form, cache)
     try:
         missing = made.missing(formats)
-        for name in missing:
-            if name == missing[0] or room_beside(program):
-                made.start(name)
+        made.start(missing if room_beside(program) else missing[:1])
         yield made
     finally:
         made.stop()
@@ -150,7 +141,7 @@ def _free_bytes() -> int | None:
     return None
 
 
-def _content(running: Apart | Started, name: str) -> bytes:
+def _content(running: Started, name: str) -> bytes:
     try:
         content: bytes = running.result()
     except Crash as crash:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from edgespa.export.fitness import unfit
 from edgespa.export.onnx_graph import ABSORBED, parts_of
 from edgespa.export.ranges import Observed, Range, find_ranges
-from edgespa.export.refusals import guarded, refused
+from edgespa.export.refusals import refused
 from edgespa.quiet import quiet
 
 LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
@@ -81,14 +81,7 @@ class OnnxQuantiser:
 
         Args:
             feeds: One list of inputs for each run, in the file's layout.
-
-        Raises:
-            ExportError: If the runtime or the quantiser crashes on it.
         """
-        observed, self.unfit = guarded(lambda: self._observed(feeds), "ONNX")
-        return observed
-
-    def _observed(self, feeds: Sequence[Sequence[NDArray[Any]]]) -> tuple[dict[str, Observed], dict[str, str]]:
         import onnx
 
         around = [
@@ -118,7 +111,7 @@ class OnnxQuantiser:
                 observed[name].add(array if array.shape[:1] == feed[0].shape[:1] else array[None])
         self.unfit = unfit(parts, observed)
         self.unfit |= refused(self, find_ranges(observed, "minmax"), "onnx")
-        return observed, self.unfit
+        return observed
 
     def write_static(
         self,
@@ -180,9 +173,6 @@ class OnnxQuantiser:
                 found as it runs, and all other weights are stored; ``stored``: all weights are int8 in the file, the
                 arithmetic is that of float.
         """
-        guarded(lambda: self._write_weights(path, way), "ONNX")
-
-    def _write_weights(self, path: Path, way: str) -> None:
         import onnx
 
         model = copy.deepcopy(self._model)
@@ -209,9 +199,6 @@ class OnnxQuantiser:
         Args:
             path: The file to write.
         """
-        guarded(lambda: self._write_half(path), "ONNX")
-
-    def _write_half(self, path: Path) -> None:
         import onnx
         from onnxruntime.transformers.float16 import convert_float_to_float16
 

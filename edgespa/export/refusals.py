@@ -1,13 +1,12 @@
-"""What a quantiser does not take: layers, found one by one, as one ends the whole file; or what it crashes on."""
+"""What a quantiser does not take: layers, found one by one, as one ends the whole file."""
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from edgespa.export.apart import Result, call
 from edgespa.export.ranges import Range
 from edgespa.quiet import first_line
 
@@ -43,17 +42,3 @@ def refused(quantiser: Writer, ranges: Mapping[str, Range], suffix: str) -> dict
                 except Exception as error:
                     found[name] = f"its quantiser refuses it: {first_line(error)}"
     return found
-
-
-def guarded(function: Callable[[], Result], name: str) -> Result:
-    """Work of a quantiser, in a process of its own; once for each network, as all of a search would take too long.
-
-    Args:
-        function: The work.
-        name: Of the format.
-
-    Raises:
-        ExportError: If it crashes.
-        Exception: What it raises.
-    """
-    return call(function, f"the quantiser for {name}", "export --precision fp32 only, or another --format")

@@ -17,7 +17,7 @@ from edgespa.config import Preprocess
 from edgespa.data import Prepared
 from edgespa.device import runner
 from edgespa.errors import ExportError
-from edgespa.export.exact import exact_outputs
+from edgespa.export.exact import UNSURE, exact_outputs
 from edgespa.export.sets import find_sets, steady
 from edgespa.graph.program import Program
 from edgespa.interface import runs_whole
@@ -135,17 +135,32 @@ def judged(
             f"the program's own outputs are not finite on {description}",
             "check --mean and --std, and the weights of the model",
         )
+    scales = runner.scales_of(outputs, _rounded(program, inputs, outputs, sets), tolerance)
+    return Samples([tensor.numpy() for tensor in inputs], outputs, description, scales, sets)
+
+
+def _rounded(
+    program: Program, inputs: Sequence[Tensor], outputs: list[Array], sets: tuple[OutputSet, ...]
+) -> list[tuple[Array, Array, Array | None]] | None:
+    """Of each output some samples, the same in double precision, and again with every operator a little wrong.
+
+    Where entries are chosen inside the graph the latter would be another choice, and says nothing.
+    """
     places = _roughest(outputs)
     chosen = [tensor[torch.from_numpy(places)] for tensor in inputs]
     exact = _in_batches(lambda *part: exact_outputs(program, part), program, chosen)
-    rounded = None
-    if exact is not None:
-        own = [array[places] for array in outputs]
+    if exact is None:
+        return None
+    own = [array[places] for array in outputs]
+    if sets:
         for each in sets:
             exact = runner.reordered(exact, own, [list(pair) for pair in each.axes])
-        rounded = list(zip(own, exact, strict=True))
-    scales = runner.scales_of(outputs, rounded, tolerance)
-    return Samples([tensor.numpy() for tensor in inputs], outputs, description, scales, sets)
+        return [(*pair, None) for pair in zip(own, exact, strict=True)]
+    rough = _in_batches(lambda *part: exact_outputs(program, part, UNSURE), program, chosen)
+    return [
+        (array, once, rough[index] if rough else None)
+        for index, (array, once) in enumerate(zip(own, exact, strict=True))
+    ]
 
 
 def _roughest(outputs: list[Array]) -> Array:

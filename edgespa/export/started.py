@@ -1,9 +1,16 @@
-"""A conversion in a new process, for where a fork would not do; `edgespa.export.worker` is what runs there."""
+"""A conversion in a process of its own, which a converter that crashes takes along: `edgespa.export.worker` runs there.
+
+It is a new process, not a fork: of torch's, jax's and the runtimes' threads none outlives a fork, and what they had
+locked stays locked (seen: a fork that waited forever). It is started before there is anything to do, so that it loads
+the converter meanwhile.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -14,38 +21,56 @@ from pathlib import Path
 import torch
 
 from edgespa.errors import ExportError
-from edgespa.export.apart import Crash
 from edgespa.export.converter import Form
 from edgespa.graph.program import BATCH, Program
 
 
+class Crash(Exception):
+    """The process ended without an answer; the message is the name of the signal, or the exit status."""
+
+
 class Started:
-    """A conversion that is under way.
+    """A process that converts one program to one format; its folder goes with it, also if this process is killed.
 
     Args:
-        program: With plain outputs, in float32.
-        form: What the file looks like.
         name: Of the format.
-
-    Raises:
-        Exception: Whatever torch.export makes of a program that cannot be saved.
     """
 
-    def __init__(self, program: Program, form: Form, name: str) -> None:
+    def __init__(self, name: str) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="edgespa-"))
-        saved, self._out = self._folder / "program.pt2", self._folder / f"model.{name}"
-        try:
-            _save(program, saved)
-        except Exception:
-            shutil.rmtree(self._folder)
-            raise
+        self._out = self._folder / f"model.{name}"
+        command = [sys.executable, "-P", "-m", "edgespa.export.worker", name, str(self._out)]
+        # Its own package path, for -P leaves out the current folder, from which edgespa may have been started.
+        paths = [str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
+        self._process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,  # Ctrl-C is for the export, which then ends this one
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+        )
+
+    def convert(self, program: Program, form: Form) -> None:
+        """Give it the program; it converts while this process goes on.
+
+        Args:
+            program: With plain outputs, in float32.
+            form: What the file looks like.
+
+        Raises:
+            Exception: Whatever torch.export makes of a program that cannot be saved.
+        """
+        saved = self._folder / "program.pt2"
+        _save(program, saved)
         values = dataclasses.asdict(form)
         values["pixels"] = form.pixels.model_dump() if form.pixels is not None else None
-        options = {"format": name, "form": values}
-        command = [sys.executable, "-m", "edgespa.export.worker", str(saved), str(self._out), json.dumps(options)]
-        self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True
-        )
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(json.dumps({"program": str(saved), "form": values}).encode() + b"\n")
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            pass  # `result` says how it ended
 
     def result(self) -> bytes:
         """The file; waits for it.
@@ -68,7 +93,11 @@ class Started:
     def stop(self) -> None:
         """End it, whatever it does."""
         self._process.kill()
-        self._process.communicate()
+        for stream in (self._process.stdin, self._process.stdout):
+            if stream is not None:
+                with contextlib.suppress(OSError):
+                    stream.close()
+        self._process.wait()
         shutil.rmtree(self._folder, ignore_errors=True)
 
 

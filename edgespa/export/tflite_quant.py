@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from edgespa.export.fitness import unfit
 from edgespa.export.ranges import Observed, Range, find_ranges
-from edgespa.export.refusals import guarded, refused
+from edgespa.export.refusals import refused
 from edgespa.export.tflite_file import in_order
 from edgespa.export.tflite_graph import LAYERS, Operator, read
 from edgespa.export.tflite_scales import widened, with_room
@@ -70,14 +70,7 @@ class TfliteQuantiser:
 
         Args:
             feeds: One list of inputs for each run, in the file's layout.
-
-        Raises:
-            ExportError: If the runtime or the quantiser crashes on it.
         """
-        observed, self.unfit = guarded(lambda: self._observed(feeds), "TFLite")
-        return observed
-
-    def _observed(self, feeds: Sequence[Sequence[NDArray[Any]]]) -> tuple[dict[str, Observed], dict[str, str]]:
         around = [*self._operators.values(), *self._between.values()]
         wanted = {name for each in around for name in (*each.inputs, *each.outputs, *each.shown)}
         shown = {name for each in around for name in each.shown}
@@ -105,7 +98,7 @@ class TfliteQuantiser:
                     observed[str(each["name"])].add(array if array.shape[:1] == feed[0].shape[:1] else array[None])
         self.unfit = unfit([each.part for each in around], observed)
         self.unfit |= refused(self, find_ranges(observed, "minmax"), "tflite")
-        return observed, self.unfit
+        return observed
 
     def write_static(
         self,
@@ -169,7 +162,7 @@ class TfliteQuantiser:
         rules = RecipeManager()
         for name in self._operators:
             self._shrink(rules, name, way)
-        guarded(lambda: self._write(path, rules, None, self._source.read_bytes()), "TFLite")
+        self._write(path, rules, None, self._source.read_bytes())
 
     def write_half(self, path: Path) -> None:
         """Weights in half precision; the arithmetic is that of float, or of half where a delegate has it.
@@ -186,7 +179,7 @@ class TfliteQuantiser:
             rules.add_weight_only_config(
                 ".*", qtyping.TFLOperationName(kind), num_bits=16, algorithm_key=AlgorithmName.FLOAT_CASTING
             )
-        guarded(lambda: self._write(path, rules, None, self._source.read_bytes()), "TFLite")
+        self._write(path, rules, None, self._source.read_bytes())
 
     @staticmethod
     def _make_static(rules: Any, operator: Operator) -> None:

@@ -14,7 +14,7 @@ import torch
 from edgespa.bundle import Variant
 from edgespa.config import Preprocess
 from edgespa.data import Prepared
-from edgespa.errors import ConfigError, EdgespaError, ExportError
+from edgespa.errors import ConfigError, EdgespaError, ExportError, ParityError
 from edgespa.export import onnx_file, tflite_file
 from edgespa.export.agreement import Judge
 from edgespa.export.cache import Cache, key_of
@@ -24,7 +24,7 @@ from edgespa.export.converter import Form
 from edgespa.export.onnx_quant import OnnxQuantiser
 from edgespa.export.parity import File, bound_for
 from edgespa.export.quantise import Made, NotUseful, make
-from edgespa.export.samples import Samples, fixed_batch, judged
+from edgespa.export.samples import Samples, fixed_batch, run_program
 from edgespa.export.tflite_meta import write_metadata
 from edgespa.export.tflite_quant import TfliteQuantiser
 from edgespa.graph.program import Program
@@ -32,6 +32,7 @@ from edgespa.graph.program import Program
 JUDGE_IMAGES = 32
 NO_SOURCE = "the float32 file that it is made from cannot be had"
 _JUDGED_BY = "components"
+_RETRY = 0.8
 QUANTISERS: dict[str, Any] = {"onnx": OnnxQuantiser, "tflite": TfliteQuantiser}
 
 Progress = Callable[[float, float | None, str], None]
@@ -136,11 +137,11 @@ def make_variants(job: Job, name: str, made: Conversions, steps: Steps) -> Outco
             if precision == "fp32":
                 path, how = job.folder / f"model.{name}", Made()
                 shutil.copyfile(source, path)
+                steps.next(f"{name} {precision}: prove")
+                variants.append(_proved(job, name, precision, path, how, steps))
             else:
                 quantiser = quantiser or QUANTISERS[name](source)
-                how = _smaller(job, name, precision, quantiser, source, path)
-            steps.next(f"{name} {precision}: prove")
-            variants.append(_proved(job, name, precision, path, how, steps))
+                variants.append(_smaller(job, name, precision, quantiser, source, path, steps))
         except (NotUseful, ExportError) as reason:
             if precision == "fp32" and isinstance(reason, ExportError):
                 wrong = reason
@@ -167,24 +168,49 @@ def open_file(job: Job, name: str, path: Path, precision: str, threads: int) -> 
     return File(path, f"{name}-{precision}", name, inputs, outputs, threads, job.form.pixels)
 
 
-def _smaller(job: Job, name: str, precision: str, quantiser: Any, plain: Path, path: Path) -> Made:
+def _smaller(job: Job, name: str, precision: str, quantiser: Any, plain: Path, path: Path, steps: Steps) -> Variant:
+    """A file that is smaller than float32, proved.
+
+    The proof is on other images than those that it is chosen by: where it fails, another one is made that is nearer.
+
+    Raises:
+        NotUseful: If there is none that is worth shipping.
+        ParityError: If it fails its proof, as does the nearer one.
+    """
+    how = _made(job, name, precision, quantiser, plain, path, job.config)
+    steps.next(f"{name} {precision}: prove")
+    try:
+        return _proved(job, name, precision, path, how, steps)
+    except ParityError:
+        if precision == "fp16":
+            raise
+        error = open_file(job, name, path, precision, job.config.threads).error(job.samples)
+        asked = job.config.int8_tolerance
+        nearer = job.config.model_copy(update={"int8_tolerance": _RETRY * asked * min(1.0, asked / error)})
+        how = _made(job, name, precision, quantiser, plain, path, nearer)
+        return _proved(job, name, precision, path, how, steps)
+
+
+def _made(job: Job, name: str, precision: str, quantiser: Any, plain: Path, path: Path, config: ExportConfig) -> Made:
     """Make a file, or find it in the cache."""
     feeds: list[list[Any]] = []
     judge = job.samples
     if precision != "fp16" and job.calibration is not None:
         inputs = _calibration_inputs(job)
         chosen = [torch.from_numpy(array[-JUDGE_IMAGES:]) for array in inputs]
-        judge = judged(job.program, chosen, "calibration images", sets=job.samples.sets)
+        judge = Samples(
+            [tensor.numpy() for tensor in chosen],
+            run_program(job.program, chosen),
+            "calibration images",
+            sets=job.samples.sets,
+        )
         if precision == "int8":
             feeds = _pieces(open_file(job, name, plain, "fp32", 1), inputs)
-    config = job.config
     settings = (_JUDGED_BY, config.int8_tolerance, config.int8_calibration, config.int8_slowdown, config.int8_ratio)
     images = [array for feed in feeds for array in feed]
-    key = (
-        key_of(*settings, precision, name, repr(job.form), plain.read_bytes(), *images, *judge.inputs)
-        if job.cache.folder
-        else ""
-    )
+    key = ""
+    if job.cache.folder:
+        key = key_of(*settings, precision, name, repr(job.form), plain.read_bytes(), *images, *judge.inputs)
     if (notes := job.cache.restore(key, path)) is not None:
         return Made(notes["how"], tuple(notes["float_layers"]), notes["time_ratio"])
     made = make(

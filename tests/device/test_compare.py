@@ -111,7 +111,7 @@ def test_float32_files_may_be_as_wrong_as_the_network_itself() -> None:
     b = (exact + 3e-4 * RNG.standard_normal((16, 5))).astype(np.float32)  # a network that amplifies rounding
     a = (exact + 3e-4 * RNG.standard_normal((16, 5))).astype(np.float32)
     assert exceeded(compare([a], [b]), EXACT) != []
-    scales = scales_of([b], [(b, exact)])
+    scales = scales_of([b], [(b, exact, None)])
     assert exceeded(compare([a], [b], scales), EXACT) == []
     a[:, 3] += 0.02
     assert "at output_0[:, 3]" in exceeded(compare([a], [b], scales), EXACT)[0]

@@ -202,7 +202,13 @@ def test_a_missing_package_names_its_extra(
     assert not list(tmp_path.iterdir())
 
 
+def convert_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In this process, where converters can be replaced."""
+    monkeypatch.setattr(conversion.Conversions, "start", lambda *_: None)
+
+
 def spoil(monkeypatch: pytest.MonkeyPatch, scale: float) -> None:
+    convert_here(monkeypatch)
     real = onnx_file.write_fp32
 
     def wrong(program: Program, path: Path, form: Form) -> None:
@@ -262,7 +268,7 @@ def test_all_that_failed_is_said_where_nothing_is_left(
 
     monkeypatch.setattr(onnx_file, "write_fp32", fail)
     monkeypatch.setattr(tflite_file, "write_fp32", fail)
-    monkeypatch.setattr(conversion, "room_beside", lambda _: False)  # not in another process
+    convert_here(monkeypatch)
     with pytest.raises(ExportError, match=r"onnx-fp32: no such operator\n  tflite-fp32: no such operator") as caught:
         export(toy_base.program, origin_of(), ExportConfig(cache=False), tmp_path / "b")
     assert caught.value.hint == "leave it out"
@@ -455,6 +461,7 @@ def test_a_converter_that_fails_is_named_and_leaves_nothing(
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError("deep trouble\nmore of it")
 
+    convert_here(monkeypatch)
     monkeypatch.setattr(onnxsim, "simplify", fail)
     with pytest.raises(ExportError, match=r"converted to ONNX: RuntimeError: deep trouble$"):
         export(toy_base.program, origin_of(), ONNX, tmp_path / "b")

@@ -16,9 +16,10 @@ from edgespa.export import onnx_file, quantise, tflite_file
 from edgespa.export.config import ExportConfig
 from edgespa.export.converter import Form
 from edgespa.export.onnx_quant import OnnxQuantiser
-from edgespa.export.parity import File, Samples, run_program
+from edgespa.export.parity import File
 from edgespa.export.quantise import Made, make
 from edgespa.export.ranges import find_ranges
+from edgespa.export.samples import Samples, run_program
 from edgespa.export.tflite_quant import TfliteQuantiser
 from edgespa.graph.trace import trace
 
@@ -143,7 +144,7 @@ def int8_of(network: nn.Module, name: str, folder: Path) -> tuple[Made, np.ndarr
 
     feeds = [opened(plain).own_inputs([image[None].numpy()]) for image in images]
     quantiser = QUANTISERS[name](plain)
-    made = make("int8", quantiser, plain, path, feeds, judge, opened, ExportConfig(int8_slowdown=1000.0))
+    made = make("int8", quantiser, plain, path, feeds, judge, opened, ExportConfig())
     (got,) = opened(path)(judge.inputs)
     return made, got, judge.outputs[0]
 

@@ -11,6 +11,7 @@ from edgespa.device.runner.sets import reordered
 
 TOLERANCE = 1e-4  # of a float32 file: of the spread of a component
 ROUNDING = 16  # times the program's own rounding are no fault of a file
+DEVIATIONS = 12  # of what operators that are a little wrong make of the outputs; runtimes err in one direction, too
 MOST = 0.05  # of the spread: rounding that is larger explains nothing any more
 FLAT = 32  # times its rounding, or less, is no variation
 SINGLE = 2.0**-23  # the step of float32 at 1
@@ -30,7 +31,7 @@ def axes_of(shape: tuple[int, ...]) -> list[int]:
 
 def scales_of(
     references: list[np.ndarray],
-    rounded: list[tuple[np.ndarray, np.ndarray]] | None = None,
+    rounded: list[tuple[np.ndarray, np.ndarray, np.ndarray | None]] | None = None,
     tolerance: float = TOLERANCE,
 ) -> dict[str, np.ndarray]:
     """What differences are judged by, for each component of each output.
@@ -41,24 +42,24 @@ def scales_of(
 
     Args:
         references: The program's outputs, the samples first.
-        rounded: Of each output some samples, and the same in double precision; without, the program's rounding is taken
-            for a step of float32.
+        rounded: Of each output some samples, the same in double precision, and those once more with every operator as
+            wrong as runtimes may be, if that is known. Without, the program's rounding is taken for a step of float32.
         tolerance: Of the spread.
 
     Returns:
         ``scale_I_A``: the spread of output I along axis A; where that is no more than `FLAT` times the program's own
         rounding, the largest magnitude or the largest spread of another component; 1 where all are 0.
-        ``allowed_I_A``: what a float32 file may be off by at most: `tolerance` of the spread, `ROUNDING` times the
-        program's rounding, or a step of float32 at the output's largest magnitude, whichever is most.
+        ``allowed_I_A``: what a float32 file may be off by at most: `tolerance` of the spread, what rounding explains,
+        or a step of float32 at the output's largest magnitude, whichever is most.
         ``varies_I_A``: whether it does.
     """
     found: dict[str, np.ndarray] = {}
     for i, reference in enumerate(references):
         b = reference.astype(np.float64)
-        pair = [each.astype(np.float64) for each in rounded[i]] if rounded is not None else None
+        own, once, rough = (reference, reference, None) if rounded is None else rounded[i]
         if reference.dtype.kind != "f":
             varied = np.array([_changing(reference)])
-            flips = 0.0 if pair is None else float((pair[0] != pair[1]).mean())
+            flips = float((own != once).mean())
             found[f"scale_{i}_0"], found[f"varies_{i}_0"] = np.where(varied > 0, varied, 1.0), varied > 0
             found[f"allowed_{i}_0"] = np.array([max(10 * tolerance, ROUNDING * flips)])
             continue
@@ -66,7 +67,9 @@ def scales_of(
         for axis in axes_of(b.shape):
             spread = _rms(b - b.mean(axis=0, keepdims=True), axis)
             size = _largest(b, axis)
-            rounding = SINGLE * size if pair is None else _rounding(_largest(pair[0] - pair[1], axis), size)
+            rounding = _rounding(_largest(own.astype(np.float64) - once, axis), size)
+            if rounded is None:
+                rounding = SINGLE * size
             varies = spread > np.maximum(FLAT * rounding, SINGLE * size)
             widest = float(spread[varies].max(initial=0.0))
             scale = np.where(varies, spread, np.maximum(size, widest))
@@ -74,7 +77,10 @@ def scales_of(
             found[f"scale_{i}_{axis}"] = scale
             found[f"varies_{i}_{axis}"] = varies
             step = SINGLE * top if top else UNIT
-            explained = np.minimum(ROUNDING * rounding, MOST * scale)
+            explained = ROUNDING * rounding
+            if rough is not None:
+                explained = np.maximum(explained, DEVIATIONS * _rms(rough - once, axis))
+            explained = np.minimum(explained, MOST * scale)
             found[f"allowed_{i}_{axis}"] = np.maximum(np.maximum(tolerance * spread, explained), step)
     return {name: each.astype(bool if name.startswith("varies") else np.float32) for name, each in found.items()}
 
