@@ -85,8 +85,7 @@ def adapt_to_file(
     recorded = begin.header.preprocess if begin is not None else None
     preprocess = options.preprocess(base, recorded, tensors=train.preprocessed)
     images = prepare(train, preprocess)
-    if test is not None and processes.is_main:
-        tell_overlap(test, {"--data": images})
+    seen = tell_overlap(test, {"--data": images}) if test is not None and processes.is_main else 0.0
     with LatencyFitting.of(latency, base, images, preprocess, progress) as fitting:
         if latency is not None:
             config = fitting.for_adapting(config, begin is not None, processes)
@@ -109,7 +108,8 @@ def adapt_to_file(
     known = options.known(base, preprocess, [train], recorded)
     task = dataclasses.replace(task, header=task.header.model_copy(update={"preprocess": known}))
     if test is not None:
-        task = with_quality(task, base, prepare(test, preprocess), progress=progress, processes=processes)
+        test_data = prepare(test, preprocess)
+        task = with_quality(task, base, test_data, seen=seen, progress=progress, processes=processes)
     if processes.is_main:
         task.save(output)
         checkpoint_path(output).unlink(missing_ok=True)
@@ -194,11 +194,10 @@ def prune_to_file(
     for name in prepared:
         if labelled[name]:
             require_scores(base.program, prepared[name])
+    seen = 0.0
     if "evaluation" in images:
-        options_of = {"calibration": "--calibration", "held_out": "--held-out"}
-        tell_overlap(
-            images["evaluation"], {options_of[name]: prepared[name] for name in prepared if name in options_of}
-        )
+        spoken = {"calibration": "--calibration", "held_out": "--held-out"}
+        seen = tell_overlap(images["evaluation"], {spoken[name]: prepared[name] for name in prepared if name in spoken})
     with LatencyFitting.of(latency, base, data, preprocess, progress) as fitting:
         task = prune(
             base,
@@ -216,7 +215,7 @@ def prune_to_file(
     known = options.known(base, preprocess, images.values())
     task = dataclasses.replace(task, header=task.header.model_copy(update={"preprocess": known}))
     if test is not None:
-        task = with_quality(task, base, test, progress=progress, before={"base": base.program})
+        task = with_quality(task, base, test, seen=seen, progress=progress, before={"base": base.program})
     task.save(output)
     checkpoint_path(output).unlink(missing_ok=True)
     return task
