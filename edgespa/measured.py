@@ -61,6 +61,12 @@ class Measured:
         return f"{self.figure} ({self.count})"
 
 
+def others(metrics: Mapping[str, float]) -> dict[str, float]:
+    """The metrics that `measured` does not look at: errors of reconstructions, latencies."""
+    counts = {f"{kind}_{IMAGES}" for kind in ("validation", "test")} | {SEEN}
+    return {name: value for name, value in metrics.items() if name not in counts and not _NAME.fullmatch(name)}
+
+
 def measured(metrics: Mapping[str, float]) -> tuple[Measured, ...]:
     """Those of a task's metrics that say how well it does, in their order.
 

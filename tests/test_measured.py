@@ -128,6 +128,11 @@ def test_the_screen(toy_folder: Path, tmp_path: Path, told: Callable[[], list[st
     assert "validation accuracy (10 images)" in text
     assert "test accuracy (96 images, all seen before)" in text
     assert "has the very images of --data" in text
+    text = run("inspect", task)
+    assert "  validation accuracy: " in text
+    assert "(10 images)" in text
+    assert "(96 images, all seen before)" in text
+    assert "test seen" not in text
     text = run("tasks", str(tmp_path))
     (heading,) = (line for line in text.splitlines() if line.startswith("task "))
     assert heading.split()[-2:] == ["validation", "test"]
