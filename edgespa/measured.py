@@ -9,6 +9,8 @@ from typing import Literal
 
 IMAGES = "images"
 """``test_images``, ``validation_images``: how many images a metric of that kind is of."""
+SEEN = "test_seen"
+"""The share of the test images that the task was made with."""
 _NAME = re.compile(r"(?:(?P<of>[a-z]+)_)?(?P<kind>validation|test)_(?P<measure>accuracy|r2)(?:_(?P<store>[a-z0-9]+))?")
 
 
@@ -24,6 +26,7 @@ class Measured:
         images: On how many images; None where that was not recorded.
         of: Of what, if not of the task: ``base``, ``uncut``.
         store: With factors stored in that type, if not in the task file's.
+        seen: The share of the images that the task was made with, as far as it was looked for.
     """
 
     kind: Literal["validation", "test"]
@@ -32,6 +35,7 @@ class Measured:
     images: int | None = None
     of: str = ""
     store: str = ""
+    seen: float = 0.0
 
     @property
     def name(self) -> str:
@@ -47,13 +51,20 @@ class Measured:
 
     @property
     def count(self) -> str:
-        """``1,000 images``, or that nobody wrote down how many."""
+        """``1,000 images``, ``1,000 images, all seen before``, or that nobody wrote down how many."""
         if self.images is None:
             return "number of images not recorded"
-        return f"{self.images:,} image{'s' if self.images != 1 else ''}"
+        seen = ", all seen before" if self.seen == 1 else f", {self.seen:.0%} seen before" if self.seen else ""
+        return f"{self.images:,} image{'s' if self.images != 1 else ''}{seen}"
 
     def __str__(self) -> str:
         return f"{self.figure} ({self.count})"
+
+
+def others(metrics: Mapping[str, float]) -> dict[str, float]:
+    """The metrics that `measured` does not look at: errors of reconstructions, latencies."""
+    counts = {f"{kind}_{IMAGES}" for kind in ("validation", "test")} | {SEEN}
+    return {name: value for name, value in metrics.items() if name not in counts and not _NAME.fullmatch(name)}
 
 
 def measured(metrics: Mapping[str, float]) -> tuple[Measured, ...]:
@@ -69,5 +80,6 @@ def measured(metrics: Mapping[str, float]) -> tuple[Measured, ...]:
             images = None if count is None else int(count)
             kind: Literal["validation", "test"] = "test" if match["kind"] == "test" else "validation"
             measure: Literal["accuracy", "r2"] = "r2" if match["measure"] == "r2" else "accuracy"
-            found.append(Measured(kind, measure, value, images, match["of"] or "", match["store"] or ""))
+            seen = metrics.get(SEEN, 0.0) if kind == "test" else 0.0
+            found.append(Measured(kind, measure, value, images, match["of"] or "", match["store"] or "", seen))
     return tuple(found)

@@ -174,6 +174,14 @@ def build():
 """
 
 
+LINEAR = """
+from torch import nn
+
+def build():
+    return nn.Sequential(nn.Conv2d(3, 16, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 5))
+"""
+
+
 class TestCommands:
     """A model of four classes and a background."""
 
@@ -209,13 +217,31 @@ class TestCommands:
         assert done.exit_code == 0, done.output
         assert json.loads(done.stdout)["reference_accuracy"]["value"] == 1
 
+    def test_a_head_that_is_given_up_for_a_background_is_told(self, place: Path) -> None:
+        (place / "lin.py").write_text(LINEAR)
+        command = (
+            "adapt",
+            "lin.py:build",
+            "--input-shape",
+            "1,3,8,8",
+            "--data",
+            "a.npz",
+            "--epochs",
+            "1",
+            "--lr",
+            "0.01",
+        )
+        small = ("--batch-size", "8", "--mean", "0", "--std", "1")
+        done = CliRunner().invoke(main, [*command, *small, "--output", "x.spa"])
+        assert done.exit_code == 0, done.output
+        assert "lin.py:build has 5 outputs, a has 4 classes, so a new head is trained" in done.output
+        done = CliRunner().invoke(main, [*command, *small, "--output", "y.spa", "--class-offset", "1"])
+        assert done.exit_code == 0, done.output
+        assert "new head" not in done.output
+
     @pytest.mark.parametrize("option", ["--eval-data", "--held-out"])
     def test_prune_refuses_too(self, place: Path, option: str) -> None:
-        (place / "lin.py").write_text(
-            "from torch import nn\ndef build():\n"
-            "    return nn.Sequential(nn.Conv2d(3, 16, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), "
-            "nn.Linear(16, 5))\n"
-        )
+        (place / "lin.py").write_text(LINEAR)
         command = ("prune", "lin.py:build", "--input-shape", "1,3,8,8", "--density", "0.5", "--output", "x.spa")
         done = CliRunner().invoke(main, [*command, option, "a.npz"])
         assert done.exit_code == 1

@@ -41,6 +41,8 @@ def test_words() -> None:
     assert [str(each) for each in found] == [
         "92.50% (40 images)", "93.00% (40 images)", "0.5000 (1 image)", "0.2500 (1 image)", "100.00% (1 image)",
     ]  # fmt: skip
+    (part,) = measured({"test_accuracy": 0.5, "test_images": 200.0, "test_seen": 0.25})
+    assert str(part) == "50.00% (200 images, 25% seen before)"
     (old,) = measured({"test_accuracy": 0.5})
     assert str(old) == "50.00% (number of images not recorded)"
 
@@ -124,24 +126,29 @@ def test_the_screen(toy_folder: Path, tmp_path: Path, told: Callable[[], list[st
     learn = ["--data", images, "--epochs", "1", "--lr", "0.01", "--batch-size", "16"]
     text = run("adapt", spec, *shape, *common, *learn, "--output", task)
     assert "validation accuracy (10 images)" in text
-    assert "test accuracy (96 images)" in text
+    assert "test accuracy (96 images, all seen before)" in text
     assert "has the very images of --data" in text
+    text = run("inspect", task)
+    assert "  validation accuracy: " in text
+    assert "(10 images)" in text
+    assert "(96 images, all seen before)" in text
+    assert "test seen" not in text
     text = run("tasks", str(tmp_path))
     (heading,) = (line for line in text.splitlines() if line.startswith("task "))
     assert heading.split()[-2:] == ["validation", "test"]
-    assert [part in text.split() for part in ("10", "96")] == [True, True]  # the columns are narrow: cells are wrapped
+    assert {"10", "96,", "seen"} <= set(text.split())  # the columns are narrow: cells are wrapped
     text = run("export", task, "--eval-data", images, "--format", "onnx", "--output", bundle)
     assert "test accuracy: on 96 images of colours" in text
     assert "the task was learned on data of the name" in text
     card = (tmp_path / "b" / "README.md").read_text()
-    assert "(96 images)" in card
+    assert "(96 images, all seen before)" in card
     assert "Test accuracy is on colours, 96 samples" in card
     (toy_folder / "three.py").write_text("from net import Net\ndef build():\n    return Net(3)\n")
     text = run(
         "prune", f"{toy_folder / 'three.py'}:build", *shape, *common, "--calibration", images, "--method",
         "asym-in-change", "--density", "0.9", "--output", cut,
     )  # fmt: skip
-    assert "test accuracy (96 images)" in text
+    assert "test accuracy (96 images, all seen before)" in text
     assert "has the very images of --calibration" in text
 
 

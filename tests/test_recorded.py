@@ -16,6 +16,7 @@ import pytest
 import torch
 from torch import nn
 
+from edgespa.adapt import AdaptConfig
 from edgespa.base import Base
 from edgespa.bundle import read_manifest
 from edgespa.config import Preprocess
@@ -25,7 +26,7 @@ from edgespa.models.recorded import Recorded, of_timm, of_torchvision, of_transf
 from edgespa.prune import PruneConfig
 from edgespa.recipes.bundles import export_bundle
 from edgespa.recipes.options import DataOptions
-from edgespa.recipes.tasks import prune_to_file
+from edgespa.recipes.tasks import adapt_to_file, prune_to_file
 
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 HALF = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
@@ -67,6 +68,7 @@ class TestReading:
             # -1..1 by the scale: pixel / 127.5 - 1
             ({"rescale_factor": 1 / 127.5, "rescale_offset": True, "do_normalize": False}, (0.5,), (0.5,)),
             ({"image_mean": 0.5, "image_std": 0.25}, (0.5,), (0.25,)),
+            ({"image_mean": 0.5, "image_std": 0.5, "include_top": True}, (0.5,), (0.25,)),
             ({"size": 224}, (0.0,), (1.0,)),
         ],
     )
@@ -166,6 +168,12 @@ class TestTaken:
         task = prune_to_file("timm:tiny", tmp_path / "a.spa", config, calibration=images)
         assert task.header.preprocess is not None
         assert task.header.preprocess.mean == (0.5,) * 3
+
+    def test_adapt(self, timm: SimpleNamespace, images: str, tmp_path: Path) -> None:
+        config = AdaptConfig(epochs=1, batch_size=8, lr=0.01)
+        task = adapt_to_file("timm:tiny", images, tmp_path / "a.spa", config)
+        assert task.header.preprocess is not None
+        assert (task.header.preprocess.mean, task.header.preprocess.std) == ((0.5,) * 3, (0.5,) * 3)
 
     @pytest.mark.parametrize("data", [True, False])
     def test_export(self, timm: SimpleNamespace, images: str, tmp_path: Path, data: bool) -> None:

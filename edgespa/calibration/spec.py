@@ -101,10 +101,11 @@ class Named:
         try:
             data = load_data(source, labelled=labelled or spec.balance == "classes")
         except DataError as error:
-            raise DataError(
-                f"calibration {self.name}: {error.message}",
-                f"put the images there, set {FOLDER_VARIABLE}, or write a spec of your own: edgespa calibration make",
-            ) from error
+            absent = (
+                f"put the images there, set {FOLDER_VARIABLE}, or write a spec of your own: edgespa calibration make"
+            )
+            found = Path(source.partition(":")[0]).expanduser().exists()
+            raise DataError(f"calibration {self.name}: {error.message}", error.hint if found else absent) from error
         if spec.count is not None and spec.count > len(data):
             raise DataError(
                 f"calibration {self.name}: {spec.count} images are wanted, {source} has {len(data)}",

@@ -158,13 +158,17 @@ _EXAMPLE = 19
 
 
 def _show_task(task: dict[str, Any]) -> None:
+    from edgespa.measured import measured, others
+
     figures = task["figures"]
     click.echo(
         f"task {task['file']}: {task['size_bytes']:,} bytes, channel density {figures['channel_density']:.1%}, "
         f"parameters {figures['parameters'] / figures['base_parameters']:.1%}, "
         f"MACs {figures['macs'] / figures['base_macs']:.1%}"
     )
-    for name, value in task["metrics"].items():
+    for each in measured(task["metrics"]):
+        click.echo(f"  {each.name}: {each}")
+    for name, value in others(task["metrics"]).items():
         click.echo(f"  {name.replace('_', ' ')}: {value:.4g}")
 
 

@@ -102,7 +102,7 @@ def _diff(one: Path, other: Path, as_json: bool) -> None:
 
 def _quality(found: Measured | None) -> str | None:
     """The figure, and on how many images."""
-    return None if found is None else f"{found.figure} of {found.images or '?'}"
+    return None if found is None else f"{found.figure} of {found.images or '?'}{', seen' if found.seen else ''}"
 
 
 def _short(value: Any) -> str | None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from pydantic import JsonValue
 
 from edgespa.bundle import Accuracy, Manifest, TensorSpec
-from edgespa.measured import measured
+from edgespa.measured import measured, others
 
 if TYPE_CHECKING:
     from edgespa.device.measure.results import Profile
@@ -97,6 +97,8 @@ def _made(manifest: Manifest) -> Iterator[str]:
         numbers = {name: value for name, value in metrics.items() if isinstance(value, int | float)}
         for found in measured(numbers):
             yield f"- {found.name}, recorded then: {found}"
+        if rest := others(numbers):
+            yield "- recorded then: " + ", ".join(f"{_text(name)} {_short(value)}" for name, value in rest.items())
     proof = manifest.provenance.get("proof")
     if isinstance(proof, dict):
         yield from _proof(proof)

@@ -128,6 +128,8 @@ def _scaled(processor: Mapping[str, Any]) -> tuple[tuple[float, ...] | None, tup
         mean, std = (0.0,), (1.0,)
     if mean is None or std is None:
         return None, None
+    if processor.get("include_top"):  # EfficientNet divides once more
+        std = tuple(value * value for value in std)
     offset = 1.0 if processor.get("rescale_offset") else 0.0
     whole = factor * 255
     return tuple((value + offset) / whole for value in mean), tuple(value / whole for value in std)

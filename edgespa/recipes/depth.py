@@ -80,8 +80,8 @@ def cut_to_file(
         sets["data"] = sets["data"].limit(min(config.score_images, len(sets["data"])), config.seed)
     prepared = {name: prepare(each, preprocess) for name, each in sets.items()} if preprocess is not None else {}
     images, test = prepared.get("data"), prepared.get("evaluation")
-    if images is not None and "evaluation" in sets:
-        tell_overlap(sets["evaluation"], {"--data": images})
+    scored = {"--data": images} if images is not None else {}
+    seen = tell_overlap(sets["evaluation"], scored) if "evaluation" in sets else 0.0
     program = task.program(base)
     if test is not None:
         require_scores(program, test)
@@ -91,7 +91,7 @@ def cut_to_file(
     task = cut(task, base, decision, config, output.absolute().parent, images)
     if test is not None:
         before = "uncut" if is_task_file(model) else "base"
-        task = with_quality(task, base, test, progress=progress, before={before: program})
+        task = with_quality(task, base, test, seen=seen, progress=progress, before={before: program})
     picture = _drawn(decision, images, config, format_) if images is not None and plot is not None else b""
     task.save(output)
     if plot is not None:

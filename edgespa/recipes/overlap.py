@@ -16,7 +16,7 @@ LOOKED_AT = 1000
 _CHUNK = 256
 
 
-def tell_overlap(test: ImageData, seen: Mapping[str, Prepared]) -> None:
+def tell_overlap(test: ImageData, seen: Mapping[str, Prepared]) -> float:
     """Warn of test images that something was learned from or chosen by; a part of many is looked at.
 
     They are compared as the model gets them, so the same picture in another file is found, too.
@@ -24,9 +24,13 @@ def tell_overlap(test: ImageData, seen: Mapping[str, Prepared]) -> None:
     Args:
         test: Of ``--eval-data``.
         seen: Option -> its images.
+
+    Returns:
+        The largest share of the test images that one of them has, in [0, 1].
     """
     if not seen or not len(test):
-        return
+        return 0.0
+    shares = [0.0]
     preprocess = next(iter(seen.values())).preprocess
     chosen = test.subset(_spread(len(test)))
     digests = list(_digests(prepare(chosen, preprocess), np.arange(len(chosen))))
@@ -34,6 +38,7 @@ def tell_overlap(test: ImageData, seen: Mapping[str, Prepared]) -> None:
         # What is not in memory would be decoded for this alone. Of equal sets equal parts are taken.
         known = set(_digests(images, np.arange(len(images)) if images.cached else _spread(len(images))))
         count = sum(digest in known for digest in digests)
+        shares.append(count / len(chosen))
         if not count:
             continue
         of = f"{len(chosen):,}{'' if len(chosen) == len(test) else ' looked at'}"
@@ -46,6 +51,7 @@ def tell_overlap(test: ImageData, seen: Mapping[str, Prepared]) -> None:
             of,
             "nothing" if count == len(chosen) else "less",
         )
+    return max(shares)
 
 
 def tell_trained_on(test: ImageData, trained_on: object) -> None:

@@ -14,6 +14,7 @@ from edgespa.errors import ConfigError
 from edgespa.evaluate import MEASURES
 from edgespa.graph.program import Program
 from edgespa.interface import output_tensors
+from edgespa.measured import SEEN
 from edgespa.processes import ALONE, Processes
 from edgespa.recipes.options import Progress
 from edgespa.task import Task
@@ -57,6 +58,7 @@ def with_quality(
     test: Prepared,
     *,
     before: Mapping[str, Program] | None = None,
+    seen: float = 0.0,
     progress: Progress | None = None,
     processes: Processes = ALONE,
 ) -> Task:
@@ -66,6 +68,7 @@ def with_quality(
         task: As it will be stored.
         base: That of the task.
         test: With labels or targets.
+        seen: The share of the test data that the task was made with, from `edgespa.recipes.overlap.tell_overlap`.
         before: Programs to compare with, of the same classes; that of ``base`` becomes ``base_test_accuracy``.
         progress: Told ``(done, total, text)`` in batches.
         processes: Each takes its part of every batch.
@@ -80,4 +83,5 @@ def with_quality(
             test.name,
             found[name],
         )
-    return task.with_metrics(**found, test_images=float(len(test)))
+    shares = {SEEN: seen} if seen or SEEN in task.header.metrics else {}
+    return task.with_metrics(**found, test_images=float(len(test)), **shares)

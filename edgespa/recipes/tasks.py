@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from pathlib import Path
 
 from edgespa.adapt import AdaptConfig, adapt
 from edgespa.adapt.teacher import load_teacher
 from edgespa.base import Base
-from edgespa.data import ImageData, prepare
+from edgespa.data import ImageData, prepare, why_counts_differ
 from edgespa.errors import ConfigError
 from edgespa.files import refuse_existing
 from edgespa.inputs import InputSizes
 from edgespa.latency import LatencyFitting
 from edgespa.processes import Processes
 from edgespa.prune import PruneConfig, prune
+from edgespa.quiet import NOTE
 from edgespa.recipes.options import DataOptions, Progress, some
 from edgespa.recipes.overlap import tell_overlap
 from edgespa.recipes.quality import count_outputs, require_outputs, with_quality
 from edgespa.stopwatch import LatencyBudget
 from edgespa.targets import require_scores
 from edgespa.task import Task, is_task_file
+
+log = logging.getLogger(__name__)
 
 
 def adapt_to_file(
@@ -76,11 +80,12 @@ def adapt_to_file(
     train = options.load(data, outputs=base.outputs())
     test = options.load(evaluation, outputs=base.outputs()) if evaluation else None
     _same_classes(train, test)
+    if begin is None and config.head == "auto" and (outputs := base.outputs()) is not None:
+        _tell_off_by_one(base, outputs, train)
     recorded = begin.header.preprocess if begin is not None else None
     preprocess = options.preprocess(base, recorded, tensors=train.preprocessed)
     images = prepare(train, preprocess)
-    if test is not None and processes.is_main:
-        tell_overlap(test, {"--data": images})
+    seen = tell_overlap(test, {"--data": images}) if test is not None and processes.is_main else 0.0
     with LatencyFitting.of(latency, base, images, preprocess, progress) as fitting:
         if latency is not None:
             config = fitting.for_adapting(config, begin is not None, processes)
@@ -103,7 +108,8 @@ def adapt_to_file(
     known = options.known(base, preprocess, [train], recorded)
     task = dataclasses.replace(task, header=task.header.model_copy(update={"preprocess": known}))
     if test is not None:
-        task = with_quality(task, base, prepare(test, preprocess), progress=progress, processes=processes)
+        test_data = prepare(test, preprocess)
+        task = with_quality(task, base, test_data, seen=seen, progress=progress, processes=processes)
     if processes.is_main:
         task.save(output)
         checkpoint_path(output).unlink(missing_ok=True)
@@ -188,11 +194,10 @@ def prune_to_file(
     for name in prepared:
         if labelled[name]:
             require_scores(base.program, prepared[name])
+    seen = 0.0
     if "evaluation" in images:
-        options_of = {"calibration": "--calibration", "held_out": "--held-out"}
-        tell_overlap(
-            images["evaluation"], {options_of[name]: prepared[name] for name in prepared if name in options_of}
-        )
+        spoken = {"calibration": "--calibration", "held_out": "--held-out"}
+        seen = tell_overlap(images["evaluation"], {spoken[name]: prepared[name] for name in prepared if name in spoken})
     with LatencyFitting.of(latency, base, data, preprocess, progress) as fitting:
         task = prune(
             base,
@@ -210,10 +215,24 @@ def prune_to_file(
     known = options.known(base, preprocess, images.values())
     task = dataclasses.replace(task, header=task.header.model_copy(update={"preprocess": known}))
     if test is not None:
-        task = with_quality(task, base, test, progress=progress, before={"base": base.program})
+        task = with_quality(task, base, test, seen=seen, progress=progress, before={"base": base.program})
     task.save(output)
     checkpoint_path(output).unlink(missing_ok=True)
     return task
+
+
+def _tell_off_by_one(base: Base, outputs: int, train: ImageData) -> None:
+    """A head that is given up for a background class is likely a mistake."""
+    if train.kind == "classes" and abs(outputs - len(train.classes)) == 1:
+        log.log(
+            NOTE,
+            "%s has %d outputs, %s has %d classes, so a new head is trained; to keep its own: %s",
+            base.spec,
+            outputs,
+            train.name,
+            len(train.classes),
+            why_counts_differ(outputs, len(train.classes)),
+        )
 
 
 def _same_classes(train: ImageData, test: ImageData | None) -> None:

@@ -28,7 +28,13 @@ TASK = {
     "method": "adapt",
     "data": "flowers:train",
     "config": {"adapter": "splora", "rank": 8, "density": 0.4, "criterion": "taylor", "epochs": 10, "secret": 1},
-    "metrics": {"validation_accuracy": 0.925, "validation_images": 40, "test_accuracy": 0.91234, "test_images": 1449},
+    "metrics": {
+        "validation_accuracy": 0.925,
+        "validation_images": 40,
+        "test_accuracy": 0.91234,
+        "test_images": 1449,
+        "mean_reconstruction_error": 0.25,
+    },
     "teacher": None,
 }
 
@@ -98,6 +104,7 @@ def test_what_it_says_of_a_task(manifest: Manifest) -> None:
     assert "- data: flowers:train\n" in made
     assert "- validation accuracy, recorded then: 92.50% (40 images)\n" in made
     assert "- test accuracy, recorded then: 91.23% (1,449 images)\n" in made
+    assert "- recorded then: mean_reconstruction_error 0.25\n" in made
     assert "removed = zeroed, relative error of the output: 3.2e-07" in made
     assert "secret" not in made
     assert "| channels |  |  | 40.0% |" in section(text, "Size")
