@@ -26,10 +26,11 @@ from edgespa.data import ImageData, Prepared, load_data, prepare
 from edgespa.device.runner import read_samples
 from edgespa.errors import ConfigError, DataError, ExportError, MissingExtraError, OutputExistsError, ParityError
 from edgespa.evaluate import accuracy
-from edgespa.export import conversion, onnx_file, quantise, tflite_file
+from edgespa.export import conversion, onnx_file, quantise, tflite_file, variants
 from edgespa.export.bundle import export
 from edgespa.export.config import ExportConfig, Origin
 from edgespa.export.converter import Form
+from edgespa.export.quantise import Made
 from edgespa.export.samples import draw_samples, run_program
 from edgespa.graph.program import Program
 from edgespa.graph.trace import trace
@@ -515,6 +516,31 @@ def test_the_best_calibration_is_kept(
     assert manifest.variants[0].calibration in {"minmax", "percentile", "entropy"} - {spoiled}
     assert manifest.variants[0].parity.component_error < 0.15  # type: ignore[operator]
     assert not [path for path in (tmp_path / "b").iterdir() if path.name.startswith(("trial", "source"))]
+
+
+def test_int8_that_fails_its_proof_is_made_once_more_and_nearer(
+    toy_base: Base, prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where other images are proved on than it was chosen by: as wrong as the tolerance and a half allows."""
+    asked: list[float] = []
+
+    def as_wrong_as_allowed(_precision: str, _quantiser: Any, plain: Path, path: Path, *rest: Any) -> Made:
+        asked.append(rest[-1].int8_tolerance)
+        model = onnx.load(plain)
+        (head,) = (each for each in model.graph.initializer if list(each.dims) in ([4, 16], [16, 4]))
+        factor = np.float32(1 + 1.5 * asked[-1])
+        head.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(head) * factor, head.name))
+        onnx.save(model, path)
+        return Made("minmax")
+
+    monkeypatch.setattr(variants, "make", as_wrong_as_allowed)
+    config = ExportConfig(formats=("onnx",), precisions=("int8",), cache=False)
+    manifest = export(toy_base.program, origin_of(), config, tmp_path / "b", calibration=prepared)
+    assert len(asked) == 2
+    assert asked[0] == 0.3
+    assert asked[1] < 0.8 * 0.3
+    assert manifest.variants[0].parity.component_error <= 0.3  # type: ignore[operator]
+    assert manifest.variants[0].parity.bound == {"component_error": 0.3}  # that of the user, not the nearer one
 
 
 def test_a_smaller_file_that_is_slower_is_left_out_with_figures(
