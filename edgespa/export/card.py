@@ -159,7 +159,8 @@ def _files(manifest: Manifest) -> Iterator[str]:
         yield f"There is no `{_code(str(missing.get('variant')))}`: {_text(str(missing.get('reason')))}."
     for variant in manifest.variants:
         limits = ", ".join(f"{metric.replace('_', ' ')} {limit:g}" for metric, limit in variant.parity.bound.items())
-        yield f"`{variant.name}` must keep: {limits}."
+        at = f"is worst at `{_code(variant.parity.worst)}` and " if variant.parity.worst else ""
+        yield f"`{variant.name}` {at}must keep: {limits}."
     if manifest.reference_accuracy is not None:
         data = manifest.reference_accuracy
         yield f"Test accuracy is on {_text(data.data)}, {data.count:,} samples; the program itself has {data}."

@@ -64,7 +64,7 @@ def test_what_it_says_of_a_plain_model(manifest: Manifest) -> None:
     files = section(text, "Files")
     size = f"{manifest.variants[0].size_bytes:,}"
     assert f"| onnx-fp32 | model.onnx | {size} | 75.00% | 0.0e+00 | 1.000000 | - | onnxruntime 1.31.1 |" in files
-    assert "`onnx-fp32` must keep: relative error 0.0001, top1 agreement 1." in files
+    assert "`onnx-fp32` is worst at `output_0[:, 0]` and must keep: relative error 0.0001, top1 agreement 1." in files
     assert "component of the outputs that is worst, on 11 seeded:" in files
     assert "Not measured yet" in section(text, "Latency")
     assert "resized to 8 x 8 (bilinear), 3 channel(s)" in section(text, "Input and output")
