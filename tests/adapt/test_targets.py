@@ -238,3 +238,24 @@ def test_answers_that_do_not_hold_on_test_data_are_told(
     tested = with_quality(task, task.fit(toy_base), test)
     assert tested.header.metrics["test_r2"] < 0
     assert "in the same units" in caplog.text
+
+
+def test_an_interrupted_run_in_units_resumes_bit_for_bit(
+    tmp_path: Path, toy_base: Base, toy_preprocess: Preprocess
+) -> None:
+    data = data_of(tmp_path, numbers() * 250 + 1000)
+    config = AdaptConfig(rank=4, density=0.5, epochs=4, batch_size=16, round_to=1, validation=0.2, lr=0.01)
+
+    def interrupt(done: float, total: float | None, text: str) -> None:
+        if total is not None and done > total / 2:
+            raise KeyboardInterrupt
+
+    state = tmp_path / "state"
+    whole = adapt(toy_base, data, toy_preprocess, config, tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        adapt(toy_base, data, toy_preprocess, config, tmp_path, checkpoint=state, progress=interrupt)
+    resumed = adapt(toy_base, data, toy_preprocess, config, tmp_path, checkpoint=state, resume=True)
+    assert all(torch.equal(tensor, resumed.tensors[name]) for name, tensor in whole.tensors.items())
+    other = data_of(tmp_path, numbers() * 100 + 1000)
+    with pytest.raises(ConfigError, match="made with another units"):
+        adapt(toy_base, other, toy_preprocess, config, tmp_path, checkpoint=state, resume=True)
