@@ -127,8 +127,6 @@ def _mac_terms(node: fx.Node, groups: Groups, batch: int) -> list[_Term]:
         other = _sizes(arguments["other"], groups)
         rest = set(range(len(other))) - {dim % len(other) for dim in arguments["dims_other"]}
         return [_term([*_sizes(arguments["self"], groups), *(other[dim] for dim in sorted(rest))], 1 / batch)]
-    if name == "bilinear":
-        return [_term([*_sizes(arguments["input1"], groups)[:-1], *_sizes(arguments["weight"], groups)], 1 / batch)]
     if name == "addbmm":  # the products of a batch of matrices, summed
         return [_term([*_sizes(arguments["batch1"], groups), _size(arguments["batch2"], -1, groups)], 1 / batch)]
     inner = _CONTRACTED.get(name)

@@ -161,19 +161,32 @@ def _keeps_dtype(node: fx.Node) -> bool:
 
 
 def plain_products(graph: fx.Graph) -> None:
-    """``linear`` with a vector for its weight -> ``matmul`` (and ``add``): its result has one dimension less."""
+    """Products that few know, by those that everything knows, in place.
+
+    - ``linear`` with a vector for its weight -> ``matmul``: its result has one dimension less.
+    - ``bilinear(x, y, weight [out, i, j])`` -> ``einsum``.
+
+    Their biases are added.
+    """
     for node in list(graph.nodes):
-        if node.target is not torch.ops.aten.linear.default:
+        if node.target not in (torch.ops.aten.linear.default, torch.ops.aten.bilinear.default):
             continue
-        x, weight, *bias = node.args
-        if not isinstance(weight, fx.Node) or len(shape_of(weight.meta["val"])) != 1:
+        *operands, weight, bias = (*node.args, None)[: 3 if node.target is torch.ops.aten.linear.default else 4]
+        rank = len(shape_of(weight.meta["val"])) if isinstance(weight, fx.Node) else 0
+        if rank not in (1, 3):
             continue
+        target, arguments = torch.ops.aten.matmul.default, (*operands, weight)
+        if rank == 3:
+            places = "abcdefgh"[: len(shape_of(operands[0].meta["val"])) - 1]
+            target = torch.ops.aten.einsum.default
+            arguments = (f"{places}i,oij,{places}j->{places}o", [operands[0], weight, operands[1]])
+        meta = {key: value for key, value in node.meta.items() if key != "val"}
         with graph.inserting_before(node):
-            plain = graph.call_function(torch.ops.aten.matmul.default, (x, weight))
-            plain.meta = {key: value for key, value in node.meta.items() if key != "val"}
-            if bias and bias[0] is not None:
-                plain = graph.call_function(torch.ops.aten.add.Tensor, (plain, bias[0]))
-                plain.meta = {key: value for key, value in node.meta.items() if key != "val"}
+            plain = graph.call_function(target, arguments)
+            plain.meta = dict(meta)
+            if bias is not None:
+                plain = graph.call_function(torch.ops.aten.add.Tensor, (plain, bias))
+                plain.meta = dict(meta)
         node.replace_all_uses_with(plain)
         graph.erase_node(node)
 

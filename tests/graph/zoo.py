@@ -749,3 +749,6 @@ add("integral", lambda m, x: F.linear(m.a(x).unflatten(1, (2, 4)).mean((3, 4)).s
     b=par(1))  # fmt: skip
 add("vector_weight", lambda m, x: F.linear(m.a(x).mean((2, 3)).relu(), m.v).unsqueeze(1), {"a": 8},
     {("a", "v", 0, 3): [3]}, a=conv(3, 8), v=par(8))  # fmt: skip
+add("bilinear", lambda m, x: m.fc(m.p(m.a(x), m.b(x)).relu().mean(1)), {"a": 7, "b": 4, "p": 6},
+    {("a", "p.weight", 1, 2): [2], ("b", "p.weight", 2, 1): [1], ("p", "p.weight", 0, 3): [3]},
+    inputs=tokens, a=lin(6, 7), b=lin(6, 4), p=lambda: nn.Bilinear(7, 4, 6), fc=lin(6, 5))  # fmt: skip
