@@ -74,7 +74,8 @@ def quality(
         processes: Each takes its part of every batch, on its device.
 
     Raises:
-        DataError: If the data are empty, have neither classes nor targets, or the outputs are no answers to those.
+        DataError: If the data are empty, have neither classes nor targets, or the outputs are no answers to those, or
+            no numbers.
     """
     total = data.num_batches(batch_size)
     if not total:
@@ -83,23 +84,32 @@ def quality(
         raise DataError(f"{data.name} has no classes to compare with", "give labelled data")
     mark = 0.0
     for index, (images, labels) in enumerate(_batches(data, batch_size, processes)):
-        mark += mark_of(data.kind, scores(program(images), data), labels)
+        mark += mark_of(program(images), labels, data)
         if progress:
             progress(index + 1, total, "evaluate")
     return quality_of(data.kind, processes.totals([mark])[0], data.labels)
 
 
-def mark_of(kind: Kind, outputs: Tensor, labels: Tensor) -> float:
+def mark_of(output: Any, labels: Tensor, data: Prepared) -> float:
     """What a batch adds to the mark that a quality is made of: right answers, or for regression squared errors.
 
     Args:
-        kind: Of the data.
-        outputs: ``[N, K]``.
+        output: What a program gives for it.
         labels: Class indices ``[N]``, or targets ``[N, K]``.
+        data: What it is a batch of.
+
+    Raises:
+        DataError: If the output is no answer, or no number.
     """
-    if kind == "classes":
+    outputs = scores(output, data)
+    if bool(torch.isnan(outputs).any()):
+        raise DataError(
+            f"the network's outputs on {data.name} are not numbers",
+            "check its weights, and --mean and --std; where it was trained just now, train with a lower --lr",
+        )
+    if data.kind == "classes":
         return float((outputs.argmax(1) == labels).sum())
-    if kind == "multi-label":
+    if data.kind == "multi-label":
         return float(((outputs > 0) == (labels > 0.5)).double().mean(1).sum())
     return float((outputs.double() - labels.double()).square().sum())
 

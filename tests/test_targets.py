@@ -58,6 +58,16 @@ def test_one_class_is_no_map_of_it(tmp_path: Path) -> None:
     assert accuracy(lambda images: (images[:, :1, 0, 0], images), data) == 1.0  # the first of several counts
 
 
+@pytest.mark.parametrize("kind", ["classes", "multi-label", "regression"])
+def test_outputs_that_are_no_numbers_are_no_answers(tmp_path: Path, kind: str) -> None:
+    # the largest of NaN is the first, and NaN is not above 0: both would count as answers
+    data = data_of(tmp_path, **kinds()[kind])
+    with pytest.raises(DataError, match="outputs on d are not numbers"):
+        quality(lambda images: torch.full((len(images), 4), torch.nan), data)
+    if kind == "classes":  # a class that is ruled out
+        assert accuracy(lambda images: torch.tensor([[-torch.inf, 1.0, 0, 0]]).expand(len(images), 4), data) == 0.25
+
+
 def test_what_is_known_of_each_image(tmp_path: Path) -> None:
     for arrays in kinds().values():  # also numbers below zero
         assert has_answers(data_of(tmp_path, **arrays))

@@ -23,7 +23,6 @@ from edgespa.prune.survey import Network, Tick
 from edgespa.pruning.criteria import Scores
 from edgespa.pruning.reconstruct import Path
 from edgespa.pruning.select import select
-from edgespa.targets import scores
 
 LEVELS = (0.125, 0.25, 0.5, 0.75)
 """Fractions of a group at which its loss of accuracy is measured; linear in between."""
@@ -147,5 +146,5 @@ def _accuracy(network: Network, changed: Mapping[str, Tensor], images: Images) -
     mark = 0.0
     for index in range(images.batches):
         output = torch.func.functional_call(module, dict(changed), (images.batch(index),))
-        mark += mark_of(data.kind, scores(output, data), images.labels(index))
+        mark += mark_of(output, images.labels(index), data)
     return quality_of(data.kind, mark, data.labels[: images.count])
