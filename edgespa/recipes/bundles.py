@@ -12,7 +12,7 @@ from edgespa.base import Base
 from edgespa.bundle import Base as BaseEntry
 from edgespa.bundle import BundleWriter, Compaction, Kind, Manifest, Signer, sha256_file
 from edgespa.data import ImageData, Numbering, prepare
-from edgespa.errors import AdapterError, ConfigError
+from edgespa.errors import AdapterError, ConfigError, TaskFileError
 from edgespa.export.bundle import ExportConfig, Origin, export
 from edgespa.graph.program import Program
 from edgespa.graph.proof import LIMIT, largest_difference, prove
@@ -177,9 +177,17 @@ def check_task(task: Task, base: Base) -> dict[str, JsonValue]:
         The figures, for the manifest.
 
     Raises:
+        TaskFileError: If a tensor of the task is not finite.
         GraphError: If masked and compacted programs differ.
         AdapterError: If merged and unmerged programs differ.
     """
+    for name, tensor in task.factors.flat().items():
+        wrong = int((~torch.isfinite(tensor)).sum())
+        if wrong:
+            raise TaskFileError(
+                f"{name} of the task is not finite ({wrong} of {tensor.numel()} values)",
+                "make the task again: what it was made of was no numbers, or its file is damaged",
+            )
     inputs = base.program.example_inputs()
     compacted = compact(base.program, base.groups, task.kept)
     proof = prove(base.program, base.groups, task.kept, compacted, inputs)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,10 +17,11 @@ from pydantic import ValidationError
 from edgespa.base import Base
 from edgespa.config import Preprocess
 from edgespa.data import Prepared, load_data, prepare
-from edgespa.errors import ConfigError, DataError, EdgespaError
+from edgespa.errors import ConfigError, DataError, EdgespaError, TaskFileError
 from edgespa.prune import PruneConfig, prune
 from edgespa.prune.images import Images
 from edgespa.prune.survey import Network, gather, path_of
+from edgespa.recipes.bundles import check_task
 
 PREPROCESS = Preprocess(height=8, width=8, channels=3, mean=(0.5,) * 3, std=(0.25,) * 3)
 Build = Callable[[str], Base]
@@ -187,3 +190,14 @@ def test_a_reader_that_is_too_wide(network: Build, tmp_path: Path, monkeypatch: 
     task = prune(network("flatten"), config(density=0.8), tmp_path, data=data_of(tmp_path, noise(20)))
     assert task.kept["c1"].all()
     assert task.header.provenance["whole"] == {"c1": "read by f1 with 96 columns, at most 50"}
+
+
+def test_a_task_that_is_not_finite_is_not_exported(network: Build, tmp_path: Path) -> None:
+    base = network("plain")
+    task = prune(base, config(), tmp_path, data=data_of(tmp_path, noise(40)))
+    check_task(task, base)
+    name = next(iter(task.tensors))
+    spoilt = task.tensors[name].clone()
+    spoilt.view(-1)[:3] = torch.nan
+    with pytest.raises(TaskFileError, match=rf"tensor/{re.escape(name)} of the task is not finite \(3 of"):
+        check_task(dataclasses.replace(task, tensors={**task.tensors, name: spoilt}), base)
