@@ -31,6 +31,7 @@ class Proof:
         nodes: Number of activations compared.
         precision: ``"float64"`` if the figures are those of a repetition in double precision.
         rounding: In that case, the largest figure in the program's own precision.
+        undefined: The first node at which the program itself, before compaction, gives what is no number; None if none.
     """
 
     output_error: float
@@ -39,6 +40,7 @@ class Proof:
     nodes: int
     precision: str = "own"
     rounding: float | None = None
+    undefined: str | None = None
 
     @property
     def worst(self) -> float:
@@ -47,6 +49,11 @@ class Proof:
 
     def require(self, limit: float = LIMIT) -> None:
         """Raise a `GraphError` if a figure is above the limit; it is infinite where shapes or infinities differ."""
+        if not self.worst <= limit and self.undefined is not None:
+            raise GraphError(
+                f"the network itself gives what is no number, first at {self.undefined}: nothing can be shown of it",
+                "check its weights; where it takes inputs of a certain range only, give images: --calibration",
+            )
         if not self.worst <= limit:
             raise GraphError(
                 f"masked and compacted programs differ by {self.worst:.1e} (limit {limit:.0e}) at {self.worst_node}",
@@ -135,6 +142,7 @@ def _compare(
     given = iter(inputs)
     last_use = _last_uses(program.graph)
     output_error, inner_error, worst, count = 0.0, 0.0, "-", 0
+    undefined: str | None = None
     for node in program.graph.nodes:
         partner = pairs[node.name]
         if node.op == "placeholder":
@@ -154,13 +162,15 @@ def _compare(
             for index, (one, other) in enumerate(zip(_tensors(before), _tensors(after), strict=True)):
                 error = _difference(_on_kept(one, groups, alive, node.name, index), other)
                 count += 1
+                if undefined is None and one.is_floating_point() and bool(torch.isnan(one).any()):
+                    undefined = node.name
                 output_error = max(output_error, error) if is_output else output_error
                 if error > inner_error:
                     inner_error, worst = error, node.name
         for dead in last_use.get(node, ()):
             old.env.pop(dead, None)
             new.env.pop(pairs[dead.name], None)
-    return Proof(output_error, inner_error, worst, count)
+    return Proof(output_error, inner_error, worst, count, undefined=undefined)
 
 
 def _last_uses(graph: fx.Graph) -> dict[fx.Node, list[fx.Node]]:

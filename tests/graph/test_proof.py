@@ -102,7 +102,7 @@ def test_not_a_number_on_both_sides_fails_too(zoo: Any, select: Any) -> None:
     program = case.program.with_state({"fc.bias": broken})
     kept = select(case.groups, 1)
     proof = prove(program, case.groups, kept, compact(program, case.groups, kept), case.inputs)
-    with pytest.raises(GraphError, match="differ by inf"):
+    with pytest.raises(GraphError, match="gives what is no number"):
         proof.require()
 
 
@@ -191,3 +191,23 @@ def test_both_sides_draw_the_same_random_numbers(select: Any, randomised: Any) -
     kept = select(groups, 1)
     proof = prove(program, groups, kept, compact(program, groups, kept), inputs)
     proof.require()
+
+
+def test_a_network_without_numbers_is_told_from_a_wrong_program(select: Any) -> None:
+    class Logarithm(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 4, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.b(self.a(x)).mean((2, 3)).log()
+
+    torch.manual_seed(0)
+    x = torch.randn(2, 3, 8, 8)
+    program = trace(Logarithm().eval(), (x,))
+    groups = find_groups(program)
+    kept = select(groups, 1)
+    proof = prove(program, groups, kept, compact(program, groups, kept), (x,))
+    assert proof.undefined == "log"
+    with pytest.raises(GraphError, match="the network itself gives what is no number, first at log"):
+        proof.require()
