@@ -16,6 +16,7 @@ from edgespa.export.lowering import (
     channels_last,
     pixels_of,
     plain_pooling,
+    plain_resizing,
     plain_upsampling,
     without_batch_norms,
 )
@@ -42,7 +43,7 @@ def write_fp32(program: Program, path: Path, form: Form) -> None:
     inputs: tuple[torch.Tensor, ...] = program.example_inputs(batch)
     with torch.no_grad():
         outputs = torch.utils._pytree.tree_leaves(program(*inputs))
-    module: torch.nn.Module = channels_last(plain_pooling(plain_upsampling(without_batch_norms(program)))).module
+    module: torch.nn.Module = _lowered(program).module
     for part in module.modules():
         part.training = False  # an exported module refuses .eval(), and the converter asks
     if form.pixels is not None:
@@ -65,6 +66,12 @@ def write_fp32(program: Program, path: Path, form: Form) -> None:
             f"the program cannot be converted to TFLite: {first_line(error)}",
             "run again with --debug for the converter's own words, or export --format onnx only",
         ) from error
+
+
+def _lowered(program: Program) -> Program:
+    for rewrite in (without_batch_norms, plain_upsampling, plain_pooling, plain_resizing, channels_last):
+        program = rewrite(program)
+    return program
 
 
 def specs(path: Path, form: Form) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
