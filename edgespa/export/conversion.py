@@ -146,8 +146,8 @@ def _content(running: Started, name: str) -> bytes:
         content: bytes = running.result()
     except Crash as crash:
         others = " or ".join(f"--format {other}" for other in CONVERTERS if other != name)
+        memory = "free some memory and run again, or " if str(crash) == "SIGKILL" else ""
         raise ExportError(
-            f"the converter to {name} crashed on the program ({crash})",
-            f"export {others} only; SIGKILL may mean that there was too little memory",
+            f"the converter to {name} crashed on the program ({crash})", f"{memory}export {others} only"
         ) from None
     return content

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from edgespa.bundle import TensorSpec
 from edgespa.errors import EdgespaError, ExportError
 from edgespa.export.converter import Form
-from edgespa.export.lowering import FromPixels, pixels_of, without_batch_norms
+from edgespa.export.lowering import FromPixels, pixels_of, plain_windows, with_heads, without_batch_norms
 from edgespa.export.versions import EXPORTER_OPSET
 from edgespa.graph.program import BATCH, Program
 from edgespa.interface import input_and_output_names, output_shapes
@@ -145,6 +145,7 @@ def exported(program: Program, form: Form, *, optimize: bool = True) -> Any:
         form: Opset, batch, pixels or images.
         optimize: Fold constants and batch norms.
     """
+    program = with_heads(plain_windows(program))
     module: torch.nn.Module = without_batch_norms(program).module if optimize else program.module
     batch = form.batch or 2
     inputs = program.example_inputs(batch)

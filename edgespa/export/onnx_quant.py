@@ -200,12 +200,27 @@ class OnnxQuantiser:
             path: The file to write.
         """
         import onnx
-        from onnxruntime.transformers.float16 import convert_float_to_float16
+        from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
 
         with quiet("onnxruntime.transformers"):
-            model = convert_float_to_float16(copy.deepcopy(self._model), keep_io_types=True)
+            blocked = [*DEFAULT_OP_BLOCK_LIST, *_without_half(self._model)]
+            model = convert_float_to_float16(copy.deepcopy(self._model), keep_io_types=True, op_block_list=blocked)
         _transpose_in_float(model)
         onnx.save(_tidied(model, self._model), path)
+
+
+def _without_half(model: Any) -> set[str]:
+    """Kinds of operators that half precision is not defined for, Celu for one."""
+    import onnx
+
+    opset = next(each.version for each in model.opset_import if each.domain in ("", "ai.onnx"))
+    found = set()
+    for kind in {node.op_type for node in model.graph.node if node.domain in ("", "ai.onnx")}:
+        types = [set(each.allowed_type_strs) for each in onnx.defs.get_schema(kind, opset).type_constraints]
+        floats = [each for each in types if "tensor(float)" in each]
+        if floats and not any("tensor(float16)" in each for each in floats):
+            found.add(kind)
+    return found
 
 
 def _transpose_in_float(model: Any) -> None:

@@ -16,7 +16,10 @@ from edgespa.export.lowering import (
     channels_last,
     pixels_of,
     plain_pooling,
+    plain_repeats,
+    plain_resizing,
     plain_upsampling,
+    plain_windows,
     without_batch_norms,
 )
 from edgespa.graph.program import Program
@@ -36,13 +39,13 @@ def write_fp32(program: Program, path: Path, form: Form) -> None:
         form: Batch, layout, pixels or images.
 
     Raises:
-        ExportError: If the converter fails.
+        ExportError: If the converter fails, or writes operators that no runtime has.
     """
     batch = form.batch or 1
     inputs: tuple[torch.Tensor, ...] = program.example_inputs(batch)
     with torch.no_grad():
         outputs = torch.utils._pytree.tree_leaves(program(*inputs))
-    module: torch.nn.Module = channels_last(plain_pooling(plain_upsampling(without_batch_norms(program)))).module
+    module: torch.nn.Module = _lowered(program).module
     for part in module.modules():
         part.training = False  # an exported module refuses .eval(), and the converter asks
     if form.pixels is not None:
@@ -65,6 +68,36 @@ def write_fp32(program: Program, path: Path, form: Form) -> None:
             f"the program cannot be converted to TFLite: {first_line(error)}",
             "run again with --debug for the converter's own words, or export --format onnx only",
         ) from error
+    _require_known(path)
+
+
+def _require_known(path: Path) -> None:
+    """The converter leaves what it does not know, such as sorting, as StableHLO, of which runtimes know a little."""
+    with quiet("ai-edge-litert"):
+        from ai_edge_litert.interpreter import Interpreter, OpResolverType
+
+        try:
+            plain = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+            Interpreter(str(path), experimental_op_resolver_type=plain).allocate_tensors()
+        except (ValueError, RuntimeError) as error:
+            raise ExportError(
+                f"the program needs an operator that TFLite does not have: {first_line(error)}",
+                "export --format onnx only",
+            ) from error
+
+
+def _lowered(program: Program) -> Program:
+    for rewrite in (
+        without_batch_norms,
+        plain_upsampling,
+        plain_windows,
+        plain_pooling,
+        plain_resizing,
+        plain_repeats,
+        channels_last,
+    ):
+        program = rewrite(program)
+    return program
 
 
 def specs(path: Path, form: Form) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:

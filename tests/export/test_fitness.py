@@ -42,6 +42,7 @@ def test_parts_of_unlike_width_are_not_joined() -> None:
     parts = [
         Part("boxes and scores", ("boxes", "scores"), ("all",), joins=True),
         Part("boxes and alike", ("boxes", "alike", "never"), ("all",), joins=True),
+        Part("nothing with nothing", ("never", "never"), ("never",), joins=True),
         Part("layer", ("scores",), ("all",)),
         Part("scores beside a large constant", ("scores",), ("all",), joins=True),
     ]

@@ -258,6 +258,15 @@ def test_half_precision_of_an_encoder_runs(tmp_path: Path) -> None:
     assert case.error() < 0.02
 
 
+def test_what_half_precision_is_not_defined_for_stays_in_float(tmp_path: Path) -> None:
+    net = torch.nn.Sequential(torch.nn.Linear(8, 16), torch.nn.CELU(), torch.nn.Linear(16, 4))
+    case = Case(trace(net, (torch.randn(2, 8),)), "onnx", tmp_path)
+    case.quantiser.write_half(case.path)
+    assert case.error() < 0.01
+    nodes = [node.op_type for node in onnx.load(case.path).graph.node]
+    assert nodes.index("Cast") < nodes.index("Celu")
+
+
 class Embedded(torch.nn.Module):
     """Tokens with a place each, and the same once more through another operator."""
 

@@ -14,10 +14,12 @@ import torch
 
 from edgespa.config import Preprocess
 from edgespa.device import runner
+from edgespa.errors import ExportError
 from edgespa.export import tflite_file
 from edgespa.export.converter import Form
 from edgespa.export.tflite_meta import read_labels, write_metadata
 from edgespa.graph.program import Program
+from edgespa.graph.trace import trace
 
 pytestmark = pytest.mark.usefixtures("converters")
 Make = Callable[[str], Program]
@@ -77,6 +79,16 @@ def test_pixels_and_a_batch(program_of: Make, tmp_path: Path) -> None:
     with torch.no_grad():
         expected = program(torch.from_numpy(images)).numpy()
     np.testing.assert_allclose(run(tmp_path / "m.tflite", form, [images])[0], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_what_no_runtime_has_is_told(tmp_path: Path) -> None:
+    class Sorted(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x.sort(1)[0]
+
+    with pytest.raises(ExportError, match=r"an operator that TFLite does not have: .*STABLEHLO_SORT") as told:
+        tflite_file.write_fp32(trace(Sorted(), (torch.randn(2, 8),)), tmp_path / "m.tflite", Form())
+    assert told.value.hint == "export --format onnx only"
 
 
 def test_attention(program_of: Make, tmp_path: Path) -> None:

@@ -6,6 +6,8 @@ from typing import Any
 
 from torch import Tensor, fx
 
+from edgespa.graph.program import Program
+
 
 def attribute(argument: Any) -> str:
     """The name of the tensor that an argument is; empty if it is something else."""
@@ -16,3 +18,11 @@ def rank(argument: Any) -> int | None:
     """Number of dimensions of the tensor that an argument is; None if it is something else."""
     value = argument.meta.get("val") if isinstance(argument, fx.Node) else None
     return value.dim() if isinstance(value, Tensor) else None
+
+
+def free_name(program: Program, name: str) -> str:
+    """A name for a new tensor, like this one, that no other has."""
+    taken = {each for each, _ in program.tensors()}
+    while name in taken:
+        name += "_"
+    return name

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from edgespa.export.lowering.nodes import attribute, rank
+from edgespa.export.lowering.nodes import attribute, free_name, rank
 from edgespa.graph.program import Program, assign, drop_unread, fetch
 
 aten = torch.ops.aten
@@ -117,14 +117,10 @@ def _weights(program: Program, node: fx.Node, channels: int) -> tuple[Tensor, Te
 
 def _set_weights(program: Program, node: fx.Node, weight: Tensor, bias: Tensor) -> None:
     """Under names of their own: other nodes may read the same tensors."""
-    taken = {name for name, _ in program.tensors()}
     names = []
     for name, value in ((attribute(node.args[1]), weight), (f"{attribute(node.args[1])}_b", bias)):
-        new = f"{name}_"
-        while new in taken:
-            new += "_"
+        new = free_name(program, f"{name}_")
         assign(program.module, new, value.float())
-        taken.add(new)
         names.append(new)
     with program.graph.inserting_before(node):
         node.args = (node.args[0], *(program.graph.get_attr(name) for name in names), *node.args[3:])

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, fx
 
-from edgespa.export.lowering.nodes import attribute
+from edgespa.export.lowering.nodes import attribute, free_name
 from edgespa.graph.program import Program, assign, drop_unread, fetch, refresh
 
 aten = torch.ops.aten
@@ -74,7 +74,7 @@ def _rewrite(program: Program, node: fx.Node) -> bool:
         return False
     beyond = [max(0, more - cut) for more, cut in zip(how.output_padding, how.padding, strict=True)]
     weight = _spread(weight, how.dilation, beyond)
-    new = _free_name(program, name)
+    new = free_name(program, f"{name}_spread")
     assign(program.module, new, weight.contiguous())
     graph = program.graph
     with graph.inserting_before(node):
@@ -121,10 +121,3 @@ def _spread(weight: Tensor, dilation: Sequence[int], beyond: Sequence[int]) -> T
     rows, columns = (step * (size - 1) + 1 for size, step in zip(weight.shape[2:], dilation, strict=True))
     result[:, :, : rows : dilation[0], : columns : dilation[1]] = weight
     return result
-
-
-def _free_name(program: Program, name: str) -> str:
-    taken, new = {each for each, _ in program.tensors()}, f"{name}_spread"
-    while new in taken:
-        new += "_"
-    return new
