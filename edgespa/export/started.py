@@ -10,11 +10,9 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-import os
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
@@ -23,6 +21,9 @@ import torch
 from edgespa.errors import ExportError
 from edgespa.export.converter import Form
 from edgespa.graph.program import BATCH, Program
+from edgespa.isolated import own_module
+
+READY = b"ready\n"
 
 
 class Crash(Exception):
@@ -39,16 +40,12 @@ class Started:
     def __init__(self, name: str) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="edgespa-"))
         self._out = self._folder / f"model.{name}"
-        command = [sys.executable, "-P", "-m", "edgespa.export.worker", name, str(self._out)]
-        # Its own package path, for -P leaves out the current folder, from which edgespa may have been started.
-        paths = [str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
         self._process = subprocess.Popen(
-            command,
+            own_module("edgespa.export.worker", name, str(self._out)),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             start_new_session=True,  # Ctrl-C is for the export, which then ends this one
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
         )
 
     def convert(self, program: Program, form: Form) -> None:
@@ -81,9 +78,11 @@ class Started:
         """
         assert self._process.stdout is not None
         try:
-            if not (said := self._process.stdout.readline()):
+            began = self._process.stdout.readline() == READY
+            if not began or not (said := self._process.stdout.readline()):
                 status = self._process.wait()
-                raise Crash(signal.Signals(-status).name if status < 0 else f"exit status {status}")
+                name = signal.Signals(-status).name if status < 0 else f"exit status {status}"
+                raise Crash(name if began else f"its process did not start: {name}")
             if words := json.loads(said):
                 raise ExportError(words["message"], words["hint"])
             return self._out.read_bytes()

@@ -20,8 +20,11 @@ from typing import Any
 import numpy as np
 
 from edgespa.device import runner
+from edgespa.isolated import own_module
 
 log = logging.getLogger(__name__)
+
+READY = "ready\n"
 
 
 def crash_of(folder: Path, variant: dict[str, Any], threads: int) -> str | None:
@@ -70,13 +73,18 @@ def end() -> None:
 @functools.cache
 def _process() -> subprocess.Popen[str]:
     process = subprocess.Popen(
-        [sys.executable, "-m", "edgespa.export.trial"],
+        own_module("edgespa.export.trial"),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
         start_new_session=True,  # Ctrl-C is for the export, which then ends this one
     )
+    assert process.stdout is not None
+    if process.stdout.readline() != READY:  # no fault of a file
+        process.kill()
+        process.communicate()
+        raise OSError("the process that tries files does not start")
     return process
 
 
@@ -98,6 +106,8 @@ def _shape(spec: dict[str, Any]) -> list[int]:
 
 def main() -> None:
     """Answer until the input ends."""
+    sys.stdout.write(READY)
+    sys.stdout.flush()
     for line in sys.stdin:
         with contextlib.suppress(Exception):  # what a runtime refuses, it will refuse again where it is told
             _try(json.loads(line))

@@ -20,6 +20,7 @@ from edgespa.config import Preprocess
 from edgespa.errors import EdgespaError
 from edgespa.export.conversion import CONVERTERS
 from edgespa.export.converter import Form
+from edgespa.export.started import READY
 from edgespa.export.versions import Target
 from edgespa.interface import with_plain_outputs
 from edgespa.opening import open_program
@@ -36,6 +37,7 @@ def main(arguments: list[str]) -> None:
     answer = os.dup(1)  # converters print
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)
+    os.write(answer, READY)
     for package in CONVERTERS[name].PACKAGES:
         importlib.import_module(package)
     asked = sys.stdin.buffer.readline()

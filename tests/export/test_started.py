@@ -107,11 +107,37 @@ def test_a_process_that_is_killed_is_told(toy_base: Base, tmp_path: Path, monkey
     monkeypatch.setattr(onnx_file, "write_fp32", lambda *_: pytest.fail("converted here"))
     with conversions(toy_base.program, Form(), ("onnx",), Cache(None)) as made:
         made._running["onnx"]._process.kill()
-        with pytest.raises(ExportError, match=r"crashed on the program \(SIGKILL\)"):
+        with pytest.raises(ExportError, match=r"crashed on the program \((its process did not start: )?SIGKILL\)"):
             made.write("onnx", tmp_path / "m.onnx")
         made.write("onnx", tmp_path / "m.onnx")  # another one is started
     assert conversion.CONVERTERS["onnx"] is onnx_file
     assert (tmp_path / "m.onnx").stat().st_size > 1000
+
+
+@pytest.mark.usefixtures("converters")
+def test_a_process_that_does_not_start_is_told_from_a_crash(
+    toy_base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edgespa.export.started.own_module", lambda *_: [sys.executable, "-c", "raise SystemExit(3)"])
+    with (
+        conversions(toy_base.program, Form(), ("onnx",), Cache(None)) as made,
+        pytest.raises(ExportError, match="its process did not start: exit status 3"),
+    ):
+        made.write("onnx", tmp_path / "m.onnx")
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("converters")
+def test_files_of_the_current_folder_are_not_taken_for_pythons_own(toy_folder: Path, tmp_path: Path) -> None:
+    for name in ("random", "inspect", "platform", "token", "copy", "json", "torch", "onnx", "edgespa"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('not this one')\n")
+    command = [sys.executable, "-P", "-m", "edgespa", "export", f"{toy_folder / 'net.py'}:build"]
+    command += ["--input-shape", "1,3,8,8", "--output", "out", "--no-cache"]
+    paths = os.pathsep.join([str(Path(conversion.__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
+    environment = {**os.environ, "PYTHONPATH": paths.strip(os.pathsep)}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "NOT WRITTEN" not in done.stderr
 
 
 @pytest.mark.slow

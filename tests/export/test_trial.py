@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -55,3 +56,9 @@ def test_file_that_crashes_its_runtime_is_no_file_to_ship(folder: Path) -> None:
     (folder / "model.onnx").write_text("crash")
     with pytest.raises(ParityError, match=r"onnx-fp16: the runtime crashes on the file \(SIGSEGV\)"):
         File(folder / "model.onnx", "onnx-fp16", "onnx", (SPEC,), (SPEC,), 1)
+
+
+def test_a_process_that_does_not_start_is_no_fault_of_the_file(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "model.onnx").write_text("refused")
+    monkeypatch.setattr(trial, "own_module", lambda *_: [sys.executable, "-c", "raise SystemExit(3)"])
+    assert trial.crash_of(folder, VARIANT, 1) is None
