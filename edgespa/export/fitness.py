@@ -70,7 +70,7 @@ def _unlike(part: Part, observed: Mapping[str, Observed]) -> str | None:
     whole = max((observed[name].width for name in part.outputs if name in observed), default=0.0)
     # What is zero for all images is exact on any scale.
     least = min((width for width in seen if width > 0), default=whole)
-    if not part.joins or whole < UNLIKE * least:
+    if not part.joins or not whole or whole < UNLIKE * least:
         return None
     return f"it puts parts together of which one is {whole / least:.3g} times as wide as another"
 
