@@ -12,6 +12,7 @@ from torch import Tensor
 
 from edgespa.bundle import Accuracy, Agreement, Kind
 from edgespa.data import Prepared
+from edgespa.errors import ParityError
 from edgespa.evaluate import MEASURES, quality
 from edgespa.export.parity import File
 from edgespa.export.samples import run_program
@@ -33,17 +34,23 @@ class Judge:
         evaluation: Labelled images; all are taken.
         calibration: Other images; of more than a thousand, a thousand.
         learns: What the first output is.
+        decides: Whether its largest column is a decision: of scores in falling order it is the first whatever they are.
 
     Attributes:
         accuracy: Of the program; None without evaluation data.
     """
 
     def __init__(
-        self, program: Program, evaluation: Prepared | None, calibration: Prepared | None, learns: Kind
+        self,
+        program: Program,
+        evaluation: Prepared | None,
+        calibration: Prepared | None,
+        learns: Kind,
+        decides: bool = True,
     ) -> None:
-        self._evaluation, self._calibration, self._learns = evaluation, calibration, learns
+        self._evaluation, self._calibration, self._learns, self._decides = evaluation, calibration, learns, decides
         self._wanted: Array | None = None
-        self.accuracy, self._wanted = self._judge(lambda images: run_program(program, [images])[0], None)
+        self.accuracy, self._wanted = self._judge(lambda images: run_program(program, [images])[0], "the program", None)
 
     def of(self, file: File, progress: Progress | None = None) -> tuple[Accuracy | None, Agreement | None]:
         """A file's accuracy, and how often it decides as the program does; None where there is no such thing.
@@ -51,13 +58,16 @@ class Judge:
         Args:
             file: The file.
             progress: Told ``(done, total, text)`` in batches.
+
+        Raises:
+            ParityError: If it gives what is not finite: the proof sees some of the images only.
         """
 
         def told(done: float, total: float | None, _text: str) -> None:
             if progress:
                 progress(done, total, f"accuracy of {file.name}")
 
-        accuracy, decided = self._judge(lambda images: file([images.numpy()])[0], told)
+        accuracy, decided = self._judge(lambda images: file([images.numpy()])[0], file.name, told)
         data = self._evaluation or self._calibration
         if decided is None or self._wanted is None or data is None:
             return accuracy, None
@@ -68,11 +78,19 @@ class Judge:
             data=data.name,
         )
 
-    def _judge(self, run: Callable[[Tensor], Array], progress: Progress | None) -> tuple[Accuracy | None, Array | None]:
+    def _judge(
+        self, run: Callable[[Tensor], Array], name: str, progress: Progress | None
+    ) -> tuple[Accuracy | None, Array | None]:
         decided: list[Array | None] = []
+        data = self._evaluation or self._calibration
 
         def seen(images: Tensor) -> Array:
             outputs = run(images)
+            if data is not None and not np.isfinite(outputs).all():
+                raise ParityError(
+                    f"{name}: the outputs are not finite on some of {data.name}",
+                    "numbers beyond what its precision holds: leave that out, or check --mean, --std and the weights",
+                )
             decided.append(self._decide(outputs))
             return outputs
 
@@ -91,7 +109,7 @@ class Judge:
         return accuracy, np.concatenate(found) if found and len(found) == len(decided) else None
 
     def _decide(self, outputs: Array) -> Array | None:
-        if outputs.ndim != 2 or self._learns == "regression":
+        if outputs.ndim != 2 or self._learns == "regression" or not self._decides:
             return None
         if self._learns == "multi-label":
             return outputs > 0

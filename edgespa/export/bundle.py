@@ -108,7 +108,7 @@ def export(
             folder=writer.path,
             samples=samples,
             calibration=calibration,
-            judge=Judge(program, evaluation, calibration, origin.learns),
+            judge=Judge(program, evaluation, calibration, origin.learns, not _in_order(samples)),
             title=origin.task,
             preprocess=origin.preprocess,
             classes=origin.classes,
@@ -188,6 +188,11 @@ def _learns(origin: Origin, samples: Samples) -> Kind:
     """One number, of which nobody said that it is a class, is a number."""
     alone = samples.outputs[0].shape[1:] == (1,)
     return "regression" if alone and origin.learns == "classes" and not origin.classes else origin.learns
+
+
+def _in_order(samples: Samples) -> bool:
+    """Whether the first output is the best of many, in order: of it the first is the largest, whatever they are."""
+    return any((0, 1) in each.axes for each in samples.sets)
 
 
 def _write_rest(folder: Path, manifest: Manifest, samples: Samples, classes: Sequence[str]) -> None:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, fx
 from torch.utils import _pytree as pytree
 
+from edgespa.device.runner.compare import UNIT
 from edgespa.graph.program import Program
 from edgespa.graph.proof import doubled
 
@@ -20,6 +21,14 @@ log = logging.getLogger(__name__)
 
 UNSURE = 2.0**-20
 """Relative error that a runtime may make in an operator's result: eight steps of float32."""
+_BOUNDED = {
+    torch.ops.aten.sigmoid.default,
+    torch.ops.aten.tanh.default,
+    torch.ops.aten.softmax.int,
+    torch.ops.aten._softmax.default,
+}
+"""Approximated to a fixed number of digits behind the point, however small: 1e-9 of a sigmoid is 0 in a runtime."""
+_WEIGHTED = ("linear", "conv", "matmul", "addmm", "bmm", "mm.default", "attention", "einsum")
 _SUMS = ("mean", "sum", "avg_pool")
 # Of n positive terms that LiteRT adds one after the other: measured up to 0.7 sqrt(n) 2^-24 for n of 49 to 12,544.
 _PER_TERM = 1.5 * 2.0**-24
@@ -30,13 +39,22 @@ class _Double(fx.Interpreter):
 
     Args:
         module: The graph.
-        unsure: Relative noise that is put on each result that is computed, not just looked at in another way.
+        unsure: Relative noise that is put on each result that is computed, not just looked at in another way. What a
+            sigmoid, softmax or tanh gives has as much at least as runtimes may be wrong there by, if it gets to an
+            output without weights in between.
     """
 
     def __init__(self, module: fx.GraphModule, unsure: float = 0.0) -> None:
         super().__init__(module)
         self._unsure = unsure
         self._generator = torch.Generator().manual_seed(0)
+        self._shown = _shown(module.graph) if unsure else set()
+
+    def run_node(self, n: fx.Node) -> Any:
+        result = super().run_node(n)
+        if n not in self._shown:
+            return result
+        return result + UNIT * (torch.rand(result.shape, generator=self._generator, dtype=result.dtype) * 2 - 1)
 
     def call_function(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         args, kwargs = pytree.tree_map(doubled, (args, kwargs))
@@ -53,6 +71,15 @@ class _Double(fx.Interpreter):
             return value
         noise = torch.rand(value.shape, generator=self._generator, dtype=value.dtype) * 2 - 1
         return value * (1 + unsure * noise)
+
+
+def _shown(graph: fx.Graph) -> set[fx.Node]:
+    """Sigmoids and their like whose results get to an output without weights in between."""
+    near = set(graph.output_node().all_input_nodes)
+    for node in reversed(graph.nodes):
+        if node in near and not any(name in str(node.target) for name in _WEIGHTED):
+            near.update(node.all_input_nodes)
+    return {node for node in near if node.target in _BOUNDED}
 
 
 def _computes(target: Any) -> bool:

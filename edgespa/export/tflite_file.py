@@ -106,14 +106,22 @@ def specs(path: Path, form: Form) -> tuple[tuple[TensorSpec, ...], tuple[TensorS
     Args:
         path: A TFLite file with one signature.
         form: What it was written as.
-    """
-    with quiet("ai-edge-litert"):
-        from ai_edge_litert.interpreter import Interpreter
 
-        interpreter = Interpreter(str(path))
-        key = next(iter(interpreter.get_signature_list()))
-        runner = interpreter.get_signature_runner(key)
-        inputs, outputs = runner.get_input_details(), runner.get_output_details()
+    Raises:
+        ExportError: If the runtime does not load what the converter made, as it knows fewer operators.
+    """
+    try:
+        with quiet("ai-edge-litert"):
+            from ai_edge_litert.interpreter import Interpreter
+
+            interpreter = Interpreter(str(path))
+            key = next(iter(interpreter.get_signature_list()))
+            runner = interpreter.get_signature_runner(key)
+            inputs, outputs = runner.get_input_details(), runner.get_output_details()
+    except (ValueError, RuntimeError) as error:
+        raise ExportError(
+            f"the runtime does not load the converted file: {first_line(error)}", "export --format onnx only"
+        ) from error
     layout = "NHWC" if form.layout == "nhwc" else "NCHW"
     return (
         tuple(_spec(name, inputs[name], "NHWC" if form.pixels else layout) for name in in_order(inputs)),

@@ -31,7 +31,7 @@ from edgespa.graph.program import Program
 
 JUDGE_IMAGES = 32
 NO_SOURCE = "the float32 file that it is made from cannot be had"
-_JUDGED_BY = "components"
+_JUDGED_BY = "components of all axes"
 _RETRY = 0.8
 QUANTISERS: dict[str, Any] = {"onnx": OnnxQuantiser, "tflite": TfliteQuantiser}
 
@@ -202,7 +202,8 @@ def _made(job: Job, name: str, precision: str, quantiser: Any, plain: Path, path
             [tensor.numpy() for tensor in chosen],
             run_program(job.program, chosen),
             "calibration images",
-            sets=job.samples.sets,
+            job.samples.scales,  # as the proof has it: how much they vary, and what of it is rounding
+            job.samples.sets,
         )
         if precision == "int8":
             feeds = _pieces(open_file(job, name, plain, "fp32", 1), inputs)

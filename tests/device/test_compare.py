@@ -208,3 +208,90 @@ def test_a_set_must_have_the_same_entries_in_the_order_of_their_scores() -> None
     twice = boxes.copy()
     twice[:, :, 1] = twice[:, :, 0]  # one is there twice, another is not
     assert exceeded(compare([twice, scores], [boxes, scores], None, SETS), LOSSY) != []
+
+
+def test_a_set_whose_boxes_belong_to_other_scores_is_wrong() -> None:
+    boxes, scores = entries()
+    other = RNG.permutation(8)
+    assert exceeded(compare([boxes[:, :, other], scores], [boxes, scores], None, SETS), LOSSY) != []
+    table = np.concatenate([boxes, scores[:, None]], 1).transpose(0, 2, 1)
+    mixed = table[:, other]
+    mixed[:, :, 4] = table[:, :, 4]
+    assert exceeded(compare([mixed], [table], None, [{"axes": [[0, 1]]}]), LOSSY) != []
+
+
+@pytest.mark.parametrize(
+    ("shape", "place"),
+    [
+        ((64, 3, 85, 4, 4), (slice(None), slice(None), 10)),  # anchors, fields, a map
+        ((64, 20, 8, 4), (slice(None), slice(None), 2)),  # boxes of each class
+        ((64, 2, 3, 6, 5, 4), (slice(None), slice(None), slice(None), 5)),
+    ],
+)
+def test_fields_are_found_between_other_dimensions(shape: tuple[int, ...], place: tuple[object, ...]) -> None:
+    b = RNG.standard_normal(shape).astype(np.float32)
+    b[:, :, :1] *= 50  # beside which what is lost is nothing
+    a = b.copy()
+    a[place] = a[place].mean()
+    assert exceeded(compare([b], [b]), {**EXACT, **LOSSY}) == []
+    found = compare([a], [b])
+    assert found["constant"] >= 1
+    assert exceeded(found, LOSSY) != []
+
+
+@pytest.mark.parametrize(("large", "small"), [(1.0, 1e-8), (1e6, 1.0), (1e7, 1e-3)])
+def test_a_small_component_is_judged_by_its_own_steps_in_float32_files(large: float, small: float) -> None:
+    b = (RNG.standard_normal((64, 2)) * [large, small]).astype(np.float32)
+    assert exceeded(compare([b * np.float32(1 + 1e-7)], [b]), EXACT) == []
+    for wrong in (b[:, 1] * 1.9, b[:, 1] + np.float32(small), b[::-1, 1]):
+        a = b.copy()
+        a[:, 1] = wrong
+        assert exceeded(compare([a], [b]), {**EXACT, "relative_error": 1e-3}) != []
+
+
+def test_a_sum_that_begins_with_its_bias_is_no_fault() -> None:
+    b = (300 + 1e-3 * RNG.standard_normal((64, 3))).astype(np.float32)
+    scales = scales_of([b], [(b[:8], b[:8].astype(np.float64), b[:8] * (1 + 1e-7))])
+    assert exceeded(compare([b + np.float32(4 * 2.0**-15)], [b], scales), EXACT) == []  # four steps at 300
+    assert exceeded(compare([b + np.float32(0.01)], [b], scales), EXACT) != []
+
+
+def test_a_class_that_a_map_loses_is_seen() -> None:
+    b = np.where(RNG.random((16, 32, 32)) < 0.02, RNG.integers(1, 5, (16, 32, 32)), 0)
+    a = np.where(b == 3, 0, b)
+    found = compare([a], [b])
+    assert found["component_error"] < 0.3
+    assert found["lost"] == 1
+    assert exceeded(found, LOSSY) != []
+    assert compare([b], [b])["lost"] == 0
+
+
+def test_one_class_for_another_at_a_border_is_no_relative_error() -> None:
+    b = np.zeros((16, 64, 64), dtype=np.int64)
+    b[:, 20:, :30] = 1
+    a = b.copy()
+    a[3, 20, 29] = 0
+    found = compare([a], [b], scales_of([b]))
+    assert (found["relative_error"], found["max_abs_error"]) == (0, 1)
+    assert exceeded(found, {**EXACT, "relative_error": 1e-3}) == []
+
+
+def test_an_output_without_numbers_is_right() -> None:
+    b = RNG.standard_normal((8, 3)).astype(np.float32)
+    nothing = np.zeros((8, 0, 4), dtype=np.float32)
+    assert exceeded(compare([nothing, b], [nothing, b]), {**EXACT, **LOSSY}) == []
+    found = compare([nothing], [nothing])
+    assert (found["worst"], found["components"]) == (None, 0)
+
+
+@pytest.mark.parametrize("array", ["scale_0_1", "allowed_0_1"])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -1.0, 0.0, "short", "missing"])
+def test_what_differences_are_judged_by_must_be_numbers_above_zero(array: str, value: float | str) -> None:
+    b = RNG.standard_normal((8, 3)).astype(np.float32)
+    scales = scales_of([b])
+    if value == "missing":
+        del scales[array]
+    else:
+        scales[array] = scales[array][:1] if value == "short" else np.full_like(scales[array], float(value))
+    with pytest.raises(RunnerError, match="what output 0 is judged by along axis 1"):
+        compare([b], [b], scales)

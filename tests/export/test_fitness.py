@@ -93,3 +93,8 @@ def test_what_shows_a_loss() -> None:
     assert shown.of(["inner"]) == shown.of(["other"]) == ()
     shown.passed(["a", "b"], ["first"], sums=True)
     assert shown.of(["a"]) == ("sum",)  # the last one
+
+
+def test_what_is_zero_for_all_images_is_joined_with_its_like() -> None:
+    parts = [Part("nothing", ("never", "never"), ("never",), joins=True), Part("unseen", ("x",), ("y",), joins=True)]
+    assert unfit(parts, {"never": held([[0.0]])}) == {}

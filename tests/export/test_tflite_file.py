@@ -163,3 +163,10 @@ def _metadata_of(path: Path) -> dict[str, Any]:
         "size": (u32(field(size, 0)), u32(field(size, 1))),
         "label_file": data[name + 4 : name + 4 + u32(name)].decode(),
     }
+
+
+def test_what_the_runtime_does_not_know_is_an_error_of_this_format(tmp_path: Path) -> None:
+    path = tmp_path / "model.tflite"  # as a file with STABLEHLO_SORT: the converter writes it, no runtime has it
+    path.write_bytes(b"\0\0\0\0TFL3 and nothing that an interpreter takes")
+    with pytest.raises(ExportError, match="the runtime does not load the converted file"):
+        tflite_file.specs(path, Form())

@@ -15,18 +15,22 @@ DEVIATIONS = 12  # of what operators that are a little wrong make of the outputs
 MOST = 0.05  # of the spread: rounding that is larger explains nothing any more
 FLAT = 32  # times its rounding, or less, is no variation
 SINGLE = 2.0**-23  # the step of float32 at 1
+STEPS = 8  # of it at a component's size are no fault: runtimes add the terms of a sum to its bias
 UNIT = 2.0**-22  # what runtimes' sigmoid, softmax and tanh, whose results are at most 1, may be wrong by
+NEAR = 0.1  # of the spread: so much of `UNIT` is no fault, where the network's own rounding is not known
 DEAD = 0.1  # of the program's spread, or less: the file gives a constant
+OFTEN = 64  # times a whole number is there, or more: it is missed
 LEAST_SAMPLES = 4  # for a correlation
 TINY = 1e-300
 
 
 def axes_of(shape: tuple[int, ...]) -> list[int]:
-    """Dimensions along which an output [N, ...] is taken apart: that of channels, and the last, of fields.
+    """Dimensions along which an output [N, ...] is taken apart: all but that of samples.
 
-    Which of them holds what is not known of [N, 7, 64]; along the wrong one, right outputs are right, too.
+    Which of them holds channels, fields or anchors is not known of [N, 3, 9, 8, 8]; along a wrong one, right outputs
+    are right, too.
     """
-    return sorted({1, len(shape) - 1}) if len(shape) > 1 else [0]
+    return list(range(1, len(shape))) or [0]
 
 
 def scales_of(
@@ -48,41 +52,74 @@ def scales_of(
 
     Returns:
         ``scale_I_A``: the spread of output I along axis A; where that is no more than `FLAT` times the program's own
-        rounding, the largest magnitude or the largest spread of another component; 1 where all are 0.
+        rounding, or what runtimes make of a sigmoid near 0, the largest magnitude or the largest spread of another
+        component; 1 where all are 0.
         ``allowed_I_A``: what a float32 file may be off by at most: `tolerance` of the spread, what rounding explains,
-        or a step of float32 at the output's largest magnitude, whichever is most.
+        or some steps of float32 at the component's largest magnitude, whichever is most.
         ``varies_I_A``: whether it does.
     """
     found: dict[str, np.ndarray] = {}
     for i, reference in enumerate(references):
-        b = reference.astype(np.float64)
         own, once, rough = (reference, reference, None) if rounded is None else rounded[i]
         if reference.dtype.kind != "f":
             varied = np.array([_changing(reference)])
-            flips = float((own != once).mean())
+            flips = float((own != once).mean()) if own.size else 0.0
             found[f"scale_{i}_0"], found[f"varies_{i}_0"] = np.where(varied > 0, varied, 1.0), varied > 0
-            found[f"allowed_{i}_0"] = np.array([max(10 * tolerance, ROUNDING * flips)])
+            found[f"allowed_{i}_0"] = np.array([max(10 * tolerance, min(ROUNDING * flips, MOST))])
             continue
-        top = float(np.abs(b).max(initial=0.0))
-        for axis in axes_of(b.shape):
-            spread = _rms(b - b.mean(axis=0, keepdims=True), axis)
-            size = _largest(b, axis)
-            rounding = _rounding(_largest(own.astype(np.float64) - once, axis), size)
-            if rounded is None:
-                rounding = SINGLE * size
-            varies = spread > np.maximum(FLAT * rounding, SINGLE * size)
+        if not reference.size:
+            continue
+        places = Places(reference, reference)
+        largest = np.abs(reference).max(axis=0).astype(np.float64)
+        wrong = np.abs(own.astype(np.float64) - once).max(axis=0)
+        unsure = None if rough is None else np.square(rough - once).mean(axis=0)
+        for axis in axes_of(reference.shape):
+            spread, size = np.sqrt(_mean(places.theirs, axis)), _largest(largest, axis)
+            rounding = SINGLE * size if rounded is None else _rounding(_largest(wrong, axis), size)
+            noise = np.zeros(size.shape) if unsure is None else np.sqrt(_mean(unsure, axis))
+            still = np.maximum(FLAT * rounding, SINGLE * size)
+            varies = spread > np.maximum(still, FLAT * np.minimum(noise, UNIT * max(1.0, float(size.max()))))
             widest = float(spread[varies].max(initial=0.0))
             scale = np.where(varies, spread, np.maximum(size, widest))
             scale = np.where(scale > 0, scale, 1.0)
             found[f"scale_{i}_{axis}"] = scale
             found[f"varies_{i}_{axis}"] = varies
-            step = SINGLE * top if top else UNIT
-            explained = ROUNDING * rounding
-            if rough is not None:
-                explained = np.maximum(explained, DEVIATIONS * _rms(rough - once, axis))
-            explained = np.minimum(explained, MOST * scale)
+            explained = np.minimum(np.maximum(ROUNDING * rounding, DEVIATIONS * noise), MOST * scale)
+            if unsure is None:
+                explained = np.maximum(explained, np.minimum(UNIT, NEAR * spread))
+            step = np.where(size > 0, STEPS * SINGLE * size, UNIT)
             found[f"allowed_{i}_{axis}"] = np.maximum(np.maximum(tolerance * spread, explained), step)
-    return {name: each.astype(bool if name.startswith("varies") else np.float32) for name, each in found.items()}
+    least = np.finfo(np.float32).tiny  # what is divided by is above zero in float32, too
+    return {
+        name: each.astype(bool) if name.startswith("varies") else np.maximum(each, least).astype(np.float32)
+        for name, each in found.items()
+    }
+
+
+class Places:
+    """What there is to know of each position of an output, over samples; one sample at a time, for outputs are large.
+
+    Attributes:
+        ours: Variance of a, shaped like one sample, in double precision.
+        theirs: Variance of b.
+        both: Their covariance.
+        error: Mean square of a - b.
+        most: Largest magnitude of it.
+    """
+
+    def __init__(self, a: np.ndarray, b: np.ndarray) -> None:
+        means = [each.mean(axis=0, dtype=np.float64) for each in (a, b)]
+        self.ours, self.theirs, self.both, self.error, self.most = (np.zeros(b.shape[1:]) for _ in range(5))
+        for one, other in zip(a, b):
+            wrong = one.astype(np.float64) - other
+            self.error += np.square(wrong)
+            self.most = np.maximum(self.most, np.abs(wrong))
+            moved, moved_too = one - means[0], other - means[1]
+            self.ours += np.square(moved)
+            self.theirs += np.square(moved_too)
+            self.both += moved * moved_too
+        for each in (self.ours, self.theirs, self.both, self.error):
+            each /= len(b)
 
 
 def _rounding(found: np.ndarray, size: np.ndarray) -> np.ndarray:
@@ -108,14 +145,16 @@ def compare(
 
     Returns:
         Of whole outputs, the worst of them: ``max_abs_error`` = max|a - b|; ``relative_error`` = max|a - b| / max|b|
-        (max|a - b| where b is all zero); ``cosine`` of all numbers (1 where both are all zero, 0 where one is).
+        (max|a - b| where b is all zero), of outputs of fractions: one class of a map for another is not near or far;
+        ``cosine`` of all numbers (1 where both are all zero, 0 where one is).
 
         Of components, the worst of them, see `scales_of`: ``component_error`` = rms(a - b) / scale (for whole numbers:
         the share that differs, against the share that changes with the input); ``correlation`` of a and b, each less
         its mean over samples at each position, of components that vary (None without, or with too few samples);
         ``tolerance_used`` = max|a - b| / allowed; ``worst`` and ``worst_used``, the names of the components where the
         first and the last are largest; ``components``, ``varying``: how many there are, and that depend on the input;
-        ``constant``: how many of those are constant in the file.
+        ``constant``: how many of those are constant in the file; ``lost``: how many whole numbers that the program
+        gives often, such as a class in a map, the file gives at hardly any of those places.
 
         ``top1_agreement``: fraction of samples with the same argmax in the first output, None unless that is [N, K]
         with K > 1. In float64. ``finite`` tells whether all outputs are; where not, the figures are None.
@@ -142,55 +181,57 @@ def compare(
 
 _FIGURES = (
     *("max_abs_error", "relative_error", "cosine", "component_error", "correlation", "tolerance_used", "worst"),
-    *("worst_used", "components", "varying", "constant", "top1_agreement"),
+    *("worst_used", "components", "varying", "constant", "lost", "top1_agreement"),
 )
 
 
 def _of_wholes(outputs: list[np.ndarray], references: list[np.ndarray]) -> dict[str, Any]:
     worst = {"max_abs_error": 0.0, "relative_error": 0.0, "cosine": 1.0}
     for output, reference in zip(outputs, references):
-        a, b = output.astype(np.float64).ravel(), reference.astype(np.float64).ravel()
-        error = float(np.abs(a - b).max(initial=0.0))
-        top = float(np.abs(b).max(initial=0.0))
-        norms = float(np.linalg.norm(a) * np.linalg.norm(b))
-        cosine = float(a @ b) / norms if norms else float(not a.any() and not b.any())
+        error = top = product = ours = theirs = 0.0
+        for one, other in zip(output, reference):
+            a, b = one.astype(np.float64).ravel(), other.astype(np.float64).ravel()
+            error = max(error, float(np.abs(a - b).max(initial=0.0)))
+            top = max(top, float(np.abs(b).max(initial=0.0)))
+            product, ours, theirs = product + float(a @ b), ours + float(a @ a), theirs + float(b @ b)
+        norms = ours**0.5 * theirs**0.5
+        cosine = product / norms if norms else float(ours == theirs)
         worst["max_abs_error"] = max(worst["max_abs_error"], error)
-        worst["relative_error"] = max(worst["relative_error"], error / top if top else error)
         worst["cosine"] = min(worst["cosine"], cosine, 1.0)
+        if reference.dtype.kind == "f":
+            worst["relative_error"] = max(worst["relative_error"], error / top if top else error)
     return worst
 
 
 def _of_components(
     outputs: list[np.ndarray], references: list[np.ndarray], scales: dict[str, np.ndarray]
 ) -> dict[str, Any]:
-    worst: dict[str, Any] = {"component_error": -1.0, "tolerance_used": -1.0, "correlation": None}
-    counts = {"components": 0, "varying": 0, "constant": 0}
-    for i, (output, reference) in enumerate(zip(outputs, references)):
-        real = reference.dtype.kind == "f"
-        a, b = output.astype(np.float64), reference.astype(np.float64)
+    worst: dict[str, Any] = {"component_error": 0.0, "tolerance_used": 0.0, "correlation": None}
+    worst.update(worst=None, worst_used=None)
+    counts = {"components": 0, "varying": 0, "constant": 0, "lost": 0}
+    for i, (a, b) in enumerate(zip(outputs, references)):
+        real = b.dtype.kind == "f"
+        if not b.size:
+            continue
         enough = len(b) >= LEAST_SAMPLES
+        places = Places(a, b) if real else None
         for axis in axes_of(b.shape) if real else [0]:
-            scale, allowed = (scales[f"{what}_{i}_{axis}"].astype(np.float64) for what in ("scale", "allowed"))
-            varies = scales[f"varies_{i}_{axis}"]
-            if real:
-                moved = [each - each.mean(axis=0, keepdims=True) for each in (a, b)]
-                ours, theirs = (_rms(each, axis) for each in moved)
-                products = _mean(moved[0] * moved[1], axis) / np.maximum(ours * theirs, TINY)
-                most = _largest(a - b, axis)
-                used = _used(most, allowed, products)
-                error = _rms(a - b, axis) / scale
+            scale, allowed, varies = _scales(scales, i, axis, b.shape)
+            if places is not None:
+                ours, theirs = (np.sqrt(_mean(each, axis)) for each in (places.ours, places.theirs))
+                error, used = np.sqrt(_mean(places.error, axis)) / scale, _largest(places.most, axis) / allowed
             else:
-                ours, theirs = (np.array([_changing(each)]) for each in (output, reference))
-                most = np.array([float((a != b).mean())])
-                error, used = most / scale, most / allowed
-            for figure, found in (("component_error", error), ("tolerance_used", used)):
-                if found.size and not found.max() <= worst[figure]:
+                ours, theirs = (np.array([_changing(each)]) for each in (a, b))
+                differ = np.array([float((a != b).mean())])
+                counts["lost"] += _lost(a, b)
+                error, used = differ / scale, differ / allowed
+            for figure, name, found in (("component_error", "worst", error), ("tolerance_used", "worst_used", used)):
+                if worst[name] is None or not found.max() <= worst[figure]:
                     worst[figure] = float(found.max())
-                    worst["worst" if figure == "component_error" else "worst_used"] = _name(
-                        i, axis, int(found.argmax()), b.ndim
-                    )
+                    worst[name] = _name(i, axis, int(found.argmax()), b.ndim)
             seen = varies & (theirs > 0)
-            if enough and real and seen.any():
+            if enough and places is not None and seen.any():
+                products = _mean(places.both, axis) / np.maximum(ours * theirs, TINY)
                 least = float(np.clip(products[seen], -1.0, 1.0).min())
                 worst["correlation"] = least if worst["correlation"] is None else min(worst["correlation"], least)
             counts["components"] += len(scale)
@@ -199,36 +240,51 @@ def _of_components(
     return {**worst, **counts}
 
 
-def _used(most: np.ndarray, allowed: np.ndarray, correlation: np.ndarray) -> np.ndarray:
-    """max|a - b| / allowed; numbers that agree to `UNIT` and move together are as exact as runtimes are."""
-    found: np.ndarray = most / allowed
-    exact = (most <= UNIT) & (correlation >= 0.99)
-    return np.where(exact, np.minimum(found, most / UNIT), found)
+def _scales(
+    scales: dict[str, np.ndarray], output: int, axis: int, shape: tuple[int, ...]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Scale, allowed and varies of an output along an axis: what is no number bounds nothing.
+
+    Raises:
+        RunnerError: If they are not those of such an output.
+    """
+    found = [scales.get(f"{what}_{output}_{axis}") for what in ("scale", "allowed", "varies")]
+    size = (shape[axis] if axis else 1,)
+    scale, allowed, varies = (np.zeros(0) if each is None else each for each in found)
+    if any(each.shape != size for each in (scale, allowed, varies)):
+        raise RunnerError(
+            f"what output {output} is judged by along axis {axis} is not there, or not of {size[0]} numbers"
+        )
+    if not all((np.isfinite(each) & (each > 0)).all() for each in (scale, allowed)):
+        raise RunnerError(f"what output {output} is judged by along axis {axis} is not finite and above zero")
+    return scale.astype(np.float64), allowed.astype(np.float64), varies.astype(bool)
+
+
+def _mean(places: np.ndarray, axis: int) -> np.ndarray:
+    """The mean of each component, of what there is of one sample."""
+    return np.atleast_1d(places.mean(axis=_others(places.ndim, axis)))
+
+
+def _largest(places: np.ndarray, axis: int) -> np.ndarray:
+    """The largest of each component, likewise."""
+    return np.atleast_1d(places.max(axis=_others(places.ndim, axis)))
 
 
 def _others(ndim: int, axis: int) -> tuple[int, ...]:
-    return tuple(each for each in range(ndim) if each != axis or not axis)
-
-
-def _mean(array: np.ndarray, axis: int) -> np.ndarray:
-    """The mean of each component."""
-    return np.atleast_1d(array.mean(axis=_others(array.ndim, axis)))
-
-
-def _rms(array: np.ndarray, axis: int) -> np.ndarray:
-    """The root of the mean square of each component."""
-    found: np.ndarray = np.sqrt(_mean(np.square(array), axis))
-    return found
-
-
-def _largest(array: np.ndarray, axis: int) -> np.ndarray:
-    """The largest magnitude of each component."""
-    return np.atleast_1d(np.abs(array).max(axis=_others(array.ndim, axis), initial=0.0))
+    return tuple(each for each in range(ndim) if each != axis - 1)
 
 
 def _changing(array: np.ndarray) -> float:
     """Of whole numbers, the share that differs from the first sample's at their position."""
     return float((array != array[:1]).mean()) if len(array) else 0.0
+
+
+def _lost(a: np.ndarray, b: np.ndarray) -> int:
+    """How many of the numbers that are often in b are in a at hardly any of those places."""
+    counts, kept = (
+        dict(zip(*(each.tolist() for each in np.unique(found, return_counts=True)))) for found in (b, b[a == b])
+    )
+    return sum(count >= OFTEN and not kept.get(value, 0) > DEAD * count for value, count in counts.items())
 
 
 def _name(output: int, axis: int, index: int, ndim: int) -> str:
@@ -246,6 +302,8 @@ def exceeded(metrics: dict[str, Any], bound: dict[str, float]) -> list[str]:
         failures.append(
             f"{metrics['constant']} of {metrics['varying']} components of the outputs do not depend on the input"
         )
+    if metrics.get("lost"):
+        failures.append(f"{metrics['lost']} of the whole numbers that the program gives often hardly occur")
     for metric, limit in bound.items():
         value = metrics.get(metric)
         if value is None:

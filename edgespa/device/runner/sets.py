@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 CLOSE = 1e-3  # of the spread: entries that are so near stay where they are
+EQUAL = 0.3  # of the spread of what they are ordered by: only of such entries one may be where the other was
 
 
 def reordered(outputs: list[np.ndarray], references: list[np.ndarray], axes: list[list[int]]) -> list[np.ndarray]:
@@ -12,7 +13,8 @@ def reordered(outputs: list[np.ndarray], references: list[np.ndarray], axes: lis
 
     An entry is an index along the set's axis in all of its outputs together: a box with its scores. Numbers that fall
     (or do not rise) along the axis in all references are what it is ordered by: they stay in place, for whatever
-    changes places, they must be the same.
+    changes places, they must be the same. So an entry moves only to a place whose numbers were nearly its own: the box
+    of another score is wrong.
 
     Args:
         outputs: Of a file, the samples first.
@@ -28,7 +30,7 @@ def reordered(outputs: list[np.ndarray], references: list[np.ndarray], axes: lis
     spread[spread == 0] = 1.0
     matched = ours.copy()
     for n in range(len(theirs)):
-        order = _order(ours[n] / spread, theirs[n] / spread)
+        order = _order(ours[n] / spread, theirs[n] / spread, ordered)
         matched[n] = np.where(ordered, ours[n], ours[n][order])
     result = list(outputs)
     start = 0
@@ -39,14 +41,19 @@ def reordered(outputs: list[np.ndarray], references: list[np.ndarray], axes: lis
     return result
 
 
-def _order(ours: np.ndarray, theirs: np.ndarray) -> np.ndarray:
-    """For each entry [k, F] of theirs the index of ours that is its like: the nearest pairs first, each once."""
+def _order(ours: np.ndarray, theirs: np.ndarray, ordered: np.ndarray) -> np.ndarray:
+    """For each entry [k, F] of theirs the index of ours that is its like: the nearest pairs first, each once.
+
+    Of those that are as good as equal in the columns that say their order, if any does; others stay where they are.
+    """
     order = np.arange(len(theirs))
     apart = np.abs(ours - theirs).max(axis=1)
     open_ = np.flatnonzero(~(apart <= CLOSE))
     if len(open_) < 2:
         return order
-    distances = np.stack([np.abs(ours[open_] - entry).sum(axis=1) for entry in theirs[open_]])
+    unlike = np.stack([np.abs(ours[open_] - entry) for entry in theirs[open_]])
+    distances = unlike.sum(axis=2)
+    distances[(unlike[:, :, ordered] > EQUAL).any(axis=2)] = np.inf
     free_rows, free_columns = np.ones(len(open_), dtype=bool), np.ones(len(open_), dtype=bool)
     for place in np.argsort(distances, axis=None, kind="stable"):
         row, column = divmod(int(place), len(open_))
