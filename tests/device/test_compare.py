@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from edgespa.device.measure.results import Check
 from edgespa.device.runner import RunnerError, compare, exceeded, scales_of
 
 RNG = np.random.default_rng(3)
@@ -170,6 +171,11 @@ def test_what_is_not_finite_is_never_right(value: float) -> None:
         compare([b], [bad])
     with pytest.raises(RunnerError, match="recorded outputs are not finite"):
         compare([bad], [bad])
+
+
+def test_whoever_reads_a_self_check_knows_all_its_figures() -> None:
+    b = RNG.standard_normal((8, 3)).astype(np.float32)
+    assert set(compare([b], [b])) <= set(Check.model_fields)
 
 
 def test_a_figure_that_is_no_number_keeps_no_bound() -> None:

@@ -257,6 +257,7 @@ class Check(Strict):
     components: int | None = None
     varying: int | None = None
     constant: int | None = None
+    lost: int | None = None
     finite: bool | None = None
     bound: dict[str, float] = Field(default_factory=dict)
 
