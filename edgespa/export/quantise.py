@@ -171,10 +171,12 @@ class _Search:
         expected = self._config.int8_ratio
         if expected is not None:
             words = f"about {expected:.2f} of its time on the device"
-        if self._config.int8_slowdown is not None and (expected or ratio) > self._config.int8_slowdown:
+        most = self._config.int8_slowdown
+        if most is not None and (expected or ratio) > most:
             layers = len(self._quantiser.layers) + len(self._quantiser.float_layers)
             kept = f"{len(in_float)} of {layers} layers in float"
-            raise NotUseful(f"it is slower than fp32: {words}, error {choice.error:.3g}, {kept}")
+            what = "slower than fp32" if (expected or ratio) > 1 else f"not at {most:g} of fp32's time"
+            raise NotUseful(f"it is {what}: {words}, error {choice.error:.3g}, {kept}")
         return Made(method, in_float, round(ratio, 3))
 
     def weights(self) -> Made:

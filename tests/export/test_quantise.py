@@ -337,3 +337,11 @@ def test_pixels_reach_the_quantiser(program_of: Make, tmp_path: Path) -> None:
     observed = quantiser.observe([[image[None]] for image in pixels])
     first = min(observed.values(), key=lambda each: abs(each.low + 1))
     assert (first.low, first.high) == (pytest.approx(-1, abs=0.01), pytest.approx(1, abs=0.01))
+
+
+def test_a_file_that_is_faster_and_not_enough_is_not_called_slower(
+    robust: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(quantise, "interleaved_ms", lambda *_: (1.0, 2.0))
+    with pytest.raises(NotUseful, match=r"it is not at 0\.3 of fp32's time: 1\.00 ms"):
+        robust.make("int8", int8_slowdown=0.3)
