@@ -8,7 +8,19 @@ from functools import cache
 from pathlib import Path
 
 PARTS = (
-    *("external", "bundle", "runtimes", "tensors", "weights", "models", "sets", "compare", "check", "measure"),
+    *(
+        "external",
+        "bundle",
+        "runtimes",
+        "tensors",
+        "weights",
+        "models",
+        "sets",
+        "places",
+        "compare",
+        "check",
+        "measure",
+    ),
     *("picture", "answer", "command"),
 )
 """Of the runner, in the order in which names are defined before they are used."""

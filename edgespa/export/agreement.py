@@ -97,7 +97,7 @@ class Judge:
         accuracy = None
         if self._evaluation is not None:
             accuracy = accuracy_of(seen, self._evaluation, progress)
-        elif self._calibration is not None and len(self._calibration):
+        elif self._calibration is not None and len(self._calibration) and self._decides:
             places = np.unique(np.linspace(0, len(self._calibration) - 1, CALIBRATION_IMAGES).astype(np.int64))
             for at in range(0, len(places), _BATCH):
                 if at and decided[0] is None:
@@ -109,7 +109,7 @@ class Judge:
         return accuracy, np.concatenate(found) if found and len(found) == len(decided) else None
 
     def _decide(self, outputs: Array) -> Array | None:
-        if outputs.ndim != 2 or self._learns == "regression" or not self._decides:
+        if self._learns == "regression" or not self._decides:
             return None
         if self._learns == "multi-label":
             return outputs > 0

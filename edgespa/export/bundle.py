@@ -108,7 +108,7 @@ def export(
             folder=writer.path,
             samples=samples,
             calibration=calibration,
-            judge=Judge(program, evaluation, calibration, origin.learns, not _in_order(samples)),
+            judge=Judge(program, evaluation, calibration, origin.learns, _decides(samples)),
             title=origin.task,
             preprocess=origin.preprocess,
             classes=origin.classes,
@@ -190,9 +190,9 @@ def _learns(origin: Origin, samples: Samples) -> Kind:
     return "regression" if alone and origin.learns == "classes" and not origin.classes else origin.learns
 
 
-def _in_order(samples: Samples) -> bool:
-    """Whether the first output is the best of many, in order: of it the first is the largest, whatever they are."""
-    return any((0, 1) in each.axes for each in samples.sets)
+def _decides(samples: Samples) -> bool:
+    """Whether the first output has a top class: not a map, nor the best of many, in order, of which it is the first."""
+    return samples.outputs[0].ndim == 2 and not any((0, 1) in each.axes for each in samples.sets)
 
 
 def _write_rest(folder: Path, manifest: Manifest, samples: Samples, classes: Sequence[str]) -> None:

@@ -109,8 +109,7 @@ class File:
         limits = {str(metric): limit for metric, limit in bound.items()}
         failures = runner.exceeded(metrics, limits)
         if not failures and 0 < len(samples.recorded) < samples.count:
-            places = list(samples.recorded)
-            failures = runner.exceeded(samples.part(places).compare([array[places] for array in outputs]), limits)
+            failures = runner.exceeded(samples.compare_recorded(outputs), limits)
         if failures:
             figures = "; ".join(failures)
             raise ParityError(

@@ -30,10 +30,14 @@ MEMORY_BYTES = 256 << 20
 """Of inputs and outputs together."""
 MAX_RECORDED, RECORDED_BYTES = 32, 4 << 20
 """Of what of them is recorded in the bundle: a slow board runs them all, too."""
+_THIN = 3
+"""Of an output larger than its share every third index, and so on: odd, for upsampling by 2 would show one phase."""
 _LEAST_SHARE = 0.05
 """Of its spread: a component of which a float32 file may be off by more hardly varies."""
-EXACT_SAMPLES = 16
-"""So many are repeated in double precision."""
+EXACT_SAMPLES, EXACT_BYTES = 16, 64 << 20
+"""So many are repeated in double precision, as far as their outputs are no more than this, in single precision."""
+_RUN_BYTES = 8 << 20
+"""Of the inputs of one run; what a network holds in between is ten times as much and more."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,7 +71,7 @@ class Samples:
     def weak(self) -> str | None:
         """Why the proof on them says little; None where it says enough."""
         if self.count < LEAST_SAMPLES:
-            return f"there are only {self.count} samples"
+            return "there is only 1 sample" if self.count == 1 else f"there are only {self.count} samples"
         scales = runner.scales_of(self.outputs) if self.scales is None else self.scales
         varies = [
             each & (scales[f"allowed{key[6:]}"] <= _LEAST_SHARE * scales[f"scale{key[6:]}"])
@@ -103,11 +107,59 @@ class Samples:
         sets = [each.model_dump() for each in self.sets]
         return runner.compare(outputs, self.outputs, self.scales, sets)
 
+    def compare_recorded(self, outputs: list[Array]) -> dict[str, Any]:
+        """The same as whoever checks the bundle compares: of the samples, and of the positions, that are recorded.
+
+        Args:
+            outputs: Of all samples.
+        """
+        sets = [each.model_dump() for each in self.sets]
+        return runner.compare(self._kept(outputs), self._kept(self.outputs), self._kept_scales(), sets)
+
     def record(self) -> dict[str, Array]:
         """The arrays of ``selfcheck.npz``."""
+        outputs = {f"output_{index}": array for index, array in enumerate(self._kept(self.outputs))}
+        every = {
+            f"every_{index}": np.array(steps) for index, steps in enumerate(self._every) if max(steps, default=1) > 1
+        }
+        return {**self.stored, **outputs, **every, **self._kept_scales()}
+
+    @property
+    def recorded_bytes(self) -> int:
+        """Of the outputs of one sample."""
+        return _bytes(
+            [runner.thinned(array[:1], steps) for array, steps in zip(self.outputs, self._every, strict=True)]
+        )
+
+    @property
+    def _every(self) -> list[tuple[int, ...]]:
+        """Of each output every so-many-th index of each of its dimensions is recorded; of sets all are."""
+        whole = {index for each in self.sets for index, _ in each.axes}
+        most = RECORDED_BYTES // LEAST_SAMPLES // len(self.outputs)
+        return [
+            (1,) * (array.ndim - 1) if index in whole else _steps(array[:1], most)
+            for index, array in enumerate(self.outputs)
+        ]
+
+    def _kept(self, outputs: list[Array]) -> list[Array]:
         places = list(self.recorded)
-        outputs = {f"output_{index}": array[places] for index, array in enumerate(self.outputs)}
-        return {**self.stored, **outputs, **(self.scales or {})}
+        return [runner.thinned(array, steps)[places] for array, steps in zip(outputs, self._every, strict=True)]
+
+    def _kept_scales(self) -> dict[str, Array]:
+        kept = {}
+        for key, array in (self.scales or {}).items():
+            _, index, axis = key.split("_")
+            kept[key] = array[:: self._every[int(index)][int(axis) - 1]] if int(axis) else array
+        return kept
+
+
+def _steps(one: Array, most: int) -> tuple[int, ...]:
+    """How an output [1, ...] is thinned to so many bytes: its longest dimension by a third, again and again."""
+    steps = [1] * (one.ndim - 1)
+    while steps and runner.thinned(one, tuple(steps)).nbytes > most:
+        sizes = runner.thinned(one, tuple(steps)).shape[1:]
+        steps[int(np.argmax(sizes))] *= _THIN
+    return tuple(steps)
 
 
 def judged(
@@ -169,12 +221,14 @@ def _roughest(outputs: list[Array]) -> Array:
     Rounding is ten times larger in one image than in another where a network amplifies it, and so is what it says.
     """
     count = len(outputs[0])
+    wanted = max(2, min(EXACT_SAMPLES, EXACT_BYTES // max(1, _bytes(outputs) // count)))
     far = np.zeros(count)
-    for array in (each.astype(np.float64) for each in outputs if each.size and each.dtype.kind == "f"):
-        apart = np.abs(array - array.mean(axis=0)).reshape(count, -1).max(axis=1)
+    for array in (each for each in outputs if each.size and each.dtype.kind == "f"):
+        mean = array.mean(axis=0, dtype=np.float64)
+        apart = np.array([np.abs(one - mean).max() for one in array])
         far = np.maximum(far, apart / max(apart.max(), np.finfo(np.float32).tiny))
-    farthest = np.argsort(-far, kind="stable")[: EXACT_SAMPLES // 2]
-    places: Array = np.union1d(np.arange(min(count, EXACT_SAMPLES // 2)), farthest)
+    farthest = np.argsort(-far, kind="stable")[: wanted // 2]
+    places: Array = np.union1d(np.arange(min(count, wanted // 2)), farthest)
     return places
 
 
@@ -209,7 +263,7 @@ def draw_samples(
         kept = _steady(program, inputs) if sets else np.arange(len(places))
         places, inputs = places[kept], [inputs[0][kept]]
         samples = judged(program, inputs, f"{len(places)} images of {data.name}", tolerance, sets)
-        return _with_images(samples, data, places, output_bytes, preprocess)
+        return _with_images(samples, data, places, preprocess)
     size = fixed_batch(program) or count
     count = -(-count // size) * size
     inputs, stored = _noise(program, count, seed, pixels)
@@ -220,7 +274,7 @@ def draw_samples(
         stored = {f"input_{index}": array for index, array in enumerate(_numpy(inputs))}
     samples = judged(program, inputs, f"{len(inputs[0])} samples of {what}", tolerance, sets)
     whole = [array for key, array in stored.items() if key.startswith("input")]
-    recorded = _recorded(samples.count, output_bytes + _bytes(whole) // samples.count)
+    recorded = _recorded(samples.count, samples.recorded_bytes + _bytes(whole) // samples.count)
     if len(recorded) == samples.count:
         return dataclasses.replace(samples, recorded=recorded, stored=stored)
     # The first ones, for that is what a shorter recipe makes.
@@ -248,18 +302,16 @@ def _recorded(count: int, size: int) -> tuple[int, ...]:
     return tuple(int(place) for place in np.linspace(0, count - 1, fit).astype(np.int64))
 
 
-def _with_images(
-    samples: Samples, data: Prepared, places: Array, output_bytes: int, preprocess: Preprocess | None
-) -> Samples:
+def _with_images(samples: Samples, data: Prepared, places: Array, preprocess: Preprocess | None) -> Samples:
     """Images are recorded as pixels, a quarter of what they are as numbers, where the same numbers come of those."""
     if data.preprocess == preprocess and not data.preprocessed:
         pixels = data.pixels(places).numpy()
-        recorded = _recorded(samples.count, output_bytes + pixels[0].nbytes)
+        recorded = _recorded(samples.count, samples.recorded_bytes + pixels[0].nbytes)
         chosen = pixels[list(recorded)]
         made = runner.normalised(chosen, data.preprocess.model_dump())
         if np.array_equal(made, samples.inputs[0][list(recorded)]):
             return dataclasses.replace(samples, recorded=recorded, stored={"pixels_0": chosen})
-    recorded = _recorded(samples.count, output_bytes + samples.inputs[0][0].nbytes)
+    recorded = _recorded(samples.count, samples.recorded_bytes + samples.inputs[0][0].nbytes)
     return dataclasses.replace(samples, recorded=recorded, stored={"input_0": samples.inputs[0][list(recorded)]})
 
 
@@ -297,7 +349,7 @@ def _in_batches(
 ) -> list[Array] | None:
     inputs = _samples_first(program, inputs)
     count = len(inputs[0])
-    size = fixed_batch(program) or count
+    size = fixed_batch(program) or max(1, min(count, _RUN_BYTES * count // max(1, sum(each.nbytes for each in inputs))))
     results = []
     for start in range(0, count, size):
         result = run(*_arguments(program, inputs, start, size))

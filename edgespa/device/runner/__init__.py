@@ -20,6 +20,7 @@ from edgespa.device.runner.models import (
     to_pixels,
     to_program_layout,
 )
+from edgespa.device.runner.places import thinned
 from edgespa.device.runner.runtimes import import_runtime
 from edgespa.device.runner.sets import reordered
 from edgespa.device.runner.tensors import read_tensors
@@ -50,6 +51,7 @@ __all__ = [
     "reordered",
     "scales_of",
     "summarise",
+    "thinned",
     "to_file_layout",
     "to_pixels",
     "to_program_layout",

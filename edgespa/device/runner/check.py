@@ -11,6 +11,7 @@ import numpy as np
 from edgespa.device.runner.bundle import RunnerError, altered
 from edgespa.device.runner.compare import compare, exceeded
 from edgespa.device.runner.models import infer, open_model
+from edgespa.device.runner.places import thinned
 from edgespa.device.runner.runtimes import import_runtime
 from edgespa.device.runner.weights import beyond, task_files, wrong_base
 
@@ -40,7 +41,8 @@ class Recorded:
 
     Attributes:
         inputs: In the program's layout, the samples first.
-        outputs: What the program makes of them.
+        outputs: What the program makes of them; of large ones every n-th position, see `thinned`.
+        every: By the index of such an output.
         scales: What differences are judged by, see `scales_of`; None in bundles of older versions.
     """
 
@@ -60,6 +62,11 @@ class Recorded:
             if kind in ("noise", "pixels", "noise_pixels"):
                 made[f"input_{number}"] = array
         self.inputs, self.outputs = (_in_a_row(made, side) for side in ("input", "output"))
+        self.every = {
+            int(key.partition("_")[2]): tuple(int(step) for step in array)
+            for key, array in arrays.items()
+            if key.startswith("every_")
+        }
         self.scales = {key: array for key, array in arrays.items() if key.split("_")[0] in SCALES} or None
 
 
@@ -99,6 +106,7 @@ def selfcheck(folder: Path, manifest: dict[str, Any], variant: dict[str, Any], t
     try:
         recorded = read_samples(folder, manifest)
         outputs = infer(open_model(folder, variant, threads, runtime), recorded.inputs)
+        outputs = [thinned(each, recorded.every.get(i, ())) for i, each in enumerate(outputs)]
         metrics = compare(outputs, recorded.outputs, recorded.scales, manifest.get("sets"))
     except Exception as error:
         return {**result, "status": "failed", "failures": [str(error) or type(error).__name__]}

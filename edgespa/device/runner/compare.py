@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from edgespa.device.runner.bundle import RunnerError
+from edgespa.device.runner.places import axes_of, compared, parts_of, unsure
 from edgespa.device.runner.sets import reordered
 
 TOLERANCE = 1e-4  # of a float32 file: of the spread of a component
@@ -22,15 +23,6 @@ DEAD = 0.1  # of the program's spread, or less: the file gives a constant
 OFTEN = 64  # times a whole number is there, or more: it is missed
 LEAST_SAMPLES = 4  # for a correlation
 TINY = 1e-300
-
-
-def axes_of(shape: tuple[int, ...]) -> list[int]:
-    """Dimensions along which an output [N, ...] is taken apart: all but that of samples.
-
-    Which of them holds channels, fields or anchors is not known of [N, 3, 9, 8, 8]; along a wrong one, right outputs
-    are right, too.
-    """
-    return list(range(1, len(shape))) or [0]
 
 
 def scales_of(
@@ -69,14 +61,11 @@ def scales_of(
             continue
         if not reference.size:
             continue
-        places = Places(reference, reference)
-        largest = np.abs(reference).max(axis=0).astype(np.float64)
-        wrong = np.abs(own.astype(np.float64) - once).max(axis=0)
-        unsure = None if rough is None else np.square(rough - once).mean(axis=0)
+        places, doubt = compared(reference, reference), unsure(own, once, rough, reference.shape)
         for axis in axes_of(reference.shape):
-            spread, size = np.sqrt(_mean(places.theirs, axis)), _largest(largest, axis)
-            rounding = SINGLE * size if rounded is None else _rounding(_largest(wrong, axis), size)
-            noise = np.zeros(size.shape) if unsure is None else np.sqrt(_mean(unsure, axis))
+            spread, size = np.sqrt(places.of("theirs", axis)), places.of("size", axis)
+            rounding = SINGLE * size if rounded is None else _rounding(doubt.of("rounding", axis), size)
+            noise = np.zeros(size.shape) if rough is None else np.sqrt(doubt.of("noise", axis))
             still = np.maximum(FLAT * rounding, SINGLE * size)
             varies = spread > np.maximum(still, FLAT * np.minimum(noise, UNIT * max(1.0, float(size.max()))))
             widest = float(spread[varies].max(initial=0.0))
@@ -85,7 +74,7 @@ def scales_of(
             found[f"scale_{i}_{axis}"] = scale
             found[f"varies_{i}_{axis}"] = varies
             explained = np.minimum(np.maximum(ROUNDING * rounding, DEVIATIONS * noise), MOST * scale)
-            if unsure is None:
+            if rough is None:
                 explained = np.maximum(explained, np.minimum(UNIT, NEAR * spread))
             step = np.where(size > 0, STEPS * SINGLE * size, UNIT)
             found[f"allowed_{i}_{axis}"] = np.maximum(np.maximum(tolerance * spread, explained), step)
@@ -94,32 +83,6 @@ def scales_of(
         name: each.astype(bool) if name.startswith("varies") else np.maximum(each, least).astype(np.float32)
         for name, each in found.items()
     }
-
-
-class Places:
-    """What there is to know of each position of an output, over samples; one sample at a time, for outputs are large.
-
-    Attributes:
-        ours: Variance of a, shaped like one sample, in double precision.
-        theirs: Variance of b.
-        both: Their covariance.
-        error: Mean square of a - b.
-        most: Largest magnitude of it.
-    """
-
-    def __init__(self, a: np.ndarray, b: np.ndarray) -> None:
-        means = [each.mean(axis=0, dtype=np.float64) for each in (a, b)]
-        self.ours, self.theirs, self.both, self.error, self.most = (np.zeros(b.shape[1:]) for _ in range(5))
-        for one, other in zip(a, b):
-            wrong = one.astype(np.float64) - other
-            self.error += np.square(wrong)
-            self.most = np.maximum(self.most, np.abs(wrong))
-            moved, moved_too = one - means[0], other - means[1]
-            self.ours += np.square(moved)
-            self.theirs += np.square(moved_too)
-            self.both += moved * moved_too
-        for each in (self.ours, self.theirs, self.both, self.error):
-            each /= len(b)
 
 
 def _rounding(found: np.ndarray, size: np.ndarray) -> np.ndarray:
@@ -189,10 +152,10 @@ def _of_wholes(outputs: list[np.ndarray], references: list[np.ndarray]) -> dict[
     worst = {"max_abs_error": 0.0, "relative_error": 0.0, "cosine": 1.0}
     for output, reference in zip(outputs, references):
         error = top = product = ours = theirs = 0.0
-        for one, other in zip(output, reference):
+        for at in parts_of(reference.shape) if reference.size else ():
+            one, other = (each[:, at] if each.ndim > 1 else each for each in (output, reference))
             a, b = one.astype(np.float64).ravel(), other.astype(np.float64).ravel()
-            error = max(error, float(np.abs(a - b).max(initial=0.0)))
-            top = max(top, float(np.abs(b).max(initial=0.0)))
+            error, top = max(error, float(np.abs(a - b).max())), max(top, float(np.abs(b).max()))
             product, ours, theirs = product + float(a @ b), ours + float(a @ a), theirs + float(b @ b)
         norms = ours**0.5 * theirs**0.5
         cosine = product / norms if norms else float(ours == theirs)
@@ -214,12 +177,12 @@ def _of_components(
         if not b.size:
             continue
         enough = len(b) >= LEAST_SAMPLES
-        places = Places(a, b) if real else None
+        places = compared(a, b) if real else None
         for axis in axes_of(b.shape) if real else [0]:
             scale, allowed, varies = _scales(scales, i, axis, b.shape)
             if places is not None:
-                ours, theirs = (np.sqrt(_mean(each, axis)) for each in (places.ours, places.theirs))
-                error, used = np.sqrt(_mean(places.error, axis)) / scale, _largest(places.most, axis) / allowed
+                ours, theirs, error = (np.sqrt(places.of(each, axis)) for each in ("ours", "theirs", "error"))
+                error, used = error / scale, places.of("most", axis) / allowed
             else:
                 ours, theirs = (np.array([_changing(each)]) for each in (a, b))
                 differ = np.array([float((a != b).mean())])
@@ -231,7 +194,7 @@ def _of_components(
                     worst[name] = _name(i, axis, int(found.argmax()), b.ndim)
             seen = varies & (theirs > 0)
             if enough and places is not None and seen.any():
-                products = _mean(places.both, axis) / np.maximum(ours * theirs, TINY)
+                products = places.of("both", axis) / np.maximum(ours * theirs, TINY)
                 least = float(np.clip(products[seen], -1.0, 1.0).min())
                 worst["correlation"] = least if worst["correlation"] is None else min(worst["correlation"], least)
             counts["components"] += len(scale)
@@ -258,20 +221,6 @@ def _scales(
     if not all((np.isfinite(each) & (each > 0)).all() for each in (scale, allowed)):
         raise RunnerError(f"what output {output} is judged by along axis {axis} is not finite and above zero")
     return scale.astype(np.float64), allowed.astype(np.float64), varies.astype(bool)
-
-
-def _mean(places: np.ndarray, axis: int) -> np.ndarray:
-    """The mean of each component, of what there is of one sample."""
-    return np.atleast_1d(places.mean(axis=_others(places.ndim, axis)))
-
-
-def _largest(places: np.ndarray, axis: int) -> np.ndarray:
-    """The largest of each component, likewise."""
-    return np.atleast_1d(places.max(axis=_others(places.ndim, axis)))
-
-
-def _others(ndim: int, axis: int) -> tuple[int, ...]:
-    return tuple(each for each in range(ndim) if each != axis - 1)
 
 
 def _changing(array: np.ndarray) -> float:
