@@ -36,7 +36,7 @@ _LEAST_SHARE = 0.05
 """Of its spread: a component of which a float32 file may be off by more hardly varies."""
 EXACT_SAMPLES, EXACT_BYTES = 16, 64 << 20
 """So many are repeated in double precision, as far as their outputs are no more than this, in single precision."""
-_RUN_BYTES = 8 << 20
+_RUN_BYTES = 2 << 20
 """Of the inputs of one run; what a network holds in between is ten times as much and more."""
 
 
