@@ -21,6 +21,7 @@ from edgespa.export.refusals import refused
 from edgespa.export.tflite_file import in_order
 from edgespa.export.tflite_graph import LAYERS, Operator, read
 from edgespa.export.tflite_scales import widened, with_room
+from edgespa.export.tflite_signature import keep_signature
 from edgespa.export.tflite_terms import store_terms
 from edgespa.quiet import quiet
 
@@ -209,6 +210,7 @@ class TfliteQuantiser:
 
             tool = quantizer.Quantizer(source, rules.get_quantization_recipe())
             tool.quantize(found).export_model(str(path), overwrite=True)
+        keep_signature(path, source)
 
 
 def _where(operator: Operator) -> tuple[str, Any]:

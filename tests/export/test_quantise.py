@@ -27,6 +27,7 @@ from edgespa.export.sensitivity import Choice
 from edgespa.export.tflite_quant import TfliteQuantiser
 from edgespa.graph.program import Program
 from edgespa.graph.trace import trace
+from edgespa.interface import with_plain_outputs
 
 pytestmark = pytest.mark.usefixtures("converters")
 Make = Callable[[str], Program]
@@ -345,3 +346,24 @@ def test_a_file_that_is_faster_and_not_enough_is_not_called_slower(
     monkeypatch.setattr(quantise, "interleaved_ms", lambda *_: (1.0, 2.0))
     with pytest.raises(NotUseful, match=r"it is not at 0\.3 of fp32's time: 1\.00 ms"):
         robust.make("int8", int8_slowdown=0.3)
+
+
+class Twice(torch.nn.Module):
+    """Outputs that are read inside, too: of the second, the norm is the third."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(4)
+        self.conv, self.head, self.last = torch.nn.Conv2d(3, 8, 3), torch.nn.Linear(8, 5), torch.nn.Linear(5, 3)
+
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        features = self.conv(images).relu().mean((2, 3))
+        found = self.head(features)
+        return self.last(found.relu()), found, found.norm(dim=1)
+
+
+@pytest.mark.parametrize("precision", ["int8", "int8-weights"])
+def test_outputs_that_are_read_inside_are_those_of_the_file(precision: str, tmp_path: Path) -> None:
+    case = Case(with_plain_outputs(trace(Twice().eval(), (torch.randn(1, 3, 12, 12),))), "tflite", tmp_path)
+    case.make(precision, int8_tolerance=0.6)
+    assert case.error() < 0.6
