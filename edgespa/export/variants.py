@@ -181,13 +181,16 @@ def _smaller(job: Job, name: str, precision: str, quantiser: Any, plain: Path, p
     steps.next(f"{name} {precision}: prove")
     try:
         return _proved(job, name, precision, path, how, steps)
-    except ParityError:
+    except ParityError as failed:
         if precision == "fp16":
             raise
         error = open_file(job, name, path, precision, job.config.threads).error(job.samples)
         asked = job.config.int8_tolerance
         nearer = job.config.model_copy(update={"int8_tolerance": _RETRY * asked * min(1.0, asked / error)})
-        how = _made(job, name, precision, quantiser, plain, path, nearer)
+        try:
+            how = _made(job, name, precision, quantiser, plain, path, nearer)
+        except NotUseful:  # nobody asked for that tolerance
+            raise failed from None
         return _proved(job, name, precision, path, how, steps)
 
 

@@ -30,7 +30,7 @@ from edgespa.export import conversion, onnx_file, quantise, tflite_file, variant
 from edgespa.export.bundle import export
 from edgespa.export.config import ExportConfig, Origin
 from edgespa.export.converter import Form
-from edgespa.export.quantise import Made
+from edgespa.export.quantise import Made, NotUseful
 from edgespa.export.samples import draw_samples, run_program
 from edgespa.graph.program import Program
 from edgespa.graph.trace import trace
@@ -541,6 +541,24 @@ def test_int8_that_fails_its_proof_is_made_once_more_and_nearer(
     assert asked[1] < 0.8 * 0.3
     assert manifest.variants[0].parity.component_error <= 0.3  # type: ignore[operator]
     assert manifest.variants[0].parity.bound == {"component_error": 0.3}  # that of the user, not the nearer one
+
+
+def test_int8_that_cannot_be_made_nearer_says_what_its_proof_was(
+    toy_base: Base, prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def wrong_then_nothing(_precision: str, _quantiser: Any, plain: Path, path: Path, *rest: Any) -> Made:
+        if rest[-1].int8_tolerance < 0.3:
+            raise NotUseful("the error is above 0.06")
+        model = onnx.load(plain)
+        (head,) = (each for each in model.graph.initializer if list(each.dims) in ([4, 16], [16, 4]))
+        head.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(head) * np.float32(2), head.name))
+        onnx.save(model, path)
+        return Made("minmax")
+
+    monkeypatch.setattr(variants, "make", wrong_then_nothing)
+    config = ExportConfig(formats=("onnx",), precisions=("int8",), cache=False)
+    with pytest.raises(ParityError, match=r"component_error .* is above 0\.3"):
+        export(toy_base.program, origin_of(), config, tmp_path / "b", calibration=prepared)
 
 
 def test_a_smaller_file_that_is_slower_is_left_out_with_figures(
