@@ -301,3 +301,40 @@ def test_what_differences_are_judged_by_must_be_numbers_above_zero(array: str, v
         scales[array] = scales[array][:1] if value == "short" else np.full_like(scales[array], float(value))
     with pytest.raises(RunnerError, match="what output 0 is judged by along axis 1"):
         compare([b], [b], scales)
+
+
+@pytest.mark.parametrize("kind", ["map", "mask", "one-hot"])
+def test_classes_in_floating_point_are_no_sizes(kind: str) -> None:
+    classes = np.kron(RNG.integers(0, 9, (16, 1, 8, 8)), np.ones((1, 1, 8, 8)))
+    b = {"map": classes, "mask": classes > 4, "one-hot": classes == np.arange(9)[None, :, None, None]}[kind]
+    b = b.astype(np.float32)
+    a = b.copy()
+    a[2, 0, 8, 8] = 1 - a[2, 0, 8, 8]  # one pixel at a border
+    scales = scales_of([b])
+    assert exceeded(compare([a + np.float32(1e-7)], [b], scales), {**EXACT, "relative_error": 1e-3}) == []
+    part = compare([a[:4]], [b[:4]], scales)  # by what all of them are
+    assert (part["relative_error"], part["components"]) == (0, 1)
+    for wrong in (np.zeros_like(b), b[::-1].copy(), b + np.float32(0.3)):
+        assert exceeded(compare([wrong], [b], scales), LOSSY) != []
+
+
+def test_whole_numbers_that_are_sizes_are_judged_as_such() -> None:
+    b = RNG.integers(0, 256, (16, 3, 20, 20)).astype(np.float32)  # pixels
+    assert exceeded(compare([b + np.float32(0.4)], [b]), LOSSY) == []
+    assert compare([b], [b])["components"] == 43
+    nothing = np.zeros((16, 4), dtype=np.float32)  # of a ReLU that is never on
+    assert compare([nothing + np.float32(1e-9)], [nothing])["components"] == 4
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.int64, np.bool_])
+def test_one_mask_of_many_that_is_empty_is_seen(kind: type) -> None:
+    share = np.full((1, 20, 1, 1), 0.5)
+    share[0, 7] = 0.02  # which is little of all
+    b = (RNG.random((16, 20, 16, 16)) < share).astype(kind)
+    a = b.copy()
+    a[:, 7] = 0
+    assert compare([b], [b])["lost"] == 0
+    found = compare([a], [b])
+    assert found["component_error"] < 0.01
+    assert (found["lost"], found["components"]) == (1, 1)
+    assert exceeded(found, LOSSY) != []

@@ -20,7 +20,8 @@ STEPS = 8  # of it at a component's size are no fault: runtimes add the terms of
 UNIT = 2.0**-22  # what runtimes' sigmoid, softmax and tanh, whose results are at most 1, may be wrong by
 NEAR = 0.1  # of the spread: so much of `UNIT` is no fault, where the network's own rounding is not known
 DEAD = 0.1  # of the program's spread, or less: the file gives a constant
-OFTEN = 64  # times a whole number is there, or more: it is missed
+CLASSES = 64  # whole numbers in an output of floating point, or fewer: they are no sizes
+OFTEN = 64  # times a whole number is there, or more: it is a class, and missed
 LEAST_SAMPLES = 4  # for a correlation
 TINY = 1e-300
 
@@ -53,9 +54,9 @@ def scales_of(
     found: dict[str, np.ndarray] = {}
     for i, reference in enumerate(references):
         own, once, rough = (reference, reference, None) if rounded is None else rounded[i]
-        if reference.dtype.kind != "f":
+        if names_classes(reference):
             varied = np.array([_changing(reference)])
-            flips = float((own != once).mean()) if own.size else 0.0
+            flips = float(_unlike(own, once).mean()) if own.size else 0.0
             found[f"scale_{i}_0"], found[f"varies_{i}_0"] = np.where(varied > 0, varied, 1.0), varied > 0
             found[f"allowed_{i}_0"] = np.array([max(10 * tolerance, min(ROUNDING * flips, MOST))])
             continue
@@ -117,7 +118,8 @@ def compare(
         ``tolerance_used`` = max|a - b| / allowed; ``worst`` and ``worst_used``, the names of the components where the
         first and the last are largest; ``components``, ``varying``: how many there are, and that depend on the input;
         ``constant``: how many of those are constant in the file; ``lost``: how many whole numbers that the program
-        gives often, such as a class in a map, the file gives at hardly any of those places.
+        gives often, such as a class in a map, the file gives at hardly any of those places, and how many components of
+        them, such as a mask, change in the program and hardly in the file.
 
         ``top1_agreement``: fraction of samples with the same argmax in the first output, None unless that is [N, K]
         with K > 1. In float64. ``finite`` tells whether all outputs are; where not, the figures are None.
@@ -135,7 +137,8 @@ def compare(
     scales = scales_of(references) if scales is None else scales
     for each in sets or []:
         outputs = reordered(outputs, references, each["axes"])
-    figures = {**_of_wholes(outputs, references), **_of_components(outputs, references, scales)}
+    classes = {i for i, b in enumerate(references) if b.dtype.kind != "f" or (b.ndim > 1 and f"scale_{i}_0" in scales)}
+    figures = {**_of_wholes(outputs, references, classes), **_of_components(outputs, references, scales, classes)}
     first, agreement = references[0], None
     if first.ndim == 2 and first.shape[1] > 1 and len(first):
         agreement = float((outputs[0].argmax(1) == first.argmax(1)).mean())
@@ -148,9 +151,9 @@ _FIGURES = (
 )
 
 
-def _of_wholes(outputs: list[np.ndarray], references: list[np.ndarray]) -> dict[str, Any]:
+def _of_wholes(outputs: list[np.ndarray], references: list[np.ndarray], classes: set[int]) -> dict[str, Any]:
     worst = {"max_abs_error": 0.0, "relative_error": 0.0, "cosine": 1.0}
-    for output, reference in zip(outputs, references):
+    for i, (output, reference) in enumerate(zip(outputs, references)):
         error = top = product = ours = theirs = 0.0
         for at in parts_of(reference.shape) if reference.size else ():
             one, other = (each[:, at] if each.ndim > 1 else each for each in (output, reference))
@@ -161,19 +164,19 @@ def _of_wholes(outputs: list[np.ndarray], references: list[np.ndarray]) -> dict[
         cosine = product / norms if norms else float(ours == theirs)
         worst["max_abs_error"] = max(worst["max_abs_error"], error)
         worst["cosine"] = min(worst["cosine"], cosine, 1.0)
-        if reference.dtype.kind == "f":
+        if i not in classes:
             worst["relative_error"] = max(worst["relative_error"], error / top if top else error)
     return worst
 
 
 def _of_components(
-    outputs: list[np.ndarray], references: list[np.ndarray], scales: dict[str, np.ndarray]
+    outputs: list[np.ndarray], references: list[np.ndarray], scales: dict[str, np.ndarray], classes: set[int]
 ) -> dict[str, Any]:
     worst: dict[str, Any] = {"component_error": 0.0, "tolerance_used": 0.0, "correlation": None}
     worst.update(worst=None, worst_used=None)
     counts = {"components": 0, "varying": 0, "constant": 0, "lost": 0}
     for i, (a, b) in enumerate(zip(outputs, references)):
-        real = b.dtype.kind == "f"
+        real = i not in classes
         if not b.size:
             continue
         enough = len(b) >= LEAST_SAMPLES
@@ -185,8 +188,8 @@ def _of_components(
                 error, used = error / scale, places.of("most", axis) / allowed
             else:
                 ours, theirs = (np.array([_changing(each)]) for each in (a, b))
-                differ = np.array([float((a != b).mean())])
-                counts["lost"] += _lost(a, b)
+                differ = np.array([float(_unlike(a, b).mean())])
+                counts["lost"] += _lost(a, b) + _stuck(a, b)
                 error, used = differ / scale, differ / allowed
             for figure, name, found in (("component_error", "worst", error), ("tolerance_used", "worst_used", used)):
                 if worst[name] is None or not found.max() <= worst[figure]:
@@ -225,15 +228,51 @@ def _scales(
 
 def _changing(array: np.ndarray) -> float:
     """Of whole numbers, the share that differs from the first sample's at their position."""
-    return float((array != array[:1]).mean()) if len(array) else 0.0
+    return float(_unlike(array, array[:1]).mean()) if len(array) else 0.0
+
+
+def names_classes(array: np.ndarray) -> bool:
+    """Whether an output [N, ...] is of whole numbers that are no sizes: integers, or few of them in floating point.
+
+    As of a map of classes, a mask, one-hot rows: of two of them the one is not nearer than another.
+    """
+    if array.dtype.kind != "f":
+        return True
+    seen: set[float] = set()
+    for one in array if array.ndim > 1 and array.size else ():
+        if not np.array_equal(one, np.rint(one)):
+            return False
+        seen.update(np.unique(one).tolist())
+        if len(seen) > CLASSES:
+            return False
+    return len(seen) > 1 and array.size >= OFTEN * len(seen)
+
+
+def _unlike(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Where whole numbers differ; in floating point they need not be exact."""
+    if a.dtype.kind != "f" and b.dtype.kind != "f":
+        return np.asarray(a != b)
+    near: np.ndarray = np.abs(a.astype(np.float64) - b) <= 0.01
+    return ~near
 
 
 def _lost(a: np.ndarray, b: np.ndarray) -> int:
     """How many of the numbers that are often in b are in a at hardly any of those places."""
     counts, kept = (
-        dict(zip(*(each.tolist() for each in np.unique(found, return_counts=True)))) for found in (b, b[a == b])
+        dict(zip(*(each.tolist() for each in np.unique(found, return_counts=True)))) for found in (b, b[~_unlike(a, b)])
     )
     return sum(count >= OFTEN and not kept.get(value, 0) > DEAD * count for value, count in counts.items())
+
+
+def _stuck(a: np.ndarray, b: np.ndarray) -> int:
+    """How many components of whole numbers, along any axis, change often in b and hardly in a: a mask that is empty."""
+    ours, theirs = (_unlike(each, each[:1]).sum(axis=0) for each in (a, b))
+    found = 0
+    for axis in range(theirs.ndim):
+        others = tuple(each for each in range(theirs.ndim) if each != axis)
+        changes = theirs.sum(axis=others)
+        found += int(((changes >= OFTEN) & (ours.sum(axis=others) <= DEAD * changes)).sum())
+    return found
 
 
 def _name(output: int, axis: int, index: int, ndim: int) -> str:
@@ -252,7 +291,7 @@ def exceeded(metrics: dict[str, Any], bound: dict[str, float]) -> list[str]:
             f"{metrics['constant']} of {metrics['varying']} components of the outputs do not depend on the input"
         )
     if metrics.get("lost"):
-        failures.append(f"{metrics['lost']} of the whole numbers that the program gives often hardly occur")
+        failures.append(f"{metrics['lost']} classes or masks of the program hardly occur")
     for metric, limit in bound.items():
         value = metrics.get(metric)
         if value is None:
