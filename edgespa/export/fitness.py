@@ -18,8 +18,8 @@ from edgespa.export.ranges import HUGE, Observed
 
 UNLIKE = 8.0
 """Ratio of widths from which parts are unlike: 32 of 256 levels are left."""
-LEAST_STEPS = 1.5
-"""Least standard deviation of a component, in levels: 0.98 is the correlation of what is left with what was."""
+LEAST_STEPS = 1.0
+"""Least standard deviation of a component, in levels: 0.96 is the correlation of what is left with what was."""
 LEVELS = 255
 
 

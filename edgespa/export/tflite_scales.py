@@ -8,6 +8,7 @@ word.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -93,6 +94,7 @@ def _with_least_weights(content: bytes, wanted: Mapping[str, NDArray[np.float32]
 
     model = tfl_flatbuffer_utils.read_model(content)
     graph = model.subgraphs[0]
+    holders = Counter(int(tensor.buffer) for tensor in graph.tensors)
     for node in graph.operators:
         scope = str(tfl_flatbuffer_utils.get_op_scope(node, graph.tensors))
         if scope not in wanted:
@@ -106,10 +108,12 @@ def _with_least_weights(content: bytes, wanted: Mapping[str, NDArray[np.float32]
             place = np.unravel_index(int(np.abs(row).argmax()), row.shape)
             if abs(row[place]) < least:
                 row[place] = -least if row[place] < 0 else least
-        buffer: Any = schema.BufferT()
-        buffer.data = np.frombuffer(values.tobytes(), np.uint8)
-        model.buffers.append(buffer)  # its own: other tensors may hold the old one
-        tensor.buffer = len(model.buffers) - 1
+        if holders[int(tensor.buffer)] > 1:  # another tensor keeps the old values
+            holders[int(tensor.buffer)] -= 1
+            buffer: Any = schema.BufferT()
+            model.buffers.append(buffer)
+            tensor.buffer = len(model.buffers) - 1
+        model.buffers[tensor.buffer].data = np.frombuffer(values.tobytes(), np.uint8)
     builder = flatbuffers.Builder(1 << 20)
     builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
     return bytes(builder.Output())

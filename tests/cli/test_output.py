@@ -64,7 +64,7 @@ class Unit:
         (Unit("u", Path("a/b"), (1, 2)), {"name": "u", "where": "a/b", "indices": [1, 2]}),
         (
             Preprocess(height=8, width=4, channels=1, mean=(0.5,), std=(1.0,)),
-            {"height": 8, "width": 4, "channels": 1, "mean": [0.5], "std": [1.0]},
+            {"height": 8, "width": 4, "channels": 1, "mean": [0.5], "std": [1.0], "background": 255},
         ),
     ],
 )
