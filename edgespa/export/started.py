@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import io
 import json
 import shutil
 import signal
@@ -104,4 +105,6 @@ def _save(program: Program, path: Path) -> None:
     free = torch.export.Dim(BATCH)
     shapes = tuple({0: free} if BATCH in spec.shape else None for spec in program.inputs)
     exported = torch.export.export(program.module, program.example_inputs(), dynamic_shapes=shapes)
-    torch.export.save(exported, path)
+    content = io.BytesIO()  # to a file on a full disk, torch's writer would end this process
+    torch.export.save(exported, content)
+    path.write_bytes(content.getbuffer())

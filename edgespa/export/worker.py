@@ -34,6 +34,14 @@ def main(arguments: list[str]) -> None:
         arguments: The format, the file to write.
     """
     name, out = arguments[0], Path(arguments[1])
+    try:
+        _serve(name, out)
+    except BaseException:  # the export may be gone already
+        shutil.rmtree(out.parent, ignore_errors=True)
+        raise
+
+
+def _serve(name: str, out: Path) -> None:
     answer = os.dup(1)  # converters print
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)

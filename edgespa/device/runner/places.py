@@ -1,4 +1,4 @@
-"""What there is to know of an output's components over samples, without a second copy of it: outputs are large."""
+"""What there is to know of the components of an output over samples, without a second copy of it."""
 
 from __future__ import annotations
 
