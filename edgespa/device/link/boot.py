@@ -10,8 +10,9 @@ from edgespa.device.agent.protocol import MARK
 
 OLDEST_PYTHON = (3, 8)
 
-# Runs the agent of a digest, or puts it there; also in Pythons that are too old for the agent, to say so. One line
-# without a quote in it: any login shell passes it on as it is. Imported, so that it is compiled only once.
+# Runs the agent of a digest, or puts it there, or, where nothing can be written, runs what comes along; also in Pythons
+# that are too old for the agent, to say so. One line without a quote in it: any login shell passes it on as it is.
+# Imported, so that it is compiled only once.
 _SOURCE = f"""
 import sys
 sys.path = [path for path in sys.path if path]
@@ -43,6 +44,14 @@ if sys.argv[2] == "install":
         text = (error.filename or path) + ": " + (error.strerror or str(error))
         say(json.dumps({{"error": {{"kind": kind, "message": text}}}}))
     sys.exit(0)
+if sys.argv[4:] == ["carried"]:
+    source = sys.stdin.buffer.read(int(sys.stdin.buffer.readline()))
+    if hashlib.sha256(source).hexdigest() != sys.argv[3]:
+        say('{{"error": {{"kind": "damaged", "message": "the connection damaged what was sent"}}}}')
+        sys.exit(0)
+    module = sys.modules[name] = type(sys)(name)
+    exec(compile(source, name, "exec"), module.__dict__)
+    sys.exit(module.main())
 try:
     with open(path, "rb") as file:
         there = hashlib.sha256(file.read()).hexdigest() == sys.argv[3]
@@ -58,7 +67,8 @@ BOOT = (
     "import sys;sys.path=[p for p in sys.path if p];import base64;"
     f"exec(base64.b64decode('{base64.b64encode(_SOURCE.encode()).decode()}'))"
 )
-"""What ``python -c`` runs on the device; its arguments are the folder, the command and the agent's digest."""
+"""What ``python -c`` runs on the device; its arguments are the folder, the command, the agent's digest, and
+``carried`` where the agent comes in front of the request: its size in a line, then itself."""
 
 
 def answer_in(line: bytes) -> dict[str, Any] | None:
