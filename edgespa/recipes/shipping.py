@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from edgespa.bundle import SIGNATURE, Signer, open_bundle
@@ -71,6 +71,18 @@ def prepared(
             raise ConfigError(f"{source} is not signed", "sign what is shipped with --sign KEY")
         with open_bundle(folder, signers=signers, identity=identity) as opened:
             yield Shipment.of(opened, task=task, signers=signers, base=base_file)
+
+
+def needed_bases(sources: Sequence[Path]) -> dict[str, str]:
+    """Of the task files among what the user named: name of the task -> digest of the base that it needs on a device.
+
+    Args:
+        sources: What the user named.
+
+    Raises:
+        TaskFileError: A task file is damaged, or there is none.
+    """
+    return {each.stem: Task.load(each).header.digest for each in sources if is_task_file(str(each))}
 
 
 def _bundle_of(source: Path, options: TaskOptions, place: Path) -> tuple[Path, Path]:

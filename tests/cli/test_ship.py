@@ -110,7 +110,7 @@ def test_status_tells_what_is_not_healthy(bundle: Path, home: Path) -> None:
     assert result.exit_code == 1
     assert "NOT HEALTHY: local: shapes: labels.txt has changed" in result.stderr
     values = json.loads(invoke(status, "--device", "local", "--json").stdout)
-    assert values[0]["status"]["tasks"][0]["health"] == "labels.txt has changed"
+    assert values[0]["status"]["tasks"][0]["health"] == "labels.txt has changed: 6 of 18 bytes"
 
 
 def test_what_fails_there_is_not_used(bad_bundle: Path, home: Path) -> None:
