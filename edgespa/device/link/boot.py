@@ -24,9 +24,9 @@ def _bare(path: Path) -> str:
     return ast.unparse(tree)
 
 
-# Runs the agent of a digest, or puts it there; also in Pythons that are too old for the agent, to say so. One line
-# without a quote in it: any login shell passes it on as it is. What is run is what was read and has the digest: it is
-# not imported, so nothing that lies beside it, compiled or not, takes part.
+# Runs the agent of a digest, or puts it there, or, where nothing can be written, runs what comes along; also in Pythons
+# that are too old for the agent, to say so. One line without a quote in it: any login shell passes it on as it is. What
+# is run is what was read and has the digest: it is not imported, so nothing beside it, compiled or not, takes part.
 _SOURCE = f"""
 import sys
 sys.path = [path for path in sys.path if path]
@@ -71,12 +71,18 @@ if sys.argv[2] == "install":
 others = place["unsafe"](folder)
 if others:
     refuse("unsafe", others)
+carried = sys.argv[4:] == ["carried"]
 try:
-    with open(path, "rb") as file:
-        source = file.read()
+    if carried:
+        source = sys.stdin.buffer.read(int(sys.stdin.buffer.readline()))
+    else:
+        with open(path, "rb") as file:
+            source = file.read()
 except OSError:
     source = b""
 if hashlib.sha256(source).hexdigest() != sys.argv[3]:
+    if carried:
+        refuse("damaged", "the connection damaged what was sent")
     refuse("absent", "")
 agent = sys.modules[name] = types.ModuleType(name)
 agent.__file__ = path
@@ -87,7 +93,8 @@ BOOT = (
     "import sys;sys.path=[p for p in sys.path if p];import base64,zlib;"
     f"exec(zlib.decompress(base64.b64decode('{base64.b64encode(zlib.compress(_SOURCE.encode(), 9)).decode()}')))"
 )
-"""What ``python -c`` runs on the device; its arguments are the folder, the command and the agent's digest."""
+"""What ``python -c`` runs on the device; its arguments are the folder, the command, the agent's digest, and
+``carried`` where the agent comes in front of the request: its size in a line, then itself."""
 
 
 def answer_in(line: bytes) -> dict[str, Any] | None:
