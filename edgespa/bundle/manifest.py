@@ -34,7 +34,7 @@ MAX_FILES = 4096
 MAX_FP32_ERROR = 1e-3
 """A float32 file whose own relative bound is wider proves nothing, whoever wrote the manifest."""
 MAX_ROUNDING = 0.05
-"""The same where each component is bounded by what rounding explains, as of a network that adds 1e4 and takes it away."""
+"""The same where each component is bounded by what rounding explains: of a network that adds 1e4 and takes it away."""
 
 Metric = Literal[
     "max_abs_error", "relative_error", "cosine", "top1_agreement", "component_error", "correlation", "tolerance_used"
