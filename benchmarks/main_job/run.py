@@ -145,7 +145,8 @@ def markdown(rows: list[dict[str, Any]]) -> str:
         lines.append(
             f"| {row['model']} | {row['variant']} | {accuracy} | {row['size_bytes'] / 1024:.0f} | {task} "
             f"| {row['parameters']:,} | {row['macs'] / 1e6:.1f}M "
-            f"| {row['component_error']:.1e}, {row['correlation']:.5f} | {same} | {row['p50_ms']:.3f} | {row['p90_ms']:.3f} | {row['latency_ratio']:.2f} ({low:.2f}-{high:.2f}) "
+            f"| {row['component_error']:.1e}, {row['correlation']:.5f} | {same} | {row['p50_ms']:.3f} "
+            f"| {row['p90_ms']:.3f} | {row['latency_ratio']:.2f} ({low:.2f}-{high:.2f}) "
             f"| {row['mac_ratio']:.2f} | {row['realised']:.2f} |"
         )
     return "\n".join(lines)
