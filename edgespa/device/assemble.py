@@ -26,8 +26,8 @@ PARTS = (
 """Of the runner, in the order in which names are defined before they are used."""
 
 AGENT_PARTS = (
-    *("protocol", "system", "facts", "sensors", "disk", "cache", "copies", "environment", "processes", "versions"),
-    *("tasks", "command"),
+    *("protocol", "place", "system", "facts", "sensors", "disk", "cache", "copies", "environment", "processes"),
+    *("versions", "tasks", "command"),
 )
 """Of the agent, likewise."""
 

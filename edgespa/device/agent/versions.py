@@ -1,4 +1,4 @@
-"""What a device has of each task, read only: what lies there, odd or hostile, is told and stops nothing.
+"""What a device has of each task, read only: whatever lies there is told, and stops nothing.
 
     tasks/TASK/0007-3fa2b1c9/       a version: the files of a bundle, and the base if it needs one
     tasks/TASK/0007-3fa2b1c9.json   written once the version has passed its self-check here
