@@ -41,7 +41,7 @@ def versions(tmp_path: Path, make_bundle: BundleMaker) -> Callable[[int], Path]:
     """Bundles that differ: each has a larger model file, of zeros beside its weights."""
     import onnx
 
-    base = onnx.load_from_string(_linear_onnx())
+    base = onnx.load_from_string(sibling("conftest").onnx_bytes())
     made: dict[int, Path] = {}
 
     def version(number: int, size: int = 40_000) -> Path:
@@ -57,15 +57,16 @@ def versions(tmp_path: Path, make_bundle: BundleMaker) -> Callable[[int], Path]:
     return version
 
 
-def _linear_onnx() -> bytes:
+def sibling(name: str) -> Any:
+    """A file of this folder as a module: test folders are no packages."""
     import importlib.util
 
-    spec = importlib.util.spec_from_file_location("device_conftest", Path(__file__).with_name("conftest.py"))
+    spec = importlib.util.spec_from_file_location(f"device_{name}", Path(__file__).with_name(f"{name}.py"))
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return bytes(module.onnx_bytes())
+    return module
 
 
 @pytest.fixture

@@ -52,13 +52,8 @@ def of_folder(folder: Path, name: str = "local") -> Device:
 def shipped(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A device's folder with one task that is in use; to be copied."""
     place = tmp_path_factory.mktemp("shipped")
-    tiny = _common._linear_onnx
-    spec = importlib.util.spec_from_file_location("device_conftest_status", Path(__file__).with_name("conftest.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    bundle = module.write_bundle(place / "bundle", onnx=tiny())
+    tiny = _common.sibling("conftest")
+    bundle = tiny.write_bundle(place / "bundle", onnx=tiny.onnx_bytes())
     with connect(of_folder(place / "edgespa")) as connection, open_bundle(bundle) as opened:
         ship(connection, Shipment.of(opened, task="birds"), python)
     return place / "edgespa"
