@@ -35,7 +35,7 @@ def take_off(task: str, devices: Sequence[Device], yes: bool, as_json: bool) -> 
 
     name = task_name(task)
     if not yes:
-        if not sys.stdin.isatty():
+        if not at_a_terminal():
             raise click.UsageError("--remove asks first, and there is no terminal: add --yes")
         names = ", ".join(each.name for each in devices)
         click.confirm(f"Remove {name} from {names}: all its versions, the one in use too?", abort=True, err=True)
@@ -61,3 +61,8 @@ def take_off(task: str, devices: Sequence[Device], yes: bool, as_json: bool) -> 
                 click.echo(f"{done.device}: {done.task}: {text}")
     show_errors(outcomes)
     fail_if_any(outcomes)
+
+
+def at_a_terminal() -> bool:
+    """Whether there is somebody to ask."""
+    return sys.stdin.isatty()
