@@ -11,7 +11,8 @@ from pathlib import Path
 from edgespa.bundle import SIGNATURE, Signer, open_bundle
 from edgespa.device.shipment.ship import Shipment
 from edgespa.errors import ConfigError
-from edgespa.task import Task, is_task_file
+
+_TASK_FILE = ".spa"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +57,7 @@ def prepared(
         ConfigError: Options do not go with what was named.
     """
     options = options or TaskOptions()
-    if not is_task_file(str(source)):
+    if source.suffix != _TASK_FILE:
         if dataclasses.replace(options, onnx_runtime=None) != TaskOptions():
             raise ConfigError(
                 f"{source} is a bundle: --base, --weights and --sign are for task files",
@@ -82,7 +83,12 @@ def needed_bases(sources: Sequence[Path]) -> dict[str, str]:
     Raises:
         TaskFileError: A task file is damaged, or there is none.
     """
-    return {each.stem: Task.load(each).header.digest for each in sources if is_task_file(str(each))}
+    files = [each for each in sources if each.suffix == _TASK_FILE]
+    if not files:  # nothing else here needs torch, whose import takes seconds
+        return {}
+    from edgespa.task import Task
+
+    return {each.stem: Task.load(each).header.digest for each in files}
 
 
 def _bundle_of(source: Path, options: TaskOptions, place: Path) -> tuple[Path, Path]:
@@ -92,6 +98,7 @@ def _bundle_of(source: Path, options: TaskOptions, place: Path) -> tuple[Path, P
     from edgespa.export.task_bundle import write_task_bundle
     from edgespa.export.versions import DEFAULT, target_of
     from edgespa.recipes.bundles import origin_of_task
+    from edgespa.task import Task
 
     signer = Signer.open(options.sign_key) if options.sign_key is not None else None
     target = target_of(options.onnx_runtime) if options.onnx_runtime is not None else DEFAULT
