@@ -139,7 +139,7 @@ def _remarks(device: DeviceStatus) -> None:
         click.echo(f"Hint: {why}ship it again, or do not expect it any more: {what}", err=True)
     if device.unfinished:
         left = ", ".join(device.unfinished)
-        click.echo(f"note: {name}: shipments that did not end have left something of {left}", err=True)
+        click.echo(f"note: {name}: shipments that have not ended, or were ended, left something of {left}", err=True)
     if device.in_memory:
         click.secho(f"note: {name}: gone after a reboot: {device.in_memory}", err=True, fg="yellow")
     if device.full:

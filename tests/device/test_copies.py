@@ -127,6 +127,17 @@ def test_the_same_again_repairs_all_versions_that_had_it(tmp_path: Path) -> None
     assert [versions.problems(folder) for folder in (first, second, third)] == [[], [], []]
 
 
+def test_a_base_is_repaired_in_every_task_that_has_it(tmp_path: Path) -> None:
+    base = b"base" * 1000
+    birds, cats = (shipped(tmp_path, 1, task=task, base=base) for task in ("birds", "cats"))
+    spoil(birds / "base.safetensors")
+    assert versions.problems(cats) == ["base.safetensors has changed"]
+    assert send(tmp_path, 1, task="birds", base=base)["damaged"] == [digest_of(base)]
+    again = send(tmp_path, 1, task="birds", base=base)
+    assert again["repaired"] == [birds.name, f"cats/{cats.name}"]
+    assert versions.problems(birds) == versions.problems(cats) == []
+
+
 @pytest.mark.parametrize("name", ["manifest.json", "labels.txt", "model.onnx"])
 @pytest.mark.parametrize("content", [None, b"", b"other"])
 def test_a_stored_file_is_not_trusted_for_being_there(tmp_path: Path, name: str, content: bytes | None) -> None:
@@ -269,9 +280,12 @@ def _labels(root: Path) -> list[str]:
 
 def test_old_transfers_go(tmp_path: Path) -> None:
     shipped(tmp_path, 1)
-    for name in ("0" * 64 + ".part", "1" * 64, "2" * 64 + ".copy"):
+    for name in ("0" * 64 + ".part", "2" * 64 + ".copy"):
         (tmp_path / "cache" / name).write_bytes(b"x")
         os.utime(tmp_path / "cache" / name, (1, 1))
-    (tmp_path / "cache" / ("3" * 64 + ".part")).write_bytes(b"of now")
+    kept = {"1" * 64, "3" * 64 + ".part"}  # a base that no task has now, and what comes at the moment
+    for name in kept:
+        (tmp_path / "cache" / name).write_bytes(b"x")
+    os.utime(tmp_path / "cache" / ("1" * 64), (1, 1))
     tasks.discard(tmp_path, {"task": "birds", "keep": 3}, NOTHING)
-    assert {path.name for path in (tmp_path / "cache").iterdir() if path.stat().st_nlink == 1} == {"3" * 64 + ".part"}
+    assert {path.name for path in (tmp_path / "cache").iterdir() if path.stat().st_nlink == 1} == kept

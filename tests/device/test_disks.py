@@ -69,6 +69,9 @@ CASES: dict[str, tuple[tuple[str, ...], dict[str, Any], str | None]] = {
     "overlayroot": ((OVERLAY.format(upper="/media/root-rw/overlay"), ROOT_RW), {}, "/media/root-rw is a tmpfs"),
     "overlayroot, unseen": ((OVERLAY.format(upper="/x/y"),), {"cmdline": "overlayroot=tmpfs:swap=1"}, "overlayroot"),
     "overlayroot, off": ((OVERLAY.format(upper="/x/y"),), {"cmdline": "overlayroot=disabled"}, None),
+    "systemd's": ((OVERLAY.format(upper="/x/y"),), {"cmdline": "quiet systemd.volatile=overlay"}, "systemd.volatile"),
+    "a live stick": ((OVERLAY.format(upper="/run/live/rw"),), {"cmdline": "boot=live quiet"}, "a live system"),
+    "a live stick that keeps": ((OVERLAY.format(upper="/x/rw"),), {"cmdline": "boot=live persistence"}, None),
     "an overlay on another disk": ((OVERLAY.format(upper="/data/up"), DATA), {}, None),
     "a container's": ((OVERLAY.format(upper="/var/lib/docker/overlay2/1/diff"),), {}, None),
     "an overlay as large as half of the memory": (

@@ -233,6 +233,28 @@ def test_rows_that_are_none(row: object) -> None:
     assert all(text.isprintable() and len(text) < 1500 for text in texts)
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"ok": [1, 2]}',
+        '{"ok": 5}',
+        '{"error": "no"}',
+        '{"error": {"kind": ["x"], "message": "\\u001b[2J"}}',
+        "{}",
+        "[" * 100_000,
+        '{"ok": {}}',
+    ],
+)
+def test_a_device_that_answers_what_nobody_asked(sshd: Any, tmp_path: Path, line: str) -> None:
+    liar = tmp_path / "python"
+    (tmp_path / "line").write_text(line)
+    liar.write_text(f"#!/bin/sh\nprintf '\\nedgespa-answer: '\ncat {tmp_path}/line\necho\n")
+    liar.chmod(0o755)
+    with connect(sshd.device("liar", python=str(liar))) as connection, pytest.raises(DeviceError) as caught:
+        device_status(connection)
+    assert "internal" not in caught.value.message
+
+
 @pytest.fixture
 def profiles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder of the user's own profiles."""

@@ -173,13 +173,18 @@ def sweep(root: Path, request: dict[str, Any], stream: BinaryIO) -> dict[str, An
     return {"removed_bytes": sweep_cache(root), "removed_folders": max(0, len(folders) - int(request["keep"]))}
 
 
-def sweep_cache(root: Path) -> int:
-    """Remove old cached files that nothing uses, and what transfers that nobody goes on with have left; their bytes."""
+def sweep_cache(root: Path, endings: tuple[str, ...] = ("",)) -> int:
+    """Remove old cached files that nothing uses, and what transfers that nobody goes on with have left; their bytes.
+
+    Args:
+        root: Where edgespa keeps things.
+        endings: Of their names; by default any.
+    """
     removed, oldest = 0, time.time() - KEPT_DAYS * 86400
     for path in (root / "cache").glob("*"):
         with contextlib.suppress(OSError):
             state = path.stat()
-            if state.st_nlink == 1 and state.st_mtime < oldest:
+            if state.st_nlink == 1 and state.st_mtime < oldest and path.name.endswith(endings):
                 path.unlink()
                 removed += state.st_size
     return removed

@@ -16,6 +16,10 @@ _IN_MEMORY = ("tmpfs", "ramfs", "rootfs")
 _ON_BOOT = (  # what the kernel was started with, where an overlay's upper folder cannot be seen any more
     (r"\bboot=overlay\b", "raspi-config's overlay file system"),
     (r"\boverlayroot=(?!disabled)\S*tmpfs", "overlayroot"),
+    (r"\bsystemd\.volatile=overlay\b", "systemd.volatile"),
+    (r"^(?!.*\bpersistence\b).*\bboot=live\b", "a live system"),
+    (r"^(?!.*\bpersistent\b).*\bboot=casper\b", "a live system"),
+    (r"^(?!.*\brd\.live\.overlay=).*\brd\.live\.image\b", "a live system"),
 )
 
 

@@ -110,7 +110,7 @@ def stage(root: Path, request: dict[str, Any], stream: BinaryIO) -> dict[str, An
         return _staged(folder, None, answer)
     if same is not None:
         repair(root, folder / same, files)
-        answer["repaired"] = [same, *_repair_others(root, folder, same)]
+        answer["repaired"] = [same, *_repair_others(root, folder / same)]
         return _staged(folder, same, answer)
     last = versions_of(folder)[-1:] or ["0000-"]
     name = f"{number_of(last[0]) + 1:04d}-{digest[:8]}"
@@ -137,9 +137,14 @@ def _unlike(folder: Path, files: list[dict[str, Any]]) -> bool:
     return not there or any(sha256_of(path) != entry["sha256"] for path, entry in zip(paths, files))
 
 
-def _repair_others(root: Path, folder: Path, same: str) -> list[str]:
-    """The other versions of a task that were damaged, and are not any more."""
-    return [name for name in versions_of(folder) if name != same and mend(root, folder / name)]
+def _repair_others(root: Path, but: Path) -> list[str]:
+    """The other versions, of other tasks too, that were damaged, and are not any more."""
+    found = []
+    for folder in sorted((root / "tasks").glob("[A-Za-z0-9]*")):
+        for name in versions_of(folder):
+            if folder / name != but and mend(root, folder / name):
+                found.append(name if folder == but.parent else f"{folder.name}/{name}")
+    return found
 
 
 def mend(root: Path, folder: Path) -> list[str]:
@@ -292,7 +297,7 @@ def discard(root: Path, request: dict[str, Any], stream: BinaryIO) -> dict[str, 
     freed = sum(_remove(folder, name, root) for name in removed)
     with contextlib.suppress(OSError):
         folder.rmdir()
-    freed += sweep_cache(root)
+    freed += sweep_cache(root, (".part", ".copy"))
     return {"removed": removed, "removed_bytes": freed}
 
 
