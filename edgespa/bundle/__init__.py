@@ -31,7 +31,7 @@ from edgespa.bundle.manifest import (
     Variant,
     Weights,
 )
-from edgespa.bundle.opened import OpenBundle, open_bundle
+from edgespa.bundle.opened import Approval, OpenBundle, open_bundle
 from edgespa.bundle.signature import Signed, Signer, sign_bundle
 from edgespa.bundle.writer import BundleWriter
 
@@ -46,6 +46,7 @@ __all__ = [
     "SIGNATURE",
     "Accuracy",
     "Agreement",
+    "Approval",
     "Base",
     "BundleWriter",
     "Compaction",

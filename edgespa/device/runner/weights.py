@@ -69,7 +69,13 @@ def materialise(folder: Path, variant: dict[str, Any]) -> dict[str, np.ndarray]:
             np.flatnonzero(np.unpackbits(np.frombuffer(bytes.fromhex(bits), np.uint8))[:count])
             for count, bits in recipe["masks"]
         ]
-        return {name: _made(name, entry, files, masks) for name, entry in recipe["tensors"].items()}
+        made, left = {}, int(weights["made_bytes"])
+        for name, entry in recipe["tensors"].items():
+            made[name] = _made(name, entry, files, masks)
+            left -= made[name].nbytes
+            if left < 0:
+                raise RunnerError(f"the recipe makes more than the {weights['made_bytes']:,} bytes of the manifest")
+        return made
     except (LookupError, ValueError, TypeError, AttributeError) as error:
         raise RunnerError(f"the recipe does not fit the base and the task: {type(error).__name__}: {error}") from error
 
