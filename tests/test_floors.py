@@ -22,6 +22,7 @@ FLOORS: Mapping[str, int] = {
     "config": 0,
     "bundle": 0,
     "files": 0,
+    "guarded": 0,
     "imports": 0,
     "inputs": 0,
     "isolated": 0,

@@ -12,7 +12,6 @@ import binascii
 import os
 import re
 import subprocess
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from edgespa.bundle.files import read_manifest_bytes, verify_files
 from edgespa.bundle.manifest import SIGNATURE
 from edgespa.errors import OutputExistsError, SignatureError
 from edgespa.files import write_whole
+from edgespa.guarded import private_folder
 
 NAMESPACE = "edgespa-bundle"
 """A signature that was made for something else, a git commit or a file, is none of a bundle."""
@@ -135,8 +135,8 @@ def check_signature(content: bytes, signature: bytes | None, signers: Path, iden
             f"{where}: its signature was made for {made_for!r}, not for {NAMESPACE!r}",
             "sign it anew with: edgespa sign BUNDLE --key KEY --overwrite",
         )
-    with tempfile.TemporaryDirectory(prefix="edgespa-") as folder:
-        file = Path(folder) / SIGNATURE
+    with private_folder() as folder:
+        file = folder / SIGNATURE
         file.write_bytes(signature)
         return _check(content, file, signers, identity, where)
 

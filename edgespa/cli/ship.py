@@ -11,6 +11,7 @@ import click
 
 from edgespa.cli._devices import devices_option, fail_if_any, kib, show_errors
 from edgespa.cli._options import json_option
+from edgespa.cli._trust import require_signers, signers_options
 
 if TYPE_CHECKING:
     from edgespa.cli._output import ProgressCallback
@@ -32,13 +33,10 @@ if TYPE_CHECKING:
 @click.option(
     "--sign", "sign_key", type=click.Path(path_type=Path), metavar="KEY", help="Sign what is made of a task file."
 )
+@signers_options()
 @click.option(
-    "--signers",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help='Refuse what nobody in FILE has signed: lines of "name key-type key", as for ssh-keygen.',
+    "--trust", is_flag=True, help="Let a bundle's own run.py check it there, not edgespa's: code of its maker."
 )
-@click.option("--identity", metavar="NAME", help="Refuse what anyone but NAME of --signers has signed.")
 @click.option("--volatile", is_flag=True, help="Also to a device whose writes are gone after a reboot.")
 @click.option("--remove", metavar="TASK", help="Instead: take TASK off the devices, with all its versions.")
 @click.option("--yes", is_flag=True, help="With --remove: do not ask.")
@@ -55,6 +53,7 @@ def command(
     sign_key: Path | None,
     signers: Path | None,
     identity: str | None,
+    trust: bool,
     volatile: bool,
     remove: str | None,
     yes: bool,
@@ -65,16 +64,16 @@ def command(
 
     A BUNDLE is a folder or a packed file. Of a TASK file, the kilobytes that it adds go to a device that has its base:
     the weights are made there. Every file is checked there by its SHA-256, and by its signature with --signers; then
-    the recorded inputs go through it, on the device; only then it replaces what was in use, by one rename. Whatever
-    fails before leaves the old version in use. Several devices are served at once; the exit status is 1 if any failed.
-    What a device lacks (a base, a runtime, space, a disk that keeps what is written) is told before anything is sent.
+    the recorded inputs go through it, on the device, by edgespa's own runner: a bundle's run.py is sent for your
+    programs, and not run without --trust. Only then it replaces what was in use, by one rename. Whatever fails before
+    leaves the old version in use. Several devices are served at once; the exit status is 1 if any failed. What a device
+    lacks (a base, a runtime, space, a disk that keeps what is written) is told before anything is sent.
     """
     from edgespa.cli._output import emit_json, progress
     from edgespa.device import load_device
     from edgespa.device.fleet import on_each
 
-    if identity is not None and signers is None:
-        raise click.UsageError("--identity needs --signers, the file that names it")
+    require_signers(signers, identity)
     if task is not None and len(sources) > 1:
         raise click.UsageError("--task names one task, and several are shipped")
     targets = [load_device(name) for name in dict.fromkeys(devices)]
@@ -102,7 +101,8 @@ def command(
             one = prepared(source, task=task, signers=signers, identity=identity, options=options)
             ready.append(stack.enter_context(one))
         _refuse_twice(ready)
-        work = _Work(ready, keep, with_base, volatile, threads, report)
+        how = {"keep": keep, "send_base": with_base, "volatile": volatile, "threads": threads, "trust": trust}
+        work = _Work(ready, report, how)
         found = on_each([each for each in targets if each.name not in refused], work)
     served = {each.device.name: each for each in found}
     outcomes = [refused.get(each.name) or served[each.name] for each in targets]
@@ -136,17 +136,8 @@ def _ahead(
 class _Work:
     """Ships everything to one device, one after the other."""
 
-    def __init__(
-        self,
-        ready: list[Shipment],
-        keep: int,
-        with_base: bool,
-        volatile: bool,
-        threads: int,
-        report: ProgressCallback,
-    ) -> None:
-        self.ready, self.keep, self.with_base, self.threads, self.report = ready, keep, with_base, threads, report
-        self.volatile = volatile
+    def __init__(self, ready: list[Shipment], report: ProgressCallback, how: Mapping[str, Any]) -> None:
+        self.ready, self.report, self.how = ready, report, how
         self.done: dict[str, list[Shipped]] = {}
 
     def __call__(self, connection: Connection) -> None:
@@ -162,10 +153,7 @@ class _Work:
                     connection,
                     each,
                     lambda _: python,
-                    keep=self.keep,
-                    send_base=self.with_base,
-                    volatile=self.volatile,
-                    threads=self.threads,
+                    **self.how,
                     progress=lambda sent, total, text=text: self.report(sent, total, text),  # type: ignore[misc]
                 )
             )
