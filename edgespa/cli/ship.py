@@ -48,6 +48,7 @@ def command(
     sign_key: Path | None,
     signers: Path | None,
     identity: str | None,
+    revoked: Path | None,
     trust: bool,
     threads: int,
     as_json: bool,
@@ -65,7 +66,7 @@ def command(
     from edgespa.device.fleet import on_each
     from edgespa.recipes.shipping import TaskOptions, prepared
 
-    require_signers(signers, identity)
+    require_signers(signers, identity, revoked)
     if task is not None and len(sources) > 1:
         raise click.UsageError("--task names one task, and several are shipped")
     targets = [load_device(name) for name in dict.fromkeys(devices)]
@@ -75,7 +76,7 @@ def command(
         ready = []
         for source in sources:
             report(0, None, f"make {source.name} ready")
-            one = prepared(source, task=task, signers=signers, identity=identity, options=options)
+            one = prepared(source, task=task, signers=signers, identity=identity, revoked=revoked, options=options)
             ready.append(stack.enter_context(one))
         _refuse_twice(ready)
         work = _Work(ready, keep, with_base, threads, trust, report)
