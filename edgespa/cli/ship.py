@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgespa.cli._devices import devices_option, fail_if_any, kib, show_errors
-from edgespa.cli._options import json_option
+from edgespa.cli._options import json_option, trust_option
 
 if TYPE_CHECKING:
     from edgespa.cli._output import ProgressCallback
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 @click.option("--with-base", is_flag=True, help="With a task file: send its base too, to devices that lack it.")
 @click.option("--base", metavar="MODEL", help="Of a task file: its base, if it is not where it was.")
 @click.option("--weights", metavar="FILE", help="Of a task file: the weights of its base.")
+@trust_option()
 @click.option(
     "--sign", "sign_key", type=click.Path(path_type=Path), metavar="KEY", help="Sign what is made of a task file."
 )
@@ -47,6 +48,7 @@ def command(
     with_base: bool,
     base: str | None,
     weights: str | None,
+    trust: bool,
     sign_key: Path | None,
     signers: Path | None,
     identity: str | None,
@@ -70,7 +72,7 @@ def command(
     if task is not None and len(sources) > 1:
         raise click.UsageError("--task names one task, and several are shipped")
     targets = [load_device(name) for name in dict.fromkeys(devices)]
-    options = TaskOptions(base, weights, sign_key)
+    options = TaskOptions(base, weights, sign_key, trust=trust)
     with contextlib.ExitStack() as stack:
         report = stack.enter_context(progress("reading"))
         ready = []
