@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgespa.cli._depth import METHOD, OWN, depth_options, require_fitting_options, run_depth
-from edgespa.cli._options import data_options, json_option, model_options, output_options, seed_option
+from edgespa.cli._options import data_options, json_option, model_options, output_options, seed_option, trust_option
 from edgespa.cli._pruning import latency_budget, selection_options
 
 if TYPE_CHECKING:
@@ -58,6 +58,8 @@ METHODS = (
 )
 @click.option("--bn-reestimate", is_flag=True, help="Take batch-norm statistics anew on --calibration.")
 @click.option("--held-out", metavar="DATA", help="Labelled images, for --allocation equal-accuracy.")
+@click.option("--base", metavar="MODEL", help="sls: for a task file: its base, if it is not where it was.")
+@trust_option()
 @seed_option()
 @click.option("--resume", is_flag=True, help="Go on with an interrupted run.")
 @output_options("The task file")
@@ -97,6 +99,8 @@ def command(
             settings,
             input_shape=input_shape,
             weights=weights,
+            base=settings["base"],
+            trust=settings["trust"],
             eval_data=eval_data,
             data=settings["data"],
             images=images,

@@ -35,7 +35,9 @@ if TYPE_CHECKING:
 )
 @signers_options()
 @click.option(
-    "--trust", is_flag=True, help="Let a bundle's own run.py check it there, not edgespa's: code of its maker."
+    "--trust",
+    is_flag=True,
+    help="Run code of the maker: what a task file names as its base; a bundle's own run.py for the check there.",
 )
 @click.option("--volatile", is_flag=True, help="Also to a device whose writes are gone after a reboot.")
 @click.option("--remove", metavar="TASK", help="Instead: take TASK off the devices, with all its versions.")
@@ -89,7 +91,7 @@ def command(
         raise click.UsageError("Missing argument 'BUNDLE|TASK...'.")
     from edgespa.recipes.shipping import TaskOptions, needed_bases, prepared
 
-    options = TaskOptions(base, weights, sign_key)
+    options = TaskOptions(base, weights, sign_key, trust=trust)
     with contextlib.ExitStack() as stack:
         report = stack.enter_context(progress("reading"))
         refused: dict[str, Outcome[None]] = {}

@@ -24,12 +24,14 @@ class TaskOptions:
         weights: The base's weight file.
         sign_key: An OpenSSH key to sign it with.
         onnx_runtime: The oldest ONNX Runtime that is to load it.
+        trust: The base that it names may be run if it is code.
     """
 
     base: str | None = None
     weights: str | None = None
     sign_key: Path | None = None
     onnx_runtime: str | None = None
+    trust: bool = False
 
 
 @contextlib.contextmanager
@@ -60,7 +62,7 @@ def prepared(
     """
     options = options or TaskOptions()
     if source.suffix != _TASK_FILE:
-        if dataclasses.replace(options, onnx_runtime=None) != TaskOptions():
+        if dataclasses.replace(options, onnx_runtime=None, trust=False) != TaskOptions():
             raise ConfigError(
                 f"{source} is a bundle: --base, --weights and --sign are for task files",
                 "leave them out; a bundle is signed by: edgespa sign",
@@ -105,7 +107,7 @@ def _bundle_of(source: Path, options: TaskOptions, place: Path) -> tuple[Path, P
     signer = Signer.open(options.sign_key) if options.sign_key is not None else None
     target = target_of(options.onnx_runtime) if options.onnx_runtime is not None else DEFAULT
     task = Task.load(source)
-    base = task.find_base(source.absolute().parent, options.base, options.weights)
+    base = task.find_base(source.absolute().parent, options.base, options.weights, trust=options.trust)
     file = place / "base"
     file.write_bytes(base_file(base))
     fitted = task.fit(base)
