@@ -88,14 +88,21 @@ class Unfinished:
         return place if place is not None and place.is_dir() else None
 
     @property
+    def has_work(self) -> bool:
+        """Whether anything would be lost with it."""
+        facts = self.facts
+        return bool(facts.get("epoch") or facts.get("steps_done") or "epoch" not in facts)
+
+    @property
     def progress(self) -> str:
         """How far the run has come, in words."""
         facts = self.facts
         if "epoch" in facts:
             epochs, steps = _plain(facts.get("config"), "epochs"), facts.get("steps_done")
-            inside = f" and {steps} steps of the next" if steps else ""
+            inside = f" and {steps} step{'' if steps == 1 else 's'} of the next" if steps else ""
             return f"{facts['epoch']} of {epochs} epochs{inside} are done"
-        return f"{len(facts.get('done') or ())} layers are done"
+        count = len(facts.get("done") or ())
+        return "1 layer is done" if count == 1 else f"{count} layers are done"
 
     @property
     def how(self) -> str:
@@ -128,6 +135,8 @@ def refuse_unfinished(output: Path, *, resume: bool, fresh: bool) -> None:
                 f"{path} is in the way: it may be the state of an unfinished run, and cannot be read",
                 "move it away, or start anew and give it up with --fresh",
             ) from error
+        if not found.has_work:
+            return
         raise UnfinishedError(
             f"{path} is the state of an unfinished run: {found.progress}",
             f"go on with: {found.how}; or start anew and give it up with --fresh",

@@ -4,25 +4,30 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
+
+from pydantic import JsonValue
 
 from edgespa.adapt import AdaptConfig, adapt
 from edgespa.adapt.teacher import load_teacher
 from edgespa.base import Base
 from edgespa.data import ImageData, prepare, why_counts_differ
 from edgespa.errors import ConfigError
-from edgespa.files import refuse_existing
 from edgespa.inputs import InputSizes
 from edgespa.latency import LatencyFitting
-from edgespa.processes import Processes
+from edgespa.processes import Processes, is_main
 from edgespa.prune import PruneConfig, prune
 from edgespa.quiet import NOTE
+from edgespa.recipes.early import require_outputs_possible
 from edgespa.recipes.options import DataOptions, Progress, some
 from edgespa.recipes.overlap import tell_overlap
 from edgespa.recipes.quality import count_outputs, require_outputs, with_quality
 from edgespa.stopwatch import LatencyBudget
 from edgespa.targets import require_scores
 from edgespa.task import Task, is_task_file
+from edgespa.unfinished import Unfinished, state_path
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +44,8 @@ def adapt_to_file(
     evaluation: str | None = None,
     overwrite: bool = False,
     resume: bool = False,
+    fresh: bool = False,
+    command: Mapping[str, JsonValue] | None = None,
     distill: str | None = None,
     start: Path | None = None,
     log_file: Path | None = None,
@@ -48,7 +55,7 @@ def adapt_to_file(
 ) -> Task:
     """``edgespa adapt``: learn a task and write its task file.
 
-    The state after each epoch lies beside the output, with the suffix ``.resume``, until the task file is written.
+    The state lies beside the output, with the suffix ``.resume``, until the task file is written.
 
     Args:
         model: A model spec; None for the base of ``start``.
@@ -60,7 +67,9 @@ def adapt_to_file(
         options: How images become inputs.
         evaluation: Test data; the accuracy on it is recorded and never used to choose anything.
         overwrite: Replace a task file that is there.
-        resume: Go on with an interrupted run.
+        resume: Go on with an interrupted run, whose state has to be there.
+        fresh: Start anew where there is the state of an interrupted run, which is given up.
+        command: What the state says of the command that goes on with it, from `edgespa.unfinished.marked`.
         distill: Whose outputs are distilled: ``base``, or a task file of the same base.
         start: A task file to start from: of one that ``edgespa prune`` made the units and blocks are gone, and its
             weights are the frozen ones; one that was adapted is trained further.
@@ -73,7 +82,8 @@ def adapt_to_file(
         The task, as written.
     """
     options = options or DataOptions(seed=config.seed)
-    refuse_existing(output, overwrite)
+    if is_main():
+        require_outputs_possible(output, overwrite=overwrite, resume=resume, fresh=fresh)
     processes = processes or Processes.start(config.mixed_precision)
     begin = Task.load(start) if start is not None else None
     base = _base_of(model, input_shape, weights, begin, start)
@@ -88,6 +98,7 @@ def adapt_to_file(
     seen = tell_overlap(test, {"--data": images}) if test is not None and processes.is_main else 0.0
     with LatencyFitting.of(latency, base, images, preprocess, progress) as fitting:
         if latency is not None:
+            fitting.take(_facts_of(output, resume).get("latency"))
             config = fitting.for_adapting(config, begin is not None, processes)
         task = adapt(
             base,
@@ -95,13 +106,14 @@ def adapt_to_file(
             preprocess,
             config,
             output.absolute().parent,
-            checkpoint=checkpoint_path(output),
+            checkpoint=state_path(output),
             resume=resume,
             teacher=load_teacher(distill, base) if distill else None,
             start=begin,
             log_file=log_file,
             progress=progress,
             processes=processes,
+            facts={"command": command, "latency": fitting.record()},
         )
         if processes.is_main:
             task = fitting.recorded(task)
@@ -112,7 +124,7 @@ def adapt_to_file(
         task = with_quality(task, base, test_data, seen=seen, progress=progress, processes=processes)
     if processes.is_main:
         task.save(output)
-        checkpoint_path(output).unlink(missing_ok=True)
+        state_path(output).unlink(missing_ok=True)
     return task
 
 
@@ -124,11 +136,6 @@ def _base_of(
     if model is None:
         raise ConfigError("no model is named", "name a MODEL, or a pruned task to start from with --from")
     return Base.open(model, input_shape, weights)
-
-
-def checkpoint_path(output: Path) -> Path:
-    """Where the state of an unfinished adaptation lies."""
-    return output.with_name(output.name + ".resume")
 
 
 def prune_to_file(
@@ -144,6 +151,8 @@ def prune_to_file(
     evaluation: str | None = None,
     overwrite: bool = False,
     resume: bool = False,
+    fresh: bool = False,
+    command: Mapping[str, JsonValue] | None = None,
     progress: Progress | None = None,
     latency: LatencyBudget | None = None,
 ) -> Task:
@@ -164,12 +173,14 @@ def prune_to_file(
         held_out: Labelled images, for the allocation ``equal-accuracy``.
         evaluation: Test data; the accuracy on it, before and after, is recorded and never used to choose anything.
         overwrite: Replace a task file that is there.
-        resume: Go on with an interrupted run.
+        resume: Go on with an interrupted run, whose state has to be there.
+        fresh: Start anew where there is the state of an interrupted run, which is given up.
+        command: What the state says of the command that goes on with it, from `edgespa.unfinished.marked`.
         progress: Told ``(done, total, text)``.
         latency: Find the density by it; that of the configuration does not count.
     """
     options = options or DataOptions(seed=config.seed)
-    refuse_existing(output, overwrite)
+    require_outputs_possible(output, overwrite=overwrite, resume=resume, fresh=fresh)
     if is_task_file(model):
         raise ConfigError(
             f"{config.method} removes channels of a model, and {model} is a task file",
@@ -199,6 +210,8 @@ def prune_to_file(
         spoken = {"calibration": "--calibration", "held_out": "--held-out"}
         seen = tell_overlap(images["evaluation"], {spoken[name]: prepared[name] for name in prepared if name in spoken})
     with LatencyFitting.of(latency, base, data, preprocess, progress) as fitting:
+        if latency is not None:
+            fitting.take(_facts_of(output, resume).get("latency"))
         task = prune(
             base,
             config,
@@ -206,10 +219,11 @@ def prune_to_file(
             preprocess,
             data=data,
             held_out=prepared.get("held_out"),
-            checkpoint=checkpoint_path(output),
+            checkpoint=state_path(output),
             resume=resume,
             progress=progress,
             choose_density=fitting.density if latency is not None else None,
+            facts=lambda: {"command": command, "latency": fitting.record()},
         )
         task = fitting.recorded(task)
     known = options.known(base, preprocess, images.values())
@@ -217,8 +231,13 @@ def prune_to_file(
     if test is not None:
         task = with_quality(task, base, test, seen=seen, progress=progress, before={"base": base.program})
     task.save(output)
-    checkpoint_path(output).unlink(missing_ok=True)
+    state_path(output).unlink(missing_ok=True)
     return task
+
+
+def _facts_of(output: Path, resume: bool) -> Mapping[str, Any]:
+    """What the state of a run says that is gone on with."""
+    return Unfinished.read(state_path(output)).facts if resume else {}
 
 
 def _tell_off_by_one(base: Base, outputs: int, train: ImageData) -> None:
