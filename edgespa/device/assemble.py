@@ -25,7 +25,9 @@ PARTS = (
 )
 """Of the runner, in the order in which names are defined before they are used."""
 
-AGENT_PARTS = ("protocol", "system", "facts", "sensors", "cache", "environment", "processes", "tasks", "command")
+AGENT_PARTS = (
+    *("protocol", "place", "system", "facts", "sensors", "cache", "environment", "processes", "tasks", "command"),
+)
 """Of the agent, likewise."""
 
 _OWN = "edgespa."

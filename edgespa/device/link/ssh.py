@@ -136,16 +136,25 @@ class SshConnection(Connection):
         words = [_word(argv[0]), *(shlex.quote(each) for each in argv[1:])]
         return ["ssh", *self.options(), "--", self.device.host, " ".join(words)], {"LC_ALL": "C"}
 
+    def by_hand(self, argv: Sequence[str] = ()) -> str:
+        """An ssh line with the few options that matter: the user's own configuration, the port, who, and where."""
+        reach = self.device.connection
+        ssh = ["ssh", *(["-F", reach.ssh_config] if reach.ssh_config else [])]
+        ssh += [*(["-p", str(reach.port)] if reach.port else []), self._at]
+        remote = [_word(argv[0]), *(shlex.quote(each) for each in argv[1:])] if argv else []
+        return shlex.join([*ssh, *([" ".join(remote)] if remote else [])])
+
+    @property
+    def _at(self) -> str:
+        user = self.device.connection.user
+        return f"{user}@{self.device.host}" if user else self.device.host
+
     def _check(self, done: Completed) -> None:
         if done.status == FAILED or done.status < 0:
             raise self._failure(done.stderr)
 
     def _failure(self, said: str) -> UnreachableError:
-        reach = self.device.connection
-        at = f"{reach.user}@{self.device.host}" if reach.user else self.device.host
-        ssh = ["ssh", *(["-F", reach.ssh_config] if reach.ssh_config else [])]
-        ssh += [*(["-p", str(reach.port)] if reach.port else []), at]
-        words = {"at": at, "host": self.device.host, "ssh": shlex.join(ssh)}
+        words = {"at": self._at, "host": self.device.host, "ssh": self.by_hand()}
         lines = [line.strip() for line in said.splitlines() if line.strip(" @\t\r")]
         for pattern, what, hint in _FAILURES:
             found = [line for line in lines if re.search(pattern, line)]
