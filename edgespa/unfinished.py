@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from edgespa.errors import TaskFileError, UnfinishedError
-from edgespa.files import write_whole
+from edgespa.files import sibling, write_whole
 from edgespa.imports import nearest_path
 
 SUFFIX = ".resume"
@@ -183,11 +183,23 @@ def _own_key(*, make: bool) -> bytes | None:
     try:
         if make and not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            write_whole(path, secrets.token_bytes(32), mode=0o600)
+            _make_once(path, secrets.token_bytes(32))
         found = path.read_bytes()
     except (OSError, RuntimeError):
         return None
     return found if len(found) == 32 else None
+
+
+def _make_once(path: Path, content: bytes) -> None:
+    """Of several processes that make a file at the same time, the first one's is the one that all read."""
+    own = sibling(path, "new")
+    try:
+        write_whole(own, content, mode=0o600)
+        os.link(own, path)
+    except FileExistsError:
+        pass
+    finally:
+        own.unlink(missing_ok=True)
 
 
 def _plain(found: object, name: str) -> Any:

@@ -20,6 +20,7 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 _FREE = ("resume", "fresh", "overwrite", "as_json", "log_file")
 """What may be said otherwise when a run is gone on with."""
 _ASKED = "edgespa.asked"
+_TYPED_IN = "edgespa.typed-in"
 _YES = ("", "1", "true", "yes", "on")
 
 
@@ -138,6 +139,7 @@ class Resumable(click.Command):
         if there.resolve() != here.resolve():
             click.echo(f"in the folder {there}", err=True)
             os.chdir(there)
+            ctx.meta[_TYPED_IN] = here
         return [*rest, *[word for word in free if not word.startswith("--resume")], "--resume="]
 
 
@@ -149,6 +151,11 @@ def asked_for(ctx: click.Context, output: Path) -> dict[str, Any]:
         output: What it writes in the end.
     """
     return marked(str(ctx.info_name), ctx.meta.get(_ASKED, ()), output)
+
+
+def typed_in(ctx: click.Context) -> Path:
+    """The folder that the command was typed in, where its arguments hold as they were typed."""
+    return Path(ctx.meta.get(_TYPED_IN) or Path.cwd())
 
 
 @contextlib.contextmanager

@@ -14,7 +14,7 @@ from click.core import ParameterSource
 from edgespa.cli._kinds import CRITERIA, Named, Setting, Words
 from edgespa.cli._options import data_options, json_option, model_options, output_options, seed_option
 from edgespa.cli._pruning import latency_budget, selection_options
-from edgespa.cli._resuming import Resumable, asked_for, resume_options, saying_what_is_kept
+from edgespa.cli._resuming import Resumable, asked_for, resume_options, saying_what_is_kept, typed_in
 
 if TYPE_CHECKING:
     from edgespa.inputs import InputSizes
@@ -234,7 +234,8 @@ def command(
     latency = latency_budget(click.get_current_context(), settings)
     config = AdaptConfig.parse(settings, "edgespa adapt")
     if (count := cpu_processes_to_start()) > 1:
-        raise SystemExit(run_processes(count, ["-m", "edgespa", *sys.argv[1:]]))
+        folder = typed_in(click.get_current_context())
+        raise SystemExit(run_processes(count, ["-m", "edgespa", *sys.argv[1:]], folder))
     if not is_main():
         logging.getLogger("edgespa").setLevel(logging.ERROR)
     processes = Processes.start(config.mixed_precision)
