@@ -7,16 +7,18 @@ import os
 import shlex
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 from click.core import ParameterSource
 
 from edgespa.cli._failures import Failure, as_failure
-from edgespa.errors import EdgespaError, TaskFileError, UnfinishedError
-from edgespa.unfinished import SUFFIX, Unfinished, marked, nothing_to_resume, state_path
+
+if TYPE_CHECKING:
+    from edgespa.unfinished import Unfinished
 
 _F = TypeVar("_F", bound=Callable[..., Any])
+_SUFFIX = ".resume"
 _FREE = ("resume", "fresh", "overwrite", "as_json", "log_file")
 """What may be said otherwise when a run is gone on with."""
 _ASKED = "edgespa.asked"
@@ -37,7 +39,7 @@ def resume_options() -> Callable[[_F], _F]:
             flag_value="",
             metavar="[FILE]",
             callback=lambda ctx, param, value: value is not None,
-            help=f"Go on with an interrupted run, by its state: OUTPUT{SUFFIX}. FILE alone is enough: the state knows "
+            help=f"Go on with an interrupted run, by its state: OUTPUT{_SUFFIX}. FILE alone is enough: the state knows "
             "the other options.",
         )
         return resume(fresh(function))
@@ -76,6 +78,8 @@ class Resumable(click.Command):
 
     def _completed(self, ctx: click.Context, args: list[str]) -> list[str]:
         """The arguments with those of the state that is named, if any is."""
+        from edgespa.unfinished import Unfinished, nothing_to_resume, state_path
+
         if not any(word == "--resume" or word.startswith("--resume=") for word in args):
             return args
         raw = self.make_parser(ctx).parse_args(list(args))[0]
@@ -86,7 +90,7 @@ class Resumable(click.Command):
             at = next(i for i, word in enumerate(args[:-1]) if word == "--resume" and args[i + 1] == file)
             return self._completed(ctx, [file, *args[:at], "--resume=", *args[at + 2 :]])
         if file is None and not isinstance(raw.get("output"), str):
-            raise click.UsageError(f"--resume needs the state, or --output: --resume FILE{SUFFIX}", ctx)
+            raise click.UsageError(f"--resume needs the state, or --output: --resume FILE{_SUFFIX}", ctx)
         path = _state_of(file) if file is not None else state_path(Path(raw["output"]))
         if not path.exists():
             raise nothing_to_resume(path)
@@ -96,6 +100,9 @@ class Resumable(click.Command):
     def _with_state(
         self, ctx: click.Context, args: list[str], raw: Mapping[str, Any], found: Unfinished, *, alone: bool
     ) -> list[str]:
+        from edgespa.errors import UnfinishedError
+        from edgespa.unfinished import state_path
+
         command = found.command
         if command is None:
             if alone:
@@ -150,6 +157,8 @@ def asked_for(ctx: click.Context, output: Path) -> dict[str, Any]:
         ctx: Of the command.
         output: What it writes in the end.
     """
+    from edgespa.unfinished import marked
+
     return marked(str(ctx.info_name), ctx.meta.get(_ASKED, ()), output)
 
 
@@ -165,6 +174,8 @@ def saying_what_is_kept(output: Path) -> Iterator[None]:
     Args:
         output: What the run writes in the end.
     """
+    from edgespa.errors import EdgespaError, UnfinishedError
+
     try:
         yield
     except KeyboardInterrupt:
@@ -196,6 +207,9 @@ def _kept(output: Path) -> str:
 
 
 def _found(output: Path) -> Unfinished | None:
+    from edgespa.errors import TaskFileError
+    from edgespa.unfinished import Unfinished, state_path
+
     try:
         found = Unfinished.read(state_path(output))
     except TaskFileError:
@@ -204,13 +218,15 @@ def _found(output: Path) -> Unfinished | None:
 
 
 def _is_state(file: str) -> bool:
-    return file.endswith(SUFFIX) or _state_of(file).is_file()
+    return file.endswith(_SUFFIX) or _state_of(file).is_file()
 
 
 def _state_of(file: str) -> Path:
     """The state that is named, by itself or by the output that it will become."""
+    from edgespa.unfinished import state_path
+
     path = Path(file)
-    return path if file.endswith(SUFFIX) else state_path(path)
+    return path if file.endswith(_SUFFIX) else state_path(path)
 
 
 def _is_given(raw: object) -> bool:

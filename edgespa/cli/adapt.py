@@ -214,24 +214,39 @@ def command(
 
     Several processes share the batches when Hugging Face accelerate starts them: accelerate launch -m edgespa adapt ...
     """
+    from edgespa.ranks import is_main
+    from edgespa.recipes.early import require_log_possible, require_outputs_possible, require_there
+
+    weighed = settings["class_weights"] if settings["class_weights"] not in ("none", "balanced") else None
+    require_there(
+        model=model,
+        weights=weights,
+        data={"--data": data, "--eval-data": eval_data},
+        tasks={"--from": start, "--distill": None if distill == "base" else distill},
+        files={"--labels": images["labels"], "--class-weights": weighed},
+    )
+    if is_main():
+        require_outputs_possible(output, overwrite=overwrite, resume=resume, fresh=fresh)
+        require_log_possible(log_file)
+    latency = latency_budget(click.get_current_context(), settings)
+
     from edgespa.adapt import AdaptConfig
     from edgespa.adapt.launch import cpu_processes_to_start, run_processes, said_once
     from edgespa.adapt.weights import read_weights
     from edgespa.cli._output import emit_json, progress
     from edgespa.cli._report import show_task, task_summary
-    from edgespa.processes import Processes, is_main
+    from edgespa.processes import Processes
     from edgespa.recipes.options import DataOptions
     from edgespa.recipes.tasks import adapt_to_file
 
-    if settings["class_weights"] not in ("none", "balanced"):
-        settings["class_weights"] = read_weights(Path(settings["class_weights"]))
+    if weighed is not None:
+        settings["class_weights"] = read_weights(Path(weighed))
     source = click.get_current_context().get_parameter_source
     for name in ("adapter", "rank", "kernel"):  # what is not said is the task's that is started from, if it has any
         if source(name) is ParameterSource.DEFAULT:
             del settings[name]
     if adapter_settings:
         settings["adapter_settings"] = dict(adapter_settings)
-    latency = latency_budget(click.get_current_context(), settings)
     config = AdaptConfig.parse(settings, "edgespa adapt")
     if (count := cpu_processes_to_start()) > 1:
         folder = typed_in(click.get_current_context())

@@ -92,6 +92,11 @@ def command(
     goes too. Then retrain with: edgespa adapt --from.
     """
     require_fitting_options(ctx)
+    from edgespa.recipes.early import require_outputs_possible, require_there
+
+    sets = {"--calibration": calibration, "--held-out": held_out, "--eval-data": eval_data, "--data": settings["data"]}
+    require_there(model=model, weights=weights, data=sets, files={"--labels": images["labels"]})
+    require_outputs_possible(output, overwrite=overwrite, resume=resume, fresh=fresh)
     if settings["method"] == METHOD:
         run_depth(
             model,
@@ -107,14 +112,15 @@ def command(
             as_json=as_json,
         )
         return
+    settings = {key: value for key, value in settings.items() if key not in OWN}
+    latency = latency_budget(ctx, settings)
+
     from edgespa.cli._output import emit_json, progress
     from edgespa.cli._report import show_task, task_summary
     from edgespa.prune import PruneConfig
     from edgespa.recipes.options import DataOptions
     from edgespa.recipes.tasks import prune_to_file
 
-    settings = {key: value for key, value in settings.items() if key not in OWN}
-    latency = latency_budget(ctx, settings)
     config = PruneConfig.parse(settings, "edgespa prune")
     with saying_what_is_kept(output), progress("prune") as report:
         task = prune_to_file(

@@ -6,6 +6,7 @@ import dataclasses
 import logging
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from pydantic import JsonValue
@@ -13,15 +14,17 @@ from pydantic import JsonValue
 from edgespa.adapt import AdaptConfig, adapt
 from edgespa.adapt.teacher import load_teacher
 from edgespa.base import Base
-from edgespa.data import ImageData, prepare, why_counts_differ
+from edgespa.data import ImageData, prepare, require_whole, why_counts_differ
 from edgespa.errors import ConfigError
 from edgespa.inputs import InputSizes
 from edgespa.latency import LatencyFitting
-from edgespa.processes import Processes, is_main
+from edgespa.processes import Processes
 from edgespa.prune import PruneConfig, prune
 from edgespa.quiet import NOTE
-from edgespa.recipes.early import require_outputs_possible
-from edgespa.recipes.options import DataOptions, Progress, some
+from edgespa.ranks import is_main
+from edgespa.recipes.classes import of_classes
+from edgespa.recipes.early import require_log_possible, require_outputs_possible, require_there
+from edgespa.recipes.options import DataOptions, Progress
 from edgespa.recipes.overlap import tell_overlap
 from edgespa.recipes.quality import count_outputs, require_outputs, with_quality
 from edgespa.stopwatch import LatencyBudget
@@ -30,6 +33,8 @@ from edgespa.task import Task, is_task_file
 from edgespa.unfinished import Unfinished, state_path
 
 log = logging.getLogger(__name__)
+
+_SPOKEN = MappingProxyType({"evaluation": "eval-data", "calibration": "calibration", "held_out": "held-out"})
 
 
 def adapt_to_file(
@@ -82,19 +87,26 @@ def adapt_to_file(
         The task, as written.
     """
     options = options or DataOptions(seed=config.seed)
+    require_there(model=model, weights=weights, data={"--data": data, "--eval-data": evaluation})
     if is_main():
         require_outputs_possible(output, overwrite=overwrite, resume=resume, fresh=fresh)
+        require_log_possible(log_file)
     processes = processes or Processes.start(config.mixed_precision)
     begin = Task.load(start) if start is not None else None
     base = _base_of(model, input_shape, weights, begin, start)
     train = options.load(data, outputs=base.outputs())
     test = options.load(evaluation, outputs=base.outputs()) if evaluation else None
-    _same_classes(train, test)
+    if test is not None:
+        test = of_classes(train, test)
+    if processes.is_main:
+        sets = {"--data": train, "--eval-data": test}
+        require_whole({option: each for option, each in sets.items() if each is not None}, progress)
     if begin is None and config.head == "auto" and (outputs := base.outputs()) is not None:
         _tell_off_by_one(base, outputs, train)
     recorded = begin.header.preprocess if begin is not None else None
     preprocess = options.preprocess(base, recorded, tensors=train.preprocessed)
     images = prepare(train, preprocess)
+    test_data = prepare(test, preprocess) if test is not None else None  # what is wrong with it is told now
     seen = tell_overlap(test, {"--data": images}) if test is not None and processes.is_main else 0.0
     with LatencyFitting.of(latency, base, images, preprocess, progress) as fitting:
         if latency is not None:
@@ -119,8 +131,7 @@ def adapt_to_file(
             task = fitting.recorded(task)
     known = options.known(base, preprocess, [train], recorded)
     task = dataclasses.replace(task, header=task.header.model_copy(update={"preprocess": known}))
-    if test is not None:
-        test_data = prepare(test, preprocess)
+    if test_data is not None:
         task = with_quality(task, base, test_data, seen=seen, progress=progress, processes=processes)
     if processes.is_main:
         task.save(output)
@@ -180,6 +191,11 @@ def prune_to_file(
         latency: Find the density by it; that of the configuration does not count.
     """
     options = options or DataOptions(seed=config.seed)
+    require_there(
+        model=model,
+        weights=weights,
+        data={"--calibration": calibration, "--held-out": held_out, "--eval-data": evaluation},
+    )
     require_outputs_possible(output, overwrite=overwrite, resume=resume, fresh=fresh)
     if is_task_file(model):
         raise ConfigError(
@@ -199,6 +215,7 @@ def prune_to_file(
     for name, each in images.items():
         if labelled[name]:
             require_outputs(outputs, each)
+    require_whole({f"--{_SPOKEN[name]}": each for name, each in images.items()}, progress)
     preprocess = options.preprocess_if_known(base, images.values(), calibration=calibration)
     prepared = {name: prepare(each, preprocess) for name, each in images.items()} if preprocess is not None else {}
     test, data = prepared.get("evaluation"), prepared.get("calibration")
@@ -207,8 +224,8 @@ def prune_to_file(
             require_scores(base.program, prepared[name])
     seen = 0.0
     if "evaluation" in images:
-        spoken = {"calibration": "--calibration", "held_out": "--held-out"}
-        seen = tell_overlap(images["evaluation"], {spoken[name]: prepared[name] for name in prepared if name in spoken})
+        others = {f"--{_SPOKEN[name]}": each for name, each in prepared.items() if name != "evaluation"}
+        seen = tell_overlap(images["evaluation"], others)
     with LatencyFitting.of(latency, base, data, preprocess, progress) as fitting:
         if latency is not None:
             fitting.take(_facts_of(output, resume).get("latency"))
@@ -251,16 +268,4 @@ def _tell_off_by_one(base: Base, outputs: int, train: ImageData) -> None:
             train.name,
             len(train.classes),
             why_counts_differ(outputs, len(train.classes)),
-        )
-
-
-def _same_classes(train: ImageData, test: ImageData | None) -> None:
-    if test is not None and test.kind != train.kind:
-        raise ConfigError(
-            f"{train.name} is {train.kind} data, {test.name} is {test.kind} data", "give data of one kind"
-        )
-    if test is not None and tuple(test.classes) != tuple(train.classes):
-        raise ConfigError(
-            f"{train.name} has the classes {some(train.classes)}, {test.name} has {some(test.classes)}",
-            "give --eval-data with the same classes",
         )

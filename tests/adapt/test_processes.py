@@ -25,7 +25,8 @@ from edgespa.base import Base
 from edgespa.config import Preprocess
 from edgespa.data import ImageData, prepare
 from edgespa.errors import ConfigError
-from edgespa.processes import Processes, is_main
+from edgespa.processes import Processes
+from edgespa.ranks import is_main
 from edgespa.task import Task
 
 LAUNCH = ("accelerate", "launch", "--cpu", "--num_processes", "2", "-m", "edgespa")
