@@ -81,7 +81,7 @@ def require_there(
     """
     if model is not None:
         _require_model(model)
-    if weights is not None and weights != "random" and not Path(weights).expanduser().is_file():
+    if weights is not None and weights != "random" and not _is_file_or_part(weights):
         raise WeightsError(f"weights {weights}: no such file", nearest_path(Path(weights).expanduser()) or _CHECK)
     for spec in (data or {}).values():
         if spec is not None and (missing := _missing_data(spec)) is not None:
@@ -92,6 +92,11 @@ def require_there(
     for option, file in (files or {}).items():
         if file is not None and not Path(file).is_file():
             raise ConfigError(f"{option} {file}: no such file", nearest_path(Path(file)) or _CHECK)
+
+
+def _is_file_or_part(weights: str) -> bool:
+    """Whether there is FILE of FILE or FILE:KEY."""
+    return any(Path(name).expanduser().is_file() for name in (weights, weights.rpartition(":")[0]) if name)
 
 
 def _require_model(spec: str) -> None:
