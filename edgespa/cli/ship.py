@@ -10,6 +10,7 @@ import click
 
 from edgespa.cli._devices import devices_option, fail_if_any, kib, show_errors
 from edgespa.cli._options import json_option
+from edgespa.cli._trust import require_signers, signers_options
 
 if TYPE_CHECKING:
     from edgespa.cli._output import ProgressCallback
@@ -30,13 +31,10 @@ if TYPE_CHECKING:
 @click.option(
     "--sign", "sign_key", type=click.Path(path_type=Path), metavar="KEY", help="Sign what is made of a task file."
 )
+@signers_options()
 @click.option(
-    "--signers",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help='Refuse what nobody in FILE has signed: lines of "name key-type key", as for ssh-keygen.',
+    "--trust", is_flag=True, help="Let a bundle's own run.py check it there, not edgespa's: code of its maker."
 )
-@click.option("--identity", metavar="NAME", help="Refuse what anyone but NAME of --signers has signed.")
 @click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True, help="For the self-check.")
 @json_option()
 def command(
@@ -50,6 +48,8 @@ def command(
     sign_key: Path | None,
     signers: Path | None,
     identity: str | None,
+    revoked: Path | None,
+    trust: bool,
     threads: int,
     as_json: bool,
 ) -> None:
@@ -57,16 +57,16 @@ def command(
 
     A BUNDLE is a folder or a packed file. Of a TASK file, the kilobytes that it adds go to a device that has its base:
     the weights are made there. Every file is checked there by its SHA-256, and by its signature with --signers; then
-    the recorded inputs go through it, on the device; only then it replaces what was in use, by one rename. Whatever
-    fails before leaves the old version in use. Several devices are served at once; the exit status is 1 if any failed.
+    the recorded inputs go through it, on the device, by edgespa's own runner: a bundle's run.py is sent for your
+    programs, and not run without --trust. Only then it replaces what was in use, by one rename. Whatever fails before
+    leaves the old version in use. Several devices are served at once; the exit status is 1 if any failed.
     """
     from edgespa.cli._output import emit_json, progress
     from edgespa.device import load_device
     from edgespa.device.fleet import on_each
     from edgespa.recipes.shipping import TaskOptions, prepared
 
-    if identity is not None and signers is None:
-        raise click.UsageError("--identity needs --signers, the file that names it")
+    require_signers(signers, identity, revoked)
     if task is not None and len(sources) > 1:
         raise click.UsageError("--task names one task, and several are shipped")
     targets = [load_device(name) for name in dict.fromkeys(devices)]
@@ -76,10 +76,10 @@ def command(
         ready = []
         for source in sources:
             report(0, None, f"make {source.name} ready")
-            one = prepared(source, task=task, signers=signers, identity=identity, options=options)
+            one = prepared(source, task=task, signers=signers, identity=identity, revoked=revoked, options=options)
             ready.append(stack.enter_context(one))
         _refuse_twice(ready)
-        work = _Work(ready, keep, with_base, threads, report)
+        work = _Work(ready, keep, with_base, threads, trust, report)
         outcomes = on_each(targets, work)
     if as_json:
         emit_json([_plain(outcome, work.done) for outcome in outcomes])
@@ -93,9 +93,10 @@ class _Work:
     """Ships everything to one device, one after the other."""
 
     def __init__(
-        self, ready: list[Shipment], keep: int, with_base: bool, threads: int, report: ProgressCallback
+        self, ready: list[Shipment], keep: int, with_base: bool, threads: int, trust: bool, report: ProgressCallback
     ) -> None:
         self.ready, self.keep, self.with_base, self.threads, self.report = ready, keep, with_base, threads, report
+        self.trust = trust
         self.done: dict[str, list[Shipped]] = {}
 
     def __call__(self, connection: Connection) -> None:
@@ -114,6 +115,7 @@ class _Work:
                     keep=self.keep,
                     send_base=self.with_base,
                     threads=self.threads,
+                    trust=self.trust,
                     progress=lambda sent, total, text=text: self.report(sent, total, text),  # type: ignore[misc]
                 )
             )

@@ -38,6 +38,7 @@ def prepared(
     task: str | None = None,
     signers: Path | None = None,
     identity: str | None = None,
+    revoked: Path | None = None,
     options: TaskOptions | None = None,
 ) -> Iterator[Shipment]:
     """A shipment of a bundle (a folder or a packed file) or of a task file, as long as the block runs.
@@ -47,6 +48,7 @@ def prepared(
         task: The task's name on devices; by default what the bundle, or the name of the task file, says.
         signers: Who may have signed it.
         identity: Which of them.
+        revoked: Keys that are not accepted any more.
         options: For task files.
 
     Raises:
@@ -62,14 +64,14 @@ def prepared(
                 f"{source} is a bundle: --base, --weights and --sign are for task files",
                 "leave them out; a bundle is signed by: edgespa sign",
             )
-        with open_bundle(source, signers=signers, identity=identity) as opened:
+        with open_bundle(source, signers=signers, identity=identity, revoked=revoked) as opened:
             yield Shipment.of(opened, task=task, signers=signers)
         return
     with tempfile.TemporaryDirectory(prefix="edgespa-", ignore_cleanup_errors=True) as place:
         folder, base_file = _bundle_of(source, options, Path(place))
         if signers is not None and not (folder / SIGNATURE).is_file():
             raise ConfigError(f"{source} is not signed", "sign what is shipped with --sign KEY")
-        with open_bundle(folder, signers=signers, identity=identity) as opened:
+        with open_bundle(folder, signers=signers, identity=identity, revoked=revoked) as opened:
             yield Shipment.of(opened, task=task, signers=signers, base=base_file)
 
 

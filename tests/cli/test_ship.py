@@ -67,6 +67,27 @@ def test_the_whole_way(bundle: Path, home: Path, tmp_path: Path) -> None:
     assert again[0]["shipped"][0]["version"] == again[0]["shipped"][0]["previous"]
 
 
+def test_no_code_of_a_bundle_runs_on_a_device(home: Path, tmp_path: Path) -> None:
+    """Its run.py, and modules beside it, in `ship`, `status --selfcheck` and `rollback`; it is sent nevertheless."""
+    marker = tmp_path / "was-run"
+    harm = f"open({str(marker)!r}, 'w')\n"
+    extra = {f"{name}.py": harm.encode() for name in ("numpy", "json", "argparse", "onnxruntime", "zlib", "base64")}
+    one, two = (
+        _tiny.write_bundle(tmp_path / name, onnx=_tiny.onnx_bytes(), runner=harm, extra={**extra, name: b""})
+        for name in ("one", "two")
+    )
+    for foreign in (one, two):
+        result = invoke(ship, foreign, "--device", "local")
+        assert result.exit_code == 0, result.output
+    assert (home / "tasks/shapes/current/run.py").read_text() == harm
+    assert invoke(status, "--selfcheck").exit_code == 0
+    assert invoke(rollback, "shapes", "--device", "local").exit_code == 0
+    assert not marker.exists()
+    result = invoke(ship, two, "--device", "local", "--trust")
+    assert marker.exists()
+    assert result.exit_code == 1  # it is code of its maker, and gives no answer
+
+
 def test_rolling_back(bundle: Path, full_other: Path, home: Path) -> None:
     first = json.loads(invoke(ship, bundle, "--device", "local", "--json").stdout)[0]["shipped"][0]["version"]
     second = json.loads(invoke(ship, full_other, "--device", "local", "--json").stdout)[0]["shipped"][0]["version"]

@@ -23,6 +23,7 @@ from edgespa.bundle.signature import NAMESPACE
 from edgespa.device.link.payload import Payload, Sending
 from edgespa.device.link.transport import Connection
 from edgespa.device.measure.results import Check
+from edgespa.device.ours import runner_command
 from edgespa.device.runner import BASE
 from edgespa.device.shipment.results import Shipped, SignatureState, Switched
 from edgespa.errors import ConfigError, DeviceError, SignatureError, UnreachableError
@@ -125,6 +126,7 @@ def ship(
     keep: int = KEEP,
     send_base: bool = False,
     threads: int = 1,
+    trust: bool = False,
     progress: Sending | None = None,
 ) -> Shipped:
     """Send a bundle to a device, check it there, and use it from now on.
@@ -136,6 +138,7 @@ def ship(
         keep: Versions of the task that stay, the one in use among them.
         send_base: Send the base too, should the device not have it.
         threads: Of the runtime, for the self-check.
+        trust: Let the bundle's own run.py do that, whoever wrote it.
         progress: Told of what is sent.
 
     Raises:
@@ -153,7 +156,7 @@ def ship(
         own = {"task": shipment.task, "version": version}
         try:
             checked = _signature(connection, shipment, own)
-            checks = self_check(connection, folder, interpreter, threads=threads)
+            checks = self_check(connection, folder, interpreter, threads=threads, trust=trust)
             require_passed(connection, f"{shipment.task} {version}", checks)
         except UnreachableError:
             raise  # the next shipment removes it
@@ -263,14 +266,17 @@ def _signature(connection: Connection, shipment: Shipment, own: Mapping[str, Any
     return "on the device" if answer["status"] == "good" else "on the host"
 
 
-def self_check(connection: Connection, folder: str, python: Sequence[str], *, threads: int = 1) -> tuple[Check, ...]:
-    """Run the recorded inputs of a bundle through its files on a device, by its own run.py.
+def self_check(
+    connection: Connection, folder: str, python: Sequence[str], *, threads: int = 1, trust: bool = False
+) -> tuple[Check, ...]:
+    """Run the recorded inputs of a bundle through its files on a device, by edgespa's own runner.
 
     Args:
         connection: To the device.
         folder: Of the bundle there.
         python: The Python there that has the runtimes, as the beginning of an argument list.
         threads: Of the runtime.
+        trust: Let the bundle's own run.py do it.
 
     Returns:
         One result per variant; what has no runtime there is ``not run``.
@@ -278,7 +284,8 @@ def self_check(connection: Connection, folder: str, python: Sequence[str], *, th
     Raises:
         DeviceError: It does not answer as it should; the message has its last lines.
     """
-    argv = [*python, f"{folder}/run.py", "--selfcheck", "--variant", "all", "--threads", str(threads), "--json"]
+    options = ["--selfcheck", "--variant", "all", "--threads", str(threads)]
+    argv = runner_command(python, folder, options, trusted=trust)[0]
     done = connection.ask(
         "execute", {"argv": argv, "cwd": folder, "timeout_s": CHECK_SECONDS}, hold=True, timeout_s=CHECK_SECONDS + 60
     )
