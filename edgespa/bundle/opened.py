@@ -40,13 +40,16 @@ class OpenBundle:
 
 
 @contextlib.contextmanager
-def open_bundle(path: Path, *, signers: Path | None = None, identity: str | None = None) -> Iterator[OpenBundle]:
+def open_bundle(
+    path: Path, *, signers: Path | None = None, identity: str | None = None, revoked: Path | None = None
+) -> Iterator[OpenBundle]:
     """Check every file of a bundle against its manifest, and its signature; an archive is unpacked for the while.
 
     Args:
         path: The bundle's folder, or what `edgespa.bundle.archive.pack` made of it.
         signers: Who may have signed it; None to ask nothing.
         identity: Which of them; None for any.
+        revoked: Keys that are not accepted any more.
 
     Raises:
         BundleError: The bundle is damaged or incomplete, or no bundle.
@@ -54,13 +57,15 @@ def open_bundle(path: Path, *, signers: Path | None = None, identity: str | None
     """
     if path.is_dir() or not path.exists():
         content, signature = read_manifest_bytes(path), _signature_in(path)
-        signed = check_signature(content, signature, signers, identity, str(path)) if signers else None
+        signed = None
+        if signers is not None:
+            signed = check_signature(content, signature, signers, identity, str(path), revoked=revoked)
         manifest = verify_files(path)
         if read_manifest_bytes(path) != content:
             raise BundleError(f"{path} changes while it is checked", "let only one program write there")
         yield OpenBundle(path, path, manifest, signature is not None, signed)
         return
-    seal = Approval(path, signers, identity)
+    seal = Approval(path, signers, identity, revoked)
     with private_folder() as temporary:
         folder = temporary / (path.name.removesuffix(".tar") or "bundle")
         manifest = unpack(path, folder, approve=seal)
@@ -74,14 +79,17 @@ class Approval:
         archive: For messages.
         signers: Who may have signed it; None to ask nothing.
         identity: Which of them; None for any.
+        revoked: Keys that are not accepted any more.
 
     Attributes:
         is_signed: Whether there is a signature.
         signed: By whom, where that was asked.
     """
 
-    def __init__(self, archive: Path, signers: Path | None, identity: str | None = None) -> None:
-        self.archive, self.signers, self.identity = archive, signers, identity
+    def __init__(
+        self, archive: Path, signers: Path | None, identity: str | None = None, revoked: Path | None = None
+    ) -> None:
+        self.archive, self.signers, self.identity, self.revoked = archive, signers, identity, revoked
         self.is_signed = False
         self.signed: Signed | None = None
 
@@ -94,7 +102,8 @@ class Approval:
         self.is_signed = contents.signature is not None
         if self.signers is not None:
             found = (contents.manifest_bytes, contents.signature)
-            self.signed = check_signature(*found, self.signers, self.identity, str(self.archive))
+            where = str(self.archive)
+            self.signed = check_signature(*found, self.signers, self.identity, where, revoked=self.revoked)
 
 
 def _signature_in(folder: Path) -> bytes | None:

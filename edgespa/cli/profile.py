@@ -82,6 +82,7 @@ def command(
     against: Path | None,
     signers: Path | None,
     identity: str | None,
+    revoked: Path | None,
     trust: bool,
     no_save: bool,
     as_json: bool,
@@ -101,7 +102,7 @@ def command(
     from edgespa.device import load_device
     from edgespa.device.measure.profile import Settings, save_profile
 
-    require_signers(signers, identity)
+    require_signers(signers, identity, revoked)
     settings = Settings(
         variants=variants or None,
         threads=threads,
@@ -116,7 +117,7 @@ def command(
     settings.check()
     chosen = [load_device(name) for name in dict.fromkeys(devices)]
     with contextlib.ExitStack() as stack:
-        opening = partial(open_bundle, signers=signers, identity=identity)
+        opening = partial(open_bundle, signers=signers, identity=identity, revoked=revoked)
         opened = stack.enter_context(opening(bundle))
         other = stack.enter_context(opening(against)).folder if against else None
         outcomes = _measure(opened.folder, other, chosen, settings)

@@ -35,7 +35,9 @@ if TYPE_CHECKING:
 )
 @signers_options()
 @click.option(
-    "--trust", is_flag=True, help="Let a bundle's own run.py check it there, not edgespa's: code of its maker."
+    "--trust",
+    is_flag=True,
+    help="Run code of the maker: what a task file names as its base; a bundle's own run.py for the check there.",
 )
 @click.option("--volatile", is_flag=True, help="Also to a device whose writes are gone after a reboot.")
 @click.option("--remove", metavar="TASK", help="Instead: take TASK off the devices, with all its versions.")
@@ -53,6 +55,7 @@ def command(
     sign_key: Path | None,
     signers: Path | None,
     identity: str | None,
+    revoked: Path | None,
     trust: bool,
     volatile: bool,
     remove: str | None,
@@ -73,7 +76,7 @@ def command(
     from edgespa.device import load_device
     from edgespa.device.fleet import on_each
 
-    require_signers(signers, identity)
+    require_signers(signers, identity, revoked)
     if task is not None and len(sources) > 1:
         raise click.UsageError("--task names one task, and several are shipped")
     targets = [load_device(name) for name in dict.fromkeys(devices)]
@@ -88,7 +91,7 @@ def command(
         raise click.UsageError("Missing argument 'BUNDLE|TASK...'.")
     from edgespa.recipes.shipping import TaskOptions, needed_bases, prepared
 
-    options = TaskOptions(base, weights, sign_key)
+    options = TaskOptions(base, weights, sign_key, trust=trust)
     with contextlib.ExitStack() as stack:
         report = stack.enter_context(progress("reading"))
         refused: dict[str, Outcome[None]] = {}
@@ -98,7 +101,7 @@ def command(
         ready = []
         for source in sources if len(refused) < len(targets) else ():
             report(0, None, f"make {source.name} ready")
-            one = prepared(source, task=task, signers=signers, identity=identity, options=options)
+            one = prepared(source, task=task, signers=signers, identity=identity, revoked=revoked, options=options)
             ready.append(stack.enter_context(one))
         _refuse_twice(ready)
         how = {"keep": keep, "send_base": with_base, "volatile": volatile, "threads": threads, "trust": trust}

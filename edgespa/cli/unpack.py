@@ -16,7 +16,13 @@ from edgespa.cli._trust import require_signers, signers_options
 @signers_options()
 @json_option()
 def command(
-    archive: Path, output: Path, overwrite: bool, signers: Path | None, identity: str | None, as_json: bool
+    archive: Path,
+    output: Path,
+    overwrite: bool,
+    signers: Path | None,
+    identity: str | None,
+    revoked: Path | None,
+    as_json: bool,
 ) -> None:
     """Make a bundle's folder from what `edgespa pack` wrote.
 
@@ -26,8 +32,8 @@ def command(
     from edgespa.bundle import Approval, unpack
     from edgespa.cli._output import emit_json
 
-    require_signers(signers, identity)
-    approval = Approval(archive, signers, identity)
+    require_signers(signers, identity, revoked)
+    approval = Approval(archive, signers, identity, revoked)
     manifest = unpack(archive, output, overwrite=overwrite, approve=approval)
     signed = approval.signed
     if as_json:

@@ -49,6 +49,7 @@ def command(
     bundle: Path,
     signers: Path | None,
     identity: str | None,
+    revoked: Path | None,
     no_run: bool,
     pythons: tuple[Path, ...],
     threads: int,
@@ -66,10 +67,10 @@ def command(
     from edgespa.cli._output import emit_json
     from edgespa.device.measure.profile import is_own_runner, run_selfcheck
 
-    require_signers(signers, identity)
+    require_signers(signers, identity, revoked)
     if no_run and pythons:
         raise click.UsageError("--no-run runs nothing in any --python either: give one of them")
-    with open_bundle(bundle, signers=signers, identity=identity) as opened:
+    with open_bundle(bundle, signers=signers, identity=identity, revoked=revoked) as opened:
         checks = (
             ()
             if no_run

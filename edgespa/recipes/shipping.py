@@ -24,12 +24,14 @@ class TaskOptions:
         weights: The base's weight file.
         sign_key: An OpenSSH key to sign it with.
         onnx_runtime: The oldest ONNX Runtime that is to load it.
+        trust: The base that it names may be run if it is code.
     """
 
     base: str | None = None
     weights: str | None = None
     sign_key: Path | None = None
     onnx_runtime: str | None = None
+    trust: bool = False
 
 
 @contextlib.contextmanager
@@ -39,6 +41,7 @@ def prepared(
     task: str | None = None,
     signers: Path | None = None,
     identity: str | None = None,
+    revoked: Path | None = None,
     options: TaskOptions | None = None,
 ) -> Iterator[Shipment]:
     """A shipment of a bundle (a folder or a packed file) or of a task file, as long as the block runs.
@@ -48,6 +51,7 @@ def prepared(
         task: The task's name on devices; by default what the bundle, or the name of the task file, says.
         signers: Who may have signed it.
         identity: Which of them.
+        revoked: Keys that are not accepted any more.
         options: For task files.
 
     Raises:
@@ -58,19 +62,19 @@ def prepared(
     """
     options = options or TaskOptions()
     if source.suffix != _TASK_FILE:
-        if dataclasses.replace(options, onnx_runtime=None) != TaskOptions():
+        if dataclasses.replace(options, onnx_runtime=None, trust=False) != TaskOptions():
             raise ConfigError(
                 f"{source} is a bundle: --base, --weights and --sign are for task files",
                 "leave them out; a bundle is signed by: edgespa sign",
             )
-        with open_bundle(source, signers=signers, identity=identity) as opened:
+        with open_bundle(source, signers=signers, identity=identity, revoked=revoked) as opened:
             yield Shipment.of(opened, task=task, signers=signers)
         return
     with private_folder() as place:
         folder, base_file = _bundle_of(source, options, place)
         if signers is not None and not (folder / SIGNATURE).is_file():
             raise ConfigError(f"{source} is not signed", "sign what is shipped with --sign KEY")
-        with open_bundle(folder, signers=signers, identity=identity) as opened:
+        with open_bundle(folder, signers=signers, identity=identity, revoked=revoked) as opened:
             yield Shipment.of(opened, task=task, signers=signers, base=base_file)
 
 
@@ -103,7 +107,7 @@ def _bundle_of(source: Path, options: TaskOptions, place: Path) -> tuple[Path, P
     signer = Signer.open(options.sign_key) if options.sign_key is not None else None
     target = target_of(options.onnx_runtime) if options.onnx_runtime is not None else DEFAULT
     task = Task.load(source)
-    base = task.find_base(source.absolute().parent, options.base, options.weights)
+    base = task.find_base(source.absolute().parent, options.base, options.weights, trust=options.trust)
     file = place / "base"
     file.write_bytes(base_file(base))
     fitted = task.fit(base)
