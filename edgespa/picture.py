@@ -27,6 +27,25 @@ class TooManyBits(ValueError):
     """An image with more than 8 bits per channel, which nobody said how to scale."""
 
 
+def refuse_deep(image: Any) -> None:
+    """Refuse what is not decoded, and values that nobody said how to scale; only the header is looked at.
+
+    Args:
+        image: Of Pillow.
+
+    Raises:
+        TooManyBits: The image has more than 8 bits per channel.
+        ValueError: It has more than `MAX_PIXELS`, or is none of `FORMATS`.
+    """
+    kind = getattr(image, "format", None)  # of one that was made here there is none
+    if kind is not None and kind not in FORMATS:
+        raise ValueError(f"a {kind} file, which is not taken: convert it to PNG")
+    if image.size[0] * image.size[1] > MAX_PIXELS:
+        raise ValueError(f"it has {image.size[0]:,} x {image.size[1]:,} pixels, more than {MAX_PIXELS:,}")
+    if image.mode.startswith("I") or image.mode == "F":
+        raise TooManyBits(f"an image of mode {image.mode}, with more than 8 bits per channel")
+
+
 def upright_pixels(image: Any) -> np.ndarray:
     """A picture as it is looked at: decoded, 8 bits, turned as its EXIF orientation says.
 
@@ -40,13 +59,7 @@ def upright_pixels(image: Any) -> np.ndarray:
         TooManyBits: The image has more than 8 bits per channel.
         ValueError: It has more than `MAX_PIXELS`, or is none of `FORMATS`; it is not decoded then.
     """
-    kind = getattr(image, "format", None)  # of one that was made here there is none
-    if kind is not None and kind not in FORMATS:
-        raise ValueError(f"a {kind} file, which is not taken: convert it to PNG")
-    if image.size[0] * image.size[1] > MAX_PIXELS:
-        raise ValueError(f"it has {image.size[0]:,} x {image.size[1]:,} pixels, more than {MAX_PIXELS:,}")
-    if image.mode.startswith("I") or image.mode == "F":
-        raise TooManyBits(f"an image of mode {image.mode}, with more than 8 bits per channel")
+    refuse_deep(image)
     transparent = _transparent_colour(image)
     image.load()  # before the orientation is asked for: TIFF files are turned here, and forget it
     turned = _orientation(image)
