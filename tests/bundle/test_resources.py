@@ -489,3 +489,15 @@ def test_a_profile_of_gigabytes_is_left_out(bundle: Path, caplog: pytest.LogCapt
 
 def test_the_runner_of_a_bundle_has_all_of_this(bundle: Path) -> None:
     assert (bundle / "run.py").read_bytes() == runner_source()
+
+
+def test_a_file_that_never_ends_is_not_measured(endless: Path) -> None:
+    command = [sys.executable, str(endless / "run.py"), "--bench", "--timeout", "2"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, "has not ended after 2 s" in done.stderr) == (1, True)
+
+
+def test_the_time_of_a_measurement_is_not_limited(bundle: Path) -> None:
+    command = [sys.executable, str(bundle / "run.py"), "--bench", "--timeout", "2", "--seconds", "3", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")

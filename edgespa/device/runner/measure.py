@@ -75,12 +75,17 @@ def major_faults() -> int | None:
 
 
 def bench(
-    folder: Path, variant: dict[str, Any], program_inputs: list[dict[str, Any]], options: argparse.Namespace
+    folder: Path,
+    variant: dict[str, Any],
+    program_inputs: list[dict[str, Any]],
+    options: argparse.Namespace,
+    in_time: Callable[[], None],
 ) -> dict[str, Any]:
     """Measure one variant in this process: load, first run, warm-up, latency of batch 1, peak memory.
 
     A run is one inference with its input in place and its output read; pre- and postprocessing are not in it. Inputs
-    are seeded noise: to load recorded ones would count as the model's memory.
+    are seeded noise: to load recorded ones would count as the model's memory. ``in_time`` is called once it has run: a
+    file that ends may be measured for as long as was asked for.
     """
 
     def timed(function: Callable[[], Any]) -> tuple[Any, float]:
@@ -105,6 +110,7 @@ def bench(
     with running(variant):
         feed = model.feed(arrays)
         _, first_run_ms = timed(lambda: model.run(feed))
+        in_time()
         for _ in range(options.warmup):
             model.run(feed)
         runs = options.runs or (200 if options.seconds is None else sys.maxsize)
