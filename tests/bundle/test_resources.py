@@ -292,6 +292,21 @@ def test_a_picture_as_large_as_they_come_is_accepted(bundle: Path) -> None:
     read_manifest(bundle)
 
 
+def test_a_batch_of_a_file_times_a_sample_of_the_program_is_bounded(bundle: Path) -> None:
+    """Each is within its bounds; together they are 51 GB."""
+
+    def large(values: dict[str, Any]) -> None:
+        values["variants"][0]["inputs"][0]["shape"] = [60_000_000, 1, 1, 1]
+
+    reseal(bundle, large)
+    read_manifest(bundle)
+    status, said = run_py(bundle)
+    assert (status, "a batch of 60,000,000 samples" in said) == (1, True)
+    command = [sys.executable, str(bundle / "run.py"), "--bench"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, "inputs of 1.15e+10 numbers" in done.stderr) == (1, True)
+
+
 # ---- model files
 
 

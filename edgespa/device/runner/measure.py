@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from edgespa.bundle.limits import shapes_problem
 from edgespa.device.runner.bundle import RunnerError, sha256
 from edgespa.device.runner.models import open_model, running
 from edgespa.device.runner.runtimes import import_runtime
@@ -102,9 +103,12 @@ def bench(
     if options.provider and model.provider() != options.provider:
         raise RunnerError(f"{variant['name']}: {options.provider} is not there: {model.provider()} takes its place")
     random, arrays = np.random.default_rng(0), []
-    for i, spec in enumerate(program_inputs):
-        batch = variant["inputs"][i]["shape"][0]
-        shape = [batch if isinstance(batch, int) else 1, *spec["shape"][1:]]
+    batches = [spec["shape"][0] if isinstance(spec["shape"][0], int) else 1 for spec in variant["inputs"]]
+    shapes = [[batch, *spec["shape"][1:]] for batch, spec in zip(batches, program_inputs)]
+    large = shapes_problem("inputs", shapes)
+    if large:
+        raise RunnerError(f"{variant['name']}: {large}")
+    for shape, spec in zip(shapes, program_inputs):
         noise = spec["dtype"].startswith("float")
         arrays.append(random.standard_normal(shape, dtype="float32") if noise else np.zeros(shape, spec["dtype"]))
     with running(variant):
