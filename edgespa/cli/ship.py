@@ -112,7 +112,7 @@ def command(
     if as_json:
         emit_json([_plain(outcome, work.done) for outcome in outcomes])
     else:
-        _show([each for done in work.done.values() for each in done], ready)
+        _show([each for target in targets for each in work.done.get(target.name, ())], ready)
     show_errors(outcomes)
     fail_if_any(outcomes)
 
