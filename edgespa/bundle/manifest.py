@@ -17,6 +17,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, ConfigDict, Field, JsonValue, model_validator
 
 from edgespa import __version__
+from edgespa.bounds import MAX_ELEMENTS, Name
 from edgespa.config import Preprocess, Strict
 from edgespa.errors import BundleError
 
@@ -31,6 +32,8 @@ RUNNER = "run.py"
 MAX_PATH_BYTES = 100
 """Of a file in a bundle: what a plain tar header has room for."""
 MAX_FILES = 4096
+MAX_BYTES = 1 << 40
+"""Of a file in a bundle."""
 MAX_FP32_ERROR = 1e-3
 """A float32 file whose own relative bound is wider proves nothing, whoever wrote the manifest."""
 MAX_ROUNDING = 0.05
@@ -85,10 +88,17 @@ class TensorSpec(_Part):
         layout: Order of the dimensions of an image; ``"other"`` where the question does not arise.
     """
 
-    name: str
-    shape: tuple[int | str, ...]
-    dtype: str
+    name: Name
+    shape: tuple[int | Name, ...] = Field(max_length=32)
+    dtype: str = Field(pattern="^[a-z0-9_]{1,30}$")
     layout: Literal["NCHW", "NHWC", "other"] = "other"
+
+    @model_validator(mode="after")
+    def _is_bounded(self) -> Self:
+        sizes = [size for size in self.shape if isinstance(size, int)]
+        if min(sizes, default=0) < 0 or math.prod(sizes) > MAX_ELEMENTS:
+            raise ValueError(f"sizes {self.shape}: a negative one, or more than {MAX_ELEMENTS:,} elements")
+        return self
 
 
 class Parity(_Part):
@@ -194,7 +204,7 @@ class FileEntry(_Part):
     """One file of the bundle: path with forward slashes, size in bytes, SHA-256 in hexadecimal."""
 
     path: RelativePath
-    size_bytes: int = Field(ge=0)
+    size_bytes: int = Field(ge=0, le=MAX_BYTES)
     sha256: str = Field(pattern="^[0-9a-f]{64}$")
 
 
@@ -214,8 +224,8 @@ class Weights(_Part):
     task: RelativePath
     rest: RelativePath | None = None
     base_sha256: str = Field(pattern="^[0-9a-f]{64}$")
-    base_size_bytes: int = Field(gt=0)
-    made_bytes: int = Field(ge=0)
+    base_size_bytes: int = Field(gt=0, le=MAX_BYTES)
+    made_bytes: int = Field(ge=0, le=MAX_BYTES)
 
     @property
     def files(self) -> tuple[str, ...]:

@@ -165,8 +165,8 @@ def _show_task(task: dict[str, Any]) -> None:
     figures = task["figures"]
     click.echo(
         f"task {task['file']}: {task['size_bytes']:,} bytes, channel density {figures['channel_density']:.1%}, "
-        f"parameters {figures['parameters'] / figures['base_parameters']:.1%}, "
-        f"MACs {figures['macs'] / figures['base_macs']:.1%}"
+        f"parameters {figures['parameters'] / max(figures['base_parameters'], 1):.1%}, "
+        f"MACs {figures['macs'] / max(figures['base_macs'], 1):.1%}"
     )
     for each in measured(task["metrics"]):
         click.echo(f"  {each.name}: {each}")
