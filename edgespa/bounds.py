@@ -15,8 +15,8 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, Field
 
 MAX_NAME = 500
-MAX_ELEMENTS = 1 << 28
-"""Of an input, and of an image."""
+MAX_ELEMENTS = 1 << 26
+"""Of an input, and of an image: 256 MiB in float32, as `edgespa.bundle.limits` has it."""
 MAX_OUTPUTS = 1 << 20
 MAX_COUNT = 1 << 53
 """Of anything that is counted: a float holds it exactly."""

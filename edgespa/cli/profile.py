@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from edgespa.cli._options import json_option
+from edgespa.cli._trust import require_signers, signers_options
 
 if TYPE_CHECKING:
     from edgespa.device.board import Device
@@ -62,6 +64,8 @@ _SECONDS = click.FloatRange(min=0, min_open=True)
     metavar="BUNDLE",
     help="Another bundle, folder or packed file, measured in alternation, for ratios.",
 )
+@signers_options()
+@click.option("--trust", is_flag=True, help="Let the bundle's own run.py measure, not edgespa's: code of its maker.")
 @click.option("--no-save", is_flag=True, help="Do not write the profile into BUNDLE/profiles/.")
 @json_option()
 def command(
@@ -76,14 +80,18 @@ def command(
     cooldown: float | None,
     rounds: int | None,
     against: Path | None,
+    signers: Path | None,
+    identity: str | None,
+    revoked: Path | None,
+    trust: bool,
     no_save: bool,
     as_json: bool,
 ) -> None:
     """Measure latency and memory of a bundle, a folder or a packed file.
 
-    Each variant runs in a process of its own, by the bundle's own run.py: load, first run, at least 10 warm-ups, then
-    the runs. p95 is given from 130 runs on and p99 from 662. Ratios between two bundles hold only when both were
-    measured in one run: use --against.
+    Each variant runs in a process of its own, by edgespa's own runner (no code of the bundle, without --trust): load,
+    first run, at least 10 warm-ups, then the runs. p95 is given from 130 runs on and p99 from 662. Ratios between two
+    bundles hold only when both were measured in one run: use --against.
 
     On another device the bundle is copied once; what was throttled, slowed down or swapping meanwhile is said to be.
     With several devices one that fails does not stop the others; the exit status is 1 then.
@@ -94,6 +102,7 @@ def command(
     from edgespa.device import load_device
     from edgespa.device.measure.profile import Settings, save_profile
 
+    require_signers(signers, identity, revoked)
     settings = Settings(
         variants=variants or None,
         threads=threads,
@@ -103,12 +112,14 @@ def command(
         duration=duration,
         cooldown=cooldown,
         rounds=rounds or (3 if against else 1),
+        trust=trust,
     )
     settings.check()
     chosen = [load_device(name) for name in dict.fromkeys(devices)]
     with contextlib.ExitStack() as stack:
-        opened = stack.enter_context(open_bundle(bundle))
-        other = stack.enter_context(open_bundle(against)).folder if against else None
+        opening = partial(open_bundle, signers=signers, identity=identity, revoked=revoked)
+        opened = stack.enter_context(opening(bundle))
+        other = stack.enter_context(opening(against)).folder if against else None
         outcomes = _measure(opened.folder, other, chosen, settings)
     found = [outcome.result for outcome in outcomes if outcome.result is not None]
     # Shown before it is saved: a folder that cannot be written must not cost the measurements.

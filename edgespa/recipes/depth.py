@@ -6,14 +6,15 @@ import dataclasses
 from pathlib import Path
 
 from edgespa.base import Base
-from edgespa.data import Prepared, prepare
+from edgespa.data import Prepared, prepare, require_whole
 from edgespa.errors import ConfigError
-from edgespa.files import refuse_existing, write_whole
+from edgespa.files import refuse_existing, require_writable, write_whole
 from edgespa.graph.program import Program
 from edgespa.inputs import InputSizes
 from edgespa.prune.cut import cut, whole_task
 from edgespa.prune.depth import Decision, DepthConfig, decide, given_depth, require_blocks, with_points
 from edgespa.pruning.depth import METRICS
+from edgespa.recipes.early import require_there
 from edgespa.recipes.options import DataOptions, Progress
 from edgespa.recipes.overlap import tell_overlap
 from edgespa.recipes.quality import count_outputs, require_outputs, with_quality
@@ -63,9 +64,11 @@ def cut_to_file(
         GraphError: If there is no block to remove.
     """
     options = options or DataOptions(seed=config.seed)
+    require_there(model=model, weights=weights, data={"--data": data, "--eval-data": evaluation})
     for path in (output, plot):
         if path is not None:
             refuse_existing(path, overwrite)
+            require_writable(path)
     format_ = plot_format(plot) if plot is not None else ""
     if data is None and (not config.keep_depth or plot is not None):
         raise ConfigError(
@@ -82,6 +85,7 @@ def cut_to_file(
     preprocess = options.preprocess_if_known(opened, sets.values(), task.header.preprocess)
     if "data" in sets:
         sets["data"] = sets["data"].limit(min(config.score_images, len(sets["data"])), config.seed)
+    require_whole({"--eval-data" if name == "evaluation" else "--data": each for name, each in sets.items()}, progress)
     prepared = {name: prepare(each, preprocess) for name, each in sets.items()} if preprocess is not None else {}
     images, test = prepared.get("data"), prepared.get("evaluation")
     scored = {"--data": images} if images is not None else {}

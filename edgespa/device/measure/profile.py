@@ -1,7 +1,7 @@
 """Profiles: what the files of a bundle cost where they run.
 
-`profile` runs the bundle's own ``run.py`` on a device, a fresh process for every measurement, so that load time, first
-run and peak memory are those of a device that starts the model. Rounds alternate between variants (and, with
+`profile` runs edgespa's own ``run.py`` on a device, a fresh process for every measurement, so that load time, first run
+and peak memory are those of a device that starts the model. Rounds alternate between variants (and, with
 ``against``, between two bundles), because a machine drifts: only what was measured side by side is compared. What was
 throttled, slowed down or swapping meanwhile is said to be: `edgespa.device.measure.judge`.
 """
@@ -55,6 +55,7 @@ class Settings:
         duration: Likewise, and the sensors are read meanwhile.
         cooldown: Before each process, wait until the device is as cool as at the beginning, at most so many seconds.
         rounds: How often every measurement is repeated, in a fresh process.
+        trust: The bundles' own run.py measures them, whoever wrote it.
     """
 
     variants: Sequence[str] | None = None
@@ -65,6 +66,7 @@ class Settings:
     duration: float | None = None
     cooldown: float | None = None
     rounds: int = 1
+    trust: bool = False
 
     def check(self) -> None:
         """Refuse numbers that are out of range.
@@ -160,7 +162,7 @@ def profile(
         raise ConfigError(f"{bundle} cannot be compared with itself", "give another bundle as baseline")
     folders = [Path(os.path.abspath(each)) for each in (bundle, against) if each is not None]
     manifests = [verify_files(folder) for folder in folders]
-    for folder in folders:
+    for folder in folders if settings.trust else ():
         look_at_runner(folder)
     for variant in settings.variants or ():
         manifests[0].variant(variant)
@@ -182,7 +184,7 @@ def _profile(
     python = runtime_python(connection, facts)
     tell = progress or (lambda done, total, text: None)
     sites = [
-        prepare(connection, python, folder, manifest, name, partial(_tell_sending, tell, name))
+        prepare(connection, python, folder, manifest, name, partial(_tell_sending, tell, name), trusted=settings.trust)
         for folder, manifest, name in zip(folders, manifests, names, strict=True)
     ]
     plan, skipped = _plan(sites, manifests, settings, _unusable(connection, python, settings.providers))

@@ -12,6 +12,9 @@ from edgespa.device.measure.results import Profile
 from edgespa.errors import ConfigError, DeviceError
 from edgespa.files import write_whole
 
+MAX_PROFILE_BYTES = 32 << 20
+"""They come with a bundle of whomever, and no digest covers them."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -47,6 +50,8 @@ def read_profiles(bundle: Path) -> tuple[Profile, ...]:
     found = []
     for path in sorted((bundle / PROFILES).glob("*.json")):
         try:
+            if path.stat().st_size > MAX_PROFILE_BYTES:
+                raise ValueError(f"it is larger than {MAX_PROFILE_BYTES >> 20} MiB")
             found.append(Profile.parse(json.loads(path.read_text(encoding="utf-8")), str(path)))
         except (OSError, ValueError, RecursionError, ConfigError) as error:
             _log.warning("%s is left out: %s", path, error)

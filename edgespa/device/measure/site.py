@@ -1,27 +1,30 @@
-"""A bundle where it is measured: its runner there, and what it says."""
+"""A bundle where it is measured: the runner there, and what it says."""
 
 from __future__ import annotations
 
-import shlex
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgespa.bundle import MANIFEST, RUNNER, SIGNATURE, Manifest
+from edgespa.bundle import MANIFEST, SIGNATURE, Manifest
 from edgespa.device.host import Conditions
 from edgespa.device.link.payload import Payload, Sending, Sent
 from edgespa.device.link.transport import Connection
 from edgespa.device.measure.answers import Ended, decode, parse_answer
 from edgespa.device.measure.judge import doubts, is_steady
 from edgespa.device.measure.results import Listed, Measurement
+from edgespa.device.ours import runner_command
 
 KEPT_BUNDLES = 8
 """So many bundles that were measured last stay on a device."""
 
 LONGEST_S = 3600.0
 """Of one process, beside the time that was asked for."""
+
+LIST_S = 300.0
+"""Of listing what can run: runtimes are imported for it."""
 
 COOL_C = 2.0
 """As cool as before: at most so many degrees above."""
@@ -39,6 +42,7 @@ class Site:
         folder: Of the bundle, there.
         name: Of the bundle, in results.
         sent: What went over for it.
+        trusted: Its own run.py measures it, not edgespa's.
     """
 
     connection: Connection
@@ -46,12 +50,14 @@ class Site:
     folder: str
     name: str
     sent: Sent
+    trusted: bool = False
 
     def list_variants(self) -> tuple[Listed, ...]:
         """Which variants can run there."""
-        argv = self._argv([])
-        done = self.connection.run(argv, timeout_s=300)
-        ended = Ended(done.status, done.stdout.decode("utf-8", "replace"), done.stderr, self._by_hand([]))
+        request = {"argv": self._argv([]), "timeout_s": LIST_S}
+        done = self.connection.ask("execute", request, hold=True, timeout_s=LIST_S + 60)
+        said = str(done["stderr"]) + (f"\n{done['killed']}" if done["killed"] else "")
+        ended = Ended(int(done["status"]), str(done["stdout"]), said, self._by_hand([]))
         answer = decode(ended, "variants", f"{self.name}: list of variants")
         return tuple(parse_answer(Listed, each, self.name) for each in answer["variants"])
 
@@ -92,16 +98,23 @@ class Site:
         )
 
     def _argv(self, options: Sequence[str]) -> list[str]:
-        return [*self.python, f"{self.folder}/{RUNNER}", *options, "--json"]
+        return runner_command(self.python, self.folder, options, trusted=self.trusted)[0]
 
     def _by_hand(self, options: Sequence[str]) -> str:
         where = "" if self.connection.device.is_local else f"on {self.connection.device.name}: "
         python = "python" if self.connection.device.is_local else self.python[0]
-        return f"{where}{python} {shlex.join([f'{self.folder}/{RUNNER}', *options])}"
+        return where + runner_command([python], self.folder, options)[1]
 
 
 def prepare(
-    connection: Connection, python: Sequence[str], bundle: Path, manifest: Manifest, name: str, progress: Sending | None
+    connection: Connection,
+    python: Sequence[str],
+    bundle: Path,
+    manifest: Manifest,
+    name: str,
+    progress: Sending | None,
+    *,
+    trusted: bool = False,
 ) -> Site:
     """Have a bundle on a device: on this machine as it lies there, on another from the cache.
 
@@ -112,14 +125,15 @@ def prepare(
         manifest: Its manifest.
         name: In results.
         progress: Told what is sent.
+        trusted: Its own run.py is to measure it.
     """
     if connection.device.is_local:
-        return Site(connection, python, str(bundle), name, Sent(0, 0, 0.0))
+        return Site(connection, python, str(bundle), name, Sent(0, 0, 0.0), trusted)
     files = payloads(bundle, manifest)
     folder, sent = connection.deliver(f"bundles/{files[MANIFEST].sha256[:32]}", files, progress)
     if sent.bytes_sent:
         connection.ask("sweep", {"folder": "bundles", "keep": KEPT_BUNDLES})
-    return Site(connection, python, folder, name, sent)
+    return Site(connection, python, folder, name, sent, trusted)
 
 
 def payloads(bundle: Path, manifest: Manifest) -> dict[str, Payload]:
