@@ -98,10 +98,10 @@ def oddity(value: Any, depth: int = 0) -> str | None:
     return next((found for part in parts if (found := oddity(part, depth + 1))), None)
 
 
-def shown(text: str) -> str:
+def shown(text: str, most: int = 80) -> str:
     """A text that may hold anything, for a message: in quotes, on one line, shortened."""
     plain = ascii(text) if text_problem(text, lines=False) else repr(text)
-    return plain if len(plain) <= 80 else f"{plain[:77]}..."
+    return plain if len(plain) <= most else f"{plain[: most - 4]}...{plain[-1]}"
 
 
 def readable(text: str) -> str:

@@ -39,6 +39,8 @@ def command(
     For a TASK file (.spa) the kept units and the recorded figures are shown too. With --json every slot is listed with
     the indices of each unit: enough to zero the removed units of the original network by hand and compare. --svg draws
     which layers share a group.
+
+    A file runs nothing: code that a TASK names as its base runs only if it was used here before, or with --trust.
     """
     from edgespa.base import Base
     from edgespa.cli._output import emit_json
