@@ -20,6 +20,7 @@ PACKAGE = ROOT / "edgespa"
 FLOORS: Mapping[str, int] = {
     "errors": 0,
     "config": 0,
+    "bounds": 0,
     "bundle": 0,
     "files": 0,
     "guarded": 0,
@@ -73,6 +74,7 @@ OUTSIDE = {"edgespa": 0, "edgespa.__main__": 5}
 WITHOUT_TORCH = (
     "errors",
     "config",
+    "bounds",
     "bundle",
     "files",
     "imports",

@@ -11,6 +11,7 @@ from edgespa.data.folders import load_folder, load_zip
 from edgespa.data.images import ImageData, Progress
 from edgespa.errors import DataError
 from edgespa.imports import is_module_spec, module_exists, nearest_path, split_file_spec
+from edgespa.trust import remember
 
 _KINDS = (
     "DATA is PATH[:SPLIT] with PATH an image folder, a zip of one, a folder of idx files or an .npz; "
@@ -45,11 +46,12 @@ def load_data(spec: str, *, labelled: bool = True, progress: Progress | None = N
     """
     if spec == "digits" or spec.startswith("digits:"):
         return load_digits(spec.partition(":")[2] or None)
-    if split_file_spec(spec) is not None and not Path(spec).is_dir():
-        return load_dataset(spec, labelled, progress)
+    if is_code(spec):
+        data = load_dataset(spec, labelled, progress)
+        remember(spec)
+        return data
     path, split = _path_and_split(spec)
-    if path is None:
-        return load_dataset(spec, labelled, progress)
+    assert path is not None
     name = path.resolve().name if path.is_dir() else path.stem
     title = f"{name}:{split}" if split else name
     if path.is_dir():
@@ -61,6 +63,22 @@ def load_data(spec: str, *, labelled: bool = True, progress: Progress | None = N
         return load_zip(path, split, labelled, title)
     hint = f"give the folder: {path.parent}" if "-ubyte" in path.name else _KINDS
     raise DataError(f"{path}: not a kind of data that is known here", hint)
+
+
+def is_code(spec: str) -> bool:
+    """Whether a data spec names Python code, which is run to get the images.
+
+    Args:
+        spec: As `load_data` takes it.
+    """
+    if spec == "digits" or spec.startswith("digits:"):
+        return False
+    if split_file_spec(spec) is not None:
+        return not Path(spec).is_dir()
+    try:
+        return _path_and_split(spec)[0] is None
+    except DataError:  # nothing of that name
+        return False
 
 
 def _path_and_split(spec: str) -> tuple[Path | None, str | None]:
