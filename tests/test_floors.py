@@ -64,6 +64,7 @@ FLOORS: Mapping[str, int] = {
     "latency": 5,
     "stopwatch": 5,
     "demo": 5,
+    "demo_folder": 0,
     "cli": 5,
 }
 # Not rooms: the package itself has a version and nothing else, and the entry of ``python -m`` belongs to the cli.
@@ -71,6 +72,7 @@ OUTSIDE = {"edgespa": 0, "edgespa.__main__": 5}
 WITHOUT_TORCH = (
     "errors",
     "config",
+    "demo_folder",
     "bundle",
     "files",
     "imports",

@@ -180,7 +180,8 @@ def progress(text: str, *, enabled: bool = True) -> Iterator[ProgressCallback]:
         task = bar.add_task(text, total=None)
 
         def report(done: float, total: float | None, text: str = "") -> None:
-            bar.update(task, completed=done, total=total, description=text or None)
+            with contextlib.suppress(OSError):  # of a closed terminal: the work goes on, or is ended by a signal
+                bar.update(task, completed=done, total=total, description=text or None)
 
         yield report
 
