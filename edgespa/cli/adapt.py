@@ -12,7 +12,7 @@ import click
 from click.core import ParameterSource
 
 from edgespa.cli._kinds import CRITERIA, Named, Setting, Words
-from edgespa.cli._options import data_options, json_option, model_options, output_options, seed_option
+from edgespa.cli._options import data_options, json_option, model_options, output_options, seed_option, trust_option
 from edgespa.cli._pruning import latency_budget, selection_options
 from edgespa.cli._resuming import Resumable, asked_for, resume_options, saying_what_is_kept, typed_in
 
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     "frozen; or one that was adapted, and cut since, whose adapters and head are trained further. MODEL may be left "
     "out.",
 )
+@trust_option()
 @data_options("data", "eval-data", required=("data",))
 @click.option(
     "--adapter",
@@ -191,6 +192,7 @@ if TYPE_CHECKING:
 def command(
     model: str | None,
     start: Path | None,
+    trust: bool,
     input_shape: InputSizes | None,
     weights: str | None,
     data: str,
@@ -263,6 +265,7 @@ def command(
             config,
             input_shape=input_shape,
             weights=weights,
+            trust=trust,
             options=DataOptions(**images, seed=config.seed),
             evaluation=eval_data,
             overwrite=overwrite,

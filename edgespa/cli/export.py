@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgespa.cli._options import data_options, json_option, model_options, output_options, seed_option
+from edgespa.cli._options import data_options, json_option, model_options, output_options, seed_option, trust_option
 
 if TYPE_CHECKING:
     from edgespa.bundle import Manifest
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 @click.command(name="export")
 @model_options("MODEL|TASK")
 @click.option("--base", metavar="MODEL", help="For a task file: its base, if it is not where it was.")
+@trust_option()
 @click.option(
     "--format",
     "formats",
@@ -123,6 +124,7 @@ def command(
     input_shape: InputSizes | None,
     weights: str | None,
     base: str | None,
+    trust: bool,
     formats: tuple[str, ...],
     precisions: tuple[str, ...],
     calibration: str | None,
@@ -205,6 +207,7 @@ def command(
             input_shape=input_shape,
             base=base,
             weights=weights,
+            trust=trust,
             options=DataOptions(**images, seed=seed),
             calibration=calibration,
             evaluation=eval_data,

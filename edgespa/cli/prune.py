@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgespa.cli._depth import METHOD, OWN, depth_options, require_fitting_options, run_depth
-from edgespa.cli._options import data_options, json_option, model_options, output_options, seed_option
+from edgespa.cli._options import data_options, json_option, model_options, output_options, seed_option, trust_option
 from edgespa.cli._pruning import latency_budget, selection_options
 from edgespa.cli._resuming import Resumable, asked_for, resume_options, saying_what_is_kept
 
@@ -59,6 +59,8 @@ METHODS = (
 )
 @click.option("--bn-reestimate", is_flag=True, help="Take batch-norm statistics anew on --calibration.")
 @click.option("--held-out", metavar="DATA", help="Labelled images, for --allocation equal-accuracy.")
+@click.option("--base", metavar="MODEL", help="sls: for a task file: its base, if it is not where it was.")
+@trust_option()
 @seed_option()
 @resume_options()
 @output_options("The task file")
@@ -104,6 +106,8 @@ def command(
             settings,
             input_shape=input_shape,
             weights=weights,
+            base=settings["base"],
+            trust=settings["trust"],
             eval_data=eval_data,
             data=settings["data"],
             images=images,

@@ -29,7 +29,8 @@ PARTS = (
 """Of the runner, in the order in which names are defined before they are used."""
 
 AGENT_PARTS = (
-    *("protocol", "place", "system", "facts", "sensors", "cache", "environment", "processes", "tasks", "command"),
+    *("protocol", "place", "system", "facts", "sensors", "disk", "cache", "copies", "environment", "processes"),
+    *("versions", "tasks", "command"),
 )
 """Of the agent, likewise."""
 

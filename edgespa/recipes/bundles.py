@@ -36,6 +36,7 @@ def export_bundle(
     input_shape: InputSizes | None = None,
     base: str | None = None,
     weights: str | None = None,
+    trust: bool = False,
     options: DataOptions | None = None,
     calibration: str | None = None,
     evaluation: str | None = None,
@@ -53,6 +54,7 @@ def export_bundle(
         input_shape: Sizes of the model's inputs; a task file records them.
         base: For a task file: its base, if it is not where it was.
         weights: Weight file of the model.
+        trust: The base that a task file names may be run if it is code.
         options: How images become inputs; a task file records mean and std.
         calibration: Images for int8.
         evaluation: Labelled images to measure accuracy on.
@@ -68,7 +70,7 @@ def export_bundle(
     require_possible(config, calibrated=calibration is not None)
     signer = Signer.open(sign_key) if sign_key is not None else None
     if is_task_file(model):
-        program, origin, opened = _from_task(Path(model), base, weights)
+        program, origin, opened = _from_task(Path(model), base, weights, trust)
     else:
         program, origin, opened = _from_model(model, input_shape, weights)
     specs = dict.fromkeys(each for each in (calibration, evaluation) if each)
@@ -108,10 +110,10 @@ def export_bundle(
     )
 
 
-def _from_task(path: Path, base_spec: str | None, weights: str | None) -> tuple[Program, Origin, Base]:
+def _from_task(path: Path, base_spec: str | None, weights: str | None, trust: bool) -> tuple[Program, Origin, Base]:
     """A task's program, after the proofs that masked = compacted and merged = unmerged."""
     task = Task.load(path)
-    base = task.open_base(path.absolute().parent, base_spec, weights)
+    base = task.open_base(path.absolute().parent, base_spec, weights, trust=trust)
     return (*origin_of_task(task, base, path), base)
 
 

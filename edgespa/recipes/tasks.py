@@ -45,6 +45,7 @@ def adapt_to_file(
     *,
     input_shape: InputSizes | None = None,
     weights: str | None = None,
+    trust: bool = False,
     options: DataOptions | None = None,
     evaluation: str | None = None,
     overwrite: bool = False,
@@ -69,6 +70,7 @@ def adapt_to_file(
         config: How to adapt.
         input_shape: Sizes of the model's inputs.
         weights: Its weight file.
+        trust: The base that ``start`` names may be run if it is code.
         options: How images become inputs.
         evaluation: Test data; the accuracy on it is recorded and never used to choose anything.
         overwrite: Replace a task file that is there.
@@ -93,7 +95,7 @@ def adapt_to_file(
         require_log_possible(log_file)
     processes = processes or Processes.start(config.mixed_precision)
     begin = Task.load(start) if start is not None else None
-    base = _base_of(model, input_shape, weights, begin, start)
+    base = _base_of(model, input_shape, weights, begin, start, trust)
     train = options.load(data, outputs=base.outputs())
     test = options.load(evaluation, outputs=base.outputs()) if evaluation else None
     if test is not None:
@@ -140,10 +142,15 @@ def adapt_to_file(
 
 
 def _base_of(
-    model: str | None, input_shape: InputSizes | None, weights: str | None, start: Task | None, path: Path | None
+    model: str | None,
+    input_shape: InputSizes | None,
+    weights: str | None,
+    start: Task | None,
+    path: Path | None,
+    trust: bool,
 ) -> Base:
     if start is not None and path is not None and (model is None or input_shape is None):
-        return start.open_base(path.absolute().parent, model, weights)
+        return start.open_base(path.absolute().parent, model, weights, trust=trust)
     if model is None:
         raise ConfigError("no model is named", "name a MODEL, or a pruned task to start from with --from")
     return Base.open(model, input_shape, weights)

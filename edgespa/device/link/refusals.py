@@ -19,6 +19,7 @@ _KINDS = {
     "missing": ("something is not there", "look at the path; `edgespa devices check` says what is on the device"),
     "busy": ("another edgespa works there", "wait until it is done, then try again"),
     "memory": ("it is out of memory", "stop other programs there, or add swap"),
+    "odd": ("what lies there is odd", "look at it by hand, and put it in order"),
     "damaged": ("what has come is damaged", "try again; if it stays so, check its SD card"),
     "no-program": ("a program cannot be run", "run `edgespa devices setup` again"),
 }
