@@ -67,6 +67,7 @@ FLOORS: Mapping[str, int] = {
     "latency": 5,
     "stopwatch": 5,
     "demo": 5,
+    "demo_folder": 0,
     "cli": 5,
 }
 # Not rooms: the package itself has a version and nothing else, and the entry of ``python -m`` belongs to the cli.
@@ -75,6 +76,7 @@ WITHOUT_TORCH = (
     "errors",
     "config",
     "bounds",
+    "demo_folder",
     "bundle",
     "files",
     "imports",

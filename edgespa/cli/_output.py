@@ -176,13 +176,19 @@ def progress(text: str, *, enabled: bool = True) -> Iterator[ProgressCallback]:
         TextColumn("left"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=False) as bar:
-        task = bar.add_task(text, total=None)
+    bar = Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=False)
+    task = bar.add_task(text, total=None)
 
-        def report(done: float, total: float | None, text: str = "") -> None:
+    def report(done: float, total: float | None, text: str = "") -> None:
+        with contextlib.suppress(OSError):  # of a closed terminal: the work goes on, or is ended by a signal
             bar.update(task, completed=done, total=total, description=text or None)
 
+    bar.start()
+    try:
         yield report
+    finally:
+        with contextlib.suppress(OSError):
+            bar.stop()
 
 
 def _ignore(done: float, total: float | None, text: str = "") -> None:
