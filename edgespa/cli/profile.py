@@ -85,7 +85,8 @@ def command(
     the runs. p95 is given from 130 runs on and p99 from 662. Ratios between two bundles hold only when both were
     measured in one run: use --against.
 
-    On another device the bundle is copied once; what was throttled, slowed down or swapping meanwhile is said to be.
+    On another device the bundle is copied once; what was slowed down, short of cores, beside other
+    work or swapping meanwhile is said to be, and so is what of that cannot be read there.
     With several devices one that fails does not stop the others; the exit status is 1 then.
     """
     from edgespa.bundle import open_bundle

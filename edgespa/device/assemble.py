@@ -25,7 +25,10 @@ PARTS = (
 )
 """Of the runner, in the order in which names are defined before they are used."""
 
-AGENT_PARTS = ("protocol", "system", "facts", "sensors", "cache", "environment", "processes", "tasks", "command")
+AGENT_PARTS = (
+    *("protocol", "system", "facts", "share", "sensors", "cache", "environment", "processes", "watched"),
+    *("tasks", "command"),
+)
 """Of the agent, likewise."""
 
 _OWN = "edgespa."

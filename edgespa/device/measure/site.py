@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from edgespa.bundle import MANIFEST, RUNNER, SIGNATURE, Manifest
-from edgespa.device.host import Conditions
+from edgespa.device.host import Clock, Conditions, Usage
 from edgespa.device.link.payload import Payload, Sending, Sent
 from edgespa.device.link.transport import Connection
 from edgespa.device.measure.answers import Ended, decode, parse_answer
-from edgespa.device.measure.judge import doubts, is_steady
+from edgespa.device.measure.judge import doubts, is_steady, unknowns
 from edgespa.device.measure.results import Listed, Measurement
 
 KEPT_BUNDLES = 8
@@ -78,7 +78,10 @@ class Site:
         measured = parse_answer(Measurement, decode(ended, "variant", what), self.name)
         before, after = Conditions.of(done["before"]), Conditions.of(done["after"])
         samples = tuple(Conditions.of(each) for each in done["samples"])
-        found = [*doubts([before, *samples, after])]
+        states = [before, *samples, after]
+        clock = Clock.parse(done["clock"], "the device's clock") if done["clock"] else None
+        usage = Usage.parse(done["usage"], "the device's cores")
+        found = [*doubts(states, threads=measured.threads, clock=clock, usage=usage)]
         if measured.major_faults:
             found.append(f"{measured.major_faults} pages were read from the disk while it ran: too little memory")
         return measured.model_copy(
@@ -87,6 +90,9 @@ class Site:
                 "after": after,
                 "samples": samples,
                 "doubts": tuple(found),
+                "unknown": unknowns(states, clock=clock, usage=usage),
+                "clock": clock,
+                "usage": usage,
                 "steady": is_steady(measured.pieces_ms),
             }
         )
