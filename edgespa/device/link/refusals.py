@@ -15,6 +15,10 @@ _KINDS = {
     "missing": ("something is not there", "look at the path; `edgespa devices check` says what is on the device"),
     "busy": ("another edgespa works there", "wait until it is done, then try again"),
     "memory": ("it is out of memory", "stop other programs there, or add swap"),
+    "processes": (
+        "its user may start no more processes",
+        "raise the limit there: ulimit -u, TasksMax of its systemd service, or pids.max of its control group",
+    ),
     "damaged": ("what has come is damaged", "try again; if it stays so, check its SD card"),
     "no-program": ("a program cannot be run", "run `edgespa devices setup` again"),
 }

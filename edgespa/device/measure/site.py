@@ -11,6 +11,7 @@ from typing import Any
 
 from edgespa.bundle import MANIFEST, RUNNER, SIGNATURE, Manifest
 from edgespa.device.host import Clock, Conditions, Usage
+from edgespa.device.inventory import broken_runtimes, try_providers
 from edgespa.device.link.payload import Payload, Sending, Sent
 from edgespa.device.link.transport import Connection
 from edgespa.device.measure.answers import Ended, decode, parse_answer
@@ -20,13 +21,20 @@ from edgespa.device.measure.results import Listed, Measurement
 KEPT_BUNDLES = 8
 """So many bundles that were measured last stay on a device."""
 
+RUNTIMES = {"onnx": ("onnxruntime",), "tflite": ("ai_edge_litert", "tflite_runtime")}
+"""Of each format, as they are imported."""
+
 LONGEST_S = 3600.0
 """Of one process, beside the time that was asked for."""
 
 COOL_C = 2.0
 """As cool as before: at most so many degrees above."""
 
+STALL_S = 180.0
+"""A process that computes nothing for so long hangs."""
+
 _LOOK_S = 2.0
+_LIST_S = 300.0
 
 
 @dataclass(frozen=True)
@@ -39,6 +47,7 @@ class Site:
         folder: Of the bundle, there.
         name: Of the bundle, in results.
         sent: What went over for it.
+        manifest: Its manifest.
     """
 
     connection: Connection
@@ -46,14 +55,35 @@ class Site:
     folder: str
     name: str
     sent: Sent
+    manifest: Manifest
 
     def list_variants(self) -> tuple[Listed, ...]:
         """Which variants can run there."""
-        argv = self._argv([])
-        done = self.connection.run(argv, timeout_s=300)
-        ended = Ended(done.status, done.stdout.decode("utf-8", "replace"), done.stderr, self._by_hand([]))
+        done = self._execute(self._argv([]), timeout_s=_LIST_S)
+        ended = Ended(int(done["status"]), str(done["stdout"]), done["stderr"], self._by_hand([]), done["killed"])
+        if ended.status < 0 and not ended.killed:
+            return self._list_without_what_crashes()
         answer = decode(ended, "variants", f"{self.name}: list of variants")
         return tuple(parse_answer(Listed, each, self.name) for each in answer["variants"])
+
+    def _list_without_what_crashes(self) -> tuple[Listed, ...]:
+        """The same where the import of a runtime ends the runner: each runtime is tried in a process of its own."""
+        providers = try_providers(self.connection, self.python)
+        working = {each.runtime: f"{each.runtime} {each.version}" for each in providers if each.works}
+        failing = {each.runtime: f"{each.runtime} {each.version}: {each.error}" for each in broken_runtimes(providers)}
+        rows = []
+        for variant in self.manifest.variants:
+            names = RUNTIMES[variant.format]
+            runtime = next((working[name] for name in names if name in working), None)
+            reasons = [failing[name] for name in names if name in failing]
+            rows.append(
+                Listed(
+                    **{key: getattr(variant, key) for key in ("name", "file", "format", "precision", "size_bytes")},
+                    runtime=runtime,
+                    reason=None if runtime else "; ".join(reasons) or "its runtime is not installed",
+                )
+            )
+        return tuple(rows)
 
     def measure(self, options: Sequence[str], what: str, *, seconds: float, sample_s: float | None) -> Measurement:
         """One measurement, in a fresh process.
@@ -67,14 +97,11 @@ class Site:
         Raises:
             DeviceError: It did not answer, or the connection broke.
         """
-        request: dict[str, Any] = {
-            "argv": self._argv(["--bench", *options]),
-            "sample_s": sample_s,
-            "timeout_s": LONGEST_S + seconds,
-        }
-        done = self.connection.ask("execute", request, hold=True, timeout_s=LONGEST_S + seconds + 60)
-        said = str(done["stderr"]) + (f"\n{done['killed']}" if done["killed"] else "")
-        ended = Ended(int(done["status"]), str(done["stdout"]), said, self._by_hand(["--bench", *options]))
+        done = self._execute(
+            self._argv(["--bench", *options]), timeout_s=LONGEST_S + seconds, more={"sample_s": sample_s}
+        )
+        by_hand = self._by_hand(["--bench", *options])
+        ended = Ended(int(done["status"]), str(done["stdout"]), str(done["stderr"]), by_hand, done["killed"])
         measured = parse_answer(Measurement, decode(ended, "variant", what), self.name)
         before, after = Conditions.of(done["before"]), Conditions.of(done["after"])
         samples = tuple(Conditions.of(each) for each in done["samples"])
@@ -96,6 +123,12 @@ class Site:
                 "steady": is_steady(measured.pieces_ms),
             }
         )
+
+    def _execute(self, argv: Sequence[str], *, timeout_s: float, more: Mapping[str, Any] | None = None) -> Any:
+        """Run something there, in the environment that a service has too; here in that of this process."""
+        request = {"argv": list(argv), "timeout_s": timeout_s, "stall_s": STALL_S, **(more or {})}
+        request["small"] = not self.connection.device.is_local
+        return self.connection.ask("execute", request, hold=True, timeout_s=timeout_s + 60)
 
     def _argv(self, options: Sequence[str]) -> list[str]:
         return [*self.python, f"{self.folder}/{RUNNER}", *options, "--json"]
@@ -120,12 +153,12 @@ def prepare(
         progress: Told what is sent.
     """
     if connection.device.is_local:
-        return Site(connection, python, str(bundle), name, Sent(0, 0, 0.0))
+        return Site(connection, python, str(bundle), name, Sent(0, 0, 0.0), manifest)
     files = payloads(bundle, manifest)
     folder, sent = connection.deliver(f"bundles/{files[MANIFEST].sha256[:32]}", files, progress)
     if sent.bytes_sent:
         connection.ask("sweep", {"folder": "bundles", "keep": KEPT_BUNDLES})
-    return Site(connection, python, folder, name, sent)
+    return Site(connection, python, folder, name, sent, manifest)
 
 
 def payloads(bundle: Path, manifest: Manifest) -> dict[str, Payload]:

@@ -279,9 +279,8 @@ def self_check(connection: Connection, folder: str, python: Sequence[str], *, th
         DeviceError: It does not answer as it should; the message has its last lines.
     """
     argv = [*python, f"{folder}/run.py", "--selfcheck", "--variant", "all", "--threads", str(threads), "--json"]
-    done = connection.ask(
-        "execute", {"argv": argv, "cwd": folder, "timeout_s": CHECK_SECONDS}, hold=True, timeout_s=CHECK_SECONDS + 60
-    )
+    request = {"argv": argv, "cwd": folder, "timeout_s": CHECK_SECONDS, "small": not connection.device.is_local}
+    done = connection.ask("execute", request, hold=True, timeout_s=CHECK_SECONDS + 60)
     try:
         rows = json.loads(done["stdout"].strip().splitlines()[-1])["selfcheck"]
         return tuple(Check.parse(row, f"{connection.where}: self-check") for row in rows)
