@@ -18,6 +18,7 @@
     │   ├── UnreachableError    it cannot be reached, or the connection broke
     │   └── RefusedError        what edgespa runs there answered that it cannot
     ├── OutputExistsError   the output is there already
+    ├── UnfinishedError     the state of an unfinished run is in the way, or is not there
     ├── ConfigError         a value in a configuration is not allowed
     └── MissingExtraError   an optional dependency is not installed
 
@@ -126,6 +127,10 @@ class OutputExistsError(EdgespaError):
 
     def __init__(self, path: Path) -> None:
         super().__init__(f"{path} exists already", "name another file, or pass --overwrite to replace it")
+
+
+class UnfinishedError(EdgespaError):
+    """The state of an unfinished run would be lost, or is to be gone on with and is not there."""
 
 
 class MissingExtraError(EdgespaError):

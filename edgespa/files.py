@@ -4,14 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import secrets
+import shutil
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 from edgespa.errors import OutputExistsError
+
+with contextlib.suppress(ImportError):  # Windows has none, and there nothing is held or removed
+    import fcntl
+_LOCKS = "fcntl" in globals()
+
+_PROBE_BYTES = 4096
+_JUST_MADE_S = 2.0
+_HEX = re.compile(r"[0-9a-f]{8}")
 
 
 def refuse_existing(path: Path, overwrite: bool) -> None:
@@ -20,26 +31,60 @@ def refuse_existing(path: Path, overwrite: bool) -> None:
     Raises:
         OutputExistsError: If the path exists and may not be replaced, or is a folder.
         FileNotFoundError: If its folder does not exist.
+        OSError: If nothing can be written in that folder, or its disk is full.
     """
     if path.is_dir() or (path.exists() and not overwrite):
         raise OutputExistsError(path)
     if not path.absolute().parent.is_dir():
         raise FileNotFoundError(2, "the folder for the output does not exist", str(path.parent))
+    require_writable(path)
 
 
-def write_whole(path: Path, content: bytes) -> None:
+def require_writable(path: Path) -> None:
+    """Raise if no file can be written at a path, in a folder that is there: tried, because rights do not say all of it.
+
+    Raises:
+        OSError: With the path, and the reason: the disk is full or read-only, the folder is another user's, the name is
+            too long.
+    """
+    probe = sibling(path, "try")
+    try:
+        with contextlib.suppress(FileNotFoundError):
+            os.lstat(path)
+        with probe.open("xb") as stream:
+            stream.write(bytes(_PROBE_BYTES))
+            stream.flush()
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
+    finally:
+        with uninterrupted():
+            probe.unlink(missing_ok=True)
+
+
+def write_whole(path: Path, content: bytes, *, mode: int = 0o666) -> None:
     """Write a file beside its target, flush it to the disk and rename it into place.
+
+    Args:
+        path: The file.
+        content: All of it.
+        mode: Rights of the file, less those that the umask takes.
 
     Raises:
         OSError: If the disk is full or the folder cannot be written; nothing is left behind then.
     """
-    with whole_file(path) as stream:
+    with whole_file(path, mode=mode) as stream:
         stream.write(content)
 
 
 @contextlib.contextmanager
-def whole_file(path: Path) -> Iterator[BinaryIO]:
+def whole_file(path: Path, *, mode: int = 0o666) -> Iterator[BinaryIO]:
     """As `write_whole`, for content that comes in pieces: it is in its place once the block is left without an error.
+
+    What a killed process left of an earlier try is removed.
+
+    Args:
+        path: The file.
+        mode: As `write_whole`.
 
     Yields:
         The stream to write to.
@@ -47,10 +92,12 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
     Raises:
         OSError: If the disk is full or the folder cannot be written; nothing is left behind then.
     """
+    remove_abandoned(path)
     # Named before it is made: an interrupt straight afterwards must still find what to remove.
     temporary = sibling(path, "tmp")
     try:
-        with temporary.open("xb") as stream:
+        with open(temporary, "xb", opener=lambda name, flags: os.open(name, flags, mode)) as stream:
+            hold(stream.fileno())
             yield stream
             stream.flush()
             os.fsync(stream.fileno())
@@ -70,7 +117,58 @@ def name_file(error: BaseException | None, path: Path) -> None:
 
 def sibling(path: Path, kind: str) -> Path:
     """A hidden name that is not taken, on the same file system."""
-    return path.absolute().with_name(f".{path.name[:60]}.{kind}-{secrets.token_hex(4)}")
+    return path.absolute().with_name(f"{_stem(path, kind)}{secrets.token_hex(4)}")
+
+
+def _stem(path: Path, kind: str) -> str:
+    return f".{path.name[:60]}.{kind}-"
+
+
+def hold(descriptor: int) -> None:
+    """Mark a temporary file or folder as in use, for as long as it is open here or in a child.
+
+    Args:
+        descriptor: Of it, open.
+    """
+    if _LOCKS:
+        with contextlib.suppress(OSError):  # a file system without locks: nothing is ever removed there
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def remove_abandoned(path: Path, kind: str = "tmp") -> None:
+    """Remove what killed processes left beside an output: siblings that nobody holds, see `hold`.
+
+    Args:
+        path: The output.
+        kind: Of `sibling`.
+    """
+    if not _LOCKS:
+        return
+    stem = _stem(path, kind)
+    with contextlib.suppress(OSError):
+        for name in os.listdir(path.absolute().parent):
+            if name.startswith(stem) and _HEX.fullmatch(name[len(stem) :]):
+                _remove_unheld(path.absolute().with_name(name))
+
+
+def _remove_unheld(found: Path) -> None:
+    try:
+        # A moment passes between the making of a file and its lock.
+        if found.is_symlink() or time.time() - found.lstat().st_mtime < _JUST_MADE_S:
+            return
+        descriptor = os.open(found, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if found.is_dir():
+            shutil.rmtree(found, ignore_errors=True)
+        else:
+            found.unlink()
+    except OSError:
+        pass  # it is held, or somebody else was faster
+    finally:
+        os.close(descriptor)
 
 
 @contextlib.contextmanager

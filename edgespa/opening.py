@@ -78,11 +78,10 @@ def _saved(spec: str, given: tuple[InputSize, ...]) -> Opened:
     exported = load_pt2(spec)
     digest = state_digest(exported.state_dict)
     try:
-        program = with_plain_inputs(from_exported(exported))
+        program = with_plain_inputs(from_exported(exported, foreign=True))
     except TraceError as error:
-        raise TraceError(
-            f"{spec}: {error.message}", "export it in evaluation form: call model.eval() before torch.export.export"
-        ) from error
+        hint = "export it in evaluation form: call model.eval() before torch.export.export"
+        raise TraceError(f"{spec}: {error.message}", hint if "writes" in error.message else error.hint) from error
     own = _inputs_of(program)
     fixed = [tuple(0 if size == BATCH else size for size in each.shape[1:]) for each in program.inputs]
     if given and [_where_fixed(each.shape[1:], sizes) for each, sizes in zip(given, fixed, strict=False)] != fixed:

@@ -154,6 +154,16 @@ class Processes:
         own = list(numbers)
         return own if self.count == 1 else self.total(torch.tensor(own, dtype=torch.float64)).tolist()
 
+    def gathered(self, values: Tensor) -> Tensor:
+        """What every process has, ``[processes, ...]``, the same in each.
+
+        Args:
+            values: Bytes (uint8), of one shape everywhere.
+        """
+        rows = torch.zeros((self.count, *values.shape), dtype=torch.int32)
+        rows[self.index] = values
+        return self.total(rows).to(torch.uint8)
+
     def from_main(self, values: Tensor) -> Tensor:
         """What the main process has, in all of them."""
         if self.count == 1:

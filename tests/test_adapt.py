@@ -164,10 +164,10 @@ def test_resuming_something_else_is_refused(run: Adapt, toy_base: Base, toy_fold
     checkpoint = tmp_path / "state"
     run(epochs=1, checkpoint=checkpoint)
     assert checkpoint.exists()
-    with pytest.raises(ConfigError, match="another config"):
+    with pytest.raises(ConfigError, match="another --epochs: 1 there, 2 here"):
         run(epochs=2, checkpoint=checkpoint, resume=True)
     other = Base.open(f"{toy_folder / 'net.py'}:other", (1, 3, 8, 8))
-    with pytest.raises(ConfigError, match="another digest"):
+    with pytest.raises(ConfigError, match="another MODEL"):
         run(base=other, epochs=1, checkpoint=checkpoint, resume=True)
     checkpoint.write_bytes(checkpoint.read_bytes()[:-3])
     with pytest.raises(TaskFileError, match="damaged"):
@@ -190,7 +190,7 @@ def test_any_changed_byte_of_a_checkpoint_is_found(run: Adapt, tmp_path: Path) -
         path.write_bytes(changed)
         with pytest.raises(TaskFileError) as caught:
             Checkpoint.load(path)
-        assert caught.value.hint == "start anew without --resume"
+        assert caught.value.hint == "start anew with --fresh"
 
 
 def four_classes(

@@ -29,6 +29,8 @@ FLOORS: Mapping[str, int] = {
     "normalisation": 0,
     "picture": 0,
     "quiet": 0,
+    "stopping": 0,
+    "unfinished": 0,
     "calibration": 1,
     "models": 1,
     "data": 1,
@@ -76,6 +78,8 @@ WITHOUT_TORCH = (
     "normalisation",
     "picture",
     "quiet",
+    "stopping",
+    "unfinished",
     "device",
     "report",
 )

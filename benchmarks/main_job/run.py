@@ -115,8 +115,10 @@ def compared(bundle: Path, unpruned: Path, rounds: int, extra: dict[str, Any]) -
                 "macs": cost["macs"],
                 "mac_ratio": mac_ratio,
                 "relative_error": variant["parity"]["relative_error"],
-                "cosine": variant["parity"]["cosine"],
-                "top1_agreement": variant["parity"]["top1_agreement"],
+                "component_error": variant["parity"]["component_error"],
+                "correlation": variant["parity"]["correlation"],
+                "agreement": (variant["agreement"] or {}).get("value"),
+                "float_layers": len(variant["float_layers"]),
                 "p50_ms": latency[variant["name"]]["p50_ms"],
                 "p90_ms": latency[variant["name"]]["p90_ms"],
                 "latency_ratio": ratio["ratio"],
@@ -131,18 +133,20 @@ def compared(bundle: Path, unpruned: Path, rounds: int, extra: dict[str, Any]) -
 def markdown(rows: list[dict[str, Any]]) -> str:
     """The rows as a table."""
     lines = [
-        "| model | variant | accuracy | file KiB | task KiB | params | MACs | rel. error | cosine | p50 ms | p90 ms "
-        "| latency ratio | MAC ratio | realised |",
+        "| model | variant | accuracy | file KiB | task KiB | params | MACs | worst component: error, correlation "
+        "| same top class | p50 ms | p90 ms | latency ratio | MAC ratio | realised |",
         "| --- " * 14 + "|",
     ]
     for row in rows:
         accuracy = "-" if row["accuracy"] is None else f"{row['accuracy']:.2%}"
         task = "-" if row["task_size_bytes"] is None else f"{row['task_size_bytes'] / 1024:.0f}"
+        same = "-" if row["agreement"] is None else f"{row['agreement']:.2%}"
         low, high = row["latency_ratio_range"]
         lines.append(
             f"| {row['model']} | {row['variant']} | {accuracy} | {row['size_bytes'] / 1024:.0f} | {task} "
-            f"| {row['parameters']:,} | {row['macs'] / 1e6:.1f}M | {row['relative_error']:.1e} | {row['cosine']:.5f} "
-            f"| {row['p50_ms']:.3f} | {row['p90_ms']:.3f} | {row['latency_ratio']:.2f} ({low:.2f}-{high:.2f}) "
+            f"| {row['parameters']:,} | {row['macs'] / 1e6:.1f}M "
+            f"| {row['component_error']:.1e}, {row['correlation']:.5f} | {same} | {row['p50_ms']:.3f} "
+            f"| {row['p90_ms']:.3f} | {row['latency_ratio']:.2f} ({low:.2f}-{high:.2f}) "
             f"| {row['mac_ratio']:.2f} | {row['realised']:.2f} |"
         )
     return "\n".join(lines)

@@ -32,10 +32,16 @@ class Batches:
     config: AdaptConfig
     processes: Processes
 
-    def of_epoch(self, epoch: int) -> Iterator[Batch]:
-        """This process's part of each batch of an epoch, augmented."""
+    def of_epoch(self, epoch: int, behind: int = 0, draws: torch.Generator | None = None) -> Iterator[Batch]:
+        """This process's part of each batch of an epoch, augmented.
+
+        Args:
+            epoch: Which one, from 0.
+            behind: Batches that it is left without at the beginning.
+            draws: What the augmentation draws from; its state goes with the batches that were taken.
+        """
         seed = self.config.seed * 1_000_003 + epoch
-        return self._shuffled(seed, augmentation(self.config.augment), self.processes.part)
+        return self._shuffled(seed, augmentation(self.config.augment), self.processes.part, behind, draws)
 
     def endless(self) -> Iterator[Batch]:
         """Those of one epoch after another, from the first."""
@@ -50,9 +56,18 @@ class Batches:
         seed = self.config.seed * 7_919 + epoch
         return itertools.islice(self._shuffled(seed), self.processes.index, SCORING_BATCHES, self.processes.count)
 
-    def _shuffled(self, seed: int, augment: Augment | None = None, part: tuple[int, int] = (0, 1)) -> Iterator[Batch]:
+    def _shuffled(
+        self,
+        seed: int,
+        augment: Augment | None = None,
+        part: tuple[int, int] = (0, 1),
+        behind: int = 0,
+        draws: torch.Generator | None = None,
+    ) -> Iterator[Batch]:
         size, device = self.config.batch_size, self.processes.device
-        batches = self.train.batches(size, shuffle_seed=seed, drop_last=True, augment=augment, part=part)
+        batches = self.train.batches(
+            size, shuffle_seed=seed, drop_last=True, augment=augment, part=part, behind=behind, draws=draws
+        )
         for images, labels in batches:
             # channels_last: convolutions train faster so on a CPU
             yield images.to(device, memory_format=torch.channels_last), labels.to(device)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -14,6 +16,7 @@ from edgespa.adapt.objective import Objective, Teacher
 from edgespa.adapt.rates import settle_rate
 from edgespa.adapt.run import Progress, Run
 from edgespa.adapt.start import continued, is_adapted, require_same_classes, started, with_start
+from edgespa.adapt.state import Keeper, restore
 from edgespa.adapt.units import Units
 from edgespa.adapt.weights import class_weights
 from edgespa.adapters.adapted import AdaptedProgram
@@ -26,6 +29,7 @@ from edgespa.evaluate import MEASURES, blind_quality, quality
 from edgespa.graph.program import BATCH, Program
 from edgespa.processes import Processes
 from edgespa.pruning.criteria import criterion_named
+from edgespa.stopping import held_back
 from edgespa.targets import shapes_of
 from edgespa.task import Task
 
@@ -48,8 +52,12 @@ def adapt(
     log_file: Path | None = None,
     progress: Progress | None = None,
     processes: Processes | None = None,
+    facts: Mapping[str, Any] | None = None,
 ) -> Task:
     """Learn a task.
+
+    Ctrl-C, SIGTERM and a closed terminal end it after the training step that it is at, once its state is written; a
+    second time at once.
 
     Several processes, as ``accelerate launch`` starts them, share each batch and come to one task; only the main one
     writes the checkpoint and the log.
@@ -60,7 +68,8 @@ def adapt(
         preprocess: How an image becomes an input.
         config: How to adapt.
         folder: Where the task file will lie.
-        checkpoint: A file that holds the state after each epoch; the caller removes it when the task is saved.
+        checkpoint: A file that holds the state: from the beginning, after each epoch, and every few minutes inside of
+            one. The caller removes it when the task is saved.
         resume: Go on from the checkpoint if there is one.
         teacher: Whose outputs are distilled.
         start: A task to start from: of a pruned one its units, blocks and weights; one that was adapted is gone on
@@ -68,6 +77,7 @@ def adapt(
         log_file: Gets a JSON document a line for each pruning step and each epoch.
         progress: Told ``(done, total, text)`` in training steps.
         processes: Those that share the training; by default those that were launched.
+        facts: What the state says besides, as plain values.
 
     Returns:
         The task: its best epoch at the final density.
@@ -121,16 +131,22 @@ def adapt(
         if start is not None:
             run.begin_at(start.kept)
         run.calibrate_norms()
-    if resume and checkpoint is not None and checkpoint.exists():
-        run.restore(Checkpoint.load(checkpoint))
-    elif config.lr is None:
-        settle_rate(run, progress)
+    goes_on_from = Checkpoint.load(checkpoint) if resume and checkpoint is not None and checkpoint.exists() else None
+    if goes_on_from is not None:
+        restore(run, goes_on_from)
     if log_file is not None and processes.is_main:
-        run.log = TrainingLog(log_file, run.epoch if resume else None)
-    while run.epoch < config.epochs:
-        run.train_epoch()
-        if checkpoint is not None and processes.is_main:
-            run.snapshot().save(checkpoint)
+        run.log = TrainingLog(log_file, (run.epoch, run.step) if resume else None)
+    with held_back() as stop:
+        keeper = Keeper(run, checkpoint, stop, facts)
+        if not run.settled:
+            settle_rate(run, keeper, progress)
+        if goes_on_from is None:
+            keeper.save()  # that it can be written is known before anything long begins
+        while run.epoch < config.epochs:
+            run.train_epoch(keeper.pause)
+            keeper.save()
+        if stop.asked is not None:
+            stop.end()
     if run.best_quality <= (blind := blind_quality(prepared[1])):
         log.warning(
             "nothing was learned: validation %s %.3f (%d images), and the same answer to all images has %.3f; "

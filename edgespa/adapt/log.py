@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from edgespa.errors import ConfigError
+
+log = logging.getLogger(__name__)
 
 
 class TrainingLog:
@@ -15,37 +18,45 @@ class TrainingLog:
 
     Args:
         path: The file.
-        resume_from: Finished epochs of a run that goes on: events of later ones, which are trained again, are dropped.
-            None begins a new file.
+        resume_from: Epochs and training steps that a run that goes on has behind: later events, which come again, are
+            dropped. None begins a new file.
 
     Raises:
         ConfigError: If it cannot be written.
     """
 
-    def __init__(self, path: Path, resume_from: int | None) -> None:
+    def __init__(self, path: Path, resume_from: tuple[int, int] | None) -> None:
         kept: list[str] = []
         try:
             if resume_from is not None and path.exists():
-                kept = [line for line in path.read_text(encoding="utf-8").splitlines() if _epoch(line) <= resume_from]
+                lines = path.read_text(encoding="utf-8").splitlines()
+                kept = [line for line in lines if _is_behind(line, *resume_from)]
             path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
         except OSError as error:
             raise ConfigError(f"the log {path} cannot be written: {error}", "name another file with --log") from error
         self._path = path
+        self._told = False
 
     def write(self, event: str, **values: Any) -> None:
-        """Add a line.
+        """Add a line; where that fails, it is told once, and the training goes on.
 
         Args:
             event: ``prune`` or ``epoch``.
             **values: Numbers and texts.
         """
         document: Mapping[str, Any] = {"event": event, **values}
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(document, allow_nan=False) + "\n")
+        try:
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(document, allow_nan=False) + "\n")
+        except OSError as error:
+            if not self._told:
+                log.warning("the log %s lacks lines from here on: %s", self._path, error)
+            self._told = True
 
 
-def _epoch(line: str) -> float:
+def _is_behind(line: str, epoch: int, step: int) -> bool:
     try:
-        return float(json.loads(line)["epoch"])
-    except (ValueError, KeyError, TypeError):  # the end of a line that a kill cut off
-        return float("inf")
+        event = json.loads(line)
+        return bool(event["epoch"] <= epoch or event.get("step", step) < step)
+    except (ValueError, KeyError, TypeError, AttributeError):  # the end of a line that a kill cut off
+        return False

@@ -9,12 +9,13 @@ from __future__ import annotations
 import itertools
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import torch
 
 from edgespa.adapt.run import Progress, Run
+from edgespa.adapt.state import Keeper, restore, snapshot
 from edgespa.errors import AdapterError
 
 log = logging.getLogger(__name__)
@@ -78,33 +79,50 @@ def find_rate(first: float, loss_at: Callable[[float], float], guess: float) -> 
     return Found(best, losses)
 
 
-def settle_rate(run: Run, progress: Progress | None = None) -> None:
+def settle_rate(run: Run, keeper: Keeper, progress: Progress | None = None) -> None:
     """Lower the learning rate of a run where short trainings show that it is too high; then all else is as before.
 
     Args:
-        run: Before its first epoch.
+        run: Before its first epoch; trials that it has behind are not made again.
+        keeper: Keeps the trials; an end that is asked for is one here, too.
         progress: Told ``(done, total, text)``.
     """
-    begin = run.snapshot()
+    begin = snapshot(run)
+    known = {float(rate): math.inf if loss is None else loss for rate, loss in run.lr_trials.items()}
     _, labels = next(run.batches.plain(1))
     guess = run.objective.guess(labels, len(run.classes))
     steps = trial_steps(run.timeline.total)
 
     def loss_at(rate: float) -> float:
+        if rate in known:
+            return known[rate]
         if progress:
             progress(0, run.timeline.total, f"trying the learning rate {rate:g}")
         try:
-            return _loss_after(run, steps, rate)
+            known[rate] = _loss_after(run, steps, rate, keeper)
+        except AdapterError:
+            known[rate] = math.inf
         finally:
-            run.restore(begin)
+            restore(run, begin)
+            run.lr_trials = _recorded(known)
+        keeper.pause()
+        return known[rate]
 
-    found = find_rate(run.timeline.peak, loss_at, guess)
-    trials = {str(rate): loss if math.isfinite(loss) else None for rate, loss in found.losses.items()}
+    try:
+        found = find_rate(run.timeline.peak, loss_at, guess)
+    except (KeyboardInterrupt, SystemExit):
+        keeper.save()
+        raise
+    trials = _recorded(found.losses)
     log.info("learning rate %g; loss after %d steps: %s", found.rate, steps, trials)
     run.settle_rate(found.rate, trials)
 
 
-def _loss_after(run: Run, steps: int, rate: float) -> float:
+def _recorded(losses: Mapping[float, float]) -> dict[str, float | None]:
+    return {str(rate): loss if math.isfinite(loss) else None for rate, loss in losses.items()}
+
+
+def _loss_after(run: Run, steps: int, rate: float, keeper: Keeper) -> float:
     """Mean loss of the last of some training steps; what is trained changes."""
     run.set_training(True)
     torch.manual_seed(run.config.seed + 7_919_333 * run.processes.index)
@@ -112,5 +130,7 @@ def _loss_after(run: Run, steps: int, rate: float) -> float:
     for step in range(steps):
         group = list(itertools.islice(batches, run.config.accumulate))
         losses.append(run.learn(group, rate * min(1.0, (step + 1) / (WARM_UP * steps))))
+        if keeper.stop.asked is not None and run.processes.count == 1:
+            keeper.stop.end()
     last = losses[-round(JUDGED * steps) :]
     return run.processes.totals([sum(last)])[0] / len(last) / run.processes.count

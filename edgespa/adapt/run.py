@@ -1,4 +1,4 @@
-"""The state of one adaptation and its steps: train, score, prune, validate, save and restore."""
+"""One adaptation and its steps: train, score, prune, validate; its state is kept by `edgespa.adapt.state`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,8 +16,9 @@ from torch import Tensor, nn
 
 from edgespa.adapt.batches import SCORING_BATCHES, Batches
 from edgespa.adapt.config import AdaptConfig
+from edgespa.adapt.inside import Inside
 from edgespa.adapt.log import TrainingLog
-from edgespa.adapt.moments import averages_of, fresh_optimizer, give_past, read_averages, steps_of
+from edgespa.adapt.moments import averages_of, fresh_optimizer, give_past, steps_of
 from edgespa.adapt.objective import Objective
 from edgespa.adapt.timeline import Timeline
 from edgespa.adapters.adapted import AdaptedProgram, plan
@@ -75,6 +75,7 @@ class Run:
         self.base = base
         self.config = config
         self.data_name = data.name
+        self.samples = data.digest
         self.classes = tuple(data.classes)
         self.preprocess = preprocess
         self.objective = objective or Objective()
@@ -105,10 +106,12 @@ class Run:
         self.model.move_to(processes.device)
         self.optimizer = self._fresh_optimizer()
         self.epoch = 0
+        self.inside = Inside()
         self.best: Checkpoint | None = None
         self.best_quality = -math.inf
         self.history: list[dict[str, float]] = []
         self.lr_trials: dict[str, float | None] = {}
+        self.settled = config.lr is not None
         self._pace = 0.0  # seconds of a training step, lately
 
     def named_parameters(self) -> dict[str, nn.Parameter]:
@@ -127,15 +130,25 @@ class Run:
     def _fresh_optimizer(self) -> torch.optim.AdamW:
         return fresh_optimizer(self.named_parameters(), self.timeline.learning_rate(0), self.config.weight_decay)
 
-    def train_epoch(self) -> None:
-        """One pass over the training part, with the pruning steps that fall into it, and a validation."""
-        config, timeline = self.config, self.timeline
+    @property
+    def step(self) -> int:
+        """Training steps that are behind."""
+        return self.epoch * self.steps + self.inside.steps
+
+    def train_epoch(self, pause: Callable[[], None] = lambda: None) -> None:
+        """One pass over the training part, with the pruning steps that fall into it, and a validation.
+
+        Args:
+            pause: Called after every training step, and between the batches of a validation where this process is
+                alone: the run can be gone on with from there, and may be left.
+        """
+        config, timeline, inside = self.config, self.timeline, self.inside
         # Dropout, which differs between processes; shuffling has a seed of its own, the same in all.
         torch.manual_seed(config.seed * 100_003 + self.epoch + 7_919_333 * self.processes.index)
-        step = self.epoch * self.steps
-        total_loss, began, used = 0.0, time.monotonic(), time.process_time()
+        inside.set_random()
+        step, began, used = self.step, time.monotonic(), time.process_time()
         self.set_training(True)
-        batches = self.batches.of_epoch(self.epoch)
+        batches = self.batches.of_epoch(self.epoch, inside.steps * config.accumulate, inside.draws)
         while group := list(itertools.islice(batches, config.accumulate)):
             if step in timeline.blocks_at:
                 self._mask_blocks(timeline.blocks_at[step], step)
@@ -145,16 +158,19 @@ class Run:
             value = self.learn(group, timeline.learning_rate(step))
             seconds = time.monotonic() - before
             self._pace = seconds if not self._pace else 0.9 * self._pace + 0.1 * seconds
-            total_loss += value
+            inside.loss += value
+            inside.steps += 1
             step += 1
+            pause()
             self._tell(step, value)
-        mean_loss = self.processes.totals([total_loss])[0] / self.steps / self.processes.count
-        for name, tensor in self._factors().flat().items():
+        mean_loss = self.processes.totals([inside.loss])[0] / self.steps / self.processes.count
+        for name, tensor in self.factors().flat().items():
             if not torch.isfinite(tensor).all():
                 raise AdapterError(f"{name} is not finite after epoch {self.epoch + 1}", _LOWER)
         self.set_training(False)
-        value = quality(lambda x: self.objective.raw(self.model(x)), self.held_out, processes=self.processes)
+        value = quality(self._answering(pause), self.held_out, processes=self.processes)
         self.epoch += 1
+        self.inside = Inside()
         self.history.append({"epoch": self.epoch, "density": self.density, "loss": mean_loss, "validation": value})
         log.info("epoch %d: density %.3f, loss %.4f, validation %.4f", self.epoch, self.density, mean_loss, value)
         if self.log is not None:
@@ -163,7 +179,15 @@ class Run:
             self.log.write("epoch", **self.history[-1], lr=timeline.learning_rate(step - 1), **times, **self._costs())
         if step > timeline.final_from and value > self.best_quality:
             self.best_quality = value
-            self.best = self._state()
+            self.best = self.reached()
+
+    def _answering(self, pause: Callable[[], None]) -> Callable[[Tensor], Tensor]:
+        def answer(inputs: Tensor) -> Tensor:
+            if self.processes.count == 1:  # several would have to agree
+                pause()
+            return self.objective.raw(self.model(inputs))
+
+        return answer
 
     def learn(self, group: list[tuple[Tensor, Tensor]], lr: float) -> float:
         """One training step on some batches; returns the mean loss.
@@ -248,7 +272,8 @@ class Run:
                 masked[name].with_mask(mask)
         self._become(without_dead_units(self.base.groups, self.kept, masked, self.config.round_to), step)
 
-    def _factors(self) -> Factors:
+    def factors(self) -> Factors:
+        """Adapters and trained tensors as they are now, on the CPU."""
         return Factors.of(self.model, self.statistics).on_cpu()
 
     def begin_at(self, kept: Kept) -> None:
@@ -279,14 +304,26 @@ class Run:
         """
         self.timeline = dataclasses.replace(self.timeline, peak=peak)
         self.lr_trials = dict(trials)
+        self.settled = True
 
     def go_on_from(self, kept: Kept, factors: Factors) -> None:
         """Begin with the units, the adapters and the trained tensors that a task has."""
         if self.objective.units is not None:
             factors = dataclasses.replace(factors, tensors=self.objective.units.tensors_inside(factors.tensors))
-        self._keep(kept)
-        self._rebuild(factors, {}, 0.0)
+        self.put(kept, factors, {}, 0.0)
         self.start = {name: np.packbits(mask).tobytes().hex() for name, mask in kept.items()}
+
+    def put(self, kept: Kept, factors: Factors, averages: Mapping[str, Factors], steps: float) -> None:
+        """Be where a run was.
+
+        Args:
+            kept: Its units.
+            factors: Its adapters and trained tensors.
+            averages: The optimiser's running averages, by moment.
+            steps: That the optimiser has taken.
+        """
+        self._keep(kept)
+        self._rebuild(factors, averages, steps)
 
     def _become(self, kept: Kept, step: int) -> None:
         """Continue with fewer units; factors, tensors and the optimiser's averages lose the same indices."""
@@ -295,14 +332,13 @@ class Run:
         if indices:
             shapes = {name: tuple(tensor.shape) for name, tensor in self.model.program.tensors()}
             places = self.model.places
-            own = self._factors()
+            own = self.factors()
             factors = own.narrowed(shapes, indices, kind, options, places=places)
             averages = {
                 moment: average.narrowed(shapes, indices, kind, options, places=places, like=own)
                 for moment, average in averages_of(self.optimizer, self.named_parameters()).items()
             }
-            self._keep(kept)
-            self._rebuild(factors, averages, steps_of(self.optimizer))
+            self.put(kept, factors, averages, steps_of(self.optimizer))
         self.set_training(True)
         if self.log is not None:
             self.log.write("prune", epoch=self.epoch + 1, step=step, density=self.density, **self._costs())
@@ -329,59 +365,9 @@ class Run:
             text = f"density {self.density:.2f}  loss {loss:.3f}{reached}  {self._cost.macs / 1e6:.1f}M MACs"
             self._progress(step, self.timeline.total, f"{text}  {left:.0f} s left")
 
-    def _state(self) -> Checkpoint:
-        return Checkpoint({name: mask.copy() for name, mask in self.kept.items()}, self._factors().copied())
-
-    def snapshot(self) -> Checkpoint:
-        """Everything that the next epoch depends on; training on does not change it."""
-        moments = averages_of(self.optimizer, self.named_parameters())
-        averages = {f"{moment}/{key}": t for moment, own in moments.items() for key, t in own.flat().items()}
-        scaler = self.processes.scaler
-        facts = {
-            **self._identity(),
-            "epoch": self.epoch,
-            "best_quality": self.best_quality,
-            "history": self.history,
-            "optimizer_steps": steps_of(self.optimizer),
-            "scaler": scaler.state_dict() if scaler is not None else None,
-            "lr": self.timeline.peak,
-            "lr_trials": self.lr_trials,
-        }
-        return Checkpoint(self.kept, self._factors().copied(), averages, facts, self.best)
-
-    def _identity(self) -> dict[str, Any]:
-        return {
-            "digest": self.base.digest,
-            "data": self.data_name,
-            "config": self.config.model_dump(mode="json"),
-            "preprocess": self.preprocess.model_dump(mode="json"),
-            "teacher": self.objective.teacher_name,
-            "precision": self.processes.precision,
-            "start": self.start,
-            "units": self.objective.units.record() if self.objective.units else None,
-        }
-
-    def restore(self, state: Checkpoint) -> None:
-        """Go on from a snapshot of the same run.
-
-        Raises:
-            ConfigError: If it is of another run.
-        """
-        for key, value in self._identity().items():
-            if state.facts.get(key) != value:
-                raise ConfigError(
-                    f"the unfinished run was made with another {key}",
-                    "start anew without --resume, or say the same again",
-                )
-        self._keep(state.kept)
-        self.settle_rate(float(state.facts.get("lr", self.timeline.peak)), state.facts.get("lr_trials", {}))
-        self._rebuild(state.factors.copied(), read_averages(state.averages), float(state.facts["optimizer_steps"]))
-        if self.processes.scaler is not None and state.facts.get("scaler"):
-            self.processes.scaler.load_state_dict(state.facts["scaler"])
-        self.epoch = int(state.facts["epoch"])
-        self.best_quality = float(state.facts["best_quality"])
-        self.history = list(state.facts["history"])
-        self.best = state.best
+    def reached(self) -> Checkpoint:
+        """Units, adapters and trained tensors as they are now, in memory of their own."""
+        return Checkpoint({name: mask.copy() for name, mask in self.kept.items()}, self.factors().copied())
 
     def result(self, folder: Path) -> Task:
         """The task of the best epoch.
@@ -389,7 +375,7 @@ class Run:
         Args:
             folder: Where the task file will lie.
         """
-        best = self.best or self._state()
+        best = self.best or self.reached()
         config = self.config
         program = compact(self.base.program, self.base.groups, best.kept)
         factors = best.factors.settled(program, config.adapter, config.adapter_options)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Literal, Self
@@ -102,6 +103,15 @@ class ImageData:
         if self._labels is None:
             raise no_classes(self._title)
         return self._labels
+
+    @property
+    def digest(self) -> str:
+        """Of how many there are, and what is known of each: another one means other samples. Pixels are not read."""
+        known = self._labels if self.targets is None else self.targets
+        digest = hashlib.sha256(f"{len(self)} {self.kind} {self.classes!r}".encode("utf-8", errors="surrogatepass"))
+        if known is not None:
+            digest.update(np.ascontiguousarray(known).tobytes())
+        return f"{len(self)} samples, {digest.hexdigest()[:16]}"
 
     @property
     def preprocessed(self) -> bool:

@@ -96,10 +96,13 @@ class Prepared:
         drop_last: bool = False,
         augment: Augment | None = None,
         part: tuple[int, int] = (0, 1),
+        behind: int = 0,
+        draws: torch.Generator | None = None,
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Go through the data once.
 
         Order and augmentation depend on ``shuffle_seed`` alone: an epoch that is begun again with its seed is the same.
+        One that was left after some batches is gone on with by their number and the generator's state after them.
 
         Args:
             batch_size: Images in a batch.
@@ -108,6 +111,8 @@ class Prepared:
             augment: Changes the images before they are normalised; refused for preprocessed items.
             part: ``(i, n)`` gives only the ith of n interleaved parts of each batch, as one of n processes takes it;
                 together they are the batch, augmented alike.
+            behind: Batches that are left out at the beginning.
+            draws: What ``augment`` draws from, as it was left; seeded anew where no batch is behind.
 
         Yields:
             Images, float32 [N, C, H, W], normalised, and labels, int64 [N] (targets: float32 [N, K]).
@@ -121,7 +126,7 @@ class Prepared:
                 f"{self.name}: the items are preprocessed tensors, which are not augmented here",
                 "augment inside the data set, or let it return images",
             )
-        return self._batches(batch_size, count, shuffle_seed, augment, part)
+        return self._batches(batch_size, count, shuffle_seed, augment, part, behind, draws)
 
     def _batches(
         self,
@@ -130,12 +135,18 @@ class Prepared:
         shuffle_seed: int | None,
         augment: Augment | None,
         part: tuple[int, int],
+        behind: int,
+        draws: torch.Generator | None,
     ) -> Iterator[tuple[Tensor, Tensor]]:
         generator = torch.Generator().manual_seed(shuffle_seed or 0)
         order = torch.arange(len(self))
         if shuffle_seed is not None:
             order = torch.randperm(len(self), generator=generator)
-        chunks = [order[start * batch_size : (start + 1) * batch_size] for start in range(count)]
+        if draws is not None:
+            if not behind:
+                draws.set_state(generator.get_state())
+            generator = draws
+        chunks = [order[start * batch_size : (start + 1) * batch_size] for start in range(behind, count)]
         own = slice(part[0], None, part[1])
         if augment is None:
             chunks = [chunk[own] for chunk in chunks]

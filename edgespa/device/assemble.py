@@ -26,7 +26,7 @@ PARTS = (
 """Of the runner, in the order in which names are defined before they are used."""
 
 AGENT_PARTS = (
-    *("protocol", "system", "facts", "share", "sensors", "cache", "environment", "processes", "watched"),
+    *("protocol", "place", "system", "facts", "share", "sensors", "cache", "environment", "processes", "watched"),
     *("tasks", "command"),
 )
 """Of the agent, likewise."""

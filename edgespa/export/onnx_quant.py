@@ -2,7 +2,7 @@
 
 Activations are unsigned: on x86 int8 convolutions with signed ones took four times as long as in float, with unsigned
 ones half (ONNX Runtime 1.31, ResNet-56); its kernels for Arm take both. Only layers with weights are quantised, and
-gates where that pays; sums, normalisations, softmax and products of two matrices stay in float, which makes
+gates where that is near enough; sums, normalisations, softmax and products of two matrices stay in float, which makes
 transformers both faster and more exact than quantising all that can be.
 """
 

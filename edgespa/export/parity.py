@@ -7,7 +7,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from edgespa.bundle import MAX_FP32_ERROR, Metric, Parity, TensorSpec, Weights
+from edgespa.bundle import MAX_FP32_ERROR, MAX_ROUNDING, Metric, Parity, TensorSpec, Weights
 from edgespa.config import Preprocess
 from edgespa.device import runner
 from edgespa.errors import ExportError, ParityError
@@ -20,15 +20,16 @@ Array = NDArray[Any]
 FP16_ERROR = 0.1
 
 
-def bound_for(precision: str, int8_error: float) -> dict[Metric, float]:
+def bound_for(precision: str, int8_error: float, explained: float = 0.0) -> dict[Metric, float]:
     """What a file has to keep to be shipped.
 
     Args:
         precision: Of the file.
         int8_error: Largest error of a component of files with int8 in them, against its spread.
+        explained: Of a float32 file: `Samples.explained`, at most `MAX_ROUNDING`.
     """
     if precision == "fp32":
-        return {"tolerance_used": 1.0, "relative_error": MAX_FP32_ERROR}
+        return {"tolerance_used": 1.0, "relative_error": max(MAX_FP32_ERROR, min(explained, MAX_ROUNDING))}
     return {"component_error": FP16_ERROR if precision == "fp16" else int8_error}
 
 
@@ -112,17 +113,22 @@ class File:
             failures = runner.exceeded(samples.compare_recorded(outputs), limits)
         if failures:
             figures = "; ".join(failures)
+            lossy = _HALF if self.name.endswith("fp16") else _LOSSY
             raise ParityError(
                 f"{self.name} does not compute what the program computes on {samples.description}: {figures}",
-                _REPORT if "tolerance_used" in bound else _HALF if self.name.endswith("fp16") else _LOSSY,
+                _way_on(samples, outputs, limits) if "tolerance_used" in bound else lossy,
             )
         measured = {key: metrics[key] for key in Parity.model_fields if key in metrics}
         return Parity(inputs=samples.description, count=samples.count, bound=bound, **measured)
 
 
-_REPORT = (
-    "this is a fault of a converter or of edgespa: please report the model; where you know that it does no harm, "
-    "--fp32-tolerance allows more, and --format leaves this format out"
-)
+_REPORT = "this is a fault of a converter or of edgespa: please report the model; --format leaves this format out"
 _HALF = "numbers of 16 bits hold about three digits: leave out --precision fp16"
 _LOSSY = "calibrate on images of the task, or leave out the precision, or raise --int8-tolerance"
+
+
+def _way_on(samples: Samples, outputs: list[Array], limits: dict[str, float]) -> str:
+    """A hint; with the option that allows more where it would."""
+    if runner.exceeded(samples.tolerant(MAX_FP32_ERROR).compare(outputs), limits):
+        return _REPORT
+    return f"{_REPORT}, and where you know that it does no harm, --fp32-tolerance allows up to {MAX_FP32_ERROR:g}"

@@ -68,6 +68,19 @@ class Samples:
         return len(self.inputs[0])
 
     @property
+    def explained(self) -> float:
+        """What rounding explains of max|a - b| / max|b|, of the output where that is most; 0 where it is not known."""
+        shares = [0.0]
+        for index, array in enumerate(self.outputs):
+            axes = range(1, array.ndim) or (0,)
+            found = [(self.scales or {}).get(f"allowed_{index}_{axis}") for axis in axes]
+            allowed = [float(each.max()) for each in found if each is not None and each.size]
+            top = float(np.abs(array).max(initial=0.0))
+            if allowed and top and array.dtype.kind == "f":
+                shares.append(min(allowed) / top)
+        return max(shares)
+
+    @property
     def weak(self) -> str | None:
         """Why the proof on them says little; None where it says enough."""
         if self.count < LEAST_SAMPLES:
@@ -82,6 +95,18 @@ class Samples:
         if 2 * seen >= count:
             return None
         return f"{count - seen:,} of {count:,} components of the outputs hardly vary on {self.description}"
+
+    def tolerant(self, tolerance: float) -> Samples:
+        """The same, where a float32 file may be off by this much of the spread of each component that varies.
+
+        Args:
+            tolerance: Of the spread.
+        """
+        scales = dict(runner.scales_of(self.outputs) if self.scales is None else self.scales)
+        for key in [each for each in scales if each.startswith("allowed")]:
+            spread = scales[f"scale{key[7:]}"] * scales[f"varies{key[7:]}"]
+            scales[key] = np.maximum(scales[key], tolerance * spread)
+        return dataclasses.replace(self, scales=scales)
 
     def part(self, places: Sequence[int] | slice) -> Samples:
         """Some of them, judged by the spread over all.

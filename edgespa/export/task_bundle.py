@@ -95,7 +95,7 @@ def write_task_bundle(
             outputs=outputs,
             runtime=file.runtime,
             size_bytes=(folder / MODEL).stat().st_size,
-            parity=file.prove(samples, bound_for("fp32", INT8_TOLERANCE)),
+            parity=file.prove(samples, bound_for("fp32", INT8_TOLERANCE, samples.explained)),
             weights=made.weights,
         )
         (folder / runner.BASE).unlink()

@@ -31,7 +31,7 @@ from edgespa.graph.program import Program
 
 JUDGE_IMAGES = 32
 NO_SOURCE = "the float32 file that it is made from cannot be had"
-_JUDGED_BY = "components of all axes"
+_JUDGED_BY = "components of all axes, and no clock"
 _RETRY = 0.8
 QUANTISERS: dict[str, Any] = {"onnx": OnnxQuantiser, "tflite": TfliteQuantiser}
 
@@ -262,7 +262,7 @@ def _proved(job: Job, name: str, precision: str, path: Path, how: Made, steps: S
     if name == "tflite":
         _describe(job, path)
     file = open_file(job, name, path, precision, job.config.threads)
-    parity = file.prove(job.samples, bound_for(precision, job.config.int8_tolerance))
+    parity = file.prove(job.samples, bound_for(precision, job.config.int8_tolerance, job.samples.explained))
     accuracy, agreement = job.judge.of(file, steps.within)
     return Variant(
         name=file.name,

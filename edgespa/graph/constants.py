@@ -9,21 +9,26 @@ from __future__ import annotations
 
 import logging
 import math
-import operator
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, fx
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._pytree import tree_leaves, tree_map_only
 
+from edgespa.errors import TraceError
 from edgespa.graph.functional import is_view
-from edgespa.graph.program import Program, assign, drop_unread, fetch, refresh
-from edgespa.graph.rules.registry import operator_name
+from edgespa.graph.operators import NUMBERS, writes_nothing
+from edgespa.graph.program import Program, assign, drop_unread, fetch, refresh, shape_of
+from edgespa.graph.rules.registry import named_arguments, operator_name
 
 log = logging.getLogger(__name__)
 
 MOST_ELEMENTS = 1 << 20
 """Of a folded tensor, unless what it is computed from is larger: an expanded number is not made a table."""
+MOST_COMPUTED = 1 << 31
+"""Of any tensor of a program: no network for a small device comes near."""
 _GROW = {
     "expand", "expand_as", "repeat", "tile", "broadcast_to", "repeat_interleave", "full", "zeros", "ones", "new_full",
     "new_zeros", "new_ones", "zeros_like", "ones_like", "full_like",
@@ -34,11 +39,6 @@ _CHECKS = {
     "_assert_async",
     "sym_constrain_range",
     "sym_constrain_range_for_size",
-}
-_PYTHON = {
-    *(value for module in (operator, math) for value in vars(module).values() if callable(value)),
-    *(abs, bool, float, int, max, min, pow, round, sum),
-    *(torch.sym_float, torch.sym_int, torch.sym_max, torch.sym_min, torch.sym_not),
 }
 
 
@@ -75,8 +75,47 @@ class Constants:
                 self._values[each] = fetch(self._module, str(each.target)).detach()
             else:
                 arguments, keywords = fx.node.map_arg((each.args, each.kwargs), self._values.__getitem__)
+                _require_bounded(each, arguments, keywords)
                 self._values[each] = each.target(*arguments, **keywords)  # type: ignore[operator]
         return self._values[node]
+
+
+def _require_bounded(node: fx.Node, arguments: Any, keywords: Any) -> None:
+    """Refuse what would fill the memory: a few words of a program can ask for any number of elements.
+
+    Raises:
+        TraceError: With the operator and the number.
+    """
+    if not isinstance(node.target, torch._ops.OpOverload):
+        return
+    mode = FakeTensorMode()
+    try:
+        with mode:
+            found = node.target(
+                *tree_map_only(Tensor, mode.from_tensor, arguments), **tree_map_only(Tensor, mode.from_tensor, keywords)
+            )
+    except Exception:  # sizes that follow from values, which are no more than there are; or it fails in earnest, too
+        return
+    require_sizes(node, found)
+
+
+def require_sizes(node: fx.Node, found: Any) -> None:
+    """Refuse a result of more than `MOST_COMPUTED` elements.
+
+    Args:
+        node: What computes it.
+        found: The result, or its shapes.
+
+    Raises:
+        TraceError: With the operator and the number.
+    """
+    # A size that follows from values is None: `edgespa.graph.trace` refuses it.
+    sizes = [math.prod(size or 0 for size in shape_of(each)) for each in tree_leaves(found) if isinstance(each, Tensor)]
+    if max(sizes, default=0) > MOST_COMPUTED:
+        raise TraceError(
+            f"{node.name} ({operator_name(node)}) would compute a tensor of {max(sizes):,} elements",
+            "give a program whose tensors fit into memory",
+        )
 
 
 def cone(node: fx.Node) -> list[fx.Node]:
@@ -94,16 +133,18 @@ def cone(node: fx.Node) -> list[fx.Node]:
 
 
 def is_pure(node: fx.Node) -> bool:
-    """Whether a node gives the same for the same arguments, and does nothing else."""
+    """Whether a node gives the same for the same arguments, and does nothing else: it may be run when a file is opened.
+
+    See `edgespa.graph.operators` for what is known to do nothing else.
+    """
     target = node.target
     if not isinstance(target, torch._ops.OpOverload):
-        return target in _PYTHON
+        return target in NUMBERS
     name = operator_name(node)
-    if target.namespace not in ("aten", "prims") or target._schema.is_mutable or "empty" in name or name in _CHECKS:
-        return False
-    if name.endswith("dropout"):  # random only while training
-        return node.args[2:3] == (False,)
-    return torch.Tag.nondeterministic_seeded not in target.tags
+    if "empty" in name or name in _CHECKS or torch.Tag.nondeterministic_seeded in target.tags:
+        # what is random while training only is told apart by its flag
+        return name.endswith("dropout") and writes_nothing(target, named_arguments(node))
+    return writes_nothing(target, named_arguments(node))
 
 
 def fold_numbers(module: fx.GraphModule) -> None:

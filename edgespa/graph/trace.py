@@ -16,12 +16,12 @@ from torch.export import ExportedProgram
 from torch.nn.utils import parametrize
 
 from edgespa.errors import TraceError
-from edgespa.graph.constants import fold_numbers
+from edgespa.graph.constants import fold_numbers, require_sizes
 from edgespa.graph.fold import fold_weights
 from edgespa.graph.functional import make_functional, mutates, plain_batch_norms, plain_products
 from edgespa.graph.inline import inline_regions
 from edgespa.graph.program import BATCH, InputSpec, Program, drop_unread, refresh, shape_of
-from edgespa.quiet import quiet
+from edgespa.quiet import first_line, quiet
 
 log = logging.getLogger(__name__)
 
@@ -74,8 +74,12 @@ def trace(model: nn.Module, inputs: Sequence[Tensor]) -> Program:
     return from_exported(program)
 
 
-def from_exported(exported: ExportedProgram) -> Program:
+def from_exported(exported: ExportedProgram, *, foreign: bool = False) -> Program:
     """A `Program` made from an exported program, with in-place operators replaced by functional ones.
+
+    Args:
+        exported: The program.
+        foreign: It comes from a file: the shapes that it claims are computed anew before anything relies on them.
 
     Raises:
         TraceError: If the program writes to its inputs or buffers, which a pruned program could not promise to do the
@@ -84,6 +88,8 @@ def from_exported(exported: ExportedProgram) -> Program:
     module = _graph_module(exported)
     inline_regions(module)
     fold_numbers(module)
+    if foreign:
+        _compute_shapes(module)
     _require_known_sizes(module.graph)
     if mutates(module.graph) and not make_functional(module):
         with quiet("torch.export"):
@@ -116,6 +122,17 @@ def from_exported(exported: ExportedProgram) -> Program:
             shape = tuple(BATCH if _is_free(size) else int(size) for size in value.shape)
             specs.append(InputSpec(node.name, shape, value.dtype))
     return Program(module, tuple(specs))
+
+
+def _compute_shapes(module: fx.GraphModule) -> None:
+    try:
+        refresh(module)
+    except Exception as error:  # whatever an operator makes of tensors that it was not traced with
+        raise TraceError(
+            f"its operators do not fit its tensors: {first_line(error)}", "save it again with torch.export.save"
+        ) from error
+    for node in module.graph.nodes:
+        require_sizes(node, node.meta.get("val"))
 
 
 def _require_known_sizes(graph: fx.Graph) -> None:

@@ -1,19 +1,20 @@
 """Saved programs (``.pt2``), opened only when nothing in them can run code.
 
-``torch.export.load`` unpickles some entries, evaluates size expressions as Python text, resolves operators by dotted
-name from the ``torch`` module, and loads native libraries if the archive has any. So the archive is looked through
-first: only the entries of a plain program, pickles that ``weights_only`` accepts, operators of ``torch.ops`` and plain
-arithmetic, and size expressions over known functions pass.
+``torch.export.load`` unpickles some entries, evaluates text as Python (sizes, guards, names), resolves operators by
+dotted name, imports the classes of containers, and loads native libraries if the archive has any. So the file is read
+once, into memory, and looked through: only the entries of a plain program are taken, as plain tensors and a graph of
+operators that do nothing but compute (`edgespa.graph.operators`), with every text of a known form
+(`edgespa.models.fields`). What torch then loads is a new archive of just that: not the file, which another reader of
+zip files might understand in another way.
 """
 
 from __future__ import annotations
 
 import io
 import json
-import pickle
+import math
 import re
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from torch.export import ExportedProgram
 
 from edgespa.errors import ModelError
 from edgespa.imports import nearest_path
+from edgespa.models.fields import Refused, checked_program, checked_weights
 
 _SUFFIX = ".pt2"
 _PROGRAM = "models/model.json"
@@ -35,19 +37,10 @@ _ENTRY = re.compile(
     r"|data/(weights|constants)/model_(weights|constants)_config\.json"
     r"|archive_format|archive_version|byteorder|version|\.data/[\w.]+|extra/.*"
 )
-_OPERATOR = re.compile(
-    r"torch\.ops\.(?!_*load)\w+(\.\w+)+|torch\._?sym_\w+|math\.\w+"
-    r"|_operator\.(getitem|add|sub|mul|floordiv|truediv|mod|neg|pow|abs|eq|ne|lt|le|gt|ge|and_|or_|not_|index|pos)"
-)
-_SYMBOL = re.compile(r"Symbol\('\w+'(, \w+=(True|False))*\)")
-_EXPRESSION_WORD = re.compile(
-    r"Add|Mul|Pow|Integer|Rational|Float|Max|Min|Mod|Abs|Eq|Ne|Lt|Le|Gt|Ge|And|Or|Not|Equality|Unequality"
-    r"|StrictLessThan|LessThan|StrictGreaterThan|GreaterThan|Piecewise|ExprCondPair|true|false|True|False"
-    r"|evaluate|FloorDiv|ModularIndexing|Where|PythonMod|CleanDiv|CeilToInt|FloorToInt|CeilDiv|LShift"
-    r"|RShift|PowByNatural|FloatPow|FloatTrueDiv|IntTrueDiv|IsNonOverlappingAndDenseIndicator|TruncToFloat"
-    r"|TruncToInt|RoundToInt|RoundDecimal|ToFloat|Identity|floor|ceiling"
-)
-_SYMBOL_NAME = re.compile(r"[a-z]{1,4}\d+")
+_COPIED = ("archive_format", "archive_version")
+_SMALL = 1 << 20
+"""Elements of a tensor that may be more than its entry has: one number, expanded."""
+_MOST_JSON = 1 << 28
 
 
 def is_pt2(spec: str) -> bool:
@@ -66,7 +59,7 @@ def load_pt2(path: Path | str) -> ExportedProgram:
         path: The ``.pt2`` file.
 
     Returns:
-        The program, as saved.
+        The program, as saved, without its example inputs and guards.
 
     Raises:
         ModelError: The file is missing, damaged, of an older format, or holds more than a program.
@@ -77,20 +70,15 @@ def load_pt2(path: Path | str) -> ExportedProgram:
             f"{path}: no such file", nearest_path(path) or "check the path, relative to the current folder"
         )
     try:
-        with zipfile.ZipFile(path) as archive:
-            # Of a file that was cut off, Python may find the end of a zip file stored inside of it; torch would not.
-            if min((entry.header_offset for entry in archive.infolist()), default=1) != 0:
-                raise zipfile.BadZipFile("the list of its entries is not its own")
-            damaged = archive.testzip()
-            if damaged is not None:
-                raise ModelError(f"{path}: entry {damaged} is damaged", "save the program again with torch.export.save")
-            _check(archive, path)
-    except (zipfile.BadZipFile, OSError, EOFError, ValueError, KeyError, NotImplementedError) as error:
-        raise ModelError(
-            f"{path}: not a whole saved program: {error}", "save it again with torch.export.save(program, path)"
-        ) from error
+        packed = _packed(path.read_bytes(), path)
+    except Refused as error:
+        raise _refusal(path, str(error)) from error
+    except (zipfile.BadZipFile, OSError, EOFError, LookupError, ValueError, TypeError, AttributeError) as error:
+        raise _not_whole(path, error) from error
+    except (RuntimeError, RecursionError) as error:  # encrypted, or JSON without an end
+        raise _not_whole(path, error) from error
     try:
-        return torch.export.load(path)
+        return torch.export.load(packed)
     except Exception as error:  # whatever a format of another torch version leads to
         raise ModelError(
             f"{path}: torch {torch.__version__} cannot load this program: {type(error).__name__}: {error}",
@@ -98,78 +86,106 @@ def load_pt2(path: Path | str) -> ExportedProgram:
         ) from error
 
 
-def _check(archive: zipfile.ZipFile, path: Path) -> None:
-    """Refuse an archive with anything in it that loading would execute."""
-    entries = [name for name in archive.namelist() if not name.endswith("/")]
-    roots = {name.partition("/")[0] for name in entries}
-    names = [name.partition("/")[2] for name in entries]
+def _packed(content: bytes, path: Path) -> io.BytesIO:
+    """A new archive of what is taken over from a file."""
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        entries = [entry for entry in archive.infolist() if not entry.is_dir()]
+        # Of a file that was cut off, Python may find the end of a zip file stored inside of it.
+        if min((entry.header_offset for entry in entries), default=1) != 0:
+            raise zipfile.BadZipFile("the list of its entries is not its own")
+        root = _require_known(entries, len(content), path)
+        result = io.BytesIO()
+        # What is read by the names of this list is all that goes on.
+        names = {entry.filename.partition("/")[2]: entry for entry in entries}
+
+        def read(name: str) -> bytes:
+            try:
+                return archive.read(names[name])
+            except zipfile.BadZipFile as error:
+                raise zipfile.BadZipFile(f"entry {root}/{name} is damaged: {error}") from error
+
+        if names.get("byteorder") is not None and read("byteorder") != b"little":
+            raise ValueError("it was saved on a machine with another order of bytes")
+        writer = torch._C.PyTorchFileWriter(result)
+        for name in _COPIED:
+            text = read(name)
+            writer.write_record(name, text, len(text))
+        writer.write_record("byteorder", b"little", 6)
+        program = checked_program(_json(read(_PROGRAM)))
+        for config, folder in _CONFIGS.items():
+            values = checked_weights(_json(read(config)))
+            _put(writer, config, json.dumps(values).encode())
+            for name, each in values["config"].items():
+                _require_stored(name, each["tensor_meta"], names[f"{folder}{each['path_name']}"].file_size)
+            for entry in dict.fromkeys(each["path_name"] for each in values["config"].values()):
+                _put(writer, f"{folder}{entry}", read(f"{folder}{entry}"))
+        _put(writer, _PROGRAM, json.dumps(program).encode())
+        _put(writer, _INPUTS, b"")
+        writer.write_end_of_file()
+    result.seek(0)
+    return result
+
+
+def _put(writer: Any, name: str, content: bytes) -> None:
+    writer.write_record(name, content, len(content))
+
+
+def _require_known(entries: list[zipfile.ZipInfo], size: int, path: Path) -> str:
+    """The folder that everything in an archive lies in.
+
+    Raises:
+        Refused: If something is not of a plain program, or larger than the file.
+        ModelError: If there is no program in it.
+    """
+    roots = {entry.filename.partition("/")[0] for entry in entries}
+    names = [entry.filename.partition("/")[2] for entry in entries]
     if len(roots) != 1 or _PROGRAM not in names:
         raise ModelError(
             f"{path}: a zip file without a program in it ({_PROGRAM} is missing)",
             "give a file from torch.export.save(program, path); weights alone go to --weights",
         )
     if len(set(names)) != len(names):
-        raise _refusal(path, "two entries of the same name")
+        raise Refused("two entries of the same name")
     for name in names:
         if not _ENTRY.fullmatch(name):
-            raise _refusal(path, f"entry {name}")
-    root = roots.pop()
-    for key, value in _pairs(json.loads(archive.read(f"{root}/{_PROGRAM}"))):
-        if key == "expr_str" and not _is_plain_expression(value):
-            raise _refusal(path, f"the size expression {value!r}")
-        if key == "target" and isinstance(value, str) and not _is_plain_operator(value):
-            raise _refusal(path, f"the operator {value!r}")
-    for config, folder in _CONFIGS.items():
-        if config in names:
-            for key, value in _pairs(json.loads(archive.read(f"{root}/{config}"))):
-                if key == "path_name" and f"{folder}{value}" not in names:
-                    raise _refusal(path, f"a payload outside of its folder: {value!r}")
-                if isinstance(value, dict) and value.get("use_pickle"):
-                    _check_pickle(archive.read(f"{root}/{folder}{value['path_name']}"), path)
-    if _INPUTS in names:
-        _check_pickle(archive.read(f"{root}/{_INPUTS}"), path)
+            raise Refused(f"entry {name}")
+    # torch stores everything as it is: what claims more bytes than the file has would only fill the memory.
+    stored = all(entry.compress_type == zipfile.ZIP_STORED for entry in entries)
+    if not stored or sum(entry.file_size for entry in entries) > size:
+        raise Refused("entries that are larger than the file, or compressed")
+    return roots.pop()
 
 
-def _pairs(node: Any) -> Iterator[tuple[str, Any]]:
-    if isinstance(node, dict):
-        for key, value in node.items():
-            yield key, value
-            yield from _pairs(value)
-    elif isinstance(node, list):
-        for value in node:
-            yield from _pairs(value)
+def _json(content: bytes) -> Any:
+    if len(content) > _MOST_JSON:
+        raise Refused(f"a text of {len(content):,} bytes")
+    return json.loads(content)
 
 
-def _is_plain_operator(target: str) -> bool:
-    # Input and output specs use the same key for names of parameters, which are not looked up in torch.
-    looked_up = target.startswith(("torch", "math", "_operator", "#"))
-    return not looked_up or ("__" not in target and _OPERATOR.fullmatch(target) is not None)
+def _require_stored(name: str, meta: dict[str, Any], size: int) -> None:
+    """Refuse a tensor of more elements than its entry has.
+
+    Raises:
+        Refused: With its name.
+    """
+    sizes, strides = ([int(each["as_int"]) for each in meta[key]] for key in ("sizes", "strides"))
+    offset = int(meta["storage_offset"]["as_int"])
+    if len(sizes) != len(strides) or min([*sizes, *strides, offset]) < 0:
+        raise Refused(f"the tensor {name} of sizes {sizes} and strides {strides}")
+    elements = math.prod(sizes)
+    if elements > max(size, _SMALL) or (elements and not size):
+        raise Refused(f"the tensor {name} of {elements:,} elements in {size:,} bytes")
 
 
-def _is_plain_expression(text: Any) -> bool:
-    if not isinstance(text, str):
-        return False
-    rest = _SYMBOL.sub("s0", text)
-    if "__" in rest or not re.fullmatch(r"[\w\s(),.=+\-*/<>&|~']*", rest) or re.search(r"[A-Za-z_)]\s*\.", rest):
-        return False
-    numbers_out = re.sub(r"(Float|Integer|Rational)\('[\d.eE+\-]+'(, precision=\d+)?\)", "0", rest)
-    if "'" in numbers_out:
-        return False
-    words = re.findall(r"[A-Za-z_]\w*", numbers_out)
-    return all(_EXPRESSION_WORD.fullmatch(word) or _SYMBOL_NAME.fullmatch(word) for word in words)
-
-
-def _check_pickle(payload: bytes, path: Path) -> None:
-    if not payload:
-        return
-    try:
-        torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        raise _refusal(path, "a pickle with more than tensors") from error
+def _not_whole(path: Path, error: Exception) -> ModelError:
+    return ModelError(
+        f"{path}: not a whole saved program: {error}", "save it again with torch.export.save(program, path)"
+    )
 
 
 def _refusal(path: Path, what: str) -> ModelError:
     return ModelError(
-        f"{path}: refused, because loading {what} could run code",
-        "save a program of tensors and operators only, with torch.export.save",
+        f"{path}: refused, because loading {what} could run code, write files or fill the memory",
+        "save a program of tensors and operators only, with torch.export.save; or name the model that it was made of: "
+        "path/file.py:factory",
     )

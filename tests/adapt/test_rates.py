@@ -15,6 +15,7 @@ from edgespa.adapt import AdaptConfig, adapt, rates
 from edgespa.adapt import learn as learn_module
 from edgespa.adapt.rates import FEWEST_STEPS, STEPS, Found, find_rate, trial_steps
 from edgespa.adapt.run import Run
+from edgespa.adapt.state import Keeper
 from edgespa.adapters import kinds
 from edgespa.base import Base
 from edgespa.checkpoint import Checkpoint
@@ -86,9 +87,9 @@ def test_a_rate_that_does_harm_is_lowered(learn: Learn, monkeypatch: pytest.Monk
     tried = []
     loss_after = rates._loss_after
 
-    def spy(run: Run, steps: int, rate: float) -> float:
+    def spy(run: Run, steps: int, rate: float, keeper: Keeper) -> float:
         tried.append(rate)
-        return loss_after(run, steps, rate)
+        return loss_after(run, steps, rate, keeper)
 
     monkeypatch.setattr(kinds, "FULL_LR", own)
     monkeypatch.setattr(rates, "_LOWER", 0.02 / own)

@@ -257,5 +257,5 @@ def test_an_interrupted_run_in_units_resumes_bit_for_bit(
     resumed = adapt(toy_base, data, toy_preprocess, config, tmp_path, checkpoint=state, resume=True)
     assert all(torch.equal(tensor, resumed.tensors[name]) for name, tensor in whole.tensors.items())
     other = data_of(tmp_path, numbers() * 100 + 1000)
-    with pytest.raises(ConfigError, match="made with another units"):
+    with pytest.raises(ConfigError, match="made with another --data"):
         adapt(toy_base, other, toy_preprocess, config, tmp_path, checkpoint=state, resume=True)

@@ -338,3 +338,14 @@ def test_one_mask_of_many_that_is_empty_is_seen(kind: type) -> None:
     assert found["component_error"] < 0.01
     assert (found["lost"], found["components"]) == (1, 1)
     assert exceeded(found, LOSSY) != []
+
+
+def test_a_component_that_is_off_by_its_whole_spread_fails_whatever_was_asked() -> None:
+    """As bounds of older bundles allowed: a cosine of 0.99999 beside boxes of 640 pixels."""
+    b = np.concatenate([640 * RNG.random((32, 4)), RNG.random((32, 1))], 1).astype(np.float32)
+    for by, fine in ((0.1, True), (0.5, False)):
+        a = b.copy()
+        a[:, 4] += by
+        found = exceeded(compare([a], [b]), {"cosine": 0.95})
+        assert (found == []) == fine
+        assert fine or "output_0[:, 4] is off by" in found[0]

@@ -264,9 +264,13 @@ def test_a_device_without_python(sshd: Any) -> None:
     assert "[connection]" in str(caught.value.hint)
     with (
         connect(sshd.device("odd", python="false")) as connection,
-        pytest.raises(DeviceError, match="ended with status 1"),
+        pytest.raises(DeviceError, match="ended with status 1") as caught,
     ):
         connection.ask("facts")
+    # What is to be typed is short, and can be: it does the same.
+    line = str(caught.value.hint).partition("by hand: ")[2]
+    assert len(line) < len(f"ssh -F {sshd.config} loop 'false --version'") + 40
+    assert subprocess.run(line, shell=True, capture_output=True, timeout=60).returncode == 1
 
 
 def test_a_python_that_is_too_old(sshd: Any) -> None:

@@ -108,7 +108,6 @@ def test_what_cannot_be_had_is_said_with_figures(fragile: Case) -> None:
 def test_layers_in_float_have_smaller_weights_where_that_costs_nothing(
     fragile: Case, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(quantise, "interleaved_ms", lambda *_: (1.0, 1.0))
     wide = fragile.quantiser.layers[-1]  # the linear layer: 8192 of some 9000 weights
     ranges = find_ranges(fragile.quantiser.observe(fragile.feeds), "minmax")
     sizes, errors = {}, {}
@@ -124,22 +123,55 @@ def test_layers_in_float_have_smaller_weights_where_that_costs_nothing(
     assert fragile.path.stat().st_size < fragile.plain.stat().st_size - 2 * 8192
 
 
-def test_gates_are_in_int8_where_that_pays(program_of: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def kinds_in_int8(path: Path) -> set[str]:
+    """Of operators of an ONNX file whose results are quantised."""
+    model = onnx.load(path)
+    made = {name: node.op_type for node in model.graph.node for name in node.output}
+    return {made.get(node.input[0], "") for node in model.graph.node if node.op_type == "QuantizeLinear"}
+
+
+def test_gates_are_in_int8_where_that_is_near_enough(
+    program_of: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     case = Case(program_of("Gated"), "onnx", tmp_path)
-
-    def kinds() -> set[str]:
-        """Of operators whose results are quantised."""
-        model = onnx.load(case.path)
-        made = {name: node.op_type for node in model.graph.node for name in node.output}
-        return {made.get(node.input[0], "") for node in model.graph.node if node.op_type == "QuantizeLinear"}
-
-    monkeypatch.setattr(quantise, "interleaved_ms", lambda *_: (1.0, 2.0))  # whatever is tried is faster
     case.make("int8")
-    assert {"Conv", "Sigmoid", "Mul"} <= kinds()
+    assert {"Conv", "Sigmoid", "Mul"} <= kinds_in_int8(case.path)
     assert case.error() < 0.3
-    monkeypatch.setattr(quantise, "interleaved_ms", lambda *_: (2.0, 2.0))  # larger, and no faster
+    write = case.quantiser.write_static
+
+    def far_off(path: Path, ranges: dict[str, Any], **options: Any) -> None:
+        write(path, {name: (-1e3, 1e3) for name in ranges} if options.get("joined") else ranges, **options)
+
+    monkeypatch.setattr(case.quantiser, "write_static", far_off)
     case.make("int8")
-    assert "Sigmoid" not in kinds()
+    assert "Sigmoid" not in kinds_in_int8(case.path)
+
+
+def test_gates_between_layers_in_float_stay_in_float(program_of: Make, tmp_path: Path) -> None:
+    case = Case(program_of("Gated"), "onnx", tmp_path)
+    ranges = find_ranges(case.quantiser.observe(case.feeds), "minmax")
+    search = quantise._Search(
+        case.quantiser, case.plain, case.path, case.judge, case.open, ExportConfig(int8_tolerance=1.0)
+    )
+    for count, joined in ((1, True), (len(case.quantiser.layers) - 1, False)):
+        kept = case.quantiser.layers[:count]
+        case.quantiser.write_static(case.path, ranges, without=kept)
+        search._improve(ranges, kept)
+        assert ("Mul" in kinds_in_int8(case.path)) == joined
+
+
+@pytest.mark.parametrize("precision", ["int8", "int8-weights"])
+@pytest.mark.parametrize("kind", ["onnx", "tflite"])
+def test_no_clock_decides_what_is_in_a_file(
+    program_of: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, precision: str
+) -> None:
+    case = Case(program_of("Gated"), kind, tmp_path)
+    made = []
+    for times in ((1.0, 9.0), (9.0, 1.0)):
+        monkeypatch.setattr(quantise, "interleaved_ms", lambda *_, times=times: times)
+        case.make(precision)
+        made.append(case.path.read_bytes())
+    assert made[0] == made[1]
 
 
 def test_a_trial_that_a_quantiser_refuses_is_none(
@@ -219,11 +251,18 @@ def test_weights_alone(program_of: Make, tmp_path: Path, way: str) -> None:
     assert "DequantizeLinear" not in nodes  # ONNX Runtime would compute it at each run
 
 
-def test_the_faster_way_of_weights_is_kept(program_of: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_first_way_of_weights_that_is_near_enough_is_kept(program_of: Make, tmp_path: Path) -> None:
     case = Case(program_of("Attention"), "onnx", tmp_path)
-    answers = iter([(3.0, 1.0), (2.0, 1.0)])
-    monkeypatch.setattr(quantise, "interleaved_ms", lambda *_: next(answers))
-    assert case.make("int8-weights") == Made("stored", (), 2.0)
+    assert case.make("int8-weights").how == "dynamic"
+    errors = {}
+    for way in case.quantiser.weight_ways:
+        case.quantiser.write_weights(case.path, way)
+        errors[way] = case.error()
+    assert errors["stored"] < errors["dynamic"]
+    between = (errors["stored"] + errors["dynamic"]) / 2 / quantise._SHARE
+    assert case.make("int8-weights", int8_tolerance=between).how == "stored"
+    with pytest.raises(NotUseful, match=r"above .* of its spread: dynamic 0.*, stored 0"):
+        case.make("int8-weights", int8_tolerance=errors["stored"] / 2)
 
 
 def test_transformers_stay_in_float_between_their_layers(program_of: Make, tmp_path: Path) -> None:

@@ -85,7 +85,7 @@ def test_a_start_is_resumed_with_the_same_start(
     whole = adapt(toy_base, data, toy_preprocess, config, tmp_path, start=cut, checkpoint=state)
     again = adapt(toy_base, data, toy_preprocess, config, tmp_path, start=cut, checkpoint=state, resume=True)
     assert all(torch.equal(again.tensors[name], tensor) for name, tensor in whole.tensors.items())
-    with pytest.raises(ConfigError, match="another start"):
+    with pytest.raises(ConfigError, match="another --from"):
         adapt(toy_base, data, toy_preprocess, config, tmp_path, checkpoint=state, resume=True)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from edgespa.device.agent.cache import have, place, receive, sweep
 from edgespa.device.agent.environment import environment_begin, environment_discard, environment_finish
 from edgespa.device.agent.facts import facts
+from edgespa.device.agent.place import unsafe
 from edgespa.device.agent.processes import hold
 from edgespa.device.agent.protocol import AgentError, as_error, say
 from edgespa.device.agent.sensors import conditions
@@ -39,6 +40,18 @@ COMMANDS = {
 }
 
 
+# Below the folder: what is run, or believed, from there. `edgespa.device.link.boot` has looked at the folder itself.
+OURS = ("bundles", "cache", "environments", "environment/bin", "locks", "runners", "tasks", "wheels")
+
+
+def require_ours(root: Path) -> None:
+    """Refuse a folder that somebody else has put something into, or could."""
+    for name in OURS:
+        others = unsafe(str(root / name))
+        if others:
+            raise AgentError("unsafe", others)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Entry point: FOLDER COMMAND; the request is on stdin. The exit status is 0 also where the answer is an error."""
     folder, command = (sys.argv[1:] if arguments is None else arguments)[:2]
@@ -48,7 +61,9 @@ def main(arguments: list[str] | None = None) -> int:
         if function is None:
             raise AgentError("usage", f"there is no command {command}")
         request: dict[str, Any] = json.loads(stream.readline().decode("utf-8") or "{}")
-        answer = function(Path(os.path.expanduser(folder)), request, stream)
+        root = Path(os.path.expanduser(folder))
+        require_ours(root)
+        answer = function(root, request, stream)
         say({"ok": answer})
     except BrokenPipeError:
         os._exit(0)  # nobody listens any more

@@ -1,13 +1,20 @@
-"""Locks that end with the connection."""
+"""Locks that end with the connection, and files for what processes say."""
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import fcntl
 import os
+import shutil
+import stat
+import tempfile
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from edgespa.device.agent.protocol import AgentError, say, within
+
+LAST_BYTES = 64 << 10  # of what a process says
 
 
 def wait_for_end(stream: BinaryIO) -> None:
@@ -17,19 +24,50 @@ def wait_for_end(stream: BinaryIO) -> None:
 
 
 def hold(root: Path, request: dict[str, Any], stream: BinaryIO) -> dict[str, Any]:
-    """Take a lock and keep it until the stream ends; the first answer says that it is held."""
-    path = within(root / "locks", request["name"])
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+") as file:
+    """Take a lock and keep it until the stream ends; the first answer says that it is held.
+
+    It needs no space: one that would have to be made on a full disk is taken on the folder itself.
+    """
+    descriptor = _lock_descriptor(root, within(root / "locks", request["name"]))
+    try:
+        named = stat.S_ISREG(os.fstat(descriptor).st_mode)
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            file.seek(0)
-            raise AgentError("busy", file.read().strip() or "unknown") from error
-        file.truncate(0)
-        file.write(str(request.get("who", "")))
-        file.flush()
+            holder = os.pread(descriptor, 1000, 0).decode("utf-8", "replace").strip() if named else ""
+            raise AgentError("busy", holder or "unknown") from error
+        if named:
+            os.truncate(descriptor, 0)
+            with contextlib.suppress(OSError):  # for whoever finds it taken; a full disk has no place for it
+                os.write(descriptor, str(request.get("who", "")).encode("utf-8", "replace"))
         say({"ok": {"held": True}})
         wait_for_end(stream)
-        file.truncate(0)
+        if named:
+            os.truncate(descriptor, 0)
+    finally:
+        os.close(descriptor)
     return {"held": False}
+
+
+def _lock_descriptor(root: Path, path: Path) -> int:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return os.open(str(path), os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT) or not root.is_dir():
+            raise
+        return os.open(str(root), os.O_RDONLY)
+
+
+def scratch() -> BinaryIO:
+    """A file without a name for what a process says; in memory where no disk has space for it."""
+    in_memory = getattr(os, "memfd_create", None)
+    try:
+        file = tempfile.TemporaryFile()  # noqa: SIM115  # the caller closes it
+        if in_memory is None or shutil.disk_usage(tempfile.gettempdir()).free >= LAST_BYTES:
+            return file
+        file.close()
+    except OSError:
+        if in_memory is None:
+            raise
+    return os.fdopen(in_memory("edgespa"), "w+b")

@@ -9,17 +9,16 @@ import resource
 import select
 import signal
 import subprocess
-import tempfile
 import time
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from edgespa.device.agent.processes import LAST_BYTES, scratch
 from edgespa.device.agent.protocol import AgentError
 from edgespa.device.agent.sensors import read_conditions
 from edgespa.device.agent.share import ClockWatch, busy_seconds, session_seconds, usable_cores
 from edgespa.device.agent.system import System
 
-LAST_BYTES = 64 << 10  # of what a process says
 _POLL_S = 0.05  # where the system cannot tell of a process's end (Python 3.8, Linux before 5.3)
 _KEPT = ("PATH", "HOME", "USER", "LOGNAME", "SHELL", "TZ", "LANG", "TMPDIR", "LD_LIBRARY_PATH", "XDG_RUNTIME_DIR")
 _KEPT_FAMILIES = ("LC_", "CUDA_", "NVIDIA_")
@@ -49,7 +48,7 @@ def execute(root: Path, request: dict[str, Any], stream: BinaryIO) -> dict[str, 
     system = System()
     watch = _Watch(request, system)
     before = read_conditions(system)
-    with _place() as out, _place() as err:
+    with scratch() as out, scratch() as err:
         used, busy, started = _own_seconds(), busy_seconds(system), time.monotonic()
         child = _start(request, {**base, **request.get("environment", {})}, out, err)
         try:
@@ -160,13 +159,6 @@ def _usage(system: System, used: float, busy: tuple[float, float] | None, second
         "stolen_s": now[1] - busy[1] if known and now and busy else None,
         "cores": None if cores is None else len(cores),
     }
-
-
-def _place() -> Any:
-    """A file for what a process says: in memory, because a full disk must not cost what was measured."""
-    with contextlib.suppress(AttributeError, OSError):
-        return os.fdopen(os.memfd_create("edgespa"), "w+b")
-    return tempfile.TemporaryFile()  # closed by its user
 
 
 def kill_group(leader: int) -> None:

@@ -2,19 +2,35 @@
 
 from __future__ import annotations
 
+import ast
 import base64
 import json
+import zlib
+from pathlib import Path
 from typing import Any
 
+from edgespa.device.agent import place
 from edgespa.device.agent.protocol import MARK
 
 OLDEST_PYTHON = (3, 8)
 
-# Runs the agent of a digest, or puts it there; also in Pythons that are too old for the agent, to say so. One line
-# without a quote in it: any login shell passes it on as it is. Imported, so that it is compiled only once.
+
+def _bare(path: Path) -> str:
+    """A part of the agent without its words for people: a command line there must be short (9,000 for dropbear)."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.FunctionDef) and ast.get_docstring(node) is not None:
+            del node.body[0]
+    return ast.unparse(tree)
+
+
+# Runs the agent of a digest, or puts it there, or, where nothing can be written, runs what comes along; also in Pythons
+# that are too old for the agent, to say so. One line without a quote in it: any login shell passes it on as it is. What
+# is run is what was read and has the digest: it is not imported, so nothing beside it, compiled or not, takes part.
 _SOURCE = f"""
 import sys
 sys.path = [path for path in sys.path if path]
+sys.dont_write_bytecode = True
 import os
 def say(text):
     sys.stdout.write("\\n{MARK}" + text + "\\n")
@@ -22,12 +38,22 @@ def say(text):
 if sys.version_info < {OLDEST_PYTHON!r}:
     say('{{"error": {{"kind": "old", "message": "%d.%d.%d"}}}}' % sys.version_info[:3])
     sys.exit(0)
-import errno, hashlib, json
+import errno, hashlib, json, types
+def refuse(kind, text):
+    say(json.dumps({{"error": {{"kind": kind, "message": text}}}}))
+    sys.exit(0)
+place = {{}}
+exec({_bare(Path(place.__file__))!r}, place)
+os.umask(os.umask(0) | 0o022)
 folder, name = os.path.join(os.path.expanduser(sys.argv[1]), "agent"), "agent_" + sys.argv[3]
 path = os.path.join(folder, name + ".py")
 if sys.argv[2] == "install":
     try:
-        os.makedirs(folder, exist_ok=True)
+        for each in (os.path.dirname(folder), folder):
+            others = place["unsafe"](each)
+            if others:
+                refuse("unsafe", others)
+            os.makedirs(each, exist_ok=True)
         source = sys.stdin.buffer.read()
         if hashlib.sha256(source).hexdigest() != sys.argv[3]:
             raise OSError(errno.EIO, "the connection damaged what was sent")
@@ -40,25 +66,35 @@ if sys.argv[2] == "install":
     except OSError as error:
         kinds = {{"ENOSPC": "full", "EDQUOT": "full", "EROFS": "read-only", "EACCES": "forbidden"}}
         kind = kinds.get(errno.errorcode.get(error.errno), "system")
-        text = (error.filename or path) + ": " + (error.strerror or str(error))
-        say(json.dumps({{"error": {{"kind": kind, "message": text}}}}))
+        refuse(kind, (error.filename or path) + ": " + (error.strerror or str(error)))
     sys.exit(0)
+others = place["unsafe"](folder)
+if others:
+    refuse("unsafe", others)
+carried = sys.argv[4:] == ["carried"]
 try:
-    with open(path, "rb") as file:
-        there = hashlib.sha256(file.read()).hexdigest() == sys.argv[3]
+    if carried:
+        source = sys.stdin.buffer.read(int(sys.stdin.buffer.readline()))
+    else:
+        with open(path, "rb") as file:
+            source = file.read()
 except OSError:
-    there = False
-if not there:
-    say('{{"error": {{"kind": "absent", "message": ""}}}}')
-    sys.exit(0)
-sys.path.append(folder)
-sys.exit(__import__(name).main())
+    source = b""
+if hashlib.sha256(source).hexdigest() != sys.argv[3]:
+    if carried:
+        refuse("damaged", "the connection damaged what was sent")
+    refuse("absent", "")
+agent = sys.modules[name] = types.ModuleType(name)
+agent.__file__ = path
+exec(compile(source, path, "exec"), agent.__dict__)
+sys.exit(agent.main())
 """
 BOOT = (
-    "import sys;sys.path=[p for p in sys.path if p];import base64;"
-    f"exec(base64.b64decode('{base64.b64encode(_SOURCE.encode()).decode()}'))"
+    "import sys;sys.path=[p for p in sys.path if p];import base64,zlib;"
+    f"exec(zlib.decompress(base64.b64decode('{base64.b64encode(zlib.compress(_SOURCE.encode(), 9)).decode()}')))"
 )
-"""What ``python -c`` runs on the device; its arguments are the folder, the command and the agent's digest."""
+"""What ``python -c`` runs on the device; its arguments are the folder, the command, the agent's digest, and
+``carried`` where the agent comes in front of the request: its size in a line, then itself."""
 
 
 def answer_in(line: bytes) -> dict[str, Any] | None:

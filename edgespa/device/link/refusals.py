@@ -12,6 +12,10 @@ _KINDS = {
     "full": ("its disk is full", f"free some space there, or {_OTHER_FOLDER}"),
     "read-only": ("its disk is read-only", f"mount it for writing, or {_OTHER_FOLDER}"),
     "forbidden": ("it may not be written there", f"let its user write there, or {_OTHER_FOLDER}"),
+    "unsafe": (
+        "others could change what edgespa runs there",
+        f"let nobody but its user write to that folder (ls -ld; chown; chmod go-w), or {_OTHER_FOLDER}",
+    ),
     "missing": ("something is not there", "look at the path; `edgespa devices check` says what is on the device"),
     "busy": ("another edgespa works there", "wait until it is done, then try again"),
     "memory": ("it is out of memory", "stop other programs there, or add swap"),

@@ -104,12 +104,17 @@ class SshConnection(Connection):
         return ["ssh", *log, *self.options(), "--", self.device.host, " ".join(words)], {"LC_ALL": "C"}
 
     def by_hand(self, argv: Sequence[str] = ()) -> str:
-        """The command that does the same by hand; without the connection that is kept, which ends with this process."""
+        """An ssh line with the few options that matter: the user's own configuration, the port, who, and where."""
         reach = self.device.connection
-        at = f"{reach.user}@{self.device.host}" if reach.user else self.device.host
         ssh = ["ssh", *(["-F", reach.ssh_config] if reach.ssh_config else [])]
-        ssh += [*(["-p", str(reach.port)] if reach.port else []), at]
-        return shlex.join([*ssh, shlex.join(argv)] if argv else ssh)
+        ssh += [*(["-p", str(reach.port)] if reach.port else []), self._at]
+        remote = [_word(argv[0]), *(shlex.quote(each) for each in argv[1:])] if argv else []
+        return shlex.join([*ssh, *([" ".join(remote)] if remote else [])])
+
+    @property
+    def _at(self) -> str:
+        user = self.device.connection.user
+        return f"{user}@{self.device.host}" if user else self.device.host
 
     def _check(self, done: Completed) -> None:
         log = self._take_log()
@@ -177,7 +182,7 @@ class SshConnection(Connection):
 
     def _way(self) -> Way:
         """How the device is reached, as ssh resolves it."""
-        reach, values = self.device.connection, {}
+        values: dict[str, str] = {}
         with contextlib.suppress(OSError, subprocess.TimeoutExpired):
             done = subprocess.run(
                 ["ssh", *self.options(), "-G", "--", self.device.host],
@@ -188,9 +193,8 @@ class SshConnection(Connection):
             )
             rows = [line.split(None, 1) for line in done.stdout.decode("utf-8", "replace").splitlines()]
             values = {row[0]: row[1] for row in rows if len(row) == 2}
-        at = f"{reach.user}@{self.device.host}" if reach.user else self.device.host
         jump = values.get("proxyjump") or values.get("proxycommand")
-        return Way(at, self.device.host, self.by_hand(), None if jump == "none" else jump)
+        return Way(self._at, self.device.host, self.by_hand(), None if jump == "none" else jump)
 
     def _is_kept(self) -> bool:
         """Whether the kept connection still stands."""

@@ -71,6 +71,7 @@ class Connection(ABC):
         self._calls: set[Call] = set()
         self._locks: list[Call] = []
         self._closed = False
+        self._carried = False
         self._lock = threading.Lock()
 
     def __enter__(self) -> Self:
@@ -98,13 +99,13 @@ class Connection(ABC):
     def _command(self, argv: Sequence[str]) -> tuple[list[str], Mapping[str, str] | None]:
         """The command on this machine that runs one on the device, and what it adds to the environment."""
 
-    def by_hand(self, argv: Sequence[str] = ()) -> str:
-        """The command that runs something there by hand, for hints."""
-        return shlex.join(argv)
-
     def _explain(self, done: Completed) -> DeviceError | None:
         """Why nothing could be run there, if the way to the device says so; else it is the program that failed."""
         return None
+
+    @abstractmethod
+    def by_hand(self, argv: Sequence[str] = ()) -> str:
+        """What a person types to run a program on the device, or to be there: short, without edgespa's own options."""
 
     @abstractmethod
     def _check(self, done: Completed) -> None:
@@ -163,7 +164,7 @@ class Connection(ABC):
         line = json.dumps(dict(request or {}), ensure_ascii=True).encode() + b"\n"
         answer = self._boot(command, chain([line], payload), hold=hold, timeout_s=timeout_s)
         if _is_absent(answer):
-            self._install()
+            self._install(timeout_s)
             answer = self._boot(command, chain([line], payload), hold=hold, timeout_s=timeout_s)
         return self._unwrap(answer)
 
@@ -265,7 +266,7 @@ class Connection(ABC):
         out = call.process.stdout
         assert out is not None
         try:
-            call.start_feeding([request], hold=True)
+            call.start_feeding([*self._luggage(), request], hold=True)
             answer = None
             while answer is None and (line := out.readline()):
                 answer = answer_in(line)
@@ -302,15 +303,27 @@ class Connection(ABC):
             raise
         return total
 
-    def _install(self) -> None:
-        self._unwrap(self._boot("install", [agent_source()], hold=False, timeout_s=TIMEOUT_S))
+    def _install(self, timeout_s: float = TIMEOUT_S) -> None:
+        try:
+            pieces = [agent_source()]
+            self._unwrap(self._boot("install", pieces, hold=False, timeout_s=min(TIMEOUT_S, timeout_s)))
+        except RefusedError as error:
+            if error.kind not in ("full", "read-only"):
+                raise
+            self._carried = True  # looking at such a device, and going back on it, needs no space there
+
+    def _luggage(self) -> list[bytes]:
+        """What goes in front of a request: the agent, to a device that has no space for it."""
+        return [b"%d\n" % len(agent_source()), agent_source()] if self._carried else []
 
     def _agent_argv(self, command: str) -> list[str]:
         digest = hashlib.sha256(agent_source()).hexdigest()
-        return [*self.python, "-c", BOOT, self.folder, command, digest]
+        carried = ["carried"] if self._carried and command != "install" else []
+        return [*self.python, "-c", BOOT, self.folder, command, digest, *carried]
 
     def _boot(self, command: str, pieces: Iterable[bytes], *, hold: bool, timeout_s: float) -> dict[str, Any]:
-        done = self._run(self._agent_argv(command), pieces, hold=hold, timeout_s=timeout_s)
+        luggage = self._luggage() if command != "install" else []
+        done = self._run(self._agent_argv(command), chain(luggage, pieces), hold=hold, timeout_s=timeout_s)
         for line in reversed(done.stdout.splitlines()):
             answer = answer_in(line)
             if answer is not None:
@@ -417,6 +430,10 @@ class LocalConnection(Connection):
 
     def _command(self, argv: Sequence[str]) -> tuple[list[str], Mapping[str, str] | None]:
         return list(argv), None
+
+    def by_hand(self, argv: Sequence[str] = ()) -> str:
+        """The program itself."""
+        return shlex.join(argv)
 
     def _check(self, done: Completed) -> None:
         """There is no way that could fail."""

@@ -20,6 +20,7 @@ STEPS = 8  # of it at a component's size are no fault: runtimes add the terms of
 UNIT = 2.0**-22  # what runtimes' sigmoid, softmax and tanh, whose results are at most 1, may be wrong by
 NEAR = 0.1  # of the spread: so much of `UNIT` is no fault, where the network's own rounding is not known
 DEAD = 0.1  # of the program's spread, or less: the file gives a constant
+FAR = 1.0  # of the spread: a component that is off by so much says nothing of the input
 CLASSES = 64  # whole numbers in an output of floating point, or fewer: they are no sizes
 OFTEN = 64  # times a whole number is there, or more: it is a class, and missed
 LEAST_SAMPLES = 4  # for a correlation
@@ -292,6 +293,9 @@ def exceeded(metrics: dict[str, Any], bound: dict[str, float]) -> list[str]:
         )
     if metrics.get("lost"):
         failures.append(f"{metrics['lost']} classes or masks of the program hardly occur")
+    error = metrics.get("component_error")
+    if error is not None and "component_error" not in bound and not error < FAR:  # as bounds of older bundles allow
+        failures.append(f"{metrics['worst']} is off by {error:.3g} times its own spread")
     for metric, limit in bound.items():
         value = metrics.get(metric)
         if value is None:
