@@ -167,7 +167,7 @@ def read_head(archive: Path) -> Contents:
 def _open(archive: Path) -> BinaryIO:
     if not archive.is_file():
         why = "it is not a file" if archive.exists() else "there is no such file or folder"
-        raise BundleError(f"{archive} is not a packed bundle: {why}", "give what `edgespa pack --output` wrote")
+        raise BundleError(f"{archive} is not a packed bundle: {why}", "give what `edgespa pack` wrote")
     return archive.open("rb")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -86,7 +87,7 @@ def check(name: str, as_json: bool) -> None:
     else:
         _show_inventory(found)
     if not any(each.works for each in found.providers):
-        raise DeviceError(f"{name}: no runtime works there", f"edgespa devices setup {name}")
+        raise DeviceError(f"{name}: no runtime works there", f"edgespa devices setup {shlex.quote(name)}")
 
 
 @command.command()

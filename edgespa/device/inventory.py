@@ -206,7 +206,7 @@ def _row(connection: Connection, values: dict[str, Any], python: tuple[int, int]
     if ended is not None and not connection.device.is_local:
         other = another(str(values["runtime"]), version, python)
         if other is not None and ended != "SIGKILL":
-            known["hint"] = f"edgespa devices setup {connection.device.name} --runtime {other}"
+            known["hint"] = f"edgespa devices setup {connection.device.asked} --runtime {other}"
         failure = known_failure(str(values["runtime"]), version)
         if failure is not None:
             known["error"] = f"{known['error']}: {failure}"
@@ -234,7 +234,7 @@ def _probe(connection: Connection, python: Sequence[str], words: Sequence[str]) 
 
 
 def _make_anew(connection: Connection) -> str:
-    return f"make its environment anew: edgespa devices setup {connection.device.name} --again"
+    return f"make its environment anew: edgespa devices setup {connection.device.asked} --again"
 
 
 @cache

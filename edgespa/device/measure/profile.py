@@ -270,7 +270,7 @@ def _plan(
         install = (
             "pip install 'edgespa[onnx]'"
             if sites[0].connection.device.is_local
-            else f"edgespa devices setup {sites[0].connection.device.name}"
+            else f"edgespa devices setup {sites[0].connection.device.asked}"
         )
         raise DeviceError(f"{sites[0].name}: no variant can run {where}: {skipped[0].reason}", install)
     order = dict.fromkeys(name for found in chosen for name in found)

@@ -205,7 +205,6 @@ def _broken(
     """The runtimes that were wanted and do not work; ``missing``: why they could not be installed."""
     failing = {each.runtime: each for each in broken_runtimes(providers)}
     working = {each.runtime for each in providers if each.works}
-    again = f"edgespa devices setup {connection.device.name} --again"
     found = []
     for runtime in wanted:
         module = MODULES[runtime.package]
@@ -214,11 +213,12 @@ def _broken(
         row = failing.get(module)
         if row is not None:
             text = f"{row.version}: {row.error}"
-            found.append(Broken(runtime=runtime.package, error=text, hint=row.hint or f"make it anew: {again}"))
+            found.append(
+                Broken(runtime=runtime.package, error=text, hint=row.hint or "give a wheel that works: --wheels FOLDER")
+            )
         else:
-            why = missing.get(runtime.package)
-            hint = "give a wheel that fits: --wheels FOLDER" if why else f"make it anew: {again}"
-            found.append(Broken(runtime=runtime.package, error=why or "it is not installed there", hint=hint))
+            why = missing.get(runtime.package) or "it is not installed there"
+            found.append(Broken(runtime=runtime.package, error=why, hint="give a wheel that fits: --wheels FOLDER"))
     return tuple(found)
 
 

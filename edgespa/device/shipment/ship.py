@@ -292,7 +292,7 @@ def self_check(connection: Connection, folder: str, python: Sequence[str], *, th
         memory = " (killed, most likely for want of memory)" if done["status"] == -9 and not done["killed"] else ""
         raise DeviceError(
             f"{connection.where}: the self-check has no result: {what}{memory}" + (f":\n{last}" if last else ""),
-            "see what the device lacks: edgespa devices check " + connection.device.name,
+            "see what the device lacks: edgespa devices check " + connection.device.asked,
         ) from error
 
 
@@ -315,7 +315,7 @@ def require_passed(connection: Connection, what: str, checks: Sequence[Check]) -
 
 def _no_runtime(connection: Connection, why: str) -> DeviceError:
     return DeviceError(
-        f"{connection.where}: {why}", f"install the runtimes there: edgespa devices setup {connection.device.name}"
+        f"{connection.where}: {why}", f"install the runtimes there: edgespa devices setup {connection.device.asked}"
     )
 
 
@@ -338,7 +338,10 @@ def roll_back(
     with connection.lock(LOCK, f"edgespa rollback of {task}, begun {_now()}"):
         rows = connection.ask("tasks", {"task": task})["tasks"]
         if not rows:
-            raise DeviceError(f"{connection.where} has no task '{task}'", "see what it has: edgespa status")
+            raise DeviceError(
+                f"{connection.where} has no task '{task}'",
+                f"see what it has: edgespa status --device {connection.device.asked}",
+            )
         version = _chosen(connection, rows[0], to)
         own = {"task": task, "version": version}
         found = connection.ask("examine", own)
