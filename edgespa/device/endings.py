@@ -30,7 +30,7 @@ _SIGNALS = {
 _WORDS: tuple[tuple[str, str, str], ...] = (
     (r"MemoryError|bad_alloc|[Cc]annot allocate memory|[Oo]ut of memory", "it is out of memory", _FREE),
     (
-        r"can't start new thread|pthread_create|Resource temporarily unavailable",
+        r"can't start new thread|pthread_create|Resource temporarily unavailable|processes and threads only",
         "its user may start no more processes or threads",
         "raise the limit there: ulimit -u, TasksMax of its systemd service, or pids.max of its control group",
     ),
@@ -62,11 +62,11 @@ def ending_of(status: int, said: str = "", killed: str | None = None) -> Ending:
         said: Its last words.
         killed: Why edgespa ended it, if it did.
     """
-    if killed is not None:
-        return Ending(killed)
-    name = _signal(status)
-    how = f"ended by signal {_number(status)} ({name})" if name else f"ended with status {status}"
+    name = None if killed is not None else _signal(status)
+    how = f"ended by signal {_number(status)} ({name})" if name else killed or f"ended with status {status}"
     for pattern, what, hint in _WORDS:
+        if killed is not None and re.search(pattern, killed):
+            return Ending(how, hint)
         if re.search(pattern, said):
             return Ending(f"{how}: {what}", hint, name)
     if name in _SIGNALS:

@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import os
+import resource
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,10 @@ from edgespa.device.agent.system import System, number_in, table_of, text_of
 CLOCK_SAMPLES = 240
 """When there are so many, every other one is dropped and they are taken half as often."""
 
-_V1 = ("cpu,cpuacct", "cpu", "cpuacct,cpu")
+_V1 = {"cpu": ("cpu,cpuacct", "cpu", "cpuacct,cpu"), "pids": ("pids",)}
 _V2 = ("", "unified")
+_FEW = 512
+"""Processes and threads: who may have more has not come to the end of them by one measurement."""
 
 
 def usable_cores() -> list[int] | None:
@@ -51,7 +54,7 @@ def quota(system: System) -> dict[str, float] | None:
         ``periods`` and ``held_ms``, summed over the group and all above it, and ``cores`` where there is a quota: the
         smallest, in cores.
     """
-    folders = _groups(system)
+    folders = _groups(system, "cpu")
     tables = [table_of(folder / "cpu.stat") for folder in folders if (folder / "cpu.stat").is_file()]
     if not tables:
         return None
@@ -70,8 +73,16 @@ def _cores(folder: Path) -> float | None:
     return most / period if most and period and most > 0 and period > 0 else None
 
 
-def _groups(system: System) -> list[Path]:
-    """This process's control groups for the processor, with all above them, as far as they are shown.
+def few_processes(system: System) -> int | None:
+    """How many processes and threads may be started here, where they are few; None where they are many."""
+    found = [number_in(folder / "pids.max") for folder in _groups(system, "pids")]
+    soft = resource.getrlimit(resource.RLIMIT_NPROC)[0]
+    limits = [each for each in [*found, None if soft == resource.RLIM_INFINITY else soft] if each is not None]
+    return min(limits) if limits and min(limits) <= _FEW else None
+
+
+def _groups(system: System, kind: str) -> list[Path]:
+    """This process's control groups of a kind (cpu, pids), with all above them, as far as they are shown.
 
     In a container the path may be that of the host, of which only the container's own part is mounted: so every end of
     the path is looked at, from the whole of it to the root of the mount.
@@ -83,8 +94,8 @@ def _groups(system: System) -> list[Path]:
         controllers, _, path = rest.partition(":")
         if number == "0" and not controllers:
             mounts = [root / name for name in _V2]
-        elif "cpu" in controllers.split(","):
-            mounts = [root / name for name in _V1]
+        elif kind in controllers.split(","):
+            mounts = [root / name for name in _V1[kind]]
         else:
             continue
         parts = [part for part in path.split("/") if part not in ("", ".", "..")]

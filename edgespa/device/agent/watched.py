@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 from edgespa.device.agent.processes import LAST_BYTES, scratch
 from edgespa.device.agent.protocol import AgentError
 from edgespa.device.agent.sensors import read_conditions
-from edgespa.device.agent.share import ClockWatch, busy_seconds, session_seconds, usable_cores
+from edgespa.device.agent.share import ClockWatch, busy_seconds, few_processes, session_seconds, usable_cores
 from edgespa.device.agent.system import System
 
 _POLL_S = 0.05  # where the system cannot tell of a process's end (Python 3.8, Linux before 5.3)
@@ -97,6 +97,7 @@ class _Watch:
         self.samples = []  # type: list[dict[str, Any]]
         self._most_s = float(request.get("timeout_s") or 0) or None
         self._stall_s = float(request.get("stall_s") or 0) or None
+        self._looked_s = self._moved_s = self._computed_s = 0.0
         self._sample_s = float(request.get("sample_s") or 0) or None
 
     def until_end(self, child: Any, stream: BinaryIO, started: float) -> str | None:
@@ -105,7 +106,7 @@ class _Watch:
         poller.register(stream.fileno(), select.POLLIN)
         if end is not None:
             poller.register(end, select.POLLIN)
-        next_sample, computed, moved = self._sample_s, 0.0, 0.0
+        next_sample = self._sample_s
         try:
             while child.poll() is None:
                 at_s = time.monotonic() - started
@@ -120,12 +121,10 @@ class _Watch:
                         return "it took too long"
                     waits.append(self._most_s - at_s)
                 if self._stall_s is not None:
-                    if at_s - moved >= self._stall_s:
-                        now = session_seconds(self.system, child.pid)
-                        if now <= computed + 0.02:
-                            return f"it has done nothing for {self._stall_s:.0f} s"
-                        computed, moved = now, at_s
-                    waits.append(self._stall_s - (at_s - moved))
+                    left_s = self._until_stalled(child.pid, at_s)
+                    if left_s is None:
+                        return self._stalled()
+                    waits.append(left_s)
                 wait_s = max(0.001, min(waits))
                 events = poller.poll(1000 * (wait_s if end is not None else min(wait_s, _POLL_S)))
                 if any(fd == stream.fileno() for fd, _ in events) and not os.read(stream.fileno(), 4096):
@@ -134,6 +133,25 @@ class _Watch:
             if end is not None:
                 os.close(end)
         return None
+
+    def _until_stalled(self, pid: int, at_s: float) -> float | None:
+        """The seconds until the next look at what it has computed; None where that is nothing, for too long."""
+        assert self._stall_s is not None
+        step_s = self._stall_s / 6
+        if at_s >= self._looked_s + step_s:
+            now = session_seconds(self.system, pid)
+            if now > self._computed_s + 0.02:
+                self._computed_s, self._moved_s = now, at_s
+            self._looked_s = at_s
+            if at_s - self._moved_s >= self._stall_s:
+                return None
+        return self._looked_s + step_s - at_s
+
+    def _stalled(self) -> str:
+        """What is said of a process that hangs; runtimes do where they are not given all the threads that they want."""
+        few = few_processes(self.system)
+        more = f"; its user may have {few} processes and threads only" if few is not None else ""
+        return f"it has done nothing for {self._stall_s:.0f} s{more}"
 
 
 def _end_of(child: Any) -> int | None:

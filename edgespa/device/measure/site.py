@@ -30,7 +30,7 @@ LONGEST_S = 3600.0
 COOL_C = 2.0
 """As cool as before: at most so many degrees above."""
 
-STALL_S = 180.0
+STALL_S = 60.0
 """A process that computes nothing for so long hangs."""
 
 _LOOK_S = 2.0
