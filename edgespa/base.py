@@ -15,7 +15,6 @@ from torch import Tensor
 from edgespa.adapters.insertion import inserted_tensors, without_inserted
 from edgespa.adapters.kinds import FULL, kind_named
 from edgespa.adapters.renorm import merged_tensors, with_norms
-from edgespa.errors import BaseMismatchError
 from edgespa.graph.blocks import Block, find_blocks, require_removable, without_blocks
 from edgespa.graph.cost import Cost, CostModel
 from edgespa.graph.groups import Groups, find_groups
@@ -23,7 +22,8 @@ from edgespa.graph.program import Program, assign
 from edgespa.graph.surgery import head_tensors, resize_output
 from edgespa.inputs import InputSize, InputSizes, as_inputs
 from edgespa.models import BaseReference, Recorded
-from edgespa.opening import open_program
+from edgespa.opening import open_program, require_digest
+from edgespa.trust import remember
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,19 +55,24 @@ class Base:
     recorded: Recorded | None = None
 
     @classmethod
-    def open(cls, spec: str, input_shape: InputSizes | None, weights: str | None = None) -> Base:
-        """Load and trace a model.
+    def open(
+        cls, spec: str, input_shape: InputSizes | None, weights: str | None = None, *, digest: str | None = None
+    ) -> Base:
+        """Load and trace a model; that it was opened is noted, see `edgespa.trust`.
 
         Args:
             spec: A model spec, see `edgespa.models`.
             input_shape: Sizes of its input with the batch first, or an `InputSize` for each of its inputs; may be left
                 out for a ``.pt2`` program, and where the model's library records them.
             weights: A weight file, or ``random``.
+            digest: Of its state dict; another is refused before the model is traced.
 
         Raises:
+            BaseMismatchError: If its state dict has another digest.
             ModelError: If it cannot be loaded or traced.
         """
-        opened = open_program(spec, as_inputs(input_shape), weights)
+        opened = open_program(spec, as_inputs(input_shape), weights, digest)
+        remember(spec)
         inputs, program = opened.inputs, opened.program
         plain = len(inputs) == 1 and inputs[0].dtype is None
         return cls(
@@ -184,11 +189,7 @@ class Base:
         Raises:
             BaseMismatchError: With both digests.
         """
-        if digest != self.digest:
-            raise BaseMismatchError(
-                f"the task was made on another base: it wants {digest}, {self.spec} has {self.digest}",
-                "name the right model with --base, or its weights with --weights",
-            )
+        require_digest(digest, self.digest, self.spec)
 
     def reference(self, task_folder: Path) -> BaseReference:
         """How a task file in a folder finds this base again."""

@@ -9,7 +9,8 @@
     ├── BudgetError         no selection of units meets the budget
     ├── AdapterError        an adapter does not fit, or is not finite
     ├── TaskFileError       a task file is damaged or of another version
-    │   └── BaseMismatchError   the task was made on another base
+    │   ├── BaseMismatchError   the task was made on another base
+    │   └── UntrustedError      its base is code, and nobody here has named it
     ├── ExportError         a file cannot be written in the asked format
     │   └── ParityError     a file does not compute what the program computes
     ├── BundleError         a bundle is damaged, incomplete or of another version
@@ -78,6 +79,10 @@ class TaskFileError(EdgespaError):
 
 class BaseMismatchError(TaskFileError):
     """The task file was made on another base."""
+
+
+class UntrustedError(TaskFileError):
+    """The base that a task file names is code that nobody here has named, so it is not run."""
 
 
 class ExportError(EdgespaError):

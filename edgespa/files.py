@@ -61,6 +61,20 @@ def require_writable(path: Path) -> None:
             probe.unlink(missing_ok=True)
 
 
+def require_folder_possible(path: Path) -> None:
+    """Raise if no folder can be made at a path, with the folders above it.
+
+    Raises:
+        OSError: As `require_writable`, for the first folder above that is there.
+    """
+    missing = path.absolute()
+    while not os.path.lexists(missing.parent) and missing.parent != missing:
+        missing = missing.parent
+    if not missing.parent.is_dir():
+        raise NotADirectoryError(20, "it is a file, not a folder", str(missing.parent))
+    require_writable(missing)
+
+
 def write_whole(path: Path, content: bytes, *, mode: int = 0o666) -> None:
     """Write a file beside its target, flush it to the disk and rename it into place.
 

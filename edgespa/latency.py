@@ -206,8 +206,25 @@ class LatencyFitting:
         with connect(budget.device) as connection:
             yield cls(base, Stopwatch(budget, connection, calibration, preprocess), progress)
 
+    def record(self) -> dict[str, JsonValue] | None:
+        """What was found, for the state of a run; None before anything was."""
+        return None if self._found is None else self._found.account()
+
+    def take(self, record: object) -> None:
+        """Take what a run found that is gone on with: measured again, it would be a little different.
+
+        Args:
+            record: From `record`; anything else is not looked at.
+        """
+        if self._stopwatch is None or not isinstance(record, Mapping):
+            return
+        named = {key: record[key] for key in ("density", "of", "expected_ms", "whole_ms", "estimated")}
+        self._found = LatencyFit(self._stopwatch.budget, trials=tuple(record["trials"]), **named)
+
     def density(self, pruning: Pruning) -> float:
         """The density of a method that fits."""
+        if self._found is not None:
+            return self._found.density
         assert self._stopwatch is not None
         self._found = fit(pruning, self._stopwatch, self._progress)
         return self._found.density

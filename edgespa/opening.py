@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 
 import torch
 
-from edgespa.errors import ModelError, TraceError
+from edgespa.errors import BaseMismatchError, ModelError, TraceError
 from edgespa.graph.finite import not_finite
 from edgespa.graph.program import BATCH, Program, shape_of
 from edgespa.graph.trace import from_exported, trace
@@ -40,21 +40,25 @@ class Opened:
     recorded: Recorded | None = None
 
 
-def open_program(spec: str, inputs: tuple[InputSize, ...], weights: str | None) -> Opened:
+def open_program(spec: str, inputs: tuple[InputSize, ...], weights: str | None, wanted: str | None = None) -> Opened:
     """Load and trace a model.
 
     Args:
         spec: A model spec, see `edgespa.models`.
         inputs: Sizes of its inputs; may be empty for a ``.pt2`` program, and where the model's library records them.
         weights: A weight file, or ``random``.
+        wanted: Digest of its state dict; another is refused as soon as the weights are there.
 
     Raises:
+        BaseMismatchError: If it has another digest.
         ModelError: If it cannot be loaded, takes other inputs, or its weights are not finite.
         TraceError: If it cannot be traced.
     """
     if is_pt2(spec):
-        return _saved(spec, inputs)
+        return _saved(spec, inputs, wanted)
     model = load_model(spec, weights)  # first: of a wrong name the sizes do not matter
+    digest = state_digest(model.state_dict())
+    require_digest(wanted, digest, spec)
     known = recorded(spec, model)
     if not inputs and known is not None and known.size is not None:
         inputs = (InputSize((1, *known.size)),)
@@ -63,13 +67,30 @@ def open_program(spec: str, inputs: tuple[InputSize, ...], weights: str | None) 
         raise ModelError(
             f"the sizes of the input of {spec} are not known", "pass --input-shape, for example 1,3,224,224"
         )
-    digest = state_digest(model.state_dict())
     program = _traced(model, spec, inputs)
     _require_finite(program, spec, dict(model.named_parameters()))
     return Opened(digest, program, inputs, known)
 
 
-def _saved(spec: str, given: tuple[InputSize, ...]) -> Opened:
+def require_digest(wanted: str | None, found: str, spec: str) -> None:
+    """Refuse a base that is not the one a task was made on.
+
+    Args:
+        wanted: What the task says; None for anything.
+        found: What the base has.
+        spec: How it was named.
+
+    Raises:
+        BaseMismatchError: With both digests.
+    """
+    if wanted is not None and wanted != found:
+        raise BaseMismatchError(
+            f"the task was made on another base: it wants {wanted}, {spec} has {found}",
+            "name the right model with --base, or its weights with --weights",
+        )
+
+
+def _saved(spec: str, given: tuple[InputSize, ...], wanted: str | None) -> Opened:
     """A ``.pt2`` program; sizes besides the batch that it leaves free are settled.
 
     Raises:
@@ -77,6 +98,7 @@ def _saved(spec: str, given: tuple[InputSize, ...]) -> Opened:
     """
     exported = load_pt2(spec)
     digest = state_digest(exported.state_dict)
+    require_digest(wanted, digest, spec)
     try:
         program = with_plain_inputs(from_exported(exported, foreign=True))
     except TraceError as error:

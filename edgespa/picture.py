@@ -23,6 +23,19 @@ class TooManyBits(ValueError):
     """An image with more than 8 bits per channel, which nobody said how to scale."""
 
 
+def refuse_deep(image: Any) -> None:
+    """Refuse an image whose values nobody said how to scale; only its header is looked at.
+
+    Args:
+        image: Of Pillow.
+
+    Raises:
+        TooManyBits: The image has more than 8 bits per channel.
+    """
+    if image.mode.startswith("I") or image.mode == "F":
+        raise TooManyBits(f"an image of mode {image.mode}, with more than 8 bits per channel")
+
+
 def upright_pixels(image: Any) -> np.ndarray:
     """A picture as it is looked at: decoded, 8 bits, turned as its EXIF orientation says.
 
@@ -35,8 +48,7 @@ def upright_pixels(image: Any) -> np.ndarray:
     Raises:
         TooManyBits: The image has more than 8 bits per channel.
     """
-    if image.mode.startswith("I") or image.mode == "F":
-        raise TooManyBits(f"an image of mode {image.mode}, with more than 8 bits per channel")
+    refuse_deep(image)
     transparent = _transparent_colour(image)
     image.load()  # before the orientation is asked for: TIFF files are turned here, and forget it
     turned = _orientation(image)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Literal
 
@@ -19,12 +18,6 @@ from torch.optim import Optimizer
 from edgespa.errors import ConfigError
 
 Precision = Literal["no", "bf16", "fp16"]
-_RANKS = ("RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK")
-
-
-def is_main() -> bool:
-    """Whether this process is the only one, or the first: known before anything is loaded."""
-    return next((os.environ[name] for name in _RANKS if name in os.environ), "0") == "0"
 
 
 @dataclasses.dataclass(frozen=True)

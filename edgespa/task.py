@@ -41,6 +41,7 @@ from edgespa.graph.program import Program
 from edgespa.graph.surgery import compact
 from edgespa.inputs import InputSize
 from edgespa.models import BaseReference
+from edgespa.trust import require_trusted
 
 FORMAT_VERSION = 1
 SUFFIX = ".spa"
@@ -150,19 +151,27 @@ class Task:
         """All tensors of the task."""
         return Factors(self.adapters, self.tensors, self.shared)
 
-    def open_base(self, folder: Path, override: str | None = None, weights: str | None = None) -> Base:
+    def open_base(
+        self, folder: Path, override: str | None = None, weights: str | None = None, *, trust: bool = False
+    ) -> Base:
         """Find the base again, check its digest, and fit it to the task; see `find_base` and `fit`."""
-        return self.fit(self.find_base(folder, override, weights))
+        return self.fit(self.find_base(folder, override, weights, trust=trust))
 
-    def find_base(self, folder: Path, override: str | None = None, weights: str | None = None) -> Base:
+    def find_base(
+        self, folder: Path, override: str | None = None, weights: str | None = None, *, trust: bool = False
+    ) -> Base:
         """Find the base again and check its digest.
+
+        A base that is code is imported only if it was opened here before, or somebody says so: see `edgespa.trust`.
 
         Args:
             folder: The folder of the task file.
             override: A model spec to use instead of the recorded one.
             weights: Its weight file.
+            trust: The recorded one may be run if it is code, whoever made the file.
 
         Raises:
+            UntrustedError: If it is code, and nobody has named it here.
             BaseMismatchError: If the model is not the one the task was made on.
             ModelError: If it cannot be found.
         """
@@ -170,11 +179,10 @@ class Task:
             spec, found = override, weights
         else:
             spec, found = BaseReference.from_json(self.header.base).resolve(folder)
+            require_trusted(spec, "the task file", trust=trust)
             found = weights if weights is not None else found
         sizes = tuple(InputSize.parse(text) for text in self.header.inputs)
-        base = Base.open(spec, sizes or self.header.input_shape, found)
-        base.require_digest(self.header.digest)
-        return base
+        return Base.open(spec, sizes or self.header.input_shape, found, digest=self.header.digest)
 
     def fit(self, base: Base) -> Base:
         """The base with the head that the task has, what its adapter inserts, and without the blocks that are gone.

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from edgespa.errors import TaskFileError, UnfinishedError
-from edgespa.files import write_whole
+from edgespa.files import sibling, write_whole
 from edgespa.imports import nearest_path
 
 SUFFIX = ".resume"
@@ -88,14 +88,21 @@ class Unfinished:
         return place if place is not None and place.is_dir() else None
 
     @property
+    def has_work(self) -> bool:
+        """Whether anything would be lost with it."""
+        facts = self.facts
+        return bool(facts.get("epoch") or facts.get("steps_done") or "epoch" not in facts)
+
+    @property
     def progress(self) -> str:
         """How far the run has come, in words."""
         facts = self.facts
         if "epoch" in facts:
             epochs, steps = _plain(facts.get("config"), "epochs"), facts.get("steps_done")
-            inside = f" and {steps} steps of the next" if steps else ""
+            inside = f" and {steps} step{'' if steps == 1 else 's'} of the next" if steps else ""
             return f"{facts['epoch']} of {epochs} epochs{inside} are done"
-        return f"{len(facts.get('done') or ())} layers are done"
+        count = len(facts.get("done") or ())
+        return "1 layer is done" if count == 1 else f"{count} layers are done"
 
     @property
     def how(self) -> str:
@@ -128,6 +135,8 @@ def refuse_unfinished(output: Path, *, resume: bool, fresh: bool) -> None:
                 f"{path} is in the way: it may be the state of an unfinished run, and cannot be read",
                 "move it away, or start anew and give it up with --fresh",
             ) from error
+        if not found.has_work:
+            return
         raise UnfinishedError(
             f"{path} is the state of an unfinished run: {found.progress}",
             f"go on with: {found.how}; or start anew and give it up with --fresh",
@@ -174,11 +183,23 @@ def _own_key(*, make: bool) -> bytes | None:
     try:
         if make and not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            write_whole(path, secrets.token_bytes(32), mode=0o600)
+            _make_once(path, secrets.token_bytes(32))
         found = path.read_bytes()
     except (OSError, RuntimeError):
         return None
     return found if len(found) == 32 else None
+
+
+def _make_once(path: Path, content: bytes) -> None:
+    """Of several processes that make a file at the same time, the first one's is the one that all read."""
+    own = sibling(path, "new")
+    try:
+        write_whole(own, content, mode=0o600)
+        os.link(own, path)
+    except FileExistsError:
+        pass
+    finally:
+        own.unlink(missing_ok=True)
 
 
 def _plain(found: object, name: str) -> Any:

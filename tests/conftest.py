@@ -32,7 +32,7 @@ def _nothing_of_the_user(tmp_path_factory: pytest.TempPathFactory) -> Iterator[N
     """Nothing is taken from the user's cache of converted files, devices and data of devices, or put there."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("EDGESPA_CACHE", "off")
-        for kind in ("CONFIG", "DATA"):
+        for kind in ("CONFIG", "DATA", "STATE"):
             patch.setenv(f"XDG_{kind}_HOME", str(tmp_path_factory.mktemp(kind.lower())))
         yield
 

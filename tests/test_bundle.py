@@ -327,7 +327,7 @@ def test_a_bound_that_allows_everything_proves_nothing(bundle: Path) -> None:
 def test_a_manifest_too_large_to_be_one_is_not_read(bundle: Path) -> None:
     with (bundle / "manifest.json").open("r+b") as stream:
         stream.truncate(20 << 20)
-    with pytest.raises(BundleError, match="larger than 16 MiB"):
+    with pytest.raises(BundleError, match="larger than 4 MiB"):
         read_manifest(bundle)
 
 

@@ -6,8 +6,10 @@ import hashlib
 import importlib.machinery
 import io
 import json
+import os
 import pickle
 import random
+import shutil
 import struct
 import sys
 import zipfile
@@ -637,6 +639,31 @@ class TestLibraries:
         assert "nms does not exist" in error.message
         assert "build of timm" in str(error.hint)
 
+    def test_nothing_is_unpickled_whatever_a_library_does(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        """Older timm loads ``timm:local-dir:FOLDER`` with everything that is pickled in it."""
+
+        class Bomb:
+            def __reduce__(self) -> tuple[Any, ...]:
+                return (Path.touch, (tmp_path / "exploded",))
+
+        torch.save({"x": Bomb()}, tmp_path / "pytorch_model.bin")
+        monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
+
+        def create_model(name: str, pretrained: bool) -> nn.Module:
+            torch.load(Path(name.partition(":")[2]) / "pytorch_model.bin", weights_only=False)
+            return nn.Linear(2, 2)
+
+        module = ModuleType("timm")
+        module.__spec__ = importlib.machinery.ModuleSpec("timm", None)
+        vars(module).update(create_model=create_model)
+        monkeypatch.setitem(sys.modules, "timm", module)
+        assert "weights" in _failure(ModelError, f"timm:local-dir:{tmp_path}").message
+        assert not (tmp_path / "exploded").exists()
+        assert os.environ["TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"] == "1"
+        assert "TORCH_FORCE_WEIGHTS_ONLY_LOAD" not in os.environ
+
     def test_timm(self, monkeypatch: pytest.MonkeyPatch) -> None:
         calls: list[tuple[str, bool]] = []
 
@@ -701,6 +728,13 @@ class TestTransformers:
         message = _failure(WeightsError, f"hf:{vit_folder}", str(tmp_path / "w.safetensors")).message
         assert "1 unexpected: x" in message
         assert "classifier.weight (7, 16) instead of (5, 16)" in message
+
+    def test_a_configuration_of_more_than_there_is(self, vit_folder: Path, tmp_path: Path) -> None:
+        shutil.copytree(vit_folder, tmp_path / "huge")
+        config = json.loads((tmp_path / "huge" / "config.json").read_text())
+        config.update(hidden_size=1 << 16, intermediate_size=1 << 20, num_hidden_layers=64)
+        (tmp_path / "huge" / "config.json").write_text(json.dumps(config))
+        assert "parameters" in _failure(WeightsError, f"hf:{tmp_path / 'huge'}").message
 
     def test_missing_folder(self, vit_folder: Path) -> None:
         assert str(vit_folder) in str(_failure(ModelError, f"hf:{vit_folder.parent}/vitt").hint)

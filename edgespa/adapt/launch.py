@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 
 from edgespa.errors import EdgespaError
 
@@ -68,12 +69,13 @@ def _parent_command() -> list[str]:
     return []
 
 
-def run_processes(count: int, arguments: Sequence[str]) -> int:
+def run_processes(count: int, arguments: Sequence[str], folder: Path | None = None) -> int:
     """Run this command in several processes; when one fails, the others are ended.
 
     Args:
         count: How many.
         arguments: What follows ``python``.
+        folder: Where they run; the current one by default.
 
     Returns:
         The exit status: that of the first one that failed, or 0.
@@ -84,7 +86,7 @@ def run_processes(count: int, arguments: Sequence[str]) -> int:
     with _passing_on(children):
         for rank in range(count):
             own = {**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}
-            children.append(subprocess.Popen([sys.executable, *arguments], env=own))
+            children.append(subprocess.Popen([sys.executable, *arguments], env=own, cwd=folder))
         return _first_failure(children)
 
 

@@ -32,7 +32,7 @@ from edgespa.bundle.manifest import (
     Variant,
     Weights,
 )
-from edgespa.bundle.opened import OpenBundle, open_bundle
+from edgespa.bundle.opened import Approval, OpenBundle, open_bundle
 from edgespa.bundle.signature import Signed, Signer, sign_bundle
 from edgespa.bundle.writer import BundleWriter
 
@@ -48,6 +48,7 @@ __all__ = [
     "SIGNATURE",
     "Accuracy",
     "Agreement",
+    "Approval",
     "Base",
     "BundleWriter",
     "Compaction",

@@ -23,12 +23,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from edgespa.bundle.files import (
-    MAX_MANIFEST_BYTES,
-    parse_manifest,
-    read_manifest_bytes,
-    verify_files,
-)
+from edgespa.bundle.files import parse_manifest, read_manifest_bytes, verify_files
+from edgespa.bundle.limits import MAX_MANIFEST_BYTES
 from edgespa.bundle.manifest import MANIFEST, MAX_PATH_BYTES, SIGNATURE, Manifest, path_problem
 from edgespa.bundle.whole import WholeFolder
 from edgespa.errors import BundleError
@@ -67,6 +63,10 @@ class Contents:
     manifest: Manifest
     manifest_bytes: bytes
     signature: bytes | None
+
+
+Approve = Callable[[Contents], None]
+"""Raises if the contents are not to be had."""
 
 
 def pack(bundle: Path, output: Path, *, overwrite: bool = False) -> int:
@@ -108,13 +108,14 @@ def pack(bundle: Path, output: Path, *, overwrite: bool = False) -> int:
         return stream.tell()
 
 
-def unpack(archive: Path, target: Path, *, overwrite: bool = False) -> Manifest:
+def unpack(archive: Path, target: Path, *, overwrite: bool = False, approve: Approve | None = None) -> Manifest:
     """Make the bundle's folder from an archive, whole or not at all; digests are checked on the way.
 
     Args:
         archive: What `pack` wrote.
         target: The folder to make.
         overwrite: Replace a bundle that is there.
+        approve: Sees manifest and signature before anything is written, and raises if it will not have them.
 
     Raises:
         BundleError: The archive is damaged, or something that `pack` does not write.
@@ -129,7 +130,7 @@ def unpack(archive: Path, target: Path, *, overwrite: bool = False) -> Manifest:
             path.parent.mkdir(parents=True, exist_ok=True)
             return path.open("xb")
 
-        contents = read_archive(archive, sink)
+        contents = read_archive(archive, sink, approve)
         folder.install()
     return contents.manifest
 
@@ -140,28 +141,19 @@ def _require_space(archive: Path, folder: Path) -> None:
         raise OSError(errno.ENOSPC, f"{needed:,} bytes are needed and {free:,} are free", str(folder.parent))
 
 
-def read_archive(archive: Path, sink: Sink | None = None) -> Contents:
+def read_archive(archive: Path, sink: Sink | None = None, approve: Approve | None = None) -> Contents:
     """Check an archive from end to end.
 
     Args:
         archive: What `pack` wrote.
         sink: Where members go; None for nowhere.
+        approve: As for `unpack`.
 
     Raises:
         BundleError: The archive is damaged, or something that `pack` does not write.
     """
     with _open(archive) as stream:
-        return _Reader(stream, str(archive)).read(sink or (lambda name, size: Path(os.devnull).open("wb")))
-
-
-def read_head(archive: Path) -> Contents:
-    """Manifest and signature of an archive; its files are not looked at.
-
-    Raises:
-        BundleError: It does not begin like an archive that `pack` wrote.
-    """
-    with _open(archive) as stream:
-        return _Reader(stream, str(archive)).head()[0]
+        return _Reader(stream, str(archive)).read(sink or (lambda name, size: Path(os.devnull).open("wb")), approve)
 
 
 def _open(archive: Path) -> BinaryIO:
@@ -194,9 +186,11 @@ class _Reader:
         self._size = os.fstat(stream.fileno()).st_size
         self._seen: list[str] = []
 
-    def read(self, sink: Sink) -> Contents:
+    def read(self, sink: Sink, approve: Approve | None) -> Contents:
         """Go through the archive once."""
         contents, next_name, next_size = self.head()
+        if approve is not None:
+            approve(contents)
         files = contents.manifest.files
         used = self._stream.tell() - BLOCK  # the header of the first file has been read
         expected = used + sum(BLOCK + entry.size_bytes + len(_padding(entry.size_bytes)) for entry in files) + len(END)
@@ -317,4 +311,4 @@ def _padding(size: int) -> bytes:
     return bytes(-size % BLOCK)
 
 
-__all__ = ["Contents", "header", "pack", "read_archive", "read_head", "unpack"]
+__all__ = ["Contents", "header", "pack", "read_archive", "unpack"]

@@ -15,10 +15,12 @@ from pydantic import ValidationError
 
 from edgespa import __version__
 from edgespa.bundle.external import external_files
+from edgespa.bundle.limits import MAX_MANIFEST_BYTES, whole_number
 from edgespa.bundle.manifest import MANIFEST, SCHEMA_VERSION, Manifest, is_unlisted
 from edgespa.errors import BundleError
 
-MAX_MANIFEST_BYTES = 16 << 20
+MOST_FOLDERS = 100
+"""Within each other: more than the longest path of a file has room for."""
 _DAMAGED = "the bundle was damaged or changed after it was written: copy it again, or export it again"
 
 
@@ -89,6 +91,7 @@ def parse_manifest(content: bytes, where: str) -> Manifest:
             content.decode("utf-8"),
             parse_constant=_refuse_constant,
             parse_float=_finite,
+            parse_int=whole_number,
             object_pairs_hook=_refuse_repeated_keys,
         )
     except (ValueError, RecursionError) as error:
@@ -162,6 +165,8 @@ def _require_listed(folder: Path, name: str, listed: set[str]) -> None:
 
 def walk_files(folder: Path, prefix: str = "") -> Iterator[str]:
     """Relative paths of all plain files, in order; a link or a special file is refused."""
+    if prefix.count("/") > MOST_FOLDERS:
+        raise BundleError(f"{str(folder)[:200]}... has folders within folders without an end", _DAMAGED)
     for entry in sorted(os.scandir(folder), key=lambda each: each.name):
         if entry.is_dir(follow_symlinks=False):
             yield from walk_files(Path(entry.path), f"{prefix}{entry.name}/")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from pathlib import PureWindowsPath
 from typing import Annotated, Literal, Self
@@ -17,6 +17,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, ConfigDict, Field, JsonValue, model_validator
 
 from edgespa import __version__
+from edgespa.bundle.limits import MAX_TENSORS, MAX_VARIANTS, picture_problem, shapes_problem
 from edgespa.config import Preprocess, Strict
 from edgespa.errors import BundleError
 
@@ -162,7 +163,7 @@ class OutputSet(_Part):
         axes: Index of each output that the set is in, and the axis of its entries.
     """
 
-    axes: tuple[tuple[int, int], ...] = Field(min_length=1)
+    axes: tuple[tuple[int, int], ...] = Field(min_length=1, max_length=MAX_TENSORS)
 
 
 class Accuracy(_Part):
@@ -249,8 +250,8 @@ class Variant(_Part):
     format: Literal["onnx", "tflite"]
     precision: Literal["fp32", "fp16", "int8", "int8-weights"]
     opset: int | None = None
-    inputs: tuple[TensorSpec, ...] = Field(min_length=1)
-    outputs: tuple[TensorSpec, ...] = Field(min_length=1)
+    inputs: tuple[TensorSpec, ...] = Field(min_length=1, max_length=MAX_TENSORS)
+    outputs: tuple[TensorSpec, ...] = Field(min_length=1, max_length=MAX_TENSORS)
     runtime: str
     size_bytes: int = Field(ge=0)
     parity: Parity
@@ -261,6 +262,11 @@ class Variant(_Part):
     time_ratio: float | None = Field(default=None, gt=0)
     preprocess: Preprocess | None = None
     weights: Weights | None = None
+
+    @model_validator(mode="after")
+    def _sizes_are_bounded(self) -> Self:
+        _refuse_large(self.inputs, self.outputs, self.preprocess)
+        return self
 
 
 class Compaction(_Part):
@@ -342,10 +348,10 @@ class Manifest(_Part):
     created: IsoTime
     base: Base
     preprocessing: Preprocess | None = None
-    inputs: tuple[TensorSpec, ...] = Field(min_length=1)
-    outputs: tuple[TensorSpec, ...] = Field(min_length=1)
-    sets: tuple[OutputSet, ...] = ()
-    variants: tuple[Variant, ...] = Field(min_length=1, max_length=MAX_FILES)
+    inputs: tuple[TensorSpec, ...] = Field(min_length=1, max_length=MAX_TENSORS)
+    outputs: tuple[TensorSpec, ...] = Field(min_length=1, max_length=MAX_TENSORS)
+    sets: tuple[OutputSet, ...] = Field(default=(), max_length=MAX_TENSORS)
+    variants: tuple[Variant, ...] = Field(min_length=1, max_length=MAX_VARIANTS)
     compaction: Compaction
     reference_accuracy: Accuracy | None = None
     provenance: dict[str, JsonValue] = Field(default_factory=dict)
@@ -363,6 +369,11 @@ class Manifest(_Part):
         if any(is_unlisted(entry.path) for entry in self.files):
             raise ValueError(f"{MANIFEST}, {SIGNATURE} and {PROFILES}/ cannot be among the files")
         _refuse_collisions([*(entry.path for entry in self.files), MANIFEST, SIGNATURE, PROFILES])
+        return self
+
+    @model_validator(mode="after")
+    def _sizes_are_bounded(self) -> Self:
+        _refuse_large(self.inputs, self.outputs, self.preprocessing)
         return self
 
     @model_validator(mode="after")
@@ -408,6 +419,17 @@ class Manifest(_Part):
         raise BundleError(
             f"the bundle has no variant '{name}'", f"it has: {', '.join(each.name for each in self.variants)}"
         )
+
+
+def _refuse_large(inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], preprocess: Preprocess | None) -> None:
+    """Nothing is allocated by a size that is not bounded here; see `edgespa.bundle.limits`."""
+    tables = (("inputs", inputs), ("outputs", outputs))
+    found = [shapes_problem(what, [each.shape for each in specs]) for what, specs in tables]
+    if preprocess is not None:
+        found.append(picture_problem(preprocess.channels, preprocess.height, preprocess.width))
+    for problem in found:
+        if problem is not None:
+            raise ValueError(problem)
 
 
 def is_unlisted(path: str) -> bool:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgespa.bundle.archive import read_head, unpack
+from edgespa.bundle.archive import Contents, unpack
 from edgespa.bundle.files import read_manifest_bytes, verify_files
 from edgespa.bundle.manifest import SIGNATURE, Manifest
 from edgespa.bundle.signature import MAX_SIGNATURE_BYTES, Signed, check_signature
 from edgespa.errors import BundleError
+from edgespa.guarded import private_folder
 
 
 @dataclass(frozen=True)
@@ -40,13 +40,16 @@ class OpenBundle:
 
 
 @contextlib.contextmanager
-def open_bundle(path: Path, *, signers: Path | None = None, identity: str | None = None) -> Iterator[OpenBundle]:
+def open_bundle(
+    path: Path, *, signers: Path | None = None, identity: str | None = None, revoked: Path | None = None
+) -> Iterator[OpenBundle]:
     """Check every file of a bundle against its manifest, and its signature; an archive is unpacked for the while.
 
     Args:
         path: The bundle's folder, or what `edgespa.bundle.archive.pack` made of it.
         signers: Who may have signed it; None to ask nothing.
         identity: Which of them; None for any.
+        revoked: Keys that are not accepted any more.
 
     Raises:
         BundleError: The bundle is damaged or incomplete, or no bundle.
@@ -54,22 +57,53 @@ def open_bundle(path: Path, *, signers: Path | None = None, identity: str | None
     """
     if path.is_dir() or not path.exists():
         content, signature = read_manifest_bytes(path), _signature_in(path)
-        signed = check_signature(content, signature, signers, identity, str(path)) if signers else None
+        signed = None
+        if signers is not None:
+            signed = check_signature(content, signature, signers, identity, str(path), revoked=revoked)
         manifest = verify_files(path)
         if read_manifest_bytes(path) != content:
             raise BundleError(f"{path} changes while it is checked", "let only one program write there")
         yield OpenBundle(path, path, manifest, signature is not None, signed)
         return
-    head = read_head(path)
-    signed = None
-    if signers is not None:  # before anything is written
-        signed = check_signature(head.manifest_bytes, head.signature, signers, identity, str(path))
-    with tempfile.TemporaryDirectory(prefix="edgespa-", ignore_cleanup_errors=True) as temporary:
-        folder = Path(temporary) / (path.name.removesuffix(".tar") or "bundle")
-        manifest = unpack(path, folder)
-        if read_manifest_bytes(folder) != head.manifest_bytes:
-            raise BundleError(f"{path} changes while it is read", "let only one program write there")
-        yield OpenBundle(path, folder, manifest, head.signature is not None, signed)
+    seal = Approval(path, signers, identity, revoked)
+    with private_folder() as temporary:
+        folder = temporary / (path.name.removesuffix(".tar") or "bundle")
+        manifest = unpack(path, folder, approve=seal)
+        yield OpenBundle(path, folder, manifest, seal.is_signed, seal.signed)
+
+
+class Approval:
+    """Lets an archive be unpacked if it is signed by one of those who may; before anything is written.
+
+    Args:
+        archive: For messages.
+        signers: Who may have signed it; None to ask nothing.
+        identity: Which of them; None for any.
+        revoked: Keys that are not accepted any more.
+
+    Attributes:
+        is_signed: Whether there is a signature.
+        signed: By whom, where that was asked.
+    """
+
+    def __init__(
+        self, archive: Path, signers: Path | None, identity: str | None = None, revoked: Path | None = None
+    ) -> None:
+        self.archive, self.signers, self.identity, self.revoked = archive, signers, identity, revoked
+        self.is_signed = False
+        self.signed: Signed | None = None
+
+    def __call__(self, contents: Contents) -> None:
+        """Look at what stands at the head of the archive.
+
+        Raises:
+            SignatureError: It is not signed by one of the signers.
+        """
+        self.is_signed = contents.signature is not None
+        if self.signers is not None:
+            found = (contents.manifest_bytes, contents.signature)
+            where = str(self.archive)
+            self.signed = check_signature(*found, self.signers, self.identity, where, revoked=self.revoked)
 
 
 def _signature_in(folder: Path) -> bytes | None:

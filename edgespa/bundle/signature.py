@@ -12,7 +12,6 @@ import binascii
 import os
 import re
 import subprocess
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,8 +19,10 @@ from typing import Self
 
 from edgespa.bundle.files import read_manifest_bytes, verify_files
 from edgespa.bundle.manifest import SIGNATURE
+from edgespa.bundle.signers import lines_of, why_not
 from edgespa.errors import OutputExistsError, SignatureError
 from edgespa.files import write_whole
+from edgespa.guarded import private_folder
 
 NAMESPACE = "edgespa-bundle"
 """A signature that was made for something else, a git commit or a file, is none of a bundle."""
@@ -109,7 +110,15 @@ def sign_bundle(bundle: Path, signer: Signer, *, overwrite: bool = False) -> Non
     write_whole(bundle / SIGNATURE, signer(before))
 
 
-def check_signature(content: bytes, signature: bytes | None, signers: Path, identity: str | None, where: str) -> Signed:
+def check_signature(
+    content: bytes,
+    signature: bytes | None,
+    signers: Path,
+    identity: str | None,
+    where: str,
+    *,
+    revoked: Path | None = None,
+) -> Signed:
     """Find out who signed, and that it was one of those who may.
 
     Args:
@@ -118,15 +127,23 @@ def check_signature(content: bytes, signature: bytes | None, signers: Path, iden
         signers: Who may: lines of ``name key-type key``, see "ALLOWED SIGNERS" in ssh-keygen(1).
         identity: Only this one of them; None for any.
         where: The bundle, for messages.
+        revoked: Keys that are not accepted any more: public keys, one each line, or a KRL of ssh-keygen's.
 
     Raises:
-        SignatureError: It is not signed, not by one of them, for something else, or changed since.
+        SignatureError: It is not signed, not by one of them, for something else, or changed since; or the key has
+            expired, is not valid yet, may not sign bundles, or is revoked. The message says which.
     """
     signers = Path(os.path.abspath(signers.expanduser()))
     if not signers.is_file():
         raise SignatureError(
             f"{signers}: there is no such file of signers", 'write it: one line each, "name key-type key"'
         )
+    if revoked is not None:
+        revoked = Path(os.path.abspath(revoked.expanduser()))
+        if not revoked.is_file():
+            raise SignatureError(
+                f"{revoked}: there is no such file of revoked keys", "write it: one public key each line, or a KRL"
+            )
     if signature is None:
         raise SignatureError(f"{where} is not signed", "its maker signs it with: edgespa sign BUNDLE --key KEY")
     made_for = namespace_of(signature, where)
@@ -135,10 +152,10 @@ def check_signature(content: bytes, signature: bytes | None, signers: Path, iden
             f"{where}: its signature was made for {made_for!r}, not for {NAMESPACE!r}",
             "sign it anew with: edgespa sign BUNDLE --key KEY --overwrite",
         )
-    with tempfile.TemporaryDirectory(prefix="edgespa-") as folder:
-        file = Path(folder) / SIGNATURE
+    with private_folder() as folder:
+        file = folder / SIGNATURE
         file.write_bytes(signature)
-        return _check(content, file, signers, identity, where)
+        return _check(content, file, signers, identity, where, revoked)
 
 
 def namespace_of(signature: bytes, where: str) -> str:
@@ -153,10 +170,7 @@ def namespace_of(signature: bytes, where: str) -> str:
         SignatureError: It is no OpenSSH signature.
     """
     try:
-        text = signature[:MAX_SIGNATURE_BYTES].decode("ascii").strip()
-        if not (text.startswith(_BEGIN) and text.endswith(_END)):
-            raise ValueError("it has not the armour of one")
-        blob = base64.b64decode("".join(text[len(_BEGIN) : -len(_END)].split()), validate=True)
+        blob = _blob(signature)
         if blob[:10] != b"SSHSIG\0\0\0\1":
             raise ValueError("it does not begin like one")
         return _string(blob, 10 + 4 + len(_string(blob, 10))).decode("utf-8")
@@ -165,6 +179,14 @@ def namespace_of(signature: bytes, where: str) -> str:
             f"{where}: its signature is not one of OpenSSH, or damaged: {error}",
             "copy the bundle again, or sign it anew with: edgespa sign BUNDLE --key KEY --overwrite",
         ) from error
+
+
+def _blob(signature: bytes) -> bytes:
+    """What is in the armour."""
+    text = signature[:MAX_SIGNATURE_BYTES].decode("ascii").strip()
+    if not (text.startswith(_BEGIN) and text.endswith(_END)):
+        raise ValueError("it has not the armour of one")
+    return base64.b64decode("".join(text[len(_BEGIN) : -len(_END)].split()), validate=True)
 
 
 def _string(blob: bytes, start: int) -> bytes:
@@ -176,7 +198,7 @@ def _string(blob: bytes, start: int) -> bytes:
     return found
 
 
-def _check(content: bytes, file: Path, signers: Path, identity: str | None, where: str) -> Signed:
+def _check(content: bytes, file: Path, signers: Path, identity: str | None, where: str, revoked: Path | None) -> Signed:
     to_list = ["-f", str(signers), "-s", str(file)]
     candidates = [identity] if identity is not None else []
     if identity is None:
@@ -185,6 +207,8 @@ def _check(content: bytes, file: Path, signers: Path, identity: str | None, wher
         done = _ssh_keygen(["-Y", "verify", *to_list, "-I", name, "-n", NAMESPACE], content)
         if done.returncode == 0:
             found = re.search(r" with (.+ key \S+)", done.stdout)
+            if revoked is not None:
+                _refuse_revoked([*to_list, "-I", name, "-n", NAMESPACE], content, revoked, where, found)
             return Signed(name, found.group(1) if found else "")
     plain = _ssh_keygen(["-Y", "check-novalidate", "-s", str(file), "-n", NAMESPACE], content)
     if plain.returncode:
@@ -195,11 +219,30 @@ def _check(content: bytes, file: Path, signers: Path, identity: str | None, wher
     key = re.search(r"(SHA256|MD5):\S+", plain.stdout)
     what = f"key {key.group()}" if key else "a key"
     who = f"'{identity}' in {signers}" if identity is not None else f"anyone in {signers}"
-    reason = _said(done) if candidates else ""
+    known, odd = lines_of(signers.read_text(encoding="utf-8", errors="replace"))
+    why = why_not(known, _string(_blob(file.read_bytes()), 10), identity, NAMESPACE)
+    if why is not None:
+        raise SignatureError(
+            f"{where} is signed with {what}, which is not accepted: {why}",
+            f"ask its maker to sign it anew, or correct the key's line in {signers}, if you know why it stands so",
+        )
+    reason = (_said(done) if candidates else "") + (f"; line {odd[0]} of it cannot be read" if odd else "")
     raise SignatureError(
         f"{where} is signed with {what}, which is not that of {who}{reason}",
         "do not use it, or add the key to that file if you know and trust its owner",
     )
+
+
+def _refuse_revoked(
+    options: Sequence[str], content: bytes, revoked: Path, where: str, key: re.Match[str] | None
+) -> None:
+    done = _ssh_keygen(["-Y", "verify", *options, "-r", str(revoked)], content)
+    if done.returncode:
+        what = key.group(1) if key else "a key"
+        raise SignatureError(
+            f"{where} is signed with {what}, which {revoked} revokes{_said(done)}",
+            "do not use it: somebody else may have that key; fetch the bundle again, signed with another",
+        )
 
 
 def _ssh_keygen(

@@ -9,6 +9,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from edgespa.bundle.files import first_problem, seal_of, sha256_file, walk_files
+from edgespa.bundle.limits import MAX_MANIFEST_BYTES
 from edgespa.bundle.manifest import MANIFEST, SIGNATURE, Manifest, is_unlisted
 from edgespa.bundle.whole import WholeFolder
 from edgespa.errors import BundleError, ParityError
@@ -83,6 +84,8 @@ class BundleWriter(WholeFolder):
             values = json.loads(json.dumps(whole.model_dump(), ensure_ascii=False, allow_nan=False))
             values["seal"] = seal_of(values)
             content = (json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode("utf-8")
+            if len(content) > MAX_MANIFEST_BYTES:
+                raise ValueError(f"{len(content):,} bytes are more than the {MAX_MANIFEST_BYTES:,} that are read")
             return whole.model_copy(update={"seal": values["seal"]}), content
         except ValidationError as error:
             raise BundleError(f"{self.target}: the manifest is inconsistent: {first_problem(error)}") from error

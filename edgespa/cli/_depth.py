@@ -17,7 +17,7 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 
 METHOD = "sls"
 METRICS = ("tsne-silhouette", "silhouette", "calinski-harabasz", "davies-bouldin")
-OWN = ("data", "alpha", "metric", "keep_depth", "score_images", "plot")
+OWN = ("data", "alpha", "metric", "keep_depth", "score_images", "plot", "base", "trust")
 """Options that no other method has."""
 SHARED = (
     "model",
@@ -148,6 +148,8 @@ def run_depth(
     *,
     input_shape: InputSizes | None,
     weights: str | None,
+    base: str | None,
+    trust: bool,
     eval_data: str | None,
     data: str | None,
     images: dict[str, Any],
@@ -163,6 +165,8 @@ def run_depth(
         settings: All options; those of `edgespa.prune.depth.DepthConfig` are taken.
         input_shape: Of a model.
         weights: Of a model.
+        base: Of a task file, if it is not where it was.
+        trust: The base that a task file names may be run if it is code.
         eval_data: Test data.
         data: Images to score on.
         images: How images become inputs, but the seed of a part of them.
@@ -185,6 +189,8 @@ def run_depth(
             config,
             input_shape=input_shape,
             weights=weights,
+            base=base,
+            trust=trust,
             options=DataOptions(**images, seed=config.seed),
             data=data,
             evaluation=eval_data,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 if TYPE_CHECKING:
+    from edgespa.cli._output import ProgressCallback
     from edgespa.device.fleet import Outcome
 
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -24,15 +25,43 @@ def show_errors(outcomes: Sequence[Outcome[Any]]) -> None:
     """Say on stderr what failed, and what to do about each."""
     for outcome in outcomes:
         if outcome.error is not None:
-            click.secho(f"FAILED: {outcome.error.message}", err=True, fg="red", bold=True)
+            click.secho(f"FAILED: {harmless(outcome.error.message)}", err=True, fg="red", bold=True)
             if outcome.error.hint:
-                click.echo(f"Hint: {outcome.error.hint}", err=True)
+                click.echo(f"Hint: {harmless(outcome.error.hint)}", err=True)
+
+
+def harmless(text: str) -> str:
+    """A text that a device may have had a part in, without characters that a terminal would obey."""
+    return "".join(each if each.isprintable() or each == "\n" else "?" for each in text)
 
 
 def fail_if_any(outcomes: Sequence[Outcome[Any]]) -> None:
     """Exit with status 1 if a device failed; `show_errors` has said why."""
     if any(outcome.error is not None for outcome in outcomes):
         raise click.exceptions.Exit(1)
+
+
+class Awaited:
+    """Says, while several devices are asked, how many have answered and which have not.
+
+    Args:
+        names: Of the devices.
+        report: Moves the bar.
+    """
+
+    def __init__(self, names: Sequence[str], report: ProgressCallback) -> None:
+        self._left, self._total, self._report = list(names), len(names), report
+        self._say()
+
+    def __call__(self, outcome: Outcome[Any]) -> None:
+        """One has answered."""
+        self._left.remove(outcome.device.name)
+        self._say()
+
+    def _say(self) -> None:
+        left = list(self._left)
+        names = ", ".join(left[:4]) + (f" and {len(left) - 4} more" if len(left) > 4 else "")
+        self._report(self._total - len(left), self._total, f"waiting for {names}" if left else "")
 
 
 def kib(size_bytes: int) -> str:

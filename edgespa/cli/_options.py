@@ -257,6 +257,17 @@ def seed_option() -> Callable[[_F], _F]:
     )
 
 
+def trust_option() -> Callable[[_F], _F]:
+    """``--trust`` -> ``trust: bool``."""
+    return _all(
+        click.option(
+            "--trust",
+            is_flag=True,
+            help="Run the code that a task file names as its base, also if it was not used here before.",
+        )
+    )
+
+
 def json_option() -> Callable[[_F], _F]:
     """``--json`` -> ``as_json: bool``."""
     return _all(click.option("--json", "as_json", is_flag=True, help="Print the result as JSON instead of a table."))

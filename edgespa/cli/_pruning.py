@@ -44,9 +44,11 @@ def latency_budget(ctx: click.Context, settings: dict[str, Any]) -> LatencyBudge
     if "density" in given:
         raise click.UsageError("--density and --budget latency_ms=X exclude each other: the density is found")
     from edgespa.device import load_device
+
+    device = load_device(own["device"])  # said before torch is loaded
+
     from edgespa.stopwatch import LatencyBudget
 
-    device = load_device(own["device"])
     settings.update(density=1.0, budget="channels")
     if "round_to" not in given:
         settings["round_to"] = device.round_to

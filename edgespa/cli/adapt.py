@@ -12,14 +12,15 @@ import click
 from click.core import ParameterSource
 
 from edgespa.cli._kinds import CRITERIA, Named, Setting, Words
-from edgespa.cli._options import data_options, json_option, model_options, output_options, seed_option
+from edgespa.cli._options import data_options, json_option, model_options, output_options, seed_option, trust_option
 from edgespa.cli._pruning import latency_budget, selection_options
+from edgespa.cli._resuming import Resumable, asked_for, resume_options, saying_what_is_kept, typed_in
 
 if TYPE_CHECKING:
     from edgespa.inputs import InputSizes
 
 
-@click.command(name="adapt")
+@click.command(name="adapt", cls=Resumable)
 @model_options("[MODEL]", required=False)
 @click.option(
     "--from",
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     "frozen; or one that was adapted, and cut since, whose adapters and head are trained further. MODEL may be left "
     "out.",
 )
+@trust_option()
 @data_options("data", "eval-data", required=("data",))
 @click.option(
     "--adapter",
@@ -184,12 +186,13 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path, dir_okay=False),
     help="Write a JSON document a line for each pruning step and epoch.",
 )
-@click.option("--resume", is_flag=True, help="Go on with an interrupted run.")
+@resume_options()
 @output_options("The task file")
 @json_option()
 def command(
     model: str | None,
     start: Path | None,
+    trust: bool,
     input_shape: InputSizes | None,
     weights: str | None,
     data: str,
@@ -199,6 +202,7 @@ def command(
     distill: str | None,
     log_file: Path | None,
     resume: bool,
+    fresh: bool,
     output: Path,
     overwrite: bool,
     as_json: bool,
@@ -208,58 +212,73 @@ def command(
 
     The base's weights stay as they are; small adapters, norms and the head are trained, and units go for good along a
     schedule, so that later epochs are cheaper. The best epoch is chosen on a part of --data; --eval-data is only used
-    for the accuracy in the report. Interrupt with Ctrl-C and go on with --resume.
+    for the accuracy in the report. Interrupt with Ctrl-C and go on with: edgespa adapt --resume OUTPUT.resume
 
     Several processes share the batches when Hugging Face accelerate starts them: accelerate launch -m edgespa adapt ...
     """
+    from edgespa.ranks import is_main
+    from edgespa.recipes.early import require_log_possible, require_outputs_possible, require_there
+
+    weighed = settings["class_weights"] if settings["class_weights"] not in ("none", "balanced") else None
+    require_there(
+        model=model,
+        weights=weights,
+        data={"--data": data, "--eval-data": eval_data},
+        tasks={"--from": start, "--distill": None if distill == "base" else distill},
+        files={"--labels": images["labels"], "--class-weights": weighed},
+    )
+    if is_main():
+        require_outputs_possible(output, overwrite=overwrite, resume=resume, fresh=fresh)
+        require_log_possible(log_file)
+    latency = latency_budget(click.get_current_context(), settings)
+
     from edgespa.adapt import AdaptConfig
     from edgespa.adapt.launch import cpu_processes_to_start, run_processes, said_once
     from edgespa.adapt.weights import read_weights
     from edgespa.cli._output import emit_json, progress
     from edgespa.cli._report import show_task, task_summary
-    from edgespa.processes import Processes, is_main
+    from edgespa.processes import Processes
     from edgespa.recipes.options import DataOptions
-    from edgespa.recipes.tasks import adapt_to_file, checkpoint_path
+    from edgespa.recipes.tasks import adapt_to_file
 
-    if settings["class_weights"] not in ("none", "balanced"):
-        settings["class_weights"] = read_weights(Path(settings["class_weights"]))
+    if weighed is not None:
+        settings["class_weights"] = read_weights(Path(weighed))
     source = click.get_current_context().get_parameter_source
     for name in ("adapter", "rank", "kernel"):  # what is not said is the task's that is started from, if it has any
         if source(name) is ParameterSource.DEFAULT:
             del settings[name]
     if adapter_settings:
         settings["adapter_settings"] = dict(adapter_settings)
-    latency = latency_budget(click.get_current_context(), settings)
     config = AdaptConfig.parse(settings, "edgespa adapt")
     if (count := cpu_processes_to_start()) > 1:
-        raise SystemExit(run_processes(count, ["-m", "edgespa", *sys.argv[1:]]))
+        folder = typed_in(click.get_current_context())
+        raise SystemExit(run_processes(count, ["-m", "edgespa", *sys.argv[1:]], folder))
     if not is_main():
         logging.getLogger("edgespa").setLevel(logging.ERROR)
     processes = Processes.start(config.mixed_precision)
-    try:
-        shown = progress("adapt") if processes.is_main else contextlib.nullcontext()
-        with said_once(processes.index), shown as report:
-            task = adapt_to_file(
-                model,
-                data,
-                output,
-                config,
-                input_shape=input_shape,
-                weights=weights,
-                options=DataOptions(**images, seed=config.seed),
-                evaluation=eval_data,
-                overwrite=overwrite,
-                resume=resume,
-                distill=distill,
-                start=start,
-                log_file=log_file,
-                progress=report,
-                processes=processes,
-                latency=latency,
-            )
-    except KeyboardInterrupt:
-        state = checkpoint_path(output)
-        raise KeyboardInterrupt(f"state saved in {state}: go on with --resume" if state.exists() else "") from None
+    shown = progress("adapt") if processes.is_main else contextlib.nullcontext()
+    with saying_what_is_kept(output), said_once(processes.index), shown as report:
+        task = adapt_to_file(
+            model,
+            data,
+            output,
+            config,
+            input_shape=input_shape,
+            weights=weights,
+            trust=trust,
+            options=DataOptions(**images, seed=config.seed),
+            evaluation=eval_data,
+            overwrite=overwrite,
+            resume=resume,
+            fresh=fresh,
+            command=asked_for(click.get_current_context(), output),
+            distill=distill,
+            start=start,
+            log_file=log_file,
+            progress=report,
+            processes=processes,
+            latency=latency,
+        )
     processes.end()
     if not processes.is_main:
         return

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgespa.cli._options import data_options, json_option, model_options, output_options, seed_option
+from edgespa.cli._options import data_options, json_option, model_options, output_options, seed_option, trust_option
 
 if TYPE_CHECKING:
     from edgespa.bundle import Manifest
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 @click.command(name="export")
 @model_options("MODEL|TASK")
 @click.option("--base", metavar="MODEL", help="For a task file: its base, if it is not where it was.")
+@trust_option()
 @click.option(
     "--format",
     "formats",
@@ -123,6 +124,7 @@ def command(
     input_shape: InputSizes | None,
     weights: str | None,
     base: str | None,
+    trust: bool,
     formats: tuple[str, ...],
     precisions: tuple[str, ...],
     calibration: str | None,
@@ -153,16 +155,29 @@ def command(
     Every file is run and compared with the program it came from, component by component, on real images if there are
     any. One that cannot be made, or is not near enough, is left out, and you are told.
     """
-    from edgespa.cli._output import emit_json, progress
+    from edgespa.bundle import BundleWriter
     from edgespa.device import load_device
+    from edgespa.files import require_folder_possible
+    from edgespa.recipes.early import require_there
+
+    if device is not None and onnx_runtime is not None:
+        raise click.UsageError("--device names an ONNX Runtime too: leave out --onnx-runtime")
+    profile = load_device(device) if device is not None else None
+    require_there(
+        model=model,
+        weights=weights,
+        data={"--calibration": calibration, "--eval-data": eval_data},
+        files={"--labels": images["labels"], "--sign": sign_key},
+    )
+    BundleWriter(output, overwrite=overwrite)
+    require_folder_possible(output)
+
+    from edgespa.cli._output import emit_json, progress
     from edgespa.export.config import ExportConfig
     from edgespa.export.versions import DEFAULT_RUNTIME
     from edgespa.recipes.bundles import export_bundle
     from edgespa.recipes.options import DataOptions
 
-    if device is not None and onnx_runtime is not None:
-        raise click.UsageError("--device names an ONNX Runtime too: leave out --onnx-runtime")
-    profile = load_device(device) if device is not None else None
     config = ExportConfig.parse(
         {
             "formats": tuple(dict.fromkeys(formats)),
@@ -192,6 +207,7 @@ def command(
             input_shape=input_shape,
             base=base,
             weights=weights,
+            trust=trust,
             options=DataOptions(**images, seed=seed),
             calibration=calibration,
             evaluation=eval_data,

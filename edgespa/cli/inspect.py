@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgespa.cli._options import json_option, model_options
+from edgespa.cli._options import json_option, model_options, trust_option
 
 if TYPE_CHECKING:
     from edgespa.inputs import InputSizes
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 @click.command(name="inspect")
 @model_options("MODEL|TASK")
 @click.option("--base", metavar="MODEL", help="For a task file: its base, if it is not where it was.")
+@trust_option()
 @click.option("--all", "show_all", is_flag=True, help="List every fixed slot, not only a summary by reason.")
 @click.option(
     "--svg", type=click.Path(path_type=Path), help="Draw the channel groups over the module tree to this file."
@@ -27,6 +28,7 @@ def command(
     input_shape: InputSizes | None,
     weights: str | None,
     base: str | None,
+    trust: bool,
     show_all: bool,
     svg: Path | None,
     overwrite: bool,
@@ -50,7 +52,7 @@ def command(
     if is_task_file(model):
         path = Path(model)
         task = Task.load(path)
-        values = describe_task(task, task.open_base(path.absolute().parent, base, weights), path)
+        values = describe_task(task, task.open_base(path.absolute().parent, base, weights, trust=trust), path)
     else:
         values = describe(Base.open(model, input_shape, weights))
     if svg is not None:

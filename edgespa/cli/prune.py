@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgespa.cli._depth import METHOD, OWN, depth_options, require_fitting_options, run_depth
-from edgespa.cli._options import data_options, json_option, model_options, output_options, seed_option
+from edgespa.cli._options import data_options, json_option, model_options, output_options, seed_option, trust_option
 from edgespa.cli._pruning import latency_budget, selection_options
+from edgespa.cli._resuming import Resumable, asked_for, resume_options, saying_what_is_kept
 
 if TYPE_CHECKING:
     from edgespa.inputs import InputSizes
@@ -22,7 +23,7 @@ METHODS = (
 )  # fmt: skip
 
 
-@click.command(name="prune")
+@click.command(name="prune", cls=Resumable)
 @model_options("MODEL|TASK")
 @data_options("calibration", "eval-data")
 @click.option(
@@ -58,8 +59,10 @@ METHODS = (
 )
 @click.option("--bn-reestimate", is_flag=True, help="Take batch-norm statistics anew on --calibration.")
 @click.option("--held-out", metavar="DATA", help="Labelled images, for --allocation equal-accuracy.")
+@click.option("--base", metavar="MODEL", help="sls: for a task file: its base, if it is not where it was.")
+@trust_option()
 @seed_option()
-@click.option("--resume", is_flag=True, help="Go on with an interrupted run.")
+@resume_options()
 @output_options("The task file")
 @json_option()
 @click.pass_context
@@ -74,6 +77,7 @@ def command(
     images: dict[str, Any],
     held_out: str | None,
     resume: bool,
+    fresh: bool,
     output: Path,
     overwrite: bool,
     as_json: bool,
@@ -90,6 +94,11 @@ def command(
     goes too. Then retrain with: edgespa adapt --from.
     """
     require_fitting_options(ctx)
+    from edgespa.recipes.early import require_outputs_possible, require_there
+
+    sets = {"--calibration": calibration, "--held-out": held_out, "--eval-data": eval_data, "--data": settings["data"]}
+    require_there(model=model, weights=weights, data=sets, files={"--labels": images["labels"]})
+    require_outputs_possible(output, overwrite=overwrite, resume=resume, fresh=fresh)
     if settings["method"] == METHOD:
         run_depth(
             model,
@@ -97,6 +106,8 @@ def command(
             settings,
             input_shape=input_shape,
             weights=weights,
+            base=settings["base"],
+            trust=settings["trust"],
             eval_data=eval_data,
             data=settings["data"],
             images=images,
@@ -105,35 +116,34 @@ def command(
             as_json=as_json,
         )
         return
+    settings = {key: value for key, value in settings.items() if key not in OWN}
+    latency = latency_budget(ctx, settings)
+
     from edgespa.cli._output import emit_json, progress
     from edgespa.cli._report import show_task, task_summary
     from edgespa.prune import PruneConfig
     from edgespa.recipes.options import DataOptions
-    from edgespa.recipes.tasks import checkpoint_path, prune_to_file
+    from edgespa.recipes.tasks import prune_to_file
 
-    settings = {key: value for key, value in settings.items() if key not in OWN}
-    latency = latency_budget(ctx, settings)
     config = PruneConfig.parse(settings, "edgespa prune")
-    try:
-        with progress("prune") as report:
-            task = prune_to_file(
-                model,
-                output,
-                config,
-                input_shape=input_shape,
-                weights=weights,
-                options=DataOptions(**images, seed=config.seed),
-                calibration=calibration,
-                held_out=held_out,
-                evaluation=eval_data,
-                overwrite=overwrite,
-                resume=resume,
-                progress=report,
-                latency=latency,
-            )
-    except KeyboardInterrupt:
-        state = checkpoint_path(output)
-        raise KeyboardInterrupt(f"state saved in {state}: go on with --resume" if state.exists() else "") from None
+    with saying_what_is_kept(output), progress("prune") as report:
+        task = prune_to_file(
+            model,
+            output,
+            config,
+            input_shape=input_shape,
+            weights=weights,
+            options=DataOptions(**images, seed=config.seed),
+            calibration=calibration,
+            held_out=held_out,
+            evaluation=eval_data,
+            overwrite=overwrite,
+            resume=resume,
+            fresh=fresh,
+            command=asked_for(ctx, output),
+            progress=report,
+            latency=latency,
+        )
     summary = {**task_summary(task, output), **_fit(task)}
     if as_json:
         emit_json(summary)

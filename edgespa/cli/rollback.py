@@ -24,6 +24,7 @@ def command(task: str, devices: tuple[str, ...], to: str | None, threads: int, a
     """Use an earlier version of TASK on devices again.
 
     Its files are checked by their SHA-256 and its self-check runs there first; if either fails, what is in use stays.
+    Damaged files are put right from other copies on the device, where there are good ones. No space is needed there.
     """
     from edgespa.cli._output import emit_json
     from edgespa.device import load_device
@@ -31,7 +32,7 @@ def command(task: str, devices: tuple[str, ...], to: str | None, threads: int, a
 
     def work(connection: Connection) -> Switched:
         from edgespa.device.inventory import read_facts, runtime_python
-        from edgespa.device.shipment.ship import roll_back
+        from edgespa.device.shipment.back import roll_back
 
         python = runtime_python(connection, read_facts(connection))
         return roll_back(connection, task, lambda _: python, to=to, threads=threads)
@@ -48,5 +49,7 @@ def command(task: str, devices: tuple[str, ...], to: str | None, threads: int, a
         for each in outcomes:
             if (done := each.result) is not None:
                 click.echo(f"{done.device}: {done.task}: {done.version} is in use, before: {done.previous or 'none'}")
+                if done.repaired:
+                    click.echo(f"{done.device}: {done.task}: repaired: {', '.join(done.repaired)}", err=True)
     show_errors(outcomes)
     fail_if_any(outcomes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,9 +11,11 @@ import click
 
 from edgespa.cli._devices import devices_option, fail_if_any, kib, show_errors
 from edgespa.cli._options import json_option
+from edgespa.cli._trust import require_signers, signers_options
 
 if TYPE_CHECKING:
     from edgespa.cli._output import ProgressCallback
+    from edgespa.device.board import Device
     from edgespa.device.fleet import Outcome
     from edgespa.device.link.transport import Connection
     from edgespa.device.shipment.results import Shipped
@@ -20,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @click.command(name="ship")
-@click.argument("sources", type=click.Path(path_type=Path), nargs=-1, required=True, metavar="BUNDLE|TASK...")
+@click.argument("sources", type=click.Path(path_type=Path), nargs=-1, metavar="BUNDLE|TASK...")
 @devices_option(required=True)
 @click.option("--task", metavar="NAME", help="The task's name on the device; default: the bundle's.")
 @click.option("--keep", type=click.IntRange(min=1), default=3, show_default=True, help="Versions that stay there.")
@@ -30,13 +33,15 @@ if TYPE_CHECKING:
 @click.option(
     "--sign", "sign_key", type=click.Path(path_type=Path), metavar="KEY", help="Sign what is made of a task file."
 )
+@signers_options()
 @click.option(
-    "--signers",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help='Refuse what nobody in FILE has signed: lines of "name key-type key", as for ssh-keygen.',
+    "--trust",
+    is_flag=True,
+    help="Run code of the maker: what a task file names as its base; a bundle's own run.py for the check there.",
 )
-@click.option("--identity", metavar="NAME", help="Refuse what anyone but NAME of --signers has signed.")
+@click.option("--volatile", is_flag=True, help="Also to a device whose writes are gone after a reboot.")
+@click.option("--remove", metavar="TASK", help="Instead: take TASK off the devices, with all its versions.")
+@click.option("--yes", is_flag=True, help="With --remove: do not ask.")
 @click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True, help="For the self-check.")
 @json_option()
 def command(
@@ -50,6 +55,11 @@ def command(
     sign_key: Path | None,
     signers: Path | None,
     identity: str | None,
+    revoked: Path | None,
+    trust: bool,
+    volatile: bool,
+    remove: str | None,
+    yes: bool,
     threads: int,
     as_json: bool,
 ) -> None:
@@ -57,30 +67,48 @@ def command(
 
     A BUNDLE is a folder or a packed file. Of a TASK file, the kilobytes that it adds go to a device that has its base:
     the weights are made there. Every file is checked there by its SHA-256, and by its signature with --signers; then
-    the recorded inputs go through it, on the device; only then it replaces what was in use, by one rename. Whatever
-    fails before leaves the old version in use. Several devices are served at once; the exit status is 1 if any failed.
+    the recorded inputs go through it, on the device, by edgespa's own runner: a bundle's run.py is sent for your
+    programs, and not run without --trust. Only then it replaces what was in use, by one rename. Whatever fails before
+    leaves the old version in use. Several devices are served at once; the exit status is 1 if any failed. What a device
+    lacks (a base, a runtime, space, a disk that keeps what is written) is told before anything is sent.
     """
     from edgespa.cli._output import emit_json, progress
     from edgespa.device import load_device
     from edgespa.device.fleet import on_each
-    from edgespa.recipes.shipping import TaskOptions, prepared
 
-    if identity is not None and signers is None:
-        raise click.UsageError("--identity needs --signers, the file that names it")
+    require_signers(signers, identity, revoked)
     if task is not None and len(sources) > 1:
         raise click.UsageError("--task names one task, and several are shipped")
     targets = [load_device(name) for name in dict.fromkeys(devices)]
-    options = TaskOptions(base, weights, sign_key)
+    if remove is not None:
+        from edgespa.cli._removal import take_off
+
+        if sources:
+            raise click.UsageError(f"--remove ships nothing: leave {sources[0]} out")
+        take_off(remove, targets, yes, as_json)
+        return
+    if not sources:
+        raise click.UsageError("Missing argument 'BUNDLE|TASK...'.")
+    from edgespa.recipes.shipping import TaskOptions, needed_bases, prepared
+
+    options = TaskOptions(base, weights, sign_key, trust=trust)
     with contextlib.ExitStack() as stack:
         report = stack.enter_context(progress("reading"))
+        refused: dict[str, Outcome[None]] = {}
+        if needed := needed_bases(sources):  # to make them ready takes a while: what devices lack is asked before
+            report(0, None, "ask the devices")
+            refused = _ahead(targets, needed, with_base, volatile)
         ready = []
-        for source in sources:
+        for source in sources if len(refused) < len(targets) else ():
             report(0, None, f"make {source.name} ready")
-            one = prepared(source, task=task, signers=signers, identity=identity, options=options)
+            one = prepared(source, task=task, signers=signers, identity=identity, revoked=revoked, options=options)
             ready.append(stack.enter_context(one))
         _refuse_twice(ready)
-        work = _Work(ready, keep, with_base, threads, report)
-        outcomes = on_each(targets, work)
+        how = {"keep": keep, "send_base": with_base, "volatile": volatile, "threads": threads, "trust": trust}
+        work = _Work(ready, report, how)
+        found = on_each([each for each in targets if each.name not in refused], work)
+    served = {each.device.name: each for each in found}
+    outcomes = [refused.get(each.name) or served[each.name] for each in targets]
     if as_json:
         emit_json([_plain(outcome, work.done) for outcome in outcomes])
     else:
@@ -89,13 +117,30 @@ def command(
     fail_if_any(outcomes)
 
 
+def _ahead(
+    targets: Sequence[Device], needed: Mapping[str, str], with_base: bool, volatile: bool
+) -> dict[str, Outcome[None]]:
+    """The devices that tasks cannot be shipped to, by name, with the reason."""
+    from edgespa.device.fleet import on_each
+
+    def look(connection: Connection) -> None:
+        from edgespa.device.inventory import read_facts, runtime_python
+        from edgespa.device.shipment.ready import require_base, require_ready
+
+        python = runtime_python(connection, read_facts(connection))
+        ready = require_ready(connection, python, ("onnx",), volatile=volatile)
+        for task, digest in needed.items():
+            if not with_base:
+                require_base(connection, ready, task, digest)
+
+    return {each.device.name: each for each in on_each(targets, look) if each.error is not None}
+
+
 class _Work:
     """Ships everything to one device, one after the other."""
 
-    def __init__(
-        self, ready: list[Shipment], keep: int, with_base: bool, threads: int, report: ProgressCallback
-    ) -> None:
-        self.ready, self.keep, self.with_base, self.threads, self.report = ready, keep, with_base, threads, report
+    def __init__(self, ready: list[Shipment], report: ProgressCallback, how: Mapping[str, Any]) -> None:
+        self.ready, self.report, self.how = ready, report, how
         self.done: dict[str, list[Shipped]] = {}
 
     def __call__(self, connection: Connection) -> None:
@@ -111,9 +156,7 @@ class _Work:
                     connection,
                     each,
                     lambda _: python,
-                    keep=self.keep,
-                    send_base=self.with_base,
-                    threads=self.threads,
+                    **self.how,
                     progress=lambda sent, total, text=text: self.report(sent, total, text),  # type: ignore[misc]
                 )
             )
@@ -171,6 +214,10 @@ def _remark(each: Shipped, shipment: Shipment) -> None:
         click.echo(f"note: {what} is signed, and the signature was not checked: use --signers", err=True)
     if each.cleaned:
         click.echo(f"{what}: removed what an interrupted shipment had left: {', '.join(each.cleaned)}", err=True)
+    if each.repaired:
+        click.echo(f"{what}: repaired what was damaged there: {', '.join(each.repaired)}", err=True)
+    for note in each.notes:
+        click.secho(f"note: {what}: {note}", err=True, fg="yellow")
     for check in each.checks:
         if check.status == "not run":
             text = f"NOT RUN: {what}: {check.name}: {'; '.join(check.failures)}"

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgespa.cli._devices import devices_option, kib, show_errors
+from edgespa.cli._devices import Awaited, devices_option, kib, show_errors
 from edgespa.cli._options import json_option
 
 if TYPE_CHECKING:
@@ -19,14 +19,23 @@ if TYPE_CHECKING:
 @click.command(name="status")
 @devices_option(text="May be repeated; default: your own profiles, and this machine.")
 @click.option("--selfcheck", is_flag=True, help="Run the recorded inputs through what is in use, too.")
+@click.option(
+    "--timeout",
+    type=click.IntRange(min=1),
+    default=30,
+    show_default=True,
+    metavar="SECONDS",
+    help="Give a device up that has not answered for so long.",
+)
 @json_option()
-def command(devices: tuple[str, ...], selfcheck: bool, as_json: bool) -> None:
+def command(devices: tuple[str, ...], selfcheck: bool, timeout: int, as_json: bool) -> None:
     """List the tasks on devices: their versions, sizes and health.
 
-    The files of the versions in use are read there, and compared with what was shipped. The exit status is 1 if a
-    device cannot be reached, or a task on it is not healthy.
+    The devices are asked at once, and one that does not answer keeps none of the others. The files of the versions in
+    use are read there, and compared with what was shipped. What was shipped from here and is gone is told, too. The
+    exit status is 1 if a device cannot be reached, or something on it is not as it should be.
     """
-    from edgespa.cli._output import emit_json
+    from edgespa.cli._output import emit_json, progress
     from edgespa.device import load_device
     from edgespa.device.fleet import on_each
 
@@ -35,19 +44,20 @@ def command(devices: tuple[str, ...], selfcheck: bool, as_json: bool) -> None:
         from edgespa.device.shipment.status import device_status
 
         if not selfcheck:
-            return device_status(connection)
+            return device_status(connection, timeout_s=timeout)
         python = runtime_python(connection, read_facts(connection))
-        return device_status(connection, lambda _: python)
+        return device_status(connection, lambda _: python, timeout_s=timeout)
 
     targets = [load_device(name) for name in dict.fromkeys(devices)] if devices else _known()
-    outcomes = on_each(targets, work)
+    with progress("asking") as report:
+        outcomes = on_each(targets, work, Awaited([each.name for each in targets], report))
+    found = [each.result for each in outcomes if each.result is not None]
     if as_json:
         emit_json([_plain(each) for each in outcomes])
     else:
-        _show([each.result for each in outcomes if each.result is not None])
+        _show(found)
     show_errors(outcomes)
-    tasks = [task for each in outcomes if each.result is not None for task in each.result.tasks]
-    if any(each.error is not None for each in outcomes) or not all(task.healthy for task in tasks):
+    if any(each.error is not None for each in outcomes) or not all(device.healthy for device in found):
         raise click.exceptions.Exit(1)
 
 
@@ -77,7 +87,9 @@ def _show(found: list[DeviceStatus]) -> None:
         for task in device.tasks:
             for version in reversed(task.versions):
                 used = version.version == task.current
-                state = task.health if used else "unfinished" if version.shipped is None else "kept"
+                state = (
+                    ("ok" if task.healthy else "NOT HEALTHY") if used else "kept" if version.finished else "unfinished"
+                )
                 base = f" + {kib(version.base_bytes)}" if version.base_bytes else ""
                 rows.append(
                     (
@@ -90,17 +102,22 @@ def _show(found: list[DeviceStatus]) -> None:
                     )
                 )
             if task.current is None:
-                rows.append((device.device, task.task, "  none in use", "", "", task.health))
+                rows.append((device.device, task.task, "  none in use", "", "", "NOT HEALTHY"))
     if rows:
         table(("device", "task", "version", "KiB + base", "shipped (UTC)", "health"), rows, right=("KiB + base",))
         click.echo("* in use")
     for device in found:
         if not device.tasks:
             click.echo(f"{device.device}: no tasks")
-        click.echo(f"{device.device}: {device.free_bytes / 2**30:.1f} GiB free, in {device.folder}")
+        click.echo(f"{device.device}: {_gib(device.free_bytes)} free, in {device.folder}")
     for device in found:
         for task in device.tasks:
             _remark(device, task)
+        _remarks(device)
+
+
+def _gib(size_bytes: int) -> str:
+    return f"{size_bytes / 2**30:.1f} GiB" if size_bytes >= 2**30 else f"{size_bytes / 2**20:.1f} MiB"
 
 
 def _remark(device: DeviceStatus, task: TaskStatus) -> None:
@@ -109,3 +126,25 @@ def _remark(device: DeviceStatus, task: TaskStatus) -> None:
         earlier = [each for each in task.versions if each.version != task.current and each.shipped is not None]
         back = f", or use an earlier version: edgespa rollback {task.task} --device {device.device}" if earlier else ""
         click.echo(f"Hint: ship it again{back}", err=True)
+
+
+def _remarks(device: DeviceStatus) -> None:
+    name = device.device
+    for what in device.odd:
+        click.secho(f"ODD: {name}: {what}", err=True, fg="red", bold=True)
+    for each in device.gone:
+        when = each.shipped[:16].replace("T", " ")
+        text = f"GONE: {name}: {each.task} {each.version} was shipped on {when} from here, and is not there any more"
+        click.secho(text, err=True, fg="red", bold=True)
+        why = "what is written there is gone after a reboot; " if device.in_memory else ""
+        what = f"edgespa ship --remove {each.task} --device {name}"
+        click.echo(f"Hint: {why}ship it again, or do not expect it any more: {what}", err=True)
+    if device.unfinished:
+        left = ", ".join(device.unfinished)
+        click.echo(f"note: {name}: shipments that have not ended, or were ended, left something of {left}", err=True)
+    if device.in_memory:
+        click.secho(f"note: {name}: gone after a reboot: {device.in_memory}", err=True, fg="yellow")
+    if device.full:
+        files = "; no more files can be made" if device.free_files == 0 else ""
+        click.secho(f"FULL: {name}: {_gib(device.free_bytes)} free{files}", err=True, fg="yellow", bold=True)
+        click.echo("Hint: free some space there; edgespa rollback and ship --remove need none", err=True)

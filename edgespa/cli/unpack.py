@@ -7,24 +7,43 @@ from pathlib import Path
 import click
 
 from edgespa.cli._options import json_option, output_options
+from edgespa.cli._trust import require_signers, signers_options
 
 
 @click.command(name="unpack")
 @click.argument("archive", type=click.Path(path_type=Path))
 @output_options("The folder")
+@signers_options()
 @json_option()
-def command(archive: Path, output: Path, overwrite: bool, as_json: bool) -> None:
+def command(
+    archive: Path,
+    output: Path,
+    overwrite: bool,
+    signers: Path | None,
+    identity: str | None,
+    revoked: Path | None,
+    as_json: bool,
+) -> None:
     """Make a bundle's folder from what `edgespa pack` wrote.
 
-    Every file is checked against the manifest on the way; nothing is left if one is not as it should be.
+    Every file is checked against the manifest on the way; nothing is left if one is not as it should be. With --signers
+    the signature is checked before anything is written. Nothing of the bundle is run.
     """
-    from edgespa.bundle import unpack
+    from edgespa.bundle import Approval, unpack
     from edgespa.cli._output import emit_json
 
-    manifest = unpack(archive, output, overwrite=overwrite)
+    require_signers(signers, identity, revoked)
+    approval = Approval(archive, signers, identity, revoked)
+    manifest = unpack(archive, output, overwrite=overwrite, approve=approval)
+    signed = approval.signed
     if as_json:
         size = sum(entry.size_bytes for entry in manifest.files)
-        emit_json({"bundle": str(output), "task": manifest.task, "files": len(manifest.files), "size_bytes": size})
-    else:
-        click.echo(f"{output}: {len(manifest.files)} files, all as in the manifest")
-        click.echo(f"next: edgespa verify {output}")
+        known = {"bundle": str(output), "task": manifest.task, "files": len(manifest.files), "size_bytes": size}
+        emit_json({**known, "signed_by": signed.identity if signed else None})
+        return
+    click.echo(f"{output}: {len(manifest.files)} files, all as in the manifest")
+    if signed is not None:
+        click.echo(f"signed by {signed.identity} with {signed.key}")
+    click.echo(f"next: edgespa verify {output}")
+    if approval.is_signed and signed is None:
+        click.echo("note: the signature was not checked: pass --signers FILE", err=True)

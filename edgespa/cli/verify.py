@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from edgespa.cli._options import json_option
+from edgespa.cli._trust import require_signers, signers_options
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from edgespa.bundle import OpenBundle
     from edgespa.device.measure.results import Check
@@ -18,13 +20,7 @@ if TYPE_CHECKING:
 
 @click.command(name="verify")
 @click.argument("bundle", type=click.Path(path_type=Path))
-@click.option(
-    "--signers",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help='Refuse what nobody in FILE has signed: lines of "name key-type key", as for ssh-keygen.',
-)
-@click.option("--identity", metavar="NAME", help="Refuse what anyone but NAME of --signers has signed.")
+@signers_options()
 @click.option("--no-run", is_flag=True, help="Check sizes, digests and signature only; run nothing.")
 @click.option(
     "--python",
@@ -34,14 +30,31 @@ if TYPE_CHECKING:
     help="Run in the runtimes of this environment too, ENV/bin/python: 3.8 or newer, with numpy. May be repeated.",
 )
 @click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True, help="Threads of the runtime.")
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=0, min_open=True),
+    default=600.0,
+    show_default=True,
+    metavar="S",
+    help="End what runs the files after so many seconds.",
+)
+@click.option(
+    "--memory",
+    type=click.IntRange(min=1),
+    metavar="MIB",
+    help="It may allocate so much. [default: 2 GiB and what sizes of files and tensors explain, at most 10 GiB]",
+)
 @json_option()
 def command(
     bundle: Path,
     signers: Path | None,
     identity: str | None,
+    revoked: Path | None,
     no_run: bool,
     pythons: tuple[Path, ...],
     threads: int,
+    timeout: float,
+    memory: int | None,
     as_json: bool,
 ) -> None:
     """Check that a bundle, a folder or a packed file, is what was exported.
@@ -52,14 +65,19 @@ def command(
     """
     from edgespa.bundle import open_bundle
     from edgespa.cli._output import emit_json
-    from edgespa.device.measure.profile import is_own_runner
+    from edgespa.device.measure.profile import is_own_runner, run_selfcheck
 
-    if identity is not None and signers is None:
-        raise click.UsageError("--identity needs --signers, the file that names it")
+    require_signers(signers, identity, revoked)
     if no_run and pythons:
         raise click.UsageError("--no-run runs nothing in any --python either: give one of them")
-    with open_bundle(bundle, signers=signers, identity=identity) as opened:
-        checks = () if no_run else _checks(opened.folder, pythons, threads)
+    with open_bundle(bundle, signers=signers, identity=identity, revoked=revoked) as opened:
+        checks = (
+            ()
+            if no_run
+            else _checks(
+                opened.folder, pythons, partial(run_selfcheck, threads=threads, timeout_s=timeout, memory_mib=memory)
+            )
+        )
         same_runner = is_own_runner(opened.folder)
     ran = [check for check in checks if check.status != "not run"]
     passed = no_run or (bool(ran) and all(check.status == "passed" for check in ran))
@@ -75,15 +93,14 @@ def command(
     _fail(bundle, checks, bool(ran) or no_run)
 
 
-def _checks(folder: Path, pythons: Sequence[Path], threads: int) -> tuple[Check, ...]:
+def _checks(folder: Path, pythons: Sequence[Path], run: Callable[..., tuple[Check, ...]]) -> tuple[Check, ...]:
     """Of this environment and of others; what has run in one of them is not reported as not run."""
-    from edgespa.device.measure.profile import run_selfcheck
     from edgespa.errors import DeviceError
 
-    here = run_selfcheck(folder, threads=threads)
+    here = run(folder)
     found: list[Check] = []
     for python in pythons:
-        there = run_selfcheck(folder, threads=threads, python=python)
+        there = run(folder, python=python)
         ran = [check for check in there if check.status != "not run"]
         if not ran:
             reasons = "; ".join(dict.fromkeys(reason for check in there for reason in check.failures))

@@ -9,6 +9,7 @@ from edgespa.data.images import ImageData, ImageSource, Kind, Progress
 from edgespa.data.load import load_data
 from edgespa.data.numbering import Numbering, are_numbers, why_counts_differ
 from edgespa.data.prepare import Augment, Prepared, fit_image, prepare
+from edgespa.data.whole import require_whole
 
 __all__ = [
     "Augment",
@@ -22,5 +23,6 @@ __all__ = [
     "fit_image",
     "load_data",
     "prepare",
+    "require_whole",
     "why_counts_differ",
 ]

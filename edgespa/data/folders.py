@@ -7,6 +7,7 @@ import logging
 import os
 import threading
 import zipfile
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -24,6 +25,7 @@ from edgespa.data.pairs import (
     holds_photographs,
     masks_among,
 )
+from edgespa.data.whole import looks_whole
 from edgespa.errors import DataError
 from edgespa.imports import nearest
 from edgespa.picture import TooManyBits, upright_pixels
@@ -34,6 +36,7 @@ _SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pnm"}
 )
 _SPLIT_NAMES = frozenset({"train", "training", "val", "valid", "validation", "test", "testing", "eval"})
+_UNREADABLE = (OSError, zipfile.BadZipFile, RuntimeError, NotImplementedError, EOFError, zlib.error)
 # Top folder, split, class, image: nothing lies deeper than that.
 _DEPTH = 4
 
@@ -69,10 +72,28 @@ class _Tree:
 
 
 class _Files(ImageSource):
+    in_files = True
+
     def __init__(self, files: list[str], read: Callable[[str], bytes], where: str) -> None:
         self._files = files
         self._read = read
         self._where = where
+
+    def fault(self, index: int) -> str | None:
+        file = self._files[index]
+        label = f"{self._where}/{file}"
+        path = Path(self._where) / file
+        try:
+            # In a zip file it is read whole, and so its checksum is looked at.
+            with path.open("rb") if Path(self._where).is_dir() else io.BytesIO(self._read(file)) as stream:
+                if looks_whole(stream):
+                    return None
+            self.image(index)
+        except DataError as error:
+            return error.message
+        except _UNREADABLE as error:
+            return f"{label} cannot be read: {error}"
+        return None
 
     def __len__(self) -> int:
         return len(self._files)
@@ -82,7 +103,7 @@ class _Files(ImageSource):
         label = f"{self._where}/{file}"
         try:
             content = self._read(file)
-        except (OSError, zipfile.BadZipFile, RuntimeError, NotImplementedError, EOFError) as error:
+        except _UNREADABLE as error:
             raise DataError(f"{label} cannot be read: {error}", "copy or make the data again") from error
         return decode(content, label)
 

@@ -25,10 +25,12 @@ class ImageSource(ABC):
     Attributes:
         array: All images as uint8 [N, H, W, C] if they are in memory and of one size, else None.
         preprocessed: True if the items are float tensors that go to the model as they are.
+        in_files: True if each image is a file: one that is damaged says nothing about the others.
     """
 
     array: NDArray[np.uint8] | None = None
     preprocessed: bool = False
+    in_files: bool = False
 
     @abstractmethod
     def __len__(self) -> int:
@@ -41,6 +43,10 @@ class ImageSource(ABC):
         Raises:
             DataError: It cannot be read; the message names it.
         """
+
+    def fault(self, index: int) -> str | None:
+        """Which image cannot be used and why, as far as that is seen without decoding it; None where nothing is."""
+        return None
 
     def tensor(self, index: int) -> Tensor:
         """One preprocessed item as float32 [C, H, W]; only if `preprocessed`."""
@@ -119,6 +125,11 @@ class ImageData:
         return self._source.preprocessed
 
     @property
+    def in_files(self) -> bool:
+        """Whether each image is a file."""
+        return self._source.in_files
+
+    @property
     def image_shape(self) -> tuple[int, int, int] | None:
         """Height, width and channels, if all images are in memory and of one size, else None."""
         array = self._source.array
@@ -147,6 +158,14 @@ class ImageData:
                 "let the data set return PIL images or uint8 arrays where images are wanted",
             )
         return self._source.image(int(self._indices[index]))
+
+    def fault(self, index: int) -> str | None:
+        """What is the matter with an image, see `ImageSource.fault`.
+
+        Args:
+            index: Position in this data set, from 0.
+        """
+        return self._source.fault(int(self._indices[index]))
 
     def tensor(self, index: int) -> Tensor:
         """One preprocessed item as float32 [C, H, W]; only if `preprocessed`."""

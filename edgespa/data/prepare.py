@@ -14,6 +14,7 @@ from torch import Tensor
 
 from edgespa.config import Preprocess
 from edgespa.data.images import ImageData, Progress
+from edgespa.data.whole import summary
 from edgespa.errors import DataError
 from edgespa.picture import model_pixels
 
@@ -23,6 +24,7 @@ Augment = Callable[[Tensor, torch.Generator], Tensor]
 CACHE_BYTES = 2 << 30
 _IMAGE_CHANNELS = (1, 3, 4)
 _CHUNK = 256
+_MOST_FAULTS = 100
 _MOST_WORKERS = 4
 
 
@@ -260,16 +262,30 @@ def prepare(
             progress(len(data), len(data))
         return Prepared(data, preprocess, cache, workers)
 
+    faults: dict[int, DataError] = {}
+
     def fill(start: int) -> int:
         stop = min(start + _CHUNK, len(data))
         for index in range(start, stop):
-            cache[index] = _item(data, preprocess, index)
+            if len(faults) >= _MOST_FAULTS:
+                break
+            try:
+                cache[index] = _item(data, preprocess, index)
+            except DataError as error:
+                if not data.in_files:
+                    raise
+                faults[index] = error
         return stop
 
     with _pool(workers) as pool:
         for done in pool.map(fill, range(0, len(data), _CHUNK)):
             if progress is not None:
                 progress(done, len(data))
+    if faults:
+        first = faults[min(faults)]
+        if len(faults) == 1:
+            raise first
+        raise DataError(summary(data.name, [faults[index].message for index in sorted(faults)], len(data)), first.hint)
     return Prepared(data, preprocess, cache, workers)
 
 

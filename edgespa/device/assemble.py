@@ -10,6 +10,7 @@ from pathlib import Path
 PARTS = (
     *(
         "external",
+        "limits",
         "bundle",
         "runtimes",
         "tensors",
@@ -18,7 +19,9 @@ PARTS = (
         "sets",
         "places",
         "compare",
+        "arrays",
         "check",
+        "confine",
         "measure",
     ),
     *("picture", "answer", "command"),
@@ -26,13 +29,13 @@ PARTS = (
 """Of the runner, in the order in which names are defined before they are used."""
 
 AGENT_PARTS = (
-    *("protocol", "place", "system", "facts", "share", "sensors", "cache", "environment", "processes", "watched"),
-    *("tasks", "command"),
+    *("protocol", "place", "system", "facts", "share", "sensors", "disk", "cache", "copies", "environment"),
+    *("processes", "watched", "versions", "tasks", "command"),
 )
 """Of the agent, likewise."""
 
 _OWN = "edgespa."
-_SHARED = {"external": "../bundle", "picture": ".."}  # they stand alone there, as all parts do
+_SHARED = {"external": "../bundle", "limits": "../bundle", "picture": ".."}  # they stand alone there, as all parts do
 _DOC = '''"""Runs the models of this bundle: checks them, measures them, says what they see in an image.
 
 Joined by edgespa from parts, which are what is tested. It stands alone: Python 3.8 or newer, numpy, and one of
@@ -48,23 +51,23 @@ back when it is needed.
 '''
 _END = """
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main({}))
 """
 
 
 @cache
 def runner_source() -> bytes:
     """The runner as one file: the imports of all parts, then their bodies, each below a line with its title."""
-    return _joined("runner", PARTS, _DOC)
+    return _joined("runner", PARTS, _DOC, _END.format("alone=True"))
 
 
 @cache
 def agent_source() -> bytes:
     """The agent as one file, in the same way."""
-    return _joined("agent", AGENT_PARTS, _AGENT_DOC)
+    return _joined("agent", AGENT_PARTS, _AGENT_DOC, _END.format(""))
 
 
-def _joined(folder: str, parts: Sequence[str], doc: str) -> bytes:
+def _joined(folder: str, parts: Sequence[str], doc: str, end: str) -> bytes:
     imports: set[str] = set()
     bodies = []
     for part in parts:
@@ -76,7 +79,7 @@ def _joined(folder: str, parts: Sequence[str], doc: str) -> bytes:
     ordered = [line for line in plain if line.startswith("import")] + [line for line in plain if line[0] == "f"]
     others = ["\nimport numpy as np"] if len(plain) < len(imports) else []
     head = [doc, "from __future__ import annotations\n", *ordered, *others]
-    return ("\n".join(head) + "".join(bodies) + "\n" + _END).encode()
+    return ("\n".join(head) + "".join(bodies) + "\n" + end).encode()
 
 
 def _split(text: str) -> tuple[str, set[str], str]:

@@ -33,6 +33,26 @@ from edgespa.interface import in_float32, input_and_output_names, with_batch_fir
 log = logging.getLogger(__name__)
 
 
+def require_possible(config: ExportConfig, *, calibrated: bool) -> None:
+    """Refuse what cannot be exported whatever the program is.
+
+    Args:
+        config: What to export.
+        calibrated: Whether there are images to calibrate on.
+
+    Raises:
+        ConfigError: If int8 is asked for without them.
+        MissingExtraError: If a converter is not installed.
+    """
+    if "int8" in config.precisions and not calibrated:
+        raise ConfigError(
+            "int8 needs images to calibrate on",
+            "pass --calibration DATA (a few hundred unlabelled images of the task will do)",
+        )
+    for name in config.formats:
+        require(CONVERTERS[name].PACKAGES, CONVERTERS[name].EXTRA)
+
+
 def export(
     program: Program,
     origin: Origin,
@@ -69,13 +89,7 @@ def export(
         ParityError: If no file computes what the program computes; if any does not and ``config.strict``.
         OutputExistsError: If the output is there already.
     """
-    if "int8" in config.precisions and calibration is None:
-        raise ConfigError(
-            "int8 needs images to calibrate on",
-            "pass --calibration DATA (a few hundred unlabelled images of the task will do)",
-        )
-    for name in config.formats:
-        require(CONVERTERS[name].PACKAGES, CONVERTERS[name].EXTRA)
+    require_possible(config, calibrated=calibration is not None)
     names = input_and_output_names(program)
     # Folded in the model's own element types: positions are often made in float64.
     program = _with_batch(with_plain_outputs(in_float32(folded(program))))

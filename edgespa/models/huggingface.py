@@ -22,6 +22,7 @@ _ANSWERS = (
     "reconstruction", "keypoints", "heatmaps", "flow", "alphas", "image_embeds",
 )  # fmt: skip
 _FEATURES = ("feature_maps", "last_hidden_state", "pooler_output")
+_FEW = 1 << 24
 _IMAGES, _POOLING = "pixel_values", "add_pooling_layer"
 
 
@@ -83,6 +84,8 @@ def build(transformers: Any, name: str, source: WeightSource) -> nn.Module:
     common = {"trust_remote_code": False, "local_files_only": local}
     config = transformers.AutoConfig.from_pretrained(where, **common)
     kind = _class_of(transformers, config, name)
+    if source.pretrained and local:
+        _require_stored(kind, config, folder, name)
     if source.pretrained:
         return Answers(_loaded(kind, where, f"of hf:{name}", config=config, local_files_only=local))
     if source.state is None:
@@ -90,6 +93,25 @@ def build(transformers: Any, name: str, source: WeightSource) -> nn.Module:
     # A file saved from `Answers` has a prefix more.
     given = {key.removeprefix("core."): value for key, value in source.state.items()}
     return Answers(_loaded(kind, None, source.name, config=config, state_dict=given, strict=True))
+
+
+def _require_stored(kind: Any, config: Any, folder: Path, name: str) -> None:
+    """Refuse a configuration that asks for more than the folder holds, before memory is taken for it.
+
+    Raises:
+        WeightsError: With both numbers.
+    """
+    try:
+        with torch.device("meta"):
+            wanted = sum(parameter.numel() for parameter in kind(config).parameters())
+    except Exception:  # a class that computes with its weights as it is built: the loader will tell
+        return
+    held = sum(file.stat().st_size for file in folder.iterdir() if file.is_file())
+    if wanted > max(held, _FEW):
+        raise WeightsError(
+            f"hf:{name}: its config.json asks for {wanted:,} parameters, and the folder has {held:,} bytes",
+            "give the folder that save_pretrained wrote, with its weights",
+        )
 
 
 def _class_of(transformers: Any, config: Any, name: str) -> Any:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.util
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType, ModuleType
 from typing import Any
@@ -30,6 +32,7 @@ _TORCHVISION_BUILD: Mapping[str, Mapping[str, bool]] = MappingProxyType(
         "inception_v3": {"transform_input": True, "aux_logits": False},
     }
 )
+_WEIGHTS_ONLY, _UNSAFE = "TORCH_FORCE_WEIGHTS_ONLY_LOAD", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
 _AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")
 
 
@@ -54,7 +57,8 @@ def build(library: str, name: str, source: WeightSource) -> nn.Module:
     if not name:
         raise ModelError(f"{library}: no model named", f"write {library}:NAME")
     try:
-        return builder(module, name, source)
+        with _nothing_unpickled():
+            return builder(module, name, source)
     except EdgespaError:
         raise
     except Exception as error:  # whatever the library, its hub or the network raises
@@ -68,6 +72,20 @@ def build(library: str, name: str, source: WeightSource) -> nn.Module:
             raise ModelError(f"{library}:{name}: no pretrained weights: {reason}", _NO_DOWNLOAD) from error
         hint = "hf:NAME needs its configuration from the network: give hf:FOLDER" if library == "hf" else None
         raise ModelError(f"{library}:{name} cannot be built: {reason}", hint) from error
+
+
+@contextlib.contextmanager
+def _nothing_unpickled() -> Iterator[None]:
+    """Let every ``torch.load`` take tensors alone, whatever a library asks for: older timm loads folders with more."""
+    before = os.environ.get(_WEIGHTS_ONLY), os.environ.pop(_UNSAFE, None)
+    os.environ[_WEIGHTS_ONLY] = "1"
+    try:
+        yield
+    finally:
+        for name, value in zip((_WEIGHTS_ONLY, _UNSAFE), before, strict=True):
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
 
 
 def _import(package: str) -> ModuleType:

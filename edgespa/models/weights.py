@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
-import pickle
 import sys
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -17,10 +18,9 @@ from torch import Tensor, nn
 
 from edgespa.errors import ModelError, WeightsError
 from edgespa.imports import nearest_path
+from edgespa.models.checkpoints import below, read_torch, split_key, state_dict_in, with_names_of, without_counters
 
 _TORCH_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".tar")
-_NESTS = ("state_dict", "model_state_dict", "model")
-_WRAPPERS = ("module.", "_orig_mod.")
 _LISTED = 5
 _MISFIT_HINT = "use the model that these weights were saved from, with the same number of classes"
 
@@ -45,7 +45,8 @@ def read_weights(path: Path | str) -> dict[str, Tensor]:
 
     Args:
         path: ``.safetensors``, or ``.pt`` / ``.pth`` / ``.bin`` / ``.ckpt`` as written by ``torch.save``; the latter
-            may nest the state dict under ``state_dict``, ``model_state_dict`` or ``model``.
+            may nest the state dict among what else a training tool keeps. ``FILE:KEY`` says which state dict is meant,
+            or the prefix of the names that are.
 
     Returns:
         Tensor name to tensor.
@@ -53,61 +54,47 @@ def read_weights(path: Path | str) -> dict[str, Tensor]:
     Raises:
         WeightsError: The file is missing, corrupt, or holds anything but tensors.
     """
-    path = Path(path).expanduser()
+    file, key = split_key(str(path))
+    path = Path(file).expanduser()
     if not path.is_file():
         hint = nearest_path(path) or "check the path, relative to the current folder"
         raise WeightsError(f"weights {path}: no such file", hint)
     if path.suffix == ".safetensors":
         try:
-            return load_file(path)
+            return _part(load_file(path), key, path)
         except (SafetensorError, OSError, ValueError) as error:
             hint = "download or copy the file again, and compare its size with the original"
             raise WeightsError(f"weights {path}: not a whole safetensors file: {error}", hint) from error
     if path.suffix in _TORCH_SUFFIXES:
-        return _state_dict_in(_torch_load(path), path)
+        content = read_torch(path)
+        if key is not None and isinstance(content, Mapping) and not _is_key(content, key):
+            with contextlib.suppress(WeightsError):  # that there is no such key is what is to be told
+                return _part(state_dict_in(content, path), key, path)
+        return state_dict_in(content, path, key)
     raise WeightsError(f"weights {path}: unknown kind of file", "give a .safetensors, .pt or .pth file")
 
 
-def _torch_load(path: Path) -> object:
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch.load has no error of its own: a damaged file shows as almost any class
-        if isinstance(error, pickle.UnpicklingError) and "global" in str(error).lower():
-            raise WeightsError(
-                f"weights {path}: holds Python objects besides tensors, and edgespa unpickles none",
-                "save model.state_dict() instead of the model, or write it with safetensors.torch.save_file",
-            ) from error
-        reason = str(error).strip().splitlines()[:1] or [type(error).__name__]
-        raise WeightsError(
-            f"weights {path}: not a whole torch.save file: {reason[0]}",
-            "download or copy the file again, or save the weights as .safetensors",
-        ) from error
+def _is_key(content: Mapping[Any, Any], key: str) -> bool:
+    """Whether a checkpoint has something of that name, and not only tensors that begin so."""
+    first = key.partition(".")[0]
+    return any(isinstance(value, Mapping) and str(name) in (key, first) for name, value in content.items())
 
 
-def _state_dict_in(content: object, path: Path) -> dict[str, Tensor]:
-    while isinstance(content, Mapping):
-        inner = next((content[key] for key in _NESTS if isinstance(content.get(key), Mapping)), None)
-        if inner is None:
-            break
-        content = inner
-    if not isinstance(content, Mapping):
-        raise WeightsError(
-            f"weights {path}: holds a {type(content).__name__}, not a state dict", "save model.state_dict()"
-        )
-    others = [str(name) for name, value in content.items() if not isinstance(value, Tensor)]
-    if others or not content:
-        found = f"these entries are no tensors: {some_names(others)}" if others else "the state dict is empty"
-        raise WeightsError(
-            f"weights {path}: {found}", f"save model.state_dict(), alone or under one of: {', '.join(_NESTS)}"
-        )
-    return {str(name): value for name, value in content.items()}
+def _part(state: dict[str, Tensor], key: str | None, path: Path) -> dict[str, Tensor]:
+    if key is None:
+        return state
+    part = below(state, key)
+    if not part:
+        raise WeightsError(f"weights {path}: no names begin with {key!r}", f"they are: {some_names(list(state))}")
+    return part
 
 
 def fit_weights(model: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
     """Copy weights into a model in place; every name, shape and kind of number must fit.
 
-    A prefix that a wrapper left on all names (``module.`` of data parallel, ``_orig_mod.`` of ``torch.compile``) is
-    taken off. Half-precision weights are widened to the model's dtype.
+    A prefix of all names that the model's names do not have (``module.`` of data parallel, ``_orig_mod.`` of
+    ``torch.compile``, ``backbone.``) is taken off, and one that only the model's have is put on. Counters of thop are
+    left out. Half-precision weights are widened to the model's dtype.
 
     Args:
         model: The model; left as it was, or partly written, if an error is raised.
@@ -118,7 +105,7 @@ def fit_weights(model: nn.Module, state: Mapping[str, Tensor], source: str) -> N
         WeightsError: With the count and the first five of the missing, the unexpected and the wrong names.
     """
     expected: dict[str, Tensor] = model.state_dict()
-    given = _without_wrapper(state, expected)
+    given, inside = with_names_of(without_counters(state, expected), expected)
     # The counter of a batch norm is no weight: old files lack it, and the module then starts it at 0.
     missing = [name for name in expected if name not in given and not name.endswith("num_batches_tracked")]
     unexpected = [name for name in given if name not in expected]
@@ -127,6 +114,13 @@ def fit_weights(model: nn.Module, state: Mapping[str, Tensor], source: str) -> N
         for name in expected
         if name in given and _kind(given[name]) != _kind(expected[name])
     ]
+    if inside:
+        count = sum(name.startswith(inside[0]) for name in given)
+        raise WeightsError(
+            f"weights {source} hold more than the model: all of its {len(expected)} tensors are below "
+            f"{' and below '.join(map(repr, inside))}, beside {len(given) - count} others",
+            f"take those alone: --weights {source}:{inside[0].rstrip('.')}",
+        )
     if wrong:
         raise misfit(source, missing, unexpected, wrong)
     try:
@@ -150,16 +144,6 @@ def misfit(source: str, missing: list[str], unexpected: list[str], wrong: list[s
     kinds = (("missing", missing), ("unexpected", unexpected), ("of wrong shape or kind", wrong))
     report = "; ".join(f"{len(names)} {label}: {some_names(names)}" for label, names in kinds if names)
     return WeightsError(f"weights {source} do not fit the model: {report}", _MISFIT_HINT)
-
-
-def _without_wrapper(state: Mapping[str, Tensor], expected: Collection[str]) -> dict[str, Tensor]:
-    given = dict(state)
-    for _ in range(len(_WRAPPERS)):
-        for prefix in _WRAPPERS:
-            worn = bool(given) and all(name.startswith(prefix) for name in given)
-            if worn and not all(name.startswith(prefix) for name in expected):
-                given = {name.removeprefix(prefix): value for name, value in given.items()}
-    return given
 
 
 def _kind(tensor: Tensor) -> str:

@@ -1,23 +1,26 @@
-"""The state of an unfinished front-to-back pass, beside the output."""
+"""The state of an unfinished pruning, beside the output: the plan, and how far a front-to-back pass has come."""
 
 from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
 from edgespa.adapters.factors import Factors
-from edgespa.checkpoint import Checkpoint
-from edgespa.errors import ConfigError
+from edgespa.checkpoint import Checkpoint, require_same
+from edgespa.errors import TaskFileError
 from edgespa.prune.front import Pass, Progress
 from edgespa.pruning import reconstruct
 
 SECONDS = 5.0
-"""Least time between two states; a pass over a small network leaves none."""
+"""Least time between two states; a pass over a small network that is not interrupted leaves none."""
+
+_OPTIONS = MappingProxyType({"digest": "MODEL (or --weights)", "data": "--calibration"})
 
 
 class Store:
@@ -27,19 +30,36 @@ class Store:
         path: The file.
         identity: What the pass depends on; a state with another one is refused.
         seconds: Least time between two states; `SECONDS` by default.
+        more: What the state says besides.
     """
 
-    def __init__(self, path: Path, identity: Mapping[str, Any], seconds: float | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        identity: Mapping[str, Any],
+        seconds: float | None = None,
+        more: Callable[[], Mapping[str, Any]] | None = None,
+    ) -> None:
         self._path = path
         self._identity = dict(identity)
         self._seconds = SECONDS if seconds is None else seconds
+        self._more = more or dict
         self._saved_at = time.monotonic()
+        self._unsaved: tuple[Pass, Progress] | None = None
 
     def save(self, what: Pass, now: Progress) -> None:
-        """Write the state, unless the last one is hardly older."""
-        if time.monotonic() - self._saved_at < self._seconds:
+        """Write the state, unless the last one is hardly older: then it is kept for `flush`."""
+        self._unsaved = what, now
+        if time.monotonic() - self._saved_at >= self._seconds:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what was not: for a run that is left."""
+        if self._unsaved is None:
             return
+        what, now = self._unsaved
         facts = {
+            **self._more(),
             **self._identity,
             "counts": dict(what.counts),
             "orders": {name: [int(unit) for unit in order] for name, order in what.orders.items()},
@@ -48,25 +68,22 @@ class Store:
             "paths": {name: path_to_json(path) for name, path in now.paths.items()},
         }
         Checkpoint(now.kept, Factors({}, dict(now.changed)), facts=facts).save(self._path)
-        self._saved_at = time.monotonic()
+        self._saved_at, self._unsaved = time.monotonic(), None
 
     def load(self) -> tuple[Mapping[str, int], Mapping[str, np.ndarray], Progress] | None:
         """Counts, orders and progress; None if there is no state.
 
         Raises:
-            ConfigError: If it is of another run.
+            ConfigError: If it is of another run; it names the option that differs.
             TaskFileError: If it is damaged.
         """
         if not self._path.exists():
             return None
         state = Checkpoint.load(self._path)
         facts = state.facts
-        for key, value in self._identity.items():
-            if facts.get(key) != value:
-                raise ConfigError(
-                    f"the unfinished run was made with another {key}",
-                    "start anew without --resume, or say the same again",
-                )
+        require_same(facts, self._identity, _OPTIONS)
+        if "done" not in facts:
+            raise TaskFileError(f"{self._path}: not the state of a pruning", "start anew with --fresh")
         progress = Progress(
             tuple(facts["done"]),
             state.kept,

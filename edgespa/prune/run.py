@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -12,6 +13,7 @@ from edgespa.base import Base
 from edgespa.config import Preprocess
 from edgespa.data import Prepared
 from edgespa.errors import ConfigError
+from edgespa.files import uninterrupted
 from edgespa.prune import allocate
 from edgespa.prune.config import PruneConfig
 from edgespa.prune.evidence import Evidence, cut, solve
@@ -40,6 +42,7 @@ def prune(
     resume: bool = False,
     progress: Report | None = None,
     choose_density: Callable[[Pruning], float] | None = None,
+    facts: Callable[[], Mapping[str, Any]] | None = None,
 ) -> Task:
     """Remove units without training; masked = compacted is proved, on calibration images if there are any.
 
@@ -50,10 +53,11 @@ def prune(
         preprocess: How an image becomes an input, recorded if known.
         data: Calibration images.
         held_out: Labelled images, for the allocation ``equal-accuracy``.
-        checkpoint: A file that holds the state of a front-to-back pass; the caller removes it when the task is saved.
+        checkpoint: A file that holds the state, once the plan is made; the caller removes it when the task is saved.
         resume: Go on from the checkpoint if there is one.
         progress: Told ``(done, total, text)``.
         choose_density: Finds the density, in place of the configuration's.
+        facts: What the state says besides, as plain values.
 
     Raises:
         BudgetError: If the density cannot be reached.
@@ -62,7 +66,7 @@ def prune(
         GraphError: If the compacted program does not equal the masked one.
     """
     pruning = Pruning(base, config, data, held_out, progress)
-    store = None if checkpoint is None else Store(checkpoint, pruning.identity())
+    store = None if checkpoint is None else Store(checkpoint, pruning.identity(), more=facts)
     density = config.density if choose_density is None else choose_density(pruning)
     return pruning.task(density, folder, preprocess, store, resume)
 
@@ -138,10 +142,19 @@ class Pruning:
         loaded = store.load() if store is not None and resume else None
         if loaded is not None:
             counts, orders, start = loaded
+            self._paths = self._paths if start.done else dict(start.paths)
         else:
             counts, orders = self._plan(density)
-            start = Progress()
-        result = self._fit(counts, orders, store, start)
+            start = Progress(paths=dict(self._paths))
+            if store is not None:
+                store.save(Pass(counts, orders, self.reweights, self.config.fits_on == "asym"), start)
+        try:
+            result = self._fit(counts, orders, store, start)
+        except (KeyboardInterrupt, SystemExit):
+            if store is not None:
+                with uninterrupted():
+                    store.flush()
+            raise
         config = self.config.model_copy(update={"density": density})
         return make_task(self.network, config, result, self.whole, folder, preprocess, self.images)
 

@@ -11,14 +11,16 @@ from pydantic import JsonValue
 from edgespa.base import Base
 from edgespa.bundle import Base as BaseEntry
 from edgespa.bundle import BundleWriter, Compaction, Kind, Manifest, Signer, sha256_file
-from edgespa.data import ImageData, Numbering, prepare
+from edgespa.data import ImageData, Numbering, prepare, require_whole
 from edgespa.errors import AdapterError, ConfigError, TaskFileError
-from edgespa.export.bundle import ExportConfig, Origin, export
+from edgespa.export.bundle import ExportConfig, Origin, export, require_possible
+from edgespa.files import require_folder_possible
 from edgespa.graph.program import Program
 from edgespa.graph.proof import LIMIT, largest_difference, prove
 from edgespa.graph.surgery import compact
 from edgespa.inputs import InputSizes
 from edgespa.interface import output_tensors
+from edgespa.recipes.early import require_there
 from edgespa.recipes.options import DataOptions, Progress, some
 from edgespa.recipes.overlap import tell_overlap, tell_trained_on
 from edgespa.recipes.quality import count_outputs, require_outputs
@@ -34,6 +36,7 @@ def export_bundle(
     input_shape: InputSizes | None = None,
     base: str | None = None,
     weights: str | None = None,
+    trust: bool = False,
     options: DataOptions | None = None,
     calibration: str | None = None,
     evaluation: str | None = None,
@@ -51,6 +54,7 @@ def export_bundle(
         input_shape: Sizes of the model's inputs; a task file records them.
         base: For a task file: its base, if it is not where it was.
         weights: Weight file of the model.
+        trust: The base that a task file names may be run if it is code.
         options: How images become inputs; a task file records mean and std.
         calibration: Images for int8.
         evaluation: Labelled images to measure accuracy on.
@@ -60,15 +64,20 @@ def export_bundle(
         progress: Told ``(done, total, text)``.
     """
     options = options or DataOptions()
+    require_there(model=model, weights=weights, data={"--calibration": calibration, "--eval-data": evaluation})
     BundleWriter(output, overwrite=overwrite)  # refuses an output that is there before any work is done
+    require_folder_possible(output)
+    require_possible(config, calibrated=calibration is not None)
     signer = Signer.open(sign_key) if sign_key is not None else None
     if is_task_file(model):
-        program, origin, opened = _from_task(Path(model), base, weights)
+        program, origin, opened = _from_task(Path(model), base, weights, trust)
     else:
         program, origin, opened = _from_model(model, input_shape, weights)
     specs = dict.fromkeys(each for each in (calibration, evaluation) if each)
     outputs = count_outputs(program) if evaluation else None
     images = {spec: options.load(spec, labelled=spec == evaluation, outputs=outputs) for spec in specs}
+    spoken = {evaluation: "--eval-data", calibration: "--calibration"}
+    require_whole({str(spoken[spec]): data for spec, data in images.items()}, progress)
     preprocess = options.preprocess_if_known(opened, images.values(), origin.preprocess, calibration=calibration)
     tensors = next((data.name for data in images.values() if data.preprocessed), None)
     if tensors is not None and config.preprocess == "in-graph":
@@ -101,10 +110,10 @@ def export_bundle(
     )
 
 
-def _from_task(path: Path, base_spec: str | None, weights: str | None) -> tuple[Program, Origin, Base]:
+def _from_task(path: Path, base_spec: str | None, weights: str | None, trust: bool) -> tuple[Program, Origin, Base]:
     """A task's program, after the proofs that masked = compacted and merged = unmerged."""
     task = Task.load(path)
-    base = task.open_base(path.absolute().parent, base_spec, weights)
+    base = task.open_base(path.absolute().parent, base_spec, weights, trust=trust)
     return (*origin_of_task(task, base, path), base)
 
 

@@ -6,14 +6,15 @@ import dataclasses
 from pathlib import Path
 
 from edgespa.base import Base
-from edgespa.data import Prepared, prepare
+from edgespa.data import Prepared, prepare, require_whole
 from edgespa.errors import ConfigError
-from edgespa.files import refuse_existing, write_whole
+from edgespa.files import refuse_existing, require_writable, write_whole
 from edgespa.graph.program import Program
 from edgespa.inputs import InputSizes
 from edgespa.prune.cut import cut, whole_task
 from edgespa.prune.depth import Decision, DepthConfig, decide, given_depth, require_blocks, with_points
 from edgespa.pruning.depth import METRICS
+from edgespa.recipes.early import require_there
 from edgespa.recipes.options import DataOptions, Progress
 from edgespa.recipes.overlap import tell_overlap
 from edgespa.recipes.quality import count_outputs, require_outputs, with_quality
@@ -29,6 +30,8 @@ def cut_to_file(
     *,
     input_shape: InputSizes | None = None,
     weights: str | None = None,
+    base: str | None = None,
+    trust: bool = False,
     options: DataOptions | None = None,
     data: str | None = None,
     evaluation: str | None = None,
@@ -44,6 +47,8 @@ def cut_to_file(
         config: How to decide.
         input_shape: Sizes of a model's inputs; a task file records them.
         weights: A model's weight file.
+        base: For a task file: its base, if it is not where it was.
+        trust: The base that a task file names may be run if it is code.
         options: How images become inputs; a task file records mean and std.
         data: Labelled images to score on; not needed for a given depth without a plot.
         evaluation: Test data; the accuracy on it, before and after, is recorded and never used to choose anything.
@@ -59,39 +64,42 @@ def cut_to_file(
         GraphError: If there is no block to remove.
     """
     options = options or DataOptions(seed=config.seed)
+    require_there(model=model, weights=weights, data={"--data": data, "--eval-data": evaluation})
     for path in (output, plot):
         if path is not None:
             refuse_existing(path, overwrite)
+            require_writable(path)
     format_ = plot_format(plot) if plot is not None else ""
     if data is None and (not config.keep_depth or plot is not None):
         raise ConfigError(
             "the method sls needs labelled images" + (" for a plot" if config.keep_depth else ""),
             "give --data, such as the task's training data, or the depth alone: --keep-depth N",
         )
-    task, base = _opened(model, output.absolute().parent, input_shape, weights)
-    require_blocks(base.blocks, model)
-    outputs = count_outputs(base.program) if evaluation is not None else None
+    task, opened = _opened(model, output.absolute().parent, input_shape, weights, base, trust)
+    require_blocks(opened.blocks, model)
+    outputs = count_outputs(opened.program) if evaluation is not None else None
     named = {"data": data, "evaluation": evaluation}
     sets = {name: options.load(spec, outputs=outputs) for name, spec in named.items() if spec is not None}
     if "evaluation" in sets:
         require_outputs(outputs, sets["evaluation"])
-    preprocess = options.preprocess_if_known(base, sets.values(), task.header.preprocess)
+    preprocess = options.preprocess_if_known(opened, sets.values(), task.header.preprocess)
     if "data" in sets:
         sets["data"] = sets["data"].limit(min(config.score_images, len(sets["data"])), config.seed)
+    require_whole({"--eval-data" if name == "evaluation" else "--data": each for name, each in sets.items()}, progress)
     prepared = {name: prepare(each, preprocess) for name, each in sets.items()} if preprocess is not None else {}
     images, test = prepared.get("data"), prepared.get("evaluation")
     scored = {"--data": images} if images is not None else {}
     seen = tell_overlap(sets["evaluation"], scored) if "evaluation" in sets else 0.0
-    program = task.program(base)
+    program = task.program(opened)
     if test is not None:
         require_scores(program, test)
-    decision = _decision(program, base, images, config, plot is not None, progress)
-    known = options.known(base, preprocess, sets.values(), task.header.preprocess)
+    decision = _decision(program, opened, images, config, plot is not None, progress)
+    known = options.known(opened, preprocess, sets.values(), task.header.preprocess)
     task = dataclasses.replace(task, header=task.header.model_copy(update={"preprocess": known}))
-    task = cut(task, base, decision, config, output.absolute().parent, images)
+    task = cut(task, opened, decision, config, output.absolute().parent, images)
     if test is not None:
         before = "uncut" if is_task_file(model) else "base"
-        task = with_quality(task, base, test, seen=seen, progress=progress, before={before: program})
+        task = with_quality(task, opened, test, seen=seen, progress=progress, before={before: program})
     picture = _drawn(decision, images, config, format_) if images is not None and plot is not None else b""
     task.save(output)
     if plot is not None:
@@ -99,14 +107,16 @@ def cut_to_file(
     return task, decision
 
 
-def _opened(model: str, folder: Path, input_shape: InputSizes | None, weights: str | None) -> tuple[Task, Base]:
+def _opened(
+    model: str, folder: Path, input_shape: InputSizes | None, weights: str | None, base: str | None, trust: bool
+) -> tuple[Task, Base]:
     """The task, and its base with what the task has; for a model a task that changes nothing."""
     if is_task_file(model):
         path = Path(model)
         task = Task.load(path)
-        return task, task.open_base(path.absolute().parent, None, weights)
-    base = Base.open(model, input_shape, weights)
-    return whole_task(base, folder, None), base
+        return task, task.open_base(path.absolute().parent, base, weights, trust=trust)
+    opened = Base.open(model, input_shape, weights)
+    return whole_task(opened, folder, None), opened
 
 
 def _decision(

@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from edgespa.bundle import SIGNATURE, Signer, open_bundle
 from edgespa.device.shipment.ship import Shipment
 from edgespa.errors import ConfigError
-from edgespa.task import Task, is_task_file
+
+_TASK_FILE = ".spa"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,12 +24,14 @@ class TaskOptions:
         weights: The base's weight file.
         sign_key: An OpenSSH key to sign it with.
         onnx_runtime: The oldest ONNX Runtime that is to load it.
+        trust: The base that it names may be run if it is code.
     """
 
     base: str | None = None
     weights: str | None = None
     sign_key: Path | None = None
     onnx_runtime: str | None = None
+    trust: bool = False
 
 
 @contextlib.contextmanager
@@ -38,6 +41,7 @@ def prepared(
     task: str | None = None,
     signers: Path | None = None,
     identity: str | None = None,
+    revoked: Path | None = None,
     options: TaskOptions | None = None,
 ) -> Iterator[Shipment]:
     """A shipment of a bundle (a folder or a packed file) or of a task file, as long as the block runs.
@@ -47,6 +51,7 @@ def prepared(
         task: The task's name on devices; by default what the bundle, or the name of the task file, says.
         signers: Who may have signed it.
         identity: Which of them.
+        revoked: Keys that are not accepted any more.
         options: For task files.
 
     Raises:
@@ -56,21 +61,38 @@ def prepared(
         ConfigError: Options do not go with what was named.
     """
     options = options or TaskOptions()
-    if not is_task_file(str(source)):
-        if dataclasses.replace(options, onnx_runtime=None) != TaskOptions():
+    if source.suffix != _TASK_FILE:
+        if dataclasses.replace(options, onnx_runtime=None, trust=False) != TaskOptions():
             raise ConfigError(
                 f"{source} is a bundle: --base, --weights and --sign are for task files",
                 "leave them out; a bundle is signed by: edgespa sign",
             )
-        with open_bundle(source, signers=signers, identity=identity) as opened:
+        with open_bundle(source, signers=signers, identity=identity, revoked=revoked) as opened:
             yield Shipment.of(opened, task=task, signers=signers)
         return
     with tempfile.TemporaryDirectory(prefix="edgespa-", ignore_cleanup_errors=True) as place:
         folder, base_file = _bundle_of(source, options, Path(place))
         if signers is not None and not (folder / SIGNATURE).is_file():
             raise ConfigError(f"{source} is not signed", "sign what is shipped with --sign KEY")
-        with open_bundle(folder, signers=signers, identity=identity) as opened:
+        with open_bundle(folder, signers=signers, identity=identity, revoked=revoked) as opened:
             yield Shipment.of(opened, task=task, signers=signers, base=base_file)
+
+
+def needed_bases(sources: Sequence[Path]) -> dict[str, str]:
+    """Of the task files among what the user named: name of the task -> digest of the base that it needs on a device.
+
+    Args:
+        sources: What the user named.
+
+    Raises:
+        TaskFileError: A task file is damaged, or there is none.
+    """
+    files = [each for each in sources if each.suffix == _TASK_FILE]
+    if not files:  # nothing else here needs torch, whose import takes seconds
+        return {}
+    from edgespa.task import Task
+
+    return {each.stem: Task.load(each).header.digest for each in files}
 
 
 def _bundle_of(source: Path, options: TaskOptions, place: Path) -> tuple[Path, Path]:
@@ -80,11 +102,12 @@ def _bundle_of(source: Path, options: TaskOptions, place: Path) -> tuple[Path, P
     from edgespa.export.task_bundle import write_task_bundle
     from edgespa.export.versions import DEFAULT, target_of
     from edgespa.recipes.bundles import origin_of_task
+    from edgespa.task import Task
 
     signer = Signer.open(options.sign_key) if options.sign_key is not None else None
     target = target_of(options.onnx_runtime) if options.onnx_runtime is not None else DEFAULT
     task = Task.load(source)
-    base = task.find_base(source.absolute().parent, options.base, options.weights)
+    base = task.find_base(source.absolute().parent, options.base, options.weights, trust=options.trust)
     file = place / "base"
     file.write_bytes(base_file(base))
     fitted = task.fit(base)

@@ -4,27 +4,37 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from pydantic import JsonValue
 
 from edgespa.adapt import AdaptConfig, adapt
 from edgespa.adapt.teacher import load_teacher
 from edgespa.base import Base
-from edgespa.data import ImageData, prepare, why_counts_differ
+from edgespa.data import ImageData, prepare, require_whole, why_counts_differ
 from edgespa.errors import ConfigError
-from edgespa.files import refuse_existing
 from edgespa.inputs import InputSizes
 from edgespa.latency import LatencyFitting
 from edgespa.processes import Processes
 from edgespa.prune import PruneConfig, prune
 from edgespa.quiet import NOTE
-from edgespa.recipes.options import DataOptions, Progress, some
+from edgespa.ranks import is_main
+from edgespa.recipes.classes import of_classes
+from edgespa.recipes.early import require_log_possible, require_outputs_possible, require_there
+from edgespa.recipes.options import DataOptions, Progress
 from edgespa.recipes.overlap import tell_overlap
 from edgespa.recipes.quality import count_outputs, require_outputs, with_quality
 from edgespa.stopwatch import LatencyBudget
 from edgespa.targets import require_scores
 from edgespa.task import Task, is_task_file
+from edgespa.unfinished import Unfinished, state_path
 
 log = logging.getLogger(__name__)
+
+_SPOKEN = MappingProxyType({"evaluation": "eval-data", "calibration": "calibration", "held_out": "held-out"})
 
 
 def adapt_to_file(
@@ -35,10 +45,13 @@ def adapt_to_file(
     *,
     input_shape: InputSizes | None = None,
     weights: str | None = None,
+    trust: bool = False,
     options: DataOptions | None = None,
     evaluation: str | None = None,
     overwrite: bool = False,
     resume: bool = False,
+    fresh: bool = False,
+    command: Mapping[str, JsonValue] | None = None,
     distill: str | None = None,
     start: Path | None = None,
     log_file: Path | None = None,
@@ -48,7 +61,7 @@ def adapt_to_file(
 ) -> Task:
     """``edgespa adapt``: learn a task and write its task file.
 
-    The state after each epoch lies beside the output, with the suffix ``.resume``, until the task file is written.
+    The state lies beside the output, with the suffix ``.resume``, until the task file is written.
 
     Args:
         model: A model spec; None for the base of ``start``.
@@ -57,10 +70,13 @@ def adapt_to_file(
         config: How to adapt.
         input_shape: Sizes of the model's inputs.
         weights: Its weight file.
+        trust: The base that ``start`` names may be run if it is code.
         options: How images become inputs.
         evaluation: Test data; the accuracy on it is recorded and never used to choose anything.
         overwrite: Replace a task file that is there.
-        resume: Go on with an interrupted run.
+        resume: Go on with an interrupted run, whose state has to be there.
+        fresh: Start anew where there is the state of an interrupted run, which is given up.
+        command: What the state says of the command that goes on with it, from `edgespa.unfinished.marked`.
         distill: Whose outputs are distilled: ``base``, or a task file of the same base.
         start: A task file to start from: of one that ``edgespa prune`` made the units and blocks are gone, and its
             weights are the frozen ones; one that was adapted is trained further.
@@ -73,21 +89,30 @@ def adapt_to_file(
         The task, as written.
     """
     options = options or DataOptions(seed=config.seed)
-    refuse_existing(output, overwrite)
+    require_there(model=model, weights=weights, data={"--data": data, "--eval-data": evaluation})
+    if is_main():
+        require_outputs_possible(output, overwrite=overwrite, resume=resume, fresh=fresh)
+        require_log_possible(log_file)
     processes = processes or Processes.start(config.mixed_precision)
     begin = Task.load(start) if start is not None else None
-    base = _base_of(model, input_shape, weights, begin, start)
+    base = _base_of(model, input_shape, weights, begin, start, trust)
     train = options.load(data, outputs=base.outputs())
     test = options.load(evaluation, outputs=base.outputs()) if evaluation else None
-    _same_classes(train, test)
+    if test is not None:
+        test = of_classes(train, test)
+    if processes.is_main:
+        sets = {"--data": train, "--eval-data": test}
+        require_whole({option: each for option, each in sets.items() if each is not None}, progress)
     if begin is None and config.head == "auto" and (outputs := base.outputs()) is not None:
         _tell_off_by_one(base, outputs, train)
     recorded = begin.header.preprocess if begin is not None else None
     preprocess = options.preprocess(base, recorded, tensors=train.preprocessed)
     images = prepare(train, preprocess)
+    test_data = prepare(test, preprocess) if test is not None else None  # what is wrong with it is told now
     seen = tell_overlap(test, {"--data": images}) if test is not None and processes.is_main else 0.0
     with LatencyFitting.of(latency, base, images, preprocess, progress) as fitting:
         if latency is not None:
+            fitting.take(_facts_of(output, resume).get("latency"))
             config = fitting.for_adapting(config, begin is not None, processes)
         task = adapt(
             base,
@@ -95,40 +120,40 @@ def adapt_to_file(
             preprocess,
             config,
             output.absolute().parent,
-            checkpoint=checkpoint_path(output),
+            checkpoint=state_path(output),
             resume=resume,
             teacher=load_teacher(distill, base) if distill else None,
             start=begin,
             log_file=log_file,
             progress=progress,
             processes=processes,
+            facts={"command": command, "latency": fitting.record()},
         )
         if processes.is_main:
             task = fitting.recorded(task)
     known = options.known(base, preprocess, [train], recorded)
     task = dataclasses.replace(task, header=task.header.model_copy(update={"preprocess": known}))
-    if test is not None:
-        test_data = prepare(test, preprocess)
+    if test_data is not None:
         task = with_quality(task, base, test_data, seen=seen, progress=progress, processes=processes)
     if processes.is_main:
         task.save(output)
-        checkpoint_path(output).unlink(missing_ok=True)
+        state_path(output).unlink(missing_ok=True)
     return task
 
 
 def _base_of(
-    model: str | None, input_shape: InputSizes | None, weights: str | None, start: Task | None, path: Path | None
+    model: str | None,
+    input_shape: InputSizes | None,
+    weights: str | None,
+    start: Task | None,
+    path: Path | None,
+    trust: bool,
 ) -> Base:
     if start is not None and path is not None and (model is None or input_shape is None):
-        return start.open_base(path.absolute().parent, model, weights)
+        return start.open_base(path.absolute().parent, model, weights, trust=trust)
     if model is None:
         raise ConfigError("no model is named", "name a MODEL, or a pruned task to start from with --from")
     return Base.open(model, input_shape, weights)
-
-
-def checkpoint_path(output: Path) -> Path:
-    """Where the state of an unfinished adaptation lies."""
-    return output.with_name(output.name + ".resume")
 
 
 def prune_to_file(
@@ -144,6 +169,8 @@ def prune_to_file(
     evaluation: str | None = None,
     overwrite: bool = False,
     resume: bool = False,
+    fresh: bool = False,
+    command: Mapping[str, JsonValue] | None = None,
     progress: Progress | None = None,
     latency: LatencyBudget | None = None,
 ) -> Task:
@@ -164,12 +191,19 @@ def prune_to_file(
         held_out: Labelled images, for the allocation ``equal-accuracy``.
         evaluation: Test data; the accuracy on it, before and after, is recorded and never used to choose anything.
         overwrite: Replace a task file that is there.
-        resume: Go on with an interrupted run.
+        resume: Go on with an interrupted run, whose state has to be there.
+        fresh: Start anew where there is the state of an interrupted run, which is given up.
+        command: What the state says of the command that goes on with it, from `edgespa.unfinished.marked`.
         progress: Told ``(done, total, text)``.
         latency: Find the density by it; that of the configuration does not count.
     """
     options = options or DataOptions(seed=config.seed)
-    refuse_existing(output, overwrite)
+    require_there(
+        model=model,
+        weights=weights,
+        data={"--calibration": calibration, "--held-out": held_out, "--eval-data": evaluation},
+    )
+    require_outputs_possible(output, overwrite=overwrite, resume=resume, fresh=fresh)
     if is_task_file(model):
         raise ConfigError(
             f"{config.method} removes channels of a model, and {model} is a task file",
@@ -188,6 +222,7 @@ def prune_to_file(
     for name, each in images.items():
         if labelled[name]:
             require_outputs(outputs, each)
+    require_whole({f"--{_SPOKEN[name]}": each for name, each in images.items()}, progress)
     preprocess = options.preprocess_if_known(base, images.values(), calibration=calibration)
     prepared = {name: prepare(each, preprocess) for name, each in images.items()} if preprocess is not None else {}
     test, data = prepared.get("evaluation"), prepared.get("calibration")
@@ -196,9 +231,11 @@ def prune_to_file(
             require_scores(base.program, prepared[name])
     seen = 0.0
     if "evaluation" in images:
-        spoken = {"calibration": "--calibration", "held_out": "--held-out"}
-        seen = tell_overlap(images["evaluation"], {spoken[name]: prepared[name] for name in prepared if name in spoken})
+        others = {f"--{_SPOKEN[name]}": each for name, each in prepared.items() if name != "evaluation"}
+        seen = tell_overlap(images["evaluation"], others)
     with LatencyFitting.of(latency, base, data, preprocess, progress) as fitting:
+        if latency is not None:
+            fitting.take(_facts_of(output, resume).get("latency"))
         task = prune(
             base,
             config,
@@ -206,10 +243,11 @@ def prune_to_file(
             preprocess,
             data=data,
             held_out=prepared.get("held_out"),
-            checkpoint=checkpoint_path(output),
+            checkpoint=state_path(output),
             resume=resume,
             progress=progress,
             choose_density=fitting.density if latency is not None else None,
+            facts=lambda: {"command": command, "latency": fitting.record()},
         )
         task = fitting.recorded(task)
     known = options.known(base, preprocess, images.values())
@@ -217,8 +255,13 @@ def prune_to_file(
     if test is not None:
         task = with_quality(task, base, test, seen=seen, progress=progress, before={"base": base.program})
     task.save(output)
-    checkpoint_path(output).unlink(missing_ok=True)
+    state_path(output).unlink(missing_ok=True)
     return task
+
+
+def _facts_of(output: Path, resume: bool) -> Mapping[str, Any]:
+    """What the state of a run says that is gone on with."""
+    return Unfinished.read(state_path(output)).facts if resume else {}
 
 
 def _tell_off_by_one(base: Base, outputs: int, train: ImageData) -> None:
@@ -232,16 +275,4 @@ def _tell_off_by_one(base: Base, outputs: int, train: ImageData) -> None:
             train.name,
             len(train.classes),
             why_counts_differ(outputs, len(train.classes)),
-        )
-
-
-def _same_classes(train: ImageData, test: ImageData | None) -> None:
-    if test is not None and test.kind != train.kind:
-        raise ConfigError(
-            f"{train.name} is {train.kind} data, {test.name} is {test.kind} data", "give data of one kind"
-        )
-    if test is not None and tuple(test.classes) != tuple(train.classes):
-        raise ConfigError(
-            f"{train.name} has the classes {some(train.classes)}, {test.name} has {some(test.classes)}",
-            "give --eval-data with the same classes",
         )

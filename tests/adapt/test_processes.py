@@ -25,7 +25,8 @@ from edgespa.base import Base
 from edgespa.config import Preprocess
 from edgespa.data import ImageData, prepare
 from edgespa.errors import ConfigError
-from edgespa.processes import Processes, is_main
+from edgespa.processes import Processes
+from edgespa.ranks import is_main
 from edgespa.task import Task
 
 LAUNCH = ("accelerate", "launch", "--cpu", "--num_processes", "2", "-m", "edgespa")
@@ -248,7 +249,7 @@ def build():
 ADAPT = (
     "adapt", "net.py:build", "--input-shape", "1,3,8,8", "--data", "colours.npz", "--eval-data", "colours.npz",
     "--batch-size", "16", "--rank", "2", "--epochs", "30", "--density", "0.5", "--prune-steps", "2", "--json",
-    "--class-weights", "balanced", "--augment", "flip", "--accumulate", "2", "--resume", "--round-to", "1",
+    "--class-weights", "balanced", "--augment", "flip", "--accumulate", "2", "--round-to", "1",
 )  # fmt: skip
 
 
@@ -272,9 +273,10 @@ def test_accelerate_launches_two_processes_that_come_to_what_one_comes_to_after_
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HOME": str(tmp_path)}
     launch = [str(Path(sys.executable).with_name(LAUNCH[0])), *LAUNCH[1:]]
 
-    def run(begin: list[str], name: str) -> subprocess.Popen[str]:
+    def run(begin: list[str], name: str, *said: str) -> subprocess.Popen[str]:
+        said = said or (*ADAPT, "--output", f"{name}.spa", "--log", f"{name}.jsonl")
         return subprocess.Popen(
-            [*begin, *ADAPT, "--output", f"{name}.spa", "--log", f"{name}.jsonl"],
+            [*begin, *said],
             cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
             start_new_session=True,
         )  # fmt: skip
@@ -290,7 +292,8 @@ def test_accelerate_launches_two_processes_that_come_to_what_one_comes_to_after_
     assert not (tmp_path / "two.spa").exists()
     assert (tmp_path / "two.spa.resume").exists()
 
-    alone, together = run([sys.executable, "-m", "edgespa"], "one"), run(launch, "two")
+    alone = run([sys.executable, "-m", "edgespa"], "one")
+    together = run(launch, "two", "adapt", "--resume", "two.spa.resume", "--json")
     (said_one, _), (said_two, error) = alone.communicate(timeout=500), together.communicate(timeout=500)
     assert alone.returncode == 0
     assert together.returncode == 0, error

@@ -24,7 +24,8 @@ from edgespa.device.inventory import read_facts, runtime_python
 from edgespa.device.link.transport import Connection
 from edgespa.device.measure.profile import Settings, profile
 from edgespa.device.provision.setup import SetUp, set_up
-from edgespa.device.shipment.ship import roll_back, ship
+from edgespa.device.shipment.back import roll_back
+from edgespa.device.shipment.ship import ship
 from edgespa.device.shipment.status import device_status
 from edgespa.errors import DeviceError
 from edgespa.export.config import ExportConfig

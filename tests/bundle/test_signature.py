@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from edgespa.bundle import BundleWriter, Signer, open_bundle, pack, read_manifest, sign_bundle, verify_files
 from edgespa.bundle.files import seal_of
 from edgespa.bundle.signature import NAMESPACE, namespace_of
+from edgespa.bundle.signers import certificate_of, lines_of, time_of, why_not
 from edgespa.errors import BundleError, OutputExistsError, SignatureError
 
 needs_openssh = pytest.mark.skipif(shutil.which("ssh-keygen") is None, reason="SIGNATURES NOT TRIED: no ssh-keygen")
@@ -129,18 +130,115 @@ def test_who_may_not(bundle: Path, keys: Path) -> None:
         check(bundle, keys, "bob@example.com")
 
 
-def test_expired_and_restricted_keys(bundle: Path, keys: Path, tmp_path: Path) -> None:
-    public = (keys / "ada.pub").read_text()
+FUTURE, PAST = "20990101", "20200101"
+
+
+@pytest.mark.parametrize("identity", [None, "ada@example.com"])
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (f'valid-before="{PAST}"', "it is the key of ada@example.com, which expired at 2020-01-01"),
+        (f'valid-before="{PAST}0000Z"', "expired at 2020-01-01 00:00"),
+        (f'valid-after="{FUTURE}"', "is not valid before 2099-01-01"),
+        (f'VALID-AFTER="{PAST}",valid-before="{PAST}123000"', "expired at 2020-01-01 12:30"),
+        ('namespaces="git,file"', "may only sign for git,file, not for edgespa-bundle"),
+        ('namespaces="edgespa-*,!edgespa-bundle"', "may only sign for"),
+        (f"valid-before={FUTURE}", "ssh-keygen does not take line 2 as it stands"),
+    ],
+)
+def test_why_a_key_is_not_accepted(
+    bundle: Path, keys: Path, tmp_path: Path, options: str, words: str, identity: str | None
+) -> None:
     sign(bundle, keys / "ada")
-    for options, words in (('valid-before="20200101"', "expired"), ('namespaces="git"', "not permitted")):
-        (tmp_path / "some").write_text(f"ada@example.com {options} {public}")
+    lines = [f"bob@example.com {(keys / 'bob.pub').read_text()}", f"ada@example.com {options} {_public(keys, 'ada')}"]
+    (tmp_path / "some").write_text("".join(lines))
+    with (
+        pytest.raises(SignatureError) as caught,
+        open_bundle(bundle, signers=tmp_path / "some", identity=identity),
+    ):
+        pass
+    assert words in caught.value.message
+    assert Signer.open(keys / "ada").fingerprint in caught.value.message
+    assert "trust its owner" not in str(caught.value.hint)  # it is known
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        "",
+        f'valid-before="{FUTURE}"',
+        f'valid-after="{PAST}",valid-before="{FUTURE}Z"',
+        'namespaces="git,edgespa-bundle"',
+        'namespaces="edgespa-*"',
+    ],
+)
+def test_keys_with_options_that_hold_are_accepted(bundle: Path, keys: Path, tmp_path: Path, options: str) -> None:
+    sign(bundle, keys / "ada")
+    (tmp_path / "some").write_text(f'"ada*,bob" {options} {_public(keys, "ada")}'.replace("  ", " "))
+    with open_bundle(bundle, signers=tmp_path / "some") as opened:
+        assert opened.signed is not None
+
+
+def test_the_key_of_another_and_lines_that_are_none(bundle: Path, keys: Path, tmp_path: Path) -> None:
+    sign(bundle, keys / "ada")
+    with pytest.raises(SignatureError, match=r"it is the key of ada@example\.com, not that of 'bob@example\.com'"):
+        check(bundle, keys, "bob@example.com")
+    (tmp_path / "some").write_text(f"bob@example.com {_public(keys, 'bob')}ada@example.com\n")
+    with (
+        pytest.raises(SignatureError, match=r"not that of anyone in .*; line 2 of it cannot be read"),
+        open_bundle(bundle, signers=tmp_path / "some"),
+    ):
+        pass
+
+
+def test_revoked_keys(bundle: Path, keys: Path, tmp_path: Path) -> None:
+    sign(bundle, keys / "ada")
+    keygen("-k", "-f", tmp_path / "krl", keys / "ada.pub")
+    (tmp_path / "list").write_text(_public(keys, "ada"))
+    for name in ("krl", "list"):
         with (
-            pytest.raises(SignatureError, match=words),
-            open_bundle(bundle, signers=tmp_path / "some", identity="ada@example.com"),
+            pytest.raises(SignatureError, match=f"which .*{name} revokes"),
+            open_bundle(bundle, signers=keys / "signers", revoked=tmp_path / name),
         ):
             pass
-        with pytest.raises(SignatureError), open_bundle(bundle, signers=tmp_path / "some"):
+    (tmp_path / "list").write_text(_public(keys, "bob"))
+    with open_bundle(bundle, signers=keys / "signers", revoked=tmp_path / "list") as opened:
+        assert opened.signed is not None
+    with (
+        pytest.raises(SignatureError, match="no such file of revoked keys"),
+        open_bundle(bundle, signers=keys / "signers", revoked=tmp_path / "gone"),
+    ):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("validity", "words"), [("20200101:20200201", "its certificate expired"), ("always:forever", "")]
+)
+def test_certificates(bundle: Path, keys: Path, tmp_path: Path, validity: str, words: str) -> None:
+    for name in ("authority", "key"):
+        keygen("-t", "ed25519", "-N", "", "-f", tmp_path / name)
+    keygen("-s", tmp_path / "authority", "-I", "x", "-n", "ada@example.com", "-V", validity, tmp_path / "key.pub")
+    sign(bundle, tmp_path / "key-cert.pub")
+    public = (tmp_path / "authority.pub").read_text()
+    (tmp_path / "some").write_text(f"ada@example.com cert-authority {public}")
+    if words:
+        with pytest.raises(SignatureError, match=words), open_bundle(bundle, signers=tmp_path / "some"):
             pass
+    else:
+        with open_bundle(bundle, signers=tmp_path / "some") as opened:
+            assert opened.signed is not None
+
+
+@given(text=st.text(max_size=200), key=st.binary(max_size=200))
+def test_fuzz_files_of_signers_and_keys(text: str, key: bytes) -> None:
+    lines, _ = lines_of(text)
+    why_not(lines, key, "ada", NAMESPACE)
+    certificate_of(b"\0\0\0\x20ssh-ed25519-cert-v01@openssh.com" + key)
+    time_of(text)
+
+
+def _public(keys: Path, name: str) -> str:
+    return (keys / f"{name}.pub").read_text()
 
 
 def test_no_signature_and_no_signers(bundle: Path, keys: Path) -> None:

@@ -121,6 +121,29 @@ def test_a_foreign_runner_is_told_and_not_run(make_bundle: Any, tmp_path: Path) 
     assert not (tmp_path / "was-run").exists()
 
 
+def test_unpack_and_profile_refuse_what_others_signed(bundle: Path, tmp_path: Path) -> None:
+    for name in ("ada", "eve"):
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(tmp_path / name)], check=True)
+    for name in ("ada", "eve"):
+        public = (tmp_path / f"{name}.pub").read_text()
+        (tmp_path / f"{name}s").write_text(f"{name}@example.com {public}")
+    invoke(sign, bundle, "--key", tmp_path / "ada")
+    invoke(pack, bundle, "-o", tmp_path / "b.tar")
+    for module, what, options in (
+        (profile, bundle, ("--no-save", "--runs", "10")),
+        (profile, tmp_path / "b.tar", ("--no-save", "--runs", "10")),
+        (unpack, tmp_path / "b.tar", ("-o", tmp_path / "there")),
+    ):
+        for refused in (("--signers", tmp_path / "eves"), ("--signers", tmp_path / "adas", "--identity", "bob")):
+            result = invoke(module, what, *options, *refused)
+            assert isinstance(result.exception, SignatureError), result.output
+            assert not (tmp_path / "there").exists()
+        assert invoke(module, what, *options, "--identity", "ada@example.com").exit_code == 2
+        result = invoke(module, what, *options, "--signers", tmp_path / "adas")
+        assert result.exit_code == 0, result.output
+    assert "signature was not checked" in invoke(unpack, tmp_path / "b.tar", "-o", tmp_path / "unasked").stderr
+
+
 WITHOUT = '''
 import sys
 

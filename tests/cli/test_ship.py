@@ -67,6 +67,27 @@ def test_the_whole_way(bundle: Path, home: Path, tmp_path: Path) -> None:
     assert again[0]["shipped"][0]["version"] == again[0]["shipped"][0]["previous"]
 
 
+def test_no_code_of_a_bundle_runs_on_a_device(home: Path, tmp_path: Path) -> None:
+    """Its run.py, and modules beside it, in `ship`, `status --selfcheck` and `rollback`; it is sent nevertheless."""
+    marker = tmp_path / "was-run"
+    harm = f"open({str(marker)!r}, 'w')\n"
+    extra = {f"{name}.py": harm.encode() for name in ("numpy", "json", "argparse", "onnxruntime", "zlib", "base64")}
+    one, two = (
+        _tiny.write_bundle(tmp_path / name, onnx=_tiny.onnx_bytes(), runner=harm, extra={**extra, name: b""})
+        for name in ("one", "two")
+    )
+    for foreign in (one, two):
+        result = invoke(ship, foreign, "--device", "local")
+        assert result.exit_code == 0, result.output
+    assert (home / "tasks/shapes/current/run.py").read_text() == harm
+    assert invoke(status, "--selfcheck").exit_code == 0
+    assert invoke(rollback, "shapes", "--device", "local").exit_code == 0
+    assert not marker.exists()
+    result = invoke(ship, two, "--device", "local", "--trust")
+    assert marker.exists()
+    assert result.exit_code == 1  # it is code of its maker, and gives no answer
+
+
 def test_rolling_back(bundle: Path, full_other: Path, home: Path) -> None:
     first = json.loads(invoke(ship, bundle, "--device", "local", "--json").stdout)[0]["shipped"][0]["version"]
     second = json.loads(invoke(ship, full_other, "--device", "local", "--json").stdout)[0]["shipped"][0]["version"]
@@ -110,7 +131,7 @@ def test_status_tells_what_is_not_healthy(bundle: Path, home: Path) -> None:
     assert result.exit_code == 1
     assert "NOT HEALTHY: local: shapes: labels.txt has changed" in result.stderr
     values = json.loads(invoke(status, "--device", "local", "--json").stdout)
-    assert values[0]["status"]["tasks"][0]["health"] == "labels.txt has changed"
+    assert values[0]["status"]["tasks"][0]["health"] == "labels.txt has changed: 6 of 18 bytes"
 
 
 def test_what_fails_there_is_not_used(bad_bundle: Path, home: Path) -> None:
@@ -153,10 +174,14 @@ def test_no_device_and_no_source() -> None:
 
 
 @pytest.mark.slow
-def test_a_task_file_on_its_base(toy_base: Base, toy_folder: Path, tmp_path: Path, home: Path) -> None:
+def test_a_task_file_on_its_base(
+    toy_base: Base, toy_folder: Path, tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name, density in (("half", 0.5), ("more", 0.75)):
         prune(toy_base, PruneConfig(density=density, round_to=1), tmp_path).save(tmp_path / f"{name}.spa")
-    result = invoke(ship, tmp_path / "half.spa", "--device", "local")
+    with monkeypatch.context() as patch:  # it is asked before anything long begins
+        patch.setattr("edgespa.recipes.shipping._bundle_of", None)
+        result = invoke(ship, tmp_path / "half.spa", "--device", "local")
     assert result.exit_code == 1
     assert "does not have the base that half was made on" in result.stderr
     assert "add --with-base" in result.stderr
@@ -170,3 +195,39 @@ def test_a_task_file_on_its_base(toy_base: Base, toy_folder: Path, tmp_path: Pat
     # The same task again is the same version: nothing is sent.
     again = json.loads(invoke(ship, tmp_path / "half.spa", "--device", "local", "--json").stdout)[0]["shipped"][0]
     assert (again["version"], again["bytes_sent"]) == (first["version"], 0)
+
+
+def test_a_task_is_taken_off(bundle: Path, home: Path, away: Path) -> None:
+    invoke(ship, bundle, "--device", "local", "--task", "birds")
+    asked = invoke(ship, "--remove", "birds", "--device", "local")
+    assert (asked.exit_code, "add --yes" in asked.stderr) == (2, True)
+    assert (home / "tasks/birds/current").exists()
+    result = invoke(ship, "--remove", "birds", "--device", "local", "--yes")
+    assert result.stdout.startswith("local: birds: removed 0001-")
+    assert list((home / "tasks").iterdir()) == []
+    assert invoke(status, "--device", "local").exit_code == 0
+    result = invoke(ship, "--remove", "birds", "--device", "local", "--device", away, "--yes", "--json")
+    assert result.exit_code == 1
+    assert [each["error"] is not None for each in json.loads(result.stdout)] == [True, True]
+    assert "local has no task 'birds'" in result.stderr
+
+
+def test_before_a_task_is_taken_off_it_is_asked(bundle: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    invoke(ship, bundle, "--device", "local", "--task", "birds")
+    monkeypatch.setattr("edgespa.cli._removal.at_a_terminal", lambda: True)
+    for answer, code, there in (("n\n", 1, True), ("y\n", 0, False)):
+        result = CliRunner().invoke(ship.command, ["--remove", "birds", "--device", "local"], input=answer)
+        assert (result.exit_code, (home / "tasks/birds").exists()) == (code, there)
+        assert "Remove birds from local: all its versions, the one in use too?" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["b", "--remove", "birds"], "--remove ships nothing: leave b out"),
+        ([], "Missing argument 'BUNDLE|TASK...'"),
+    ],
+)
+def test_what_goes_with_removal(arguments: list[str], words: str) -> None:
+    result = invoke(ship, *arguments, "--device", "local")
+    assert (result.exit_code, words in result.stderr) == (2, True)

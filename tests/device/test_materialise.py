@@ -160,3 +160,15 @@ def test_fuzz_a_damaged_tensor_file_is_read_or_refused(tmp_path: Path, data: st.
     path.write_bytes(bytes(content[: data.draw(st.integers(0, len(content)))]))
     with contextlib.suppress(RunnerError):
         runner.read_tensors(path)
+
+
+def test_one_tensor_made_over_and_over_is_an_end(tmp_path: Path) -> None:
+    """A recipe of some bytes, packed, may name a large tensor of the base as often as it likes."""
+    write(tmp_path, {"version": 1, "masks": [], "tensors": {}})
+    safetensors.numpy.save_file({"large": np.zeros(6 << 20, np.float32)}, tmp_path / runner.BASE)
+    tensors = {f"t{i}": {"from": "base", "name": "large", "dtype": "float64"} for i in range(1000)}
+    (tmp_path / "recipe.json.gz").write_bytes(
+        gzip.compress(json.dumps({"version": 1, "masks": [], "tensors": tensors}).encode())
+    )
+    with pytest.raises(runner.RunnerError, match="far more than the manifest says"):
+        runner.materialise(tmp_path, VARIANT)

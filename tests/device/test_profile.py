@@ -8,7 +8,15 @@ from typing import Any
 
 import pytest
 
-from edgespa.device.measure.profile import is_own_runner, profile_local, run_selfcheck, save_profile
+from edgespa.device import connect, load_device
+from edgespa.device.measure.profile import (
+    Settings,
+    is_own_runner,
+    profile_local,
+    run_selfcheck,
+    save_profile,
+)
+from edgespa.device.measure.profile import profile as profile_on
 from edgespa.device.measure.results import Measurement, Profile, VariantProfile
 from edgespa.errors import BundleError, ConfigError, DeviceError
 
@@ -118,7 +126,7 @@ def test_a_variant_that_fails_is_named_with_what_it_said(make_bundle: Any, tmp_p
 def test_a_runner_that_does_not_answer(make_bundle: Any, tmp_path: Path, runner: str, message: str) -> None:
     strange = make_bundle(tmp_path / "strange", onnx=b"", runner=runner)
     with pytest.raises(DeviceError) as caught:
-        profile_local(strange)
+        profile_trusted(strange)
     assert message in caught.value.message
 
 
@@ -128,8 +136,27 @@ def test_a_runner_of_another_version_is_told(
     runner = f"print('noise')\nprint({json.dumps({'variants': [{'name': 'onnx-fp32', 'a_new_field': 1}]})!r})\n"
     strange = make_bundle(tmp_path / "strange", onnx=b"", runner=runner)
     with caplog.at_level(logging.WARNING), pytest.raises(DeviceError, match=r"run\.py: a_new_field: Extra inputs"):
-        profile_local(strange)
+        profile_trusted(strange)
     assert "is not the runner of edgespa" in caplog.text
+
+
+def profile_trusted(bundle: Path) -> None:
+    with connect(load_device("local")) as connection:
+        profile_on(bundle, connection, Settings(runs=10, trust=True))
+
+
+def test_without_trust_nothing_of_the_bundle_is_run(make_bundle: Any, tmp_path: Path, bundle: Path) -> None:
+    """Its run.py, and modules that lie beside it under the names of those that a runner imports."""
+    harm = f"open({str(tmp_path / 'was-run')!r}, 'w')\n"
+    names = ("numpy", "json", "argparse", "onnxruntime", "zlib", "base64", "sitecustomize")
+    modules = {f"{name}.py": harm.encode() for name in names}
+    model = (bundle / "model.onnx").read_bytes()
+    foreign = make_bundle(tmp_path / "foreign", onnx=model, runner=harm, extra=modules)
+    assert profile_local(foreign, runs=10).results[0].p50_ms > 0
+    assert not (tmp_path / "was-run").exists()
+    with pytest.raises(DeviceError):
+        profile_trusted(foreign)
+    assert (tmp_path / "was-run").exists()
 
 
 def test_a_bundle_without_runner(bundle: Path, make_bundle: Any, tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ def wait_for(condition: Callable[[], Any], seconds: float = 30) -> None:
 
 def runners(server: Any, folder: Path) -> list[int]:
     """Processes that run a runner below a folder."""
-    return [pid for pid, words in server.started(folder).items() if any(word.endswith("/run.py") for word in words)]
+    return [pid for pid, words in server.started(folder).items() if "--bundle" in words]
 
 
 def invoke(*arguments: str | Path) -> Result:

@@ -18,7 +18,7 @@ from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
 from edgespa import picture
-from edgespa.bundle import BundleWriter, Manifest, TensorSpec, external, read_manifest
+from edgespa.bundle import BundleWriter, Manifest, TensorSpec, external, limits, read_manifest
 from edgespa.bundle.files import seal_of
 from edgespa.config import Preprocess
 from edgespa.device import runner, runner_source
@@ -55,7 +55,7 @@ def test_the_parts_are_joined_whole() -> None:
     defined = [node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)]
     assert len(set(defined)) == len(defined)
     parts = {path.stem: path for path in (Path(runner.__file__).parent).glob("*.py") if path.name != "__init__.py"}
-    parts |= {"picture": Path(picture.__file__), "external": Path(external.__file__)}
+    parts |= {"picture": Path(picture.__file__), "external": Path(external.__file__), "limits": Path(limits.__file__)}
     assert sorted(parts) == sorted(PARTS)
     expected = [
         node.name

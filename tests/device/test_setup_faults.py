@@ -78,10 +78,10 @@ def quickly(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         names = [each.split("=")[0].split(">")[0].split("<")[0].replace("-", "_") for each in arguments[-3:]]
         for name in (each for each in names if each in ("onnxruntime", "ai_edge_litert")):
             if not list(source.glob(f"{name}-*.whl")):
-                return pip.Asked(False, f"No matching distribution found for {name}", False)
+                return pip.Asked(False, f"No matching distribution found for {name}")
         for path in source.glob("*.whl"):
             shutil.copy(path, target)
-        return pip.Asked(True, "", False)
+        return pip.Asked(True, "")
 
     monkeypatch.setattr(setup, "_step", step)
     monkeypatch.setattr("edgespa.device.provision.wheels.ask_pip", download)

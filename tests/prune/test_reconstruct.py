@@ -305,7 +305,7 @@ class TestResume:
         monkeypatch.setattr("edgespa.prune.resume.SECONDS", 0.0)
         base, state = network("plain"), tmp_path / "state"
         prune(base, PruneConfig(density=0.5, method="asym-in-change"), tmp_path, data=images, checkpoint=state)
-        with pytest.raises(ConfigError, match="another config"):
+        with pytest.raises(ConfigError, match=r"another --density: 0\.5 there, 0\.4 here"):
             prune(
                 base,
                 PruneConfig(density=0.4, method="asym-in-change"),

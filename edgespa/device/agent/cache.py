@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import hashlib
 import os
 import shutil
 import time
+from collections.abc import Callable  # for annotations only: Python 3.8 cannot subscript them
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from edgespa.device.agent.disk import make_folder, sync_path
 from edgespa.device.agent.protocol import AgentError, is_digest, named, within
 
 SPARE_BYTES = 8 << 20  # a disk filled to the last byte is a broken device
@@ -47,11 +50,11 @@ def receive(root: Path, request: dict[str, Any], stream: BinaryIO) -> dict[str, 
     part of the stream begins.
     """
     files = request["files"]
-    (root / "cache").mkdir(parents=True, exist_ok=True)
+    make_folder(root / "cache")
     require_space(root / "cache", sum(int(entry["size_bytes"]) - int(entry["offset"]) for entry in files))
     for entry in files:
         _receive_one(cache_path(root, entry["sha256"]), int(entry["size_bytes"]), int(entry["offset"]), stream)
-    sync_folder(root / "cache")
+    sync_path(root / "cache")
     return {"received": len(files)}
 
 
@@ -120,9 +123,21 @@ def place(root: Path, request: dict[str, Any], stream: BinaryIO) -> dict[str, An
     return {"folder": str(folder), "whole": whole, "damaged": sorted(set(damaged))}
 
 
-def link_files(root: Path, folder: Path, files: list[dict[str, Any]]) -> None:
-    """Make a folder of cached files; it is whole or not there."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
+def link_files(
+    root: Path,
+    folder: Path,
+    files: list[dict[str, Any]],
+    choose: Callable[[dict[str, Any]], Path] | None = None,
+) -> None:
+    """Make a folder of cached files; it is whole or not there, also after a power cut.
+
+    Args:
+        root: Where edgespa keeps things.
+        folder: To be made.
+        files: Path, digest and size of each.
+        choose: Which copy of a file to link; by default the first one.
+    """
+    make_folder(folder.parent)
     for left in folder.parent.glob(f".{folder.name}.*.new"):  # of a run that was ended in the middle
         shutil.rmtree(left, ignore_errors=True)
     new = folder.with_name(f".{folder.name}.{os.getpid()}.new")
@@ -131,19 +146,21 @@ def link_files(root: Path, folder: Path, files: list[dict[str, Any]]) -> None:
         for entry in files:
             target = within(new, entry["path"])
             target.parent.mkdir(parents=True, exist_ok=True)
-            source = cache_path(root, entry["sha256"])
+            source = choose(entry) if choose is not None else cache_path(root, entry["sha256"])
             try:
                 os.link(source, target)
             except OSError:  # a file system without hard links
                 shutil.copyfile(source, target)
-        sync_folder(new)
+                sync_path(target)
+        for place, _, _ in os.walk(str(new), topdown=False):
+            sync_path(Path(place))
         if folder.exists():
             shutil.rmtree(folder)
         os.replace(new, folder)
     except BaseException:
         shutil.rmtree(new, ignore_errors=True)
         raise
-    sync_folder(folder.parent)
+    sync_path(folder.parent)
 
 
 def sweep(root: Path, request: dict[str, Any], stream: BinaryIO) -> dict[str, Any]:
@@ -153,13 +170,24 @@ def sweep(root: Path, request: dict[str, Any], stream: BinaryIO) -> dict[str, An
     folders.sort(key=lambda path: path.stat().st_mtime, reverse=True)
     for path in folders[int(request["keep"]) :]:
         shutil.rmtree(path, ignore_errors=True)
+    return {"removed_bytes": sweep_cache(root), "removed_folders": max(0, len(folders) - int(request["keep"]))}
+
+
+def sweep_cache(root: Path, endings: tuple[str, ...] = ("",)) -> int:
+    """Remove old cached files that nothing uses, and what transfers that nobody goes on with have left; their bytes.
+
+    Args:
+        root: Where edgespa keeps things.
+        endings: Of their names; by default any.
+    """
     removed, oldest = 0, time.time() - KEPT_DAYS * 86400
     for path in (root / "cache").glob("*"):
-        state = path.stat()
-        if state.st_nlink == 1 and state.st_mtime < oldest:
-            path.unlink()
-            removed += state.st_size
-    return {"removed_bytes": removed, "removed_folders": max(0, len(folders) - int(request["keep"]))}
+        with contextlib.suppress(OSError):
+            state = path.stat()
+            if state.st_nlink == 1 and state.st_mtime < oldest and path.name.endswith(endings):
+                path.unlink()
+                removed += state.st_size
+    return removed
 
 
 def require_space(folder: Path, needed: int) -> None:
@@ -177,15 +205,6 @@ def sha256_of(path: Path) -> str:
         for piece in iter(lambda: stream.read(1 << 20), b""):
             digest.update(piece)
     return digest.hexdigest()
-
-
-def sync_folder(folder: Path) -> None:
-    """Let new names survive a power cut."""
-    descriptor = os.open(str(folder), os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _is_file(path: Path, entry: dict[str, Any]) -> bool:

@@ -15,7 +15,8 @@ from edgespa.device.agent.place import unsafe
 from edgespa.device.agent.processes import hold
 from edgespa.device.agent.protocol import AgentError, as_error, say
 from edgespa.device.agent.sensors import conditions
-from edgespa.device.agent.tasks import check_signed, discard, examine, stage, switch, tasks
+from edgespa.device.agent.tasks import check_signed, discard, examine, ready, remove, stage, switch
+from edgespa.device.agent.versions import tasks
 from edgespa.device.agent.watched import execute
 
 # Each takes the folder, the request and the stream behind it, and gives the answer.
@@ -31,10 +32,12 @@ COMMANDS = {
     "environment-begin": environment_begin,
     "environment-discard": environment_discard,
     "environment-finish": environment_finish,
+    "ready": ready,
     "stage": stage,
     "check-signed": check_signed,
     "switch": switch,
     "discard": discard,
+    "remove": remove,
     "examine": examine,
     "tasks": tasks,
 }

@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from edgespa.device.agent.cache import sync_folder
+from edgespa.device.agent.disk import sync_path
 from edgespa.device.agent.protocol import within
 
 
@@ -43,7 +43,7 @@ def environment_finish(root: Path, request: dict[str, Any], stream: BinaryIO) ->
         other.unlink()
     other.symlink_to(Path("environments") / key)
     os.replace(str(other), str(link))
-    sync_folder(root)
+    sync_path(root)
     for path in (root / "environments").iterdir():
         if path != target:
             shutil.rmtree(str(path), ignore_errors=True)

@@ -1,11 +1,8 @@
-"""The versions of each task on the device: staged, judged, switched to by one rename, kept or removed.
+"""Changes to the versions of a task: made ready, staged, switched to by one rename, kept or removed.
 
-    tasks/TASK/0007-3fa2b1c9/       a version: the files of a bundle, and the base if it needs one
-    tasks/TASK/0007-3fa2b1c9.json   written once the version has passed its self-check here
-    tasks/TASK/current              a link to the version in use
-
-A version without its record is unfinished and may be removed. What is in use changes by the rename of a link alone, so
-whatever happens before leaves the old version in use, and whatever happens after the new one.
+What is in use changes by the rename of a link alone, so whatever happens before leaves the old version in use, and
+whatever happens after the new one. Everything that the link will lead to is on the disk before it is renamed, so that
+a power cut finds it there. See `edgespa.device.agent.versions` for what lies where.
 """
 
 from __future__ import annotations
@@ -13,157 +10,179 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import re
 import shutil
+import struct
 import subprocess
 import tempfile
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from edgespa.device.agent.cache import cache_path, link_files, sha256_of, sync_folder
-from edgespa.device.agent.protocol import AgentError, within
+from edgespa.device.agent.cache import (
+    cache_path,
+    link_files,
+    partial_path,
+    require_space,
+    sha256_of,
+    sweep_cache,
+)
+from edgespa.device.agent.copies import Apart, make_room, repair, restore_cached, second_path
+from edgespa.device.agent.disk import is_full, make_folder, shortcomings, storage, sync_path
+from edgespa.device.agent.protocol import AgentError
+from edgespa.device.agent.versions import (
+    CURRENT,
+    MANIFEST,
+    current_of,
+    entries_of,
+    is_finished,
+    number_of,
+    problems,
+    task_folder,
+    version_folder,
+    versions_of,
+)
 
-VERSION = re.compile(r"^(\d{4,})-([0-9a-f]{8})$")
-TASK = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
-CURRENT, MANIFEST, SIGNATURE = "current", "manifest.json", "manifest.json.sig"
-BASE = "base.safetensors"
-
-
-def task_folder(root: Path, name: Any) -> Path:
-    """The folder of a task."""
-    if not isinstance(name, str) or not TASK.match(name):
-        raise AgentError("usage", f"{name!r} cannot be the name of a task")
-    return within(root, f"tasks/{name}")
-
-
-def version_folder(root: Path, request: dict[str, Any]) -> Path:
-    """The folder of a version that is there."""
-    folder, version = task_folder(root, request["task"]), request["version"]
-    if not isinstance(version, str) or not VERSION.match(version) or not (folder / version).is_dir():
-        there = ", ".join(versions_of(folder)) or "none"
-        raise AgentError("no-version", f"task {request['task']} has no version {version}; it has: {there}")
-    return folder / version
-
-
-def versions_of(folder: Path) -> list[str]:
-    """The versions in a task's folder, the oldest first; unfinished ones too."""
-    found = [path.name for path in folder.glob("*") if VERSION.match(path.name) and path.is_dir()]
-    return sorted(found, key=lambda name: int(name.split("-")[0]))
+SIGNATURE = "manifest.json.sig"
+SPARE_FILES = 8
+MOST_HEADER = 16 << 20  # bytes of a base's list of tensors
 
 
-def current_of(folder: Path) -> str | None:
-    """The version in use; None where there is none."""
-    try:
-        name = os.path.basename(os.readlink(str(folder / CURRENT)))
-    except OSError:
-        return None
-    return name if VERSION.match(name) and (folder / name).is_dir() else None
+def ready(root: Path, request: dict[str, Any], stream: BinaryIO) -> dict[str, Any]:
+    """What can be known before anything is sent: the disk, what cannot be done there, and which bases there are.
+
+    The request has ``files``, SHA-256 and size of each: the ones that are not there must find space.
+
+    Returns:
+        ``storage``, ``lacking``: phrases, ``bases``: digest of a base -> SHA-256 and size of its file, and
+        ``missing_bytes``.
+    """
+    found, lacking = storage(root), shortcomings(root)
+    missing, count = 0, 0
+    for entry in request["files"]:
+        path = cache_path(root, entry["sha256"])
+        if not path.is_file():
+            partial = partial_path(path)
+            missing += max(0, entry["size_bytes"] - (partial.stat().st_size if partial.is_file() else 0))
+            count += 1
+    require_space(root, missing)
+    files = count + len(request["files"]) + SPARE_FILES
+    if count and found["free_files"] is not None and found["free_files"] < files:
+        raise AgentError("full", f"{root}: {files} files are to be made, {found['free_files']} more can be")
+    return {"storage": found, "lacking": lacking, "bases": _bases(root), "missing_bytes": missing}
 
 
-def record_of(folder: Path, version: str) -> dict[str, Any] | None:
-    """What was written when a version had passed its self-check; None for an unfinished one."""
-    try:
-        record = json.loads((folder / f"{version}.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return record if isinstance(record, dict) else None
+def _bases(root: Path) -> dict[str, dict[str, Any]]:
+    found = {}
+    for path in (root / "cache").glob("*"):
+        try:
+            if len(path.name) != 64 or not path.is_file():
+                continue
+            with path.open("rb") as file:
+                size = struct.unpack("<Q", file.read(8))[0]
+                if size > MOST_HEADER:
+                    continue
+                digest = json.loads(file.read(size).decode("utf-8"))["__metadata__"]["edgespa-base"]
+            found[str(digest)] = {"sha256": path.name, "size_bytes": path.stat().st_size}
+        except (OSError, ValueError, LookupError, TypeError, struct.error, RecursionError, MemoryError):
+            continue
+    return found
 
 
 def stage(root: Path, request: dict[str, Any], stream: BinaryIO) -> dict[str, Any]:
     """Make a version of cached files, or find the one with the same manifest; nothing is in use by it yet.
 
     The request has ``task``, ``digest`` (of the manifest), and ``files`` (path, SHA-256 and size of each). What an
-    earlier run has left unfinished is removed first: the caller holds the lock.
+    earlier run has left unfinished is removed first: the caller holds the lock. Files of any version of the task that
+    were found damaged are repaired, once good copies of them are in the cache.
 
     Returns:
-        ``version``, its ``folder``, ``current``, the unfinished versions that were ``removed``, and ``damaged``:
-        digests of cached files that are gone or have changed, and are to be sent again.
+        ``version``, its ``folder``, ``current``, the unfinished versions that were ``removed``, what was ``repaired``,
+        what is ``shared`` with the version in use for want of space (paths), and ``damaged``: digests of cached files
+        that are gone or have changed, and are to be sent again.
     """
     folder, files, digest = task_folder(root, request["task"]), request["files"], str(request["digest"])
-    folder.mkdir(parents=True, exist_ok=True)
-    removed = tidy(folder)
-    same = [name for name in versions_of(folder) if name.endswith(digest[:8]) and _is_of(folder / name, digest)]
-    for name in same:
-        if not problems(folder / name):
-            return _staged(folder, name, removed, [])
-    damaged = _damaged(root, files)
-    if damaged:
-        return _staged(folder, None, removed, damaged)
+    make_folder(folder)
+    answer: dict[str, Any] = {"removed": tidy(folder), "repaired": [], "shared": [], "damaged": []}
+    same = next((name for name in reversed(versions_of(folder)) if name.endswith(digest[:8])), None)
+    if same is not None and not _unlike(folder / same, files):
+        return _staged(folder, same, answer)
+    answer["damaged"] = [entry["sha256"] for entry in files if not restore_cached(root, entry)]
+    if answer["damaged"]:
+        return _staged(folder, None, answer)
+    if same is not None:
+        repair(root, folder / same, files)
+        answer["repaired"] = [same, *_repair_others(root, folder / same)]
+        return _staged(folder, same, answer)
     last = versions_of(folder)[-1:] or ["0000-"]
-    name = f"{int(last[0].split('-')[0]) + 1:04d}-{digest[:8]}"
-    link_files(root, folder / name, files)
+    name = f"{number_of(last[0]) + 1:04d}-{digest[:8]}"
+    current = current_of(folder)
+    choose = Apart(root, None if current is None else folder / current)
+    link_files(root, folder / name, files, choose)
     found = problems(folder / name)
     if found:
         shutil.rmtree(str(folder / name))
         raise AgentError("damaged", f"{request['task']}: {'; '.join(found)}")
-    return _staged(folder, name, removed, [])
+    answer["shared"] = sorted({entry["path"] for entry in files if entry["sha256"] in choose.shared})
+    return _staged(folder, name, answer)
 
 
-def _staged(folder: Path, version: str | None, removed: list[str], damaged: list[str]) -> dict[str, Any]:
+def _staged(folder: Path, version: str | None, answer: dict[str, Any]) -> dict[str, Any]:
     path = None if version is None else str(folder / version)
-    answer = {"version": version, "folder": path, "current": current_of(folder)}
-    return {**answer, "removed": removed, "damaged": damaged}
+    return {**answer, "version": version, "folder": path, "current": current_of(folder)}
 
 
-def _is_of(folder: Path, digest: str) -> bool:
-    path = folder / MANIFEST
-    return path.is_file() and sha256_of(path) == digest
+def _unlike(folder: Path, files: list[dict[str, Any]]) -> bool:
+    """Whether a version is not made of these files, as they should be."""
+    paths = [folder / entry["path"] for entry in files]
+    there = all(path.is_file() and path.stat().st_size == entry["size_bytes"] for path, entry in zip(paths, files))
+    return not there or any(sha256_of(path) != entry["sha256"] for path, entry in zip(paths, files))
 
 
-def _damaged(root: Path, files: list[dict[str, Any]]) -> list[str]:
-    """Digests of cached files that are not what they should be; they are removed."""
-    found = set()
-    for entry in files:
-        path = cache_path(root, entry["sha256"])
-        good = path.is_file() and path.stat().st_size == entry["size_bytes"] and sha256_of(path) == entry["sha256"]
-        if not good:
-            with contextlib.suppress(FileNotFoundError):
-                path.unlink()
-            found.add(entry["sha256"])
-    return sorted(found)
+def _repair_others(root: Path, but: Path) -> list[str]:
+    """The other versions, of other tasks too, that were damaged, and are not any more."""
+    found = []
+    for folder in sorted((root / "tasks").glob("[A-Za-z0-9]*")):
+        for name in versions_of(folder):
+            if folder / name != but and mend(root, folder / name):
+                found.append(name if folder == but.parent else f"{folder.name}/{name}")
+    return found
+
+
+def mend(root: Path, folder: Path) -> list[str]:
+    """Repair a version by its own manifest; the files that were repaired."""
+    try:
+        return repair(root, folder, entries_of(folder))
+    except (OSError, ValueError):
+        return []
+
+
+def examine(root: Path, request: dict[str, Any], stream: BinaryIO) -> dict[str, Any]:
+    """One version: its folder, what of its files was ``repaired``, and what is wrong with them still."""
+    folder = version_folder(root, request)
+    found = problems(folder)
+    repaired = mend(root, folder) if found else []
+    return {"folder": str(folder), "repaired": repaired, "problems": problems(folder) if repaired else found}
 
 
 def tidy(folder: Path) -> list[str]:
     """Remove what was left unfinished in a task's folder; the versions among it."""
     keep = current_of(folder)
-    removed = [name for name in versions_of(folder) if name != keep and record_of(folder, name) is None]
+    removed = [name for name in versions_of(folder) if name != keep and not is_finished(folder, name)]
     for name in removed:
         _remove(folder, name)
-    for path in [*folder.glob(".*.new"), *folder.glob(f".{CURRENT}.*"), *folder.glob(".*.tmp")]:
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(str(path), ignore_errors=True)
-        else:
-            path.unlink()
+    spare = {_spare(folder, name).name for name in versions_of(folder)}
+    for name in os.listdir(str(folder)):
+        left = name.startswith(".") and name.endswith((".new", ".tmp", ".link")) and name not in spare
+        if left or name.startswith(f".{CURRENT}."):
+            _delete(folder / name)
     return removed
 
 
-def problems(folder: Path) -> list[str]:
-    """What is wrong with the files of a version, in phrases: sizes and SHA-256 against its manifest."""
-    try:
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        entries = [(entry["path"], entry["size_bytes"], entry["sha256"]) for entry in manifest["files"]]
-        for variant in manifest["variants"]:
-            weights = variant.get("weights")
-            if weights:
-                entries.append((BASE, weights["base_size_bytes"], weights["base_sha256"]))
-    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-        return [f"{MANIFEST} cannot be read: {error}"]
-    found = []
-    for name, size, digest in entries:
-        path = within(folder, name)
-        try:
-            if path.stat().st_size != size or sha256_of(path) != digest:
-                found.append(f"{name} has changed")
-        except OSError as error:
-            found.append(f"{name}: {error.strerror or error}")
-    return found
-
-
-def examine(root: Path, request: dict[str, Any], stream: BinaryIO) -> dict[str, Any]:
-    """One version: its folder, its record, and what is wrong with its files."""
-    folder = version_folder(root, request)
-    record = record_of(folder.parent, folder.name)
-    return {"folder": str(folder), "record": record, "problems": problems(folder)}
+def _delete(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(str(path), ignore_errors=True)
+    else:
+        with contextlib.suppress(FileNotFoundError):
+            path.unlink()
 
 
 def check_signed(root: Path, request: dict[str, Any], stream: BinaryIO) -> dict[str, Any]:
@@ -199,36 +218,74 @@ def check_signed(root: Path, request: dict[str, Any], stream: BinaryIO) -> dict[
 def switch(root: Path, request: dict[str, Any], stream: BinaryIO) -> dict[str, Any]:
     """Use another version from now on: write its record, then replace the link by one rename.
 
-    The request has ``task``, ``version`` and ``record``; with null for the record, the one that is there stays.
+    The request has ``task``, ``version`` and ``record``; with null for the record, the one that is there stays. Then
+    nothing is written at all: links to go back by were made while there was space.
     """
     version = version_folder(root, request)
     folder, before = version.parent, current_of(version.parent)
+    record = folder / f"{version.name}.json"
+    old = is_finished(folder, version.name)
+    if os.path.isdir(str(folder / CURRENT)) and not os.path.islink(str(folder / CURRENT)):
+        raise AgentError("odd", f"{folder / CURRENT} is a folder, and should be a link: move it away")
     if request.get("record") is not None:
-        _write(folder / f"{version.name}.json", json.dumps(request["record"], indent=1, sort_keys=True))
-    elif record_of(folder, version.name) is None:
+        _write(record, json.dumps(request["record"], indent=1, sort_keys=True))
+    elif not old:
         raise AgentError("usage", f"{version.name} has not passed its self-check")
     if before != version.name:
-        link = folder / f".{CURRENT}.{os.getpid()}"
-        with contextlib.suppress(FileNotFoundError):
-            link.unlink()
-        os.symlink(version.name, str(link))
-        os.replace(str(link), str(folder / CURRENT))
-        sync_folder(folder)
+        try:
+            _use(root, folder, version.name)
+        except OSError:
+            if not old:  # a record says that the version was in use
+                with contextlib.suppress(OSError):
+                    record.unlink()
+            raise
+    for name in versions_of(folder):
+        if is_finished(folder, name):
+            with contextlib.suppress(OSError):
+                _make_spare(folder, name)
     return {"current": version.name, "previous": before}
+
+
+def _use(root: Path, folder: Path, version: str) -> None:
+    try:
+        spare = _make_spare(folder, version)
+    except OSError as error:
+        if not is_full(error) or not make_room(root):
+            raise
+        spare = _make_spare(folder, version)
+    os.replace(str(spare), str(folder / CURRENT))
+    sync_path(folder)
+
+
+def _spare(folder: Path, version: str) -> Path:
+    return folder / f".{version}.link"
+
+
+def _make_spare(folder: Path, version: str) -> Path:
+    """A link to a version, ready to be put in the place of the one in use: on a full disk, none could be made."""
+    path = _spare(folder, version)
+    if not (path.is_symlink() and os.readlink(str(path)) == version):
+        _delete(path)
+        os.symlink(version, str(path))
+    return path
 
 
 def _write(path: Path, text: str) -> None:
     temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("w", encoding="utf-8") as file:
+    _delete(temporary)
+    with temporary.open("x", encoding="utf-8") as file:
         file.write(text + "\n")
         file.flush()
         os.fsync(file.fileno())
     os.replace(str(temporary), str(path))
-    sync_folder(path.parent)
+    sync_path(path.parent)
 
 
 def discard(root: Path, request: dict[str, Any], stream: BinaryIO) -> dict[str, Any]:
-    """Remove one version that is not in use, or with ``keep`` all but the newest so many; never the one in use."""
+    """Remove one version that is not in use, or with ``keep`` all but the newest so many; never the one in use.
+
+    A task of which nothing is left, because its first shipment failed, is gone with it.
+    """
     folder = task_folder(root, request["task"])
     current, there = current_of(folder), versions_of(folder)
     if request.get("version"):
@@ -238,56 +295,59 @@ def discard(root: Path, request: dict[str, Any], stream: BinaryIO) -> dict[str, 
         chosen = others[: max(0, len(there) - int(request["keep"]))]
     removed = [name for name in chosen if name != current]
     freed = sum(_remove(folder, name, root) for name in removed)
+    with contextlib.suppress(OSError):
+        folder.rmdir()
+    freed += sweep_cache(root, (".part", ".copy"))
     return {"removed": removed, "removed_bytes": freed}
+
+
+def remove(root: Path, request: dict[str, Any], stream: BinaryIO) -> dict[str, Any]:
+    """Remove a task with all its versions, the one in use too; whatever its folder holds.
+
+    Returns:
+        ``removed``: whether there was one, its ``versions``, and ``removed_bytes``.
+    """
+    folder = task_folder(root, request["task"])
+    for left in folder.parent.glob(".*.new"):  # of a run that was ended in the middle
+        _delete(left)
+    if not os.path.lexists(str(folder)):
+        return {"removed": False, "versions": [], "removed_bytes": 0}
+    versions = [] if folder.is_symlink() else versions_of(folder)
+    digests = {digest for name in versions for digest in _digests(folder / name)}
+    gone = folder.with_name(f".{folder.name}.{os.getpid()}.new")
+    os.replace(str(folder), str(gone))
+    sync_path(folder.parent)
+    _delete(gone)
+    return {"removed": True, "versions": versions, "removed_bytes": _free(root, digests)}
 
 
 def _remove(folder: Path, version: str, root: Path | None = None) -> int:
     """Remove a version, and with the root given those of its files in the cache that nothing else uses; their bytes."""
     digests = _digests(folder / version) if root is not None else []
-    with contextlib.suppress(FileNotFoundError):
-        (folder / f"{version}.json").unlink()
+    for path in (folder / f"{version}.json", _spare(folder, version)):
+        with contextlib.suppress(FileNotFoundError):
+            path.unlink()
     gone = folder / f".{version}.{os.getpid()}.new"  # `tidy` removes what is left of it
     os.replace(str(folder / version), str(gone))
     shutil.rmtree(str(gone), ignore_errors=True)
+    return _free(root, digests) if root is not None else 0
+
+
+def _free(root: Path, digests: Any) -> int:
     freed = 0
     for digest in digests:
-        path = cache_path(root, digest) if root is not None else folder
-        with contextlib.suppress(OSError):
-            if path.is_file() and path.stat().st_nlink == 1:
-                freed += path.stat().st_size
-                path.unlink()
+        first = cache_path(root, digest)
+        for path in (first, second_path(first)):
+            with contextlib.suppress(OSError):
+                if path.is_file() and path.stat().st_nlink == 1:
+                    freed += path.stat().st_size
+                    path.unlink()
     return freed
 
 
 def _digests(folder: Path) -> list[str]:
     """Of the files of a version that no other is likely to have; its base stays."""
     try:
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        return [sha256_of(folder / MANIFEST), *(str(entry["sha256"]) for entry in manifest["files"])]
-    except (OSError, ValueError, LookupError, TypeError):
+        return [str(entry["sha256"]) for entry in entries_of(folder) if entry["path"] != "base.safetensors"]
+    except (OSError, ValueError):
         return []
-
-
-def tasks(root: Path, request: dict[str, Any], stream: BinaryIO) -> dict[str, Any]:
-    """All tasks with their versions; with ``check`` the files of the versions in use are read for their digests."""
-    rows = []
-    for folder in sorted((root / "tasks").glob("*")):
-        if TASK.match(folder.name) and folder.is_dir() and request.get("task") in (None, folder.name):
-            rows.append(_task(folder, bool(request.get("check"))))
-    free = shutil.disk_usage(str(root if root.is_dir() else Path.home())).free
-    cached = sum(path.stat().st_size for path in (root / "cache").glob("*"))
-    return {"tasks": rows, "free_bytes": free, "cached_bytes": cached, "folder": str(root)}
-
-
-def _task(folder: Path, check: bool) -> dict[str, Any]:
-    current = current_of(folder)
-    versions = []
-    for name in versions_of(folder):
-        files = [path for path in (folder / name).glob("**/*") if path.is_file()]
-        sizes = {path.name: path.stat().st_size for path in files}
-        row = {"version": name, "size_bytes": sum(sizes.values()), "base_bytes": sizes.get(BASE, 0)}
-        row["record"] = record_of(folder, name)
-        row["problems"] = problems(folder / name) if check and name == current else None
-        versions.append(row)
-    broken = (folder / CURRENT).is_symlink() and current is None
-    return {"task": folder.name, "current": current, "broken": broken, "versions": versions}

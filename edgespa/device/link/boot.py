@@ -104,5 +104,5 @@ def answer_in(line: bytes) -> dict[str, Any] | None:
         return None
     try:
         return dict(json.loads(text[len(MARK) :]))
-    except (ValueError, TypeError):  # cut in the middle
+    except (ValueError, TypeError, RecursionError):  # cut in the middle, or none of ours
         return None

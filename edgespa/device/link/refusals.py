@@ -23,6 +23,7 @@ _KINDS = {
         "its user may start no more processes",
         "raise the limit there: ulimit -u, TasksMax of its systemd service, or pids.max of its control group",
     ),
+    "odd": ("what lies there is odd", "look at it by hand, and put it in order"),
     "damaged": ("what has come is damaged", "try again; if it stays so, check its SD card"),
     "no-program": (
         "a program cannot be run",

@@ -331,9 +331,11 @@ class Connection(ABC):
         raise self._python_failure(done)
 
     def _unwrap(self, answer: dict[str, Any]) -> dict[str, Any]:
-        if "ok" in answer:
-            return dict(answer["ok"])
-        error = answer.get("error", {})
+        answered, error = answer.get("ok"), answer.get("error")
+        if isinstance(answered, dict):
+            return answered
+        if not isinstance(error, dict):
+            raise DeviceError(f"{self.where}: its answer is odd", "is it the device that you think it is?")
         raise refusal(self.device, str(error.get("kind", "internal")), str(error.get("message", "")))
 
     def _python_failure(self, done: Completed) -> DeviceError:
@@ -441,4 +443,5 @@ class LocalConnection(Connection):
 
 def _is_absent(answer: Mapping[str, Any]) -> bool:
     """Whether the agent has to be put there first."""
-    return bool(answer.get("error", {}).get("kind") == "absent")
+    error = answer.get("error")
+    return isinstance(error, dict) and error.get("kind") == "absent"

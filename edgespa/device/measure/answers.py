@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
-import subprocess
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,12 @@ from edgespa.config import Strict
 from edgespa.device.assemble import runner_source
 from edgespa.device.endings import ending_of
 from edgespa.device.measure.results import Check
+from edgespa.device.ours import runner_command
 from edgespa.errors import ConfigError, DeviceError
+from edgespa.guarded import private_folder, run_guarded
+
+SELFCHECK_S = 600.0
+"""Of a self-check, unless more is asked for: what somebody else made may never end."""
 
 _STDERR_LINES = 8
 _log = logging.getLogger(__name__)
@@ -83,12 +87,18 @@ def parse_answer(model: type[_Answer], values: Mapping[str, Any], name: str) -> 
     except ConfigError as error:
         raise DeviceError(
             f"{error.message}: this runner answers otherwise than edgespa {__version__} expects",
-            "export the bundle again with this version",
+            "leave out --trust, or export the bundle again with this version",
         ) from error
 
 
 def run_selfcheck(
-    bundle: Path, variant: str = "all", *, threads: int = 1, python: Path | None = None
+    bundle: Path,
+    variant: str = "all",
+    *,
+    threads: int = 1,
+    python: Path | None = None,
+    timeout_s: float = SELFCHECK_S,
+    memory_mib: int | None = None,
 ) -> tuple[Check, ...]:
     """Run the recorded inputs through the files of a bundle, in a process of its own on this machine.
 
@@ -100,6 +110,8 @@ def run_selfcheck(
         variant: A variant's name, or ``"all"``.
         threads: Threads of the runtime.
         python: The interpreter of another environment, with other runtimes: 3.8 or newer, with numpy. None: this one.
+        timeout_s: It is ended after so long, and with this process in any case.
+        memory_mib: It may allocate so much; None: by the sizes of files and tensors, see the runner's ``confine``.
 
     Returns:
         One result per variant. A bound that is exceeded is a result with status ``"failed"``, not an exception.
@@ -107,40 +119,43 @@ def run_selfcheck(
     Raises:
         DeviceError: The runner did not answer; the message has its last lines. Or there is no such interpreter.
     """
-    options = ["--selfcheck", "--variant", variant, "--threads", str(threads), "--bundle", os.path.abspath(bundle)]
-    with tempfile.TemporaryDirectory(prefix="edgespa-", ignore_cleanup_errors=True) as folder:
-        runner = Path(folder) / RUNNER
-        runner.write_bytes(runner_source())
-        # What lies beside the runner is not to be taken for a module of the same name; -P came with Python 3.11.
-        own = [sys.executable, "-P"] if python is None else [os.path.abspath(python), "-I"]
-        command = [*own, str(runner), *options, "--json"]
-        try:
-            done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
-        except OSError as error:
-            raise DeviceError(
-                f"{python} cannot be run: {error.strerror}", "name the python of an environment: ENV/bin/python"
-            ) from error
-        by_hand = f"{python or 'python'} {bundle / RUNNER} {' '.join(options[:-2])}"
-        ended = Ended(done.returncode, done.stdout, done.stderr, by_hand)
-    where = f" in {python}" if python is not None else ""
-    answer = decode(ended, "selfcheck", f"{bundle.name}: self-check of {variant}{where}", statuses=(0, 1))
+    options = ["--selfcheck", "--variant", variant, "--threads", str(threads)]
+    limits = ["--timeout", f"{timeout_s:g}", *(["--memory", str(memory_mib)] if memory_mib else [])]
+    folder = os.path.abspath(bundle)
+    # What lies beside the bundle, or here, is not to be taken for a module; -P came with Python 3.11.
+    own = [sys.executable, "-P"] if python is None else [os.path.abspath(python), "-I"]
+    if python is not None and not os.access(own[0], os.X_OK):
+        why = os.strerror(errno.ENOENT if not os.path.exists(own[0]) else errno.EACCES)
+        raise DeviceError(f"{python} cannot be run: {why}", "name the python of an environment: ENV/bin/python")
+    command, _ = runner_command(own, folder, [*options, *limits])
+    by_hand = f"{python or 'python'} {bundle / RUNNER} {' '.join(options)}"
+    what = f"{bundle.name}: self-check of {variant}" + (f" in {python}" if python is not None else "")
+    try:
+        with private_folder() as scratch:  # runtimes leave files of their own there
+            done = run_guarded(command, timeout_s=timeout_s, environment={**os.environ, "TMPDIR": str(scratch)})
+    except TimeoutError as error:
+        raise DeviceError(
+            f"{what}: {error}, and was ended", "give it more with --timeout, if you trust the bundle's maker"
+        ) from error
+    ended = Ended(done.returncode, done.stdout, done.stderr, by_hand)
+    answer = decode(ended, "selfcheck", what, statuses=(0, 1))
     return tuple(parse_answer(Check, each, bundle.name) for each in answer["selfcheck"])
 
 
 def is_own_runner(bundle: Path) -> bool:
     """Whether the runner in a bundle is the one of this edgespa, byte for byte."""
-    runner = bundle / RUNNER
-    return runner.is_file() and runner.read_bytes() == runner_source()
+    runner, own = bundle / RUNNER, runner_source()
+    return runner.is_file() and runner.stat().st_size == len(own) and runner.read_bytes() == own
 
 
 def look_at_runner(bundle: Path) -> None:
-    """Say so if a bundle's runner is another one.
+    """Say so if the runner of a bundle that is trusted is another one.
 
     Raises:
         DeviceError: There is none.
     """
     runner = bundle / RUNNER
     if not runner.is_file():
-        raise DeviceError(f"{bundle} has no {RUNNER}", "export the bundle again")
+        raise DeviceError(f"{bundle} has no {RUNNER}", "leave out --trust: edgespa's own runner needs none")
     if not is_own_runner(bundle):
-        _log.warning("%s is not the runner of edgespa %s; it is run nevertheless", runner, __version__)
+        _log.warning("%s is not the runner of edgespa %s; it is run because of --trust", runner, __version__)

@@ -1,15 +1,14 @@
-"""A bundle where it is measured: its runner there, and what it says."""
+"""A bundle where it is measured: the runner there, and what it says."""
 
 from __future__ import annotations
 
-import shlex
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgespa.bundle import MANIFEST, RUNNER, SIGNATURE, Manifest
+from edgespa.bundle import MANIFEST, SIGNATURE, Manifest
 from edgespa.device.host import Clock, Conditions, Usage
 from edgespa.device.inventory import broken_runtimes, try_providers
 from edgespa.device.link.payload import Payload, Sending, Sent
@@ -17,6 +16,7 @@ from edgespa.device.link.transport import Connection
 from edgespa.device.measure.answers import Ended, decode, parse_answer
 from edgespa.device.measure.judge import doubts, is_steady, unknowns
 from edgespa.device.measure.results import Listed, Measurement
+from edgespa.device.ours import runner_command
 
 KEPT_BUNDLES = 8
 """So many bundles that were measured last stay on a device."""
@@ -27,6 +27,9 @@ RUNTIMES = {"onnx": ("onnxruntime",), "tflite": ("ai_edge_litert", "tflite_runti
 LONGEST_S = 3600.0
 """Of one process, beside the time that was asked for."""
 
+LIST_S = 300.0
+"""Of listing what can run: runtimes are imported for it."""
+
 COOL_C = 2.0
 """As cool as before: at most so many degrees above."""
 
@@ -34,7 +37,6 @@ STALL_S = 60.0
 """A process that computes nothing for so long hangs."""
 
 _LOOK_S = 2.0
-_LIST_S = 300.0
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,7 @@ class Site:
         name: Of the bundle, in results.
         sent: What went over for it.
         manifest: Its manifest.
+        trusted: Its own run.py measures it, not edgespa's.
     """
 
     connection: Connection
@@ -56,10 +59,11 @@ class Site:
     name: str
     sent: Sent
     manifest: Manifest
+    trusted: bool = False
 
     def list_variants(self) -> tuple[Listed, ...]:
         """Which variants can run there."""
-        done = self._execute(self._argv([]), timeout_s=_LIST_S)
+        done = self._execute(self._argv([]), timeout_s=LIST_S)
         ended = Ended(int(done["status"]), str(done["stdout"]), done["stderr"], self._by_hand([]), done["killed"])
         if ended.status < 0 and not ended.killed:
             return self._list_without_what_crashes()
@@ -131,16 +135,23 @@ class Site:
         return self.connection.ask("execute", request, hold=True, timeout_s=timeout_s + 60)
 
     def _argv(self, options: Sequence[str]) -> list[str]:
-        return [*self.python, f"{self.folder}/{RUNNER}", *options, "--json"]
+        return runner_command(self.python, self.folder, options, trusted=self.trusted)[0]
 
     def _by_hand(self, options: Sequence[str]) -> str:
         where = "" if self.connection.device.is_local else f"on {self.connection.device.name}: "
         python = "python" if self.connection.device.is_local else self.python[0]
-        return f"{where}{python} {shlex.join([f'{self.folder}/{RUNNER}', *options])}"
+        return where + runner_command([python], self.folder, options)[1]
 
 
 def prepare(
-    connection: Connection, python: Sequence[str], bundle: Path, manifest: Manifest, name: str, progress: Sending | None
+    connection: Connection,
+    python: Sequence[str],
+    bundle: Path,
+    manifest: Manifest,
+    name: str,
+    progress: Sending | None,
+    *,
+    trusted: bool = False,
 ) -> Site:
     """Have a bundle on a device: on this machine as it lies there, on another from the cache.
 
@@ -151,14 +162,15 @@ def prepare(
         manifest: Its manifest.
         name: In results.
         progress: Told what is sent.
+        trusted: Its own run.py is to measure it.
     """
     if connection.device.is_local:
-        return Site(connection, python, str(bundle), name, Sent(0, 0, 0.0), manifest)
+        return Site(connection, python, str(bundle), name, Sent(0, 0, 0.0), manifest, trusted)
     files = payloads(bundle, manifest)
     folder, sent = connection.deliver(f"bundles/{files[MANIFEST].sha256[:32]}", files, progress)
     if sent.bytes_sent:
         connection.ask("sweep", {"folder": "bundles", "keep": KEPT_BUNDLES})
-    return Site(connection, python, folder, name, sent, manifest)
+    return Site(connection, python, folder, name, sent, manifest, trusted)
 
 
 def payloads(bundle: Path, manifest: Manifest) -> dict[str, Payload]:

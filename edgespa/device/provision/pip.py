@@ -19,9 +19,20 @@ TIMEOUT_S, RETRIES = 10, 1
 
 _LAST_LINES = 6
 _UNREACHED = (
-    r"Retrying \(Retry|Connection(Error|Refused|Reset)|NewConnectionError|timed out|Temporary failure in name|"
-    + (r"Max retries exceeded|Network is unreachable|There was a problem confirming the ssl certificate|ProxyError")
+    (r"timed out|Timeout", f"does not answer, in {TIMEOUT_S} s and once more"),
+    (r"Connection refused|ConnectionRefused", "does not answer: the connection is refused"),
+    (
+        r"Name or service not known|name resolution|nodename nor servname|NameResolution",
+        "has an unknown name",
+    ),
+    (
+        r"CERTIFICATE_VERIFY_FAILED|SSLError|confirming the ssl certificate",
+        "has a certificate that is refused",
+    ),
+    (r"ProxyError", "does not answer: the proxy does not pass it on"),
+    (r"Retrying \(Retry|NewConnectionError|Max retries exceeded|Network is unreachable", "does not answer"),
 )
+"""What pip says where it does not reach its index, and what that means."""
 
 
 @dataclass(frozen=True)
@@ -31,12 +42,12 @@ class Asked:
     Attributes:
         done: It did what it was asked.
         said: Its last words.
-        unreached: The index did not answer.
+        why: The index was not reached, in words; empty where it was.
     """
 
     done: bool
     said: str
-    unreached: bool
+    why: str = ""
 
 
 def pip_command() -> list[str]:
@@ -94,7 +105,8 @@ def ask_pip(arguments: Sequence[str]) -> Asked:
     )
     both = f"{done.stdout}\n{done.stderr}"
     lines = [line for line in (done.stderr or done.stdout).strip().splitlines() if "WARNING" not in line]
-    return Asked(done.returncode == 0, "\n".join(lines[-_LAST_LINES:]), bool(re.search(_UNREACHED, both)))
+    why = next((words for pattern, words in _UNREACHED if re.search(pattern, both)), "")
+    return Asked(done.returncode == 0, "\n".join(lines[-_LAST_LINES:]), why)
 
 
 def index_name() -> str:

@@ -226,9 +226,9 @@ def _download(options: Sequence[str], folder: str, requirements: Sequence[str]) 
 
 def _require_index(asked: Asked, offline: bool) -> None:
     """Raise if it was not the packages that were missing, but the index."""
-    if asked.unreached and not offline:
+    if asked.why and not offline:
         raise DeviceError(
-            f"packages cannot be fetched: {index_name()} does not answer:\n{asked.said}",
+            f"packages cannot be fetched: {index_name()} {asked.why}",
             "see that this machine reaches it (proxy? PIP_INDEX_URL?), or give a folder of wheels: "
             "--wheels FOLDER --offline",
         )

@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-MAX_MANIFEST_BYTES = 16 << 20
+from edgespa.bundle.limits import MAX_MANIFEST_BYTES, MAX_VARIANTS, picture_problem, shapes_problem, whole_number
 
 
 class RunnerError(Exception):
@@ -20,8 +20,10 @@ def read_bundle(folder: Path) -> dict[str, Any]:
     path = folder / "manifest.json"
     try:
         with path.open("rb") as stream:
-            content = stream.read(MAX_MANIFEST_BYTES)
-        manifest = json.loads(content.decode("utf-8"))
+            content = stream.read(MAX_MANIFEST_BYTES + 1)
+        if len(content) > MAX_MANIFEST_BYTES:
+            raise ValueError(f"it is larger than {MAX_MANIFEST_BYTES >> 20} MiB")
+        manifest = json.loads(content.decode("utf-8"), parse_int=whole_number)
     except (OSError, ValueError, RecursionError) as error:
         raise RunnerError(f"cannot read {path}: {error}") from error
     version = manifest.get("schema_version") if isinstance(manifest, dict) else None
@@ -33,7 +35,26 @@ def read_bundle(folder: Path) -> dict[str, Any]:
     seal = hashlib.sha256(json.dumps(rest, sort_keys=True, separators=(",", ":")).encode("ascii")).hexdigest()
     if manifest.get("seal") != seal:
         raise RunnerError("manifest.json was edited: its seal is not that of its contents; copy the bundle again")
+    large = oversized(manifest)
+    if large:
+        raise RunnerError(f"manifest.json describes {large}")
     return dict(manifest)
+
+
+def oversized(manifest: dict[str, Any]) -> str | None:
+    """What a manifest describes that is too large, in words; its seal says nothing about that."""
+    if len(manifest["variants"]) > MAX_VARIANTS:
+        return f"{len(manifest['variants']):,} variants: more than {MAX_VARIANTS}"
+    for each in [manifest, *manifest["variants"]]:
+        for what in ("inputs", "outputs"):
+            found = shapes_problem(what, [spec["shape"] for spec in each[what]])
+            if found:
+                return found
+        how = each.get("preprocessing") or each.get("preprocess")
+        found = how and picture_problem(how["channels"], how["height"], how["width"])
+        if found:
+            return str(found)
+    return None
 
 
 def inside(folder: Path, name: str) -> Path:

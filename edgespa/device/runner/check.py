@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from edgespa.device.runner.arrays import Allowed, read_recorded
 from edgespa.device.runner.bundle import RunnerError, altered
 from edgespa.device.runner.compare import compare, exceeded
 from edgespa.device.runner.models import infer, open_model
@@ -18,7 +19,10 @@ from edgespa.device.runner.weights import beyond, task_files, wrong_base
 
 def noise(number: int, shape: tuple[int, ...]) -> np.ndarray:
     """Uniform noise of mean 0 and deviation 1, the same on every machine: SHAKE-256 of a counter, a byte an element."""
-    return (noise_pixels(number, shape).astype(np.float32) - np.float32(127.5)) / np.float32(73.9)
+    made = noise_pixels(number, shape).astype(np.float32)
+    made -= np.float32(127.5)  # in place, as below: it may be large
+    made /= np.float32(73.9)
+    return made
 
 
 def noise_pixels(number: int, shape: tuple[int, ...]) -> np.ndarray:
@@ -30,7 +34,11 @@ def noise_pixels(number: int, shape: tuple[int, ...]) -> np.ndarray:
 def normalised(pixels: np.ndarray, how: dict[str, Any]) -> np.ndarray:
     """The input [N, C, H, W] that a program makes of pixels: as `preprocess` does, bit for bit."""
     mean, std = (np.array(how[key], np.float32).reshape(1, -1, 1, 1) for key in ("mean", "std"))
-    return (pixels.astype(np.float32) / np.float32(255) - mean) / std
+    made = pixels.astype(np.float32)
+    made /= np.float32(255)
+    made -= mean
+    made /= std
+    return made
 
 
 class Recorded:
@@ -83,8 +91,9 @@ def _in_a_row(arrays: dict[str, np.ndarray], side: str) -> list[np.ndarray]:
 def read_samples(folder: Path, manifest: dict[str, Any]) -> Recorded:
     """The recorded inputs, the program's outputs, and what differences are judged by."""
     try:
-        with np.load(folder / "selfcheck.npz", allow_pickle=False) as archive:
-            arrays = {key: archive[key] for key in archive.files}
+        arrays = read_recorded(folder / "selfcheck.npz", Allowed(manifest))
+    except RunnerError:
+        raise
     except Exception as error:
         raise RunnerError(f"cannot read selfcheck.npz: {error}") from error
     return Recorded(arrays, manifest.get("preprocessing"))

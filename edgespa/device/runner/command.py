@@ -12,6 +12,7 @@ from typing import Any
 from edgespa.device.runner.answer import predict
 from edgespa.device.runner.bundle import RunnerError, read_bundle
 from edgespa.device.runner.check import selfcheck
+from edgespa.device.runner.confine import SECONDS, limit_memory, limit_time, memory_for
 from edgespa.device.runner.measure import MIN_WARMUP, bench
 from edgespa.device.runner.runtimes import choose, list_variants
 from edgespa.device.runner.weights import beyond
@@ -53,6 +54,16 @@ def parser(folder: Path = FOLDER) -> argparse.ArgumentParser:
     command.add_argument("--seconds", type=_seconds, metavar="S", help="stop after S seconds (and at least 10 runs)")
     command.add_argument("--warmup", type=_warmup, default=MIN_WARMUP, metavar="N", help="default and least 10")
     command.add_argument("--top", type=_positive, default=5, metavar="K", help="classes to show; default 5")
+    command.add_argument(
+        "--timeout",
+        type=_seconds,
+        default=SECONDS,
+        metavar="S",
+        help=f"of --selfcheck and --input; default {SECONDS:g}",
+    )
+    command.add_argument(
+        "--memory", type=_positive, metavar="MIB", help="it may allocate; default: by the sizes of files and tensors"
+    )
     command.add_argument("--bundle", type=Path, default=folder, help="another bundle's folder; default: this one")
     command.add_argument("--json", action="store_true", help="one line of JSON")
     return command
@@ -103,6 +114,7 @@ def execute(folder: Path, options: argparse.Namespace) -> tuple[dict[str, Any], 
     if options.selfcheck:
         every = options.variant == "all"
         variants = manifest["variants"] if every else [choose(manifest, options.variant)]
+        _confine(folder, variants, options)
         checks = [selfcheck(folder, manifest, variant, options.threads) for variant in variants]
         good = any(check["status"] == "passed" for check in checks)
         return {"selfcheck": checks}, int(not good or any(check["status"] == "failed" for check in checks))
@@ -112,21 +124,43 @@ def execute(folder: Path, options: argparse.Namespace) -> tuple[dict[str, Any], 
     foreign = beyond(folder, manifest, variant)
     if foreign:
         raise RunnerError(f"{variant['name']}: {'; '.join(foreign)}")
+    _confine(folder, [variant], options)
     if options.bench:
         return bench(folder, variant, manifest["inputs"], options), 0
     return predict(folder, manifest, variant, options), 0
 
 
-def main(arguments: list[str] | None = None, folder: Path = FOLDER) -> int:
-    """Entry point; the exit status is 0, 1 (could not, or a bound is exceeded) or 2 (usage)."""
+def _confine(folder: Path, variants: list[dict[str, Any]], options: argparse.Namespace) -> None:
+    """Set the limits of this process, if it has no other purpose; on a GPU memory is mapped in ways of its own."""
+    if not options.alone:
+        return
+    if options.provider in (None, "CPUExecutionProvider"):
+        most = options.memory << 20 if options.memory else memory_for(folder, variants)
+        limit_memory(most)
+    if not options.bench:
+        limit_time(options.timeout)
+
+
+def main(arguments: list[str] | None = None, folder: Path = FOLDER, alone: bool = False) -> int:
+    """Entry point; the exit status is 0, 1 (could not, or a bound is exceeded) or 2 (usage).
+
+    Args:
+        arguments: Of the command line.
+        folder: Of the bundle.
+        alone: The process has no other purpose: its memory and time are limited.
+    """
     command = parser(folder)
     options = command.parse_args(arguments)
+    options.alone = alone
     try:
         result, status = execute(options.bundle, options)
     except RunnerError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, MemoryError) as error:
+    except MemoryError:
+        print("error: it takes more memory than it may have: --memory MIB gives it more", file=sys.stderr)
+        return 1
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
         # Its seal is right, its values are not: it was not edgespa that wrote it.
         print(f"error: manifest.json is not as edgespa writes it: {type(error).__name__}: {error}", file=sys.stderr)
         return 1

@@ -14,6 +14,12 @@ from edgespa.device.runner.tensors import unpacked
 from edgespa.device.runner.weights import materialise
 
 CHUNK = 8  # samples at a time where the batch is free: small boards have little memory
+CHUNK_ELEMENTS = 1 << 22  # of their inputs, or one sample
+
+
+def chunk_of(elements: int) -> int:
+    """Samples at a time, by the numbers of one of them."""
+    return max(1, min(CHUNK, CHUNK_ELEMENTS // max(1, elements)))
 
 
 def to_file_layout(array: np.ndarray, spec: dict[str, Any]) -> np.ndarray:
@@ -189,8 +195,8 @@ def infer(model: Any, arrays: list[np.ndarray]) -> list[np.ndarray]:
     if takes_whole(model):
         return _one_by_one(model, arrays)
     batch = model.inputs[0]["shape"][0]
-    size = batch if isinstance(batch, int) else CHUNK
     count = len(arrays[0])
+    size = batch if isinstance(batch, int) else chunk_of(sum(array.size for array in arrays) // max(1, count))
     pieces = []
     for start in range(0, count, size):
         part = [array[start : start + size] for array in arrays]

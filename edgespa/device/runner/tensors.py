@@ -64,6 +64,8 @@ def _tensor(content: np.ndarray, entry: dict[str, Any]) -> np.ndarray:
     if not 0 <= first <= last <= len(content):
         raise ValueError("a tensor lies outside of the file")
     if first == last:
+        if 0 not in entry["shape"]:
+            raise ValueError("a tensor has no values")
         return np.zeros(entry["shape"], ELEMENTS[entry["dtype"]])
     values = content[first:last].view(np.ndarray)
     if values.ctypes.data % 8:  # not all processors read numbers at any address

@@ -13,6 +13,7 @@ from edgespa.device.runner.bundle import RunnerError, altered, inside, sha256
 from edgespa.device.runner.tensors import read_tensors, unpacked
 
 BASE = "base.safetensors"
+SPARE_BYTES = 64 << 20  # beside what the manifest says
 WEIGHTS = "weights"  # where a graph without any says they are: they come from memory
 
 
@@ -69,7 +70,13 @@ def materialise(folder: Path, variant: dict[str, Any]) -> dict[str, np.ndarray]:
             np.flatnonzero(np.unpackbits(np.frombuffer(bytes.fromhex(bits), np.uint8))[:count])
             for count, bits in recipe["masks"]
         ]
-        return {name: _made(name, entry, files, masks) for name, entry in recipe["tensors"].items()}
+        made, left = {}, SPARE_BYTES + 4 * int(weights.get("made_bytes", 0))
+        for name, entry in recipe["tensors"].items():
+            made[name] = _made(name, entry, files, masks)
+            left -= made[name].nbytes
+            if left < 0:
+                raise RunnerError("the recipe makes far more than the manifest says")
+        return made
     except (LookupError, ValueError, TypeError, AttributeError) as error:
         raise RunnerError(f"the recipe does not fit the base and the task: {type(error).__name__}: {error}") from error
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 from edgespa.config import Strict
 from edgespa.device.measure.results import Check
 
 SignatureState = Literal["absent", "not checked", "on the device", "on the host"]
+
+FULL_BYTES = 8 << 20
+"""A disk with less is called full: nothing can be shipped to it."""
 
 
 class Shipped(Strict):
@@ -29,6 +32,8 @@ class Shipped(Strict):
         checks: The self-check on the device.
         removed: Versions that went because of ``keep``.
         cleaned: Versions that earlier, interrupted shipments had left unfinished, removed.
+        repaired: Versions there of which files had been damaged, and are not any more.
+        notes: What is to be known beside, in sentences: that it will not outlast a reboot, say.
     """
 
     device: str
@@ -46,16 +51,39 @@ class Shipped(Strict):
     checks: tuple[Check, ...]
     removed: tuple[str, ...]
     cleaned: tuple[str, ...]
+    repaired: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 class Switched(Strict):
-    """An earlier version that is in use again; attributes as those of `Shipped`."""
+    """An earlier version that is in use again; attributes as those of `Shipped`.
+
+    Attributes:
+        repaired: Files of it that had been damaged, and were put right from other copies there.
+    """
 
     device: str
     task: str
     version: str
     previous: str | None
     checks: tuple[Check, ...]
+    repaired: tuple[str, ...] = ()
+
+
+class Removed(Strict):
+    """A task that is not on a device any more.
+
+    Attributes:
+        device: Its name.
+        task: The task's name.
+        versions: That were there, the one in use among them; empty where it was only remembered here.
+        removed_bytes: That became free.
+    """
+
+    device: str
+    task: str
+    versions: tuple[str, ...]
+    removed_bytes: int
 
 
 class VersionStatus(Strict):
@@ -65,7 +93,8 @@ class VersionStatus(Strict):
         version: Its name.
         size_bytes: Of its files.
         base_bytes: Of the base among them, which tasks share on the disk.
-        shipped: When it passed its self-check there, ISO 8601; None for an unfinished one.
+        finished: Whether it passed its self-check there.
+        shipped: When that was, ISO 8601; None for an unfinished one, or an odd record.
         signed_by: As it was then.
         digest: SHA-256 of its manifest.
     """
@@ -73,6 +102,7 @@ class VersionStatus(Strict):
     version: str
     size_bytes: int
     base_bytes: int
+    finished: bool
     shipped: str | None
     signed_by: str | None
     digest: str | None
@@ -101,6 +131,20 @@ class TaskStatus(Strict):
         return self.health == "ok"
 
 
+class Gone(Strict):
+    """What was shipped from here and is not on the device any more.
+
+    Attributes:
+        task: Its name.
+        version: As it was called there.
+        shipped: When, ISO 8601.
+    """
+
+    task: str
+    version: str
+    shipped: str
+
+
 class DeviceStatus(Strict):
     """What is on a device.
 
@@ -108,42 +152,32 @@ class DeviceStatus(Strict):
         device: Its name.
         folder: Where edgespa keeps things there.
         free_bytes: Of its disk.
+        free_files: So many files can still be made there; None where its disk does not count them.
         cached_bytes: Files by their digest; those in use are links to them, and take no space of their own.
         tasks: By name.
+        unfinished: Tasks of which there is only what a first shipment that failed has left.
+        odd: What is there and was not expected, in phrases.
+        in_memory: Why what is written there is gone after a reboot; None where it stays.
+        gone: What was shipped from here and is not there.
     """
 
     device: str
     folder: str
     free_bytes: int
+    free_files: int | None
     cached_bytes: int
     tasks: tuple[TaskStatus, ...]
+    unfinished: tuple[str, ...] = ()
+    odd: tuple[str, ...] = ()
+    in_memory: str | None = None
+    gone: tuple[Gone, ...] = ()
 
-    @classmethod
-    def of(cls, device: str, answer: dict[str, Any]) -> DeviceStatus:
-        """Read the agent's answer."""
-        rows = tuple(_task(row) for row in answer["tasks"])
-        sizes = {key: answer[key] for key in ("folder", "free_bytes", "cached_bytes")}
-        return cls(device=device, tasks=rows, **sizes)
+    @property
+    def full(self) -> bool:
+        """Whether nothing more can be shipped to it."""
+        return self.free_bytes < FULL_BYTES or self.free_files == 0
 
-
-def _task(row: dict[str, Any]) -> TaskStatus:
-    versions = tuple(_version(each) for each in row["versions"])
-    current = row["current"]
-    found = next((each["problems"] for each in row["versions"] if each["version"] == current), None)
-    if current is None:
-        health = "the link to the version in use leads nowhere" if row["broken"] else "nothing was ever in use"
-    else:
-        health = "; ".join(found or ()) or "ok"
-    return TaskStatus(task=row["task"], current=current, health=health, versions=versions)
-
-
-def _version(row: dict[str, Any]) -> VersionStatus:
-    record = row["record"] or {}
-    return VersionStatus(
-        version=row["version"],
-        size_bytes=row["size_bytes"],
-        base_bytes=row["base_bytes"],
-        shipped=record.get("created"),
-        signed_by=record.get("signed_by"),
-        digest=record.get("digest"),
-    )
+    @property
+    def healthy(self) -> bool:
+        """Whether nothing is wrong with what should be there."""
+        return all(task.healthy for task in self.tasks) and not self.odd and not self.gone

@@ -23,8 +23,11 @@ from edgespa.bundle.signature import NAMESPACE
 from edgespa.device.link.payload import Payload, Sending
 from edgespa.device.link.transport import Connection
 from edgespa.device.measure.results import Check
+from edgespa.device.ours import runner_command
 from edgespa.device.runner import BASE
-from edgespa.device.shipment.results import Shipped, SignatureState, Switched
+from edgespa.device.shipment.memory import remember
+from edgespa.device.shipment.ready import no_base, no_runtime, require_ready
+from edgespa.device.shipment.results import Shipped, SignatureState
 from edgespa.errors import ConfigError, DeviceError, SignatureError, UnreachableError
 
 KEEP = 3
@@ -93,6 +96,11 @@ class Shipment:
         return next((variant.weights for variant in self.manifest.variants if variant.weights), None)
 
     @property
+    def formats(self) -> frozenset[str]:
+        """Of its files."""
+        return frozenset(str(variant.format) for variant in self.manifest.variants)
+
+    @property
     def size_bytes(self) -> int:
         """Of its files, without the base."""
         return sum(each.size_bytes for each in self.files.values())
@@ -124,7 +132,9 @@ def ship(
     *,
     keep: int = KEEP,
     send_base: bool = False,
+    volatile: bool = False,
     threads: int = 1,
+    trust: bool = False,
     progress: Sending | None = None,
 ) -> Shipped:
     """Send a bundle to a device, check it there, and use it from now on.
@@ -135,25 +145,28 @@ def ship(
         python: Finds the Python there that has the runtimes.
         keep: Versions of the task that stay, the one in use among them.
         send_base: Send the base too, should the device not have it.
+        volatile: Also to a device whose writes are gone after a reboot.
         threads: Of the runtime, for the self-check.
+        trust: Let the bundle's own run.py do that, whoever wrote it.
         progress: Told of what is sent.
 
     Raises:
-        DeviceError: It cannot be reached, has no space, no base, is busy with another shipment, or a file fails its
-            self-check there. The version that was in use still is.
+        DeviceError: It cannot be reached, has no space, no base, no runtime, a file system that cannot keep versions,
+            is busy with another shipment, or a file fails its self-check there. The version that was in use still is.
         SignatureError: The device finds that the signature is none of the signers'.
     """
     started, before = time.monotonic(), connection.bytes_sent
     interpreter = python(connection)
-    with connection.lock(LOCK, f"edgespa ship of {shipment.task}, begun {_now()}"):
+    with connection.lock(LOCK, f"edgespa ship of {shipment.task}, begun {now()}"):
         files, base_bytes = _wanted(connection, shipment, send_base)
+        ready = require_ready(connection, interpreter, shipment.formats, files.values(), volatile=volatile)
         sent = connection.send(list(files.values()), progress)
         staged = _staged(connection, shipment, files, progress)
         version, folder = str(staged["version"]), str(staged["folder"])
         own = {"task": shipment.task, "version": version}
         try:
             checked = _signature(connection, shipment, own)
-            checks = self_check(connection, folder, interpreter, threads=threads)
+            checks = self_check(connection, folder, interpreter, threads=threads, trust=trust)
             require_passed(connection, f"{shipment.task} {version}", checks)
         except UnreachableError:
             raise  # the next shipment removes it
@@ -161,15 +174,21 @@ def ship(
             if version != staged["current"]:
                 _withdraw(connection, own)
             raise
+        created = now()
         record = {
-            "created": _now(),
+            "created": created,
             "edgespa": __version__,
             "digest": shipment.digest,
             "signed_by": shipment.signed_by,
             "checks": [check.model_dump() for check in checks],
         }
         switched = connection.ask("switch", {**own, "record": record})
+        forgotten = remember(connection, shipment.task, version, created)
         removed = connection.ask("discard", {"task": shipment.task, "keep": keep})["removed"]
+    notes = [*ready.notes, *([forgotten] if forgotten else [])]
+    if staged["shared"] and staged["current"] not in (None, version):
+        names = ", ".join(staged["shared"])
+        notes.append(f"no space for a copy of its own: damage to {names} would damage {staged['current']} too")
     return Shipped(
         device=connection.device.name,
         emulated=connection.device.emulated,
@@ -186,6 +205,8 @@ def ship(
         checks=checks,
         removed=tuple(removed),
         cleaned=tuple(staged["removed"]),
+        repaired=tuple(staged["repaired"]),
+        notes=tuple(notes),
     )
 
 
@@ -197,7 +218,8 @@ def _withdraw(connection: Connection, own: Mapping[str, Any]) -> None:
         return
 
 
-def _now() -> str:
+def now() -> str:
+    """The time now."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
@@ -213,10 +235,7 @@ def _wanted(connection: Connection, shipment: Shipment, send_base: bool) -> tupl
     there = connection.ask("have", {"digests": [weights.base_sha256]})["files"][weights.base_sha256]
     has = there["whole"] and there["size_bytes"] == weights.base_size_bytes
     if not has and not (send_base and shipment.base is not None):
-        raise DeviceError(
-            f"{connection.where} does not have the base that {shipment.task} was made on",
-            f"send it too, once for all tasks on it ({weights.base_size_bytes:,} bytes): add --with-base",
-        )
+        raise no_base(connection, shipment.task, weights.base_size_bytes)
     # A base that is there is never read here: its digest is what counts.
     path = shipment.base.path if shipment.base is not None else Path(BASE)
     files[BASE] = Payload(path, weights.base_sha256, weights.base_size_bytes)
@@ -229,7 +248,7 @@ def _staged(
     entries = [{"path": path, "sha256": each.sha256, "size_bytes": each.size_bytes} for path, each in files.items()]
     request = {"task": shipment.task, "digest": shipment.digest, "files": entries}
     staged = connection.ask("stage", request)
-    if staged["damaged"]:  # the cache had changed on the device's disk
+    if staged["damaged"]:  # the cache, or a version that it goes into, had changed on the device's disk
         again = [each for each in files.values() if each.sha256 in staged["damaged"]]
         lost = [each for each in again if not each.path.is_file()]
         if lost:
@@ -263,14 +282,17 @@ def _signature(connection: Connection, shipment: Shipment, own: Mapping[str, Any
     return "on the device" if answer["status"] == "good" else "on the host"
 
 
-def self_check(connection: Connection, folder: str, python: Sequence[str], *, threads: int = 1) -> tuple[Check, ...]:
-    """Run the recorded inputs of a bundle through its files on a device, by its own run.py.
+def self_check(
+    connection: Connection, folder: str, python: Sequence[str], *, threads: int = 1, trust: bool = False
+) -> tuple[Check, ...]:
+    """Run the recorded inputs of a bundle through its files on a device, by edgespa's own runner.
 
     Args:
         connection: To the device.
         folder: Of the bundle there.
         python: The Python there that has the runtimes, as the beginning of an argument list.
         threads: Of the runtime.
+        trust: Let the bundle's own run.py do it.
 
     Returns:
         One result per variant; what has no runtime there is ``not run``.
@@ -278,7 +300,8 @@ def self_check(connection: Connection, folder: str, python: Sequence[str], *, th
     Raises:
         DeviceError: It does not answer as it should; the message has its last lines.
     """
-    argv = [*python, f"{folder}/run.py", "--selfcheck", "--variant", "all", "--threads", str(threads), "--json"]
+    options = ["--selfcheck", "--variant", "all", "--threads", str(threads)]
+    argv = runner_command(python, folder, options, trusted=trust)[0]
     request = {"argv": argv, "cwd": folder, "timeout_s": CHECK_SECONDS, "small": not connection.device.is_local}
     done = connection.ask("execute", request, hold=True, timeout_s=CHECK_SECONDS + 60)
     try:
@@ -286,7 +309,7 @@ def self_check(connection: Connection, folder: str, python: Sequence[str], *, th
         return tuple(Check.parse(row, f"{connection.where}: self-check") for row in rows)
     except (ValueError, LookupError, TypeError, ConfigError) as error:
         if "No module named" in done["stderr"]:
-            raise _no_runtime(connection, done["stderr"].strip().splitlines()[-1]) from error
+            raise no_runtime(connection, done["stderr"].strip().splitlines()[-1]) from error
         last = "\n".join(done["stderr"].strip().splitlines()[-8:])
         what = done["killed"] or f"run.py ended with status {done['status']}"
         memory = " (killed, most likely for want of memory)" if done["status"] == -9 and not done["killed"] else ""
@@ -310,73 +333,4 @@ def require_passed(connection: Connection, what: str, checks: Sequence[Check]) -
         )
     if not any(check.status == "passed" for check in checks):
         why = "; ".join(f"{check.name}: {', '.join(check.failures)}" for check in checks)
-        raise _no_runtime(connection, f"no file of {what} can run: {why}")
-
-
-def _no_runtime(connection: Connection, why: str) -> DeviceError:
-    return DeviceError(
-        f"{connection.where}: {why}", f"install the runtimes there: edgespa devices setup {connection.device.asked}"
-    )
-
-
-def roll_back(
-    connection: Connection, task: str, python: Python, *, to: str | None = None, threads: int = 1
-) -> Switched:
-    """Use an earlier version of a task again, after it has passed its digests and its self-check once more.
-
-    Args:
-        connection: To the device.
-        task: The task's name there.
-        python: Finds the Python there that has the runtimes.
-        to: A version; None for the newest one before that in use.
-        threads: Of the runtime, for the self-check.
-
-    Raises:
-        DeviceError: There is no such task or version, or it is damaged or fails; what is in use stays so.
-    """
-    interpreter = python(connection)
-    with connection.lock(LOCK, f"edgespa rollback of {task}, begun {_now()}"):
-        rows = connection.ask("tasks", {"task": task})["tasks"]
-        if not rows:
-            raise DeviceError(
-                f"{connection.where} has no task '{task}'",
-                f"see what it has: edgespa status --device {connection.device.asked}",
-            )
-        version = _chosen(connection, rows[0], to)
-        own = {"task": task, "version": version}
-        found = connection.ask("examine", own)
-        if found["problems"]:
-            raise DeviceError(
-                f"{connection.where}: {task} {version} is damaged: {'; '.join(found['problems'])}",
-                "ship that bundle again, or name another version with --to",
-            )
-        checks = self_check(connection, found["folder"], interpreter, threads=threads)
-        require_passed(connection, f"{task} {version}", checks)
-        switched = connection.ask("switch", {**own, "record": None})
-    return Switched(
-        device=connection.device.name, task=task, version=version, previous=switched["previous"], checks=checks
-    )
-
-
-def _chosen(connection: Connection, row: Mapping[str, Any], to: str | None) -> str:
-    finished = [each["version"] for each in row["versions"] if each["record"] is not None]
-    current = row["current"]
-    there = ", ".join(f"{name} (in use)" if name == current else name for name in finished) or "none"
-    if to is not None:
-        matching = [name for name in finished if name == to or name.split("-")[0].lstrip("0") == to.lstrip("0")]
-        if len(matching) != 1:
-            raise DeviceError(
-                f"{connection.where}: task {row['task']} has no version '{to}'", f"versions there: {there}"
-            )
-        return str(matching[0])
-    earlier = [name for name in finished if current is None or _number(name) < _number(current)]
-    if not earlier:
-        raise DeviceError(
-            f"{connection.where}: task {row['task']} has no version before {current or 'the first'}",
-            f"versions there: {there}; name one with --to",
-        )
-    return str(earlier[-1])
-
-
-def _number(version: str) -> int:
-    return int(version.split("-")[0])
+        raise no_runtime(connection, f"no file of {what} can run: {why}")

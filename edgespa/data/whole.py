@@ -1,0 +1,94 @@
+"""Whether the images of data sets can be used, told of all of them at once and before anything long begins.
+
+Decoding every image may take as long as an epoch. So headers are read, and whether a file ends as files of its kind do:
+one that was cut off does not. Only what may be damaged by that is decoded.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import BinaryIO
+
+from PIL import Image
+
+from edgespa.data.images import ImageData
+from edgespa.errors import DataError
+from edgespa.picture import refuse_deep
+
+log = logging.getLogger(__name__)
+
+SHOWN = 5
+_WORKERS = 4
+_CHUNK = 256
+_TAIL = 64
+Progress = Callable[[float, float | None, str], None]
+
+
+def looks_whole(stream: BinaryIO) -> bool:
+    """Whether an image file has a header that can be used, and an end; False: it has to be decoded to say.
+
+    Args:
+        stream: The file, from its beginning.
+    """
+    try:
+        with Image.open(stream) as image:
+            refuse_deep(image)
+            kind = image.format
+        size = stream.seek(0, os.SEEK_END)
+        stream.seek(max(0, size - _TAIL))
+        tail = stream.read()
+        if kind in ("WEBP", "BMP"):
+            stream.seek(0)
+            head = stream.read(8)
+            told = int.from_bytes(head[2:6] if kind == "BMP" else head[4:8], "little")
+            return 0 < told <= (size if kind == "BMP" else size - 8)
+    except Exception:  # what Pillow raises is told when the image is decoded
+        return False
+    ends = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82", "GIF": b";"}
+    return kind in ends and ends[str(kind)] in tail
+
+
+def require_whole(sets: Mapping[str, ImageData], progress: Progress | None = None) -> None:
+    """Refuse data sets with images that cannot be used.
+
+    Args:
+        sets: By the option that names them.
+        progress: Told ``(done, total, text)``.
+
+    Raises:
+        DataError: How many there are, and the first of each set.
+    """
+    total = sum(map(len, sets.values()))
+    told, done = [], 0
+    for option, data in sets.items():
+        faults: list[str] = []
+        if data.in_files:
+            with ThreadPoolExecutor(_WORKERS, thread_name_prefix="edgespa-look") as pool:
+                chunks = [range(start, min(start + _CHUNK, len(data))) for start in range(0, len(data), _CHUNK)]
+                for found in pool.map(lambda chunk, data=data: [data.fault(index) for index in chunk], chunks):
+                    faults += [fault for fault in found if fault is not None]
+                    done += len(found)
+                    if progress is not None:
+                        progress(done, total, f"look at the images of {option}")
+        if faults:
+            told.append(summary(f"{option} {data.name}", faults, len(data)))
+    if told:
+        raise DataError("; ".join(told), "replace or delete these files; with -v all of them are listed")
+
+
+def summary(name: str, faults: Sequence[str], count: int) -> str:
+    """What is the matter with some images of a data set; all of it goes to the log.
+
+    Args:
+        name: Of the data set.
+        faults: A sentence for each image that cannot be used.
+        count: Images of the data set.
+    """
+    for fault in faults:
+        log.info("%s", fault)
+    more = f", and {len(faults) - SHOWN:,} more" if len(faults) > SHOWN else ""
+    cannot = "image cannot" if len(faults) == 1 else "images cannot"
+    return f"{name}: {len(faults):,} of {count:,} {cannot} be used: {'; '.join(faults[:SHOWN])}{more}"

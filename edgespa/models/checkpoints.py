@@ -1,0 +1,281 @@
+"""Checkpoints of training tools: the state dict among what else they keep, and the names of its tensors.
+
+Nothing of a file is run: torch reads tensors and plain containers alone (``weights_only``), and every class or function
+that the file names besides (``argparse.Namespace``, numpy's scalars, a tool's own configuration) is read as an object
+without content. What is taken where a file has more than one state dict is told, and can be said: ``FILE:KEY``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import pickle
+import re
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.serialization import safe_globals
+
+from edgespa.errors import WeightsError
+from edgespa.quiet import NOTE
+
+log = logging.getLogger(__name__)
+
+NESTS = ("state_dict", "model_state_dict", "model")
+_OTHER_NESTS = (
+    "model_state", "net", "network", "module", "weights", "params", "teacher", "student", "backbone", "encoder",
+)  # fmt: skip
+_AVERAGED = re.compile(r"(^|_)(ema|swa|averaged|shadow)(_|$)", re.IGNORECASE)
+_COUNTERS = ("total_ops", "total_params")
+_NAMED = re.compile(r"GLOBAL ([\w.]+)")
+_FILLED = re.compile(r"Can only (SETITEM|extend|append).*_Nothing(\d+)'", re.DOTALL)
+_MOST_TRIES = 100
+_SHOWN = 5
+_SAVE = "save model.state_dict() instead of the model, or write it with safetensors.torch.save_file"
+
+
+class _Nothing:
+    """Stands for an object of a class that is not made."""
+
+    def __new__(cls, *_: Any, **__: Any) -> _Nothing:
+        return object.__new__(cls)
+
+    def __init__(self, *_: Any, **__: Any) -> None:
+        pass
+
+    def __setstate__(self, state: object) -> None:
+        pass
+
+
+def split_key(spec: str) -> tuple[str, str | None]:
+    """``FILE:KEY`` -> file and key; a file whose name has a colon is a file.
+
+    Args:
+        spec: As typed after ``--weights``.
+    """
+    head, colon, key = spec.rpartition(":")
+    if not colon or not key or not head or Path(spec).expanduser().exists() or not Path(head).expanduser().is_file():
+        return spec, None
+    return head, key
+
+
+def read_torch(path: Path) -> object:
+    """What ``torch.save`` wrote, with nothing made of it but tensors and plain containers.
+
+    Raises:
+        WeightsError: It is damaged, or of a form that cannot be read so.
+    """
+    stand_ins: dict[str, type] = {}
+    # Of the older format torch does not say beforehand, and what is wrong with a file, loading says.
+    with contextlib.suppress(Exception):
+        for name in torch.serialization.get_unsafe_globals_in_checkpoint(path):
+            stand_ins[name] = _stand_in(len(stand_ins))
+    for _ in range(_MOST_TRIES):
+        try:
+            with safe_globals([(kind, name) for name, kind in stand_ins.items()]):
+                content = torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as error:  # torch.load has no error of its own: a damaged file shows as almost any class
+            if not isinstance(error, pickle.UnpicklingError) or not _learn(str(error), stand_ins):
+                raise _unreadable(path, error, stand_ins) from error
+            continue
+        if stand_ins:
+            log.info("%s names %s: what is no tensor there was not made", path, ", ".join(stand_ins))
+        return content
+    raise WeightsError(f"weights {path}: {_OBJECTS}", _SAVE)
+
+
+def _stand_in(number: int, instead: type | None = None) -> type:
+    """A class of which no object is made, with a name that an error of torch can be told by."""
+    if instead is None:
+        return type(f"_Nothing{number}", (_Nothing,), {})
+    return type(f"_Nothing{number}", (), {"__new__": lambda *_, **__: instead()})
+
+
+def _learn(error: str, stand_ins: dict[str, type]) -> bool:
+    """Whether an error says something new: another class, or that one is filled as a mapping or as a list is."""
+    named = _NAMED.search(error)
+    whole = (named[1] if "." in named[1] else f"builtins.{named[1]}") if named else ""
+    if whole and whole not in stand_ins:
+        stand_ins[whole] = _stand_in(len(stand_ins))
+        return True
+    filled = _FILLED.search(error)
+    name = list(stand_ins)[int(filled[2])] if filled and int(filled[2]) < len(stand_ins) else None
+    if filled is None or name is None:
+        return False
+    stand_ins[name] = _stand_in(int(filled[2]), dict if filled[1] == "SETITEM" else list)
+    return True
+
+
+_OBJECTS = "holds Python objects besides tensors, and edgespa unpickles none"
+
+
+def _unreadable(path: Path, error: Exception, names: Collection[str]) -> WeightsError:
+    if isinstance(error, pickle.UnpicklingError) and (names or "global" in str(error).lower()):
+        return WeightsError(f"weights {path}: {_OBJECTS}", _SAVE)
+    reason = str(error).strip().splitlines()[:1] or [type(error).__name__]
+    return WeightsError(
+        f"weights {path}: not a whole torch.save file: {reason[0]}",
+        "download or copy the file again, or save the weights as .safetensors",
+    )
+
+
+def state_dict_in(content: object, path: Path, key: str | None = None) -> dict[str, Tensor]:
+    """The state dict in a checkpoint.
+
+    Args:
+        content: From `read_torch`.
+        path: Of the file, for messages.
+        key: The one that is meant, by its key; with more than one level with dots between.
+
+    Raises:
+        WeightsError: There is none, or more than one and it is not said which.
+    """
+    for part in _parts(content, key, path):
+        assert isinstance(content, Mapping)
+        content = content[part]
+    while isinstance(content, Mapping) and not any(isinstance(value, Tensor) for value in content.values()):
+        inner = {
+            str(name): value for name, value in content.items() if isinstance(value, Mapping) and _has_tensors(value)
+        }
+        chosen = _chosen(inner, path)
+        if chosen is None:
+            break
+        content = inner[chosen]
+    if isinstance(content, _Nothing):
+        raise WeightsError(f"weights {path}: {_OBJECTS}", _SAVE)
+    if not isinstance(content, Mapping):
+        raise WeightsError(
+            f"weights {path}: holds a {type(content).__name__}, not a state dict", "save model.state_dict()"
+        )
+    tensors = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
+    others = [str(name) for name, value in content.items() if not isinstance(value, Tensor)]
+    if not tensors:
+        if any(isinstance(value, _Nothing) for value in content.values()):
+            raise WeightsError(f"weights {path}: {_OBJECTS}", _SAVE)
+        found = f"these entries are no tensors: {_some(others)}" if others else "the state dict is empty"
+        raise WeightsError(
+            f"weights {path}: {found}", f"save model.state_dict(), alone or under one of: {', '.join(NESTS)}"
+        )
+    if others:
+        log.log(NOTE, "weights %s: left out what is no tensor: %s", path, _some(others))
+    return tensors
+
+
+def _parts(content: object, key: str | None, path: Path) -> list[str]:
+    """The keys on the way to the one that is said."""
+    rest, parts = key or "", []
+    while rest:
+        known = [str(name) for name in content] if isinstance(content, Mapping) else []
+        part = next((name for name in sorted(known, key=len, reverse=True) if f"{rest}.".startswith(f"{name}.")), None)
+        if part is None:
+            raise WeightsError(
+                f"weights {path}: there is no {key!r} in it", f"what there is: {_some(known) or 'no names'}"
+            )
+        assert isinstance(content, Mapping)
+        content, rest = content[part], rest[len(part) + 1 :]
+        parts.append(part)
+        if isinstance(content, Mapping) and content and all(isinstance(value, Tensor) for value in content.values()):
+            break
+    return parts
+
+
+def _has_tensors(value: Mapping[Any, Any]) -> bool:
+    """Whether a mapping is a state dict, or has one in it; an optimiser's state is by numbers."""
+    return any(
+        isinstance(name, str) and (isinstance(each, Tensor) or (isinstance(each, Mapping) and _has_tensors(each)))
+        for name, each in value.items()
+    )
+
+
+def _chosen(inner: Mapping[str, Any], path: Path) -> str | None:
+    """The key of the state dict that is taken: a usual one, else the only one; averaged ones if there is no other."""
+    plain = [name for name in inner if not _AVERAGED.search(name)]
+    averaged = [name for name in inner if name not in plain]
+    usual = next((name for name in (*NESTS, *_OTHER_NESTS) if name in plain), None)
+    if usual is None and len(plain) > 1:
+        raise WeightsError(
+            f"weights {path}: holds more than one state dict: {_some(list(inner))}",
+            f"say which: --weights {path}:{plain[0]}",
+        )
+    chosen = usual or next(iter(plain), None)
+    if chosen is None and len(averaged) > 1:
+        raise WeightsError(
+            f"weights {path}: holds more than one state dict: {_some(averaged)}",
+            f"say which: --weights {path}:{averaged[0]}",
+        )
+    chosen = chosen or next(iter(averaged), None)
+    others = [name for name in inner if name != chosen]
+    if chosen is not None and others:
+        log.log(
+            NOTE, "weights %s: those under %s are taken, not %s (--weights %s:%s)",
+            path, chosen, _some(others), path, others[0],
+        )  # fmt: skip
+    return chosen
+
+
+def without_counters(state: Mapping[str, Tensor], expected: Collection[str]) -> dict[str, Tensor]:
+    """A state dict without what thop counts operators and parameters in, of which the model knows nothing.
+
+    Args:
+        state: Tensor name to tensor.
+        expected: The model's names.
+    """
+    counters = {name for name in state if name.rpartition(".")[2] in _COUNTERS and name not in expected}
+    return {name: value for name, value in state.items() if name not in counters}
+
+
+def with_names_of(
+    state: Mapping[str, Tensor], expected: Mapping[str, Tensor]
+) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """A state dict by the model's own names, where all that differs is one prefix of all of its names, or the model's.
+
+    Args:
+        state: Tensor name to tensor.
+        expected: Of the model.
+
+    Returns:
+        The state dict, and prefixes below which there is all that the model has, beside other tensors.
+    """
+    wanted = {name for name in expected if not name.endswith("num_batches_tracked")}
+    if not wanted or wanted <= state.keys():
+        return dict(state), ()
+    found = []
+    for prefix in _prefixes(state):
+        inside = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+        if wanted <= inside.keys():
+            if len(inside) == len(state):
+                return inside, ()
+            found.append(prefix)
+    for prefix in _prefixes(expected):
+        if all(name.startswith(prefix) for name in wanted):
+            longer = {prefix + name: value for name, value in state.items()}
+            if wanted <= longer.keys():
+                return longer, ()
+    return dict(state), tuple(found)
+
+
+def below(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The tensors below a prefix, without it.
+
+    Args:
+        state: Tensor name to tensor.
+        prefix: With or without the dot at its end.
+    """
+    prefix = f"{prefix.rstrip('.')}."
+    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+
+
+def _prefixes(names: Collection[str]) -> list[str]:
+    """All that a name may begin with up to one of its dots, the shortest first."""
+    found = set()
+    for name in names:
+        parts = name.split(".")[:-1]
+        found |= {".".join(parts[:count]) + "." for count in range(1, len(parts) + 1)}
+    return sorted(found, key=lambda prefix: (prefix.count("."), prefix))
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
