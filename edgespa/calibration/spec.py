@@ -17,6 +17,7 @@ from pydantic import Field, model_validator
 from edgespa.config import Strict
 from edgespa.data import ImageData, load_data
 from edgespa.errors import ConfigError, DataError
+from edgespa.given import Given
 from edgespa.imports import nearest
 from edgespa.normalisation import refuse_bytes
 
@@ -131,6 +132,8 @@ def find_spec(text: str) -> Named | None:
         ConfigError: If the file is absent, or holds something else; or if there are neither data nor a spec of that
             name, but a spec of nearly that name.
     """
+    if isinstance(text, Given):
+        return None
     known = dict(_shipped_files())
     if text in known and not Path(text).exists():
         return Named(text, _data_folder(), _parse(known[text], text))
