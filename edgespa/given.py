@@ -23,7 +23,8 @@ class Given(str):
 
     def __new__(cls, value: Any) -> Given:
         """A name for a thing, by its type."""
-        given = super().__new__(cls, f"{PREFIX}{type(value).__name__}")
+        plain = isinstance(value, (tuple, list)) or hasattr(value, "__array__")
+        given = super().__new__(cls, f"{PREFIX}{'arrays' if plain else type(value).__name__}")
         given.value = value
         return given
 
