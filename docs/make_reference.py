@@ -1,4 +1,4 @@
-"""Write docs/reference/cli.md from the help of every command, and python.md from the docstrings of the public interface.
+"""Write docs/reference/cli.md from the help of every command, and python.md from the docstrings of the public calls.
 
 ``--check`` only says whether they are up to date.
 """
