@@ -14,12 +14,12 @@ from edgespa.cli._options import json_option
 from edgespa.cli._trust import require_signers, signers_options
 
 if TYPE_CHECKING:
-    from edgespa.cli._output import ProgressCallback
     from edgespa.device.board import Device
     from edgespa.device.fleet import Outcome
     from edgespa.device.link.transport import Connection
     from edgespa.device.shipment.results import Shipped
     from edgespa.device.shipment.ship import Shipment
+    from edgespa.progress import ProgressCallback
 
 
 @click.command(name="ship")
