@@ -123,7 +123,9 @@ def _gib(size_bytes: int) -> str:
 def _remark(device: DeviceStatus, task: TaskStatus) -> None:
     if not task.healthy:
         click.secho(f"NOT HEALTHY: {device.device}: {task.task}: {task.health}", err=True, fg="red", bold=True)
-        click.echo("Hint: ship it again, or use an earlier version: edgespa rollback", err=True)
+        earlier = [each for each in task.versions if each.version != task.current and each.shipped is not None]
+        back = f", or use an earlier version: edgespa rollback {task.task} --device {device.device}" if earlier else ""
+        click.echo(f"Hint: ship it again{back}", err=True)
 
 
 def _remarks(device: DeviceStatus) -> None:
