@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from edgespa.cli._devices import devices_option, fail_if_any, show_errors
+from edgespa.cli._devices import devices_option, fail_if_any, harmless, show_errors
 from edgespa.cli._options import json_option
 
 if TYPE_CHECKING:
@@ -48,8 +48,9 @@ def command(task: str, devices: tuple[str, ...], to: str | None, threads: int, a
     else:
         for each in outcomes:
             if (done := each.result) is not None:
-                click.echo(f"{done.device}: {done.task}: {done.version} is in use, before: {done.previous or 'none'}")
+                text = f"{done.device}: {done.task}: {done.version} is in use, before: {done.previous or 'none'}"
+                click.echo(harmless(text))
                 if done.repaired:
-                    click.echo(f"{done.device}: {done.task}: repaired: {', '.join(done.repaired)}", err=True)
+                    click.echo(f"{done.device}: {done.task}: repaired: {harmless(', '.join(done.repaired))}", err=True)
     show_errors(outcomes)
     fail_if_any(outcomes)

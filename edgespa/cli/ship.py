@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgespa.cli._devices import devices_option, fail_if_any, kib, show_errors
+from edgespa.cli._devices import devices_option, fail_if_any, harmless, kib, show_errors
 from edgespa.cli._options import json_option
 from edgespa.cli._trust import require_signers, signers_options
 
@@ -190,7 +190,7 @@ def _show(results: list[Shipped], ready: list[Shipment]) -> None:
             (
                 each.device,
                 each.task,
-                each.version,
+                harmless(each.version),
                 kib(each.bytes_sent),
                 f"{each.seconds:.1f}",
                 f"{passed} of {len(each.checks)}",
@@ -215,15 +215,17 @@ def _remark(each: Shipped, shipment: Shipment) -> None:
     elif each.signature == "not checked":
         click.echo(f"note: {what} is signed, and the signature was not checked: use --signers", err=True)
     if each.cleaned:
-        click.echo(f"{what}: removed what an interrupted shipment had left: {', '.join(each.cleaned)}", err=True)
+        click.echo(
+            f"{what}: removed what an interrupted shipment had left: {harmless(', '.join(each.cleaned))}", err=True
+        )
     if each.repaired:
-        click.echo(f"{what}: repaired what was damaged there: {', '.join(each.repaired)}", err=True)
+        click.echo(f"{what}: repaired what was damaged there: {harmless(', '.join(each.repaired))}", err=True)
     for note in each.notes:
-        click.secho(f"note: {what}: {note}", err=True, fg="yellow")
+        click.secho(f"note: {what}: {harmless(note)}", err=True, fg="yellow")
     for check in each.checks:
         if check.status == "not run":
             text = f"NOT RUN: {what}: {check.name}: {'; '.join(check.failures)}"
-            click.secho(text, err=True, fg="yellow", bold=True)
+            click.secho(harmless(text), err=True, fg="yellow", bold=True)
     if each.emulated:
         click.echo(f"note: {each.device} is emulated: its seconds mean nothing", err=True)
-    click.echo(f"in use: {each.folder.rpartition('/')[0]}/current")
+    click.echo(harmless(f"in use: {each.folder.rpartition('/')[0]}/current"))

@@ -231,3 +231,23 @@ def test_before_a_task_is_taken_off_it_is_asked(bundle: Path, home: Path, monkey
 def test_what_goes_with_removal(arguments: list[str], words: str) -> None:
     result = invoke(ship, *arguments, "--device", "local")
     assert (result.exit_code, words in result.stderr) == (2, True)
+
+
+def test_nothing_that_a_device_says_moves_the_cursor(bundle: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from edgespa.device.link.transport import Connection
+
+    real = Connection.ask
+
+    def ask(self: Connection, what: str, *rest: Any, **options: Any) -> dict[str, Any]:
+        answer = real(self, what, *rest, **options)
+        if what == "stage":
+            return {**answer, "removed": ["\x1b[2J"], "repaired": ["\x1b]0;x\x07"]}
+        if what == "execute" and "--selfcheck" in rest[0]["argv"]:
+            return {**answer, "stdout": "", "stderr": "\x1b[1A\x1b[2Kall is well"}
+        return answer
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Connection, "ask", ask)
+        failed = invoke(ship, bundle, "--device", "local")
+    assert (failed.exit_code, "all is well" in failed.stderr) == (1, True)
+    assert "\x1b" not in failed.output
