@@ -29,6 +29,7 @@ from typing import Any
 
 from edgespa.errors import ModelError, UntrustedError
 from edgespa.files import expanded, is_there, write_whole
+from edgespa.given import PREFIX, Given
 from edgespa.imports import is_module_spec, split_file_spec
 from edgespa.sources import code_digest
 
@@ -55,6 +56,11 @@ def require_trusted(spec: str, task: str, *, trust: bool = False) -> None:
     Raises:
         UntrustedError: With the spec, and what to say if it is to be opened.
     """
+    if spec.startswith(PREFIX):
+        raise ModelError(
+            f"{task}: its base was a module given in Python: {spec.removeprefix(PREFIX)}",
+            "give it again: base= in Python, or --base MODEL with a spec that builds the same one",
+        )
     if _runs_nothing(spec) or is_remembered(spec):
         return
     if is_module_spec(spec) and spec.partition(":")[0] and not _is_library(spec):
@@ -77,7 +83,7 @@ def remember(spec: str) -> None:
     Args:
         spec: The base's spec; paths are relative to the current folder.
     """
-    if _runs_nothing(spec):
+    if isinstance(spec, Given) or _runs_nothing(spec):
         return
     try:
         identity = _identity(spec)

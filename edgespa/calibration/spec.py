@@ -18,6 +18,7 @@ from edgespa.config import Strict
 from edgespa.data import ImageData, load_data
 from edgespa.data.load import is_code
 from edgespa.errors import ConfigError, DataError
+from edgespa.given import Given
 from edgespa.imports import nearest
 from edgespa.normalisation import refuse_bytes
 from edgespa.trust import is_remembered
@@ -141,6 +142,8 @@ def find_spec(text: str) -> Named | None:
         ConfigError: If the file is absent, or holds something else; or if there are neither data nor a spec of that
             name, but a spec of nearly that name.
     """
+    if isinstance(text, Given):
+        return None
     known = dict(_shipped_files())
     if text in known and not Path(text).exists():
         return Named(text, _data_folder(), _parse(known[text], text))

@@ -14,12 +14,12 @@ from edgespa.cli._options import json_option
 from edgespa.cli._trust import require_signers, signers_options
 
 if TYPE_CHECKING:
-    from edgespa.cli._output import ProgressCallback
     from edgespa.device.board import Device
     from edgespa.device.fleet import Outcome
     from edgespa.device.link.transport import Connection
     from edgespa.device.shipment.results import Shipped
     from edgespa.device.shipment.ship import Shipment
+    from edgespa.progress import ProgressCallback
 
 
 @click.command(name="ship")
@@ -114,7 +114,7 @@ def command(
     if as_json:
         emit_json([_plain(outcome, work.done) for outcome in outcomes])
     else:
-        _show([each for done in work.done.values() for each in done], ready)
+        _show([each for target in targets for each in work.done.get(target.name, ())], ready)
     show_errors(outcomes)
     fail_if_any(outcomes)
 

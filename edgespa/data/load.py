@@ -6,10 +6,11 @@ import zipfile
 from pathlib import Path
 
 from edgespa.data.arrays import has_idx, load_digits, load_idx, load_npz
-from edgespa.data.datasets import load_dataset
+from edgespa.data.datasets import load_dataset, of_dataset
 from edgespa.data.folders import load_folder, load_zip
 from edgespa.data.images import ImageData, Progress
 from edgespa.errors import DataError
+from edgespa.given import Given
 from edgespa.imports import is_module_spec, module_exists, nearest_path, split_file_spec
 from edgespa.trust import remember
 
@@ -34,7 +35,7 @@ def load_data(spec: str, *, labelled: bool = True, progress: Progress | None = N
 
             or ``package.module:callable`` / ``path/file.py:callable``, which gives a ``torch.utils.data.Dataset`` of
             (image, label); or ``digits``, ``digits:train``, ``digits:test``: scikit-learn's handwritten digits (a
-            folder of that name is ``./digits``).
+            folder of that name is ``./digits``); or a `Given` data set, loader, pair of arrays, or `ImageData`.
         labelled: False admits images without classes (a flat folder, an ``.npz`` without labels).
         progress: Called with (done, total) if a data set has to be read through for its labels.
 
@@ -44,6 +45,8 @@ def load_data(spec: str, *, labelled: bool = True, progress: Progress | None = N
     Raises:
         DataError: The data cannot be found, has no such split, no images or no classes, or is damaged.
     """
+    if isinstance(spec, Given):
+        return spec.value if isinstance(spec.value, ImageData) else of_dataset(spec.value, spec, labelled, progress)
     if spec == "digits" or spec.startswith("digits:"):
         return load_digits(spec.partition(":")[2] or None)
     if is_code(spec):

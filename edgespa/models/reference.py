@@ -8,6 +8,7 @@ digest in the task file decides whether what was found is the base.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from edgespa.models.saved import is_pt2
 
 _NOT_A_FILE = ("torchvision:", "timm:")
 _RANDOM = "random"
+_PART_OF_FILE = re.compile(r"(.+\.(?:safetensors|pth?|bin|ckpt|tar))(:[^:/]+)")
 
 
 def portable_spec(spec: str, relative_to: Path) -> str:
@@ -85,6 +87,8 @@ def _path_parts(spec: str) -> tuple[str, str, str] | None:
         return "", path, f":{name}" if name else ""
     if is_pt2(spec) or ":" not in spec:
         return "", spec, ""
+    if part := _PART_OF_FILE.fullmatch(spec):
+        return "", part[1], part[2]
     return None
 
 
