@@ -178,7 +178,7 @@ def _mark(key: bytes, content: Mapping[str, Any]) -> str:
 
 def _own_key(*, make: bool) -> bytes | None:
     """The user's key; None where there is none, or none can be kept."""
-    home = os.environ.get("XDG_DATA_HOME") or "~/.local/share"
+    home = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
     path = Path(home).expanduser() / "edgespa" / "key"
     try:
         if make and not path.exists():
