@@ -112,6 +112,23 @@ def test_a_file_in_the_way_that_is_no_state_is_not_overwritten_either(place: Pat
     assert (place / "a.spa.resume").read_text() == "my notes"
 
 
+@pytest.mark.parametrize("words", [(), ("--resume",), ("--fresh",)])
+def test_a_run_that_is_going_on_is_left_alone(
+    place: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
+) -> None:
+    """The same command in a second terminal, once the first one trains."""
+    real, said = Keeper.pause, []
+
+    def pause(self: Keeper) -> None:
+        if not said:
+            said.append(run(*ADAPT, "-o", "a.spa", *words, code=1).stderr)
+        real(self)
+
+    monkeypatch.setattr(Keeper, "pause", pause)
+    run(*ADAPT, "-o", "a.spa")
+    assert "a.spa.resume is the state of a run that is going on now" in said[0]
+
+
 def test_nothing_to_go_on_with_is_told_and_what_there_is(place: Path, leave: Leave) -> None:
     leave(*ADAPT, "-o", "a.spa")
     for typed in (("--resume", "aa.spa.resume"), (*ADAPT, "-o", "aa.spa", "--resume"), ("--resume", "-o", "aa.spa")):
