@@ -183,8 +183,9 @@ def saying_what_is_kept(output: Path) -> Iterator[None]:
         raise KeyboardInterrupt(_kept(output)) from None
     except SystemExit as error:
         if isinstance(error.code, int) and error.code > _BY_SIGNAL:
+            kept = _kept(output)
             with contextlib.suppress(OSError):  # of a closed terminal
-                click.echo(f"Ended by a signal; {_kept(output)}", err=True)
+                click.echo(f"Ended by a signal; {kept}" if kept else "Ended by a signal", err=True)
         raise
     except UnfinishedError:
         raise
@@ -201,6 +202,10 @@ _BY_SIGNAL = 128
 
 
 def _kept(output: Path) -> str:
+    from edgespa.ranks import is_main
+
+    if not is_main():  # which writes it, perhaps only now
+        return ""
     found = _found(output)
     if found is None:
         return "nothing was kept, because nothing long had been done"
