@@ -108,7 +108,7 @@ class Stopwatch:
         if value is None:
             raise DeviceError(
                 f"{budget.device.name} cannot be reached, and its profile has nothing to estimate from",
-                "make it reachable: edgespa devices check " + budget.device.name,
+                "make it reachable: edgespa devices check " + budget.device.asked,
             )
         return value
 

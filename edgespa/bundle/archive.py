@@ -159,7 +159,7 @@ def read_archive(archive: Path, sink: Sink | None = None, approve: Approve | Non
 def _open(archive: Path) -> BinaryIO:
     if not archive.is_file():
         why = "it is not a file" if archive.exists() else "there is no such file or folder"
-        raise BundleError(f"{archive} is not a packed bundle: {why}", "give what `edgespa pack --output` wrote")
+        raise BundleError(f"{archive} is not a packed bundle: {why}", "give what `edgespa pack` wrote")
     return archive.open("rb")
 
 

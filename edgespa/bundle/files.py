@@ -66,7 +66,7 @@ def read_manifest_bytes(path: Path) -> bytes:
     file = path / MANIFEST
     if not path.is_dir() or not os.path.lexists(file):
         why = "it has no manifest.json" if path.is_dir() else "there is no such folder"
-        raise BundleError(f"{path} is not a bundle: {why}", "give the folder that `edgespa export --output` wrote")
+        raise BundleError(f"{path} is not a bundle: {why}", "give the folder that `edgespa export` wrote")
     if file.is_symlink() or not file.is_file():
         raise BundleError(f"{file} is not a plain file", _DAMAGED)
     with file.open("rb") as stream:

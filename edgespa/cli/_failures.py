@@ -14,8 +14,10 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
+import shlex
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import IO, Any
 
 import click
@@ -75,11 +77,12 @@ class Interrupted(click.ClickException):
 
 
 @contextlib.contextmanager
-def reported(debug: Callable[[], bool]) -> Iterator[None]:
+def reported(debug: Callable[[], bool], line: Sequence[str] = ()) -> Iterator[None]:
     """Turn whatever leaves the block into an exception that click shows in one message.
 
     Args:
         debug: Asked when something failed: write the traceback too? (The options may not be parsed before.)
+        line: The command line behind the program's name: a hint must not lead back to it.
 
     Raises:
         Failure: For every `Exception` that is not click's own.
@@ -98,7 +101,10 @@ def reported(debug: Callable[[], bool]) -> Iterator[None]:
             raise  # the reader of a pipe has gone: click ends quietly
         if debug():
             _write_traceback(error)
-        raise as_failure(error, traceback_shown=debug()) from error
+        failure = as_failure(error, traceback_shown=debug())
+        if failure.hint and leads_to_itself(failure.hint, line):
+            failure.hint = "to do the same again helps only when something has changed; what is above says what"
+        raise failure from error
 
 
 def as_failure(error: Exception, *, traceback_shown: bool = False) -> Failure:
@@ -122,6 +128,24 @@ def as_failure(error: Exception, *, traceback_shown: bool = False) -> Failure:
     first_line = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
     message = f"internal error: {type(error).__name__}" + (f": {first_line}" if first_line else "")
     return Failure(message, None if traceback_shown else _INTERNAL_HINT)
+
+
+def leads_to_itself(hint: str, line: Sequence[str]) -> bool:
+    """Whether a hint says no more than to type the command that has just failed.
+
+    Args:
+        hint: As it would be shown.
+        line: The command line behind the program's name.
+    """
+    own = sorted(word for word in line if word not in ("--json", "--debug", "-v", "-vv", "--verbose"))
+    for match in re.finditer(r"edgespa ([^;`\n)]+)", hint):
+        try:
+            words = shlex.split(match.group(1).strip().rstrip(".,"))
+        except ValueError:
+            continue
+        if own and sorted(words) == own:
+            return True
+    return False
 
 
 def _os_message(error: OSError) -> str:

@@ -94,8 +94,8 @@ def remark(profile: Profile) -> None:
         click.secho(
             f"EMULATED: {profile.device}: what it computes is right, its times mean nothing", err=True, fg="yellow"
         )
-    if profile.device != "local" and "throttling" not in profile.before.sensors():
-        click.echo(f"note: {profile.device} does not say whether it is throttled", err=True)
+    for what in dict.fromkeys(what for result in profile.results for what in result.unknown):
+        click.echo(f"note: {name}not known: {what}", err=True)
     load, cores = profile.before.load_average, profile.host.logical_cores
     if load and cores and load[0] > _BUSY * cores:
         click.echo(
@@ -179,8 +179,9 @@ def _show_state(
     if not (shown or always):
         return
     steady = {True: "yes", False: "no", None: "?"}
+    clean = {True: "yes", False: "NO", None: "?"}
     rows = [
-        (*name, *(cells[i] for cells in shown.values()), steady[each.steady], "yes" if each.clean else "NO")
+        (*name, *(cells[i] for cells in shown.values()), steady[each.steady], clean[each.clean])
         for i, (name, each) in enumerate(zip(names, results, strict=True))
     ]
     table((*keys, *shown, "steady", "clean"), rows, title=f"{bundle}: the machine meanwhile, from - to", right=[*shown])

@@ -103,6 +103,7 @@ class Shell(click.Group):
             ctx: Of the group.
             args: The command line.
         """
+        ctx.meta[_LINE] = tuple(args)
         with reported(lambda: _debug(ctx)):
             return super().parse_args(ctx, args)
 
@@ -112,8 +113,11 @@ class Shell(click.Group):
         Args:
             ctx: Of the group.
         """
-        with reported(lambda: _debug(ctx)):
+        with reported(lambda: _debug(ctx), ctx.meta.get(_LINE, ())):
             return super().invoke(ctx)
+
+
+_LINE = "edgespa.line"
 
 
 def _debug(ctx: click.Context) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -86,7 +87,7 @@ def check(name: str, as_json: bool) -> None:
     else:
         _show_inventory(found)
     if not any(each.works for each in found.providers):
-        raise DeviceError(f"{name}: no runtime works there", f"edgespa devices setup {name}")
+        raise DeviceError(f"{name}: no runtime works there", f"edgespa devices setup {shlex.quote(name)}")
 
 
 @command.command()
@@ -99,11 +100,20 @@ def check(name: str, as_json: bool) -> None:
 )
 @click.option("--offline", is_flag=True, help="Take packages from --wheels only, nothing from the package index.")
 @click.option("--again", is_flag=True, help="Make the environment anew, even if it is there.")
+@click.option(
+    "--runtime",
+    "runtimes",
+    multiple=True,
+    metavar="REQUIREMENT",
+    help="Another version than the tested one: onnxruntime==1.20.1; without a version the newest. May be repeated.",
+)
 @json_option()
-def setup(name: str, wheels: Path | None, offline: bool, again: bool, as_json: bool) -> None:
+def setup(name: str, wheels: Path | None, offline: bool, again: bool, runtimes: tuple[str, ...], as_json: bool) -> None:
     """Put the runtimes there: wheels that fit, fetched here and copied, in an environment of their own.
 
-    The device needs no internet. A second run does nothing; one that was interrupted is done again.
+    The versions are those that bundles are tested with, as far as there are wheels for the device's Python. The device
+    needs no internet. A second run does nothing; one that was interrupted is done again. A runtime that does not work
+    there does not stop the other; the exit status is 1 then.
     """
     from edgespa.cli._output import emit_json, progress
     from edgespa.device import connect, load_device
@@ -111,14 +121,17 @@ def setup(name: str, wheels: Path | None, offline: bool, again: bool, as_json: b
     from edgespa.errors import DeviceError
 
     with connect(load_device(name)) as connection, progress(f"{name}: looking") as report:
-        done = set_up(connection, wheels=wheels, offline=offline, again=again, progress=report)
+        done = set_up(connection, wheels=wheels, offline=offline, again=again, runtimes=runtimes, progress=report)
     if as_json:
         emit_json(done)
     else:
         click.echo(done.summary())
         _show_providers(done.inventory)
-    if not any(each.works for each in done.inventory.providers):
-        raise DeviceError(f"{name}: no runtime works there", "the errors are above")
+    for each in done.broken:
+        click.secho(f"NOT SET UP: {name}: {each.runtime}: {each.error}", err=True, fg="yellow", bold=True)
+    if done.broken:
+        names = " and ".join(each.runtime for each in done.broken)
+        raise DeviceError(f"{name}: {names} cannot be used there", done.broken[0].hint)
 
 
 def _plain(found: Found) -> dict[str, object]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from edgespa.device.fleet import Outcome
     from edgespa.device.measure.profile import Settings
     from edgespa.device.measure.results import Profile
+    from edgespa.device.measure.saved import Journal
 
 _SECONDS = click.FloatRange(min=0, min_open=True)
 
@@ -66,6 +67,7 @@ _SECONDS = click.FloatRange(min=0, min_open=True)
 )
 @signers_options()
 @click.option("--trust", is_flag=True, help="Let the bundle's own run.py measure, not edgespa's: code of its maker.")
+@click.option("--again", is_flag=True, help="Measure all anew, also what an interrupted run of the same has left.")
 @click.option("--no-save", is_flag=True, help="Do not write the profile into BUNDLE/profiles/.")
 @json_option()
 def command(
@@ -84,6 +86,7 @@ def command(
     identity: str | None,
     revoked: Path | None,
     trust: bool,
+    again: bool,
     no_save: bool,
     as_json: bool,
 ) -> None:
@@ -93,14 +96,17 @@ def command(
     first run, at least 10 warm-ups, then the runs. p95 is given from 130 runs on and p99 from 662. Ratios between two
     bundles hold only when both were measured in one run: use --against.
 
-    On another device the bundle is copied once; what was throttled, slowed down or swapping meanwhile is said to be.
-    With several devices one that fails does not stop the others; the exit status is 1 then.
+    On another device the bundle is copied once; what was slowed down, short of cores, beside other work or swapping
+    meanwhile is said to be, and so is what of that cannot be read there. With several devices one that fails does not
+    stop the others; the exit status is 1 then. Each measurement is kept at once: after an interruption the same command
+    goes on with the rest, within a day.
     """
     from edgespa.bundle import open_bundle
     from edgespa.cli._output import emit_json
     from edgespa.cli._profile import remark, show, show_fleet
     from edgespa.device import load_device
     from edgespa.device.measure.profile import Settings, save_profile
+    from edgespa.device.measure.saved import Journal, journal_folder
 
     require_signers(signers, identity, revoked)
     settings = Settings(
@@ -120,7 +126,14 @@ def command(
         opening = partial(open_bundle, signers=signers, identity=identity, revoked=revoked)
         opened = stack.enter_context(opening(bundle))
         other = stack.enter_context(opening(against)).folder if against else None
-        outcomes = _measure(opened.folder, other, chosen, settings)
+        journals = {device.name: Journal(journal_folder(), fresh=again) for device in chosen}
+        try:
+            outcomes = _measure(opened.folder, other, chosen, settings, journals)
+        except KeyboardInterrupt as error:
+            raise KeyboardInterrupt(_kept(journals) or "") from error
+        except SystemExit:
+            click.echo(_kept(journals) or "nothing was measured yet", err=True)
+            raise
     found = [outcome.result for outcome in outcomes if outcome.result is not None]
     # Shown before it is saved: a folder that cannot be written must not cost the measurements.
     if as_json and len(chosen) == 1 and found:
@@ -138,11 +151,24 @@ def command(
             click.echo(f"not saved: {bundle} is packed; unpack it to keep profiles beside it", err=True)
         elif not no_save:
             click.echo(f"saved as {save_profile(profile, bundle)}", err=True)
+        journals[profile.device].forget()
+    if kept := _kept({each.device.name: journals[each.device.name] for each in outcomes if each.error is not None}):
+        click.echo(kept, err=True)
     _fail_if_any(outcomes)
 
 
+def _kept(journals: Mapping[str, Journal]) -> str | None:
+    """What can be gone on with; None where it is nothing."""
+    counts = [f"{name}: {journal.count}" for name, journal in journals.items() if journal.count]
+    return f"measurements kept: {', '.join(counts)}; the same command goes on with the rest" if counts else None
+
+
 def _measure(
-    bundle: Path, against: Path | None, devices: Sequence[Device], settings: Settings
+    bundle: Path,
+    against: Path | None,
+    devices: Sequence[Device],
+    settings: Settings,
+    journals: Mapping[str, Journal],
 ) -> tuple[Outcome[Profile], ...]:
     from edgespa.cli._output import progress
     from edgespa.device.fleet import on_each
@@ -158,7 +184,14 @@ def _measure(
 
         return on_each(
             devices,
-            lambda connection: profile(bundle, connection, settings, against=against, progress=tell(connection)),
+            lambda connection: profile(
+                bundle,
+                connection,
+                settings,
+                against=against,
+                progress=tell(connection),
+                journal=journals[connection.device.name],
+            ),
         )
 
 

@@ -123,7 +123,9 @@ def _gib(size_bytes: int) -> str:
 def _remark(device: DeviceStatus, task: TaskStatus) -> None:
     if not task.healthy:
         click.secho(f"NOT HEALTHY: {device.device}: {task.task}: {task.health}", err=True, fg="red", bold=True)
-        click.echo("Hint: ship it again, or use an earlier version: edgespa rollback", err=True)
+        earlier = [each for each in task.versions if each.version != task.current and each.shipped is not None]
+        back = f", or use an earlier version: edgespa rollback {task.task} --device {device.device}" if earlier else ""
+        click.echo(f"Hint: ship it again{back}", err=True)
 
 
 def _remarks(device: DeviceStatus) -> None:
@@ -137,6 +139,9 @@ def _remarks(device: DeviceStatus) -> None:
         why = "what is written there is gone after a reboot; " if device.in_memory else ""
         what = f"edgespa ship --remove {each.task} --device {name}"
         click.echo(f"Hint: {why}ship it again, or do not expect it any more: {what}", err=True)
+    for each in device.older:
+        text = f"note: {name}: {each.task} {each.version} was shipped from here later than what is there, and is gone"
+        click.secho(text, err=True, fg="yellow")
     if device.unfinished:
         left = ", ".join(device.unfinished)
         click.echo(f"note: {name}: shipments that have not ended, or were ended, left something of {left}", err=True)

@@ -29,8 +29,8 @@ PARTS = (
 """Of the runner, in the order in which names are defined before they are used."""
 
 AGENT_PARTS = (
-    *("protocol", "place", "system", "facts", "sensors", "disk", "cache", "copies", "environment", "processes"),
-    *("versions", "tasks", "command"),
+    *("protocol", "place", "system", "facts", "share", "sensors", "disk", "cache", "copies", "environment"),
+    *("processes", "watched", "versions", "tasks", "command"),
 )
 """Of the agent, likewise."""
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import shlex
 import statistics
 import tomllib
 from collections.abc import Mapping
@@ -22,7 +23,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, PrivateAttr, model_validator
 
 from edgespa.config import Strict
 from edgespa.errors import ConfigError, DeviceError
@@ -134,6 +135,7 @@ class Device(Strict):
     references_source: str | None = None
     references: tuple[Reference, ...] = ()
     connection: Reach = Reach()
+    _path: str | None = PrivateAttr(default=None)
 
     def int8_ratio(self) -> float | None:
         """Published time of int8 against float32 on the CPU, the median of what there is; None if not known."""
@@ -160,6 +162,11 @@ class Device(Strict):
     def is_local(self) -> bool:
         """Whether it is this machine."""
         return self.name == LOCAL
+
+    @property
+    def asked(self) -> str:
+        """What a command is given to mean this device: its name, or the path of its file; quoted for a shell."""
+        return shlex.quote(self._path or self.name)
 
     @property
     def host(self) -> str:
@@ -203,7 +210,9 @@ def load_device(name_or_path: str) -> Device:
     """
     if "/" in name_or_path or name_or_path.endswith(SUFFIX):
         path = Path(name_or_path).expanduser()
-        return _parse(path.stem, path, _read(path), ())
+        device = _parse(path.stem, path, _read(path), ())
+        device._path = name_or_path
+        return device
     name = name_or_path
     own = user_folder() / f"{name}{SUFFIX}"
     if own.is_file():

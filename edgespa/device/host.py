@@ -79,6 +79,60 @@ class Facts(Host):
         return Host.model_validate(self.model_dump(include=set(Host.model_fields)))
 
 
+class Quota(Strict):
+    """What quotas on a process's control groups have done since those were made.
+
+    Attributes:
+        periods: In so many periods, of 100 ms mostly, a quota was used up.
+        held_ms: And the process was held for so long, over all cores.
+        cores: The smallest quota, in cores; None where there is none.
+    """
+
+    periods: float
+    held_ms: float
+    cores: float | None = None
+
+
+class Clock(Strict):
+    """The clock of the core that a process was on, while it ran.
+
+    Attributes:
+        khz: At equal distances in time.
+        limit_khz: The lowest that it might go up to.
+        max_khz: What the processor could go up to.
+        base_khz: What it can hold on all cores, where it says so.
+        boosts: Whether ``max_khz`` is a clock that it holds for moments only.
+        governor: That chooses the clock.
+        driver: That sets it.
+    """
+
+    khz: tuple[int, ...]
+    limit_khz: int | None = None
+    max_khz: int | None = None
+    base_khz: int | None = None
+    boosts: bool = False
+    governor: str | None = None
+    driver: str | None = None
+
+
+class Usage(Strict):
+    """Who used the cores that a process might use, while it ran.
+
+    Attributes:
+        seconds: It ran.
+        own_s: Processor time of the process.
+        others_s: Of all else; None where that is not known.
+        stolen_s: Taken by a hypervisor.
+        cores: So many the process might use.
+    """
+
+    seconds: float
+    own_s: float
+    others_s: float | None = None
+    stolen_s: float | None = None
+    cores: int | None = None
+
+
 class Conditions(Strict):
     """The state of the machine at one moment; figures that the machine does not give are None or not there.
 
@@ -100,6 +154,8 @@ class Conditions(Strict):
         swapped_pages: Pages swapped in and out since it was started.
         swap_used_kib: Swap in use.
         memory_available_kib: Memory that can be had without swapping.
+        quota: What quotas have done so far; None where that cannot be read.
+        unread: What is needed to call a measurement clean and could not be read, and why.
     """
 
     at_s: float | None = None
@@ -119,6 +175,8 @@ class Conditions(Strict):
     swapped_pages: int | None = None
     swap_used_kib: int | None = None
     memory_available_kib: int | None = None
+    quota: Quota | None = None
+    unread: dict[str, str] = Field(default_factory=dict)
 
     @classmethod
     def of(cls, answer: Mapping[str, Any]) -> Self:

@@ -10,12 +10,17 @@ from typing import Any
 
 from edgespa.config import Strict
 from edgespa.device.board import Device
+from edgespa.device.endings import Ending, ending_of
 from edgespa.device.host import Conditions, Facts
 from edgespa.device.link.transport import Connection
+from edgespa.device.versions import another, known_failure
 from edgespa.errors import DeviceError
 
 PROBE_TIMEOUT_S = 120.0
 """A GPU's first run compiles kernels."""
+
+STALL_S = 45.0
+"""What computes nothing for so long hangs."""
 
 _LAST_LINES = 3
 
@@ -29,6 +34,7 @@ class Provider(Strict):
         provider: By the runtime's name for it.
         works: It gave the right outputs itself.
         error: Why not.
+        hint: What to do about it, where that is known.
         first_run_ms: From loading to the first output of a tiny network.
     """
 
@@ -37,6 +43,7 @@ class Provider(Strict):
     provider: str
     works: bool
     error: str | None = None
+    hint: str | None = None
     first_run_ms: float | None = None
 
 
@@ -75,7 +82,8 @@ def take_inventory(connection: Connection) -> Inventory:
     """
     facts = read_facts(connection)
     key = None if facts.environment is None else str(facts.environment.get("key"))
-    return inventory_of(connection, facts, key, try_providers(connection, runtime_python(connection, facts)))
+    providers = try_providers(connection, runtime_python(connection, facts), python_version(facts))
+    return inventory_of(connection, facts, key, providers)
 
 
 def inventory_of(
@@ -126,35 +134,92 @@ def problems(device: Device, facts: Facts) -> tuple[str, ...]:
     return tuple(found)
 
 
+def python_version(facts: Facts) -> tuple[int, int]:
+    """Major and minor of the device's Python."""
+    major, minor = (facts.python or "3.8").split(".")[:2]
+    return int(major), int(minor)
+
+
 def runtime_python(connection: Connection, facts: Facts) -> list[str]:
     """The Python that has the runtimes: that of the environment if one was set up, else the device's own.
 
-    ``-P``, where it is known: what lies beside a script is not to be taken for a module of the same name.
+    That of the environment looks nowhere else (``-I``): neither at PYTHONPATH, which ROS sets, nor at the user's own
+    packages, nor at what lies beside a script. The device's own has its runtimes among the user's packages, perhaps.
     """
-    if connection.device.is_local or facts.environment is None:
-        path = facts.python_path
-    else:
-        path = str(facts.environment["python"])
-    version = tuple(int(part) for part in (facts.python or "3.8").split(".")[:2])
-    return [path, "-P"] if version >= (3, 11) else [path]
+    if connection.device.is_local:
+        return [facts.python_path, *_safe_path(facts)]
+    if facts.environment is None:
+        return [facts.python_path, "-E", *_safe_path(facts)]
+    return [str(facts.environment["python"]), "-I"]
 
 
-def try_providers(connection: Connection, python: Sequence[str]) -> tuple[Provider, ...]:
-    """Every runtime and provider that a Python on a device has, each tried in a process of its own."""
+def _safe_path(facts: Facts) -> list[str]:
+    """``-P``, where it is known: what lies beside a script is not to be taken for a module of the same name."""
+    return ["-P"] if python_version(facts) >= (3, 11) else []
+
+
+def try_providers(
+    connection: Connection, python: Sequence[str], version: tuple[int, int] = (3, 11)
+) -> tuple[Provider, ...]:
+    """Every runtime and provider that a Python on a device has, each in a process of its own.
+
+    A runtime may end the process that imports it, by an instruction that the processor does not have, say: it is a row
+    that says so, and the others are tried.
+
+    Args:
+        connection: To the device.
+        python: The one with the runtimes.
+        version: Its own, major and minor: for what may be installed instead.
+    """
     listed = _probe(connection, python, ())
-    if "providers" not in listed:
-        raise DeviceError(f"{connection.where}: {python[0]}: {listed['error']}", "edgespa devices setup")
-    found = []
-    for row in listed["providers"]:
-        answer = {"works": False, "error": row["error"]}
-        if row["error"] is None:
-            answer = _probe(connection, python, (row["runtime"], row["provider"]))
-        found.append(Provider.parse({**row, **answer}, f"{connection.where}: probe"))
+    if "installed" not in listed:
+        raise DeviceError(
+            f"{connection.where}: {python[0]}: {listed['error']}", listed["hint"] or _make_anew(connection)
+        )
+    found: list[Provider] = []
+    for row in listed["installed"]:
+        runtime = _probe(connection, python, (row["runtime"],))
+        named = {**row, "version": runtime.get("version", row["version"])}
+        if runtime["error"] is not None:
+            found.append(_row(connection, {**named, "provider": "?", "works": False, **runtime}, version))
+            continue
+        for provider in runtime["providers"]:
+            answer = _probe(connection, python, (row["runtime"], provider))
+            found.append(_row(connection, {**named, "provider": provider, **answer}, version))
     return tuple(found)
 
 
+def broken_runtimes(providers: Sequence[Provider]) -> tuple[Provider, ...]:
+    """Of each runtime of which no provider works, the row that says why."""
+    working = {each.runtime for each in providers if each.works}
+    failing: dict[str, Provider] = {}
+    for each in providers:
+        if each.runtime not in working:
+            failing.setdefault(each.runtime, each)
+    return tuple(failing.values())
+
+
+def _row(connection: Connection, values: dict[str, Any], python: tuple[int, int]) -> Provider:
+    """One row; what a signal has ended is told with a version that may run there."""
+    ended, version = values.get("signal"), str(values["version"])
+    known = {key: values.get(key) for key in Provider.model_fields if key in values}
+    if ended is not None and not connection.device.is_local:
+        other = another(str(values["runtime"]), version, python)
+        if other is not None and ended != "SIGKILL":
+            known["hint"] = f"edgespa devices setup {connection.device.asked} --runtime {other}"
+        failure = known_failure(str(values["runtime"]), version)
+        if failure is not None:
+            known["error"] = f"{known['error']}: {failure}"
+    return Provider.parse(known, f"{connection.where}: probe")
+
+
 def _probe(connection: Connection, python: Sequence[str], words: Sequence[str]) -> dict[str, Any]:
-    request = {"argv": [*python, "-c", _source(), *words], "timeout_s": PROBE_TIMEOUT_S}
+    request = {
+        "argv": [*python, "-c", _source(), *words],
+        "timeout_s": PROBE_TIMEOUT_S,
+        "stall_s": STALL_S,
+        "small": not connection.device.is_local,
+    }
     done = connection.ask("execute", request, hold=True, timeout_s=2 * PROBE_TIMEOUT_S)
     lines = str(done["stdout"]).strip().splitlines()
     try:
@@ -162,10 +227,14 @@ def _probe(connection: Connection, python: Sequence[str], words: Sequence[str]) 
             return dict(json.loads(lines[-1]))
     except (ValueError, TypeError):
         pass
-    status = int(done["status"])
-    how = str(done["killed"] or (f"ended by signal {-status}" if status < 0 else f"ended with status {status}"))
+    ended: Ending = ending_of(int(done["status"]), str(done["stderr"]), done["killed"])
     said = " / ".join(str(done["stderr"]).strip().splitlines()[-_LAST_LINES:])
-    return {"works": False, "error": f"{how}: {said}" if said else how}
+    error = f"{ended.how}: {said}" if said else ended.how
+    return {"works": False, "error": error, "hint": ended.hint, "signal": ended.signal}
+
+
+def _make_anew(connection: Connection) -> str:
+    return f"make its environment anew: edgespa devices setup {connection.device.asked} --again"
 
 
 @cache

@@ -150,7 +150,7 @@ def require_blocks(blocks: Sequence[Block], spec: str) -> None:
         raise GraphError(
             f"{spec} has no residual block that could be removed"
             + (f": {blocks[0].name}: {blocks[0].reason}" if blocks else ""),
-            "see what was found with: edgespa inspect; remove channels instead, with another --method",
+            "see what was found with: edgespa inspect MODEL; remove channels instead, with another --method",
         )
 
 

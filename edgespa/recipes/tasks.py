@@ -207,8 +207,8 @@ def prune_to_file(
     if is_task_file(model):
         raise ConfigError(
             f"{config.method} removes channels of a model, and {model} is a task file",
-            f"remove its channels while it is trained: edgespa adapt --from {model} --density {config.density:g}; or "
-            "whole blocks: --method sls",
+            f"remove its channels while it is trained: edgespa adapt --from {model} --data DATA "
+            f"--density {config.density:g} --output NEW.spa; or whole blocks: --method sls",
         )
     base = Base.open(model, input_shape, weights)
     named = {"evaluation": evaluation, "calibration": calibration, "held_out": held_out}

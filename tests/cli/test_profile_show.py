@@ -106,8 +106,8 @@ def test_what_is_not_clean_is_said(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_board_that_does_not_say_whether_it_is_throttled(capsys: pytest.CaptureFixture[str]) -> None:
     remark(profile(result(), emulated=True))
     assert "its times mean nothing" in capsys.readouterr().err
-    remark(profile(result(), before=state(pi_throttled=None)))
-    assert "kitchen does not say whether it is throttled" in capsys.readouterr().err
+    remark(profile(result(unknown=("throttling: no counter and no cooling device tells of it",))))
+    assert "kitchen: not known: throttling: no counter" in capsys.readouterr().err
 
 
 def test_several_devices_in_one_table(capsys: pytest.CaptureFixture[str]) -> None:
@@ -124,3 +124,16 @@ def test_several_devices_in_one_table(capsys: pytest.CaptureFixture[str]) -> Non
     assert ["onnx-int8", "1", "50.0", "-", "failed"] in rows(text)
     show_fleet((Outcome(devices[0], profile(result(), result(provider=CUDA), device="pi-4b"), None),))
     assert ["variant", "threads", "on", "pi-4b"] in rows(capsys.readouterr().out)
+
+
+def test_what_could_not_be_looked_at_is_not_called_clean(capsys: pytest.CaptureFixture[str]) -> None:
+    why = "throttling: vcgencmd may not be asked: add its user to group video (sudo usermod -aG video USER)"
+    unsure = result(unknown=(why,))
+    assert (result().clean, unsure.clean, result(unknown=(why,), doubts=("x",)).clean) == (True, None, False)
+    found = profile(unsure, result("onnx-int8"))
+    assert found.clean is None
+    show(found, titled=True)
+    remark(found)
+    said = capsys.readouterr()
+    assert [line.split()[-1] for line in said.out.splitlines() if "onnx" in line][-2:] == ["?", "yes"]
+    assert said.err.count(f"note: kitchen: not known: {why}") == 1

@@ -23,13 +23,19 @@ from edgespa.bundle import Accuracy, Base, BundleWriter, Compaction, Manifest, M
 from edgespa.config import Preprocess
 from edgespa.device import runner_source
 
+
 # Test folders are no packages: a helper beside a conftest is loaded by its path.
-_spec = importlib.util.spec_from_file_location("edgespa_test_sshd", Path(__file__).with_name("sshd.py"))
-assert _spec is not None
-assert _spec.loader is not None
-sshd_module = importlib.util.module_from_spec(_spec)
-sys.modules[_spec.name] = sshd_module
-_spec.loader.exec_module(sshd_module)
+def _beside(name: str) -> Any:
+    spec = importlib.util.spec_from_file_location(f"edgespa_test_{name}", Path(__file__).with_name(f"{name}.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+sshd_module, wheels_module = _beside("sshd"), _beside("wheels")
 
 CLASSES = ("round", "square", "star")
 _RANDOM = np.random.default_rng(7)

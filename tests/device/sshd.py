@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -145,11 +145,12 @@ def keygen(path: Path, comment: str = "test") -> None:
 
 
 @contextlib.contextmanager
-def running_sshd(*settings: str) -> Iterator[Sshd]:
+def running_sshd(*settings: str, prefix: Sequence[str] = ()) -> Iterator[Sshd]:
     """Start a server on a free port.
 
     Args:
         *settings: Lines of its configuration that hold before the usual ones.
+        prefix: What it is run by, with a view of the file system of its own, say.
     """
     sshd = require_sshd()
     # Not below pytest's folder: a path of a control socket must be short, and sshd wants folders that are ours alone.
@@ -192,7 +193,7 @@ def running_sshd(*settings: str) -> Iterator[Sshd]:
         (folder / "config").write_text("\n".join(client) + "\n")
         with contextlib.suppress(OSError):
             Path("/run/sshd").mkdir(exist_ok=True)  # where a server that runs as root separates its privileges
-        command = [sshd, "-D", "-e", "-f", str(folder / "sshd_config")]
+        command = [*prefix, sshd, "-D", "-e", "-f", str(folder / "sshd_config")]
         with (folder / "sshd.log").open("wb") as log:
             process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True

@@ -68,7 +68,9 @@ def test_the_whole_way(sshd: Any, full_bundle: Path) -> None:
         assert measured.after is not None
         assert len(measured.pieces_ms) == 40
         assert measured.steady in (True, False)
-        assert result.clean == (not measured.doubts)
+        assert result.clean == (False if measured.doubts else None if measured.unknown else True)
+        assert measured.usage is not None
+        assert measured.usage.own_s > 0
     saved = save_profile(first, full_bundle)
     assert read_profiles(full_bundle) == (first,)
     assert saved.name.endswith("-board.json")
@@ -127,13 +129,16 @@ def test_a_throttled_run_is_not_called_clean(sshd: Any, bundle: Path, tmp_path: 
     python.chmod(0o755)
     path = sshd.profile(tmp_path / "hot.toml", python=str(python), home=tmp_path / "home")
     good = invoke(bundle, "--device", path, "--runs", "10", "--json")
-    assert json.loads(good.stdout)["results"][0]["clean"] is True
+    (cool,) = json.loads(good.stdout)["results"]
+    assert "it is throttled" not in cool["doubts"]
+    assert not any(each.startswith("throttling") for each in cool["unknown"])  # this board says it
     said.write_text("throttled=0x50004\n")
     bad = invoke(bundle, "--device", path, "--runs", "10")
     assert bad.exit_code == 0
     assert "NOT CLEAN: hot: good: onnx-fp32, 1 thread: it is throttled" in bad.stderr
     (result,) = read_profiles(bundle)[-1].results
-    assert (result.clean, result.doubts) == (False, ("it is throttled",))
+    assert result.clean is False
+    assert "it is throttled" in result.doubts  # and what else the machine of the tests is doing
 
 
 def test_cooling_down_waits_for_the_temperature(sshd: Any, monkeypatch: pytest.MonkeyPatch) -> None:

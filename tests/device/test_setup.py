@@ -3,75 +3,26 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 import json
 import signal
 import subprocess
 import sys
 import threading
 import time
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from edgespa_test_wheels import NUMPY, ONNXRUNTIME, wheel
 
-from edgespa.device import connect, load_device
+from edgespa.device import connect, load_device, versions
 from edgespa.device.board import Device
 from edgespa.device.host import Facts
 from edgespa.device.inventory import problems, take_inventory
 from edgespa.device.provision.setup import set_up
-from edgespa.device.provision.wheels import key_of, platforms_for, requirements_for
-from edgespa.errors import DeviceError, UnreachableError
-
-# An onnxruntime whose CPU provider computes, whose CUDA provider fails, and which crashes with TensorRT.
-ONNXRUNTIME = """
-import os, signal
-__version__ = "1.20"
-def get_available_providers():
-    return ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"]
-class SessionOptions:
-    def add_session_config_entry(self, key, value): pass
-class InferenceSession:
-    def __init__(self, content, options, providers):
-        self.providers = providers
-        if providers == ["TensorrtExecutionProvider"]:
-            os.kill(os.getpid(), signal.SIGSEGV)
-    def get_providers(self): return self.providers
-    def run(self, names, feed):
-        if self.providers[0].startswith("CUDA"):
-            raise RuntimeError("CUDA failure 209: no kernel image is available for execution on the device")
-        import numpy
-        return [numpy.full((1, 3, 1, 1), 12.5)]
-"""
-NUMPY = """
-float32 = "float32"
-class Array(list):
-    def ravel(self): return self
-def ones(shape, kind): return Array()
-def full(shape, value): return Array([value] * 3)
-"""
-
-
-def wheel(folder: Path, name: str, version: str, source: str, requires: tuple[str, ...] = ()) -> None:
-    """Write a wheel of one module."""
-    info = f"{name}-{version}.dist-info"
-    needs = "".join(f"Requires-Dist: {each}\n" for each in requires)
-    files = {
-        f"{name}.py": source,
-        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n{needs}",
-        f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
-    }
-    record = "".join(
-        f"{path},sha256={base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest()).decode().rstrip('=')},"
-        f"{len(text.encode())}\n"
-        for path, text in files.items()
-    )
-    folder.mkdir(exist_ok=True)
-    with zipfile.ZipFile(folder / f"{name}-{version}-py3-none-any.whl", "w") as archive:
-        for path, text in {**files, f"{info}/RECORD": record + f"{info}/RECORD,,\n"}.items():
-            archive.writestr(path, text)
+from edgespa.device.provision.wheels import key_of, platforms_for, requirements_of, wanted_for
+from edgespa.errors import ConfigError, DeviceError, UnreachableError
 
 
 @pytest.fixture
@@ -127,7 +78,7 @@ def test_a_device_is_set_up_once_and_keeps_what_works(sshd: Any, wheels: Path) -
         assert (link / "edgespa.json").stat().st_mtime_ns == made
         assert "nothing was done" in again.summary()
 
-        wheel(wheels, "onnxruntime", "1.21", "raise ImportError('built for another numpy')")
+        wheel(wheels, "onnxruntime", "1.22", "raise ImportError('built for another numpy')")
         with pytest.raises(DeviceError, match=r"nothing that was installed works.*built for another numpy") as caught:
             set_up(connection, wheels=wheels, offline=True)
         assert "as it was" in str(caught.value.hint)
@@ -136,7 +87,7 @@ def test_a_device_is_set_up_once_and_keeps_what_works(sshd: Any, wheels: Path) -
         assert [each.version for each in after.providers] == ["1.20"] * 3
         assert [path.name for path in (home / "environments").iterdir()] == [done.key]
 
-        (wheels / "onnxruntime-1.21-py3-none-any.whl").unlink()
+        (wheels / "onnxruntime-1.22-py3-none-any.whl").unlink()
         rotten = next(home.glob("environment/lib/python3*/site-packages/onnxruntime.py"))
         rotten.write_text("!")
         again = set_up(connection, wheels=wheels, offline=True)
@@ -256,21 +207,52 @@ def test_refusals_say_what_to_do(changes: dict[str, Any], message: str, hint: st
 @pytest.mark.parametrize(
     ("python", "expected"),
     [
-        ("3.8.10", ("onnxruntime>=1.15,<2", "tflite-runtime>=2.13,<3", "numpy<2", "pillow>=8")),
-        ("3.9.2", ("onnxruntime>=1.15,<2", "ai-edge-litert>=2.0,<3", "pillow>=8")),
-        ("3.13.1", ("onnxruntime>=1.15,<2", "ai-edge-litert>=2.0,<3", "pillow>=8")),
+        ("3.8.10", ("onnxruntime==1.19.2", "tflite-runtime==2.13.0", "numpy<2", "pillow>=8")),
+        ("3.9.2", ("onnxruntime==1.19.2", "ai-edge-litert==2.1.0", "pillow>=8")),
+        ("3.10.12", ("onnxruntime==1.23.2", "ai-edge-litert==2.3.0", "pillow>=8")),
+        ("3.13.1", ("onnxruntime==1.31.1", "ai-edge-litert==2.3.0", "pillow>=8")),
     ],
 )
 def test_requirements_by_python(python: str, expected: tuple[str, ...]) -> None:
-    assert requirements_for(load_device("pi-4b"), facts(python=python), None) == expected
+    assert requirements_of(wanted_for(load_device("pi-4b"), facts(python=python), None)) == expected
+
+
+def test_the_tested_versions_are_those_of_the_constraints() -> None:
+    """What is put on devices is what this repository is tested with; what else there is of, is tried next."""
+    lines = (Path(__file__).parents[2] / "constraints.txt").read_text().splitlines()
+    pinned = dict(line.split("==") for line in lines if "==" in line)
+    for package in ("onnxruntime", "ai-edge-litert"):
+        assert versions.tested_versions(package, (3, 11))[0] == pinned[package]
+    (onnx, tflite) = wanted_for(load_device("pi-4b"), facts(python="3.10.1"), None)
+    assert onnx.choices == ("onnxruntime==1.23.2", "onnxruntime==1.19.2", "onnxruntime>=1.15,<2,!=1.21.0")
+    assert tflite.choices == ("ai-edge-litert==2.3.0", "ai-edge-litert==2.1.0", "ai-edge-litert>=2.0,<3")
+
+
+@pytest.mark.parametrize(
+    ("asked", "expected"),
+    [
+        (("onnxruntime==1.20.1",), ("onnxruntime==1.20.1", "ai-edge-litert==2.3.0", "pillow>=8")),
+        (("onnxruntime >= 1.30, <1.32",), ("onnxruntime>=1.30,<1.32", "ai-edge-litert==2.3.0", "pillow>=8")),
+        (("onnxruntime", "ai_edge_litert"), ("onnxruntime>=1.15,<2,!=1.21.0", "ai-edge-litert>=2.0,<3", "pillow>=8")),
+        (("tflite-runtime==2.14.0",), ("onnxruntime==1.31.1", "tflite-runtime==2.14.0", "numpy<2", "pillow>=8")),
+    ],
+)
+def test_other_versions_can_be_asked_for(asked: tuple[str, ...], expected: tuple[str, ...]) -> None:
+    assert requirements_of(wanted_for(load_device("pi-4b"), facts(), None, asked)) == expected
+
+
+@pytest.mark.parametrize("asked", ["torch==2", "onnxruntime; import os", "--index-url=x", "onnxruntime==", "a b", ""])
+def test_only_versions_of_runtimes_can_be_asked_for(asked: str) -> None:
+    with pytest.raises(ConfigError, match="is no requirement on a runtime"):
+        wanted_for(load_device("pi-4b"), facts(), None, (asked,))
 
 
 def test_a_gpu_build_is_taken_only_from_the_users_own_wheels(tmp_path: Path) -> None:
     jetson = load_device("jetson-orin-nano")
-    assert requirements_for(jetson, facts(), tmp_path)[0].startswith("onnxruntime>=")
+    assert wanted_for(jetson, facts(), tmp_path)[0].package == "onnxruntime"
     (tmp_path / "onnxruntime_gpu-1.23.0-cp310-cp310-linux_aarch64.whl").touch()
-    assert requirements_for(jetson, facts(), tmp_path)[0] == "onnxruntime-gpu>=1.11,<2"
-    assert requirements_for(load_device("pi-4b"), facts(), tmp_path)[0].startswith("onnxruntime>=")
+    assert wanted_for(jetson, facts(), tmp_path)[0].choices == ("onnxruntime-gpu>=1.11,<2",)
+    assert wanted_for(load_device("pi-4b"), facts(), tmp_path)[0].package == "onnxruntime"
 
 
 def test_platforms_by_c_library() -> None:
@@ -311,7 +293,14 @@ def test_the_probes_networks_give_what_they_should() -> None:
 
 def test_the_probe_as_a_program() -> None:
     path = Path(__file__).parents[2] / "edgespa/device/agent/probe.py"
-    done = subprocess.run([sys.executable, "-c", path.read_text()], capture_output=True, text=True, check=True)
-    rows = json.loads(done.stdout)["providers"]
-    assert {"onnxruntime", "ai_edge_litert"} <= {row["runtime"] for row in rows}
+
+    def ask(*words: str) -> Any:
+        command = [sys.executable, "-c", path.read_text(), *words]
+        return json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+
+    rows = {row["runtime"]: row["version"] for row in ask()["installed"]}
+    assert {"onnxruntime", "ai_edge_litert"} <= set(rows)
+    listed = ask("onnxruntime")
+    assert (listed["version"], listed["error"]) == (rows["onnxruntime"], None)
+    assert "CPUExecutionProvider" in listed["providers"]
     assert signal.SIGSEGV == 11  # the number in a message above

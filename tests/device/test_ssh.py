@@ -123,7 +123,7 @@ def test_a_changed_host_key_is_refused(sshd: Any, tmp_path: Path) -> None:
     (tmp_path / "config").write_text(config)
     error = refused(connect(sshd.device(ssh_config=str(tmp_path / "config"))))
     assert "host key has changed" in error.message
-    assert "ssh-keygen -R" in str(error.hint)
+    assert f"-R '[127.0.0.1]:{sshd.port}'" in str(error.hint)
 
 
 def test_no_password_is_ever_asked_for(start_sshd: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,11 +12,12 @@ from edgespa.device.agent.cache import have, place, receive, sweep
 from edgespa.device.agent.environment import environment_begin, environment_discard, environment_finish
 from edgespa.device.agent.facts import facts
 from edgespa.device.agent.place import unsafe
-from edgespa.device.agent.processes import execute, hold
+from edgespa.device.agent.processes import hold
 from edgespa.device.agent.protocol import AgentError, as_error, say
 from edgespa.device.agent.sensors import conditions
 from edgespa.device.agent.tasks import check_signed, discard, examine, ready, remove, stage, switch
 from edgespa.device.agent.versions import tasks
+from edgespa.device.agent.watched import execute
 
 # Each takes the folder, the request and the stream behind it, and gives the answer.
 COMMANDS = {

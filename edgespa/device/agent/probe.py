@@ -5,7 +5,9 @@ its work to the CPU without a word. So each is tried by itself, in a process of 
 known: two channels of ones, a 3 x 3 convolution of ones with padding 1, ReLU, the mean over 4 x 4 pixels. Corners see 8
 ones, edges 12, the middle 18: (4 * 8 + 8 * 12 + 4 * 18) / 16 = 12.5 in each of the three channels.
 
-Arguments: nothing, which lists; or a runtime and a provider, which tries. Alone: Python 3.8 or newer, and the runtimes.
+Arguments: nothing, which says what is installed and imports none of it; a runtime, which imports it and lists its
+providers; or a runtime and a provider, which tries. Any import may end the process, so each is in one of its own.
+Alone: Python 3.8 or newer, and the runtimes.
 """
 
 from __future__ import annotations
@@ -37,7 +39,7 @@ TFLITE = (
     "ml9Ih7Luai33KRsZi6v5aV9fhdGH+jzNQe4rNyqPZpqvkvrDhEXQ=="
 )
 EXPECTED = 12.5
-INTERPRETERS = ("ai_edge_litert", "tflite_runtime")
+RUNTIMES = ("onnxruntime", "ai_edge_litert", "tflite_runtime")
 
 
 def version_of(package: str) -> str:
@@ -51,23 +53,33 @@ def version_of(package: str) -> str:
     return str(found)
 
 
-def list_providers() -> list[dict[str, Any]]:
-    """Each runtime that can be imported, its version, and what it lists; a runtime that fails, with its error."""
-    rows: list[dict[str, Any]] = []
-    for package in ("onnxruntime", *INTERPRETERS):
-        try:
-            module = importlib.import_module(package if package == "onnxruntime" else package + ".interpreter")
-            version = version_of(package)
-            names = module.get_available_providers() if package == "onnxruntime" else ["CPU"]
-        except ModuleNotFoundError as error:
-            if error.name in (package, None):
-                continue
-            rows.append({"runtime": package, "version": "?", "provider": "?", "error": str(error)})
-        except Exception as error:
-            rows.append({"runtime": package, "version": "?", "provider": "?", "error": first_line(error)})
-        else:
-            rows += [{"runtime": package, "version": version, "provider": name, "error": None} for name in names]
+def list_installed() -> list[dict[str, str]]:
+    """Each runtime that is installed, and its version as its metadata say it; nothing is imported."""
+    from importlib import metadata, util
+
+    rows = []
+    for package in RUNTIMES:
+        if util.find_spec(package) is None:
+            continue
+        version = "?"
+        for name in (package, package + "-gpu"):
+            try:
+                version = metadata.version(name.replace("_", "-"))
+                break
+            except metadata.PackageNotFoundError:
+                pass
+        rows.append({"runtime": package, "version": version})
     return rows
+
+
+def list_providers(package: str) -> dict[str, Any]:
+    """What a runtime lists, and its version; or the error of its import."""
+    try:
+        module = importlib.import_module(package if package == "onnxruntime" else package + ".interpreter")
+        names = module.get_available_providers() if package == "onnxruntime" else ["CPU"]
+        return {"version": version_of(package), "providers": list(names), "error": None}
+    except Exception as error:
+        return {"error": first_line(error)}
 
 
 def try_onnx(provider: str) -> tuple[list[float], str]:
@@ -121,6 +133,12 @@ def first_line(error: Exception) -> str:
     return "%s: %s" % (type(error).__name__, lines[0][:300] if lines else "no message")
 
 
+def answer(words: list[str]) -> Any:
+    """What is asked for."""
+    if not words:
+        return {"installed": list_installed()}
+    return try_provider(words[0], words[1]) if len(words) > 1 else list_providers(words[0])
+
+
 if __name__ == "__main__":
-    words = sys.argv[1:]
-    print(json.dumps(try_provider(*words) if words else {"providers": list_providers()}))  # noqa: T201
+    print(json.dumps(answer(sys.argv[1:])))  # noqa: T201

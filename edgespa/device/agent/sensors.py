@@ -5,6 +5,7 @@ table empty. Where the figures come from:
 
 - any Linux: thermal zones, cpufreq, cooling devices that slow the processor down, thermal_throttle counters (x86)
 - Raspberry Pi: ``vcgencmd`` (get_throttled, measure_clock arm, pmic_read_adc on the Pi 5), or the firmware's file
+- control groups: how often quotas have held this process (`edgespa.device.agent.share`)
 - Jetson: ina3221 rails (hwmon; iio on JetPack 4), devfreq, over-current counters, ``nvpmodel -q``
 """
 
@@ -15,6 +16,7 @@ import re
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from edgespa.device.agent.share import quota
 from edgespa.device.agent.system import System, number_in, table_of, text_of
 
 _SLOWING = ("cpufreq", "devfreq", "processor", "cpu-", "gpu-", "throttle")
@@ -39,7 +41,7 @@ def read_conditions(system: System | None = None) -> dict[str, Any]:
     cpu = system.sys / "devices/system/cpu"
     first = cpu / "cpu0/cpufreq"
     pages, memory = table_of(system.proc / "vmstat"), table_of(system.proc / "meminfo")
-    return {
+    found = {
         "load_average": load,
         "governor": text_of(first / "scaling_governor"),
         "frequency_khz": number_in(first / "scaling_cur_freq"),
@@ -56,7 +58,44 @@ def read_conditions(system: System | None = None) -> dict[str, Any]:
         "swapped_pages": pages["pswpin"] + pages["pswpout"] if {"pswpin", "pswpout"} <= set(pages) else None,
         "swap_used_kib": memory["SwapTotal"] - memory["SwapFree"] if {"SwapTotal", "SwapFree"} <= set(memory) else None,
         "memory_available_kib": memory.get("MemAvailable"),
+        "quota": quota(system),
     }
+    return {**found, "unread": _unread(system, found)}
+
+
+def _unread(system: System, found: dict[str, Any]) -> dict[str, str]:
+    """What is needed to call a measurement clean and cannot be read here, and why."""
+    missing: dict[str, str] = {}
+    if found["frequency_khz"] is None:
+        missing["its clock"] = "there is no cpufreq (a virtual machine?)"
+    if found["pi_throttled"] is None and _is_pi(system):
+        missing["throttling"] = _why_no_vcgencmd(system)
+    elif found["pi_throttled"] is None and not found["throttle_counts"] and not _can_be_slowed(system.sys):
+        missing["throttling"] = "no counter and no cooling device tells of it"
+    if found["quota"] is None:
+        missing["quotas"] = "its control groups are not shown"
+    if text_of(system.proc / "stat") is None:
+        missing["the work of other programs"] = "/proc/stat cannot be read"
+    return missing
+
+
+def _is_pi(system: System) -> bool:
+    paths = (system.proc / "device-tree/model", system.sys / "firmware/devicetree/base/model")
+    return any("Raspberry Pi" in (text_of(path) or "") for path in paths)
+
+
+def _why_no_vcgencmd(system: System) -> str:
+    """Why the firmware of a Raspberry Pi cannot be asked."""
+    for name in ("vcio", "vchiq"):
+        path = system.dev / name
+        if path.exists() and not system.may_use(path):
+            return "vcgencmd may not be asked: add its user to group video (sudo usermod -aG video USER)"
+    return "vcgencmd is not there, or fails"
+
+
+def _can_be_slowed(sys: Path) -> bool:
+    names = [text_of(path) or "" for path in (sys / "class/thermal").glob("cooling_device*/type")]
+    return any(word in name.lower() for name in names for word in _SLOWING)
 
 
 def _temperatures(sys: Path) -> dict[str, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Callable  # for annotations only: Python 3.8 cannot subscript them
 from pathlib import Path
@@ -17,6 +18,11 @@ def quick(argv: list[str], timeout_s: float = 5.0) -> str | None:
     return done.stdout.decode("utf-8", "replace") if done.returncode == 0 else None
 
 
+def usable(path: Path) -> bool:
+    """Whether this process may read and write a file."""
+    return os.access(str(path), os.R_OK | os.W_OK)
+
+
 class System:
     """Where the system's files are, and how its programs are run; other ones in tests.
 
@@ -25,6 +31,8 @@ class System:
         sys: sysfs.
         etc: Its configuration.
         run: Runs a program, see `quick`.
+        dev: Devices.
+        may_use: Whether this process may read and write a file.
     """
 
     def __init__(
@@ -33,8 +41,10 @@ class System:
         sys: Path = Path("/sys"),
         etc: Path = Path("/etc"),
         run: Callable[[list[str]], str | None] = quick,
+        dev: Path = Path("/dev"),
+        may_use: Callable[[Path], bool] = usable,
     ) -> None:
-        self.proc, self.sys, self.etc, self.run = proc, sys, etc, run
+        self.proc, self.sys, self.etc, self.run, self.dev, self.may_use = proc, sys, etc, run, dev, may_use
 
 
 def text_of(path: Path) -> str | None:

@@ -16,12 +16,19 @@ _KINDS = {
         "others could change what edgespa runs there",
         f"let nobody but its user write to that folder (ls -ld; chown; chmod go-w), or {_OTHER_FOLDER}",
     ),
-    "missing": ("something is not there", "look at the path; `edgespa devices check` says what is on the device"),
+    "missing": ("something is not there", "look at that path there, by hand"),
     "busy": ("another edgespa works there", "wait until it is done, then try again"),
     "memory": ("it is out of memory", "stop other programs there, or add swap"),
+    "processes": (
+        "its user may start no more processes",
+        "raise the limit there: ulimit -u, TasksMax of its systemd service, or pids.max of its control group",
+    ),
     "odd": ("what lies there is odd", "look at it by hand, and put it in order"),
     "damaged": ("what has come is damaged", "try again; if it stays so, check its SD card"),
-    "no-program": ("a program cannot be run", "run `edgespa devices setup` again"),
+    "no-program": (
+        "a program cannot be run",
+        f"see by hand that it is there, and that its disk may hold programs (noexec); or {_OTHER_FOLDER}",
+    ),
 }
 
 
@@ -38,5 +45,5 @@ def refusal(device: Device, kind: str, message: str) -> DeviceError:
             f"{device.name}: its Python is {message}; edgespa needs 3.8 or newer there",
             "install a newer one, or say where it is: python in [connection] of the device's profile",
         )
-    what, hint = _KINDS.get(kind, ("it cannot do that", "look at it by hand: `edgespa devices check` shows the way"))
+    what, hint = _KINDS.get(kind, ("it cannot do that", "look at it there, by hand: these are its system's own words"))
     return RefusedError(kind, f"{device.name}: {what}: {message}", hint)

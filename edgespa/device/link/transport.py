@@ -24,6 +24,7 @@ from typing import Any, Self
 
 from edgespa.device.assemble import agent_source
 from edgespa.device.board import DEFAULT_FOLDER, Device
+from edgespa.device.endings import ending_of
 from edgespa.device.link.boot import BOOT, answer_in
 from edgespa.device.link.call import Call
 from edgespa.device.link.payload import Payload, Pieces, Sending, Sent
@@ -97,6 +98,10 @@ class Connection(ABC):
     @abstractmethod
     def _command(self, argv: Sequence[str]) -> tuple[list[str], Mapping[str, str] | None]:
         """The command on this machine that runs one on the device, and what it adds to the environment."""
+
+    def _explain(self, done: Completed) -> DeviceError | None:
+        """Why nothing could be run there, if the way to the device says so; else it is the program that failed."""
+        return None
 
     @abstractmethod
     def by_hand(self, argv: Sequence[str] = ()) -> str:
@@ -335,6 +340,9 @@ class Connection(ABC):
 
     def _python_failure(self, done: Completed) -> DeviceError:
         """Why the agent has not answered: most likely there is no such Python."""
+        explained = self._explain(done)
+        if explained is not None:
+            return explained
         python = self.device.connection.python
         last = "\n".join(done.stderr.strip().splitlines()[-_LAST_LINES:])
         if done.status in (126, 127):
@@ -342,9 +350,10 @@ class Connection(ABC):
                 f"{self.where}: there is no Python: {python}: {last.splitlines()[-1] if last else 'not found'}",
                 "install Python 3.8 or newer there, or say where it is: python in [connection] of the device's profile",
             )
+        ending = ending_of(done.status, done.stderr)
+        by_hand = f"look at it by hand: {self.by_hand([python, '--version'])}"
         return DeviceError(
-            f"{self.where}: {python} ended with status {done.status}" + (f":\n{last}" if last else ""),
-            f"look at it by hand: {self.by_hand([python, '--version'])}",
+            f"{self.where}: {python} {ending.how}" + (f":\n{last}" if last else ""), ending.hint or by_hand
         )
 
     def _run(self, argv: Sequence[str], pieces: Iterable[bytes], *, hold: bool = False, timeout_s: float) -> Completed:

@@ -16,6 +16,7 @@ from edgespa import __version__
 from edgespa.bundle import RUNNER
 from edgespa.config import Strict
 from edgespa.device.assemble import runner_source
+from edgespa.device.endings import ending_of
 from edgespa.device.measure.results import Check
 from edgespa.device.ours import runner_command
 from edgespa.errors import ConfigError, DeviceError
@@ -38,12 +39,14 @@ class Ended:
         stdout: What it said.
         stderr: Likewise.
         by_hand: The command that does the same.
+        killed: Why edgespa ended it, if it did.
     """
 
     status: int
     stdout: str
     stderr: str
     by_hand: str
+    killed: str | None = None
 
 
 def decode(ended: Ended, key: str, what: str, statuses: Sequence[int] = (0,)) -> dict[str, Any]:
@@ -64,11 +67,12 @@ def decode(ended: Ended, key: str, what: str, statuses: Sequence[int] = (0,)) ->
             return answer
     except (ValueError, TypeError):
         pass
-    code = ended.status
-    how = f"was ended by signal {-code}" if code < 0 else f"ended with status {code}"
+    ending = ending_of(ended.status, ended.stderr, ended.killed)
+    how = f"was {ending.how}" if ended.status < 0 and not ended.killed else ending.how
     last = "\n".join((ended.stderr or ended.stdout).strip().splitlines()[-_STDERR_LINES:])
     raise DeviceError(
-        f"{what}: {RUNNER} {how}" + (f":\n{last}" if last else ""), f"run it by hand to see more: {ended.by_hand}"
+        f"{what}: {RUNNER} {how}" + (f":\n{last}" if last else ""),
+        ending.hint or f"run it by hand to see more: {ended.by_hand}",
     )
 
 

@@ -1,4 +1,7 @@
-"""Whether a measurement is clean: throttled, slowed down or swapping machines give other figures. Pure.
+"""Whether a measurement is clean: a machine that is slowed down, busy or swapping gives other figures. Pure.
+
+Looked at are: throttling, the clock while it ran, quotas, threads and cores, the work of others, swapping. A
+measurement is clean if all of these could be read and none speaks against it; what could not be read is said.
 
 A Raspberry Pi's bits (``vcgencmd get_throttled``): 0 under-voltage, 1 clock capped, 2 throttled, 3 soft temperature
 limit, each *now*; 16 to 19 the same *since it was started*. A run is doubtful with a low bit set before, while or after
@@ -12,22 +15,42 @@ import math
 import statistics
 from collections.abc import Sequence
 
-from edgespa.device.host import Conditions
+from edgespa.device.host import Clock, Conditions, Usage
 
 _NOW = {0: "under-voltage", 1: "its clock is capped", 2: "it is throttled", 3: "it is at its soft temperature limit"}
 _MOST_SWAPPED_KIB = 256
 MIN_TREND = 30
 """Fewer latencies say nothing about a trend."""
 
+_CLOCK, _BOOSTED = 0.9, 0.5
+"""Of its highest clock a processor should hold so much; less where that is one that it holds for moments only."""
+
+_CHOOSING = ("intel_pstate", "amd-pstate", "amd_pstate")
+"""Drivers under which the governor ``powersave`` chooses a clock as need be, and does not hold the lowest."""
+
+_BUSY = 0.25
+"""Of the cores that may be used; others that compute more slow memory, caches and clocks down."""
+
+_CONTENDED = 0.25
+"""Of one core: so much may be missing."""
+
+_STOLEN = 0.02
+"""Of one core's time."""
+
 _STEADY = 0.02
 _SIGNIFICANT = 2.58
 
 
-def doubts(states: Sequence[Conditions]) -> tuple[str, ...]:
+def doubts(
+    states: Sequence[Conditions], *, threads: int = 1, clock: Clock | None = None, usage: Usage | None = None
+) -> tuple[str, ...]:
     """Why a run is not clean, in words; empty where nothing speaks against it.
 
     Args:
         states: Before the run, while it ran, and after it, in order.
+        threads: That computed.
+        clock: While it ran.
+        usage: Of the cores, while it ran.
     """
     found: dict[str, None] = {}
     for state in states:
@@ -42,7 +65,66 @@ def doubts(states: Sequence[Conditions]) -> tuple[str, ...]:
     if len(states) > 1:
         for what in _since(states[0], states[-1]):
             found[what] = None
+    for what in [*_clock(clock, limited=any("clock is limited" in each for each in found)), *_cores(usage, threads)]:
+        found[what] = None
     return tuple(found)
+
+
+def unknowns(states: Sequence[Conditions], *, clock: Clock | None, usage: Usage | None) -> tuple[str, ...]:
+    """What a run would have to be looked at for and could not, and why; empty where all could be read.
+
+    Args:
+        states: Before the run, while it ran, and after it.
+        clock: While it ran.
+        usage: Of the cores, while it ran.
+    """
+    found = dict(states[0].unread) if states else {}
+    if clock is None or not clock.khz:
+        found.setdefault("its clock", "it could not be read while it ran")
+    if usage is None or usage.others_s is None:
+        found.setdefault("the work of other programs", "it could not be read while it ran")
+    return tuple(f"{what}: {why}" for what, why in found.items())
+
+
+def _clock(clock: Clock | None, *, limited: bool) -> list[str]:
+    """What speaks against the clock: the second half of the run counts, since some governors take their time."""
+    if clock is None or not clock.max_khz:
+        return []
+    most, limit = clock.max_khz, clock.limit_khz
+    found = []
+    if limit and limit < most and not limited:
+        found.append(f"its clock was limited to {limit / 1000:.0f} of {most / 1000:.0f} MHz")
+        limited = True
+    held = clock.governor == "powersave" and not (clock.driver or "").startswith(_CHOOSING)
+    named = f" (governor {clock.governor})" if clock.governor else ""
+    wanted = clock.base_khz or most
+    share = _BOOSTED if clock.boosts and not clock.base_khz else _CLOCK
+    seen = statistics.median(clock.khz[len(clock.khz) // 2 :]) if clock.khz else None
+    if seen is not None and seen < share * wanted:
+        if not (limited and limit and seen >= share * limit):
+            found.append(f"its clock was {seen / 1000:.0f} of {most / 1000:.0f} MHz while it ran{named}")
+    elif seen is None and held:
+        found.append("its governor is powersave, which holds the lowest clock")
+    return found
+
+
+def _cores(usage: Usage | None, threads: int) -> list[str]:
+    """What speaks against the cores: too few for the threads, or others that use them."""
+    if usage is None:
+        return []
+    found = []
+    cores = usage.cores
+    if cores is not None and threads > cores:
+        found.append(f"{threads} threads on {cores} core{'s' if cores > 1 else ''} that it may use")
+    if usage.seconds <= 0:
+        return found
+    if usage.others_s is not None and cores is not None:
+        others = usage.others_s / usage.seconds
+        if others > _BUSY * cores or (others > _CONTENDED and others + min(threads, cores) > cores + _CONTENDED):
+            found.append(f"other programs used {others:.1f} of the {cores} cores that it may use")
+    if usage.stolen_s is not None and usage.stolen_s > _STOLEN * usage.seconds:
+        found.append(f"the hypervisor gave {usage.stolen_s / usage.seconds:.0%} of a core's time to others")
+    return found
 
 
 def _since(before: Conditions, after: Conditions) -> list[str]:
@@ -54,6 +136,11 @@ def _since(before: Conditions, after: Conditions) -> list[str]:
     for name, count in after.throttle_counts.items():
         if count > before.throttle_counts.get(name, count):
             found.append(f"it was throttled {count - before.throttle_counts[name]} times ({name})")
+    if before.quota is not None and after.quota is not None:
+        periods, held_ms = after.quota.periods - before.quota.periods, after.quota.held_ms - before.quota.held_ms
+        if periods > 0:
+            cores = f" of {after.quota.cores:g} cores" if after.quota.cores is not None else ""
+            found.append(f"a quota{cores} held it {periods:.0f} times, for {held_ms:,.0f} ms")
     if before.swapped_pages is not None and after.swapped_pages is not None:
         pages = after.swapped_pages - before.swapped_pages
         if pages > _MOST_SWAPPED_KIB // 4:

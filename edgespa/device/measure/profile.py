@@ -17,19 +17,22 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
-from edgespa.bundle import Manifest, verify_files
+from edgespa import __version__
+from edgespa.bundle import MANIFEST, Manifest, verify_files
 from edgespa.device.board import LOCAL, Device, load_device
 from edgespa.device.host import Conditions, Facts
 from edgespa.device.inventory import read_facts, runtime_python, try_providers
+from edgespa.device.link.payload import Payload
 from edgespa.device.link.reach import connect
 from edgespa.device.link.transport import Connection
 from edgespa.device.measure.answers import is_own_runner, look_at_runner, run_selfcheck
 from edgespa.device.measure.estimate import estimate_bundle
 from edgespa.device.measure.results import Estimate, Measurement, Profile, Ratio, Skipped, VariantProfile
-from edgespa.device.measure.saved import read_profiles, save_profile
+from edgespa.device.measure.saved import Journal, Key, read_profiles, save_profile
 from edgespa.device.measure.site import Site, cool_down, prepare
 from edgespa.device.providers import CPU, for_format, full_name
 from edgespa.errors import ConfigError, DeviceError
+from edgespa.quiet import NOTE
 
 __all__ = ["Settings", "is_own_runner", "profile", "profile_local", "read_profiles", "run_selfcheck", "save_profile"]
 
@@ -140,6 +143,7 @@ def profile(
     *,
     against: Path | None = None,
     progress: Progress | None = None,
+    journal: Journal | None = None,
 ) -> Profile:
     """Measure the variants of a bundle on a device.
 
@@ -149,6 +153,7 @@ def profile(
         settings: What is measured, and how.
         against: A second bundle to compare with, measured in alternation in the same rounds.
         progress: Told of each process.
+        journal: Keeps each measurement; what it has of an earlier run is taken over. None: nothing is kept.
 
     Raises:
         BundleError: A bundle is damaged, or has no such variant.
@@ -167,9 +172,9 @@ def profile(
     for variant in settings.variants or ():
         manifests[0].variant(variant)
     if connection.device.is_local:
-        return _profile(folders, manifests, connection, settings, progress)
+        return _profile(folders, manifests, connection, settings, progress, journal or Journal(None))
     with connection.lock(LOCK, "another edgespa measures there"):  # two at once would measure each other
-        return _profile(folders, manifests, connection, settings, progress)
+        return _profile(folders, manifests, connection, settings, progress, journal or Journal(None))
 
 
 def _profile(
@@ -178,6 +183,7 @@ def _profile(
     connection: Connection,
     settings: Settings,
     progress: Progress | None,
+    journal: Journal,
 ) -> Profile:
     facts = read_facts(connection)
     names = _display_names(folders)
@@ -191,15 +197,22 @@ def _profile(
     measured: dict[_Step, list[Measurement]] = {step: [] for step in plan}
     in_order: list[Measurement] = []
     total = settings.rounds * len(plan)
+    earlier = _earlier(journal, plan, settings, connection.device, facts, folders)
     for round_ in range(settings.rounds):
         # Every other round backwards, so that a steady drift falls on both sides of each comparison.
         for step in plan if round_ % 2 == 0 else plan[::-1]:
             what = step.words(names[step.side])
+            key: Key = (round_, step.side, *step.how)
+            if key in earlier:
+                in_order.append(earlier[key])
+                measured[step].append(earlier[key])
+                continue
             tell(len(in_order), total, what)
             if settings.cooldown and in_order:
                 cool_down(connection, _state(in_order[0].before).temperature_c, settings.cooldown)
             in_order.append(_measure(sites[step.side], step, settings, what))
             measured[step].append(in_order[-1])
+            journal.add(key, in_order[-1])
     tell(total, total, "done")
     results = sorted(plan, key=lambda step: (step.side, _place(plan, step.variant), step.threads, str(step.provider)))
     return Profile(
@@ -218,6 +231,32 @@ def _profile(
         estimates=_estimates(connection.device, facts, folders[0], manifests[0], settings),
         bytes_sent=sum(site.sent.bytes_sent for site in sites),
     )
+
+
+def _earlier(
+    journal: Journal,
+    plan: Sequence[_Step],
+    settings: Settings,
+    device: Device,
+    facts: Facts,
+    folders: Sequence[Path],
+) -> dict[Key, Measurement]:
+    """What an interrupted run has measured of the same; of what is compared, only where both sides were."""
+    digests = [Payload.of(folder / MANIFEST).sha256 for folder in folders]
+    runtimes = facts.environment.get("key") if facts.environment else None
+    question = [__version__, device.name, device.host, facts.host().model_dump(), runtimes, digests, vars(settings)]
+    keys: list[Key] = [(round_, step.side, *step.how) for round_ in range(settings.rounds) for step in plan]
+    found = journal.open(question, keys)
+    wanted = set(keys)
+    whole = {
+        key: value
+        for key, value in found.items()
+        if (other := (key[0], 1 - key[1], *key[2:])) not in wanted or other in found
+    }
+    if whole:
+        _log.log(NOTE, "%s: %d of %d measurements of an interrupted run are taken over; --again measures all anew",
+                 device.name, len(whole), len(keys))  # fmt: skip
+    return whole
 
 
 def _state(found: Conditions | None) -> Conditions:
@@ -272,7 +311,7 @@ def _plan(
         install = (
             "pip install 'edgespa[onnx]'"
             if sites[0].connection.device.is_local
-            else f"edgespa devices setup {sites[0].connection.device.name}"
+            else f"edgespa devices setup {sites[0].connection.device.asked}"
         )
         raise DeviceError(f"{sites[0].name}: no variant can run {where}: {skipped[0].reason}", install)
     order = dict.fromkeys(name for found in chosen for name in found)

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from edgespa import __version__
 from edgespa.config import Strict
-from edgespa.device.host import Conditions, Host
+from edgespa.device.host import Clock, Conditions, Host, Usage
 from edgespa.errors import DeviceError
 
 
@@ -27,6 +27,9 @@ class Measurement(Strict):
         steady: Whether latencies showed no trend; None where there are too few
             (`edgespa.device.measure.judge.is_steady`).
         doubts: Why the figures are not clean, in words; empty where nothing speaks against them.
+        unknown: What could not be looked at, and why.
+        clock: Of the processor, while it ran.
+        usage: Of the cores, by it and by others.
         before: The machine before the process.
         after: And after it.
         samples: And meanwhile, where that was asked for.
@@ -61,6 +64,9 @@ class Measurement(Strict):
     pieces_ms: tuple[float, ...] = ()
     steady: bool | None = None
     doubts: tuple[str, ...] = ()
+    unknown: tuple[str, ...] = ()
+    clock: Clock | None = None
+    usage: Usage | None = None
     before: Conditions | None = None
     after: Conditions | None = None
     samples: tuple[Conditions, ...] = ()
@@ -72,8 +78,10 @@ class VariantProfile(Strict):
     Attributes:
         bundle: Name of the bundle's folder.
         provider: What computed.
-        clean: No round was throttled, slowed down or swapping, as far as the machine says.
+        clean: No round was throttled, slowed down, short of cores, beside other work or swapping; None where nothing
+            speaks against it, but not all of that could be read.
         doubts: Why not, in words.
+        unknown: What could not be read, and why.
         steady: Every round had settled; None where a run was too short to tell.
         spread: (largest - smallest) / median of the rounds' ``p50_ms``; None for one round, which shows none.
         rounds: The measurements themselves.
@@ -94,8 +102,9 @@ class VariantProfile(Strict):
     peak_kib: int | None
     spread: float | None
     provider: str | None = None
-    clean: bool = True
+    clean: bool | None = True
     doubts: tuple[str, ...] = ()
+    unknown: tuple[str, ...] = ()
     steady: bool | None = None
     rounds: tuple[Measurement, ...] = Field(min_length=1)
 
@@ -109,6 +118,7 @@ class VariantProfile(Strict):
             for name in ("load_ms", "first_run_ms", "min_ms", "mean_ms", "p50_ms", "p90_ms", "p95_ms", "p99_ms")
         }
         doubts = tuple(dict.fromkeys(what for each in rounds for what in each.doubts))
+        unknown = tuple(dict.fromkeys(what for each in rounds for what in each.unknown))
         steady = [each.steady for each in rounds]
         peaks = [each.peak_run_kib for each in rounds if each.peak_run_kib is not None]
         return cls.model_validate(
@@ -121,8 +131,9 @@ class VariantProfile(Strict):
                 "peak_kib": max(peaks, default=None),
                 "spread": (max(medians) - min(medians)) / statistics.median(medians) if len(medians) > 1 else None,
                 "provider": first.provider,
-                "clean": not doubts,
+                "clean": False if doubts else None if unknown else True,
                 "doubts": doubts,
+                "unknown": unknown,
                 "steady": False if False in steady else None if None in steady else True,
                 "rounds": tuple(rounds),
             }
@@ -198,9 +209,10 @@ class Profile(Strict):
     bytes_sent: int = 0
 
     @property
-    def clean(self) -> bool:
-        """Whether all results are."""
-        return all(each.clean for each in self.results)
+    def clean(self) -> bool | None:
+        """Whether all results are; None where none is not, and of some it is not known."""
+        found = [each.clean for each in self.results]
+        return False if False in found else None if None in found else True
 
     def result(self, bundle: str, variant: str, threads: int = 1) -> VariantProfile:
         """One result.

@@ -9,16 +9,20 @@ from pathlib import Path
 from typing import Any
 
 from edgespa.bundle import MANIFEST, SIGNATURE, Manifest
-from edgespa.device.host import Conditions
+from edgespa.device.host import Clock, Conditions, Usage
+from edgespa.device.inventory import broken_runtimes, try_providers
 from edgespa.device.link.payload import Payload, Sending, Sent
 from edgespa.device.link.transport import Connection
 from edgespa.device.measure.answers import Ended, decode, parse_answer
-from edgespa.device.measure.judge import doubts, is_steady
+from edgespa.device.measure.judge import doubts, is_steady, unknowns
 from edgespa.device.measure.results import Listed, Measurement
 from edgespa.device.ours import runner_command
 
 KEPT_BUNDLES = 8
 """So many bundles that were measured last stay on a device."""
+
+RUNTIMES = {"onnx": ("onnxruntime",), "tflite": ("ai_edge_litert", "tflite_runtime")}
+"""Of each format, as they are imported."""
 
 LONGEST_S = 3600.0
 """Of one process, beside the time that was asked for."""
@@ -28,6 +32,9 @@ LIST_S = 300.0
 
 COOL_C = 2.0
 """As cool as before: at most so many degrees above."""
+
+STALL_S = 60.0
+"""A process that computes nothing for so long hangs."""
 
 _LOOK_S = 2.0
 
@@ -42,6 +49,7 @@ class Site:
         folder: Of the bundle, there.
         name: Of the bundle, in results.
         sent: What went over for it.
+        manifest: Its manifest.
         trusted: Its own run.py measures it, not edgespa's.
     """
 
@@ -50,16 +58,36 @@ class Site:
     folder: str
     name: str
     sent: Sent
+    manifest: Manifest
     trusted: bool = False
 
     def list_variants(self) -> tuple[Listed, ...]:
         """Which variants can run there."""
-        request = {"argv": self._argv([]), "timeout_s": LIST_S}
-        done = self.connection.ask("execute", request, hold=True, timeout_s=LIST_S + 60)
-        said = str(done["stderr"]) + (f"\n{done['killed']}" if done["killed"] else "")
-        ended = Ended(int(done["status"]), str(done["stdout"]), said, self._by_hand([]))
+        done = self._execute(self._argv([]), timeout_s=LIST_S)
+        ended = Ended(int(done["status"]), str(done["stdout"]), done["stderr"], self._by_hand([]), done["killed"])
+        if ended.status < 0 and not ended.killed:
+            return self._list_without_what_crashes()
         answer = decode(ended, "variants", f"{self.name}: list of variants")
         return tuple(parse_answer(Listed, each, self.name) for each in answer["variants"])
+
+    def _list_without_what_crashes(self) -> tuple[Listed, ...]:
+        """The same where the import of a runtime ends the runner: each runtime is tried in a process of its own."""
+        providers = try_providers(self.connection, self.python)
+        working = {each.runtime: f"{each.runtime} {each.version}" for each in providers if each.works}
+        failing = {each.runtime: f"{each.runtime} {each.version}: {each.error}" for each in broken_runtimes(providers)}
+        rows = []
+        for variant in self.manifest.variants:
+            names = RUNTIMES[variant.format]
+            runtime = next((working[name] for name in names if name in working), None)
+            reasons = [failing[name] for name in names if name in failing]
+            rows.append(
+                Listed(
+                    **{key: getattr(variant, key) for key in ("name", "file", "format", "precision", "size_bytes")},
+                    runtime=runtime,
+                    reason=None if runtime else "; ".join(reasons) or "its runtime is not installed",
+                )
+            )
+        return tuple(rows)
 
     def measure(self, options: Sequence[str], what: str, *, seconds: float, sample_s: float | None) -> Measurement:
         """One measurement, in a fresh process.
@@ -73,18 +101,18 @@ class Site:
         Raises:
             DeviceError: It did not answer, or the connection broke.
         """
-        request: dict[str, Any] = {
-            "argv": self._argv(["--bench", *options]),
-            "sample_s": sample_s,
-            "timeout_s": LONGEST_S + seconds,
-        }
-        done = self.connection.ask("execute", request, hold=True, timeout_s=LONGEST_S + seconds + 60)
-        said = str(done["stderr"]) + (f"\n{done['killed']}" if done["killed"] else "")
-        ended = Ended(int(done["status"]), str(done["stdout"]), said, self._by_hand(["--bench", *options]))
+        done = self._execute(
+            self._argv(["--bench", *options]), timeout_s=LONGEST_S + seconds, more={"sample_s": sample_s}
+        )
+        by_hand = self._by_hand(["--bench", *options])
+        ended = Ended(int(done["status"]), str(done["stdout"]), str(done["stderr"]), by_hand, done["killed"])
         measured = parse_answer(Measurement, decode(ended, "variant", what), self.name)
         before, after = Conditions.of(done["before"]), Conditions.of(done["after"])
         samples = tuple(Conditions.of(each) for each in done["samples"])
-        found = [*doubts([before, *samples, after])]
+        states = [before, *samples, after]
+        clock = Clock.parse(done["clock"], "the device's clock") if done["clock"] else None
+        usage = Usage.parse(done["usage"], "the device's cores")
+        found = [*doubts(states, threads=measured.threads, clock=clock, usage=usage)]
         if measured.major_faults:
             found.append(f"{measured.major_faults} pages were read from the disk while it ran: too little memory")
         return measured.model_copy(
@@ -93,9 +121,18 @@ class Site:
                 "after": after,
                 "samples": samples,
                 "doubts": tuple(found),
+                "unknown": unknowns(states, clock=clock, usage=usage),
+                "clock": clock,
+                "usage": usage,
                 "steady": is_steady(measured.pieces_ms),
             }
         )
+
+    def _execute(self, argv: Sequence[str], *, timeout_s: float, more: Mapping[str, Any] | None = None) -> Any:
+        """Run something there, in the environment that a service has too; here in that of this process."""
+        request = {"argv": list(argv), "timeout_s": timeout_s, "stall_s": STALL_S, **(more or {})}
+        request["small"] = not self.connection.device.is_local
+        return self.connection.ask("execute", request, hold=True, timeout_s=timeout_s + 60)
 
     def _argv(self, options: Sequence[str]) -> list[str]:
         return runner_command(self.python, self.folder, options, trusted=self.trusted)[0]
@@ -128,12 +165,12 @@ def prepare(
         trusted: Its own run.py is to measure it.
     """
     if connection.device.is_local:
-        return Site(connection, python, str(bundle), name, Sent(0, 0, 0.0), trusted)
+        return Site(connection, python, str(bundle), name, Sent(0, 0, 0.0), manifest, trusted)
     files = payloads(bundle, manifest)
     folder, sent = connection.deliver(f"bundles/{files[MANIFEST].sha256[:32]}", files, progress)
     if sent.bytes_sent:
         connection.ask("sweep", {"folder": "bundles", "keep": KEPT_BUNDLES})
-    return Site(connection, python, folder, name, sent, trusted)
+    return Site(connection, python, folder, name, sent, manifest, trusted)
 
 
 def payloads(bundle: Path, manifest: Manifest) -> dict[str, Payload]:

@@ -103,4 +103,7 @@ def remove(connection: Connection, task: str) -> Removed:
 
 
 def _no_task(connection: Connection, task: str) -> DeviceError:
-    return DeviceError(f"{connection.where} has no task '{task}'", "see what it has: edgespa status")
+    return DeviceError(
+        f"{connection.where} has no task '{task}'",
+        f"see what it has: edgespa status --device {connection.device.asked}",
+    )

@@ -101,7 +101,8 @@ def _memory(connection: Connection, storage: Mapping[str, Any], volatile: bool) 
 def _require_runtime(connection: Connection, python: Sequence[str], formats: Collection[str], *, load: bool) -> None:
     wanted = {kind: [module for _, module in RUNTIMES[kind]] for kind in sorted(formats) if kind in RUNTIMES}
     argv = [*python, "-c", _LOOK, json.dumps(wanted), "load" if load else "look"]
-    done = connection.ask("execute", {"argv": argv, "timeout_s": _SECONDS}, hold=True, timeout_s=_SECONDS + 30)
+    request = {"argv": argv, "timeout_s": _SECONDS, "small": not connection.device.is_local}
+    done = connection.ask("execute", request, hold=True, timeout_s=_SECONDS + 30)
     try:
         answer = json.loads(str(done["stdout"]).strip().splitlines()[-1])
         reasons = {kind: list(each) for kind, each in answer["formats"].items()}
@@ -157,5 +158,5 @@ def no_runtime(connection: Connection, why: str) -> DeviceError:
         why: In words.
     """
     return DeviceError(
-        f"{connection.where}: {why}", f"install the runtimes there: edgespa devices setup {connection.device.name}"
+        f"{connection.where}: {why}", f"install the runtimes there: edgespa devices setup {connection.device.asked}"
     )

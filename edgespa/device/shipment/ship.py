@@ -302,9 +302,8 @@ def self_check(
     """
     options = ["--selfcheck", "--variant", "all", "--threads", str(threads)]
     argv = runner_command(python, folder, options, trusted=trust)[0]
-    done = connection.ask(
-        "execute", {"argv": argv, "cwd": folder, "timeout_s": CHECK_SECONDS}, hold=True, timeout_s=CHECK_SECONDS + 60
-    )
+    request = {"argv": argv, "cwd": folder, "timeout_s": CHECK_SECONDS, "small": not connection.device.is_local}
+    done = connection.ask("execute", request, hold=True, timeout_s=CHECK_SECONDS + 60)
     try:
         rows = json.loads(done["stdout"].strip().splitlines()[-1])["selfcheck"]
         return tuple(Check.parse(row, f"{connection.where}: self-check") for row in rows)
@@ -316,7 +315,7 @@ def self_check(
         memory = " (killed, most likely for want of memory)" if done["status"] == -9 and not done["killed"] else ""
         raise DeviceError(
             f"{connection.where}: the self-check has no result: {what}{memory}" + (f":\n{last}" if last else ""),
-            "see what the device lacks: edgespa devices check " + connection.device.name,
+            "see what the device lacks: edgespa devices check " + connection.device.asked,
         ) from error
 
 
