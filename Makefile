@@ -32,7 +32,7 @@ help:
 	@echo 'make test    style, types and tests; PYTEST_ARGS="-k name" for some'
 	@echo 'make test-zoo  masked = compacted over all networks of torchvision and families of timm and transformers'
 	@echo 'make bench-spa-quick  adapters against fine-pruning, a slice of ten minutes'
-	@echo 'make fuzz    damaged and hostile bundles, archives and task files by the ten thousand'
+	@echo 'make fuzz    damaged and hostile bundles, archives, task files and programs by the ten thousand'
 	@echo 'make runtimes  tflite-runtime, TensorFlow, old ONNX Runtimes: exported files are tried in them too (make test)'
 	@echo 'make device-arm64  an emulated 64-bit Raspberry Pi (root on Debian, five minutes); make test-arm64: tests on it'
 	@echo 'make lint    style and types only'
@@ -117,10 +117,10 @@ device-arm64:
 test-arm64: $(STAMP) device-arm64
 	EDGESPA_ARM64=$(DEVICE_ARM64) OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/arm64 $(PYTEST_ARGS)
 
-# The readers of manifests, archives, signatures and task files, with thirty times the inputs of make test.
+# The readers of manifests, archives, signatures, task files and saved programs, with thirty times the inputs of make test.
 fuzz: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_JOBS) --hypothesis-profile=deep -k fuzz \
-		tests/bundle tests/test_task_fuzz.py $(PYTEST_ARGS)
+		tests/bundle tests/test_task_fuzz.py tests/test_models_fuzz.py $(PYTEST_ARGS)
 
 format: $(STAMP)
 	$(BIN)/ruff check --fix .

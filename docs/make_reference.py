@@ -1,18 +1,24 @@
-"""Write docs/reference/cli.md from the help of every command; ``--check`` only says whether it is up to date."""
+"""Write docs/reference/cli.md from the help of every command, and python.md from the docstrings of the public calls.
+
+``--check`` only says whether they are up to date.
+"""
 
 from __future__ import annotations
 
 import argparse
+import inspect
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import click
 
+import edgespa
 from edgespa.cli import main
 
-TARGET = Path(__file__).resolve().parent / "reference" / "cli.md"
+FOLDER = Path(__file__).resolve().parent / "reference"
 WIDTH = 100
 _HEAD = """\
 # Command line
@@ -62,8 +68,60 @@ def _section(context: click.Context) -> str:
     return f"{level} {context.command_path}\n\n```text\n{text}\n```\n"
 
 
+_PYTHON = """\
+# Python
+
+Written by `make docs` from the docstrings: change those, not this page. What may change is said on the page about
+[stability](stability.md).
+
+```python
+import edgespa as es
+```
+
+"""
+
+
+def render_python() -> str:
+    """Build the page of the public interface.
+
+    Returns:
+        Markdown: functions, then what they give, then the error.
+    """
+    found = {name: getattr(edgespa, name) for name in edgespa.__all__}
+    functions = [name for name, each in found.items() if inspect.isfunction(each)]
+    classes = [name for name in found if name not in functions]
+    parts = [f"`{name}`" for name in functions]
+    head = f"{_PYTHON}Calls: {', '.join(parts)}. What they give: {', '.join(f'`{name}`' for name in classes)}.\n"
+    return "\n".join(
+        [head, *(_function(name, found[name]) for name in functions), *(_class(name, found[name]) for name in classes)]
+    )
+
+
+def _function(name: str, function: Callable[..., Any]) -> str:
+    signature = inspect.signature(function)
+    lines, star = [], False
+    for each in signature.parameters.values():
+        if each.kind is each.KEYWORD_ONLY and not star:
+            lines.append("*")
+            star = True
+        lines.append(str(each))
+    arguments = "".join(f"    {line},\n" for line in lines)
+    text = f"{name}(\n{arguments}) -> {signature.return_annotation}"
+    return f"## {name}\n\n```python\n{text}\n```\n\n```text\n{inspect.getdoc(function)}\n```\n"
+
+
+def _class(name: str, kind: type) -> str:
+    own = [
+        f"{member}: {(inspect.getdoc(each) or '').splitlines()[0]}"
+        for member, each in inspect.getmembers(kind)
+        if not member.startswith("_") and (inspect.isfunction(each) or isinstance(each, property))
+    ]
+    methods = "".join(f"- {line}\n" for line in own)
+    return f"## {name}\n\n```text\n{inspect.getdoc(kind)}\n```\n\n{methods}"
+
+
 def cli(arguments: list[str] | None = None) -> int:
-    """Write the page, or check it.
+    """Write the pages, or check them.
 
     Args:
         arguments: Of the command line; the process's own by default.
@@ -72,17 +130,18 @@ def cli(arguments: list[str] | None = None) -> int:
         The exit status: 1 where ``--check`` finds an old page.
     """
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if the page is out of date")
+    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if a page is out of date")
     options = parser.parse_args(arguments)
-    text = render()
-    if not options.check:
-        TARGET.parent.mkdir(parents=True, exist_ok=True)
-        TARGET.write_text(text, encoding="utf-8")
-        return 0
-    if TARGET.is_file() and TARGET.read_text(encoding="utf-8") == text:
-        return 0
-    sys.stderr.write(f"{os.path.relpath(TARGET)} is out of date: run make docs\n")
-    return 1
+    status = 0
+    for name, text in (("cli.md", render()), ("python.md", render_python())):
+        target = FOLDER / name
+        if options.check and not (target.is_file() and target.read_text(encoding="utf-8") == text):
+            sys.stderr.write(f"{os.path.relpath(target)} is out of date: run make docs\n")
+            status = 1
+        elif not options.check:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_text(text, encoding="utf-8")
+    return status
 
 
 if __name__ == "__main__":

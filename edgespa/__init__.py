@@ -1,3 +1,65 @@
-"""edgespa: small, fast, proved-correct per-task vision models for edge devices."""
+"""edgespa: small, fast, proved-correct per-task vision models for edge devices.
+
+    import edgespa as es
+
+    task = es.prune(model, density=0.5, input_shape=(1, 3, 224, 224), output="cut.spa")
+    bundle = es.export(task, output="cut", formats=("onnx",))
+    es.profile(bundle)
+
+What is listed here is the public interface; what may change is said in docs/reference/stability.md. Importing it loads
+neither torch nor any other library.
+"""
+
+from __future__ import annotations
+
+import importlib
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from edgespa.errors import EdgespaError
+    from edgespa.recipes.results import Bundle, Inspection, Profile, Result, TaskFile, Verification
+    from edgespa.recipes.verbs import adapt, export, inspect, open_bundle, open_task, profile, prune, verify
 
 __version__ = "0.1.0"
+
+_PLACES = MappingProxyType(
+    {
+        **dict.fromkeys(
+            ("adapt", "export", "inspect", "open_bundle", "open_task", "profile", "prune", "verify"),
+            "edgespa.recipes.verbs",
+        ),
+        **dict.fromkeys(
+            ("Bundle", "Inspection", "Profile", "Result", "TaskFile", "Verification"), "edgespa.recipes.results"
+        ),
+        "EdgespaError": "edgespa.errors",
+    }
+)
+
+__all__ = [
+    "Bundle",
+    "EdgespaError",
+    "Inspection",
+    "Profile",
+    "Result",
+    "TaskFile",
+    "Verification",
+    "adapt",
+    "export",
+    "inspect",
+    "open_bundle",
+    "open_task",
+    "profile",
+    "prune",
+    "verify",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PLACES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_PLACES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

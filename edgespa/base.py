@@ -15,6 +15,8 @@ from torch import Tensor
 from edgespa.adapters.insertion import inserted_tensors, without_inserted
 from edgespa.adapters.kinds import FULL, kind_named
 from edgespa.adapters.renorm import merged_tensors, with_norms
+from edgespa.bounds import shown, text_problem
+from edgespa.errors import ModelError
 from edgespa.graph.blocks import Block, find_blocks, require_removable, without_blocks
 from edgespa.graph.cost import Cost, CostModel
 from edgespa.graph.groups import Groups, find_groups
@@ -71,6 +73,11 @@ class Base:
             BaseMismatchError: If its state dict has another digest.
             ModelError: If it cannot be loaded or traced.
         """
+        if problem := text_problem(f"{spec}{weights or ''}{Path.cwd()}", lines=False):
+            # A task file records where its base lies, at the end of a long training.
+            raise ModelError(
+                f"{shown(spec)} in {shown(str(Path.cwd()))}: a path there {problem}", "rename the folder or file"
+            )
         opened = open_program(spec, as_inputs(input_shape), weights, digest)
         remember(spec)
         inputs, program = opened.inputs, opened.program

@@ -8,6 +8,7 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from edgespa.bounds import oddity, shown, sizes_problem
 from edgespa.errors import ConfigError
 from edgespa.picture import WHITE
 
@@ -31,6 +32,10 @@ class Strict(BaseModel):
         Raises:
             ConfigError: With the path of the first offending key.
         """
+        for key, value in values.items():
+            if problem := oddity([key, value]):
+                again = "make the file again, or fetch it again if it was copied"
+                raise ConfigError(f"{where}: {shown(str(key))[1:-1]}: {problem}", again)
         try:
             return cls.model_validate(values)
         except ValidationError as error:
@@ -77,4 +82,6 @@ class Preprocess(Strict):
             raise ValueError(f"mean and std need {self.channels} values, one per channel")
         if any(value <= 0 for value in self.std):
             raise ValueError("std must be positive")
+        if problem := sizes_problem((self.channels, self.height, self.width)):
+            raise ValueError(f"an image of {self.channels} x {self.height} x {self.width}: {problem}")
         return self

@@ -20,6 +20,7 @@ from edgespa.base import Base
 from edgespa.bundle import Manifest
 from edgespa.config import Preprocess
 from edgespa.data import ImageData, load_data, prepare
+from edgespa.demo_folder import take_folder
 from edgespa.device.measure.profile import profile_local, save_profile
 from edgespa.device.measure.results import Profile
 from edgespa.evaluate import accuracy
@@ -126,9 +127,13 @@ def run(output: Path, *, seed: int = 0, progress: Progress | None = None) -> Res
         output: A folder for everything that it makes; what an earlier run of the demo made is replaced.
         seed: Of everything random.
         progress: Told ``(done, total, text)``, in hundredths.
+
+    Raises:
+        OutputExistsError: The folder holds something else than an earlier demo.
+        OSError: Nothing can be written there.
     """
     began = time.perf_counter()
-    output.mkdir(parents=True, exist_ok=True)
+    take_folder(output)
     _, channels, height, width = INPUT_SHAPE
     preprocess = Preprocess(height=height, width=width, channels=channels, mean=MEAN, std=STD)
     train, test = load_data("digits:train"), load_data("digits:test")

@@ -75,6 +75,30 @@ def require_folder_possible(path: Path) -> None:
     require_writable(missing)
 
 
+def expanded(text: str | Path) -> Path:
+    """A path with its ``~`` replaced; as it is where there is no such user.
+
+    Args:
+        text: The path, from wherever.
+    """
+    try:
+        return Path(text).expanduser()
+    except (RuntimeError, ValueError):
+        return Path(text)
+
+
+def is_there(path: Path) -> bool:
+    """Whether there is a file or folder; what cannot be a path, or may not be looked at, is not there.
+
+    Args:
+        path: From wherever: too long, with any character.
+    """
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        return False
+
+
 def write_whole(path: Path, content: bytes, *, mode: int = 0o666) -> None:
     """Write a file beside its target, flush it to the disk and rename it into place.
 

@@ -9,6 +9,7 @@ from typing import Self
 
 from edgespa.errors import ConfigError
 
+_DIGITS = 9
 TYPES = ("float32", "float16", "bfloat16", "float64", "int64", "int32", "int16", "int8", "uint8", "bool")
 
 
@@ -40,8 +41,10 @@ class InputSize:
             if not (part.isascii() and part.isdigit()):
                 what = f"'{part}' is not a whole number" if part else "a size is missing"
                 raise ConfigError(f"{what} in '{text}'", "write the sizes with commas, as in 1,3,32,32")
-            if int(part) == 0:
+            if not part.strip("0"):
                 raise ConfigError(f"a size of 0 in '{text}'", "every size is at least 1, as in 1,3,32,32")
+            if len(part.lstrip("0")) > _DIGITS:
+                raise ConfigError(f"a size of {part[:40]}", "give the sizes of one small batch, as in 1,3,32,32")
             shape.append(int(part))
         if len(shape) == 1 and shape != [1]:  # no batch, most likely; an input of one number per sample is 1
             raise ConfigError(

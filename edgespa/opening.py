@@ -8,8 +8,9 @@ import logging
 from collections.abc import Iterable, Mapping
 
 import torch
+from torch.export import ExportedProgram
 
-from edgespa.errors import BaseMismatchError, ModelError, TraceError
+from edgespa.errors import BaseMismatchError, EdgespaError, ModelError, TraceError
 from edgespa.graph.finite import not_finite
 from edgespa.graph.program import BATCH, Program, shape_of
 from edgespa.graph.trace import from_exported, trace
@@ -97,8 +98,20 @@ def _saved(spec: str, given: tuple[InputSize, ...], wanted: str | None) -> Opene
         ModelError: If it takes other inputs than those given.
     """
     exported = load_pt2(spec)
-    digest = state_digest(exported.state_dict)
-    require_digest(wanted, digest, spec)
+    try:
+        return _of_exported(exported, spec, given, wanted)
+    except EdgespaError:
+        raise
+    except Exception as error:  # parts of a file that do not belong together fail wherever they first meet
+        raise ModelError(
+            f"{spec}: its graph and its tensors do not fit one another: {first_line(error)}",
+            "save it again with torch.export.save(program, path)",
+        ) from error
+
+
+def _of_exported(exported: ExportedProgram, spec: str, given: tuple[InputSize, ...], digest: str | None) -> Opened:
+    found = state_digest(exported.state_dict)
+    require_digest(digest, found, spec)
     try:
         program = with_plain_inputs(from_exported(exported, foreign=True))
     except TraceError as error:
@@ -113,7 +126,7 @@ def _saved(spec: str, given: tuple[InputSize, ...], wanted: str | None) -> Opene
         own = tuple(dataclasses.replace(each, shape=size.shape) for each, size in zip(own, given or own, strict=True))
         program = _settled(program, own, spec)
     _require_finite(program, spec, dict(exported.named_parameters()))
-    return Opened(digest, program, own)
+    return Opened(found, program, own)
 
 
 def _require_finite(program: Program, spec: str, parameters: Mapping[str, torch.nn.Parameter]) -> None:

@@ -13,6 +13,10 @@ import numpy as np
 ORIENTATION = 0x0112
 """The EXIF tag that says how a stored image is turned."""
 WHITE = 255
+MAX_PIXELS = 1 << 27
+"""134 million: more than cameras make. A file of some kilobytes may say that it has more."""
+FORMATS = ("JPEG", "MPO", "PNG", "BMP", "DIB", "GIF", "WEBP", "TIFF", "PPM", "TGA", "JPEG2000", "AVIF", "HEIF")
+"""That are decoded by a library: for others, as PostScript, Pillow starts a program."""
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 _TRANSPARENT = ("RGBA", "LA", "PA", "La", "RGBa")
 # What 1 in a file of so many bits per value is in Pillow's 8 bits; a file of 16 keeps its upper ones.
@@ -24,14 +28,20 @@ class TooManyBits(ValueError):
 
 
 def refuse_deep(image: Any) -> None:
-    """Refuse an image whose values nobody said how to scale; only its header is looked at.
+    """Refuse what is not decoded, and values that nobody said how to scale; only the header is looked at.
 
     Args:
         image: Of Pillow.
 
     Raises:
         TooManyBits: The image has more than 8 bits per channel.
+        ValueError: It has more than `MAX_PIXELS`, or is none of `FORMATS`.
     """
+    kind = getattr(image, "format", None)  # of one that was made here there is none
+    if kind is not None and kind not in FORMATS:
+        raise ValueError(f"a {kind} file, which is not taken: convert it to PNG")
+    if image.size[0] * image.size[1] > MAX_PIXELS:
+        raise ValueError(f"it has {image.size[0]:,} x {image.size[1]:,} pixels, more than {MAX_PIXELS:,}")
     if image.mode.startswith("I") or image.mode == "F":
         raise TooManyBits(f"an image of mode {image.mode}, with more than 8 bits per channel")
 
@@ -47,6 +57,7 @@ def upright_pixels(image: Any) -> np.ndarray:
 
     Raises:
         TooManyBits: The image has more than 8 bits per channel.
+        ValueError: It has more than `MAX_PIXELS`, or is none of `FORMATS`; it is not decoded then.
     """
     refuse_deep(image)
     transparent = _transparent_colour(image)

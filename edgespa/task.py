@@ -21,11 +21,11 @@ import json
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
-from pydantic import Field, JsonValue
+from pydantic import Field, JsonValue, model_validator
 from torch import Tensor
 
 from edgespa import __version__, sealed
@@ -33,6 +33,7 @@ from edgespa.adapters.adapted import AdaptedProgram
 from edgespa.adapters.factors import Factors, attach
 from edgespa.adapters.storage import decode, encode
 from edgespa.base import Base
+from edgespa.bounds import MAX_OUTPUTS, Count, Name, Sizes, sizes_problem
 from edgespa.config import Preprocess, Strict
 from edgespa.errors import AdapterError, ConfigError, GraphError, TaskFileError
 from edgespa.files import write_whole
@@ -72,19 +73,19 @@ class DepthHeader(Strict):
         blocks: How many blocks the base has.
     """
 
-    removed: tuple[str, ...]
-    blocks: int
+    removed: tuple[Name, ...]
+    blocks: Count
 
 
 class Figures(Strict):
     """What a task costs, beside its base; densities are fractions of the base."""
 
-    macs: int
-    base_macs: int
-    parameters: int
-    base_parameters: int
-    channel_density: float
-    stored_parameters: int = 0
+    macs: Count
+    base_macs: Count
+    parameters: Count
+    base_parameters: Count
+    channel_density: float = Field(ge=0, le=1)
+    stored_parameters: Count = 0
 
 
 class Header(Strict):
@@ -114,18 +115,36 @@ class Header(Strict):
     edgespa_version: str = __version__
     created: str = Field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
     base: dict[str, str | None]
-    digest: str
-    input_shape: tuple[int, ...]
+    digest: Name
+    input_shape: Sizes
     inputs: tuple[str, ...] = ()
-    outputs: int | None = None
+    outputs: int | None = Field(default=None, ge=1, le=MAX_OUTPUTS)
     depth: DepthHeader | None = None
-    units: dict[str, int]
+    units: dict[Name, int]
     adapter: AdapterHeader | None = None
     preprocess: Preprocess | None = None
-    classes: tuple[str, ...] = ()
+    classes: tuple[Name, ...] = Field(default=(), max_length=MAX_OUTPUTS)
     figures: Figures
     metrics: dict[str, float] = Field(default_factory=dict)
     provenance: dict[str, JsonValue] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _sizes_agree(self) -> Self:
+        for text in self.inputs:
+            try:
+                problem = sizes_problem(InputSize.parse(text).shape)
+            except ConfigError as error:
+                raise ValueError(error.message) from error
+            if problem:
+                raise ValueError(f"an input of {text}: {problem}")
+        if self.classes and self.outputs is not None and len(self.classes) != self.outputs:
+            raise ValueError(f"{len(self.classes)} names of classes for {self.outputs} outputs")
+        image = self.preprocess
+        shape = self.input_shape[1:]
+        if image is not None and len(shape) == 3 and (image.channels, image.height, image.width) != shape:
+            own = f"{image.channels} x {image.height} x {image.width}"
+            raise ValueError(f"images of {own} for an input of {' x '.join(map(str, shape))}")
+        return self
 
 
 @dataclasses.dataclass(frozen=True)
@@ -199,6 +218,11 @@ class Task:
             with _in_words():
                 adapter = self.header.adapter
                 base = base.extended(adapter.kind, adapter.options, norms=adapter.norms)
+        outputs = base.outputs()
+        if self.header.outputs is None and self.header.classes and outputs not in (None, len(self.header.classes)):
+            raise TaskFileError(
+                f"{len(self.header.classes)} names of classes, and the base has {outputs} outputs", _REMAKE
+            )
         try:
             base = base.without_blocks(removed)
         except GraphError as error:
@@ -304,6 +328,9 @@ class Task:
             else:
                 rest[key] = tensor
         factors = Factors.from_flat(decode(rest))
+        most = max((tensor.shape[0] for tensor in factors.tensors.values() if tensor.dim()), default=0)
+        if (header.outputs or 0) > most:
+            raise TaskFileError(f"{where}: {header.outputs} outputs, and no tensor has as many rows", _REMAKE)
         missing = set(header.units) - set(kept)
         if missing:
             raise TaskFileError(f"{where}: the kept units of {sorted(missing)[0]} are missing", _REMAKE)
@@ -330,7 +357,7 @@ def _in_words() -> Iterator[None]:
 
 def _header(text: str, where: str) -> Header:
     try:
-        values: Any = json.loads(text)
+        values: Any = json.loads(text, parse_constant=_no_number)
     except (ValueError, RecursionError) as error:
         raise TaskFileError(f"{where}: its metadata is not JSON: {error}", _REMAKE) from error
     version = values.get("format_version") if isinstance(values, dict) else None
@@ -344,6 +371,10 @@ def _header(text: str, where: str) -> Header:
         return Header.parse(values, where)
     except ConfigError as error:
         raise TaskFileError(error.message, error.hint or _REMAKE) from error
+
+
+def _no_number(text: str) -> None:
+    raise ValueError(f"{text} is no number")
 
 
 def _unpack(bits: Tensor, units: int, where: str) -> np.ndarray:

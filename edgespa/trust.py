@@ -26,7 +26,8 @@ from pathlib import Path
 from typing import Any
 
 from edgespa.errors import ModelError, UntrustedError
-from edgespa.files import write_whole
+from edgespa.files import expanded, is_there, write_whole
+from edgespa.given import PREFIX, Given
 from edgespa.imports import is_module_spec, split_file_spec
 from edgespa.sources import code_digest
 
@@ -53,6 +54,11 @@ def require_trusted(spec: str, task: str, *, trust: bool = False) -> None:
     Raises:
         UntrustedError: With the spec, and what to say if it is to be opened.
     """
+    if spec.startswith(PREFIX):
+        raise ModelError(
+            f"{task}: its base was a module given in Python: {spec.removeprefix(PREFIX)}",
+            "give it again: base= in Python, or --base MODEL with a spec that builds the same one",
+        )
     if _runs_nothing(spec) or is_remembered(spec):
         return
     if is_module_spec(spec) and spec.partition(":")[0] and not _is_library(spec):
@@ -75,7 +81,7 @@ def remember(spec: str) -> None:
     Args:
         spec: The base's spec; paths are relative to the current folder.
     """
-    if _runs_nothing(spec):
+    if isinstance(spec, Given) or _runs_nothing(spec):
         return
     try:
         identity = _identity(spec)
@@ -118,11 +124,11 @@ def _identity(spec: str) -> dict[str, Any] | None:
     """
     if _is_library(spec):
         library, _, name = spec.partition(":")
-        folder = Path(name).expanduser()
-        return {"spec": f"{library}:{folder.resolve()}" if folder.is_dir() else spec}
+        folder = expanded(name)
+        return {"spec": f"{library}:{folder.resolve()}" if is_there(folder) else spec}
     parts = split_file_spec(spec)
     if parts is not None:
-        file = Path(parts[0]).expanduser().resolve()
+        file = expanded(parts[0]).resolve()
         return {"spec": f"{file.name}:{parts[1]}", "code": code_digest(file, file.parent)}
     if is_module_spec(spec) and (found := _module_file(spec.partition(":")[0])) is not None:
         file, root = found
@@ -142,13 +148,13 @@ def _runs_nothing(spec: str) -> bool:
     if spec.endswith(".pt2"):
         return True
     library, _, name = spec.partition(":")
-    return library == "hf" and _is_plain_folder(Path(name).expanduser())
+    return library == "hf" and _is_plain_folder(expanded(name))
 
 
 def _is_plain_folder(folder: Path) -> bool:
     """Whether a folder has a configuration without code or other models in it, and its weights in safetensors alone."""
     try:
-        names = [entry.name for entry in folder.iterdir()] if folder.is_dir() else []
+        names = [entry.name for entry in folder.iterdir()] if is_there(folder) else []
         config = json.loads((folder / "config.json").read_bytes()) if "config.json" in names else None
     except (OSError, ValueError, RecursionError):
         return False

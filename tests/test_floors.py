@@ -20,9 +20,13 @@ PACKAGE = ROOT / "edgespa"
 FLOORS: Mapping[str, int] = {
     "errors": 0,
     "config": 0,
+    "bounds": 0,
     "bundle": 0,
     "files": 0,
+    "given": 0,
     "guarded": 0,
+    "plain": 0,
+    "progress": 0,
     "imports": 0,
     "inputs": 0,
     "isolated": 0,
@@ -66,13 +70,17 @@ FLOORS: Mapping[str, int] = {
     "latency": 5,
     "stopwatch": 5,
     "demo": 5,
+    "demo_folder": 0,
     "cli": 5,
 }
+FRONT_DOOR = "edgespa"  # it names what is behind it for tools, and loads it when it is asked for
 # Not rooms: the package itself has a version and nothing else, and the entry of ``python -m`` belongs to the cli.
 OUTSIDE = {"edgespa": 0, "edgespa.__main__": 5}
 WITHOUT_TORCH = (
     "errors",
     "config",
+    "bounds",
+    "demo_folder",
     "bundle",
     "files",
     "imports",
@@ -233,7 +241,7 @@ def test_no_upward_import(package: dict[str, list[Import]]) -> None:
         f"{name}:{line} imports {target}: floor {floor_of(name)} -> {floor_of(target)}"
         for name, targets in edges(package, top_level_only=False, typing=True).items()
         for target, line in targets.items()
-        if (floor_of(target) or 0) > (floor_of(name) or 0)
+        if (floor_of(target) or 0) > (floor_of(name) or 0) and name != FRONT_DOOR
     ]
     assert upward == []
 

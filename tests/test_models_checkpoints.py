@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from edgespa.errors import WeightsError
 from edgespa.models import fit_weights, read_weights
+from edgespa.models.reference import BaseReference
 from edgespa.quiet import NOTE
 
 State = dict[str, Tensor]
@@ -148,6 +149,20 @@ def test_averaged_weights_beside_plain_ones(
     assert_taken(net, f"{path}:{ema}", other(state))
     torch.save({ema: other(state), "epoch": 3}, path)
     assert_taken(net, path, other(state))
+
+
+def test_a_part_of_a_file_is_found_again_from_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "work" / "sub").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "work")
+    Path("net.py").write_text("")
+    Path("w.pth").write_bytes(b"")
+    reference = BaseReference.record("net.py:build", "w.pth:ema", Path("sub"))
+    assert reference.weights_relative == "../w.pth:ema"
+    monkeypatch.chdir("sub")
+    assert reference.resolve(Path.cwd())[1] == f"{tmp_path}/work/w.pth:ema"
+    (tmp_path / "work").rename(tmp_path / "moved")
+    monkeypatch.chdir(tmp_path)
+    assert reference.resolve(tmp_path / "moved" / "sub")[1] == f"{tmp_path}/moved/w.pth:ema"
 
 
 def test_which_of_several_is_asked_for(net: nn.Module, state: State, tmp_path: Path) -> None:

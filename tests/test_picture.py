@@ -18,6 +18,7 @@ from PIL import Image, ImageOps
 from edgespa.config import Preprocess
 from edgespa.data import load_data, prepare
 from edgespa.device import runner
+from edgespa.errors import DataError
 from edgespa.picture import ORIENTATION, model_pixels, upright_pixels
 
 RANDOM = np.random.default_rng(3)
@@ -194,3 +195,38 @@ def test_every_other_mode(tmp_path: Path, mode: str, size: tuple[int, int]) -> N
     image = Image.new("LAB", (7, 11), (50, 99, 3)) if mode == "LAB" else Image.fromarray(SCENE).convert(mode)
     content = stored(image, "PNG" if mode in ("L", "RGB", "1", "P") else "TIFF")
     the_same(every_way(content, how(3, size), tmp_path / "mode"))
+
+
+EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n%%EOF\n"
+
+
+def test_what_a_program_would_have_to_decode_is_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """PostScript under the name of a photograph: Pillow would start Ghostscript, here one that leaves a mark."""
+    (tmp_path / "bin").mkdir()
+    fake = tmp_path / "bin" / "gs"
+    fake.write_text(f"#!/bin/sh\ntouch {tmp_path / 'was-run'}\nexit 1\n")
+    fake.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=":")
+    monkeypatch.setattr("PIL.EpsImagePlugin.gs_binary", None, raising=False)
+    (tmp_path / "data" / "a").mkdir(parents=True)
+    (tmp_path / "data" / "a" / "x.jpg").write_bytes(EPS)
+    with pytest.raises(runner.RunnerError, match="a EPS file, which is not taken"):
+        runner.preprocess(tmp_path / "data" / "a" / "x.jpg", how().model_dump())
+    with pytest.raises(DataError):
+        prepare(load_data(str(tmp_path / "data")), how()).tensor([0])
+    assert not (tmp_path / "was-run").exists()
+
+
+def test_a_file_that_announces_more_pixels_than_cameras_make(tmp_path: Path) -> None:
+    def announced(width: int, height: int) -> bytes:
+        content = bytearray(stored(Image.new("L", (1, 1))))
+        content[16:24] = struct.pack(">II", width, height)
+        content[29:33] = struct.pack(">I", zlib.crc32(bytes(content[12:29])))
+        return bytes(content)
+
+    (tmp_path / "x.png").write_bytes(announced(13_000, 11_000))  # less than what Pillow refuses
+    with (
+        pytest.warns(Image.DecompressionBombWarning),
+        pytest.raises(runner.RunnerError, match="13,000 x 11,000 pixels"),
+    ):
+        runner.preprocess(tmp_path / "x.png", how().model_dump())

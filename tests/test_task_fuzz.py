@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -19,9 +20,13 @@ from edgespa import sealed
 from edgespa.adapters.adapted import AdaptedProgram
 from edgespa.adapters.kinds import kind_named
 from edgespa.base import Base
+from edgespa.config import Preprocess
 from edgespa.errors import BaseMismatchError, EdgespaError, TaskFileError
+from edgespa.inspection import describe_task
+from edgespa.models import load_model
 from edgespa.prune import PruneConfig, prune
 from edgespa.task import Task
+from edgespa.tasks import Entry
 
 SCALE = max(1, settings().max_examples // 100)
 
@@ -161,6 +166,103 @@ def test_fuzz_task_file_of_one_who_can_seal(
         assert same(again, task)
     except EdgespaError as error:
         expect_words(error)
+
+
+SIZES = [-1, 0, 1, 2, 5, 8, 255, 2**16, 2**31, 2**33, 2**53, 2**63, 10**30, -(2**40), 1e300, -0.0, 0.5, True]
+TEXTS = [
+    "", " ", "a\nb", "a\u2028b", "\0", "\ud800", "\udcff", "a\x1b[2J", "../x", "/etc/passwd", "1,3,0,8", "1,3,8,8:bool",
+    "9" * 40, "1," * 2000 + "1", "x" * 3000, "http.server:test", "os:system", "net.py:build", "timm:local-dir:/",
+    "hf:..", "conv1", "NaN", "a.pt2", "\u202etxt", "%s%n{0}", "猫",
+]  # fmt: skip
+
+
+@st.composite
+def one_leaf_off(draw: st.DrawFn, values: Any) -> Any:
+    """A header in which one or two numbers, texts, lists or keys are of their kind and odd."""
+    values = copy.deepcopy(values)
+    for _ in range(draw(st.integers(1, 2))):
+        place: Any = values
+        while True:
+            keys = list(place) if isinstance(place, dict) else list(range(len(place)))
+            if not keys:
+                break
+            key = draw(st.sampled_from(keys))
+            inner = place[key]
+            if isinstance(inner, dict | list) and inner and draw(st.integers(0, 3)):
+                place = inner
+                continue
+            if isinstance(inner, list):
+                item = inner[0] if inner else draw(st.sampled_from([1, "x"]))
+                place[key] = draw(st.sampled_from([[], inner * 2, [*inner, item], inner[1:], [item] * 1000]))
+            elif isinstance(inner, str) or (inner is None and draw(st.booleans())):
+                place[key] = draw(st.sampled_from(TEXTS) | st.text(st.characters(codec=None), max_size=8))
+            elif isinstance(inner, dict):
+                place[key] = {**inner, draw(st.sampled_from(TEXTS)): draw(st.sampled_from([*SIZES, *TEXTS]))}
+            else:
+                place[key] = draw(st.sampled_from(SIZES) | st.integers() | st.floats())
+            break
+    return values
+
+
+@pytest.fixture(scope="module")
+def full(toy_base: Base, toy_folder: Path) -> bytes:
+    """A task file with everything that a header can have, on a base that needs no trust."""
+    torch.export.save(
+        torch.export.export(
+            load_model(toy_base.spec), (torch.ones(2, 3, 8, 8),), dynamic_shapes=({0: torch.export.Dim.AUTO},)
+        ),
+        toy_folder / "net.pt2",
+    )
+    base = Base.open(str(toy_folder / "net.pt2"), None).with_outputs(4)
+    task = prune(base, PruneConfig(density=0.5), toy_folder)
+    image = Preprocess(height=8, width=8, channels=3, mean=(0.4, 0.4, 0.4), std=(0.3, 0.3, 0.3))
+    head = {name: tensor for name, tensor in base.program.state().items() if name.startswith("fc.")}
+    header = task.header.model_copy(
+        update={
+            "classes": ("a", "b", "c", "d"), "outputs": 4, "preprocess": image, "inputs": ("1,3,8,8",),
+            "metrics": {"test_accuracy": 0.5, "test_images": 10, "validation_r2": 0.1},
+            "provenance": {"learns": "classes", "data": {"name": "x"}, "seed": 1, "history": [{"epoch": 1}]},
+        }
+    )  # fmt: skip
+    return dataclasses.replace(task, header=header, tensors=head).to_bytes()
+
+
+@examples(200)
+@given(data=st.data())
+def test_fuzz_sizes_numbers_and_texts_of_a_header(
+    full: bytes, toy_folder: Path, tmp_path: Path, data: st.DataObject
+) -> None:
+    """Sealed anew, so only what it says is odd: it opens, and can be listed and shown, or is refused in words."""
+    path = tmp_path / "x.spa"
+    path.write_bytes(full)
+    text, found = sealed.read(path, "edgespa")
+    header = data.draw(one_leaf_off(json.loads(text)))
+    try:
+        content = sealed.to_bytes("edgespa", json.dumps(header), found)
+    except (ValueError, UnicodeError):
+        return
+    task = load(content, tmp_path)
+    if task is None:
+        return
+    assert len("\n".join(task.header.classes).splitlines()) == len(task.header.classes)
+    assert not task.header.classes or len(task.header.classes) == (task.header.outputs or 4)
+    json.dumps(task.header.model_dump(mode="json"), allow_nan=False).encode()
+    Entry.of(task, path)
+    task.to_bytes()
+    if task.header.base != json.loads(text)["base"] and not data.draw(st.integers(0, 9)):
+        return
+    try:
+        base = task.find_base(toy_folder)
+        describe_task(task, task.fit(base), path)
+    except EdgespaError as error:
+        expect_words(error)
+        error.message.encode()
+
+
+def test_the_full_header_is_taken(full: bytes, toy_folder: Path, tmp_path: Path) -> None:
+    task = load(full, tmp_path)
+    assert task is not None
+    assert describe_task(task, task.open_base(toy_folder), tmp_path / "x.spa")["task"]["classes"] == list("abcd")
 
 
 def expect_words(error: EdgespaError) -> None:

@@ -73,15 +73,18 @@ def named(path: Path, target: Path, spec: str) -> Path:
 COMMANDS = [
     ["inspect", "TASK"],
     ["export", "TASK", "-o", "OUT"],
-    ["ship", "TASK", "--device", "local"],
+    ["ship", "TASK", "--device", "local", "--with-base"],
     ["prune", "TASK", "--method", "sls", "--keep-depth", "1", "-o", "OUT.spa"],
-    ["adapt", "--from", "TASK", "--data", "colours.npz", "-o", "OUT.spa"],
+    ["adapt", "--from", "TASK", "--data", "DATA", "-o", "OUT.spa"],
 ]
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda each: str(each[0]))
-def test_no_command_runs_their_base(theirs: Path, tmp_path: Path, command: list[str]) -> None:
-    words = [each.replace("TASK", str(theirs)).replace("OUT", str(tmp_path / "out")) for each in command]
+def test_no_command_runs_their_base(theirs: Path, tmp_path: Path, toy_folder: Path, command: list[str]) -> None:
+    places = {"TASK": str(theirs), "OUT": str(tmp_path / "out"), "DATA": str(toy_folder / "colours.npz")}
+    words = command
+    for word, place in places.items():
+        words = [each.replace(word, place) for each in words]
     result = run(*words, code=1)
     assert result.exit_code == 1
     assert f"{theirs.parent / 'net.py'}:build" in result.stderr

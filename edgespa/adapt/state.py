@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,12 +14,15 @@ from edgespa.adapt.inside import Inside
 from edgespa.adapt.moments import averages_of, read_averages, steps_of
 from edgespa.adapt.run import Run
 from edgespa.checkpoint import Checkpoint, require_same
+from edgespa.errors import ConfigError
 from edgespa.stopping import Stop
 
 SECONDS = 120.0
 """Most time inside an epoch between two states, but for large ones."""
 SHARE = 20.0
 """Writing states takes at most this part of the time."""
+_GROWTH = 8
+"""What two states of a training need, as a multiple of its first one."""
 
 _OPTIONS = MappingProxyType(
     {
@@ -116,6 +120,7 @@ class Keeper:
         self.stop = stop
         self._run, self._path, self._more = run, path, dict(more or {})
         self._every = SECONDS
+        self._saved = False
         self._saved_at = time.monotonic()
 
     def save(self) -> None:
@@ -126,8 +131,24 @@ class Keeper:
         if self._run.processes.is_main:
             before = time.monotonic()
             dataclasses.replace(state, facts={**state.facts, **self._more}).save(self._path)
+            if not self._saved and not state.averages:
+                self._require_space()
+            self._saved = True
             self._saved_at = time.monotonic()
             self._every = max(SECONDS, SHARE * (self._saved_at - before))
+
+    def _require_space(self) -> None:
+        """Refuse to begin where later states, with two averages and the best epoch, do not fit beside each other."""
+        assert self._path is not None
+        need = _GROWTH * self._path.stat().st_size
+        free = shutil.disk_usage(self._path.absolute().parent).free
+        if free < need:
+            self._path.unlink()
+            raise ConfigError(
+                f"{self._path.absolute().parent}: {free:,} bytes are free there, and the states of this training need "
+                f"{need:,}",
+                "free some space on that disk, or choose another --output",
+            )
 
     @property
     def due(self) -> bool:

@@ -17,6 +17,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, ConfigDict, Field, JsonValue, model_validator
 
 from edgespa import __version__
+from edgespa.bounds import Name
 from edgespa.bundle.limits import MAX_TENSORS, MAX_VARIANTS, picture_problem, shapes_problem
 from edgespa.config import Preprocess, Strict
 from edgespa.errors import BundleError
@@ -32,6 +33,8 @@ RUNNER = "run.py"
 MAX_PATH_BYTES = 100
 """Of a file in a bundle: what a plain tar header has room for."""
 MAX_FILES = 4096
+MAX_BYTES = 1 << 40
+"""Of a file in a bundle."""
 MAX_FP32_ERROR = 1e-3
 """A float32 file whose own relative bound is wider proves nothing, whoever wrote the manifest."""
 MAX_ROUNDING = 0.05
@@ -86,9 +89,9 @@ class TensorSpec(_Part):
         layout: Order of the dimensions of an image; ``"other"`` where the question does not arise.
     """
 
-    name: str
-    shape: tuple[int | str, ...]
-    dtype: str
+    name: Name
+    shape: tuple[int | Name, ...] = Field(max_length=32)
+    dtype: str = Field(pattern="^[a-z0-9_]{1,30}$")
     layout: Literal["NCHW", "NHWC", "other"] = "other"
 
 
@@ -195,7 +198,7 @@ class FileEntry(_Part):
     """One file of the bundle: path with forward slashes, size in bytes, SHA-256 in hexadecimal."""
 
     path: RelativePath
-    size_bytes: int = Field(ge=0)
+    size_bytes: int = Field(ge=0, le=MAX_BYTES)
     sha256: str = Field(pattern="^[0-9a-f]{64}$")
 
 
@@ -215,8 +218,8 @@ class Weights(_Part):
     task: RelativePath
     rest: RelativePath | None = None
     base_sha256: str = Field(pattern="^[0-9a-f]{64}$")
-    base_size_bytes: int = Field(gt=0)
-    made_bytes: int = Field(ge=0)
+    base_size_bytes: int = Field(gt=0, le=MAX_BYTES)
+    made_bytes: int = Field(ge=0, le=MAX_BYTES)
 
     @property
     def files(self) -> tuple[str, ...]:

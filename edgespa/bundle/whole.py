@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -14,7 +15,7 @@ from typing import Any, Self
 from edgespa.bundle.files import walk_files
 from edgespa.bundle.manifest import MANIFEST
 from edgespa.errors import BundleError, OutputExistsError
-from edgespa.files import name_file, sibling, uninterrupted
+from edgespa.files import hold, name_file, remove_abandoned, sibling, uninterrupted
 
 _log = logging.getLogger(__name__)
 
@@ -38,6 +39,7 @@ class WholeFolder:
         self.overwrite = overwrite
         self._temporary: Path | None = None
         self._aside: Path | None = None
+        self._held: int | None = None
         self._last_resort: weakref.finalize[..., Any] | None = None
         self._check_target()
 
@@ -51,18 +53,26 @@ class WholeFolder:
     def __enter__(self) -> Self:
         self._check_target()
         self.target.parent.mkdir(parents=True, exist_ok=True)
+        for kind in ("tmp", "old") if os.path.lexists(self.target) else ("tmp",):
+            remove_abandoned(self.target, kind)  # of a process that was killed
         temporary = sibling(self.target, "tmp")
         # Set first: an interrupt straight after mkdir must still find the folder to remove. One that hits between
         # this method and the block, where nothing can catch it, leaves the rest to the end of the process.
         self._temporary = temporary
         self._last_resort = weakref.finalize(self, _remove_own, temporary, os.getpid())
         temporary.mkdir()
+        with contextlib.suppress(OSError):
+            self._held = os.open(temporary, os.O_RDONLY)
+            hold(self._held)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         with uninterrupted():
+            if self._held is not None:
+                os.close(self._held)
+                self._held = None
             if self._temporary is not None:
                 _remove(self._temporary)
                 self._temporary = None

@@ -16,9 +16,12 @@ from pydantic import Field, model_validator
 
 from edgespa.config import Strict
 from edgespa.data import ImageData, load_data
+from edgespa.data.load import is_code
 from edgespa.errors import ConfigError, DataError
+from edgespa.given import Given
 from edgespa.imports import nearest
 from edgespa.normalisation import refuse_bytes
+from edgespa.trust import is_remembered
 
 SUFFIX = ".toml"
 FOLDER_VARIABLE = "EDGESPA_DATA"
@@ -80,11 +83,13 @@ class Named:
         name: As it is asked for.
         folder: Where a relative source begins.
         spec: Its content.
+        own: The user names its source now, so it may be code.
     """
 
     name: str
     folder: Path
     spec: CalibrationSpec
+    own: bool = False
 
     def load(self, limit: int | None = None, *, labelled: bool = False) -> ImageData:
         """The images.
@@ -94,10 +99,16 @@ class Named:
             labelled: Their classes are needed.
 
         Raises:
-            DataError: If they cannot be found, or are fewer than the spec wants.
+            DataError: If they cannot be found, are fewer than the spec wants, or are made by code that the file
+                names and nobody here.
         """
         spec = self.spec
         source = _resolved(spec.source, self.folder)
+        if not self.own and is_code(source) and not is_remembered(source):
+            raise DataError(
+                f"calibration {self.name}: its images are made by code that was not used here before: {source}",
+                f"look at it first; if you trust it, name it yourself: --calibration {source}",
+            )
         try:
             data = load_data(source, labelled=labelled or spec.balance == "classes")
         except DataError as error:
@@ -131,6 +142,8 @@ def find_spec(text: str) -> Named | None:
         ConfigError: If the file is absent, or holds something else; or if there are neither data nor a spec of that
             name, but a spec of nearly that name.
     """
+    if isinstance(text, Given):
+        return None
     known = dict(_shipped_files())
     if text in known and not Path(text).exists():
         return Named(text, _data_folder(), _parse(known[text], text))
@@ -209,7 +222,7 @@ def make(spec: CalibrationSpec, folder: Path) -> CalibrationSpec:
         spec: Without a digest.
         folder: Where its file will lie.
     """
-    return spec.model_copy(update={"digest": digest_of(Named("new", folder, spec).load())})
+    return spec.model_copy(update={"digest": digest_of(Named("new", folder, spec, own=True).load())})
 
 
 def _parse(text: str, where: str) -> CalibrationSpec:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 if TYPE_CHECKING:
-    from edgespa.cli._output import ProgressCallback
     from edgespa.device.fleet import Outcome
+    from edgespa.progress import ProgressCallback
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 

@@ -147,8 +147,9 @@ def model_options(metavar: str = "MODEL", *, required: bool = True) -> Callable[
         ),
         click.option(
             "--weights",
-            metavar="FILE",
-            help="Weights for the model: safetensors, or a PyTorch file of tensors only; 'random' for none.",
+            metavar="FILE[:KEY]",
+            help="Weights for the model: safetensors, or a checkpoint of PyTorch, of which only tensors are made, "
+            "with the KEY of the state dict if it has several; 'random' for none.",
         ),
     )
 

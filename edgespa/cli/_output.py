@@ -2,32 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
-import math
-import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence, Set
-from dataclasses import fields, is_dataclass
-from enum import Enum
-from typing import Any, Protocol
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any
 
 import click
 
+if TYPE_CHECKING:
+    from edgespa.progress import ProgressCallback
+
 WIDTH = 80
 """Columns of a table that does not go to a terminal."""
-
-
-class ProgressCallback(Protocol):
-    """What long work is given to say how far it is."""
-
-    def __call__(self, done: float, total: float | None, text: str = "") -> None:
-        """Report.
-
-        Args:
-            done: Units of work done, 0 to ``total``.
-            total: All units; None where that is not known.
-            text: What is being done now; an empty one leaves the text as it is.
-        """
 
 
 def emit_json(value: Any) -> None:
@@ -38,50 +24,9 @@ def emit_json(value: Any) -> None:
     """
     import json
 
+    from edgespa.plain import to_plain
+
     click.echo(json.dumps(to_plain(value), indent=2, ensure_ascii=False, allow_nan=False))
-
-
-def to_plain(value: Any) -> Any:
-    """Turn a result into what JSON has.
-
-    Args:
-        value: None, bool, int, float, str, enum, path, mapping, sequence, set, dataclass, pydantic model, or whatever
-            has ``tolist`` (numpy arrays and scalars, tensors), nested at will. A float that is not finite becomes
-            None, for JSON has no word for it; sets are sorted; the keys of mappings become strings.
-
-    Returns:
-        Dicts, lists, strings, numbers, booleans and None.
-
-    Raises:
-        TypeError: Something else is in it; the message names its type.
-    """
-    if value is None or (isinstance(value, (bool, str)) and not isinstance(value, Enum)):
-        return value
-    if isinstance(value, Enum):
-        return to_plain(value.value)
-    if isinstance(value, int):
-        return int(value)
-    if isinstance(value, float):
-        return float(value) if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {_key(key): to_plain(item) for key, item in value.items()}
-    if isinstance(value, Set):
-        return [to_plain(item) for item in sorted(value)]
-    if isinstance(value, Sequence) and not isinstance(value, (bytes, bytearray)):
-        return [to_plain(item) for item in value]
-    if isinstance(value, os.PathLike):
-        return os.fsdecode(value)
-    if is_dataclass(value) and not isinstance(value, type):
-        return {field.name: to_plain(getattr(value, field.name)) for field in fields(value)}
-    if callable(getattr(value, "model_dump", None)):
-        return to_plain(value.model_dump())
-    if callable(getattr(value, "tolist", None)):
-        return to_plain(value.tolist())
-    raise TypeError(f"{type(value).__name__} has no form in JSON")
-
-
-def _key(key: Any) -> str:
-    return key if type(key) is str else str(to_plain(key))
 
 
 def table(
@@ -110,6 +55,8 @@ def table(
     from rich.table import Table
     from rich.text import Text
 
+    from edgespa.recipes.tables import cell_text
+
     for row in rows:
         if len(row) != len(columns):
             raise ValueError(f"a row of {len(row)} cells in a table of {len(columns)} columns: {list(row)}")
@@ -122,7 +69,7 @@ def table(
         justify = "right" if all_numbers or heading in right else "left"
         drawn.add_column(Text(heading), justify=justify, overflow="fold")  # type: ignore[arg-type]  # a literal type
     for row in rows:
-        drawn.add_row(*(Text(_cell(cell)) for cell in row))
+        drawn.add_row(*(Text(cell_text(cell)) for cell in row))
     if title:
         console.print(Text(title))
     console.print(drawn)
@@ -132,58 +79,13 @@ def _is_number(cell: object) -> bool:
     return isinstance(cell, (int, float)) and not isinstance(cell, bool)
 
 
-def _cell(cell: object) -> str:
-    if cell is None:
-        return "-"
-    if isinstance(cell, bool):
-        return "yes" if cell else "no"
-    if isinstance(cell, int):
-        return f"{cell:,}"
-    if isinstance(cell, float):
-        return f"{cell:.4g}"
-    return str(cell)
-
-
-@contextlib.contextmanager
-def progress(text: str, *, enabled: bool = True) -> Iterator[ProgressCallback]:
-    """Show a bar on stderr while the block runs; nothing where stderr is not a terminal.
+def progress(text: str, *, enabled: bool = True) -> AbstractContextManager[ProgressCallback]:
+    """A bar on stderr while the block runs, see `edgespa.progress.bar`.
 
     Args:
         text: What is being done, until the callback says otherwise.
         enabled: False for no bar at all.
-
-    Yields:
-        The callback that moves the bar; it may be called from any thread.
     """
-    if not enabled or not sys.stderr.isatty():
-        yield _ignore
-        return
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        Progress,
-        TaskProgressColumn,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
+    from edgespa.progress import bar
 
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        TaskProgressColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=False) as bar:
-        task = bar.add_task(text, total=None)
-
-        def report(done: float, total: float | None, text: str = "") -> None:
-            bar.update(task, completed=done, total=total, description=text or None)
-
-        yield report
-
-
-def _ignore(done: float, total: float | None, text: str = "") -> None:
-    """No terminal, no bar."""
+    return bar(text, enabled=enabled)

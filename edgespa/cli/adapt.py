@@ -215,6 +215,8 @@ def command(
     for the accuracy in the report. Interrupt with Ctrl-C and go on with: edgespa adapt --resume OUTPUT.resume
 
     Several processes share the batches when Hugging Face accelerate starts them: accelerate launch -m edgespa adapt ...
+
+    Code that --from TASK names as its base runs only if it was used here before, or with --trust.
     """
     from edgespa.ranks import is_main
     from edgespa.recipes.early import require_log_possible, require_outputs_possible, require_there

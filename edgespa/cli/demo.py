@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path),
     default=Path("edgespa-demo"),
     show_default=True,
-    help="Folder for everything that the demo makes; an earlier demo there is replaced.",
+    help="Folder for everything that the demo makes; an earlier demo there is replaced, anything else is left alone.",
 )
 @seed_option()
 @json_option()
@@ -30,6 +30,10 @@ def command(output: Path, seed: int, as_json: bool) -> None:
     A small network learns the digits 0 to 4; SPLoRA adapts it to 5 to 9 while it is pruned to 40% channel density; the
     result is exported, proved, and measured against an unpruned adaptation in the same run.
     """
+    from edgespa.demo_folder import require_own_folder
+
+    require_own_folder(output)
+
     from edgespa.cli._output import emit_json, progress
     from edgespa.demo import run
 

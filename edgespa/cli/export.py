@@ -154,6 +154,8 @@ def command(
 
     Every file is run and compared with the program it came from, component by component, on real images if there are
     any. One that cannot be made, or is not near enough, is left out, and you are told.
+
+    Code that a TASK names as its base runs only if it was used here before, or with --trust.
     """
     from edgespa.bundle import BundleWriter
     from edgespa.device import load_device

@@ -39,6 +39,8 @@ def command(
     For a TASK file (.spa) the kept units and the recorded figures are shown too. With --json every slot is listed with
     the indices of each unit: enough to zero the removed units of the original network by hand and compare. --svg draws
     which layers share a group.
+
+    A file runs nothing: code that a TASK names as its base runs only if it was used here before, or with --trust.
     """
     from edgespa.base import Base
     from edgespa.cli._output import emit_json
@@ -165,8 +167,8 @@ def _show_task(task: dict[str, Any]) -> None:
     figures = task["figures"]
     click.echo(
         f"task {task['file']}: {task['size_bytes']:,} bytes, channel density {figures['channel_density']:.1%}, "
-        f"parameters {figures['parameters'] / figures['base_parameters']:.1%}, "
-        f"MACs {figures['macs'] / figures['base_macs']:.1%}"
+        f"parameters {figures['parameters'] / max(figures['base_parameters'], 1):.1%}, "
+        f"MACs {figures['macs'] / max(figures['base_macs'], 1):.1%}"
     )
     for each in measured(task["metrics"]):
         click.echo(f"  {each.name}: {each}")

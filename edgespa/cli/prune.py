@@ -91,7 +91,8 @@ def command(
 
     With --method sls whole residual blocks go, of a MODEL or of a TASK file that adapt has made: from the last block
     down, until the classes of --data are no longer as far apart as --alpha asks for. What the task stored for them
-    goes too. Then retrain with: edgespa adapt --from.
+    goes too. Then retrain with: edgespa adapt --from. Code that a TASK names as its base runs only if it was used here
+    before, or with --trust.
     """
     require_fitting_options(ctx)
     from edgespa.recipes.early import require_outputs_possible, require_there

@@ -14,12 +14,12 @@ from edgespa.cli._options import json_option
 from edgespa.cli._trust import require_signers, signers_options
 
 if TYPE_CHECKING:
-    from edgespa.cli._output import ProgressCallback
     from edgespa.device.board import Device
     from edgespa.device.fleet import Outcome
     from edgespa.device.link.transport import Connection
     from edgespa.device.shipment.results import Shipped
     from edgespa.device.shipment.ship import Shipment
+    from edgespa.progress import ProgressCallback
 
 
 @click.command(name="ship")
@@ -71,6 +71,8 @@ def command(
     programs, and not run without --trust. Only then it replaces what was in use, by one rename. Whatever fails before
     leaves the old version in use. Several devices are served at once; the exit status is 1 if any failed. What a device
     lacks (a base, a runtime, space, a disk that keeps what is written) is told before anything is sent.
+
+    Code that a TASK names as its base runs only if it was used here before, or with --trust.
     """
     from edgespa.cli._output import emit_json, progress
     from edgespa.device import load_device
@@ -112,7 +114,7 @@ def command(
     if as_json:
         emit_json([_plain(outcome, work.done) for outcome in outcomes])
     else:
-        _show([each for done in work.done.values() for each in done], ready)
+        _show([each for target in targets for each in work.done.get(target.name, ())], ready)
     show_errors(outcomes)
     fail_if_any(outcomes)
 

@@ -139,6 +139,9 @@ def _remarks(device: DeviceStatus) -> None:
         why = "what is written there is gone after a reboot; " if device.in_memory else ""
         what = f"edgespa ship --remove {each.task} --device {name}"
         click.echo(f"Hint: {why}ship it again, or do not expect it any more: {what}", err=True)
+    for each in device.older:
+        text = f"note: {name}: {each.task} {each.version} was shipped from here later than what is there, and is gone"
+        click.secho(text, err=True, fg="yellow")
     if device.unfinished:
         left = ", ".join(device.unfinished)
         click.echo(f"note: {name}: shipments that have not ended, or were ended, left something of {left}", err=True)

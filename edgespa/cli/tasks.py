@@ -23,7 +23,7 @@ def command(paths: tuple[str, ...], as_json: bool) -> None:
 
     For each base: bytes, density, validation and test accuracy of its task files, what they take together with the
     base, what as many separately fine-pruned models would take (their parameters in float32), and from how many tasks
-    on the shared base is the smaller one.
+    on the shared base is the smaller one. No base is opened, and nothing of the files is run.
     """
     if len(paths) == 1:
         _list(Path(paths[0]), as_json)

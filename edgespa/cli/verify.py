@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -12,10 +11,10 @@ from edgespa.cli._options import json_option
 from edgespa.cli._trust import require_signers, signers_options
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
-    from edgespa.bundle import OpenBundle
     from edgespa.device.measure.results import Check
+    from edgespa.recipes.results import Verification
 
 
 @click.command(name="verify")
@@ -63,98 +62,60 @@ def command(
     its signature. Then the recorded inputs are fed to every model file whose runtime is installed, and the outputs
     compared with the program's, within the manifest's bounds. No code of the bundle is run, and torch is not needed.
     """
-    from edgespa.bundle import open_bundle
     from edgespa.cli._output import emit_json
-    from edgespa.device.measure.profile import is_own_runner, run_selfcheck
+    from edgespa.recipes.checking import check_bundle
 
     require_signers(signers, identity, revoked)
     if no_run and pythons:
         raise click.UsageError("--no-run runs nothing in any --python either: give one of them")
-    with open_bundle(bundle, signers=signers, identity=identity, revoked=revoked) as opened:
-        checks = (
-            ()
-            if no_run
-            else _checks(
-                opened.folder, pythons, partial(run_selfcheck, threads=threads, timeout_s=timeout, memory_mib=memory)
-            )
-        )
-        same_runner = is_own_runner(opened.folder)
-    ran = [check for check in checks if check.status != "not run"]
-    passed = no_run or (bool(ran) and all(check.status == "passed" for check in ran))
+    found = check_bundle(
+        bundle,
+        signers=signers,
+        identity=identity,
+        revoked=revoked,
+        run=not no_run,
+        pythons=pythons,
+        threads=threads,
+        timeout_s=timeout,
+        memory_mib=memory,
+    )
     if as_json:
-        emit_json(_result(opened, checks, no_run, passed, same_runner))
+        emit_json(found)
     else:
-        click.echo(f"{bundle}: {len(opened.manifest.files)} files, all as in the manifest")
-        if opened.signed is not None:
-            click.echo(f"signed by {opened.signed.identity} with {opened.signed.key}")
-        if checks:
-            _show(checks, runtimes=bool(pythons))
-    _remark(opened, checks, no_run, same_runner)
-    _fail(bundle, checks, bool(ran) or no_run)
+        click.echo(f"{bundle}: {found.files} files, all as in the manifest")
+        if found.signature["status"] == "good":
+            click.echo(f"signed by {found.signature['identity']} with {found.signature['key']}")
+        if found.variants:
+            _show(found.variants, runtimes=bool(pythons))
+    _remark(found)
+    _fail(found)
 
 
-def _checks(folder: Path, pythons: Sequence[Path], run: Callable[..., tuple[Check, ...]]) -> tuple[Check, ...]:
-    """Of this environment and of others; what has run in one of them is not reported as not run."""
-    from edgespa.errors import DeviceError
-
-    here = run(folder)
-    found: list[Check] = []
-    for python in pythons:
-        there = run(folder, python=python)
-        ran = [check for check in there if check.status != "not run"]
-        if not ran:
-            reasons = "; ".join(dict.fromkeys(reason for check in there for reason in check.failures))
-            raise DeviceError(f"{python}: no variant can be run there: {reasons}", "install a runtime in it")
-        found += ran
-    elsewhere = {check.name for check in found}
-    return (*(check for check in here if check.status != "not run" or check.name not in elsewhere), *found)
-
-
-def _result(
-    opened: OpenBundle, checks: Sequence[Check], no_run: bool, passed: bool, same_runner: bool
-) -> dict[str, Any]:
-    manifest, signed = opened.manifest, opened.signed
-    return {
-        "bundle": str(opened.given),
-        "task": manifest.task,
-        "files": len(manifest.files),
-        "size_bytes": sum(entry.size_bytes for entry in manifest.files),
-        "signature": {
-            "status": "good" if signed else "not checked" if opened.is_signed else "absent",
-            "identity": signed.identity if signed else None,
-            "key": signed.key if signed else None,
-        },
-        "own_runner": same_runner,
-        "run": not no_run,
-        "variants": checks,
-        "passed": passed,
-    }
-
-
-def _remark(opened: OpenBundle, checks: Sequence[Check], no_run: bool, same_runner: bool) -> None:
-    for check in checks:
+def _remark(found: Verification) -> None:
+    for check in found.variants:
         if check.status == "not run":
             click.secho(f"NOT RUN: {check.name}: {'; '.join(check.failures)}", err=True, fg="yellow", bold=True)
-    if no_run:
+    if not found.run:
         click.secho("NOT RUN: no variant, because of --no-run", err=True, fg="yellow", bold=True)
-    if opened.signed is None and opened.is_signed:
+    if found.signature["status"] == "not checked":
         click.echo("note: the signature was not checked: pass --signers FILE", err=True)
-    if not same_runner:
+    if not found.own_runner:
         click.echo("note: its run.py is not that of this edgespa, and was not run: look at it before you do", err=True)
 
 
-def _fail(bundle: Path, checks: Sequence[Check], proved: bool) -> None:
+def _fail(found: Verification) -> None:
     from edgespa.errors import BundleError, DeviceError
 
+    checks = found.variants
     failed = [f"{check.name} ({'; '.join(check.failures)})" for check in checks if check.status == "failed"]
     if failed:
         raise BundleError(
-            f"{bundle}: the self-check fails for {', '.join(failed)}",
+            f"{found.bundle}: the self-check fails for {', '.join(failed)}",
             "do not ship these files; if another version of the runtime passes, report it",
         )
-    if not proved:
+    if not found.passed:
         raise DeviceError(
-            f"{bundle}: no variant could be run, nothing is proved",
+            f"{found.bundle}: no variant could be run, nothing is proved",
             "install a runtime (pip install 'edgespa[onnx]'), or pass --no-run to check digests only",
         )
 

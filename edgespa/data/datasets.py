@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import reprlib
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
+from torch.utils.data import DataLoader
 
 from edgespa.data.images import ImageData, ImageSource, Progress, checked_labels, no_classes
 from edgespa.errors import DataError, EdgespaError
@@ -126,6 +127,59 @@ def load_dataset(spec: str, labelled: bool, progress: Progress | None) -> ImageD
             f"{spec} gave a {type(dataset).__name__}, which has no length or cannot be indexed",
             "return a torch.utils.data.Dataset with __len__ and __getitem__",
         )
+    return _image_data(dataset, spec, labelled, progress)
+
+
+def of_dataset(given: Any, name: str, labelled: bool, progress: Progress | None = None) -> ImageData:
+    """What a Python user has at hand as images.
+
+    Args:
+        given: A ``torch.utils.data.Dataset``; a ``DataLoader``, of which the data set counts, in its own order; or
+            (images, labels) or images alone as arrays or tensors, the samples first: uint8 [N, H, W, C] in arrays and
+            [N, C, H, W] in tensors, or float32 [N, C, H, W] that go to the model as they are.
+        name: For messages and records.
+        labelled: Its classes are needed.
+        progress: Called with (done, total) if it has to be read through for its labels.
+
+    Raises:
+        DataError: It is something else, or its items are.
+    """
+    if isinstance(given, DataLoader):
+        given = given.dataset
+    parts = given if isinstance(given, tuple | list) and len(given) in (1, 2) else (given,)
+    if all(isinstance(each, np.ndarray | Tensor) for each in parts):
+        given = _Arrays(parts, name)
+    if not (hasattr(given, "__getitem__") and hasattr(given, "__len__")):
+        raise DataError(
+            f"{name} has no length or cannot be indexed",
+            "give a Dataset with __len__ and __getitem__, a DataLoader of one, (images, labels) as arrays, or a path",
+        )
+    return _image_data(given, name, labelled, progress)
+
+
+class _Arrays:
+    """(images, labels) item by item."""
+
+    def __init__(self, parts: Sequence[Any], name: str) -> None:
+        # An array of floats is [C, H, W] per item like a tensor: nothing else could go to a model as it is.
+        self._parts = [
+            torch.from_numpy(np.ascontiguousarray(each, np.float32))
+            if isinstance(each, np.ndarray) and each.dtype.kind == "f" and each.ndim == 4
+            else each
+            for each in parts
+        ]
+        if len({len(each) for each in parts}) > 1:
+            counts = " and ".join(str(len(each)) for each in parts)
+            raise DataError(f"{name}: {counts} images and labels", "give as many labels as images")
+
+    def __len__(self) -> int:
+        return len(self._parts[0])
+
+    def __getitem__(self, index: int) -> tuple[Any, ...]:
+        return tuple(each[index] for each in self._parts)
+
+
+def _image_data(dataset: Any, spec: str, labelled: bool, progress: Progress | None) -> ImageData:
     if len(dataset) == 0:
         raise DataError(f"{spec}: no images", "return a data set that is not empty")
     source = DatasetSource(dataset, spec)

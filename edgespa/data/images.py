@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from edgespa.bounds import names_problem, readable
 from edgespa.errors import DataError
 from edgespa.imports import nearest
 
@@ -77,8 +78,8 @@ class ImageData:
         self._source = source
         self._indices = np.arange(len(source), dtype=np.int64)
         self._labels = labels
-        self.classes = tuple(classes)
-        self._title = title
+        self._title = readable(title)
+        self.classes = _named(classes, self._title)
         self._total = len(source)
         self.targets = targets
         self.kind = kind
@@ -271,7 +272,7 @@ class ImageData:
             classes: Class names; ``labels`` index it.
         """
         part = self._part(np.arange(len(self)), np.asarray(labels, dtype=np.int64))
-        part.classes = tuple(classes)
+        part.classes = _named(classes, self._title)
         return part
 
     def _class_index(self, chosen: str | int) -> int:
@@ -311,6 +312,19 @@ class ImageData:
             members = np.flatnonzero(inverse == group)
             rank[members] = random.permutation(len(members))
         return rank, turn
+
+
+def _named(classes: Sequence[str], title: str) -> tuple[str, ...]:
+    """Names of classes, each of which will be a line of ``labels.txt``.
+
+    Raises:
+        DataError: With the one that cannot be.
+    """
+    if problem := names_problem(classes):
+        raise DataError(
+            f"{title}: a class: {problem}", "rename its folder, or name it otherwise where the classes are listed"
+        )
+    return tuple(classes)
 
 
 def no_classes(title: str) -> DataError:

@@ -6,11 +6,13 @@ import zipfile
 from pathlib import Path
 
 from edgespa.data.arrays import has_idx, load_digits, load_idx, load_npz
-from edgespa.data.datasets import load_dataset
+from edgespa.data.datasets import load_dataset, of_dataset
 from edgespa.data.folders import load_folder, load_zip
 from edgespa.data.images import ImageData, Progress
 from edgespa.errors import DataError
+from edgespa.given import Given
 from edgespa.imports import is_module_spec, module_exists, nearest_path, split_file_spec
+from edgespa.trust import remember
 
 _KINDS = (
     "DATA is PATH[:SPLIT] with PATH an image folder, a zip of one, a folder of idx files or an .npz; "
@@ -33,7 +35,7 @@ def load_data(spec: str, *, labelled: bool = True, progress: Progress | None = N
 
             or ``package.module:callable`` / ``path/file.py:callable``, which gives a ``torch.utils.data.Dataset`` of
             (image, label); or ``digits``, ``digits:train``, ``digits:test``: scikit-learn's handwritten digits (a
-            folder of that name is ``./digits``).
+            folder of that name is ``./digits``); or a `Given` data set, loader, pair of arrays, or `ImageData`.
         labelled: False admits images without classes (a flat folder, an ``.npz`` without labels).
         progress: Called with (done, total) if a data set has to be read through for its labels.
 
@@ -43,13 +45,16 @@ def load_data(spec: str, *, labelled: bool = True, progress: Progress | None = N
     Raises:
         DataError: The data cannot be found, has no such split, no images or no classes, or is damaged.
     """
+    if isinstance(spec, Given):
+        return spec.value if isinstance(spec.value, ImageData) else of_dataset(spec.value, spec, labelled, progress)
     if spec == "digits" or spec.startswith("digits:"):
         return load_digits(spec.partition(":")[2] or None)
-    if split_file_spec(spec) is not None and not Path(spec).is_dir():
-        return load_dataset(spec, labelled, progress)
+    if is_code(spec):
+        data = load_dataset(spec, labelled, progress)
+        remember(spec)
+        return data
     path, split = _path_and_split(spec)
-    if path is None:
-        return load_dataset(spec, labelled, progress)
+    assert path is not None
     name = path.resolve().name if path.is_dir() else path.stem
     title = f"{name}:{split}" if split else name
     if path.is_dir():
@@ -61,6 +66,22 @@ def load_data(spec: str, *, labelled: bool = True, progress: Progress | None = N
         return load_zip(path, split, labelled, title)
     hint = f"give the folder: {path.parent}" if "-ubyte" in path.name else _KINDS
     raise DataError(f"{path}: not a kind of data that is known here", hint)
+
+
+def is_code(spec: str) -> bool:
+    """Whether a data spec names Python code, which is run to get the images.
+
+    Args:
+        spec: As `load_data` takes it.
+    """
+    if spec == "digits" or spec.startswith("digits:"):
+        return False
+    if split_file_spec(spec) is not None:
+        return not Path(spec).is_dir()
+    try:
+        return _path_and_split(spec)[0] is None
+    except DataError:  # nothing of that name
+        return False
 
 
 def _path_and_split(spec: str) -> tuple[Path | None, str | None]:

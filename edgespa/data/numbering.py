@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from edgespa.bounds import names_problem
 from edgespa.data.images import ImageData
 from edgespa.errors import ConfigError, DataError
 from edgespa.imports import nearest
@@ -45,7 +46,7 @@ class Numbering:
                 "give one: names of all outputs in a file, or how many outputs come before the classes",
             )
         try:
-            lines = labels.read_text(encoding="utf-8-sig").rstrip().splitlines()
+            lines = labels.read_text(encoding="utf-8-sig").rstrip().split("\n")
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(
                 f"--labels {labels} cannot be read: {error}", "name a text file, a class a line"
@@ -54,6 +55,8 @@ class Numbering:
         if "" in names or not names:
             where = f"line {names.index('') + 1} of " if names else ""
             raise ConfigError(f"--labels {labels}: {where}it is empty", "write one class name per line")
+        if problem := names_problem(names):
+            raise ConfigError(f"--labels {labels}: {problem}", "write one class name per line, in UTF-8")
         return cls(names, file=str(labels))
 
     def __call__(self, data: ImageData) -> ImageData:

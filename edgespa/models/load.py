@@ -12,6 +12,7 @@ from torch import nn
 from torch.export import ExportedProgram
 
 from edgespa.errors import ModelError
+from edgespa.given import Given
 from edgespa.imports import find_object, is_module_spec, nearest, split_file_spec
 from edgespa.models.libraries import LIBRARIES, build
 from edgespa.models.plain import store_computed_weights
@@ -44,6 +45,7 @@ def load_model(spec: str, weights: str | None = None) -> nn.Module:
             - ``hf:NAME`` or ``hf:FOLDER``: a model of transformers, of the class that its configuration names, made to
               return its answers alone: the logits of a classifier, logits and boxes of a detector, features of a model
               without a head.
+            - a `Given` module, which is copied.
         weights: None for the library's pretrained weights, or for what the factory made; ``"random"`` for a library's
             untrained network; else a weight file (see `read_weights`), which must fit exactly.
 
@@ -67,7 +69,7 @@ def load_model(spec: str, weights: str | None = None) -> nn.Module:
                 f"{spec}: 'random' weights are for torchvision, timm and hf models; a factory makes its own",
                 "leave --weights out, or name a factory that loads no weights",
             )
-        model = _from_factory(spec)
+        model = _copied(spec.value, spec) if isinstance(spec, Given) else _from_factory(spec)
     if state is not None:
         fit_weights(model, state, weights or "")
     store_computed_weights(model.eval())
@@ -98,12 +100,7 @@ def _from_factory(spec: str) -> nn.Module:
             raise ModelError(error.message, f"did you mean {near[0]}:{name}?") from error
         raise
     if isinstance(found.value, nn.Module):
-        try:
-            return copy.deepcopy(_whole(found.value, spec))
-        except RuntimeError as error:  # weights that hooks compute
-            raise ModelError(
-                f"{spec} is a module that cannot be copied: {error}", "name a function that builds a fresh one"
-            ) from error
+        return _copied(found.value, spec)
     if not callable(found.value):
         raise ModelError(
             f"{spec} is a {type(found.value).__name__}, not a factory",
@@ -118,6 +115,15 @@ def _from_factory(spec: str) -> nn.Module:
             "let the factory return the module itself",
         )
     return _whole(made, spec)
+
+
+def _copied(model: nn.Module, spec: str) -> nn.Module:
+    try:
+        return copy.deepcopy(_whole(model, spec)).cpu()
+    except RuntimeError as error:  # weights that hooks compute
+        raise ModelError(
+            f"{spec} is a module that cannot be copied: {error}", "name a function that builds a fresh one"
+        ) from error
 
 
 def _whole(model: nn.Module, spec: str) -> nn.Module:

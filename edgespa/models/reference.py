@@ -8,17 +8,21 @@ digest in the task file decides whether what was found is the base.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from edgespa.bounds import shown, text_problem
 from edgespa.errors import ModelError
+from edgespa.files import expanded, is_there
 from edgespa.imports import split_file_spec
 from edgespa.models.saved import is_pt2
 
 _NOT_A_FILE = ("torchvision:", "timm:")
 _RANDOM = "random"
+_PART_OF_FILE = re.compile(r"(.+\.(?:safetensors|pth?|bin|ckpt|tar))(:[^:/]+)")
 
 
 def portable_spec(spec: str, relative_to: Path) -> str:
@@ -37,7 +41,7 @@ def portable_spec(spec: str, relative_to: Path) -> str:
         return spec
     head, path, tail = parts
     try:
-        relative = os.path.relpath(Path(path).expanduser().resolve(), relative_to.resolve())
+        relative = os.path.relpath(expanded(path).resolve(), relative_to.resolve())
     except ValueError:  # another drive
         return spec
     return f"{head}{Path(relative).as_posix()}{tail}"
@@ -62,8 +66,8 @@ def resolve_spec(spec: str, roots: Sequence[Path]) -> str:
     head, path, tail = parts
     tried: list[str] = []
     for root in roots:
-        candidate = root / Path(path).expanduser()
-        if candidate.exists():
+        candidate = root / expanded(path)
+        if is_there(candidate):
             return f"{head}{candidate.resolve()}{tail}"
         tried.append(str(candidate))
     looked = ", ".join(dict.fromkeys(tried)) or path
@@ -76,13 +80,15 @@ def _path_parts(spec: str) -> tuple[str, str, str] | None:
         return None
     if spec.startswith("hf:"):
         name = spec.removeprefix("hf:")
-        return ("hf:", name, "") if Path(name).expanduser().is_dir() or name.startswith((".", "/", "~")) else None
+        return ("hf:", name, "") if is_there(expanded(name)) or name.startswith((".", "/", "~")) else None
     file_parts = split_file_spec(spec)
     if file_parts is not None:
         path, name = file_parts
         return "", path, f":{name}" if name else ""
     if is_pt2(spec) or ":" not in spec:
         return "", spec, ""
+    if part := _PART_OF_FILE.fullmatch(spec):
+        return "", part[1], part[2]
     return None
 
 
@@ -169,6 +175,7 @@ class BaseReference:
         known = ("spec", "spec_absolute", "spec_relative", "weights", "weights_absolute", "weights_relative")
         wrong = [key for key in values if key not in known]
         wrong += [key for key in known[:3] if not isinstance(values.get(key), str)]
+        wrong += [key for key, value in values.items() if isinstance(value, str) and text_problem(value, lines=False)]
         wrong += [key for key in known[3:] if not isinstance(values.get(key), str | None)]
         if wrong:
             raise ModelError(f"base reference: missing, unknown or no text: {', '.join(wrong)}", "pass --base MODEL")
@@ -184,7 +191,9 @@ def _first(typed: str, absolute: str, relative: str, task_folder: Path) -> str:
     as_typed, beside = (spec.removeprefix(head).removesuffix(tail) for spec in (typed, relative))
     candidates = (Path(known), Path.cwd() / as_typed, task_folder / beside, task_folder / Path(known).name)
     for candidate in candidates:
-        if candidate.expanduser().exists():
-            return f"{head}{candidate.expanduser().resolve()}{tail}"
-    looked = ", ".join(dict.fromkeys(str(candidate) for candidate in candidates))
-    raise ModelError(f"base {typed}: not found (looked for {looked})", "say where it is now with --base MODEL")
+        if is_there(expanded(candidate)):
+            return f"{head}{expanded(candidate).resolve()}{tail}"
+    looked = shown(", ".join(dict.fromkeys(str(candidate) for candidate in candidates)), 1000)[1:-1]
+    raise ModelError(
+        f"base {shown(typed)[1:-1]}: not found (looked for {looked})", "say where it is now with --base MODEL"
+    )

@@ -7,9 +7,9 @@ then: each operator runs once per image. Values beyond a memory budget go to tem
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -25,6 +25,8 @@ _SMALL = 1 << 20  # smaller tensors are not worth a file
 class Shelf:
     """Tensors kept for later: in memory up to a budget, in temporary files beyond it.
 
+    A file loses its name as soon as it is mapped, so that nothing is left of it, however the process ends.
+
     Args:
         memory_bytes: The budget.
     """
@@ -32,8 +34,6 @@ class Shelf:
     def __init__(self, memory_bytes: int = MEMORY_BYTES) -> None:
         self._budget = memory_bytes
         self._used = 0
-        self._folder: tempfile.TemporaryDirectory[str] | None = None
-        self._count = 0
 
     def __enter__(self) -> Shelf:
         return self
@@ -41,24 +41,21 @@ class Shelf:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._folder is not None:
-            self._folder.cleanup()
+        pass  # what is mapped goes with the tickets
 
     def put(self, value: Any) -> Any:
-        """Keep a value; anything but a large tensor is its own ticket."""
+        """Keep a value; anything but a large tensor is its own ticket.
+
+        Raises:
+            OSError: The disk for temporary files is full.
+        """
         if not isinstance(value, Tensor):
             return value
         size = value.untyped_storage().nbytes()
         if size < _SMALL or self._used + size <= self._budget:
             self._used += size
             return _Kept(value, size)
-        if self._folder is None:
-            self._folder = tempfile.TemporaryDirectory(prefix="edgespa-")
-        path = Path(self._folder.name) / str(self._count)
-        self._count += 1
-        stored = torch.from_file(str(path), shared=True, size=value.numel(), dtype=value.dtype)
-        stored.copy_(value.reshape(-1))
-        return _Filed(path, tuple(value.shape), value.dtype)
+        return _Filed(_mapped(value))
 
     def take(self, ticket: Any) -> Any:
         """Get a value back; the ticket is used up."""
@@ -66,14 +63,22 @@ class Shelf:
             self._used -= ticket.size
             return ticket.value
         if isinstance(ticket, _Filed):
-            size = 1
-            for length in ticket.shape:
-                size *= length
-            # A copy, so that the file can go.
-            value = torch.from_file(str(ticket.path), shared=False, size=size, dtype=ticket.dtype).clone()
-            ticket.path.unlink()
-            return value.reshape(ticket.shape)
+            return ticket.stored.clone()  # a copy, so that the file can go
         return ticket
+
+
+def _mapped(value: Tensor) -> Tensor:
+    """A copy in a file without a name."""
+    count = value.numel()
+    with tempfile.NamedTemporaryFile(prefix="edgespa-") as file:
+        try:
+            # Asked for beforehand: a full disk would end the process where the mapped file is written to.
+            os.posix_fallocate(file.fileno(), 0, max(1, count * value.element_size()))
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, tempfile.gettempdir()) from error
+        stored = torch.from_file(file.name, shared=True, size=count, dtype=value.dtype)
+    stored.copy_(value.reshape(-1))
+    return stored.reshape(value.shape)
 
 
 class _Kept:
@@ -83,10 +88,8 @@ class _Kept:
 
 
 class _Filed:
-    def __init__(self, path: Path, shape: tuple[int, ...], dtype: torch.dtype) -> None:
-        self.path = path
-        self.shape = shape
-        self.dtype = dtype
+    def __init__(self, stored: Tensor) -> None:
+        self.stored = stored
 
 
 Inputs = Callable[[int], Tensor]

@@ -9,6 +9,7 @@ import torch
 from pydantic import JsonValue
 
 from edgespa.base import Base
+from edgespa.bounds import readable
 from edgespa.bundle import Base as BaseEntry
 from edgespa.bundle import BundleWriter, Compaction, Kind, Manifest, Signer, sha256_file
 from edgespa.data import ImageData, Numbering, prepare, require_whole
@@ -129,7 +130,7 @@ def origin_of_task(task: Task, base: Base, path: Path) -> tuple[Program, Origin]
     proof = check_task(task, base)
     header, figures = task.header, task.header.figures
     origin = Origin(
-        task=path.stem,
+        task=readable(path.stem),
         base=BaseEntry(spec=base.spec, digest=base.digest, weights=base.weights),
         compaction=Compaction(
             parameters=figures.parameters,
@@ -161,7 +162,7 @@ def _from_model(model: str, input_shape: InputSizes | None, weights: str | None)
     base = Base.open(model, input_shape, weights)
     cost = base.whole_cost
     origin = Origin(
-        task=Path(model.partition(":")[0]).stem + (f" {model.rpartition(':')[2]}" if ":" in model else ""),
+        task=readable(Path(model.partition(":")[0]).stem + (f" {model.rpartition(':')[2]}" if ":" in model else "")),
         base=BaseEntry(spec=base.spec, digest=base.digest, weights=base.weights),
         compaction=Compaction(
             parameters=cost.parameters,

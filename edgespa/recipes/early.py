@@ -115,5 +115,5 @@ def _missing_data(spec: str) -> Path | None:
     path = Path(head).expanduser() if colon and head else whole
     if whole.exists() or path.exists() or is_module_spec(spec):
         return None
-    named = os.sep in str(path) or path.suffix in _LIKE_FILES
+    named = os.sep in spec or path.suffix in _LIKE_FILES
     return path if named else None

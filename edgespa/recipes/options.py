@@ -90,8 +90,8 @@ class DataOptions:
                 [0, 1], or one of them is given alone.
         """
         channels, height, width = image_size(base.input_sizes)
-        if recorded is not None and not self.normalised:
-            return recorded
+        if recorded is not None and not self.normalised and recorded.channels == channels:
+            return recorded.model_copy(update={"height": height, "width": width})
         if question := half_given(self.mean, self.std):
             raise ConfigError(question, "give both --mean and --std, or none")
         mean, std, of = self._normalisation(base, channels, calibration)

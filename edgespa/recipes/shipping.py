@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from edgespa.bundle import SIGNATURE, Signer, open_bundle
 from edgespa.device.shipment.ship import Shipment
 from edgespa.errors import ConfigError
+from edgespa.guarded import private_folder
 
 _TASK_FILE = ".spa"
 
@@ -70,8 +70,8 @@ def prepared(
         with open_bundle(source, signers=signers, identity=identity, revoked=revoked) as opened:
             yield Shipment.of(opened, task=task, signers=signers)
         return
-    with tempfile.TemporaryDirectory(prefix="edgespa-", ignore_cleanup_errors=True) as place:
-        folder, base_file = _bundle_of(source, options, Path(place))
+    with private_folder() as place:
+        folder, base_file = _bundle_of(source, options, place)
         if signers is not None and not (folder / SIGNATURE).is_file():
             raise ConfigError(f"{source} is not signed", "sign what is shipped with --sign KEY")
         with open_bundle(folder, signers=signers, identity=identity, revoked=revoked) as opened:

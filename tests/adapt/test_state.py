@@ -226,3 +226,21 @@ def test_other_samples_of_the_same_name_are_refused(run: Adapt, toy_data: ImageD
     labels[0] = (labels[0] + 1) % 3
     with pytest.raises(ConfigError, match="another --data"):
         run(toy_data.renumbered(labels, toy_data.classes), checkpoint=path, resume=True)
+
+
+def test_a_disk_that_will_be_full_is_told_before_the_training(
+    run: Adapt, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[float] = []
+    path = tmp_path / "state"
+
+    class Usage:
+        free = 20_000
+
+    monkeypatch.setattr(state.shutil, "disk_usage", lambda _: Usage)
+    with pytest.raises(ConfigError, match="20,000 bytes are free there, and the states of this training need"):
+        run(lr=0.01, checkpoint=path, progress=lambda done, *_: told.append(done))
+    assert not told
+    assert not path.exists()
+    Usage.free = 10**9
+    run(lr=0.01, epochs=1, checkpoint=path)

@@ -292,6 +292,21 @@ def test_a_picture_as_large_as_they_come_is_accepted(bundle: Path) -> None:
     read_manifest(bundle)
 
 
+def test_a_batch_of_a_file_times_a_sample_of_the_program_is_bounded(bundle: Path) -> None:
+    """Each is within its bounds; together they are 51 GB."""
+
+    def large(values: dict[str, Any]) -> None:
+        values["variants"][0]["inputs"][0]["shape"] = [60_000_000, 1, 1, 1]
+
+    reseal(bundle, large)
+    read_manifest(bundle)
+    status, said = run_py(bundle)
+    assert (status, "a batch of 60,000,000 samples" in said) == (1, True)
+    command = [sys.executable, str(bundle / "run.py"), "--bench"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, "inputs of 1.15e+10 numbers" in done.stderr) == (1, True)
+
+
 # ---- model files
 
 
@@ -489,3 +504,15 @@ def test_a_profile_of_gigabytes_is_left_out(bundle: Path, caplog: pytest.LogCapt
 
 def test_the_runner_of_a_bundle_has_all_of_this(bundle: Path) -> None:
     assert (bundle / "run.py").read_bytes() == runner_source()
+
+
+def test_a_file_that_never_ends_is_not_measured(endless: Path) -> None:
+    command = [sys.executable, str(endless / "run.py"), "--bench", "--timeout", "2"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, "has not ended after 2 s" in done.stderr) == (1, True)
+
+
+def test_the_time_of_a_measurement_is_not_limited(bundle: Path) -> None:
+    command = [sys.executable, str(bundle / "run.py"), "--bench", "--timeout", "2", "--seconds", "3", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")

@@ -10,6 +10,7 @@ import pytest
 
 from edgespa.calibration import CalibrationSpec, check, digest_of, find_spec, make, shipped
 from edgespa.calibration.spec import require_spec
+from edgespa.data import load_data
 from edgespa.errors import ConfigError, DataError
 
 
@@ -116,3 +117,21 @@ def test_what_is_no_spec(place: Path) -> None:
         require_spec(write(place, count=99)).load()
     (place / "mnist-512").mkdir()  # data of that name come first
     assert find_spec("mnist-512") is None
+
+
+def test_code_that_a_file_names_is_not_run(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor is a module of Python's; the same data named by the user are taken, and then the file is, too."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(place / "state"))
+    (place / "own.py").write_text(
+        "from pathlib import Path\nimport torch\nPath('ran').touch()\n\n"
+        "def images():\n    return [(torch.rand(3, 4, 4), i % 2) for i in range(4)]\n"
+    )
+    for source in ("own.py:images", "own:images", "this:s", str(place / "own.py:images")):
+        with pytest.raises(DataError, match="code that was not used here before") as caught:
+            require_spec(write(place, source=source, balance="none")).load()
+        assert source in str(caught.value.hint)
+    assert not (place / "ran").exists()
+    load_data("own.py:images", labelled=False)
+    (place / "ran").unlink()
+    assert len(require_spec(write(place, source="own.py:images", balance="none")).load()) == 4
+    assert make(CalibrationSpec(source="own:images", balance="none"), place).digest

@@ -15,8 +15,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgespa.cli._output import WIDTH, emit_json, progress, table, to_plain
+from edgespa.cli._output import WIDTH, emit_json, progress, table
 from edgespa.config import Preprocess
+from edgespa.plain import to_plain
 
 
 class Terminal(io.StringIO):

@@ -176,7 +176,8 @@ def test_a_runtime_is_all_that_is_needed(bundle: Path, key: Path, tmp_path: Path
     ):
         done = edgespa(*arguments)
         assert done.returncode == 0, (arguments, done.stderr)
-    assert "torch" in edgespa("export", "x.py:f", "-o", tmp_path / "x").stderr  # else nothing was refused
+    (tmp_path / "x.py").write_text("f = None\n")
+    assert "torch" in edgespa("export", f"{tmp_path}/x.py:f", "-o", tmp_path / "x").stderr  # else nothing was refused
 
 
 def test_the_obvious_mistakes(bundle: Path, tmp_path: Path) -> None:

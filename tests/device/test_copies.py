@@ -8,6 +8,7 @@ import io
 import itertools
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,7 @@ def send(root: Path, number: int, task: str = "birds", base: bytes | None = None
 
 
 def use(root: Path, version: str, task: str = "birds") -> None:
-    record = {"created": "2026-11-30T02:00:00+00:00"}
+    record = {"created": "2026-11-30T02:00:00+00:00", "digest": "0" * 64, "signed_by": None}
     tasks.switch(root, {"task": task, "version": version, "record": record}, NOTHING)
 
 
@@ -276,6 +277,24 @@ def _labels(root: Path) -> list[str]:
     """Its digest, if the copy that was emptied is the one that is looked for first."""
     digest = digest_of(b"the same in all")
     return [] if (root / "cache" / digest).is_file() else [digest]
+
+
+@pytest.mark.parametrize("what", ["tasks/birds/{}", "tasks/birds/{}.json", "tasks/birds/.{}.link", "cache/{}"])
+@pytest.mark.parametrize("kind", ["pipe", "folder", "link"])
+def test_whatever_lies_in_the_way_is_replaced(tmp_path: Path, what: str, kind: str) -> None:
+    only = shipped(tmp_path, 1)
+    path = tmp_path / what.format(digest_of(b"model 1") if what.startswith("cache") else only.name)
+    shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+    if kind == "pipe":
+        os.mkfifo(path)  # whoever opens it waits for ever
+    elif kind == "folder":
+        (path / "in it").mkdir(parents=True)
+    else:
+        path.symlink_to(tmp_path / "nowhere")
+    again = shipped(tmp_path, 1)
+    assert again.name == only.name
+    assert versions.problems(again) == []
+    assert versions.record_of(again.parent, again.name)[1] is None
 
 
 def test_old_transfers_go(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from edgespa.device.fleet import on_each
 from edgespa.device.link.reach import connect
 from edgespa.device.link.transport import Connection
 from edgespa.device.shipment.back import roll_back
+from edgespa.device.shipment.memory import remember
 from edgespa.device.shipment.reading import read_status
 from edgespa.device.shipment.results import DeviceStatus
 from edgespa.device.shipment.ship import Shipment, ship
@@ -360,7 +361,12 @@ def test_what_was_shipped_from_here_and_is_gone(
     (profiles / "local.toml").write_text(f'extends = "local"\n[connection]\nfolder = "{home}"\n')
     with open_bundle(bundle) as opened:
         first = ship(near, Shipment.of(opened, task="birds"), python)
-    assert device_status(near).gone == ()
+        assert device_status(near).gone == ()
+        assert remember(near, "birds", "0009-0123abcd", "2026-11-30T02:00:00+00:00") is None
+        assert [each.version for each in device_status(near).older] == ["0009-0123abcd"]
+        assert "birds 0009-0123abcd was shipped from here later" in ask().stderr
+        assert ship(near, Shipment.of(opened, task="birds"), python).version == first.version
+    assert device_status(near).older == ()
     shutil.rmtree(home)  # a reboot of a board whose writes go to memory, or another card in it
     (gone,) = device_status(near).gone
     assert (gone.task, gone.version) == ("birds", first.version)

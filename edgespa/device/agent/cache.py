@@ -12,7 +12,7 @@ from collections.abc import Callable  # for annotations only: Python 3.8 cannot 
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from edgespa.device.agent.disk import make_folder, sync_path
+from edgespa.device.agent.disk import delete, make_folder, sync_path
 from edgespa.device.agent.protocol import AgentError, is_digest, named, within
 
 SPARE_BYTES = 8 << 20  # a disk filled to the last byte is a broken device
@@ -60,6 +60,9 @@ def receive(root: Path, request: dict[str, Any], stream: BinaryIO) -> dict[str, 
 
 def _receive_one(path: Path, size: int, offset: int, stream: BinaryIO) -> None:
     partial = partial_path(path)
+    for other in (path, partial):
+        if not other.is_file():
+            delete(other)
     with named(partial), partial.open("ab") as target:
         try:
             fcntl.flock(target, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -139,7 +142,7 @@ def link_files(
     """
     make_folder(folder.parent)
     for left in folder.parent.glob(f".{folder.name}.*.new"):  # of a run that was ended in the middle
-        shutil.rmtree(left, ignore_errors=True)
+        delete(left)
     new = folder.with_name(f".{folder.name}.{os.getpid()}.new")
     new.mkdir()
     try:
@@ -154,11 +157,10 @@ def link_files(
                 sync_path(target)
         for place, _, _ in os.walk(str(new), topdown=False):
             sync_path(Path(place))
-        if folder.exists():
-            shutil.rmtree(folder)
+        delete(folder)
         os.replace(new, folder)
     except BaseException:
-        shutil.rmtree(new, ignore_errors=True)
+        delete(new)
         raise
     sync_path(folder.parent)
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from edgespa.device.agent.cache import SPARE_BYTES, cache_path, sha256_of
-from edgespa.device.agent.disk import is_full, sync_path
+from edgespa.device.agent.disk import delete, is_full, sync_path
 from edgespa.device.agent.protocol import within
 
 
@@ -95,14 +95,12 @@ def restore_cached(root: Path, entry: dict[str, Any]) -> bool:
     first = cache_path(root, entry["sha256"])
     if is_like(first, entry):
         return True
-    with contextlib.suppress(FileNotFoundError):
-        first.unlink()
+    delete(first)
     second = second_path(first)
     if is_like(second, entry):
         os.replace(str(second), str(first))
         return True
-    with contextlib.suppress(FileNotFoundError):
-        second.unlink()
+    delete(second)
     return False
 
 
@@ -133,8 +131,8 @@ def repair(root: Path, folder: Path, entries: list[dict[str, Any]]) -> list[str]
 
 def _replace(good: Path, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(str(path))
+    if path.is_dir():
+        delete(path)
     try:
         copy_whole(good, path)
     except OSError as error:

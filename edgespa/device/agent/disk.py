@@ -184,6 +184,15 @@ def make_folder(path: Path) -> None:
     sync_path(path.parent)
 
 
+def delete(path: Path) -> None:
+    """Remove whatever has that name; a link is not followed, and a pipe not opened, as `shutil.rmtree` would."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(str(path), ignore_errors=True)
+    else:
+        with contextlib.suppress(FileNotFoundError):
+            path.unlink()
+
+
 def sync_path(path: Path) -> None:
     """Let what a file or a folder has survive a power cut; a file system that cannot do it does what it can."""
     descriptor = os.open(str(path), os.O_RDONLY)

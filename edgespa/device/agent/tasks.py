@@ -26,7 +26,7 @@ from edgespa.device.agent.cache import (
     sweep_cache,
 )
 from edgespa.device.agent.copies import Apart, make_room, repair, restore_cached, second_path
-from edgespa.device.agent.disk import is_full, make_folder, shortcomings, storage, sync_path
+from edgespa.device.agent.disk import delete, is_full, make_folder, shortcomings, storage, sync_path
 from edgespa.device.agent.protocol import AgentError
 from edgespa.device.agent.versions import (
     CURRENT,
@@ -119,7 +119,7 @@ def stage(root: Path, request: dict[str, Any], stream: BinaryIO) -> dict[str, An
     link_files(root, folder / name, files, choose)
     found = problems(folder / name)
     if found:
-        shutil.rmtree(str(folder / name))
+        delete(folder / name)
         raise AgentError("damaged", f"{request['task']}: {'; '.join(found)}")
     answer["shared"] = sorted({entry["path"] for entry in files if entry["sha256"] in choose.shared})
     return _staged(folder, name, answer)
@@ -173,16 +173,8 @@ def tidy(folder: Path) -> list[str]:
     for name in os.listdir(str(folder)):
         left = name.startswith(".") and name.endswith((".new", ".tmp", ".link")) and name not in spare
         if left or name.startswith(f".{CURRENT}."):
-            _delete(folder / name)
+            delete(folder / name)
     return removed
-
-
-def _delete(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(str(path), ignore_errors=True)
-    else:
-        with contextlib.suppress(FileNotFoundError):
-            path.unlink()
 
 
 def check_signed(root: Path, request: dict[str, Any], stream: BinaryIO) -> dict[str, Any]:
@@ -265,14 +257,16 @@ def _make_spare(folder: Path, version: str) -> Path:
     """A link to a version, ready to be put in the place of the one in use: on a full disk, none could be made."""
     path = _spare(folder, version)
     if not (path.is_symlink() and os.readlink(str(path)) == version):
-        _delete(path)
+        delete(path)
         os.symlink(version, str(path))
     return path
 
 
 def _write(path: Path, text: str) -> None:
     temporary = path.with_name(f".{path.name}.tmp")
-    _delete(temporary)
+    delete(temporary)
+    if path.is_dir():
+        delete(path)
     with temporary.open("x", encoding="utf-8") as file:
         file.write(text + "\n")
         file.flush()
@@ -309,7 +303,7 @@ def remove(root: Path, request: dict[str, Any], stream: BinaryIO) -> dict[str, A
     """
     folder = task_folder(root, request["task"])
     for left in folder.parent.glob(".*.new"):  # of a run that was ended in the middle
-        _delete(left)
+        delete(left)
     if not os.path.lexists(str(folder)):
         return {"removed": False, "versions": [], "removed_bytes": 0}
     versions = [] if folder.is_symlink() else versions_of(folder)
@@ -317,7 +311,7 @@ def remove(root: Path, request: dict[str, Any], stream: BinaryIO) -> dict[str, A
     gone = folder.with_name(f".{folder.name}.{os.getpid()}.new")
     os.replace(str(folder), str(gone))
     sync_path(folder.parent)
-    _delete(gone)
+    delete(gone)
     return {"removed": True, "versions": versions, "removed_bytes": _free(root, digests)}
 
 
@@ -329,7 +323,7 @@ def _remove(folder: Path, version: str, root: Path | None = None) -> int:
             path.unlink()
     gone = folder / f".{version}.{os.getpid()}.new"  # `tidy` removes what is left of it
     os.replace(str(folder / version), str(gone))
-    shutil.rmtree(str(gone), ignore_errors=True)
+    delete(gone)
     return _free(root, digests) if root is not None else 0
 
 

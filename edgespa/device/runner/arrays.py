@@ -1,4 +1,4 @@
-"""Arrays of an ``.npz`` file, each as large as the manifest lets it be: what is packed tells its size last."""
+"""Arrays of an ``.npz`` file, each as large as the manifest lets it be: its size is known last."""
 
 from __future__ import annotations
 

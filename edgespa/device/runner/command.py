@@ -6,6 +6,7 @@ import argparse
 import json
 import math
 import sys
+from collections.abc import Callable  # for annotations only: Python 3.8 cannot subscript them
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,7 @@ def parser(folder: Path = FOLDER) -> argparse.ArgumentParser:
         type=_seconds,
         default=SECONDS,
         metavar="S",
-        help=f"of --selfcheck and --input; default {SECONDS:g}",
+        help=f"end after so long, --bench its first run; default {SECONDS:g}",
     )
     command.add_argument(
         "--memory", type=_positive, metavar="MIB", help="it may allocate; default: by the sizes of files and tensors"
@@ -124,21 +125,19 @@ def execute(folder: Path, options: argparse.Namespace) -> tuple[dict[str, Any], 
     foreign = beyond(folder, manifest, variant)
     if foreign:
         raise RunnerError(f"{variant['name']}: {'; '.join(foreign)}")
-    _confine(folder, [variant], options)
+    in_time = _confine(folder, [variant], options)
     if options.bench:
-        return bench(folder, variant, manifest["inputs"], options), 0
+        return bench(folder, variant, manifest["inputs"], options, in_time), 0
     return predict(folder, manifest, variant, options), 0
 
 
-def _confine(folder: Path, variants: list[dict[str, Any]], options: argparse.Namespace) -> None:
-    """Set the limits of this process, if it has no other purpose; on a GPU memory is mapped in ways of its own."""
+def _confine(folder: Path, variants: list[dict[str, Any]], options: argparse.Namespace) -> Callable[[], None]:
+    """Set the limits of this process, if it has no other purpose; that of time is taken back by what is returned."""
     if not options.alone:
-        return
-    if options.provider in (None, "CPUExecutionProvider"):
-        most = options.memory << 20 if options.memory else memory_for(folder, variants)
-        limit_memory(most)
-    if not options.bench:
-        limit_time(options.timeout)
+        return lambda: None
+    if options.provider in (None, "CPUExecutionProvider"):  # a GPU's memory is mapped in ways of its own
+        limit_memory(options.memory << 20 if options.memory else memory_for(folder, variants, options.threads))
+    return limit_time(options.timeout)
 
 
 def main(arguments: list[str] | None = None, folder: Path = FOLDER, alone: bool = False) -> int:

@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Callable  # for annotations only: Python 3.8 cannot subscript them
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +19,15 @@ from edgespa.device.runner.models import chunk_of
 from edgespa.device.runner.weights import BASE, task_files
 
 MEMORY_BYTES = 2 << 30  # Python, a runtime and its threads
+THREAD_BYTES = 16 << 20  # a stack, and memory of its own
 FILE_TIMES = 6  # the bytes of a file: the file, the weights in another order and type
 TENSOR_TIMES = 64  # the bytes of inputs and outputs: what lies between them
 MOST_BYTES = 8 << 30  # that a bundle may claim for itself; or half of what the machine has
 SECONDS = 600.0
 
 
-def memory_for(folder: Path, variants: list[dict[str, Any]]) -> int:
-    """Bytes that a process may allocate to run these variants, one after the other."""
+def memory_for(folder: Path, variants: list[dict[str, Any]], threads: int) -> int:
+    """Bytes that this process may allocate to run these variants, one after the other, beside what it has already."""
     files, tensors = 0, 0
     for variant in variants:
         paths = [folder / name for name in task_files(variant)] + ([folder / BASE] if variant.get("weights") else [])
@@ -33,7 +35,7 @@ def memory_for(folder: Path, variants: list[dict[str, Any]]) -> int:
         files = max(files, sum(path.stat().st_size for path in paths if path.is_file()) + made)
         tensors = max(tensors, 4 * _elements(variant["inputs"], variant["outputs"]))
     wanted = FILE_TIMES * files + TENSOR_TIMES * tensors
-    return MEMORY_BYTES + min(wanted, MOST_BYTES, _memory_there())
+    return MEMORY_BYTES + THREAD_BYTES * threads + min(wanted, MOST_BYTES, _memory_there())
 
 
 def _elements(inputs: list[dict[str, Any]], outputs: list[dict[str, Any]]) -> int:
@@ -52,14 +54,15 @@ def _memory_there() -> int:
         return MEMORY_BYTES
 
 
-def limit_memory(most: int) -> None:
-    """Let this process allocate no more, where the system knows such a limit.
+def limit_memory(more: int) -> None:
+    """Let this process allocate no more than so many bytes, where the system knows such a limit.
 
     Of data, not of addresses: runtimes reserve many more of those than they use, and map their files.
     """
     try:
         import resource
 
+        most = _data_bytes() + more
         soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
         if hard != resource.RLIM_INFINITY:
             most = min(most, hard)
@@ -70,8 +73,19 @@ def limit_memory(most: int) -> None:
         return
 
 
-def limit_time(seconds: float) -> None:
-    """End this process after so long, also in the middle of what a runtime does."""
+def _data_bytes() -> int:
+    """What this process has: a numerical library sets much aside for each of many cores when it is imported."""
+    try:
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmData:"):
+                return int(line.split()[1]) << 10
+    except (OSError, ValueError, IndexError):
+        pass
+    return 0
+
+
+def limit_time(seconds: float) -> Callable[[], None]:
+    """End this process after so long, also in the middle of what a runtime does; what is returned takes that back."""
 
     def end() -> None:
         print(f"error: it has not ended after {seconds:g} s: --timeout S gives it more", file=sys.stderr)
@@ -84,3 +98,10 @@ def limit_time(seconds: float) -> None:
     if hasattr(signal, "setitimer"):  # for what lets no other thread run
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
         signal.setitimer(signal.ITIMER_REAL, seconds + 5)
+
+    def cancel() -> None:
+        timer.cancel()
+        if hasattr(signal, "setitimer"):
+            signal.setitimer(signal.ITIMER_REAL, 0)
+
+    return cancel

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from edgespa.bundle.limits import shapes_problem
 from edgespa.device.runner.bundle import RunnerError, sha256
 from edgespa.device.runner.models import open_model, running
 from edgespa.device.runner.runtimes import import_runtime
@@ -75,12 +76,17 @@ def major_faults() -> int | None:
 
 
 def bench(
-    folder: Path, variant: dict[str, Any], program_inputs: list[dict[str, Any]], options: argparse.Namespace
+    folder: Path,
+    variant: dict[str, Any],
+    program_inputs: list[dict[str, Any]],
+    options: argparse.Namespace,
+    in_time: Callable[[], None],
 ) -> dict[str, Any]:
     """Measure one variant in this process: load, first run, warm-up, latency of batch 1, peak memory.
 
     A run is one inference with its input in place and its output read; pre- and postprocessing are not in it. Inputs
-    are seeded noise: to load recorded ones would count as the model's memory.
+    are seeded noise: to load recorded ones would count as the model's memory. ``in_time`` is called once it has run: a
+    file that ends may be measured for as long as was asked for.
     """
 
     def timed(function: Callable[[], Any]) -> tuple[Any, float]:
@@ -97,14 +103,18 @@ def bench(
     if options.provider and model.provider() != options.provider:
         raise RunnerError(f"{variant['name']}: {options.provider} is not there: {model.provider()} takes its place")
     random, arrays = np.random.default_rng(0), []
-    for i, spec in enumerate(program_inputs):
-        batch = variant["inputs"][i]["shape"][0]
-        shape = [batch if isinstance(batch, int) else 1, *spec["shape"][1:]]
+    batches = [spec["shape"][0] if isinstance(spec["shape"][0], int) else 1 for spec in variant["inputs"]]
+    shapes = [[batch, *spec["shape"][1:]] for batch, spec in zip(batches, program_inputs)]
+    large = shapes_problem("inputs", shapes)
+    if large:
+        raise RunnerError(f"{variant['name']}: {large}")
+    for shape, spec in zip(shapes, program_inputs):
         noise = spec["dtype"].startswith("float")
         arrays.append(random.standard_normal(shape, dtype="float32") if noise else np.zeros(shape, spec["dtype"]))
     with running(variant):
         feed = model.feed(arrays)
         _, first_run_ms = timed(lambda: model.run(feed))
+        in_time()
         for _ in range(options.warmup):
             model.run(feed)
         runs = options.runs or (200 if options.seconds is None else sys.maxsize)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from edgespa.bundle.limits import MAX_ELEMENTS
 from edgespa.device.runner.bundle import RunnerError, inside
 from edgespa.device.runner.tensors import unpacked
 from edgespa.device.runner.weights import materialise
@@ -196,7 +197,10 @@ def infer(model: Any, arrays: list[np.ndarray]) -> list[np.ndarray]:
         return _one_by_one(model, arrays)
     batch = model.inputs[0]["shape"][0]
     count = len(arrays[0])
-    size = batch if isinstance(batch, int) else chunk_of(sum(array.size for array in arrays) // max(1, count))
+    elements = sum(array.size for array in arrays) // max(1, count)
+    size = batch if isinstance(batch, int) else chunk_of(elements)
+    if size * elements > MAX_ELEMENTS:  # each may be within its bounds, and what they make together not
+        raise RunnerError(f"a batch of {size:,} samples of {elements:,} numbers is more than {MAX_ELEMENTS:,}")
     pieces = []
     for start in range(0, count, size):
         part = [array[start : start + size] for array in arrays]

@@ -159,6 +159,7 @@ class DeviceStatus(Strict):
         odd: What is there and was not expected, in phrases.
         in_memory: Why what is written there is gone after a reboot; None where it stays.
         gone: What was shipped from here and is not there.
+        older: What was shipped from here and is not there, while older versions of the task are: a card put back, say.
     """
 
     device: str
@@ -171,6 +172,7 @@ class DeviceStatus(Strict):
     odd: tuple[str, ...] = ()
     in_memory: str | None = None
     gone: tuple[Gone, ...] = ()
+    older: tuple[Gone, ...] = ()
 
     @property
     def full(self) -> bool:

@@ -42,9 +42,12 @@ def device_status(
     if python is not None:
         interpreter = python(connection)
         tasks = [_checked(connection, each, status.folder, interpreter, threads) for each in tasks]
-    there = {each.task for each in tasks}
-    gone = tuple(each for each in remembered(connection) if each.task not in there)
-    return status.model_copy(update={"tasks": tuple(tasks), "gone": gone})
+    there = {each.task: [version.version for version in each.versions] for each in tasks}
+    own = remembered(connection)
+    gone = tuple(each for each in own if each.task not in there)
+    # What `keep` removes is older than what stays.
+    older = tuple(each for each in own if each.task in there and each.version > max(there[each.task], default="9"))
+    return status.model_copy(update={"tasks": tuple(tasks), "gone": gone, "older": older})
 
 
 def _portions(tasks: Sequence[TaskStatus]) -> Iterator[list[str]]:
