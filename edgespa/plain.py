@@ -24,8 +24,10 @@ def to_plain(value: Any) -> Any:
     Raises:
         TypeError: Something else is in it; the message names its type.
     """
-    if value is None or (isinstance(value, (bool, str)) and not isinstance(value, Enum)):
+    if value is None or isinstance(value, bool):
         return value
+    if isinstance(value, str) and not isinstance(value, Enum):
+        return str(value)
     if isinstance(value, Enum):
         return to_plain(value.value)
     if isinstance(value, int):

@@ -83,7 +83,7 @@ class Inspection(Result):
         """
         totals, prunable = details["totals"], details["prunable"]
         return cls(
-            details["model"],
+            str(details["model"]),
             totals["parameters"],
             totals["macs"],
             totals["size_bytes"],

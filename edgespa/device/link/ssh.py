@@ -23,7 +23,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from edgespa.device.board import Device
-from edgespa.device.link.complaints import AGAIN, Complaint, Way, explain, explain_jump, lines_of
+from edgespa.device.link.complaints import AGAIN, Complaint, Way, explain, explain_closed, explain_jump, lines_of
 from edgespa.device.link.transport import Completed, Connection
 from edgespa.errors import DeviceError, UnreachableError
 
@@ -156,7 +156,10 @@ class SshConnection(Connection):
                 + (f"; its last words:\n{last}" if last else ""),
                 "stop other programs there, or add swap; then try again",
             )
-        second = (explain_jump(more, way) if way.jump else None) or explain(more, way) if status != 0 else None
+        second = None
+        if status != 0:
+            second = explain_jump(more, way) if way.jump else explain_closed(more, way)
+            second = second or explain(more, way)
         if second is not None and (second.sure or found is None):
             found = second
         if found is not None:
@@ -261,7 +264,7 @@ def _socket_folder() -> Path:
 
     Its path must be short, and without what ssh takes for something else: blanks, quotes, per cent signs.
     """
-    tried = [tempfile.gettempdir(), "/tmp", "/var/tmp", str(Path.home())]
+    tried = [tempfile.gettempdir(), "/tmp", "/var/tmp", os.path.expanduser("~")]
     for base in tried:
         with contextlib.suppress(OSError):
             _sweep(Path(base))
