@@ -11,6 +11,8 @@ from edgespa.device.board import Device
 from edgespa.device.inventory import try_providers
 from edgespa.device.link.transport import LocalConnection
 from edgespa.device.measure.profile import Settings, profile
+from edgespa.device.shipment.ready import _require_runtime
+from edgespa.device.shipment.ship import require_passed, self_check
 from edgespa.errors import DeviceError
 
 
@@ -44,6 +46,19 @@ def test_what_is_asked_for_and_dies_is_no_broken_connection(board: LocalConnecti
         profile(full_bundle, board, Settings(variants=("onnx-fp32",), runs=10))
     assert "SIGILL" in caught.value.message
     assert "broke" not in caught.value.message
+
+
+def test_the_other_runtime_can_be_shipped_to(board: LocalConnection, full_bundle: Path, tmp_path: Path) -> None:
+    python = [str(tmp_path / "python")]
+    with board:
+        _require_runtime(board, python, ("onnx", "tflite"), load=True)
+        with pytest.raises(DeviceError, match="its import is ended by signal 4"):
+            _require_runtime(board, python, ("onnx",), load=True)
+        checks = {each.name: each for each in self_check(board, str(full_bundle), python)}
+    assert checks["tflite-fp32"].status == "passed"
+    assert checks["onnx-fp32"].status == "not run"
+    assert "SIGILL" in checks["onnx-fp32"].failures[0]
+    require_passed(board, "shapes", list(checks.values()))
 
 
 def test_each_runtime_is_tried_in_a_process_of_its_own(board: LocalConnection, tmp_path: Path) -> None:

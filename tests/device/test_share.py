@@ -13,7 +13,7 @@ from edgespa.device.agent import read_conditions, watched
 from edgespa.device.agent.share import ClockWatch, busy_seconds, core_of, quota
 from edgespa.device.agent.system import System
 from edgespa.device.host import Clock, Conditions, Usage
-from edgespa.device.measure.judge import doubts, unknowns
+from edgespa.device.measure.judge import doubts, stalls, unknowns
 
 PI = {"max_khz": 1_800_000, "limit_khz": 1_800_000}
 
@@ -100,6 +100,13 @@ def test_a_quota_that_held_it_is_told() -> None:
     after = state(quota={"periods": 40.0, "held_ms": 1834.0, "cores": 0.5})
     assert doubts([before, after]) == ("a quota of 0.5 cores held it 35 times, for 1,734 ms",)
     assert doubts([after, after]) == ()
+
+
+def test_a_mean_far_above_the_median_is_told() -> None:
+    """Whatever held it: a quota that cannot be read, a hypervisor that does not say so."""
+    assert stalls(3.70, 0.75, 200) == "some runs waited for something: the mean is 4.9 times the median"
+    assert stalls(0.80, 0.75, 200) is None
+    assert stalls(3.70, 0.75, 12) is None
 
 
 @pytest.mark.parametrize("mount", ["", "unified/"])

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 import shutil
+import socket
 import subprocess
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -264,6 +267,31 @@ def test_a_server_that_says_nothing_is_told_with_ssh_s_last_lines(start_sshd: An
     assert "its SSH server cannot begin a session" in error.message
 
 
+def test_a_server_that_closes_every_connection_at_once(sshd: Any) -> None:
+    """hosts.deny, fail2ban, MaxStartups."""
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen()
+
+        def close() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    server.accept()[0].close()
+
+        threading.Thread(target=close, daemon=True).start()
+        port = server.getsockname()[1]
+        error = refused(sshd, plain(sshd).replace(f"Port {sshd.port}", f"Port {port}"))
+        server.shutdown(socket.SHUT_RDWR)
+    assert "its SSH server closes the connection at once" in error.message
+    assert "fail2ban" in str(error.hint)
+
+
+def test_a_server_for_files_only(start_sshd: Any) -> None:
+    with start_sshd("ForceCommand internal-sftp") as server:
+        error = refused(server)
+    assert "sftp" in error.message
+
+
 def test_hints_can_be_typed(sshd: Any) -> None:
     """No socket of a connection that has ended, and no line of a thousand characters."""
     error = refused(sshd, python="false")
@@ -295,6 +323,9 @@ WAY = Way("me@board", "board", "ssh me@board")
         ("@@@@\n@  WARNING: UNPROTECTED PRIVATE KEY FILE!  @\nPermissions 0640 for '/home/me/.ssh/id' are too open.\n"
          "me@board: Permission denied (publickey).", "may be read by others", "chmod 600 /home/me/.ssh/id"),
         ("Bad owner or permissions on /home/me/.ssh/config", "does not take its configuration", "correct the file"),
+        ("@@@@\n@ WARNING: REVOKED HOST KEY DETECTED! @\nThe ED25519 host key for board is marked as revoked.\n"
+         "Host key verification failed.", "is revoked", "who has revoked it"),
+        ("Certificate invalid: expired\nHost key verification failed.", "not valid: expired", "renewed"),
         ("nothing of the kind", None, None),
     ],
 )  # fmt: skip

@@ -86,7 +86,7 @@ def _is_pi(system: System) -> bool:
 
 def _why_no_vcgencmd(system: System) -> str:
     """Why the firmware of a Raspberry Pi cannot be asked."""
-    for name in ("vcio", "vchiq"):
+    for name in ("vcio", "vcio_gencmd", "vchiq"):
         path = system.dev / name
         if path.exists() and not system.may_use(path):
             return "vcgencmd may not be asked: add its user to group video (sudo usermod -aG video USER)"

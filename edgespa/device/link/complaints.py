@@ -56,6 +56,16 @@ _COMPLAINTS: tuple[tuple[str, str, str], ...] = (
         "if the device was set up anew: {forget}, then compare the new key: {ssh}",
     ),
     (
+        r"marked as revoked",
+        "its host key is revoked: it is not to be trusted any more",
+        "find out who has revoked it, and why, before anything else",
+    ),
+    (
+        r"^Certificate invalid: (.+)",
+        "its host certificate is not valid: {0}",
+        "have it renewed, and see that the clocks on both sides are right",
+    ),
+    (
         r"^No \S+ host key is known for|^Host key verification failed|^The authenticity of host",
         "its host key is not known",
         "connect once by hand and compare the key with the device's: {ssh}",
@@ -179,6 +189,20 @@ def explain(lines: Sequence[str], way: Way) -> Complaint | None:
             return Complaint(_filled(what, match), line, _filled(hint, match, words))
     broke = [line for line in lines if re.search(_BROKE, line)]
     return Complaint("the connection broke", broke[-1], AGAIN, sure=False) if broke else None
+
+
+def explain_closed(lines: Sequence[str], way: Way) -> Complaint | None:
+    """A server that closes each connection before it has said who it is; None where it is something else.
+
+    Args:
+        lines: Of ssh, of a second try.
+        way: How the device is reached.
+    """
+    closed = [line for line in lines if re.search(r"^kex_exchange_identification: .*(closed|reset)", line)]
+    if not closed:
+        return None
+    why = "it may refuse this address (fail2ban, hosts.deny), have too many connections, or be starting"
+    return Complaint("its SSH server closes the connection at once", closed[-1], f"{why}; by hand: {way.by_hand}")
 
 
 def explain_jump(lines: Sequence[str], way: Way) -> Complaint | None:

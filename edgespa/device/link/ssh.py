@@ -12,15 +12,18 @@ import os
 import re
 import shlex
 import shutil
+import socket
+import stat
 import subprocess
 import tempfile
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from edgespa.device.board import Device
-from edgespa.device.link.complaints import AGAIN, Complaint, Way, explain, explain_jump, lines_of
+from edgespa.device.link.complaints import AGAIN, Complaint, Way, explain, explain_closed, explain_jump, lines_of
 from edgespa.device.link.transport import Completed, Connection
 from edgespa.errors import DeviceError, UnreachableError
 
@@ -31,6 +34,8 @@ _ALIVE_S = 5
 _MAX_SOCKET = 80  # the system's limit is about 104, and ssh adds something
 _PLAIN = re.compile(r"[A-Za-z0-9/._+-]+")
 _LAST_LINES = 4
+_SOCKETS = "edgespa-ssh-"
+_OLD_S = 86400.0
 _LOG_BYTES = 16 << 10
 
 
@@ -151,7 +156,10 @@ class SshConnection(Connection):
                 + (f"; its last words:\n{last}" if last else ""),
                 "stop other programs there, or add swap; then try again",
             )
-        second = (explain_jump(more, way) if way.jump else None) or explain(more, way) if status != 0 else None
+        second = None
+        if status != 0:
+            second = explain_jump(more, way) if way.jump else explain_closed(more, way)
+            second = second or explain(more, way)
         if second is not None and (second.sure or found is None):
             found = second
         if found is not None:
@@ -256,10 +264,11 @@ def _socket_folder() -> Path:
 
     Its path must be short, and without what ssh takes for something else: blanks, quotes, per cent signs.
     """
-    tried = [tempfile.gettempdir(), "/tmp", "/var/tmp", str(Path.home())]
+    tried = [tempfile.gettempdir(), "/tmp", "/var/tmp", os.path.expanduser("~")]
     for base in tried:
         with contextlib.suppress(OSError):
-            folder = tempfile.mkdtemp(prefix="edgespa-", dir=base)
+            _sweep(Path(base))
+            folder = tempfile.mkdtemp(prefix=_SOCKETS, dir=base)
             if len(folder) <= _MAX_SOCKET and _PLAIN.fullmatch(folder):
                 return Path(folder)
             shutil.rmtree(folder)
@@ -267,6 +276,26 @@ def _socket_folder() -> Path:
         f"there is no folder for a connection's socket: none of {', '.join(tried)} can be used",
         "set TMPDIR to a folder that can be written, with a short path of letters and digits",
     )
+
+
+def _sweep(base: Path) -> None:
+    """Remove the socket folders of runs that were killed: nobody else does, where there is no reboot."""
+    for folder in base.glob(f"{_SOCKETS}*"):
+        with contextlib.suppress(OSError):
+            state = folder.lstat()
+            old = stat.S_ISDIR(state.st_mode) and state.st_mtime < time.time() - _OLD_S
+            if old and state.st_uid == os.getuid() and not _listens(folder / "s"):
+                shutil.rmtree(folder)
+
+
+def _listens(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.settimeout(1)
+        try:
+            probe.connect(str(path))
+        except OSError:
+            return False
+    return True
 
 
 def _word(program: str) -> str:

@@ -344,7 +344,8 @@ class Connection(ABC):
         if explained is not None:
             return explained
         python = self.device.connection.python
-        last = "\n".join(done.stderr.strip().splitlines()[-_LAST_LINES:])
+        said = done.stderr.strip() or done.stdout.decode("utf-8", "replace").strip()
+        last = "\n".join(said.splitlines()[-_LAST_LINES:])
         if done.status in (126, 127):
             return DeviceError(
                 f"{self.where}: there is no Python: {python}: {last.splitlines()[-1] if last else 'not found'}",

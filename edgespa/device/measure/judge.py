@@ -34,6 +34,7 @@ _BUSY = 0.25
 _CONTENDED = 0.25
 """Of one core: so much may be missing."""
 
+_STALLED = 2.0
 _STOLEN = 0.02
 """Of one core's time."""
 
@@ -140,7 +141,8 @@ def _since(before: Conditions, after: Conditions) -> list[str]:
         periods, held_ms = after.quota.periods - before.quota.periods, after.quota.held_ms - before.quota.held_ms
         if periods > 0:
             cores = f" of {after.quota.cores:g} cores" if after.quota.cores is not None else ""
-            found.append(f"a quota{cores} held it {periods:.0f} times, for {held_ms:,.0f} ms")
+            times = "once" if periods == 1 else f"{periods:.0f} times"
+            found.append(f"a quota{cores} held it {times}, for {held_ms:,.0f} ms")
     if before.swapped_pages is not None and after.swapped_pages is not None:
         pages = after.swapped_pages - before.swapped_pages
         if pages > _MOST_SWAPPED_KIB // 4:
@@ -150,6 +152,19 @@ def _since(before: Conditions, after: Conditions) -> list[str]:
         if kib > _MOST_SWAPPED_KIB:
             found.append(f"it swapped {kib} KiB out")
     return found
+
+
+def stalls(mean_ms: float, p50_ms: float, runs: int) -> str | None:
+    """What a mean far above the median says: most runs are quick, and some wait for something; None where it is not.
+
+    Args:
+        mean_ms: Of all latencies.
+        p50_ms: Their median.
+        runs: How many there were; few say nothing.
+    """
+    if runs < MIN_TREND or mean_ms <= _STALLED * p50_ms:
+        return None
+    return f"some runs waited for something: the mean is {mean_ms / p50_ms:.1f} times the median"
 
 
 def is_steady(times_ms: Sequence[float]) -> bool | None:

@@ -14,7 +14,7 @@ from edgespa.device.inventory import broken_runtimes, try_providers
 from edgespa.device.link.payload import Payload, Sending, Sent
 from edgespa.device.link.transport import Connection
 from edgespa.device.measure.answers import Ended, decode, parse_answer
-from edgespa.device.measure.judge import doubts, is_steady, unknowns
+from edgespa.device.measure.judge import doubts, is_steady, stalls, unknowns
 from edgespa.device.measure.results import Listed, Measurement
 from edgespa.device.ours import runner_command
 
@@ -113,6 +113,8 @@ class Site:
         clock = Clock.parse(done["clock"], "the device's clock") if done["clock"] else None
         usage = Usage.parse(done["usage"], "the device's cores")
         found = [*doubts(states, threads=measured.threads, clock=clock, usage=usage)]
+        waited = stalls(measured.mean_ms, measured.p50_ms, measured.runs)
+        found += [] if waited is None else [waited]
         if measured.major_faults:
             found.append(f"{measured.major_faults} pages were read from the disk while it ran: too little memory")
         return measured.model_copy(

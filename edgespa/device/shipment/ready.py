@@ -19,14 +19,32 @@ _ANOTHER = "say where it may keep things: folder in [connection] of the device's
 
 # Looks for each format whether one of its runtimes is there, in the Python that would run it.
 _LOOK = """
-import importlib, importlib.util, json, sys
+import importlib, importlib.util, json, os, sys
 wanted, load = json.loads(sys.argv[1]), sys.argv[2] == "load"
+def load_it(name):  # in a process of its own: an import may end it
+    here, there = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            importlib.import_module(name)
+        except Exception as error:
+            text = (str(error).splitlines() or [type(error).__name__])[0]
+            os.write(there, text.encode("utf-8", "replace")[:1000])
+        os._exit(0)
+    os.close(there)
+    with os.fdopen(here, "rb") as file:
+        text = file.read().decode("utf-8", "replace")
+    status = os.waitpid(child, 0)[1]
+    if os.WIFSIGNALED(status):
+        raise ImportError("its import is ended by signal %d" % os.WTERMSIG(status))
+    if text:
+        raise ImportError(text)
 def wrong(name):
     try:
         if importlib.util.find_spec(name.split(".")[0]) is None:
             return "No module named '" + name.split(".")[0] + "'"
         if load:
-            importlib.import_module(name)
+            load_it(name)
     except Exception as error:
         return name.split(".")[0] + ": " + (str(error).splitlines() or [type(error).__name__])[0]
 first = wrong("numpy")

@@ -20,6 +20,7 @@ from typing import Any, Self
 from edgespa import __version__
 from edgespa.bundle import MANIFEST, SIGNATURE, Manifest, OpenBundle, Weights
 from edgespa.bundle.signature import NAMESPACE
+from edgespa.device.endings import ending_of
 from edgespa.device.link.payload import Payload, Sending
 from edgespa.device.link.transport import Connection
 from edgespa.device.measure.results import Check
@@ -300,10 +301,11 @@ def self_check(
     Raises:
         DeviceError: It does not answer as it should; the message has its last lines.
     """
-    options = ["--selfcheck", "--variant", "all", "--threads", str(threads)]
-    argv = runner_command(python, folder, options, trusted=trust)[0]
-    request = {"argv": argv, "cwd": folder, "timeout_s": CHECK_SECONDS, "small": not connection.device.is_local}
-    done = connection.ask("execute", request, hold=True, timeout_s=CHECK_SECONDS + 60)
+    done = _checked(connection, folder, python, "all", threads, trust)
+    if int(done["status"]) < 0 and not done["killed"]:
+        checks = _each_by_itself(connection, folder, python, threads, trust)
+        if checks:
+            return checks
     try:
         rows = json.loads(done["stdout"].strip().splitlines()[-1])["selfcheck"]
         return tuple(Check.parse(row, f"{connection.where}: self-check") for row in rows)
@@ -317,6 +319,40 @@ def self_check(
             f"{connection.where}: the self-check has no result: {what}{memory}" + (f":\n{last}" if last else ""),
             "see what the device lacks: edgespa devices check " + connection.device.asked,
         ) from error
+
+
+def _checked(
+    connection: Connection, folder: str, python: Sequence[str], variant: str, threads: int, trust: bool
+) -> dict[str, Any]:
+    options = ["--selfcheck", "--variant", variant, "--threads", str(threads)]
+    argv = runner_command(python, folder, options, trusted=trust)[0]
+    request = {"argv": argv, "cwd": folder, "timeout_s": CHECK_SECONDS, "small": not connection.device.is_local}
+    return connection.ask("execute", request, hold=True, timeout_s=CHECK_SECONDS + 60)
+
+
+def _each_by_itself(
+    connection: Connection, folder: str, python: Sequence[str], threads: int, trust: bool
+) -> tuple[Check, ...]:
+    """One variant after the other, where a runtime ends the process: the others do not suffer by it.
+
+    Returns:
+        One result per variant, ``not run`` for those that end theirs; none where none has one.
+    """
+    rows: list[Check] = []
+    try:
+        text = connection.run(["cat", f"{folder}/{MANIFEST}"]).stdout
+        names = [str(variant["name"]) for variant in json.loads(text)["variants"]]
+        for name in names:
+            done = _checked(connection, folder, python, name, threads, trust)
+            if int(done["status"]) < 0:
+                how = ending_of(int(done["status"]), str(done["stderr"]), done["killed"]).how
+                rows.append(Check(name=name, status="not run", runtime=None, failures=(how,)))
+                continue
+            answer = json.loads(done["stdout"].strip().splitlines()[-1])["selfcheck"]
+            rows += [Check.parse(row, f"{connection.where}: self-check") for row in answer]
+    except (ValueError, LookupError, TypeError, ConfigError):
+        return ()
+    return tuple(rows) if any(each.status != "not run" for each in rows) else ()
 
 
 def require_passed(connection: Connection, what: str, checks: Sequence[Check]) -> None:
