@@ -24,6 +24,8 @@ _FREE = (*_OF_THE_CALL, "log_file", "trust")
 """What may be said otherwise when a run is gone on with."""
 _ASKED = "edgespa.asked"
 _TYPED_IN = "edgespa.typed-in"
+_NO = ("0", "false", "no", "off")
+"""Of the environment, where a flag is so given."""
 _YES = ("", "1", "true", "yes", "on")
 
 
@@ -39,7 +41,7 @@ def resume_options() -> Callable[[_F], _F]:
             is_flag=False,
             flag_value="",
             metavar="[FILE]",
-            callback=lambda ctx, param, value: value is not None,
+            callback=lambda ctx, param, value: value is not None and value.lower() not in _NO,
             help=f"Go on with an interrupted run, by its state: OUTPUT{_SUFFIX}. FILE alone is enough: the state knows "
             "the other options.",
         )

@@ -126,7 +126,10 @@ def decode(content: bytes, label: str) -> NDArray[np.uint8]:
             return upright_pixels(image)
     except TooManyBits as error:
         raise DataError(f"{label}: {error}", "convert it to 8 bits, with a scale that suits the data") from error
-    except (OSError, UnidentifiedImageError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except UnidentifiedImageError as error:  # Pillow's own words name an object in memory
+        found = "it is empty" if not content else "its first bytes are of no kind of image that is known"
+        raise DataError(f"{label} is not a whole image: {found}", "replace or delete this file") from error
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise DataError(f"{label} is not a whole image: {error}", "replace or delete this file") from error
 
 
