@@ -127,3 +127,5 @@ Sizes = Annotated[tuple[int, ...], AfterValidator(_sizes)]
 """A field that holds the sizes of an input."""
 Count = Annotated[int, Field(ge=0, le=MAX_COUNT)]
 """A field that holds how many there are."""
+Figure = Annotated[float, Field(strict=True)]
+"""A field that holds a number, and no text that reads as one: ``"NaN"`` does."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Mapping
 from typing import Any, Self
 
@@ -80,6 +81,8 @@ class Preprocess(Strict):
     def _one_value_per_channel(self) -> Self:
         if len(self.mean) != self.channels or len(self.std) != self.channels:
             raise ValueError(f"mean and std need {self.channels} values, one per channel")
+        if not all(map(math.isfinite, (*self.mean, *self.std))):
+            raise ValueError("mean and std must be finite")
         if any(value <= 0 for value in self.std):
             raise ValueError("std must be positive")
         if problem := sizes_problem((self.channels, self.height, self.width)):

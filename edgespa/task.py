@@ -33,7 +33,7 @@ from edgespa.adapters.adapted import AdaptedProgram
 from edgespa.adapters.factors import Factors, attach
 from edgespa.adapters.storage import decode, encode
 from edgespa.base import Base
-from edgespa.bounds import MAX_OUTPUTS, Count, Name, Sizes, sizes_problem
+from edgespa.bounds import MAX_OUTPUTS, Count, Figure, Name, Sizes, sizes_problem
 from edgespa.config import Preprocess, Strict
 from edgespa.errors import AdapterError, ConfigError, GraphError, TaskFileError
 from edgespa.files import write_whole
@@ -125,7 +125,7 @@ class Header(Strict):
     preprocess: Preprocess | None = None
     classes: tuple[Name, ...] = Field(default=(), max_length=MAX_OUTPUTS)
     figures: Figures
-    metrics: dict[str, float] = Field(default_factory=dict)
+    metrics: dict[Name, Figure] = Field(default_factory=dict)
     provenance: dict[str, JsonValue] = Field(default_factory=dict)
 
     @model_validator(mode="after")

@@ -101,6 +101,8 @@ HEADERS: list[dict[str, Any]] = [
     {"preprocess": {**PICTURE, "mean": [float("nan"), 0, 0]}},
     {"metrics": {"test_accuracy": float("inf"), "test_images": float("inf")}},
     {"metrics": {"\udcff": 1.0}},
+    {"metrics": {"test_accuracy": "NaN"}},
+    {"preprocess": {**PICTURE, "std": ["NaN", 1, 1]}},
     {"created": "\ud800"},
     {"provenance": {"a": {"b": "\ud800"}}},
     {"provenance": {"a": 1 << 90}},
