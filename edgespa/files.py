@@ -173,6 +173,20 @@ def hold(descriptor: int) -> None:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
+def is_held(path: Path) -> bool:
+    """Whether another process, or this one, has a file in use, see `hold`; False where that cannot be seen."""
+    if not _LOCKS:
+        return False
+    try:
+        with path.open("rb") as stream:
+            fcntl.flock(stream.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
 def remove_abandoned(path: Path, kind: str = "tmp") -> None:
     """Remove what killed processes left beside an output: siblings that nobody holds, see `hold`.
 

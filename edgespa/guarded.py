@@ -38,15 +38,19 @@ for _ in range(50):  # what writes there ends at the same time
 
 # The program is in a session of its own, so that what it starts ends with it; how it ended, the guard ends too.
 _PROGRAM = """
-import os, resource, signal, subprocess, sys, threading
-resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+import os, signal, subprocess, sys, threading
+try:
+    import resource
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+except ImportError:
+    pass
 try:
     child = subprocess.Popen(sys.argv[1:], stdin=subprocess.DEVNULL, start_new_session=True)
 except OSError as error:
     sys.exit("cannot be run: " + (error.strerror or str(error)))
 def end():
     try:
-        os.killpg(child.pid, signal.SIGKILL)
+        os.killpg(child.pid, signal.SIGKILL) if hasattr(os, "killpg") else child.kill()
     except OSError:
         pass
 def watch():
@@ -56,7 +60,7 @@ def watch():
 threading.Thread(target=watch, daemon=True).start()
 status = child.wait()
 end()
-if status < 0:
+if status < 0 and os.name != "nt":
     if -status not in (signal.SIGKILL, signal.SIGSTOP):
         signal.signal(-status, signal.SIG_DFL)
     os.kill(os.getpid(), -status)

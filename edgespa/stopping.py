@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from typing import NoReturn
 
+_SAME_S = 1.0
 _SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
 
 
@@ -36,7 +38,9 @@ class Stop:
 
 @contextlib.contextmanager
 def held_back() -> Iterator[Stop]:
-    """Let the first request to end only be noted; a second one ends the work where it is.
+    """Let a request to end only be noted; Ctrl-C once more ends the work where it is.
+
+    Launchers pass on what the terminal has sent to all already, so what comes within a second is the same request.
 
     What somebody decided to ignore, as nohup does with a closed terminal, stays ignored. Outside of the main thread,
     which alone gets signals, nothing is changed.
@@ -49,10 +53,14 @@ def held_back() -> Iterator[Stop]:
         yield stop
         return
 
+    asked_at = 0.0
+
     def note(number: int, frame: object) -> None:
-        again, stop.asked = stop.asked is not None, number
-        if again:
-            stop.end()
+        nonlocal asked_at
+        if stop.asked is None:
+            stop.asked, asked_at = number, time.monotonic()
+        elif number == signal.SIGINT and time.monotonic() - asked_at >= _SAME_S:
+            raise KeyboardInterrupt
 
     before = {}
     for name in _SIGNALS:

@@ -14,7 +14,9 @@ Of modules by name only the user's own and those of the libraries of models coun
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import importlib.util
 import json
 import logging
 import os
@@ -145,7 +147,7 @@ def _is_library(spec: str) -> bool:
 
 
 def _runs_nothing(spec: str) -> bool:
-    if spec.endswith(".pt2"):
+    if spec.endswith(".pt2") or spec == _OWN:
         return True
     library, _, name = spec.partition(":")
     return library == "hf" and _is_plain_folder(expanded(name))
@@ -172,7 +174,7 @@ def _require_own(spec: str, task: str) -> None:
     """
     module = spec.partition(":")[0]
     top = module.partition(".")[0]
-    if spec == _OWN or any(f"{module}.".startswith(f"{each}.") for each in _OF_LIBRARIES):
+    if any(f"{module}.".startswith(f"{each}.") for each in _OF_LIBRARIES):
         return
     found = _module_file(module)
     known = top in sys.stdlib_module_names or top in sys.builtin_module_names or top in ("edgespa", "__main__")
@@ -210,6 +212,10 @@ def _module_file(module: str) -> tuple[Path, Path] | None:
 
 def _roots(top: str) -> Iterator[Path]:
     spec = PathFinder.find_spec(top, [*sys.path, str(Path.cwd())])
+    if spec is None:
+        # Projects in development have finders of their own. Nothing is imported for a name without a dot.
+        with contextlib.suppress(ImportError, ValueError):
+            spec = importlib.util.find_spec(top)
     if spec is None:
         return
     if spec.submodule_search_locations is not None:

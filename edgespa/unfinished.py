@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from edgespa.errors import TaskFileError, UnfinishedError
-from edgespa.files import sibling, write_whole
+from edgespa.files import is_held, sibling, write_whole
 from edgespa.imports import nearest_path
 
 SUFFIX = ".resume"
@@ -127,6 +127,11 @@ def refuse_unfinished(output: Path, *, resume: bool, fresh: bool) -> None:
         raise UnfinishedError(f"{path} cannot be gone on with and be given up", "give one of --resume and --fresh")
     if resume and not path.exists():
         raise nothing_to_resume(path)
+    if is_held(path):
+        raise UnfinishedError(
+            f"{path} is the state of a run that is going on now",
+            "wait for that run or end it, or name another --output",
+        )
     if path.exists() and not (resume or fresh):
         try:
             found = Unfinished.read(path)
@@ -178,7 +183,7 @@ def _mark(key: bytes, content: Mapping[str, Any]) -> str:
 
 def _own_key(*, make: bool) -> bytes | None:
     """The user's key; None where there is none, or none can be kept."""
-    home = os.environ.get("XDG_DATA_HOME") or "~/.local/share"
+    home = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
     path = Path(home).expanduser() / "edgespa" / "key"
     try:
         if make and not path.exists():

@@ -151,6 +151,32 @@ def test_averaged_weights_beside_plain_ones(
     assert_taken(net, path, other(state))
 
 
+def test_as_torchvision_and_lightning_write_them(
+    net: nn.Module, state: State, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "w.pth"
+    named = {"state": {name: {"exp_avg": value} for name, value in state.items()}}
+    averaged = {"n_averaged": torch.tensor(3), **under("module.", other(state))}
+    torch.save({"model": state, "optimizer": named, "model_ema": averaged, "args": argparse.Namespace()}, path)
+    assert_taken(net, path, state)
+    assert_taken(net, f"{path}:model_ema", other(state))
+    caplog.clear()
+    content = {
+        "state_dict": {**under("net.", state), "criterion.weight": torch.ones(3)},
+        "callbacks": {"ModelCheckpoint{'monitor': None}": {"best_model_score": torch.tensor(0.5)}},
+        "hyper_parameters": Config(lr=0.1),
+        "optimizer_states": [named],
+    }
+    torch.save(content, path)
+    with pytest.raises(WeightsError, match=r"below 'net\.', beside 1 others") as caught:
+        fit_weights(net, read_weights(path), str(path))
+    assert_taken(net, str(caught.value.hint).partition("--weights ")[2], state)
+    assert caplog.messages == []
+    assert_taken(net, f"{path}:state_dict.net", state)
+    with pytest.raises(WeightsError, match="below 'net"):
+        fit_weights(net, read_weights(f"{path}:state_dict"), f"{path}:state_dict")
+
+
 def test_a_part_of_a_file_is_found_again_from_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "work" / "sub").mkdir(parents=True)
     monkeypatch.chdir(tmp_path / "work")

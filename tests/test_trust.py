@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.abc
 import json
 import shutil
 import sys
+from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
 
@@ -202,6 +204,32 @@ def test_a_module_of_the_users_own(tmp_path: Path, theirs: Path, monkeypatch: py
         task.open_base(tmp_path)
     for name in [name for name in sys.modules if name.partition(".")[0] in ("package", "widths")]:
         del sys.modules[name]
+
+
+def test_a_project_in_development_is_the_users_own(
+    tmp_path: Path, theirs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that is found by a finder of its own, as pip's editable installations are, and by no entry of the path."""
+    project = tmp_path / "project" / "in_development"
+    project.mkdir(parents=True)
+    (project / "__init__.py").write_text(NET.replace("from widths import WIDTH", "WIDTH = 16"))
+
+    class Finder(importlib.abc.MetaPathFinder):
+        def find_spec(self, name: str, path: Any, target: Any = None) -> importlib.machinery.ModuleSpec | None:
+            return PathFinder.find_spec(name, [str(project.parent)]) if name == "in_development" else None
+
+    monkeypatch.setattr(sys, "meta_path", [*sys.meta_path, Finder()])
+    task = Task.load(named(theirs, tmp_path / "forged.spa", "in_development:build"))
+    with pytest.raises(UntrustedError, match="in_development:build"):
+        task.open_base(tmp_path)
+    assert "in_development" not in sys.modules
+    task.open_base(tmp_path, trust=True)
+    task.open_base(tmp_path)
+    del sys.modules["in_development"]
+
+
+def test_the_network_of_the_demo_is_edgespas_own() -> None:
+    require_trusted("edgespa.demo:network", "a task")
 
 
 @pytest.mark.parametrize("spec", ["torchvision:resnet18", "timm:hf-hub:someone/net", "hf:someone/net", "hf:/nowhere"])

@@ -76,7 +76,8 @@ class Case:
         folder = self.home / "tasks/net"
         names = {path.name for path in folder.iterdir() if path.is_dir() and not path.is_symlink()}
         known = {"current", *names, *(f"{name}.json" for name in names if not name.startswith("."))}
-        odd = [path.name for path in folder.iterdir() if path.name not in known or path.name.startswith(".")]
+        there = [path.name for path in folder.iterdir() if path.suffix != ".link"]  # those are to go back by
+        odd = [name for name in there if name not in known or name.startswith(".")]
         odd += [name for name in names if not (folder / f"{name}.json").exists()]
         return odd + [path.name for path in (self.home / "cache").glob("*.part")]
 
@@ -104,6 +105,11 @@ def half_way(action: Callable[[], Any]) -> Callable[[int, int], None]:
     return sending
 
 
+def is_at(moment: str, command: str, arguments: Any) -> bool:
+    """Whether a command is the one that is meant: runtimes are looked for by an execution too."""
+    return command == moment and (moment != "execute" or "--selfcheck" in arguments[0]["argv"])
+
+
 def rebooted_at(case: Case, moment: str, after: float = 0.0) -> Callable[[Any], Any]:
     """The device is gone from the moment on that a command is sent, or a little later."""
     from edgespa.errors import UnreachableError
@@ -114,7 +120,7 @@ def rebooted_at(case: Case, moment: str, after: float = 0.0) -> Callable[[Any], 
         def asked(command: str, *arguments: Any, **options: Any) -> Any:
             if gone:
                 raise UnreachableError("no route to host")
-            if command != moment:
+            if not is_at(moment, command, arguments):
                 return ask(command, *arguments, **options)
             gone.append(command)
             if after:
@@ -131,7 +137,7 @@ def rebooted_at(case: Case, moment: str, after: float = 0.0) -> Callable[[Any], 
 def interrupted_at(moment: str) -> Callable[[Any], Any]:
     def hook(ask: Any) -> Any:
         def asked(command: str, *arguments: Any, **options: Any) -> Any:
-            if command == moment:
+            if is_at(moment, command, arguments):
                 raise KeyboardInterrupt
             return ask(command, *arguments, **options)
 

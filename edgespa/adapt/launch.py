@@ -23,6 +23,8 @@ _STARTED = ("WORLD_SIZE", "LOCAL_RANK", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2
 _PAUSE_S = 0.1
 _GRACE_S = 10.0
 _PATIENCE_S = 10.0
+_PATIENCE_TO_SAVE_S = 120.0
+"""Until the training step that they are at is done, and their state written."""
 
 
 def cpu_processes_to_start(environment: Mapping[str, str] | None = None, parent: Sequence[str] | None = None) -> int:
@@ -114,7 +116,7 @@ def _first_failure(children: list[subprocess.Popen[bytes]]) -> int:
         states = [child.poll() for child in children]
         failed = [state for state in states if state]
         if failed:
-            _end(children)
+            _end(children, _PATIENCE_S)
             # A signal's status, as shells give it.
             return failed[0] if failed[0] > 0 else 128 - failed[0]
         if all(state == 0 for state in states):
@@ -132,16 +134,19 @@ def _passing_on(children: list[subprocess.Popen[bytes]]) -> Iterator[None]:
     before = signal.signal(signal.SIGTERM, stop)
     try:
         yield
+    except (KeyboardInterrupt, SystemExit):
+        _end(children, _PATIENCE_TO_SAVE_S)
+        raise
     finally:
         signal.signal(signal.SIGTERM, before)
-        _end(children)
+        _end(children, _PATIENCE_S)
 
 
-def _end(children: Sequence[subprocess.Popen[bytes]]) -> None:
+def _end(children: Sequence[subprocess.Popen[bytes]], patience_s: float) -> None:
     for child in children:
         if child.poll() is None:
             child.terminate()
-    until = time.monotonic() + _PATIENCE_S
+    until = time.monotonic() + patience_s
     for child in children:
         try:
             child.wait(max(0.0, until - time.monotonic()))

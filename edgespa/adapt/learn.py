@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 from collections.abc import Mapping
@@ -136,12 +137,13 @@ def adapt(
         restore(run, goes_on_from)
     if log_file is not None and processes.is_main:
         run.log = TrainingLog(log_file, (run.epoch, run.step) if resume else None)
-    with held_back() as stop:
-        keeper = Keeper(run, checkpoint, stop, facts)
+    with held_back() as stop, contextlib.closing(Keeper(run, checkpoint, stop, facts)) as keeper:
         if not run.settled:
             settle_rate(run, keeper, progress)
         if goes_on_from is None:
             keeper.save()  # that it can be written is known before anything long begins
+        else:
+            keeper.take()
         while run.epoch < config.epochs:
             run.train_epoch(keeper.pause)
             keeper.save()

@@ -8,13 +8,14 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, BinaryIO
 
 from edgespa.adapt.inside import Inside
 from edgespa.adapt.moments import averages_of, read_averages, steps_of
 from edgespa.adapt.run import Run
 from edgespa.checkpoint import Checkpoint, require_same
 from edgespa.errors import ConfigError
+from edgespa.files import hold
 from edgespa.stopping import Stop
 
 SECONDS = 120.0
@@ -121,6 +122,7 @@ class Keeper:
         self._run, self._path, self._more = run, path, dict(more or {})
         self._every = SECONDS
         self._saved = False
+        self._held: BinaryIO | None = None
         self._saved_at = time.monotonic()
 
     def save(self) -> None:
@@ -131,11 +133,30 @@ class Keeper:
         if self._run.processes.is_main:
             before = time.monotonic()
             dataclasses.replace(state, facts={**state.facts, **self._more}).save(self._path)
+            self._hold()
             if not self._saved and not state.averages:
                 self._require_space()
             self._saved = True
             self._saved_at = time.monotonic()
             self._every = max(SECONDS, SHARE * (self._saved_at - before))
+
+    def take(self) -> None:
+        """Have the state that is gone on with in use."""
+        if self._path is not None and self._run.processes.is_main:
+            self._hold()
+
+    def close(self) -> None:
+        """Let others have the state."""
+        if self._held is not None:
+            self._held.close()
+            self._held = None
+
+    def _hold(self) -> None:
+        """Show that the state is in use: another run of the same output is refused."""
+        self.close()
+        assert self._path is not None
+        self._held = self._path.open("rb")
+        hold(self._held.fileno())
 
     def _require_space(self) -> None:
         """Refuse to begin where later states, with two averages and the best epoch, do not fit beside each other."""

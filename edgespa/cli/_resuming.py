@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 _SUFFIX = ".resume"
-_FREE = ("resume", "fresh", "overwrite", "as_json", "log_file")
+_OF_THE_CALL = ("resume", "fresh", "overwrite", "as_json")
+_FREE = (*_OF_THE_CALL, "log_file", "trust")
 """What may be said otherwise when a run is gone on with."""
 _ASKED = "edgespa.asked"
 _TYPED_IN = "edgespa.typed-in"
@@ -67,7 +68,7 @@ class Resumable(click.Command):
         asked = []
         for param in self.get_params(ctx):
             source = ctx.get_parameter_source(str(param.name))
-            if param.name in _FREE and param.name != "log_file":
+            if param.name in _OF_THE_CALL:
                 continue
             if source is ParameterSource.COMMANDLINE:
                 asked += _as_typed(param, raw.get(str(param.name)))
@@ -182,8 +183,9 @@ def saying_what_is_kept(output: Path) -> Iterator[None]:
         raise KeyboardInterrupt(_kept(output)) from None
     except SystemExit as error:
         if isinstance(error.code, int) and error.code > _BY_SIGNAL:
+            kept = _kept(output)
             with contextlib.suppress(OSError):  # of a closed terminal
-                click.echo(f"Ended by a signal; {_kept(output)}", err=True)
+                click.echo(f"Ended by a signal; {kept}" if kept else "Ended by a signal", err=True)
         raise
     except UnfinishedError:
         raise
@@ -200,6 +202,10 @@ _BY_SIGNAL = 128
 
 
 def _kept(output: Path) -> str:
+    from edgespa.ranks import is_main
+
+    if not is_main():  # which writes it, perhaps only now
+        return ""
     found = _found(output)
     if found is None:
         return "nothing was kept, because nothing long had been done"
@@ -210,8 +216,12 @@ def _found(output: Path) -> Unfinished | None:
     from edgespa.errors import TaskFileError
     from edgespa.unfinished import Unfinished, state_path
 
+    ctx = click.get_current_context(silent=True)
+    path = state_path(output)
+    if ctx is not None and typed_in(ctx) != Path.cwd():  # the user's shell is still there
+        path = path.absolute()
     try:
-        found = Unfinished.read(state_path(output))
+        found = Unfinished.read(path)
     except TaskFileError:
         return None
     return found if found.has_work else None

@@ -254,7 +254,9 @@ def command(
     config = AdaptConfig.parse(settings, "edgespa adapt")
     if (count := cpu_processes_to_start()) > 1:
         folder = typed_in(click.get_current_context())
-        raise SystemExit(run_processes(count, ["-m", "edgespa", *sys.argv[1:]], folder))
+        with saying_what_is_kept(output):
+            status = run_processes(count, ["-m", "edgespa", *sys.argv[1:]], folder)
+        raise SystemExit(status)
     if not is_main():
         logging.getLogger("edgespa").setLevel(logging.ERROR)
     processes = Processes.start(config.mixed_precision)

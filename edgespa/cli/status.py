@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -55,7 +56,7 @@ def command(devices: tuple[str, ...], selfcheck: bool, timeout: int, as_json: bo
     if as_json:
         emit_json([_plain(each) for each in outcomes])
     else:
-        _show(found)
+        _show(found, {each.device.name: each.device.asked for each in outcomes})
     show_errors(outcomes)
     if any(each.error is not None for each in outcomes) or not all(device.healthy for device in found):
         raise click.exceptions.Exit(1)
@@ -79,7 +80,7 @@ def _plain(outcome: Outcome[DeviceStatus]) -> dict[str, Any]:
     }
 
 
-def _show(found: list[DeviceStatus]) -> None:
+def _show(found: list[DeviceStatus], asked: Mapping[str, str]) -> None:
     from edgespa.cli._output import table
 
     rows: list[tuple[object, ...]] = []
@@ -112,23 +113,29 @@ def _show(found: list[DeviceStatus]) -> None:
         click.echo(f"{device.device}: {_gib(device.free_bytes)} free, in {device.folder}")
     for device in found:
         for task in device.tasks:
-            _remark(device, task)
-        _remarks(device)
+            _remark(device, task, asked[device.device])
+        _remarks(device, asked[device.device])
 
 
 def _gib(size_bytes: int) -> str:
     return f"{size_bytes / 2**30:.1f} GiB" if size_bytes >= 2**30 else f"{size_bytes / 2**20:.1f} MiB"
 
 
-def _remark(device: DeviceStatus, task: TaskStatus) -> None:
+def _remark(device: DeviceStatus, task: TaskStatus, asked: str) -> None:
     if not task.healthy:
         click.secho(f"NOT HEALTHY: {device.device}: {task.task}: {task.health}", err=True, fg="red", bold=True)
-        earlier = [each for each in task.versions if each.version != task.current and each.shipped is not None]
-        back = f", or use an earlier version: edgespa rollback {task.task} --device {device.device}" if earlier else ""
-        click.echo(f"Hint: ship it again{back}", err=True)
+        earlier = [each for each in task.versions if each.version != task.current and each.finished]
+        back = f"; or use an earlier version: edgespa rollback {task.task} --device {asked}" if earlier else ""
+        # What is odd beside the version in use is not put right by shipping that one again.
+        off = (
+            f"; or take it off first: edgespa ship --remove {task.task} --device {asked}"
+            if "odd: " in task.health
+            else ""
+        )
+        click.echo(f"Hint: ship it again{back}{off}", err=True)
 
 
-def _remarks(device: DeviceStatus) -> None:
+def _remarks(device: DeviceStatus, asked: str) -> None:
     name = device.device
     for what in device.odd:
         click.secho(f"ODD: {name}: {what}", err=True, fg="red", bold=True)
@@ -137,7 +144,7 @@ def _remarks(device: DeviceStatus) -> None:
         text = f"GONE: {name}: {each.task} {each.version} was shipped on {when} from here, and is not there any more"
         click.secho(text, err=True, fg="red", bold=True)
         why = "what is written there is gone after a reboot; " if device.in_memory else ""
-        what = f"edgespa ship --remove {each.task} --device {name}"
+        what = f"edgespa ship --remove {each.task} --device {asked}"
         click.echo(f"Hint: {why}ship it again, or do not expect it any more: {what}", err=True)
     for each in device.older:
         text = f"note: {name}: {each.task} {each.version} was shipped from here later than what is there, and is gone"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -109,10 +110,10 @@ def _fail(found: Verification) -> None:
     checks = found.variants
     failed = [f"{check.name} ({'; '.join(check.failures)})" for check in checks if check.status == "failed"]
     if failed:
-        raise BundleError(
-            f"{found.bundle}: the self-check fails for {', '.join(failed)}",
-            "do not ship these files; if another version of the runtime passes, report it",
-        )
+        hint = "do not ship these files; if another version of the runtime passes, report it"
+        if re.search(r"[Mm]emory|[Aa]llocat", " ".join(failed)):
+            hint = "it may need more memory than it was given: --memory MIB, if you trust its maker; else do not use it"
+        raise BundleError(f"{found.bundle}: the self-check fails for {', '.join(failed)}", hint)
     if not found.passed:
         raise DeviceError(
             f"{found.bundle}: no variant could be run, nothing is proved",

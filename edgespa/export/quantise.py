@@ -26,6 +26,8 @@ LEAST_EXCESS_MS = 0.1
 """Below it, slower is the cost of a call: the network is too small for int8 to show."""
 # The proof is on other images than those that a file is chosen by: some of the tolerance is kept for it.
 _SHARE = 0.85
+# A file with a few layers in int8 that is as large as float32 costs conversions and gains nothing.
+_MOST_IN_FLOAT, _LEAST_GAIN = 0.75, 0.95
 
 Open = Callable[[Path], File]
 
@@ -169,6 +171,12 @@ class _Search:
         self._error(self._path, found[method], choice.float_layers)
         in_float = (*self._quantiser.float_layers, *choice.float_layers)
         self._improve(found[method], in_float)
+        ours, theirs = self._path.stat().st_size, self._plain.stat().st_size
+        if len(in_float) > _MOST_IN_FLOAT * self._count and ours > _LEAST_GAIN * theirs:
+            raise NotUseful(
+                f"{len(in_float)} of {self._count} layers would have to stay in float: {ours:,} bytes instead of "
+                f"{theirs:,}; with all in int8 the error of a component is {errors[method]:.3g} of its spread"
+            )
         ratio, words = self._time(self._path)
         expected = self._config.int8_ratio
         if expected is not None:

@@ -29,7 +29,8 @@ _OTHER_NESTS = (
     "model_state", "net", "network", "module", "weights", "params", "teacher", "student", "backbone", "encoder",
 )  # fmt: skip
 _AVERAGED = re.compile(r"(^|_)(ema|swa|averaged|shadow)(_|$)", re.IGNORECASE)
-_COUNTERS = ("total_ops", "total_params")
+_NO_MODEL = re.compile(r"optim|sched|scaler|callback|loops|hyper_param", re.IGNORECASE)
+_COUNTERS = ("total_ops", "total_params", "n_averaged")
 _NAMED = re.compile(r"GLOBAL ([\w.]+)")
 _FILLED = re.compile(r"Can only (SETITEM|extend|append).*_Nothing(\d+)'", re.DOTALL)
 _MOST_TRIES = 100
@@ -133,12 +134,15 @@ def state_dict_in(content: object, path: Path, key: str | None = None) -> dict[s
     Raises:
         WeightsError: There is none, or more than one and it is not said which.
     """
-    for part in _parts(content, key, path):
+    parts, prefix = _parts(content, key, path)
+    for part in parts:
         assert isinstance(content, Mapping)
         content = content[part]
     while isinstance(content, Mapping) and not any(isinstance(value, Tensor) for value in content.values()):
         inner = {
-            str(name): value for name, value in content.items() if isinstance(value, Mapping) and _has_tensors(value)
+            str(name): value
+            for name, value in content.items()
+            if isinstance(value, Mapping) and _has_tensors(value) and not _NO_MODEL.search(str(name))
         }
         chosen = _chosen(inner, path)
         if chosen is None:
@@ -159,13 +163,19 @@ def state_dict_in(content: object, path: Path, key: str | None = None) -> dict[s
         raise WeightsError(
             f"weights {path}: {found}", f"save model.state_dict(), alone or under one of: {', '.join(NESTS)}"
         )
+    if prefix:
+        tensors = below(tensors, prefix)
+        if not tensors:
+            raise WeightsError(
+                f"weights {path}: no names begin with {prefix!r} below {'.'.join(parts)}", "check the key"
+            )
     if others:
         log.log(NOTE, "weights %s: left out what is no tensor: %s", path, _some(others))
     return tensors
 
 
-def _parts(content: object, key: str | None, path: Path) -> list[str]:
-    """The keys on the way to the one that is said."""
+def _parts(content: object, key: str | None, path: Path) -> tuple[list[str], str]:
+    """The keys on the way to the one that is said, and what is a prefix of names there."""
     rest, parts = key or "", []
     while rest:
         known = [str(name) for name in content] if isinstance(content, Mapping) else []
@@ -179,7 +189,7 @@ def _parts(content: object, key: str | None, path: Path) -> list[str]:
         parts.append(part)
         if isinstance(content, Mapping) and content and all(isinstance(value, Tensor) for value in content.values()):
             break
-    return parts
+    return parts, rest
 
 
 def _has_tensors(value: Mapping[Any, Any]) -> bool:
@@ -217,7 +227,7 @@ def _chosen(inner: Mapping[str, Any], path: Path) -> str | None:
 
 
 def without_counters(state: Mapping[str, Tensor], expected: Collection[str]) -> dict[str, Tensor]:
-    """A state dict without what thop counts operators and parameters in, of which the model knows nothing.
+    """A state dict without what thop and torch's averaging count in, of which the model knows nothing.
 
     Args:
         state: Tensor name to tensor.

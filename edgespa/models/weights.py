@@ -119,7 +119,7 @@ def fit_weights(model: nn.Module, state: Mapping[str, Tensor], source: str) -> N
         raise WeightsError(
             f"weights {source} hold more than the model: all of its {len(expected)} tensors are below "
             f"{' and below '.join(map(repr, inside))}, beside {len(given) - count} others",
-            f"take those alone: --weights {source}:{inside[0].rstrip('.')}",
+            f"take those alone: --weights {source}{'.' if split_key(source)[1] else ':'}{inside[0].rstrip('.')}",
         )
     if wrong:
         raise misfit(source, missing, unexpected, wrong)

@@ -125,7 +125,23 @@ def test_the_state_is_there_from_the_beginning_and_says_how_far_it_is(run: Adapt
     assert found.how == f"edgespa adapt --resume {path}"
 
 
-def test_a_second_request_ends_at_once_and_keeps_what_there_was(run: Adapt, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("first", "second"), [(signal.SIGINT, signal.SIGINT), (signal.SIGINT, signal.SIGTERM)])
+def test_what_a_launcher_passes_on_is_no_second_request(run: Adapt, tmp_path: Path, first: int, second: int) -> None:
+    path = tmp_path / "state"
+
+    def both() -> None:
+        signal.raise_signal(first)
+        signal.raise_signal(second)
+
+    with pytest.raises(KeyboardInterrupt):
+        run(checkpoint=path, progress=leaving_at(2, both))
+    assert Checkpoint.load(path).facts["steps_done"] == 3
+
+
+def test_a_second_request_ends_at_once_and_keeps_what_there_was(
+    run: Adapt, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edgespa.stopping._SAME_S", 0.0)
     path = tmp_path / "state"
 
     def twice() -> None:

@@ -393,6 +393,9 @@ def test_a_file_gets_what_it_needs(bundle: Path) -> None:
     reseal(bundle)
     assert run_py(bundle)[0] == 0
     assert run_py(bundle, "--memory", "200")[0] != 0
+    result = CliRunner().invoke(verify.command, [str(bundle), "--memory", "200"])
+    assert isinstance(result.exception, BundleError)
+    assert "--memory MIB" in str(result.exception.hint)
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -47,7 +48,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     np.savez(tmp_path / "colours.npz", images=images, labels=labels)
     np.savez(tmp_path / "more.npz", images=images[:30], labels=labels[:30])
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "share"))
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "share"))
     return tmp_path
 
 
@@ -111,6 +112,23 @@ def test_a_file_in_the_way_that_is_no_state_is_not_overwritten_either(place: Pat
     assert (place / "a.spa.resume").read_text() == "my notes"
 
 
+@pytest.mark.parametrize("words", [(), ("--resume",), ("--fresh",)])
+def test_a_run_that_is_going_on_is_left_alone(
+    place: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
+) -> None:
+    """The same command in a second terminal, once the first one trains."""
+    real, said = Keeper.pause, []
+
+    def pause(self: Keeper) -> None:
+        if not said:
+            said.append(run(*ADAPT, "-o", "a.spa", *words, code=1).stderr)
+        real(self)
+
+    monkeypatch.setattr(Keeper, "pause", pause)
+    run(*ADAPT, "-o", "a.spa")
+    assert "a.spa.resume is the state of a run that is going on now" in said[0]
+
+
 def test_nothing_to_go_on_with_is_told_and_what_there_is(place: Path, leave: Leave) -> None:
     leave(*ADAPT, "-o", "a.spa")
     for typed in (("--resume", "aa.spa.resume"), (*ADAPT, "-o", "aa.spa", "--resume"), ("--resume", "-o", "aa.spa")):
@@ -166,7 +184,10 @@ def test_it_goes_on_from_another_folder_and_after_the_folder_was_moved(
     leave(*ADAPT, "-o", "out/a.spa")
     monkeypatch.chdir(place)
     work.rename(place / "moved")
-    run("adapt", "--resume", "moved/out/a.spa.resume", "--epochs", "3")
+    said = leave("adapt", "--resume", "moved/out/a.spa.resume", "--epochs", "3", at=2).stderr
+    how = said.strip().splitlines()[-1].partition("go on with: edgespa ")[2]
+    monkeypatch.chdir(place)
+    run(*shlex.split(how))
     assert (place / "moved" / "out" / "a.spa").exists()
 
 
@@ -175,7 +196,7 @@ def test_what_a_state_of_somebody_else_names_is_not_run(
 ) -> None:
     """A state may name code: it is taken only where this user's key marks it."""
     leave(*ADAPT, "-o", "a.spa")
-    monkeypatch.setenv("XDG_DATA_HOME", str(place / "another"))
+    monkeypatch.setenv("XDG_STATE_HOME", str(place / "another"))
     (place / "net.py").write_text(NET + "\nopen('ran', 'w').close()\n")
     said = run("adapt", "--resume", "a.spa.resume", code=1).stderr
     assert "not written by you on this machine" in said
@@ -252,6 +273,57 @@ def test_prune_goes_on_by_its_state(place: Path, monkeypatch: pytest.MonkeyPatch
     run("prune", "--resume", "p.spa.resume")
     run(*typed, "q.spa")
     assert content(place / "p.spa") == content(place / "q.spa")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--method", "layer-in-change"),
+        ("--method", "asym-in-change"),
+        ("--method", "seq-in-change", "--allocation", "equal-error"),
+        ("--method", "act-grad"),
+        ("--method", "l1", "--allocation", "equal-accuracy", "--held-out", "colours.npz"),
+        ("--method", "l2", "--no-reweight"),
+    ],
+)
+def test_prune_keeps_its_plan(place: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]) -> None:
+    """What it took to rank and to share out is not done again."""
+    from edgespa.prune.run import Pruning
+
+    typed = ("prune", *SAID[:3], "--calibration", "colours.npz", "--density", "0.5", "--round-to", "1", *words, "-o")
+
+    def interrupted(*_: Any) -> Any:
+        raise SystemExit(143)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Pruning, "_fit", interrupted)
+        assert "0 layers are done" in run(*typed, "p.spa", code=143).stderr
+    with monkeypatch.context() as patch:
+        patch.setattr(Pruning, "_plan", None)
+        run("prune", "--resume", "p.spa.resume")
+    run(*typed, "q.spa")
+    assert content(place / "p.spa") == content(place / "q.spa")
+
+
+def test_a_density_that_was_found_by_latency_is_not_measured_again() -> None:
+    from edgespa.latency import LatencyFit, LatencyFitting
+
+    stopwatch: Any = SimpleNamespace(
+        budget=SimpleNamespace(
+            latency_ms=3.0, device=SimpleNamespace(name="pi", emulated=False), variant="v", threads=1
+        )
+    )
+    fit = LatencyFit(
+        stopwatch.budget, 0.4, "macs", 2.9, 7.0, False, ({"density": 0.4, "macs": 1.0, "latency_ms": 2.9},)
+    )
+    first, again = (LatencyFitting(None, stopwatch, None) for _ in range(2))  # type: ignore[arg-type]
+    first._found = fit
+    record = json.loads(json.dumps(first.record()))
+    again.take(None)
+    assert again.record() is None
+    again.take(record)
+    assert again.density(None) == 0.4  # type: ignore[arg-type]
+    assert again.record() == record
 
 
 @pytest.mark.slow

@@ -178,6 +178,13 @@ def test_a_relative_path_is_looked_at_from_here(tmp_path: Path, monkeypatch: pyt
     assert "everybody" in str(unsafe("x/y"))
 
 
+def test_from_a_folder_that_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    assert ask(tmp_path / "kept")["tasks"] == []
+
+
 def test_what_lies_beside_the_agent_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Modules of the names that it imports, in its folder and where it is started, and bytecode of its own name."""
     marker = tmp_path / "marker"

@@ -7,8 +7,10 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -18,6 +20,7 @@ from typing import Any
 import pytest
 
 from edgespa.device import connect
+from edgespa.device.board import Device
 from edgespa.device.link.payload import Payload
 from edgespa.device.link.ssh import SshConnection
 from edgespa.errors import DeviceError, RefusedError, UnreachableError
@@ -431,3 +434,21 @@ def test_a_key_that_only_the_agent_has(sshd: Any, tmp_path: Path, monkeypatch: p
         agent.terminate()
         agent.wait()
         socket.unlink(missing_ok=True)
+
+
+def test_sockets_of_runs_that_were_killed_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    short = Path(tempfile.mkdtemp(dir="/tmp"))
+    monkeypatch.setattr(tempfile, "tempdir", str(short))
+    try:
+        for name in ("edgespa-ssh-killed", "edgespa-ssh-now", "edgespa-ssh-alive", "edgespa-else"):
+            (short / name).mkdir()
+            if name != "edgespa-ssh-now":
+                os.utime(short / name, (1, 1))
+        with socket.socket(socket.AF_UNIX) as server:
+            server.bind(str(short / "edgespa-ssh-alive/s"))
+            server.listen()
+            os.utime(short / "edgespa-ssh-alive", (1, 1))
+            connect(Device.parse({"name": "x", "title": "x"}, "x")).close()
+        assert sorted(os.listdir(short)) == ["edgespa-else", "edgespa-ssh-alive", "edgespa-ssh-now"]
+    finally:
+        shutil.rmtree(short)

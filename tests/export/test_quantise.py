@@ -105,6 +105,19 @@ def test_what_cannot_be_had_is_said_with_figures(fragile: Case) -> None:
         fragile.make("int8", int8_tolerance=1e-12)
 
 
+def test_a_file_that_is_int8_in_name_only_is_refused(fragile: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(quantise, "_SHARE", 1e-9)  # so that a choice has to be made
+    count = len(fragile.quantiser.layers)
+    for kept, refused in ((fragile.quantiser.layers[:-1], False), (fragile.quantiser.layers[1:], True)):
+        monkeypatch.setattr(quantise, "choose", lambda *_, kept=kept, **__: Choice(kept, 0.0, 1))
+        monkeypatch.setattr(quantise, "_MOST_IN_FLOAT", 0.5)
+        if not refused:  # what is in int8 are nearly all of the weights
+            assert fragile.make("int8").float_layers == kept
+            continue
+        with pytest.raises(NotUseful, match=rf"{len(kept)} of {count} layers would have to stay in float: .* bytes"):
+            fragile.make("int8")
+
+
 def test_layers_in_float_have_smaller_weights_where_that_costs_nothing(
     fragile: Case, monkeypatch: pytest.MonkeyPatch
 ) -> None:

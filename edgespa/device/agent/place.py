@@ -21,7 +21,7 @@ def unsafe(path: str) -> str | None:
     Args:
         path: A folder or a file, there or not.
     """
-    rest = _words(os.path.join(os.getcwd(), path))
+    rest = _words(path if path.startswith("/") else os.path.join(os.getcwd(), path))
     at, links, last = "/", 0, os.lstat("/")
     while rest:
         problem = _others(at, last, on_the_way=True)

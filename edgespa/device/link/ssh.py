@@ -12,9 +12,12 @@ import os
 import re
 import shlex
 import shutil
+import socket
+import stat
 import subprocess
 import tempfile
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -31,6 +34,8 @@ _ALIVE_S = 5
 _MAX_SOCKET = 80  # the system's limit is about 104, and ssh adds something
 _PLAIN = re.compile(r"[A-Za-z0-9/._+-]+")
 _LAST_LINES = 4
+_SOCKETS = "edgespa-ssh-"
+_OLD_S = 86400.0
 _LOG_BYTES = 16 << 10
 
 
@@ -262,7 +267,8 @@ def _socket_folder() -> Path:
     tried = [tempfile.gettempdir(), "/tmp", "/var/tmp", os.path.expanduser("~")]
     for base in tried:
         with contextlib.suppress(OSError):
-            folder = tempfile.mkdtemp(prefix="edgespa-", dir=base)
+            _sweep(Path(base))
+            folder = tempfile.mkdtemp(prefix=_SOCKETS, dir=base)
             if len(folder) <= _MAX_SOCKET and _PLAIN.fullmatch(folder):
                 return Path(folder)
             shutil.rmtree(folder)
@@ -270,6 +276,26 @@ def _socket_folder() -> Path:
         f"there is no folder for a connection's socket: none of {', '.join(tried)} can be used",
         "set TMPDIR to a folder that can be written, with a short path of letters and digits",
     )
+
+
+def _sweep(base: Path) -> None:
+    """Remove the socket folders of runs that were killed: nobody else does, where there is no reboot."""
+    for folder in base.glob(f"{_SOCKETS}*"):
+        with contextlib.suppress(OSError):
+            state = folder.lstat()
+            old = stat.S_ISDIR(state.st_mode) and state.st_mtime < time.time() - _OLD_S
+            if old and state.st_uid == os.getuid() and not _listens(folder / "s"):
+                shutil.rmtree(folder)
+
+
+def _listens(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.settimeout(1)
+        try:
+            probe.connect(str(path))
+        except OSError:
+            return False
+    return True
 
 
 def _word(program: str) -> str:
