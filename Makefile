@@ -120,7 +120,7 @@ test-arm64: $(STAMP) device-arm64
 # The readers of manifests, archives, signatures, task files and saved programs, with thirty times the inputs of make test.
 fuzz: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_JOBS) --hypothesis-profile=deep -k fuzz \
-		tests/bundle tests/test_task_fuzz.py tests/test_models_fuzz.py $(PYTEST_ARGS)
+		tests/bundle tests/tasks/test_fuzz.py tests/models/test_fuzz.py $(PYTEST_ARGS)
 
 format: $(STAMP)
 	$(BIN)/ruff check --fix .

@@ -17,9 +17,9 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from edgespa.api.results import Bundle, Inspection, Profile, Result, TaskFile, Verification
+    from edgespa.api.verbs import adapt, export, inspect, open_bundle, open_task, profile, prune, verify
     from edgespa.errors import EdgespaError
-    from edgespa.recipes.results import Bundle, Inspection, Profile, Result, TaskFile, Verification
-    from edgespa.recipes.verbs import adapt, export, inspect, open_bundle, open_task, profile, prune, verify
 
 __version__ = "0.1.0"
 
@@ -27,10 +27,10 @@ _PLACES = MappingProxyType(
     {
         **dict.fromkeys(
             ("adapt", "export", "inspect", "open_bundle", "open_task", "profile", "prune", "verify"),
-            "edgespa.recipes.verbs",
+            "edgespa.api.verbs",
         ),
         **dict.fromkeys(
-            ("Bundle", "Inspection", "Profile", "Result", "TaskFile", "Verification"), "edgespa.recipes.results"
+            ("Bundle", "Inspection", "Profile", "Result", "TaskFile", "Verification"), "edgespa.api.results"
         ),
         "EdgespaError": "edgespa.errors",
     }

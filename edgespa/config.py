@@ -9,9 +9,9 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from edgespa.bounds import oddity, shown, sizes_problem
 from edgespa.errors import ConfigError
-from edgespa.picture import WHITE
+from edgespa.pixels.picture import WHITE
+from edgespa.system.bounds import oddity, shown, sizes_problem
 
 
 class Strict(BaseModel):

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
-from edgespa.base import Base
 from edgespa.config import Preprocess
 from edgespa.data import ImageData, load_data
+from edgespa.tasks.base import Base
 
 # --hypothesis-profile=deep, or: make fuzz. The tests named fuzz try thirty times as many inputs then.
 settings.register_profile("deep", max_examples=3_000)

@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from edgespa import files
+from edgespa.api.demo_folder import MARK, require_own_folder, take_folder
 from edgespa.bundle.whole import WholeFolder
-from edgespa.demo_folder import MARK, require_own_folder, take_folder
 from edgespa.errors import OutputExistsError
-from edgespa.files import require_folder_possible, require_writable, write_whole
-from edgespa.prune.sweep import Shelf
+from edgespa.pruning.sweep import Shelf
+from edgespa.system import files
+from edgespa.system.files import require_folder_possible, require_writable, write_whole
 
 
 def killed(script: str, *arguments: str, code: int = -signal.SIGKILL) -> str:
@@ -39,7 +39,7 @@ def test_half_a_file_of_a_killed_process_is_removed_by_the_next_one(
     path = tmp_path / "a.bin"
     write_whole(path, b"old")
     half = (
-        "import os, sys\nfrom pathlib import Path\nfrom edgespa.files import whole_file\n"
+        "import os, sys\nfrom pathlib import Path\nfrom edgespa.system.files import whole_file\n"
         "with whole_file(Path(sys.argv[1])) as s:\n    s.write(b'half'); s.flush(); os.kill(os.getpid(), 9)\n"
     )
     killed(half, str(path))
@@ -103,7 +103,7 @@ def test_a_full_disk_below_the_values_is_an_error_and_no_death(tmp_path: Path) -
     said = killed(
         """
         import resource, signal, torch
-        from edgespa.prune.sweep import Shelf
+        from edgespa.pruning.sweep import Shelf
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
         try:

@@ -12,10 +12,11 @@ import argparse
 import os
 from pathlib import Path
 
-from edgespa.adapt import AdaptConfig, adapt
-from edgespa.base import Base
+from edgespa.adaptation.config import AdaptConfig
+from edgespa.adaptation.learn import adapt
 from edgespa.config import Preprocess
 from edgespa.data import load_data
+from edgespa.tasks.base import Base
 
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 HALF = (0.5,) * 3, (0.5,) * 3

@@ -28,10 +28,10 @@ def rows() -> list[dict[str, Any]]:
 
 
 def whole_ms(spec: str, shape: tuple[int, ...]) -> float:
-    from edgespa.base import Base
     from edgespa.device import load_device
     from edgespa.device.link.reach import connect
-    from edgespa.stopwatch import LatencyBudget, Stopwatch
+    from edgespa.latency.stopwatch import LatencyBudget, Stopwatch
+    from edgespa.tasks.base import Base
 
     base = Base.open(spec, shape)
     device = load_device("local")
@@ -41,10 +41,10 @@ def whole_ms(spec: str, shape: tuple[int, ...]) -> float:
 
 
 def measure(network: str, spec: str, shape: tuple[int, ...], share: float, asked: float) -> dict[str, Any]:
+    from edgespa.api.tasks import prune_to_file
     from edgespa.device import load_device
-    from edgespa.prune import PruneConfig
-    from edgespa.recipes.tasks import prune_to_file
-    from edgespa.stopwatch import LatencyBudget
+    from edgespa.latency.stopwatch import LatencyBudget
+    from edgespa.pruning import PruneConfig
 
     started, load = time.monotonic(), os.getloadavg()[0]
     with tempfile.TemporaryDirectory() as folder:

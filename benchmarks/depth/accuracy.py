@@ -8,18 +8,18 @@ from typing import Any
 import numpy as np
 from common import KINDS, PREPROCESS, TASKS, Row, Rows, Setting, at_depth, base, size_of, table, tested, tuned
 
-from edgespa.adapt import adapt
-from edgespa.base import Base
+from edgespa.adaptation.learn import adapt
 from edgespa.data import prepare
 from edgespa.device import connect, load_device
+from edgespa.distributed.processes import Processes
 from edgespa.errors import ConfigError
-from edgespa.latency import LatencyFitting
-from edgespa.processes import Processes
-from edgespa.prune.cut import cut
-from edgespa.prune.depth import Decision, DepthConfig, decide
-from edgespa.pruning.depth import kept_depth
-from edgespa.stopwatch import LatencyBudget, Stopwatch
-from edgespa.task import Task
+from edgespa.latency.budget import LatencyFitting
+from edgespa.latency.stopwatch import LatencyBudget, Stopwatch
+from edgespa.pruning.cut import cut
+from edgespa.pruning.depth import Decision, DepthConfig, decide
+from edgespa.selection.depth import kept_depth
+from edgespa.tasks.base import Base
+from edgespa.tasks.task import Task
 
 ALPHAS = tuple(step / 10 for step in range(1, 10))
 CHOICES = ("random 0", "random 1", "random 2", "channels")

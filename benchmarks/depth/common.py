@@ -9,14 +9,15 @@ from typing import Any
 
 from vit import SIDE, weights_path
 
-from edgespa.adapt import AdaptConfig, adapt
-from edgespa.base import Base
+from edgespa.adaptation.config import AdaptConfig
+from edgespa.adaptation.learn import adapt
 from edgespa.config import Preprocess
 from edgespa.data import ImageData, Prepared, load_data, prepare
-from edgespa.evaluate import accuracy
-from edgespa.prune.cut import cut
-from edgespa.prune.depth import Decision, DepthConfig, given_depth
-from edgespa.task import Task
+from edgespa.objectives.evaluate import accuracy
+from edgespa.pruning.cut import cut
+from edgespa.pruning.depth import Decision, DepthConfig, given_depth
+from edgespa.tasks.base import Base
+from edgespa.tasks.task import Task
 
 HERE = Path(__file__).resolve().parent
 sys.path.append(str(HERE.parent))

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 from common import PREPROCESS, Row, Rows, Setting, base, table, tuned
 
-from edgespa.base import Base
 from edgespa.data import load_data, prepare
 from edgespa.graph.program import Program
-from edgespa.prune.depth import features
-from edgespa.pruning.depth import METRICS, embedding, separation
+from edgespa.pruning.depth import features
+from edgespa.selection.depth import METRICS, embedding, separation
+from edgespa.tasks.base import Base
 
 COUNTS = (250, 500, 1000, 2000)
 

@@ -18,8 +18,8 @@ from common import Row, Rows, Setting, base, table
 
 from edgespa.bundle import Base as BaseEntry
 from edgespa.bundle import Compaction
-from edgespa.export.bundle import export
-from edgespa.export.config import ExportConfig, Origin
+from edgespa.exporting.bundle import export
+from edgespa.exporting.config import ExportConfig, Origin
 
 DEPTHS = (1, 2, 4, 6, 8, 10, 12)
 WARM_UP, ROUNDS, RUNS = 50, 10, 10

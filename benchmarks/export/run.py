@@ -59,8 +59,8 @@ def the_program(name: str, density: float) -> tuple[Any, Any]:
     from nets import DATA, images_of
     from networks import import_torchvision
 
-    from edgespa.base import Base
-    from edgespa.prune import PruneConfig, prune
+    from edgespa.pruning import PruneConfig, prune
+    from edgespa.tasks.base import Base
 
     import_torchvision()
     torch.manual_seed(0)
@@ -78,8 +78,8 @@ def by_edgespa(kind: str, program: Any, images: Any, folder: Path) -> list[Row]:
     """All precisions, by the export itself."""
     from edgespa.bundle import Base as BaseEntry
     from edgespa.bundle import Compaction
-    from edgespa.export.bundle import export
-    from edgespa.export.config import ExportConfig, Origin
+    from edgespa.exporting.bundle import export
+    from edgespa.exporting.config import ExportConfig, Origin
 
     origin = Origin(
         "x", BaseEntry(spec="x:x", digest="x"), Compaction(parameters=1, macs=1, base_parameters=1, base_macs=1)
@@ -249,7 +249,7 @@ def operators(path: str, kind: str) -> Counter[str]:
         import onnx
 
         return Counter(node.op_type for node in onnx.load(path).graph.node)
-    from edgespa.export.tflite_file import operators as of_tflite
+    from edgespa.exporting.tflite_file import operators as of_tflite
 
     return Counter(of_tflite(Path(path)))
 

@@ -14,11 +14,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-from edgespa.adapt import AdaptConfig, adapt
-from edgespa.base import Base
+from edgespa.adaptation.config import AdaptConfig
+from edgespa.adaptation.learn import adapt
 from edgespa.config import Preprocess
 from edgespa.data import load_data, prepare
-from edgespa.evaluate import accuracy
+from edgespa.objectives.evaluate import accuracy
+from edgespa.tasks.base import Base
 
 SETTINGS: tuple[dict[str, Any], ...] = (
     {"density": 1.0, "lr": 1e-3},

@@ -12,7 +12,7 @@ from setting import Setting
 from torch import Tensor, fx
 
 from edgespa.data import Prepared
-from edgespa.pruning.reconstruct import Problem, greedy, reweight, shrinkage
+from edgespa.selection.reconstruct import Problem, greedy, reweight, shrinkage
 
 COUNTS = (512, 128)
 KEPT = (1152, 960, 800, 640, 512, 400, 256)

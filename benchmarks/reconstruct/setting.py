@@ -9,14 +9,15 @@ from typing import Any
 
 import torch
 
-from edgespa.adapt import AdaptConfig, adapt
-from edgespa.base import Base
+from edgespa.adaptation.config import AdaptConfig
+from edgespa.adaptation.learn import adapt
 from edgespa.config import Preprocess
 from edgespa.data import ImageData, Prepared, load_data, prepare
-from edgespa.evaluate import accuracy
-from edgespa.prune import PruneConfig, Pruning
-from edgespa.pruning.select import Constraints, free_groups
-from edgespa.task import Task
+from edgespa.objectives.evaluate import accuracy
+from edgespa.pruning import PruneConfig, Pruning
+from edgespa.selection.select import Constraints, free_groups
+from edgespa.tasks.base import Base
+from edgespa.tasks.task import Task
 
 
 @dataclasses.dataclass

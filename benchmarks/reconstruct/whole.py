@@ -15,7 +15,7 @@ from common import Row, Rows, chart, table
 from setting import Setting
 
 from edgespa.data import ImageData, load_data
-from edgespa.task import Task
+from edgespa.tasks.task import Task
 
 COMPRESSIONS = (1.5, 2, 4, 8, 16)
 SEEDS = (0, 1, 2)

@@ -26,11 +26,11 @@ SHAPE = (1, 3, 32, 32)
 
 def make(data: Path, place: Path) -> dict[str, Path]:
     """Two tasks and their bundles."""
-    from edgespa.adapt import AdaptConfig
-    from edgespa.export.config import ExportConfig
-    from edgespa.recipes.bundles import export_bundle
-    from edgespa.recipes.options import DataOptions
-    from edgespa.recipes.tasks import adapt_to_file
+    from edgespa.adaptation.config import AdaptConfig
+    from edgespa.api.bundles import export_bundle
+    from edgespa.api.options import DataOptions
+    from edgespa.api.tasks import adapt_to_file
+    from edgespa.exporting.config import ExportConfig
 
     made = {}
     for number, name in enumerate(("first", "second")):
@@ -52,8 +52,8 @@ def make(data: Path, place: Path) -> dict[str, Path]:
 
 
 def ship_all(link: str, connection: Any, python: Callable[[Any], list[str]], made: dict[str, Path]) -> None:
+    from edgespa.api.shipping import prepared
     from edgespa.device.shipment.ship import ship
-    from edgespa.recipes.shipping import prepared
 
     steps = (
         ("bundle, the first one there", "first", "net", False),

@@ -104,7 +104,7 @@ def _final(event: Row, epochs: list[Row]) -> bool:
 
 
 def _of_header(path: Path) -> Row:
-    from edgespa.task import Task
+    from edgespa.tasks.task import Task
 
     header = Task.load(path).header
     return {"stored_parameters": header.figures.stored_parameters, "lr": header.provenance["lr"]}

@@ -21,11 +21,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from edgespa.adapt.moments import fresh_optimizer
+from edgespa.adaptation.moments import fresh_optimizer
 from edgespa.adapters.adapted import AdaptedProgram, plan
 from edgespa.adapters.kinds import FULL, options_of
-from edgespa.base import Base
 from edgespa.graph.surgery import compact, head_tensors
+from edgespa.tasks.base import Base
 
 HERE = Path(__file__).resolve().parent
 DENSITIES = (1.0, 0.5, 0.3, 0.2, 0.1)

@@ -40,7 +40,7 @@ from edgespa.graph.groups import find_groups  # noqa: E402
 from edgespa.graph.proof import prove  # noqa: E402
 from edgespa.graph.surgery import compact  # noqa: E402
 from edgespa.graph.trace import trace  # noqa: E402
-from edgespa.pruning.score import score_units  # noqa: E402
+from edgespa.selection.score import score_units  # noqa: E402
 
 TOOLS = ("edgespa", "torch-pruning")
 LIMIT = 1e-4

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from edgespa.distributed.processes import synced_batch_norm
 from edgespa.graph.program import shape_of
 from edgespa.graph.rules.registry import named_arguments, resolve
-from edgespa.processes import synced_batch_norm
 
 _BATCH_NORM = torch.ops.aten.batch_norm.default
 _CONV = torch.ops.aten.conv2d.default

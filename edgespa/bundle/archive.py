@@ -28,7 +28,7 @@ from edgespa.bundle.limits import MAX_MANIFEST_BYTES
 from edgespa.bundle.manifest import MANIFEST, MAX_PATH_BYTES, SIGNATURE, Manifest, path_problem
 from edgespa.bundle.whole import WholeFolder
 from edgespa.errors import BundleError
-from edgespa.files import refuse_existing, whole_file
+from edgespa.system.files import refuse_existing, whole_file
 
 BLOCK = 512
 END = bytes(2 * BLOCK)

@@ -17,10 +17,10 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, ConfigDict, Field, JsonValue, model_validator
 
 from edgespa import __version__
-from edgespa.bounds import Name
 from edgespa.bundle.limits import MAX_TENSORS, MAX_VARIANTS, picture_problem, shapes_problem
 from edgespa.config import Preprocess, Strict
 from edgespa.errors import BundleError
+from edgespa.system.bounds import Name
 
 SCHEMA_VERSION: Literal[1] = 1
 MANIFEST = "manifest.json"

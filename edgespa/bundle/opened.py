@@ -12,7 +12,7 @@ from edgespa.bundle.files import read_manifest_bytes, verify_files
 from edgespa.bundle.manifest import SIGNATURE, Manifest
 from edgespa.bundle.signature import MAX_SIGNATURE_BYTES, Signed, check_signature
 from edgespa.errors import BundleError
-from edgespa.guarded import private_folder
+from edgespa.system.guarded import private_folder
 
 
 @dataclass(frozen=True)

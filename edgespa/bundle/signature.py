@@ -21,8 +21,8 @@ from edgespa.bundle.files import read_manifest_bytes, verify_files
 from edgespa.bundle.manifest import SIGNATURE
 from edgespa.bundle.signers import lines_of, why_not
 from edgespa.errors import OutputExistsError, SignatureError
-from edgespa.files import write_whole
-from edgespa.guarded import private_folder
+from edgespa.system.files import write_whole
+from edgespa.system.guarded import private_folder
 
 NAMESPACE = "edgespa-bundle"
 """A signature that was made for something else, a git commit or a file, is none of a bundle."""

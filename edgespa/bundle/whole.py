@@ -15,7 +15,7 @@ from typing import Any, Self
 from edgespa.bundle.files import walk_files
 from edgespa.bundle.manifest import MANIFEST
 from edgespa.errors import BundleError, OutputExistsError
-from edgespa.files import hold, name_file, remove_abandoned, sibling, uninterrupted
+from edgespa.system.files import hold, name_file, remove_abandoned, sibling, uninterrupted
 
 _log = logging.getLogger(__name__)
 

@@ -10,8 +10,8 @@ import click
 from click.core import ParameterSource
 
 if TYPE_CHECKING:
-    from edgespa.inputs import InputSizes
-    from edgespa.prune.depth import Decision
+    from edgespa.models.inputs import InputSizes
+    from edgespa.pruning.depth import Decision
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -162,7 +162,7 @@ def run_depth(
     Args:
         model: A model spec or a task file.
         output: The task file.
-        settings: All options; those of `edgespa.prune.depth.DepthConfig` are taken.
+        settings: All options; those of `edgespa.pruning.depth.DepthConfig` are taken.
         input_shape: Of a model.
         weights: Of a model.
         base: Of a task file, if it is not where it was.
@@ -174,11 +174,11 @@ def run_depth(
         overwrite: Replace files.
         as_json: Print JSON.
     """
+    from edgespa.api.depth import cut_to_file
+    from edgespa.api.options import DataOptions
     from edgespa.cli._output import emit_json, progress
     from edgespa.cli._report import show_task, task_summary
-    from edgespa.prune.depth import DepthConfig
-    from edgespa.recipes.depth import cut_to_file
-    from edgespa.recipes.options import DataOptions
+    from edgespa.pruning.depth import DepthConfig
 
     own = {key: settings[key] for key in DepthConfig.model_fields if settings.get(key) is not None}
     config = DepthConfig.parse(own, "edgespa prune")

@@ -9,7 +9,7 @@ import click
 
 if TYPE_CHECKING:
     from edgespa.device.fleet import Outcome
-    from edgespa.progress import ProgressCallback
+    from edgespa.system.progress import ProgressCallback
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 if TYPE_CHECKING:
-    from edgespa.inputs import InputSizes
+    from edgespa.models.inputs import InputSizes
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -26,7 +26,7 @@ _DATA_HELP = {
 
 
 class InputShape(click.ParamType[Any]):
-    """``1,3,32,32`` -> ``(1, 3, 32, 32)``, the batch first; ``1,16:int64`` -> an `edgespa.inputs.InputSize`."""
+    """``1,3,32,32`` -> ``(1, 3, 32, 32)``, the batch first; ``1,16:int64`` -> an `edgespa.models.inputs.InputSize`."""
 
     name = "shape"
 
@@ -53,7 +53,7 @@ class InputShape(click.ParamType[Any]):
         if not isinstance(value, str):
             return value
         from edgespa.errors import ConfigError
-        from edgespa.inputs import InputSize
+        from edgespa.models.inputs import InputSize
 
         try:
             size = InputSize.parse(value)
@@ -63,10 +63,10 @@ class InputShape(click.ParamType[Any]):
 
 
 def _inputs(ctx: click.Context, param: click.Parameter, values: tuple[Any, ...]) -> InputSizes | None:
-    """What was given as `edgespa.base.Base.open` takes it."""
+    """What was given as `edgespa.tasks.base.Base.open` takes it."""
     if len(values) <= 1:
         return (values[0] if isinstance(values[0], tuple) else values) if values else None
-    from edgespa.inputs import InputSize
+    from edgespa.models.inputs import InputSize
 
     return tuple(InputSize(value) if isinstance(value, tuple) else value for value in values)
 
@@ -158,7 +158,7 @@ def data_options(*names: str, required: tuple[str, ...] = ()) -> Callable[[_F], 
     """Data sets and how they become inputs.
 
     ``--data``, ``--eval-data``, ``--calibration`` (those asked for) -> ``str | None``; all else -> ``images: dict``,
-    the arguments of `edgespa.recipes.options.DataOptions` but the seed.
+    the arguments of `edgespa.api.options.DataOptions` but the seed.
 
     Args:
         *names: Of the data options wanted: ``"data"``, ``"eval-data"``, ``"calibration"``.
@@ -224,7 +224,7 @@ def require_both(mean: tuple[float, ...] | None, std: tuple[float, ...] | None) 
     Raises:
         click.UsageError: It says what is likely meant.
     """
-    from edgespa.normalisation import half_given
+    from edgespa.pixels.normalisation import half_given
 
     if question := half_given(mean, std):
         raise click.UsageError(question)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from edgespa.progress import ProgressCallback
+    from edgespa.system.progress import ProgressCallback
 
 WIDTH = 80
 """Columns of a table that does not go to a terminal."""
@@ -24,7 +24,7 @@ def emit_json(value: Any) -> None:
     """
     import json
 
-    from edgespa.plain import to_plain
+    from edgespa.system.plain import to_plain
 
     click.echo(json.dumps(to_plain(value), indent=2, ensure_ascii=False, allow_nan=False))
 
@@ -55,7 +55,7 @@ def table(
     from rich.table import Table
     from rich.text import Text
 
-    from edgespa.recipes.tables import cell_text
+    from edgespa.api.tables import cell_text
 
     for row in rows:
         if len(row) != len(columns):
@@ -80,12 +80,12 @@ def _is_number(cell: object) -> bool:
 
 
 def progress(text: str, *, enabled: bool = True) -> AbstractContextManager[ProgressCallback]:
-    """A bar on stderr while the block runs, see `edgespa.progress.bar`.
+    """A bar on stderr while the block runs, see `edgespa.system.progress.bar`.
 
     Args:
         text: What is being done, until the callback says otherwise.
         enabled: False for no bar at all.
     """
-    from edgespa.progress import bar
+    from edgespa.system.progress import bar
 
     return bar(text, enabled=enabled)

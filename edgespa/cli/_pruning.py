@@ -11,7 +11,7 @@ from click.core import ParameterSource
 from edgespa.cli._kinds import BudgetOf
 
 if TYPE_CHECKING:
-    from edgespa.stopwatch import LatencyBudget
+    from edgespa.latency.stopwatch import LatencyBudget
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -47,7 +47,7 @@ def latency_budget(ctx: click.Context, settings: dict[str, Any]) -> LatencyBudge
 
     device = load_device(own["device"])  # said before torch is loaded
 
-    from edgespa.stopwatch import LatencyBudget
+    from edgespa.latency.stopwatch import LatencyBudget
 
     settings.update(density=1.0, budget="channels")
     if "round_to" not in given:

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from edgespa.task import Task
+    from edgespa.tasks.task import Task
 
 
 def task_summary(task: Task, path: Path) -> dict[str, Any]:
     """A task file's figures as plain values."""
     from edgespa.adapters.renorm import count_norms
-    from edgespa.tasks import depth_text
+    from edgespa.tasks.folder import depth_text
 
     figures = task.header.figures
     return {
@@ -53,7 +53,7 @@ def _lowered_from(task: Task) -> float | None:
 def show_task(summary: dict[str, Any], next_command: str) -> None:
     """Print a task's figures and what can be done with it."""
     from edgespa.cli._output import table
-    from edgespa.measured import measured
+    from edgespa.objectives.measured import measured
 
     rows = [
         ["parameters", f"{summary['parameters']:,}", f"{summary['base_parameters']:,}", _share(summary, "parameters")],

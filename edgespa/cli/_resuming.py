@@ -15,7 +15,7 @@ from click.core import ParameterSource
 from edgespa.cli._failures import Failure, as_failure
 
 if TYPE_CHECKING:
-    from edgespa.unfinished import Unfinished
+    from edgespa.tasks.unfinished import Unfinished
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 _SUFFIX = ".resume"
@@ -81,7 +81,7 @@ class Resumable(click.Command):
 
     def _completed(self, ctx: click.Context, args: list[str]) -> list[str]:
         """The arguments with those of the state that is named, if any is."""
-        from edgespa.unfinished import Unfinished, nothing_to_resume, state_path
+        from edgespa.tasks.unfinished import Unfinished, nothing_to_resume, state_path
 
         if not any(word == "--resume" or word.startswith("--resume=") for word in args):
             return args
@@ -104,7 +104,7 @@ class Resumable(click.Command):
         self, ctx: click.Context, args: list[str], raw: Mapping[str, Any], found: Unfinished, *, alone: bool
     ) -> list[str]:
         from edgespa.errors import UnfinishedError
-        from edgespa.unfinished import state_path
+        from edgespa.tasks.unfinished import state_path
 
         command = found.command
         if command is None:
@@ -160,7 +160,7 @@ def asked_for(ctx: click.Context, output: Path) -> dict[str, Any]:
         ctx: Of the command.
         output: What it writes in the end.
     """
-    from edgespa.unfinished import marked
+    from edgespa.tasks.unfinished import marked
 
     return marked(str(ctx.info_name), ctx.meta.get(_ASKED, ()), output)
 
@@ -204,7 +204,7 @@ _BY_SIGNAL = 128
 
 
 def _kept(output: Path) -> str:
-    from edgespa.ranks import is_main
+    from edgespa.distributed.ranks import is_main
 
     if not is_main():  # which writes it, perhaps only now
         return ""
@@ -216,7 +216,7 @@ def _kept(output: Path) -> str:
 
 def _found(output: Path) -> Unfinished | None:
     from edgespa.errors import TaskFileError
-    from edgespa.unfinished import Unfinished, state_path
+    from edgespa.tasks.unfinished import Unfinished, state_path
 
     ctx = click.get_current_context(silent=True)
     path = state_path(output)
@@ -235,7 +235,7 @@ def _is_state(file: str) -> bool:
 
 def _state_of(file: str) -> Path:
     """The state that is named, by itself or by the output that it will become."""
-    from edgespa.unfinished import state_path
+    from edgespa.tasks.unfinished import state_path
 
     path = Path(file)
     return path if file.endswith(_SUFFIX) else state_path(path)

@@ -141,7 +141,7 @@ def _set_up_logging(ctx: click.Context, verbose: int) -> None:
     import logging
     import warnings
 
-    from edgespa.quiet import NOTE
+    from edgespa.system.quiet import NOTE
 
     class Echo(logging.Handler):
         # `click.echo` finds stderr anew each time: a progress bar may have taken its place.

@@ -17,7 +17,7 @@ from edgespa.cli._pruning import latency_budget, selection_options
 from edgespa.cli._resuming import Resumable, asked_for, resume_options, saying_what_is_kept, typed_in
 
 if TYPE_CHECKING:
-    from edgespa.inputs import InputSizes
+    from edgespa.models.inputs import InputSizes
 
 
 @click.command(name="adapt", cls=Resumable)
@@ -218,8 +218,8 @@ def command(
 
     Code that --from TASK names as its base runs only if it was used here before, or with --trust.
     """
-    from edgespa.ranks import is_main
-    from edgespa.recipes.early import require_log_possible, require_outputs_possible, require_there
+    from edgespa.api.early import require_log_possible, require_outputs_possible, require_there
+    from edgespa.distributed.ranks import is_main
 
     weighed = settings["class_weights"] if settings["class_weights"] not in ("none", "balanced") else None
     require_there(
@@ -234,14 +234,14 @@ def command(
         require_log_possible(log_file)
     latency = latency_budget(click.get_current_context(), settings)
 
-    from edgespa.adapt import AdaptConfig
-    from edgespa.adapt.launch import cpu_processes_to_start, run_processes, said_once
-    from edgespa.adapt.weights import read_weights
+    from edgespa.adaptation.config import AdaptConfig
+    from edgespa.api.options import DataOptions
+    from edgespa.api.tasks import adapt_to_file
     from edgespa.cli._output import emit_json, progress
     from edgespa.cli._report import show_task, task_summary
-    from edgespa.processes import Processes
-    from edgespa.recipes.options import DataOptions
-    from edgespa.recipes.tasks import adapt_to_file
+    from edgespa.distributed.launch import cpu_processes_to_start, run_processes, said_once
+    from edgespa.distributed.processes import Processes
+    from edgespa.objectives.class_weights import read_weights
 
     if weighed is not None:
         settings["class_weights"] = read_weights(Path(weighed))

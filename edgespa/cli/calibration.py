@@ -10,7 +10,7 @@ import click
 from edgespa.cli._options import Numbers, json_option, output_options, require_both, seed_option
 
 if TYPE_CHECKING:
-    from edgespa.calibration import Named
+    from edgespa.data.calibration import Named
 
 
 @click.group(name="calibration")
@@ -26,8 +26,8 @@ def command() -> None:
 @json_option()
 def list_(as_json: bool) -> None:
     """List the specs that come with edgespa."""
-    from edgespa.calibration import shipped
     from edgespa.cli._output import emit_json, table
+    from edgespa.data.calibration import shipped
 
     specs = shipped()
     if as_json:
@@ -42,8 +42,8 @@ def list_(as_json: bool) -> None:
 @json_option()
 def show(name: str, as_json: bool) -> None:
     """Print a spec."""
-    from edgespa.calibration.spec import require_spec
     from edgespa.cli._output import emit_json
+    from edgespa.data.calibration import require_spec
 
     named = require_spec(name)
     if as_json:
@@ -57,9 +57,9 @@ def show(name: str, as_json: bool) -> None:
 @json_option()
 def check(name: str, as_json: bool) -> None:
     """Read every image of a spec, and compare their digest with the recorded one."""
-    from edgespa.calibration import check as check_spec
-    from edgespa.calibration.spec import require_spec
     from edgespa.cli._output import emit_json
+    from edgespa.data.calibration import check as check_spec
+    from edgespa.data.calibration import require_spec
     from edgespa.errors import DataError
 
     found = check_spec(require_spec(name))
@@ -108,11 +108,11 @@ def make(
     as_json: bool,
 ) -> None:
     """Write a spec, with the digest of its images."""
-    from edgespa.calibration import CalibrationSpec, Named
-    from edgespa.calibration import make as make_spec
     from edgespa.cli._output import emit_json
+    from edgespa.data.calibration import CalibrationSpec, Named
+    from edgespa.data.calibration import make as make_spec
     from edgespa.errors import ConfigError
-    from edgespa.files import refuse_existing, write_whole
+    from edgespa.system.files import refuse_existing, write_whole
 
     require_both(mean, std)
     if output.suffix != ".toml":

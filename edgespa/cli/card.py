@@ -23,8 +23,8 @@ def command(bundle: Path, output: Path | None, overwrite: bool, as_json: bool) -
     from edgespa.bundle import LABELS, open_bundle
     from edgespa.cli._output import emit_json
     from edgespa.device.measure.profile import read_profiles
-    from edgespa.export.card import model_card
-    from edgespa.files import refuse_existing, write_whole
+    from edgespa.exporting.card import model_card
+    from edgespa.system.files import refuse_existing, write_whole
 
     if output is not None:
         refuse_existing(output, overwrite)

@@ -10,7 +10,7 @@ import click
 from edgespa.cli._options import json_option, seed_option
 
 if TYPE_CHECKING:
-    from edgespa.demo import Result
+    from edgespa.api.demo import Result
 
 
 @click.command(name="demo")
@@ -30,12 +30,12 @@ def command(output: Path, seed: int, as_json: bool) -> None:
     A small network learns the digits 0 to 4; SPLoRA adapts it to 5 to 9 while it is pruned to 40% channel density; the
     result is exported, proved, and measured against an unpruned adaptation in the same run.
     """
-    from edgespa.demo_folder import require_own_folder
+    from edgespa.api.demo_folder import require_own_folder
 
     require_own_folder(output)
 
+    from edgespa.api.demo import run
     from edgespa.cli._output import emit_json, progress
-    from edgespa.demo import run
 
     with progress("demo") as report:
         result = run(output, seed=seed, progress=report)

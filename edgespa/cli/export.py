@@ -11,7 +11,7 @@ from edgespa.cli._options import data_options, json_option, model_options, outpu
 
 if TYPE_CHECKING:
     from edgespa.bundle import Manifest
-    from edgespa.inputs import InputSizes
+    from edgespa.models.inputs import InputSizes
 
 
 @click.command(name="export")
@@ -157,10 +157,10 @@ def command(
 
     Code that a TASK names as its base runs only if it was used here before, or with --trust.
     """
+    from edgespa.api.early import require_there
     from edgespa.bundle import BundleWriter
     from edgespa.device import load_device
-    from edgespa.files import require_folder_possible
-    from edgespa.recipes.early import require_there
+    from edgespa.system.files import require_folder_possible
 
     if device is not None and onnx_runtime is not None:
         raise click.UsageError("--device names an ONNX Runtime too: leave out --onnx-runtime")
@@ -174,11 +174,11 @@ def command(
     BundleWriter(output, overwrite=overwrite)
     require_folder_possible(output)
 
+    from edgespa.api.bundles import export_bundle
+    from edgespa.api.options import DataOptions
     from edgespa.cli._output import emit_json, progress
-    from edgespa.export.config import ExportConfig
-    from edgespa.export.versions import DEFAULT_RUNTIME
-    from edgespa.recipes.bundles import export_bundle
-    from edgespa.recipes.options import DataOptions
+    from edgespa.exporting.config import ExportConfig
+    from edgespa.exporting.versions import DEFAULT_RUNTIME
 
     config = ExportConfig.parse(
         {

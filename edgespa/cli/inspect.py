@@ -10,7 +10,7 @@ import click
 from edgespa.cli._options import json_option, model_options, trust_option
 
 if TYPE_CHECKING:
-    from edgespa.inputs import InputSizes
+    from edgespa.models.inputs import InputSizes
 
 
 @click.command(name="inspect")
@@ -42,12 +42,12 @@ def command(
 
     A file runs nothing: code that a TASK names as its base runs only if it was used here before, or with --trust.
     """
-    from edgespa.base import Base
     from edgespa.cli._output import emit_json
-    from edgespa.files import refuse_existing, write_whole
-    from edgespa.inspection import describe, describe_task
-    from edgespa.report.groups_svg import draw_groups
-    from edgespa.task import Task, is_task_file
+    from edgespa.reports.groups_svg import draw_groups
+    from edgespa.system.files import refuse_existing, write_whole
+    from edgespa.tasks.base import Base
+    from edgespa.tasks.inspection import describe, describe_task
+    from edgespa.tasks.task import Task, is_task_file
 
     if svg is not None:
         refuse_existing(svg, overwrite)
@@ -162,7 +162,7 @@ _EXAMPLE = 19
 
 
 def _show_task(task: dict[str, Any]) -> None:
-    from edgespa.measured import measured, others
+    from edgespa.objectives.measured import measured, others
 
     figures = task["figures"]
     click.echo(

@@ -13,8 +13,8 @@ from edgespa.cli._pruning import latency_budget, selection_options
 from edgespa.cli._resuming import Resumable, asked_for, resume_options, saying_what_is_kept
 
 if TYPE_CHECKING:
-    from edgespa.inputs import InputSizes
-    from edgespa.task import Task
+    from edgespa.models.inputs import InputSizes
+    from edgespa.tasks.task import Task
 
 METHODS = (
     "l1", "l2", "random", "geometric-median", "bn-scale", "weight-norm", "layer-weight-norm", "layer-random",
@@ -95,7 +95,7 @@ def command(
     before, or with --trust.
     """
     require_fitting_options(ctx)
-    from edgespa.recipes.early import require_outputs_possible, require_there
+    from edgespa.api.early import require_outputs_possible, require_there
 
     sets = {"--calibration": calibration, "--held-out": held_out, "--eval-data": eval_data, "--data": settings["data"]}
     require_there(model=model, weights=weights, data=sets, files={"--labels": images["labels"]})
@@ -120,11 +120,11 @@ def command(
     settings = {key: value for key, value in settings.items() if key not in OWN}
     latency = latency_budget(ctx, settings)
 
+    from edgespa.api.options import DataOptions
+    from edgespa.api.tasks import prune_to_file
     from edgespa.cli._output import emit_json, progress
     from edgespa.cli._report import show_task, task_summary
-    from edgespa.prune import PruneConfig
-    from edgespa.recipes.options import DataOptions
-    from edgespa.recipes.tasks import prune_to_file
+    from edgespa.pruning import PruneConfig
 
     config = PruneConfig.parse(settings, "edgespa prune")
     with saying_what_is_kept(output), progress("prune") as report:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from edgespa.device.link.transport import Connection
     from edgespa.device.shipment.results import Shipped
     from edgespa.device.shipment.ship import Shipment
-    from edgespa.progress import ProgressCallback
+    from edgespa.system.progress import ProgressCallback
 
 
 @click.command(name="ship")
@@ -91,7 +91,7 @@ def command(
         return
     if not sources:
         raise click.UsageError("Missing argument 'BUNDLE|TASK...'.")
-    from edgespa.recipes.shipping import TaskOptions, needed_bases, prepared
+    from edgespa.api.shipping import TaskOptions, needed_bases, prepared
 
     options = TaskOptions(base, weights, sign_key, trust=trust)
     with contextlib.ExitStack() as stack:

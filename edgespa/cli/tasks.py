@@ -11,8 +11,8 @@ import click
 from edgespa.cli._options import json_option
 
 if TYPE_CHECKING:
-    from edgespa.measured import Measured
-    from edgespa.tasks import Family
+    from edgespa.objectives.measured import Measured
+    from edgespa.tasks.folder import Family
 
 
 @click.command(name="tasks")
@@ -36,7 +36,7 @@ def command(paths: tuple[str, ...], as_json: bool) -> None:
 def _list(folder: Path, as_json: bool) -> None:
     from edgespa.cli._output import emit_json
     from edgespa.errors import TaskFileError
-    from edgespa.tasks import read_folder
+    from edgespa.tasks.folder import read_folder
 
     found = read_folder(folder)
     if as_json:
@@ -81,8 +81,8 @@ def _show(families: Iterable[Family]) -> None:
 
 def _diff(one: Path, other: Path, as_json: bool) -> None:
     from edgespa.cli._output import emit_json, table
-    from edgespa.task import Task
-    from edgespa.tasks import compare
+    from edgespa.tasks.folder import compare
+    from edgespa.tasks.task import Task
 
     found = compare(Task.load(one), Task.load(other))
     if as_json:

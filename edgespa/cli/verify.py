@@ -14,8 +14,8 @@ from edgespa.cli._trust import require_signers, signers_options
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from edgespa.api.results import Verification
     from edgespa.device.measure.results import Check
-    from edgespa.recipes.results import Verification
 
 
 @click.command(name="verify")
@@ -63,8 +63,8 @@ def command(
     its signature. Then the recorded inputs are fed to every model file whose runtime is installed, and the outputs
     compared with the program's, within the manifest's bounds. No code of the bundle is run, and torch is not needed.
     """
+    from edgespa.api.checking import check_bundle
     from edgespa.cli._output import emit_json
-    from edgespa.recipes.checking import check_bundle
 
     require_signers(signers, identity, revoked)
     if no_run and pythons:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from edgespa.data.images import ImageData, ImageSource, Kind, checked_labels, no_classes
 from edgespa.errors import DataError
-from edgespa.imports import nearest
+from edgespa.models.imports import nearest
 
 _IDX = re.compile(r"(?P<split>.+?)-(?P<what>images|labels)[-.]idx(?P<dims>[134])-ubyte(?:\.gz)?")
 _IMAGE_KEYS = ("images", "x")

@@ -16,8 +16,8 @@ from torch.utils.data import DataLoader
 
 from edgespa.data.images import ImageData, ImageSource, Progress, checked_labels, no_classes
 from edgespa.errors import DataError, EdgespaError
-from edgespa.imports import find_object
-from edgespa.picture import TooManyBits, upright_pixels
+from edgespa.models.imports import find_object
+from edgespa.pixels.picture import TooManyBits, upright_pixels
 
 _ITEM = (
     "items must be (image, label): a PIL image, a uint8 array [H, W, C], a uint8 tensor [C, H, W], "

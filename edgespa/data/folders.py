@@ -27,8 +27,8 @@ from edgespa.data.pairs import (
 )
 from edgespa.data.whole import looks_whole
 from edgespa.errors import DataError
-from edgespa.imports import nearest
-from edgespa.picture import TooManyBits, upright_pixels
+from edgespa.models.imports import nearest
+from edgespa.pixels.picture import TooManyBits, upright_pixels
 
 logger = logging.getLogger(__name__)
 
@@ -109,7 +109,7 @@ class _Files(ImageSource):
 
 
 def decode(content: bytes, label: str) -> NDArray[np.uint8]:
-    """Decode an image file, and turn it as its EXIF orientation says; see `edgespa.picture.upright_pixels`.
+    """Decode an image file, and turn it as its EXIF orientation says; see `edgespa.pixels.picture.upright_pixels`.
 
     Args:
         content: The file.

@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from edgespa.bounds import names_problem, readable
 from edgespa.errors import DataError
-from edgespa.imports import nearest
+from edgespa.models.imports import nearest
+from edgespa.system.bounds import names_problem, readable
 
 Kind = Literal["classes", "multi-label", "regression"]
 Progress = Callable[[int, int], None]

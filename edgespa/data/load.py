@@ -10,9 +10,9 @@ from edgespa.data.datasets import load_dataset, of_dataset
 from edgespa.data.folders import load_folder, load_zip
 from edgespa.data.images import ImageData, Progress
 from edgespa.errors import DataError
-from edgespa.given import Given
-from edgespa.imports import is_module_spec, module_exists, nearest_path, split_file_spec
-from edgespa.trust import remember
+from edgespa.models.given import Given
+from edgespa.models.imports import is_module_spec, module_exists, nearest_path, split_file_spec
+from edgespa.models.trust import remember
 
 _KINDS = (
     "DATA is PATH[:SPLIT] with PATH an image folder, a zip of one, a folder of idx files or an .npz; "

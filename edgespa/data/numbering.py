@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from edgespa.bounds import names_problem
 from edgespa.data.images import ImageData
 from edgespa.errors import ConfigError, DataError
-from edgespa.imports import nearest
+from edgespa.models.imports import nearest
+from edgespa.system.bounds import names_problem
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from edgespa.config import Preprocess
 from edgespa.data.images import ImageData, Progress
 from edgespa.data.whole import summary
 from edgespa.errors import DataError
-from edgespa.picture import model_pixels
+from edgespa.pixels.picture import model_pixels
 
 Augment = Callable[[Tensor, torch.Generator], Tensor]
 """(uint8 [N, C, H, W], generator) -> uint8 [N, C, H, W]; draws only from the generator."""
@@ -29,7 +29,7 @@ _MOST_WORKERS = 4
 
 
 def fit_image(image: NDArray[np.uint8], preprocess: Preprocess) -> NDArray[np.uint8]:
-    """Give an image the model's channels and size, as the runner of a bundle does; see `edgespa.picture.model_pixels`.
+    """Give an image the model's channels and size, as a bundle's runner does: `edgespa.pixels.picture.model_pixels`.
 
     Args:
         image: uint8 [H, W, C] with C of 1, 3 or 4.

@@ -16,7 +16,7 @@ from PIL import Image
 
 from edgespa.data.images import ImageData
 from edgespa.errors import DataError
-from edgespa.picture import refuse_deep
+from edgespa.pixels.picture import refuse_deep
 
 log = logging.getLogger(__name__)
 

@@ -35,7 +35,7 @@ AGENT_PARTS = (
 """Of the agent, likewise."""
 
 _OWN = "edgespa."
-_SHARED = {"external": "../bundle", "limits": "../bundle", "picture": ".."}  # they stand alone there, as all parts do
+_SHARED = {"external": "../bundle", "limits": "../bundle", "picture": "../pixels"}  # they stand alone, as all parts do
 _DOC = '''"""Runs the models of this bundle: checks them, measures them, says what they see in an image.
 
 Joined by edgespa from parts, which are what is tested. It stands alone: Python 3.8 or newer, numpy, and one of

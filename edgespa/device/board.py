@@ -27,7 +27,7 @@ from pydantic import Field, PrivateAttr, model_validator
 
 from edgespa.config import Strict
 from edgespa.errors import ConfigError, DeviceError
-from edgespa.imports import nearest
+from edgespa.models.imports import nearest
 
 SUFFIX = ".toml"
 LOCAL = "local"

@@ -21,7 +21,7 @@ from edgespa.graph.fold import fold_weights
 from edgespa.graph.functional import make_functional, mutates, plain_batch_norms, plain_products
 from edgespa.graph.inline import inline_regions
 from edgespa.graph.program import BATCH, InputSpec, Program, drop_unread, refresh, shape_of
-from edgespa.quiet import first_line, quiet
+from edgespa.system.quiet import first_line, quiet
 
 log = logging.getLogger(__name__)
 

@@ -6,25 +6,3 @@
 
 `BaseReference` records a spec so that a task file can find its base again.
 """
-
-from edgespa.models.load import load_model
-from edgespa.models.plain import register_outputs
-from edgespa.models.recorded import Recorded, recorded
-from edgespa.models.reference import BaseReference, portable_spec, resolve_spec
-from edgespa.models.saved import is_pt2, load_pt2
-from edgespa.models.weights import fit_weights, read_weights, state_digest
-
-__all__ = [
-    "BaseReference",
-    "Recorded",
-    "fit_weights",
-    "is_pt2",
-    "load_model",
-    "load_pt2",
-    "portable_spec",
-    "read_weights",
-    "recorded",
-    "register_outputs",
-    "resolve_spec",
-    "state_digest",
-]

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.serialization import safe_globals
 
 from edgespa.errors import WeightsError
-from edgespa.quiet import NOTE
+from edgespa.system.quiet import NOTE
 
 log = logging.getLogger(__name__)
 

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from edgespa.errors import ModelError, WeightsError
-from edgespa.imports import nearest_path
+from edgespa.models.imports import nearest_path
 from edgespa.models.weights import WeightSource, misfit, some_names
-from edgespa.quiet import quiet
+from edgespa.system.quiet import quiet
 
 logger = logging.getLogger(__name__)
 

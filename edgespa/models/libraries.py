@@ -15,8 +15,8 @@ import torch
 from torch import nn
 
 from edgespa.errors import EdgespaError, MissingExtraError, ModelError
-from edgespa.imports import nearest
 from edgespa.models import huggingface
+from edgespa.models.imports import nearest
 from edgespa.models.weights import WeightSource, fit_weights
 
 # torchvision comes with timm, which requires it.

@@ -12,8 +12,8 @@ from torch import nn
 from torch.export import ExportedProgram
 
 from edgespa.errors import ModelError
-from edgespa.given import Given
-from edgespa.imports import find_object, is_module_spec, nearest, split_file_spec
+from edgespa.models.given import Given
+from edgespa.models.imports import find_object, is_module_spec, nearest, split_file_spec
 from edgespa.models.libraries import LIBRARIES, build
 from edgespa.models.plain import store_computed_weights
 from edgespa.models.saved import is_pt2

@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import nn
 
-from edgespa.quiet import first_line, quiet
+from edgespa.system.quiet import first_line, quiet
 
 log = logging.getLogger(__name__)
 

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from edgespa.bounds import shown, text_problem
 from edgespa.errors import ModelError
-from edgespa.files import expanded, is_there
-from edgespa.imports import split_file_spec
+from edgespa.models.imports import split_file_spec
 from edgespa.models.saved import is_pt2
+from edgespa.system.bounds import shown, text_problem
+from edgespa.system.files import expanded, is_there
 
 _NOT_A_FILE = ("torchvision:", "timm:")
 _RANDOM = "random"

@@ -22,8 +22,8 @@ import torch
 from torch.export import ExportedProgram
 
 from edgespa.errors import ModelError
-from edgespa.imports import nearest_path
 from edgespa.models.fields import Refused, checked_program, checked_weights
+from edgespa.models.imports import nearest_path
 
 _SUFFIX = ".pt2"
 _PROGRAM = "models/model.json"

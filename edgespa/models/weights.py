@@ -17,8 +17,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from edgespa.errors import ModelError, WeightsError
-from edgespa.imports import nearest_path
 from edgespa.models.checkpoints import below, read_torch, split_key, state_dict_in, with_names_of, without_counters
+from edgespa.models.imports import nearest_path
 
 _TORCH_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".tar")
 _LISTED = 5

@@ -1,58 +1,124 @@
-"""What adapt and prune have in common: how much is kept, of what, and what a selection has to respect."""
+"""Methods of pruning without training, and how they are asked for."""
 
 from __future__ import annotations
 
-from typing import Self
+import dataclasses
+from typing import Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
-from edgespa.config import Strict
-from edgespa.pruning.criteria import NORMALISATIONS
-from edgespa.pruning.select import QUANTITIES, Budget, Constraints
+from edgespa.selection.config import SelectionConfig, require_known
+from edgespa.selection.criteria import CRITERIA
+
+Activations = Literal["layer", "seq", "asym"]
+Allocation = Literal["auto", "global", "uniform", "equal-error", "equal-accuracy"]
+ALLOCATIONS: tuple[str, ...] = get_args(Allocation)
 
 
-class SelectionConfig(Strict):
-    """How many units are kept, and which may go.
+@dataclasses.dataclass(frozen=True)
+class Method:
+    """A way of choosing units.
 
     Attributes:
-        density: Fraction to keep, in (0, 1].
-        budget: Fraction of what: channels, parameters or macs.
-        normalisation: How the scores of a layer are scaled before they are ranked against those of other layers.
-        round_to: Alignment of channel counts.
-        min_width: Least number of channels of a group.
-        keep: Patterns of layers that stay whole.
-        only: Patterns of the only layers that may be pruned.
+        name: On the command line.
+        rank: What units are ordered by: a criterion on weights (its name), or ``in-change``, ``weight-norm``,
+            ``act-grad``, ``forward``, ``forward-fd``, ``sampling``.
+        per_layer: Ranked within each layer; else layers are ranked against each other.
+        needs_data: Whether it needs images.
+        needs_labels: Whether those have to have classes.
+        activations: Which inputs of a reader count; for `Method.in_change`, and for new weights by default.
     """
 
-    density: float = Field(default=1.0, gt=0, le=1)
-    budget: str = "channels"
-    normalisation: str = "mean"
-    round_to: int = Field(default=8, ge=1)
-    min_width: int = Field(default=1, ge=1)
-    keep: tuple[str, ...] = ()
-    only: tuple[str, ...] = ()
+    name: str
+    rank: str
+    per_layer: bool = True
+    needs_data: bool = True
+    needs_labels: bool = False
+    activations: Activations = "asym"
+
+    @property
+    def in_change(self) -> bool:
+        """Whether units are chosen by what their readers can be made to reconstruct."""
+        return self.rank == "in-change"
+
+
+_FREE = [name for name, criterion in CRITERIA.items() if not criterion.needs_gradient]
+_ALL = (
+    *(Method(name, name, per_layer=False, needs_data=False) for name in _FREE),
+    Method("layer-in-change", "in-change", activations="layer"),
+    Method("seq-in-change", "in-change", activations="seq"),
+    Method("asym-in-change", "in-change", activations="asym"),
+    Method("layer-greedy-fs", "forward"),
+    Method("layer-greedy-fs-fd", "forward-fd"),
+    Method("layer-sampling", "sampling"),
+    Method("act-grad", "act-grad", per_layer=False, needs_labels=True),
+    Method("layer-act-grad", "act-grad", needs_labels=True),
+    Method("weight-norm", "weight-norm", per_layer=False, needs_data=False),
+    Method("layer-weight-norm", "weight-norm", needs_data=False),
+    Method("layer-random", "random", needs_data=False),
+)
+TABLE: dict[str, Method] = {method.name: method for method in _ALL}
+METHODS = tuple(TABLE)
+
+
+class PruneConfig(SelectionConfig):
+    """How to prune; with the attributes of `SelectionConfig`, of which the density must be said.
+
+    Attributes:
+        method: A name in `METHODS`.
+        reweight: Whether the layers that read removed channels get new weights by least squares on the calibration
+            images; None for yes if there are images.
+        activations: Which inputs new weights are fitted on: ``layer`` those of the original network, ``seq`` those of
+            the network pruned so far, ``asym`` the same, to give the *original* outputs; None for ``asym``, and for
+            the form of its own that an in-change method has.
+        allocation: How the budget is shared out: ``uniform``, the same fraction of every group; ``equal-error``, the
+            same relative reconstruction error; ``equal-accuracy``, the same loss of accuracy on labelled held-out
+            images; ``global``, by ranking scores over all groups; ``auto``: uniform for methods that rank within each
+            layer, else global.
+        bn_reestimate: Take batch-norm statistics anew on the calibration images.
+        seed: Of everything random.
+    """
+
+    density: float = Field(gt=0, le=1)
+    method: str = "l1"
+    reweight: bool | None = None
+    activations: Activations | None = None
+    allocation: Allocation = "auto"
+    bn_reestimate: bool = False
+    seed: int = Field(default=0, ge=0)
 
     @model_validator(mode="after")
-    def _known_quantities(self) -> Self:
-        require_known("budget", self.budget, QUANTITIES)
-        require_known("normalisation", self.normalisation, NORMALISATIONS)
+    def _known_method(self) -> Self:
+        require_known("method", self.method, METHODS)
+        if self.allocation == "global" and self.how.per_layer:
+            raise ValueError(f"{self.method} ranks within each layer, so its allocation cannot be global")
+        if self.how.in_change and self.activations not in (None, self.how.activations):
+            raise ValueError(f"{self.method} fits on {self.how.activations}: leave out activations, or take its sister")
         return self
 
     @property
-    def constraints(self) -> Constraints:
-        """What a selection has to respect."""
-        return Constraints(self.round_to, self.min_width, self.keep, self.only)
+    def how(self) -> Method:
+        """The method."""
+        return TABLE[self.method]
 
-    def budget_of(self, density: float) -> Budget:
-        """The budget at a density, such as that of one step of a schedule."""
-        return Budget(density, self.budget)
+    @property
+    def shares(self) -> str:
+        """The allocation, decided."""
+        if self.allocation != "auto":
+            return self.allocation
+        return "uniform" if self.how.per_layer else "global"
 
+    @property
+    def fits_on(self) -> Activations:
+        """Which inputs selection and new weights look at."""
+        return self.how.activations if self.how.in_change else self.activations or self.how.activations
 
-def require_known(what: str, value: str, known: tuple[str, ...]) -> None:
-    """Refuse a word that is not one of the known ones.
-
-    Raises:
-        ValueError: With the known ones; pydantic makes a validation error of it.
-    """
-    if value not in known:
-        raise ValueError(f"unknown {what} '{value}'; choose one of: {', '.join(known)}")
+    @property
+    def needs_data(self) -> bool:
+        """Whether images are needed."""
+        return (
+            self.how.needs_data
+            or self.reweight is True
+            or self.bn_reestimate
+            or self.shares in ("equal-error", "equal-accuracy")
+        )

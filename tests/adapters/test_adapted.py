@@ -9,11 +9,11 @@ from torch import nn
 
 from edgespa.adapters.adapted import AdaptedProgram, plan
 from edgespa.adapters.factors import Factors, attach, make_adapter
-from edgespa.base import Base
 from edgespa.errors import AdapterError, ConfigError, GraphError
 from edgespa.graph.program import Program
 from edgespa.graph.surgery import compact, head_tensors, relative_indices
 from edgespa.graph.trace import trace
+from edgespa.tasks.base import Base
 
 OPTIONS = {"rank": 4, "kernel": "centre"}
 

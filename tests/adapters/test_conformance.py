@@ -11,7 +11,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from edgespa import sealed
 from edgespa.adapters.adapted import AdaptedProgram
 from edgespa.adapters.factors import Factors, attach
 from edgespa.adapters.insertion import inserted_tensors, is_inserted
@@ -19,6 +18,7 @@ from edgespa.adapters.kinds import KINDS
 from edgespa.adapters.places import find_places
 from edgespa.errors import AdapterError
 from edgespa.graph.surgery import compact, masked, relative_indices
+from edgespa.tasks import sealed
 
 Case = Any  # see conftest
 

@@ -11,13 +11,13 @@ from torch import Tensor, nn
 
 from edgespa.adapters.convpass import Convpass
 from edgespa.adapters.insertion import INSERTED, inserted_tensors
-from edgespa.base import Base
 from edgespa.errors import AdapterError
 from edgespa.graph.groups import find_groups
 from edgespa.graph.program import Program
 from edgespa.graph.proof import prove
 from edgespa.graph.surgery import compact
 from edgespa.graph.trace import trace
+from edgespa.tasks.base import Base
 
 
 class Block(nn.Module):

@@ -129,7 +129,7 @@ def plugins(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_kind_of_another_package(plugins: None) -> None:
-    from edgespa.adapt import AdaptConfig
+    from edgespa.adaptation.config import AdaptConfig
 
     assert kind_named("mine") is Mine
     assert method_names()[-3:] == ("mine", "broken", "wrong")

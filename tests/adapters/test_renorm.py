@@ -10,16 +10,17 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from edgespa.adapt import AdaptConfig, adapt
+from edgespa.adaptation.config import AdaptConfig
+from edgespa.adaptation.learn import adapt
 from edgespa.adapters.renorm import calibrate, count_norms, has_norms, inserted_norms, with_norms
-from edgespa.base import Base
 from edgespa.config import Preprocess
 from edgespa.data import ImageData
 from edgespa.errors import ConfigError
 from edgespa.graph.groups import find_groups
 from edgespa.graph.program import Program
 from edgespa.graph.trace import trace
-from edgespa.task import Task
+from edgespa.tasks.base import Base
+from edgespa.tasks.task import Task
 
 NET = """
 import torch

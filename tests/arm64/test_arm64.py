@@ -16,7 +16,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgespa.adapt import AdaptConfig
+from edgespa.adaptation.config import AdaptConfig
+from edgespa.api.bundles import export_bundle
+from edgespa.api.options import DataOptions
+from edgespa.api.shipping import prepared
+from edgespa.api.tasks import adapt_to_file
 from edgespa.bundle import Manifest
 from edgespa.data import load_data
 from edgespa.device.board import Device
@@ -28,11 +32,7 @@ from edgespa.device.shipment.back import roll_back
 from edgespa.device.shipment.ship import ship
 from edgespa.device.shipment.status import device_status
 from edgespa.errors import DeviceError
-from edgespa.export.config import ExportConfig
-from edgespa.recipes.bundles import export_bundle
-from edgespa.recipes.options import DataOptions
-from edgespa.recipes.shipping import prepared
-from edgespa.recipes.tasks import adapt_to_file
+from edgespa.exporting.config import ExportConfig
 
 pytestmark = [pytest.mark.device, pytest.mark.slow]
 

@@ -23,7 +23,7 @@ import torch
 from edgespa import sealed
 from edgespa.bundle import BundleWriter, Signer, open_bundle, pack, read_manifest, sign_bundle, unpack, verify_files
 from edgespa.errors import EdgespaError
-from edgespa.files import write_whole
+from edgespa.system.files import write_whole
 
 bundle, packed, key = Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3])
 manifest = read_manifest(bundle)

@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgespa.calibration import CalibrationSpec, check, digest_of, find_spec, make, shipped
-from edgespa.calibration.spec import require_spec
 from edgespa.data import load_data
+from edgespa.data.calibration import CalibrationSpec, check, digest_of, find_spec, make, require_spec, shipped
 from edgespa.errors import ConfigError, DataError
 
 

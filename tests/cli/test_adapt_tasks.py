@@ -16,12 +16,12 @@ import onnx
 import pytest
 from typed import result_of, run
 
-from edgespa.adapt.rates import Found
+from edgespa.adaptation.rates import Found
 from edgespa.adapters.kinds import KINDS
 from edgespa.cli import main
 from edgespa.cli._kinds import CRITERIA, Named, Setting, Words
-from edgespa.pruning.criteria import CRITERIA as KNOWN_CRITERIA
-from edgespa.task import Task
+from edgespa.selection.criteria import CRITERIA as KNOWN_CRITERIA
+from edgespa.tasks.task import Task
 
 NET = """
 import torch
@@ -160,7 +160,7 @@ def test_a_learning_rate_that_was_lowered_is_told_of(place: Path, monkeypatch: p
         return Found(first / 5, {first: 9.0, first / 5: 1.0})
 
     short = (*ADAPT[1:], "--epochs", "1", "--output", "t.spa", "--overwrite")
-    monkeypatch.setattr("edgespa.adapt.rates.find_rate", found)
+    monkeypatch.setattr("edgespa.adaptation.rates.find_rate", found)
     assert "learning rate: 0.004, for a few steps at 0.02 did harm" in run("adapt", *short).stdout
     given = result_of("adapt", *short, "--lr", "0.004")
     assert (given["lr"], given["lowered_lr_from"]) == (0.004, None)

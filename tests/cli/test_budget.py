@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from edgespa.base import Base
 from edgespa.cli import adapt, prune
 from edgespa.graph.program import Program
-from edgespa.stopwatch import Stopwatch
+from edgespa.latency.stopwatch import Stopwatch
+from edgespa.tasks.base import Base
 
 
 def invoke(module: Any, *arguments: str | Path) -> Result:

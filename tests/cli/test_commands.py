@@ -217,7 +217,7 @@ def test_interrupt_leaves_a_state_to_resume_from(place: Path) -> None:
         "--batch-size", "16", "--output",
     )  # fmt: skip
     script = (
-        "import edgespa.checkpoint as c, _thread, signal\n"
+        "import edgespa.tasks.checkpoint as c, _thread, signal\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in a background job\n"
         "save = c.Checkpoint.save\n"
         "def stop(self, path):\n"
@@ -236,7 +236,7 @@ def test_interrupt_leaves_a_state_to_resume_from(place: Path) -> None:
     assert not (place / "broken.spa").exists()
     run(*common, "broken.spa", "--resume")
     run(*common, "whole.spa")
-    from edgespa.task import Task
+    from edgespa.tasks.task import Task
 
     broken, whole = Task.load(place / "broken.spa"), Task.load(place / "whole.spa")
     assert all(np.array_equal(broken.kept[name], whole.kept[name]) for name in whole.kept)

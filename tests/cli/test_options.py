@@ -20,7 +20,7 @@ from edgespa.cli._options import (
     output_options,
     seed_option,
 )
-from edgespa.inputs import InputSize
+from edgespa.models.inputs import InputSize
 
 got: dict[str, Any] = {}
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from edgespa.cli._output import WIDTH, emit_json, progress, table
 from edgespa.config import Preprocess
-from edgespa.plain import to_plain
+from edgespa.system.plain import to_plain
 
 
 class Terminal(io.StringIO):

@@ -11,7 +11,7 @@ import pytest
 from typed import result_of, run
 
 from edgespa.cli.prune import METHODS, command
-from edgespa.prune.config import ALLOCATIONS, TABLE
+from edgespa.pruning.config import ALLOCATIONS, TABLE
 
 NET = """
 import torch

@@ -9,7 +9,7 @@ import pytest
 from typed import result_of, run
 
 from edgespa.cli import _depth
-from edgespa.pruning.depth import METRICS
+from edgespa.selection.depth import METRICS
 
 NET = """
 import torch

@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgespa.adapt.state import Keeper
-from edgespa.task import Task
-from edgespa.unfinished import Unfinished, state_path
+from edgespa.adaptation.state import Keeper
+from edgespa.tasks.task import Task
+from edgespa.tasks.unfinished import Unfinished, state_path
 from tests.cli.typed import run
 
 NET = """
@@ -227,13 +227,13 @@ def test_an_interrupt_before_anything_is_done_says_so(place: Path, monkeypatch: 
     def interrupted(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("edgespa.recipes.tasks.adapt", interrupted)
+    monkeypatch.setattr("edgespa.api.tasks.adapt", interrupted)
     assert "nothing was kept" in run(*ADAPT, "-o", "a.spa", code=130).stderr
     monkeypatch.undo()
 
 
 def test_a_full_disk_says_what_is_kept(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from edgespa.checkpoint import Checkpoint
+    from edgespa.tasks.checkpoint import Checkpoint
 
     real = Checkpoint.save
 
@@ -251,7 +251,7 @@ def test_a_full_disk_says_what_is_kept(place: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_prune_goes_on_by_its_state(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from edgespa.prune import front
+    from edgespa.pruning import front
 
     typed = ("prune", *SAID[:3], "--calibration", "colours.npz", "--density", "0.5", "--round-to", "1",
              "--method", "asym-in-change", "-o")  # fmt: skip
@@ -288,7 +288,7 @@ def test_prune_goes_on_by_its_state(place: Path, monkeypatch: pytest.MonkeyPatch
 )
 def test_prune_keeps_its_plan(place: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]) -> None:
     """What it took to rank and to share out is not done again."""
-    from edgespa.prune.run import Pruning
+    from edgespa.pruning.run import Pruning
 
     typed = ("prune", *SAID[:3], "--calibration", "colours.npz", "--density", "0.5", "--round-to", "1", *words, "-o")
 
@@ -306,7 +306,7 @@ def test_prune_keeps_its_plan(place: Path, monkeypatch: pytest.MonkeyPatch, word
 
 
 def test_a_density_that_was_found_by_latency_is_not_measured_again() -> None:
-    from edgespa.latency import LatencyFit, LatencyFitting
+    from edgespa.latency.budget import LatencyFit, LatencyFitting
 
     stopwatch: Any = SimpleNamespace(
         budget=SimpleNamespace(

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from edgespa.base import Base
 from edgespa.bundle import pack
 from edgespa.cli import rollback, ship, status
 from edgespa.errors import BundleError, ConfigError, DeviceError, EdgespaError, TaskFileError
-from edgespa.prune import PruneConfig, prune
+from edgespa.pruning import PruneConfig, prune
+from edgespa.tasks.base import Base
 
 _spec = importlib.util.spec_from_file_location("tiny_ship", Path(__file__).parents[1] / "device" / "conftest.py")
 assert _spec is not None
@@ -180,7 +180,7 @@ def test_a_task_file_on_its_base(
     for name, density in (("half", 0.5), ("more", 0.75)):
         prune(toy_base, PruneConfig(density=density, round_to=1), tmp_path).save(tmp_path / f"{name}.spa")
     with monkeypatch.context() as patch:  # it is asked before anything long begins
-        patch.setattr("edgespa.recipes.shipping._bundle_of", None)
+        patch.setattr("edgespa.api.shipping._bundle_of", None)
         result = invoke(ship, tmp_path / "half.spa", "--device", "local")
     assert result.exit_code == 1
     assert "does not have the base that half was made on" in result.stderr

@@ -17,12 +17,12 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
-from edgespa import picture
 from edgespa.bundle import BundleWriter, Manifest, TensorSpec, external, limits, read_manifest
 from edgespa.bundle.files import seal_of
 from edgespa.config import Preprocess
 from edgespa.device import runner, runner_source
 from edgespa.device.assemble import PARTS
+from edgespa.pixels import picture
 
 HOW = Preprocess(height=8, width=8, channels=3, mean=(0.5, 0.25, 0.0), std=(0.5, 1.0, 2.0))
 SOURCE = runner_source().decode()

@@ -20,7 +20,7 @@ from edgespa.graph.program import Program
 from edgespa.graph.streams import channel_dim, reads_class_token
 from edgespa.graph.surgery import compact
 from edgespa.graph.trace import from_exported, trace
-from edgespa.interface import output_tensors
+from edgespa.models.interface import output_tensors
 
 
 def _load() -> Any:

@@ -16,7 +16,7 @@ from edgespa.graph.program import Program
 from edgespa.graph.proof import prove
 from edgespa.graph.surgery import compact
 from edgespa.graph.trace import trace
-from edgespa.models import load_model
+from edgespa.models.load import load_model
 
 # by hand: multiply-accumulates of all convolutions and the classifier; parameters as published
 MACS = {"resnet20": 40_551_040, "resnet56": 125_485_696, "mobilenet_v2": 300_775_552}

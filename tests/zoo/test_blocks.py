@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from edgespa.graph.blocks import Bypassed, find_blocks, without_blocks
 from edgespa.graph.trace import trace
-from edgespa.interface import output_tensors
+from edgespa.models.interface import output_tensors
 
 networks = sys.modules["edgespa_zoo_networks"]
 

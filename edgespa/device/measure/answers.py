@@ -20,7 +20,7 @@ from edgespa.device.endings import ending_of
 from edgespa.device.measure.results import Check
 from edgespa.device.ours import runner_command
 from edgespa.errors import ConfigError, DeviceError
-from edgespa.guarded import private_folder, run_guarded
+from edgespa.system.guarded import private_folder, run_guarded
 
 SELFCHECK_S = 600.0
 """Of a self-check, unless more is asked for: what somebody else made may never end."""

@@ -32,7 +32,7 @@ from edgespa.device.measure.saved import Journal, Key, read_profiles, save_profi
 from edgespa.device.measure.site import Site, cool_down, prepare
 from edgespa.device.providers import CPU, for_format, full_name
 from edgespa.errors import ConfigError, DeviceError
-from edgespa.quiet import NOTE
+from edgespa.system.quiet import NOTE
 
 __all__ = ["Settings", "is_own_runner", "profile", "profile_local", "read_profiles", "run_selfcheck", "save_profile"]
 

@@ -15,7 +15,7 @@ from typing import Any
 from edgespa.bundle import PROFILES
 from edgespa.device.measure.results import Measurement, Profile
 from edgespa.errors import ConfigError, DeviceError
-from edgespa.files import write_whole
+from edgespa.system.files import write_whole
 
 MAX_PROFILE_BYTES = 32 << 20
 """They come with a bundle of whomever, and no digest covers them."""

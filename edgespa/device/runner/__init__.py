@@ -2,8 +2,8 @@
 
 The parts are joined into one file (`edgespa.device.assemble.runner_source`) that goes into every bundle as ``run.py``.
 It stands alone there: Python 3.8 or newer, numpy, and one of onnxruntime, ai_edge_litert, tflite_runtime or tensorflow;
-Pillow only for ``--input IMAGE``. So the parts import nothing of edgespa but each other and `edgespa.picture`, which is
-joined to them.
+Pillow only for ``--input IMAGE``. So the parts import nothing of edgespa but each other and
+`edgespa.pixels.picture`, which is joined to them.
 """
 
 from edgespa.device.runner.answer import interpret, preprocess, read_arrays

@@ -11,7 +11,7 @@ import numpy as np
 from edgespa.device.runner.bundle import RunnerError
 from edgespa.device.runner.models import infer, open_model, running
 from edgespa.device.runner.runtimes import import_runtime
-from edgespa.picture import WHITE, TooManyBits, model_pixels, upright_pixels
+from edgespa.pixels.picture import WHITE, TooManyBits, model_pixels, upright_pixels
 
 
 def preprocess(path: Path, how: dict[str, Any]) -> np.ndarray:

@@ -14,7 +14,7 @@ from typing import Any
 
 from edgespa.device.link.transport import Connection
 from edgespa.device.shipment.results import Gone
-from edgespa.files import write_whole
+from edgespa.system.files import write_whole
 
 _SCHEMA = 1
 _one_at_a_time = threading.Lock()

@@ -1,0 +1,73 @@
+"""The batches of an adaptation, on the device that it trains on; each is decided by the seed and the epoch."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from edgespa.adaptation.augment import augmentation
+from edgespa.adaptation.config import AdaptConfig
+from edgespa.data import Augment, Prepared
+from edgespa.distributed.processes import Processes
+
+SCORING_BATCHES = 8
+Batch = tuple[Tensor, Tensor]
+
+
+@dataclasses.dataclass(frozen=True)
+class Batches:
+    """Images [N, C, H, W] with labels [N] or targets [N, K].
+
+    Attributes:
+        train: The part of the data that is trained on.
+        config: How to adapt.
+        processes: Those that share the training.
+    """
+
+    train: Prepared
+    config: AdaptConfig
+    processes: Processes
+
+    def of_epoch(self, epoch: int, behind: int = 0, draws: torch.Generator | None = None) -> Iterator[Batch]:
+        """This process's part of each batch of an epoch, augmented.
+
+        Args:
+            epoch: Which one, from 0.
+            behind: Batches that it is left without at the beginning.
+            draws: What the augmentation draws from; its state goes with the batches that were taken.
+        """
+        seed = self.config.seed * 1_000_003 + epoch
+        return self._shuffled(seed, augmentation(self.config.augment), self.processes.part, behind, draws)
+
+    def endless(self) -> Iterator[Batch]:
+        """Those of one epoch after another, from the first."""
+        return itertools.chain.from_iterable(map(self.of_epoch, itertools.count()))
+
+    def plain(self, count: int) -> Iterator[Batch]:
+        """Some whole batches as they are, the same in all processes."""
+        return itertools.islice(self._shuffled(self.config.seed), count)
+
+    def for_scoring(self, epoch: int) -> Iterator[Batch]:
+        """This process's share of the batches that units are scored on."""
+        seed = self.config.seed * 7_919 + epoch
+        return itertools.islice(self._shuffled(seed), self.processes.index, SCORING_BATCHES, self.processes.count)
+
+    def _shuffled(
+        self,
+        seed: int,
+        augment: Augment | None = None,
+        part: tuple[int, int] = (0, 1),
+        behind: int = 0,
+        draws: torch.Generator | None = None,
+    ) -> Iterator[Batch]:
+        size, device = self.config.batch_size, self.processes.device
+        batches = self.train.batches(
+            size, shuffle_seed=seed, drop_last=True, augment=augment, part=part, behind=behind, draws=draws
+        )
+        for images, labels in batches:
+            # channels_last: convolutions train faster so on a CPU
+            yield images.to(device, memory_format=torch.channels_last), labels.to(device)

@@ -1,0 +1,414 @@
+"""One adaptation and its steps: train, score, prune, validate; its state is kept by `edgespa.adaptation.state`."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import logging
+import math
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from edgespa.adaptation.batches import SCORING_BATCHES, Batches
+from edgespa.adaptation.config import AdaptConfig
+from edgespa.adaptation.inside import Inside
+from edgespa.adaptation.log import TrainingLog
+from edgespa.adaptation.moments import averages_of, fresh_optimizer, give_past, steps_of
+from edgespa.adaptation.timeline import Timeline
+from edgespa.adapters.adapted import AdaptedProgram, plan
+from edgespa.adapters.blocks import block_masks, masked_adapters, penalty, storage, without_dead_units
+from edgespa.adapters.factors import Factors, attach
+from edgespa.adapters.renorm import calibrate, inserted_norms
+from edgespa.adapters.splopa import SPLoPA
+from edgespa.config import Preprocess
+from edgespa.data import ImageData, Prepared
+from edgespa.distributed.processes import ALONE, Processes
+from edgespa.errors import AdapterError, ConfigError, DataError
+from edgespa.graph.groups import Kept
+from edgespa.graph.surgery import compact, head_tensors, relative_indices
+from edgespa.objectives.evaluate import MEASURES, quality
+from edgespa.objectives.loss import Objective
+from edgespa.selection.score import loss_of, score_units
+from edgespa.selection.select import select
+from edgespa.tasks.base import Base
+from edgespa.tasks.checkpoint import Checkpoint
+from edgespa.tasks.task import AdapterHeader, Task, make_header
+
+log = logging.getLogger(__name__)
+
+Progress = Callable[[float, float | None, str], None]
+_LOWER = "train with a lower learning rate (--lr)"
+
+
+class Run:
+    """The state of one adaptation: the small program, its optimiser, and the best epoch so far.
+
+    Args:
+        base: With the head that the task needs, and what the adapter inserts.
+        data: All training data.
+        train: The part that is trained on.
+        held_out: The part that the best epoch is chosen on.
+        preprocess: How an image becomes an input.
+        config: How to adapt.
+        progress: Told ``(done, total, text)`` in training steps.
+        objective: What is made small.
+        processes: Those that share the training.
+    """
+
+    def __init__(
+        self,
+        base: Base,
+        data: ImageData,
+        train: Prepared,
+        held_out: Prepared,
+        preprocess: Preprocess,
+        config: AdaptConfig,
+        progress: Progress | None,
+        objective: Objective | None = None,
+        processes: Processes = ALONE,
+    ) -> None:
+        self.base = base
+        self.config = config
+        self.data_name = data.name
+        self.samples = data.digest
+        self.classes = tuple(data.classes)
+        self.preprocess = preprocess
+        self.objective = objective or Objective()
+        self.processes = processes
+        processes.require_even(config.batch_size)
+        self.log: TrainingLog | None = None
+        self.start: dict[str, str] | None = None
+        self._progress = progress
+        self.batches = Batches(train, config, processes)
+        self.held_out = held_out
+        batches = train.num_batches(config.batch_size, drop_last=True)
+        if not batches:
+            raise DataError(
+                f"{data.name}: {len(train)} training images are less than one batch of {config.batch_size}",
+                "use more images or a smaller --batch-size",
+            )
+        self.steps = -(-batches // config.accumulate)  # training steps of an epoch
+        self.timeline = Timeline.of(config, self.steps)
+        self.kept: Kept = base.groups.all_kept()
+        self._cost = base.cost.cost()
+        generator = torch.Generator().manual_seed(config.seed)
+        head = head_tensors(base.program)
+        options = config.adapter_options
+        planned = plan(base.program, config.adapter, options, head, generator, freeze_norms=config.freeze_norms)
+        self.plan = planned
+        self.statistics = planned.statistics
+        self.model = AdaptedProgram(base.program, planned.adapters, planned.trained, planned.shared)
+        self.model.move_to(processes.device)
+        self.optimizer = self._fresh_optimizer()
+        self.epoch = 0
+        self.inside = Inside()
+        self.best: Checkpoint | None = None
+        self.best_quality = -math.inf
+        self.history: list[dict[str, float]] = []
+        self.lr_trials: dict[str, float | None] = {}
+        self.settled = config.lr is not None
+        self._pace = 0.0  # seconds of a training step, lately
+
+    def named_parameters(self) -> dict[str, nn.Parameter]:
+        """What is trained, by the keys of a task file."""
+        named: dict[str, nn.Parameter] = {}
+        for name in self.model.adapted:
+            for factor, parameter in self.model.adapter_of(name).named_parameters():
+                named[f"adapter/{name}/{factor}"] = parameter
+        tensors = dict(self.model.program.tensors())
+        for name in self.model.trained:
+            tensor = tensors[name]
+            assert isinstance(tensor, nn.Parameter)
+            named[f"tensor/{name}"] = tensor
+        return {**named, **{f"shared/{name}": parameter for name, parameter in self.model.shared.items()}}
+
+    def _fresh_optimizer(self) -> torch.optim.AdamW:
+        return fresh_optimizer(self.named_parameters(), self.timeline.learning_rate(0), self.config.weight_decay)
+
+    @property
+    def step(self) -> int:
+        """Training steps that are behind."""
+        return self.epoch * self.steps + self.inside.steps
+
+    def train_epoch(self, pause: Callable[[], None] = lambda: None) -> None:
+        """One pass over the training part, with the pruning steps that fall into it, and a validation.
+
+        Args:
+            pause: Called after every training step, and between the batches of a validation where this process is
+                alone: the run can be gone on with from there, and may be left.
+        """
+        config, timeline, inside = self.config, self.timeline, self.inside
+        # Dropout, which differs between processes; shuffling has a seed of its own, the same in all.
+        torch.manual_seed(config.seed * 100_003 + self.epoch + 7_919_333 * self.processes.index)
+        inside.set_random()
+        step, began, used = self.step, time.monotonic(), time.process_time()
+        self.set_training(True)
+        batches = self.batches.of_epoch(self.epoch, inside.steps * config.accumulate, inside.draws)
+        while group := list(itertools.islice(batches, config.accumulate)):
+            if step in timeline.blocks_at:
+                self._mask_blocks(timeline.blocks_at[step], step)
+            if step in timeline.prune_at:
+                self._prune(timeline.prune_at[step], step)
+            before = time.monotonic()
+            value = self.learn(group, timeline.learning_rate(step))
+            seconds = time.monotonic() - before
+            self._pace = seconds if not self._pace else 0.9 * self._pace + 0.1 * seconds
+            inside.loss += value
+            inside.steps += 1
+            step += 1
+            pause()
+            self._tell(step, value)
+        mean_loss = self.processes.totals([inside.loss])[0] / self.steps / self.processes.count
+        for name, tensor in self.factors().flat().items():
+            if not torch.isfinite(tensor).all():
+                raise AdapterError(f"{name} is not finite after epoch {self.epoch + 1}", _LOWER)
+        self.set_training(False)
+        value = quality(self._answering(pause), self.held_out, processes=self.processes)
+        self.epoch += 1
+        self.inside = Inside()
+        self.history.append({"epoch": self.epoch, "density": self.density, "loss": mean_loss, "validation": value})
+        log.info("epoch %d: density %.3f, loss %.4f, validation %.4f", self.epoch, self.density, mean_loss, value)
+        if self.log is not None:
+            spent = {"seconds": time.monotonic() - began, "cpu_seconds": time.process_time() - used}
+            times = {name: round(value, 3) for name, value in spent.items()}
+            self.log.write("epoch", **self.history[-1], lr=timeline.learning_rate(step - 1), **times, **self._costs())
+        if step > timeline.final_from and value > self.best_quality:
+            self.best_quality = value
+            self.best = self.reached()
+
+    def _answering(self, pause: Callable[[], None]) -> Callable[[Tensor], Tensor]:
+        def answer(inputs: Tensor) -> Tensor:
+            if self.processes.count == 1:  # several would have to agree
+                pause()
+            return self.objective.raw(self.model(inputs))
+
+        return answer
+
+    def learn(self, group: list[tuple[Tensor, Tensor]], lr: float) -> float:
+        """One training step on some batches; returns the mean loss.
+
+        Args:
+            group: Batches whose gradients are averaged.
+            lr: Learning rate.
+
+        Raises:
+            AdapterError: If the loss is not a number in one of the processes.
+        """
+        for parameters in self.optimizer.param_groups:
+            parameters["lr"] = lr
+        self.optimizer.zero_grad(set_to_none=True)
+        total = 0.0
+        for images, labels in group:
+            with self.processes.autocast():
+                outputs = self.model(images)
+            wide = outputs.to(torch.promote_types(outputs.dtype, torch.float32))
+            loss = self.objective(wide, labels, images)
+            value = float(loss.detach())
+            if not math.isfinite(self.processes.totals([value])[0]):
+                raise AdapterError(f"the loss is not a number in epoch {self.epoch + 1}", _LOWER)
+            extra = penalty(self.masked) if self.timeline.blocks_at else None
+            if extra is not None:
+                loss = loss + float(self.config.adapter_options["penalty"]) * extra
+            self.processes.backward(loss if len(group) == 1 else loss / len(group))
+            total += value
+        self.processes.step(self.optimizer)
+        return total / len(group)
+
+    @property
+    def density(self) -> float:
+        """Channel density now."""
+        return self.base.groups.channel_density(self.kept)
+
+    @property
+    def masked(self) -> Mapping[str, SPLoPA]:
+        """Adapters with block masks, by tensor."""
+        return masked_adapters({name: self.model.adapter_of(name) for name in self.model.adapted})
+
+    def set_training(self, training: bool) -> None:
+        """Training or evaluation form of the program."""
+        synced = self.processes.count > 1
+        self.model.set_training(training, freeze_norms=self.config.freeze_norms, synced=synced)
+
+    def _prune(self, density: float, step: int) -> None:
+        config = self.config
+        self.set_training(False)
+        tensors = dict(self.model.program.tensors())
+        scores = score_units(
+            self.base.groups,
+            self.kept,
+            {**tensors, **self.model.effective()},
+            config.criterion,
+            config.normalisation,
+            torch.Generator().manual_seed(config.seed + self.epoch),
+            program=self.model.program,
+            loss=loss_of(self.model.forward_with, self.objective.plain),
+            output_loss=self.objective.plain,
+            batches=self.batches.for_scoring(self.epoch),
+            processes=self.processes,
+        )
+        kept = select(
+            self.base.groups,
+            scores,
+            config.budget_of(density),
+            config.constraints,
+            self.base.cost,
+            self.kept,
+        )
+        self._become(kept, step)
+
+    def _mask_blocks(self, density: float, step: int) -> None:
+        """Choose the blocks anew, and take off the units that are gone with them."""
+        masked = self.masked
+        if not masked:
+            raise ConfigError("no layer is large enough for block masks", "give a smaller --adapter-option block=N")
+        weights = dict(self.model.program.tensors())
+        with torch.no_grad():
+            for name, mask in block_masks(masked, weights, self.config.adapter_options, density).items():
+                masked[name].with_mask(mask)
+        self._become(without_dead_units(self.base.groups, self.kept, masked, self.config.round_to), step)
+
+    def factors(self) -> Factors:
+        """Adapters and trained tensors as they are now, on the CPU."""
+        return Factors.of(self.model, self.statistics).on_cpu()
+
+    def begin_at(self, kept: Kept) -> None:
+        """Begin with fewer units than the base has."""
+        self._become(kept, 0)
+        self.start = {name: np.packbits(mask).tobytes().hex() for name, mask in kept.items()}
+
+    def calibrate_norms(self) -> None:
+        """Let batch norms that were put in start as the identity, with the statistics of some training images."""
+        if not self._adds_norms:
+            return
+        log.info("%d batch norms are added, behind convolutions without one", len(inserted_norms(self.base.program)))
+        self.set_training(False)
+        weights = self.model.effective()
+        calibrate(self.model.program, weights, (images for images, _ in self.batches.plain(SCORING_BATCHES)))
+        self.set_training(True)
+
+    @property
+    def _adds_norms(self) -> bool:
+        return bool(inserted_norms(self.base.program))
+
+    def settle_rate(self, peak: float, trials: Mapping[str, float | None]) -> None:
+        """Train with another peak learning rate.
+
+        Args:
+            peak: The rate.
+            trials: The rates that were tried, with the loss at each; None where it came to no number.
+        """
+        self.timeline = dataclasses.replace(self.timeline, peak=peak)
+        self.lr_trials = dict(trials)
+        self.settled = True
+
+    def go_on_from(self, kept: Kept, factors: Factors) -> None:
+        """Begin with the units, the adapters and the trained tensors that a task has."""
+        if self.objective.units is not None:
+            factors = dataclasses.replace(factors, tensors=self.objective.units.tensors_inside(factors.tensors))
+        self.put(kept, factors, {}, 0.0)
+        self.start = {name: np.packbits(mask).tobytes().hex() for name, mask in kept.items()}
+
+    def put(self, kept: Kept, factors: Factors, averages: Mapping[str, Factors], steps: float) -> None:
+        """Be where a run was.
+
+        Args:
+            kept: Its units.
+            factors: Its adapters and trained tensors.
+            averages: The optimiser's running averages, by moment.
+            steps: That the optimiser has taken.
+        """
+        self._keep(kept)
+        self._rebuild(factors, averages, steps)
+
+    def _become(self, kept: Kept, step: int) -> None:
+        """Continue with fewer units; factors, tensors and the optimiser's averages lose the same indices."""
+        kind, options = self.config.adapter, self.config.adapter_options
+        indices = relative_indices(self.base.groups, self.kept, kept)
+        if indices:
+            shapes = {name: tuple(tensor.shape) for name, tensor in self.model.program.tensors()}
+            places = self.model.places
+            own = self.factors()
+            factors = own.narrowed(shapes, indices, kind, options, places=places)
+            averages = {
+                moment: average.narrowed(shapes, indices, kind, options, places=places, like=own)
+                for moment, average in averages_of(self.optimizer, self.named_parameters()).items()
+            }
+            self.put(kept, factors, averages, steps_of(self.optimizer))
+        self.set_training(True)
+        if self.log is not None:
+            self.log.write("prune", epoch=self.epoch + 1, step=step, density=self.density, **self._costs())
+
+    def _rebuild(self, factors: Factors, averages: Mapping[str, Factors], steps: float) -> None:
+        program = compact(self.base.program, self.base.groups, self.kept)
+        self.model = attach(program, factors, self.config.adapter, self.config.adapter_options)
+        self.model.move_to(self.processes.device)
+        self.optimizer = self._fresh_optimizer()
+        give_past(self.optimizer, self.named_parameters(), averages, steps)
+
+    def _keep(self, kept: Kept) -> None:
+        self.kept = kept
+        self._cost = self.base.cost.cost(kept)
+
+    def _costs(self) -> dict[str, int]:
+        return {"parameters": self._cost.parameters, "macs": self._cost.macs}
+
+    def _tell(self, step: int, loss: float) -> None:
+        if self._progress:
+            left = self._pace * (self.timeline.total - step)
+            measure = f"validation {MEASURES[self.objective.kind]}"
+            reached = f"  {measure} {self.history[-1]['validation']:.1%}" if self.history else ""
+            text = f"density {self.density:.2f}  loss {loss:.3f}{reached}  {self._cost.macs / 1e6:.1f}M MACs"
+            self._progress(step, self.timeline.total, f"{text}  {left:.0f} s left")
+
+    def reached(self) -> Checkpoint:
+        """Units, adapters and trained tensors as they are now, in memory of their own."""
+        return Checkpoint({name: mask.copy() for name, mask in self.kept.items()}, self.factors().copied())
+
+    def result(self, folder: Path) -> Task:
+        """The task of the best epoch.
+
+        Args:
+            folder: Where the task file will lie.
+        """
+        best = self.best or self.reached()
+        config = self.config
+        program = compact(self.base.program, self.base.groups, best.kept)
+        factors = best.factors.settled(program, config.adapter, config.adapter_options)
+        if self.objective.units is not None:
+            factors = dataclasses.replace(factors, tensors=self.objective.units.tensors_outside(factors.tensors))
+        blocks = storage(attach(program, factors, config.adapter, config.adapter_options))
+        header = make_header(
+            self.base,
+            best.kept,
+            folder,
+            stored_parameters=factors.size(),
+            outputs=len(self.classes),
+            adapter=AdapterHeader(kind=config.adapter, options=config.adapter_options, norms=self._adds_norms),
+            preprocess=self.preprocess,
+            classes=self.classes,
+            metrics={
+                f"validation_{MEASURES[self.objective.kind]}": self.best_quality,
+                "validation_images": float(len(self.held_out)),
+            },
+            provenance={
+                "method": "adapt",
+                "data": self.data_name,
+                "config": config.model_dump(mode="json"),
+                "lr": self.timeline.peak,
+                "lr_trials": self.lr_trials,
+                "frozen": dict(self.plan.frozen),
+                "trained": dict(self.plan.trained_whole),
+                "teacher": self.objective.teacher_name,
+                "learns": self.objective.kind,
+                **({"units": units.record()} if (units := self.objective.units) is not None else {}),
+                "blocks": dict(blocks) if blocks else None,
+                "history": list(self.history),
+                "torch": torch.__version__,
+            },
+        )
+        return Task(header, best.kept, factors.adapters, factors.tensors, factors.shared)

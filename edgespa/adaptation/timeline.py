@@ -1,0 +1,66 @@
+"""When an adaptation prunes, and what learning rate it has."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+from edgespa.adaptation.config import AdaptConfig
+from edgespa.selection.schedule import densities, learning_rate, pruning_times, recovery_times
+
+
+@dataclasses.dataclass(frozen=True)
+class Timeline:
+    """The training steps of an adaptation.
+
+    Attributes:
+        total: Their number.
+        prune_at: Step -> channel density (or of what the budget says) that holds from there on.
+        blocks_at: Step -> fraction of the blocks, for adapters with block masks.
+        peak: Highest learning rate.
+        restarts: Steps at which the learning rate begins anew.
+    """
+
+    total: int
+    prune_at: Mapping[int, float]
+    blocks_at: Mapping[int, float]
+    peak: float
+    restarts: tuple[int, ...] = ()
+
+    @classmethod
+    def of(cls, config: AdaptConfig, steps_per_epoch: int) -> Timeline:
+        """The timeline that a configuration asks for.
+
+        Args:
+            config: How to adapt.
+            steps_per_epoch: Training steps of an epoch.
+
+        Raises:
+            ConfigError: If the training is too short for the recovery that is asked for.
+        """
+        total = steps_per_epoch * config.epochs
+        prune_at = _steps(config, config.density, steps_per_epoch, total)
+        options = config.adapter_options
+        masked = options.get("mask", "none") != "none" and "block_density" in options
+        blocks_at = _steps(config, float(options["block_density"]), steps_per_epoch, total) if masked else {}
+        restarts = tuple(sorted({*prune_at, *blocks_at})) if config.lr_restart else ()
+        return cls(total, prune_at, blocks_at, config.peak_lr, restarts)
+
+    @property
+    def final_from(self) -> int:
+        """The step from which the final density holds."""
+        return max((*self.prune_at, *self.blocks_at), default=0)
+
+    def learning_rate(self, step: int) -> float:
+        """See `edgespa.selection.schedule.learning_rate`."""
+        return learning_rate(step, self.total, self.peak, self.restarts)
+
+
+def _steps(config: AdaptConfig, target: float, steps_per_epoch: int, total: int) -> dict[int, float]:
+    values = densities(config.schedule, target, config.prune_steps, config.prune_fraction)
+    if config.recovery_epochs is None:
+        times = pruning_times(len(values), total, config.prune_from, config.prune_until)
+    else:
+        gap = max(1, round(config.recovery_epochs * steps_per_epoch))
+        times = recovery_times(len(values), total, config.prune_from, gap)
+    return dict(zip(times, values, strict=True))

@@ -1,0 +1,239 @@
+"""``edgespa export`` as one call: from a model or a task file to a bundle, after the proofs."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import torch
+from pydantic import JsonValue
+
+from edgespa.api.early import require_there
+from edgespa.api.options import DataOptions, Progress, some
+from edgespa.api.overlap import tell_overlap, tell_trained_on
+from edgespa.api.quality import count_outputs, require_outputs
+from edgespa.bundle import Base as BaseEntry
+from edgespa.bundle import BundleWriter, Compaction, Kind, Manifest, Signer, sha256_file
+from edgespa.data import ImageData, Numbering, prepare, require_whole
+from edgespa.errors import AdapterError, ConfigError, TaskFileError
+from edgespa.exporting.bundle import ExportConfig, Origin, export, require_possible
+from edgespa.graph.program import Program
+from edgespa.graph.proof import LIMIT, largest_difference, prove
+from edgespa.graph.surgery import compact
+from edgespa.models.inputs import InputSizes
+from edgespa.models.interface import output_tensors
+from edgespa.objectives.targets import require_scores
+from edgespa.system.bounds import readable
+from edgespa.system.files import require_folder_possible
+from edgespa.tasks.base import Base
+from edgespa.tasks.task import Task, is_task_file
+
+
+def export_bundle(
+    model: str,
+    output: Path,
+    config: ExportConfig,
+    *,
+    input_shape: InputSizes | None = None,
+    base: str | None = None,
+    weights: str | None = None,
+    trust: bool = False,
+    options: DataOptions | None = None,
+    calibration: str | None = None,
+    evaluation: str | None = None,
+    overwrite: bool = False,
+    sign_key: Path | None = None,
+    license: str | None = None,
+    progress: Progress | None = None,
+) -> Manifest:
+    """``edgespa export``: compact, merge, convert, prove, and write a bundle.
+
+    Args:
+        model: A model spec, or a task file.
+        output: The folder to make.
+        config: What to export.
+        input_shape: Sizes of the model's inputs; a task file records them.
+        base: For a task file: its base, if it is not where it was.
+        weights: Weight file of the model.
+        trust: The base that a task file names may be run if it is code.
+        options: How images become inputs; a task file records mean and std.
+        calibration: Images for int8.
+        evaluation: Labelled images to measure accuracy on.
+        overwrite: Replace a bundle that is there.
+        sign_key: An OpenSSH key to sign the bundle with.
+        license: Of the base's weights; it is recorded.
+        progress: Told ``(done, total, text)``.
+    """
+    options = options or DataOptions()
+    require_there(model=model, weights=weights, data={"--calibration": calibration, "--eval-data": evaluation})
+    BundleWriter(output, overwrite=overwrite)  # refuses an output that is there before any work is done
+    require_folder_possible(output)
+    require_possible(config, calibrated=calibration is not None)
+    signer = Signer.open(sign_key) if sign_key is not None else None
+    if is_task_file(model):
+        program, origin, opened = _from_task(Path(model), base, weights, trust)
+    else:
+        program, origin, opened = _from_model(model, input_shape, weights)
+    specs = dict.fromkeys(each for each in (calibration, evaluation) if each)
+    outputs = count_outputs(program) if evaluation else None
+    images = {spec: options.load(spec, labelled=spec == evaluation, outputs=outputs) for spec in specs}
+    spoken = {evaluation: "--eval-data", calibration: "--calibration"}
+    require_whole({str(spoken[spec]): data for spec, data in images.items()}, progress)
+    preprocess = options.preprocess_if_known(opened, images.values(), origin.preprocess, calibration=calibration)
+    tensors = next((data.name for data in images.values() if data.preprocessed), None)
+    if tensors is not None and config.preprocess == "in-graph":
+        raise ConfigError(
+            f"--preprocess in-graph is for pixels, and {tensors} gives tensors that are preprocessed",
+            "give images, or leave out --preprocess in-graph",
+        )
+    known = options.known(opened, preprocess, images.values(), origin.preprocess)
+    origin = dataclasses.replace(origin, preprocess=known)
+    if evaluation:
+        origin, images[evaluation] = _with_classes(origin, outputs, images[evaluation])
+    prepared = {spec: prepare(data, preprocess) for spec, data in images.items()} if preprocess is not None else {}
+    if evaluation:
+        require_scores(program, prepared[evaluation])
+        tell_overlap(images[evaluation], {"--calibration": prepared[calibration]} if calibration else {})
+        recorded = origin.provenance.get("task")
+        tell_trained_on(images[evaluation], recorded.get("data") if isinstance(recorded, dict) else None)
+    if license is not None:
+        origin = dataclasses.replace(origin, base=origin.base.model_copy(update={"license": license}))
+    return export(
+        program,
+        origin,
+        config,
+        output,
+        calibration=prepared.get(calibration) if calibration else None,
+        evaluation=prepared.get(evaluation) if evaluation else None,
+        overwrite=overwrite,
+        sign=signer,
+        progress=progress,
+    )
+
+
+def _from_task(path: Path, base_spec: str | None, weights: str | None, trust: bool) -> tuple[Program, Origin, Base]:
+    """A task's program, after the proofs that masked = compacted and merged = unmerged."""
+    task = Task.load(path)
+    base = task.open_base(path.absolute().parent, base_spec, weights, trust=trust)
+    return (*origin_of_task(task, base, path), base)
+
+
+def origin_of_task(task: Task, base: Base, path: Path) -> tuple[Program, Origin]:
+    """A task's program, after the proofs that masked = compacted and merged = unmerged, and where it comes from.
+
+    Args:
+        task: The task.
+        base: Its base.
+        path: Its task file.
+    """
+    base = task.fit(base)
+    proof = check_task(task, base)
+    header, figures = task.header, task.header.figures
+    origin = Origin(
+        task=readable(path.stem),
+        base=BaseEntry(spec=base.spec, digest=base.digest, weights=base.weights),
+        compaction=Compaction(
+            parameters=figures.parameters,
+            macs=figures.macs,
+            base_parameters=figures.base_parameters,
+            base_macs=figures.base_macs,
+            channel_density=figures.channel_density,
+            task_size_bytes=path.stat().st_size,
+            base_size_bytes=base.whole_cost.size_bytes,
+        ),
+        preprocess=header.preprocess,
+        classes=header.classes,
+        learns=_kind(header.provenance.get("learns")),
+        provenance={
+            "task_file_sha256": sha256_file(path),
+            "task": {**header.provenance, "metrics": dict(header.metrics)},
+            "proof": proof,
+            "torch": torch.__version__,
+        },
+    )
+    return task.program(base), origin
+
+
+def _kind(learns: JsonValue) -> Kind:
+    return "multi-label" if learns == "multi-label" else "regression" if learns == "regression" else "classes"
+
+
+def _from_model(model: str, input_shape: InputSizes | None, weights: str | None) -> tuple[Program, Origin, Base]:
+    base = Base.open(model, input_shape, weights)
+    cost = base.whole_cost
+    origin = Origin(
+        task=readable(Path(model.partition(":")[0]).stem + (f" {model.rpartition(':')[2]}" if ":" in model else "")),
+        base=BaseEntry(spec=base.spec, digest=base.digest, weights=base.weights),
+        compaction=Compaction(
+            parameters=cost.parameters,
+            macs=cost.macs,
+            base_parameters=cost.parameters,
+            base_macs=cost.macs,
+            base_size_bytes=cost.size_bytes,
+        ),
+        provenance={"torch": torch.__version__},
+    )
+    return base.program, origin, base
+
+
+def check_task(task: Task, base: Base) -> dict[str, JsonValue]:
+    """Prove on random inputs that a task's masked, compacted and merged programs are one.
+
+    Args:
+        task: The task.
+        base: Its base, from `Task.open_base`.
+
+    Returns:
+        The figures, for the manifest.
+
+    Raises:
+        TaskFileError: If a tensor of the task is not finite.
+        GraphError: If masked and compacted programs differ.
+        AdapterError: If merged and unmerged programs differ.
+    """
+    for name, tensor in task.factors.flat().items():
+        wrong = int((~torch.isfinite(tensor)).sum())
+        if wrong:
+            raise TaskFileError(
+                f"{name} of the task is not finite ({wrong} of {tensor.numel()} values)",
+                "make the task again: what it was made of was no numbers, or its file is damaged",
+            )
+    inputs = base.program.example_inputs()
+    compacted = compact(base.program, base.groups, task.kept)
+    proof = prove(base.program, base.groups, task.kept, compacted, inputs)
+    proof.require()
+    adapted = task.adapted(base)
+    adapted.set_training(False)
+    with torch.no_grad():
+        before = output_tensors(adapted(*inputs))
+        after = output_tensors(adapted.merged()(*inputs))
+    merge_error = largest_difference(before, after)
+    if not merge_error <= LIMIT:
+        raise AdapterError(
+            f"merged and unmerged programs differ by {merge_error:.1e} (limit {LIMIT:.0e})", "train with a lower --lr"
+        )
+    return {
+        "masked_compacted_output_error": proof.output_error,
+        "masked_compacted_inner_error": proof.inner_error,
+        "activations_compared": proof.nodes,
+        "masked_compacted_precision": proof.precision,
+        "merged_unmerged_error": merge_error,
+    }
+
+
+def _with_classes(origin: Origin, outputs: int | None, data: ImageData) -> tuple[Origin, ImageData]:
+    if origin.classes and data.kind == "classes" and set(data.classes) < set(origin.classes):
+        data = Numbering(origin.classes, file="the task")(data)  # a class may have no images, or be numbered otherwise
+    if origin.classes and tuple(data.classes) != origin.classes:
+        raise ConfigError(
+            f"{data.name} has the classes {some(data.classes)}, the task was trained on {some(origin.classes)}",
+            "evaluate on data of the same task",
+        )
+    if origin.classes and origin.learns != data.kind:
+        raise ConfigError(
+            f"{data.name} is {data.kind} data, the task was trained on {origin.learns} data", "give data of one kind"
+        )
+    if origin.classes:
+        return origin, data
+    require_outputs(outputs, data)
+    return dataclasses.replace(origin, classes=tuple(data.classes), learns=data.kind), data

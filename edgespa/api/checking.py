@@ -1,0 +1,81 @@
+"""``edgespa verify`` as one call: digests, signature, then the self-check of every variant that can run here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+from edgespa.api.results import Verification
+from edgespa.bundle import open_bundle
+from edgespa.device.measure.profile import is_own_runner, run_selfcheck
+from edgespa.device.measure.results import Check
+from edgespa.errors import DeviceError
+
+
+def check_bundle(
+    bundle: Path,
+    *,
+    signers: Path | None = None,
+    identity: str | None = None,
+    revoked: Path | None = None,
+    run: bool = True,
+    pythons: Sequence[Path] = (),
+    threads: int = 1,
+    timeout_s: float = 600.0,
+    memory_mib: int | None = None,
+) -> Verification:
+    """Check that a bundle is what was exported.
+
+    Args:
+        bundle: Its folder, or a packed file.
+        signers: Who may have signed it; None to ask nothing.
+        identity: Which of them.
+        revoked: Keys that count no more.
+        run: Run its files; none of its code is run.
+        pythons: Environments whose runtimes are tried too, ``ENV/bin/python``.
+        threads: Of the runtime.
+        timeout_s: End what runs the files after so long.
+        memory_mib: It may allocate so much; None for what sizes of files and tensors explain.
+
+    Raises:
+        BundleError: It is damaged or incomplete.
+        SignatureError: It is not signed by one of the signers.
+        DeviceError: Nothing can be run in one of the environments.
+    """
+    with open_bundle(bundle, signers=signers, identity=identity, revoked=revoked) as opened:
+        own = partial(run_selfcheck, threads=threads, timeout_s=timeout_s, memory_mib=memory_mib)
+        checks = _checks(opened.folder, pythons, own) if run else ()
+        same_runner = is_own_runner(opened.folder)
+    ran = [check for check in checks if check.status != "not run"]
+    manifest, signed = opened.manifest, opened.signed
+    return Verification(
+        bundle=str(bundle),
+        task=manifest.task,
+        files=len(manifest.files),
+        size_bytes=sum(entry.size_bytes for entry in manifest.files),
+        signature={
+            "status": "good" if signed else "not checked" if opened.is_signed else "absent",
+            "identity": signed.identity if signed else None,
+            "key": signed.key if signed else None,
+        },
+        own_runner=same_runner,
+        run=run,
+        variants=checks,
+        passed=not run or (bool(ran) and all(check.status == "passed" for check in ran)),
+    )
+
+
+def _checks(folder: Path, pythons: Sequence[Path], run: Callable[..., tuple[Check, ...]]) -> tuple[Check, ...]:
+    """Of this environment and of others; what has run in one of them is not reported as not run."""
+    here = run(folder)
+    found: list[Check] = []
+    for python in pythons:
+        there = run(folder, python=python)
+        ran = [check for check in there if check.status != "not run"]
+        if not ran:
+            reasons = "; ".join(dict.fromkeys(reason for check in there for reason in check.failures))
+            raise DeviceError(f"{python}: no variant can be run there: {reasons}", "install a runtime in it")
+        found += ran
+    elsewhere = {check.name for check in found}
+    return (*(check for check in here if check.status != "not run" or check.name not in elsewhere), *found)

@@ -1,0 +1,70 @@
+"""Test data in the classes that are learned: in their order, with all or some of them, and with no others."""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+
+from edgespa.api.options import some
+from edgespa.data import ImageData, Numbering, are_numbers
+from edgespa.errors import ConfigError
+from edgespa.models.imports import nearest
+
+log = logging.getLogger(__name__)
+
+
+def of_classes(train: ImageData, test: ImageData) -> ImageData:
+    """Test data, its classes numbered as those of the training data; classes without test images are told.
+
+    Args:
+        train: Of ``--data``.
+        test: Of ``--eval-data``.
+
+    Raises:
+        ConfigError: The test data are of another kind, or have classes that are not learned.
+    """
+    if test.kind != train.kind:
+        raise ConfigError(
+            f"{train.name} is {train.kind} data, {test.name} is {test.kind} data", "give data of one kind"
+        )
+    if tuple(test.classes) != tuple(train.classes):
+        test = _renumbered(train, test)
+    if test.kind == "classes" and test.labelled and train.labelled:
+        has, learned = (np.bincount(each.labels, minlength=len(train.classes)) > 0 for each in (test, train))
+        if absent := [
+            name for name, here, there in zip(train.classes, has, learned, strict=True) if there and not here
+        ]:
+            log.warning(
+                "%s has no images of %d of the %d classes of %s (%s): its accuracy says nothing about them",
+                test.name,
+                len(absent),
+                len(train.classes),
+                train.name,
+                some(absent),
+            )
+    return test
+
+
+def _renumbered(train: ImageData, test: ImageData) -> ImageData:
+    if test.kind != "classes":
+        raise ConfigError(
+            f"{train.name} has the targets {some(train.classes)}, {test.name} has {some(test.classes)}",
+            "give --eval-data with the same targets",
+        )
+    extra = [name for name in test.classes if name not in train.classes]
+    if not extra:
+        return Numbering(tuple(train.classes), file=f"--data {train.name}")(test)
+    if are_numbers(test.classes) != are_numbers(train.classes):
+        numbered, named = (test, train) if are_numbers(test.classes) else (train, test)
+        raise ConfigError(
+            f"the classes of {numbered.name} are numbers, those of {named.name} have names ({some(named.classes)})",
+            "give --labels FILE with the name of each number, a line each",
+        )
+    near = nearest(extra[0], train.classes, 1)
+    raise ConfigError(
+        f"--eval-data {test.name} has {len(extra)} of its {len(test.classes)} classes that --data {train.name} lacks: "
+        f"{some(extra)}; --data has {some(train.classes)}",
+        "leave their images out of --eval-data, or name classes alike"
+        + (f": '{extra[0]}' may be '{near[0]}'" if near else ""),
+    )

@@ -1,0 +1,119 @@
+"""What can be known to be wrong before torch is loaded: outputs that cannot be written, inputs that are not there.
+
+Each recipe says the same in its own time; here it is said at once, so nothing is looked into: a path is there or not.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from edgespa.errors import ConfigError, DataError, ModelError, TaskFileError, WeightsError
+from edgespa.models.imports import is_module_spec, nearest_path, split_file_spec
+from edgespa.system.files import refuse_existing, require_writable
+from edgespa.tasks.unfinished import refuse_unfinished, state_path
+
+_CHECK = "check the path, relative to the current folder"
+_LIKE_FILES = (".npz", ".zip", ".py", ".spa", ".pt2")
+
+
+def require_outputs_possible(output: Path, *, overwrite: bool, resume: bool = False, fresh: bool = False) -> None:
+    """Refuse an output that is there already or cannot be written, and a state that would be lost.
+
+    Args:
+        output: What a run writes in the end; its state lies beside it.
+        overwrite: Replace what is there.
+        resume: Go on with the state.
+        fresh: Give it up.
+
+    Raises:
+        OutputExistsError: The output is there.
+        UnfinishedError: The state is there, or is not.
+        OSError: The output or its state cannot be written.
+    """
+    refuse_existing(output, overwrite)
+    require_writable(state_path(output))
+    refuse_unfinished(output, resume=resume, fresh=fresh)
+
+
+def require_log_possible(log: Path | None) -> None:
+    """Refuse a log that cannot be written.
+
+    Raises:
+        ConfigError: With the reason.
+    """
+    if log is None:
+        return
+    try:
+        if log.is_dir():
+            raise IsADirectoryError(21, "it is a folder")
+        require_writable(log)
+    except OSError as error:
+        raise ConfigError(
+            f"the log {log} cannot be written: {error.strerror}", "name another file with --log"
+        ) from error
+
+
+def require_there(
+    *,
+    model: str | None = None,
+    weights: str | None = None,
+    data: Mapping[str, str | None] | None = None,
+    tasks: Mapping[str, str | Path | None] | None = None,
+    files: Mapping[str, str | Path | None] | None = None,
+) -> None:
+    """Refuse inputs whose files are not there.
+
+    Args:
+        model: A model spec, or a task file.
+        weights: A weight file, or a word of a library.
+        data: Data sets by option.
+        tasks: Task files by option.
+        files: Other files by option.
+
+    Raises:
+        ModelError: The model's file is not there.
+        WeightsError: The weight file is not there.
+        DataError: A data set is not there.
+        TaskFileError: A task file is not there.
+        ConfigError: Another file is not there.
+    """
+    if model is not None:
+        _require_model(model)
+    if weights is not None and weights != "random" and not _is_file_or_part(weights):
+        raise WeightsError(f"weights {weights}: no such file", nearest_path(Path(weights).expanduser()) or _CHECK)
+    for spec in (data or {}).values():
+        if spec is not None and (missing := _missing_data(spec)) is not None:
+            raise DataError(f"data {spec!r}: {missing} does not exist", nearest_path(missing) or _CHECK)
+    for option, task in (tasks or {}).items():
+        if task is not None and not Path(task).is_file():
+            raise TaskFileError(f"{option} {task}: no such file", nearest_path(Path(task)) or _CHECK)
+    for option, file in (files or {}).items():
+        if file is not None and not Path(file).is_file():
+            raise ConfigError(f"{option} {file}: no such file", nearest_path(Path(file)) or _CHECK)
+
+
+def _is_file_or_part(weights: str) -> bool:
+    """Whether there is FILE of FILE or FILE:KEY."""
+    return any(Path(name).expanduser().is_file() for name in (weights, weights.rpartition(":")[0]) if name)
+
+
+def _require_model(spec: str) -> None:
+    found = split_file_spec(spec)
+    path = Path(found[0] if found is not None else spec).expanduser()
+    if path.is_file() or not (found is not None or path.suffix in (".spa", ".pt2")):
+        return
+    error = TaskFileError if path.suffix == ".spa" else ModelError
+    raise error(f"{path}: no such file", nearest_path(path) or _CHECK)
+
+
+def _missing_data(spec: str) -> Path | None:
+    """The path that is surely meant and not there; None where it is, or where something else may be meant."""
+    whole = Path(spec).expanduser()
+    head, colon, _ = spec.rpartition(":")
+    path = Path(head).expanduser() if colon and head else whole
+    if whole.exists() or path.exists() or is_module_spec(spec):
+        return None
+    named = os.sep in spec or path.suffix in _LIKE_FILES
+    return path if named else None

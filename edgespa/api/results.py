@@ -1,0 +1,332 @@
+"""What the public calls give: values that do not change, and that show themselves as text, Markdown or HTML."""
+
+from __future__ import annotations
+
+import dataclasses
+import html
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgespa.api.tables import Table
+from edgespa.system.plain import to_plain
+
+if TYPE_CHECKING:
+    from edgespa.bundle import Manifest
+    from edgespa.device.measure.results import Check
+    from edgespa.device.measure.results import Profile as Measured
+    from edgespa.tasks.base import Base
+    from edgespa.tasks.task import Task
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class Result:
+    """What all results have in common."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as plain values, as JSON has them: what the command gives with ``--json``."""
+        return {field.name: to_plain(getattr(self, field.name)) for field in dataclasses.fields(self) if field.repr}
+
+    def to_markdown(self) -> str:
+        """A heading, the tables, and what there is to say about them."""
+        parts = [f"### {self._title()}", *(table.markdown() for table in self._tables())]
+        return "\n\n".join([*parts, *self._notes()]) + "\n"
+
+    def __repr__(self) -> str:
+        return "\n".join([self._title(), *(table.text() for table in self._tables()), *self._notes()])
+
+    def _repr_html_(self) -> str:
+        notes = "".join(f"<p>{html.escape(note)}</p>" for note in self._notes())
+        return f"<p><b>{html.escape(self._title())}</b></p>{''.join(t.to_html() for t in self._tables())}{notes}"
+
+    def _title(self) -> str:
+        raise NotImplementedError
+
+    def _tables(self) -> Sequence[Table]:
+        return ()
+
+    def _notes(self) -> Sequence[str]:
+        return ()
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class Inspection(Result):
+    """What can be removed from a model, and what cannot and why.
+
+    Attributes:
+        model: How it was named.
+        parameters: Of the model.
+        macs: Multiply-accumulates of one sample.
+        size_bytes: Of its tensors.
+        channels: Output channels of weights, those that are outputs of the network aside.
+        removable_channels: Those of them that can go.
+        details: All of it, as `edgespa inspect --json` gives it: groups, slots, blocks, layers, what is fixed.
+        base: The traced model.
+    """
+
+    model: str
+    parameters: int
+    macs: int
+    size_bytes: int
+    channels: int
+    removable_channels: int
+    details: Mapping[str, Any]
+    base: Base = dataclasses.field(repr=False)
+
+    @classmethod
+    def of(cls, details: Mapping[str, Any], base: Base) -> Inspection:
+        """From what `edgespa.tasks.inspection` says of a model.
+
+        Args:
+            details: The values.
+            base: The model.
+        """
+        totals, prunable = details["totals"], details["prunable"]
+        return cls(
+            str(details["model"]),
+            totals["parameters"],
+            totals["macs"],
+            totals["size_bytes"],
+            prunable["all_channels"],
+            prunable["channels"],
+            details,
+            base,
+        )
+
+    @property
+    def groups(self) -> tuple[Mapping[str, Any], ...]:
+        """The channel groups: ``name``, ``units``, ``parameters``, ``macs``, ``slots``."""
+        return tuple(self.details["groups"])
+
+    def to_dict(self) -> dict[str, Any]:
+        """As `edgespa inspect --json`."""
+        plain: dict[str, Any] = to_plain(self.details)
+        return plain
+
+    def _title(self) -> str:
+        return f"{self.model}: {self.parameters:,} parameters, {self.macs / 1e6:,.1f}M MACs"
+
+    def _tables(self) -> Sequence[Table]:
+        rows = tuple(
+            (each["name"], each["units"], len(each["slots"]), each["parameters"], f"{each['macs'] / 1e6:,.1f}M")
+            for each in self.groups
+        )
+        return [Table(("group", "units", "slots", "parameters", "MACs"), rows, "channel groups", ("MACs",))]
+
+    def _notes(self) -> Sequence[str]:
+        share = self.removable_channels / self.channels if self.channels else 0.0
+        return [f"can go: {self.removable_channels:,} of {self.channels:,} channels ({share:.1%})"]
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class TaskFile(Result):
+    """A task file, and what its task costs beside its base.
+
+    Attributes:
+        path: The file.
+        channel_density: Fraction of the removable channels that are kept.
+        parameters: Of the compact program.
+        base_parameters: Of the base.
+        macs: Multiply-accumulates of one sample.
+        base_macs: Of the base.
+        size_bytes: Of the file.
+        metrics: Accuracies and the like, by name.
+        classes: Names of the outputs; empty if not known.
+        task: Its content.
+        given: The base, where it was given in Python; the next call takes it from here.
+    """
+
+    path: Path
+    channel_density: float
+    parameters: int
+    base_parameters: int
+    macs: int
+    base_macs: int
+    size_bytes: int
+    metrics: Mapping[str, float]
+    classes: tuple[str, ...]
+    task: Task = dataclasses.field(repr=False)
+    given: str | None = dataclasses.field(default=None, repr=False)
+
+    @classmethod
+    def of(cls, task: Task, path: Path, given: str | None = None) -> TaskFile:
+        """Of a task that lies in a file.
+
+        Args:
+            task: Its content.
+            path: The file.
+            given: Its base, where that was given in Python.
+        """
+        figures = task.header.figures
+        return cls(
+            path,
+            figures.channel_density,
+            figures.parameters,
+            figures.base_parameters,
+            figures.macs,
+            figures.base_macs,
+            path.stat().st_size,
+            dict(task.header.metrics),
+            task.header.classes,
+            task,
+            given,
+        )
+
+    def _title(self) -> str:
+        return f"{self.path}: {self.size_bytes:,} bytes"
+
+    def _tables(self) -> Sequence[Table]:
+        def share(own: int, of: int) -> str:
+            return f"{own / of:.1%}" if of else "-"
+
+        rows = (
+            ("parameters", self.parameters, self.base_parameters, share(self.parameters, self.base_parameters)),
+            ("MACs", self.macs, self.base_macs, share(self.macs, self.base_macs)),
+            ("channels", None, None, f"{self.channel_density:.1%}"),
+        )
+        return [Table(("", "task", "base", "density"), rows, right=("task", "base", "density"))]
+
+    def _notes(self) -> Sequence[str]:
+        from edgespa.objectives.measured import measured
+
+        return [f"{each.name}: {each}" for each in measured(self.metrics)]
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class Bundle(Result):
+    """A bundle: files that were proved to compute what the program computes.
+
+    Attributes:
+        path: Its folder, or the packed file.
+        manifest: What is in it.
+        signed_by: Who signed it, where that was asked and is so.
+    """
+
+    path: Path
+    manifest: Manifest
+    signed_by: str | None = None
+
+    @property
+    def left_out(self) -> tuple[Mapping[str, Any], ...]:
+        """Files that were asked for and are not there: ``variant``, ``reason``, ``hint``."""
+        found = self.manifest.provenance.get("left_out")
+        return tuple(each for each in found if isinstance(each, dict)) if isinstance(found, list) else ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """As `edgespa export --json`."""
+        plain: dict[str, Any] = to_plain(self.manifest)
+        return plain
+
+    def _title(self) -> str:
+        return f"{self.path}: {self.manifest.task}"
+
+    def _tables(self) -> Sequence[Table]:
+        rows = tuple(
+            (
+                each.name,
+                each.size_bytes,
+                str(each.accuracy) if each.accuracy else None,
+                None if each.parity.component_error is None else f"{each.parity.component_error:.1e}",
+                None if each.parity.correlation is None else f"{each.parity.correlation:.5f}",
+                None if each.agreement is None else f"{each.agreement.value:.1%}",
+            )
+            for each in self.manifest.variants
+        )
+        agreed = next((each.agreement for each in self.manifest.variants if each.agreement), None)
+        same = "same signs" if agreed and agreed.what == "signs" else "same top"
+        columns = ("variant", "bytes", "accuracy", "error", "correlation", same)
+        return [Table(columns, rows, right=columns[1:])]
+
+    def _notes(self) -> Sequence[str]:
+        parity = self.manifest.variants[0].parity
+        notes = [f"error, against its own spread, and correlation: of the worst component, on {parity.inputs}"]
+        return [*notes, *(f"NOT WRITTEN: {each['variant']}: {each['reason']}" for each in self.left_out)]
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class Verification(Result):
+    """What was checked of a bundle.
+
+    Attributes:
+        bundle: Its folder, or the packed file.
+        task: Of the manifest.
+        files: How many are as the manifest says; all, or there is no result.
+        size_bytes: Of them.
+        signature: ``status`` (good, not checked, absent), ``identity``, ``key``.
+        own_runner: Whether its ``run.py`` is that of this edgespa.
+        run: Whether the files were run.
+        variants: One check for each file and runtime.
+        passed: All that ran are right, and some did; or nothing was to be run.
+    """
+
+    bundle: str
+    task: str
+    files: int
+    size_bytes: int
+    signature: Mapping[str, str | None]
+    own_runner: bool
+    run: bool
+    variants: tuple[Check, ...]
+    passed: bool
+
+    def _title(self) -> str:
+        return f"{self.bundle}: {self.files} files as in the manifest, {'passed' if self.passed else 'NOT PASSED'}"
+
+    def _tables(self) -> Sequence[Table]:
+        rows = tuple(
+            (
+                each.name,
+                each.status,
+                each.runtime,
+                None if each.component_error is None else f"{each.component_error:.1e}",
+                None if each.correlation is None else f"{each.correlation:.5f}",
+                each.count,
+            )
+            for each in self.variants
+        )
+        columns = ("variant", "check", "runtime", "error", "correlation", "samples")
+        return [Table(columns, rows, right=columns[3:])] if rows else []
+
+    def _notes(self) -> Sequence[str]:
+        return [f"{each.name}: {'; '.join(each.failures)}" for each in self.variants if each.status != "passed"]
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class Profile(Result):
+    """What a bundle's files cost where they ran.
+
+    Attributes:
+        bundle: Its folder.
+        measured: What was measured, in full.
+        saved: Where it was written; None where it was not.
+    """
+
+    bundle: Path
+    measured: Measured
+    saved: Path | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """As `edgespa profile --json`."""
+        plain: dict[str, Any] = to_plain(self.measured)
+        return plain
+
+    def _title(self) -> str:
+        emulated = " (EMULATED)" if self.measured.emulated else ""
+        return f"{self.measured.bundle} on {self.measured.device}{emulated}: ms of one inference, batch 1"
+
+    def _tables(self) -> Sequence[Table]:
+        rows = tuple(
+            (each.bundle, each.variant, each.threads, each.p50_ms, each.p90_ms, each.peak_kib, each.clean)
+            for each in self.measured.results
+        )
+        columns = ("bundle", "variant", "threads", "p50", "p90", "peak KiB", "clean")
+        ratios = tuple((each.variant, each.threads, each.ratio, each.low, each.high) for each in self.measured.ratios)
+        tables = [Table(columns, rows)]
+        if ratios:
+            title = f"p50 of {self.measured.bundle} / p50 of {self.measured.against}"
+            tables.append(Table(("variant", "threads", "ratio", "lowest round", "highest round"), ratios, title))
+        return tables
+
+    def _notes(self) -> Sequence[str]:
+        doubts = [f"{each.variant}: {what}" for each in self.measured.results for what in each.doubts]
+        return [*doubts, *(f"not measured: {each.variant}: {each.reason}" for each in self.measured.skipped)]

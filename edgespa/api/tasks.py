@@ -1,0 +1,279 @@
+"""``edgespa adapt`` and ``edgespa prune`` as one call each: from a model and data to a task file."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from pydantic import JsonValue
+
+from edgespa.adaptation.config import AdaptConfig
+from edgespa.adaptation.learn import adapt
+from edgespa.adaptation.teacher import load_teacher
+from edgespa.api.classes import of_classes
+from edgespa.api.early import require_log_possible, require_outputs_possible, require_there
+from edgespa.api.options import DataOptions, Progress
+from edgespa.api.overlap import tell_overlap
+from edgespa.api.quality import count_outputs, require_outputs, with_quality
+from edgespa.data import ImageData, prepare, require_whole, why_counts_differ
+from edgespa.distributed.processes import Processes
+from edgespa.distributed.ranks import is_main
+from edgespa.errors import ConfigError
+from edgespa.latency.budget import LatencyFitting
+from edgespa.latency.stopwatch import LatencyBudget
+from edgespa.models.inputs import InputSizes
+from edgespa.objectives.targets import require_scores
+from edgespa.pruning import PruneConfig, prune
+from edgespa.system.quiet import NOTE
+from edgespa.tasks.base import Base
+from edgespa.tasks.task import Task, is_task_file
+from edgespa.tasks.unfinished import Unfinished, state_path
+
+log = logging.getLogger(__name__)
+
+_SPOKEN = MappingProxyType({"evaluation": "eval-data", "calibration": "calibration", "held_out": "held-out"})
+
+
+def adapt_to_file(
+    model: str | None,
+    data: str,
+    output: Path,
+    config: AdaptConfig,
+    *,
+    input_shape: InputSizes | None = None,
+    weights: str | None = None,
+    trust: bool = False,
+    options: DataOptions | None = None,
+    evaluation: str | None = None,
+    overwrite: bool = False,
+    resume: bool = False,
+    fresh: bool = False,
+    command: Mapping[str, JsonValue] | None = None,
+    distill: str | None = None,
+    start: Path | None = None,
+    log_file: Path | None = None,
+    progress: Progress | None = None,
+    processes: Processes | None = None,
+    latency: LatencyBudget | None = None,
+) -> Task:
+    """``edgespa adapt``: learn a task and write its task file.
+
+    The state lies beside the output, with the suffix ``.resume``, until the task file is written.
+
+    Args:
+        model: A model spec; None for the base of ``start``.
+        data: Training data.
+        output: The task file.
+        config: How to adapt.
+        input_shape: Sizes of the model's inputs.
+        weights: Its weight file.
+        trust: The base that ``start`` names may be run if it is code.
+        options: How images become inputs.
+        evaluation: Test data; the accuracy on it is recorded and never used to choose anything.
+        overwrite: Replace a task file that is there.
+        resume: Go on with an interrupted run, whose state has to be there.
+        fresh: Start anew where there is the state of an interrupted run, which is given up.
+        command: What the state says of the command that goes on with it, from `edgespa.tasks.unfinished.marked`.
+        distill: Whose outputs are distilled: ``base``, or a task file of the same base.
+        start: A task file to start from: of one that ``edgespa prune`` made the units and blocks are gone, and its
+            weights are the frozen ones; one that was adapted is trained further.
+        log_file: Gets a JSON document a line for each pruning step and each epoch.
+        progress: Told ``(done, total, text)``.
+        processes: Those that share the training; by default those that were launched. The main one writes.
+        latency: Find the density by it, as a fraction of the MACs; that of the configuration does not count.
+
+    Returns:
+        The task, as written.
+    """
+    options = options or DataOptions(seed=config.seed)
+    require_there(model=model, weights=weights, data={"--data": data, "--eval-data": evaluation})
+    if is_main():
+        require_outputs_possible(output, overwrite=overwrite, resume=resume, fresh=fresh)
+        require_log_possible(log_file)
+    processes = processes or Processes.start(config.mixed_precision)
+    begin = Task.load(start) if start is not None else None
+    base = _base_of(model, input_shape, weights, begin, start, trust)
+    train = options.load(data, outputs=base.outputs())
+    test = options.load(evaluation, outputs=base.outputs()) if evaluation else None
+    if test is not None:
+        test = of_classes(train, test)
+    if processes.is_main:
+        sets = {"--data": train, "--eval-data": test}
+        require_whole({option: each for option, each in sets.items() if each is not None}, progress)
+    if begin is None and config.head == "auto" and (outputs := base.outputs()) is not None:
+        _tell_off_by_one(base, outputs, train)
+    recorded = begin.header.preprocess if begin is not None else None
+    preprocess = options.preprocess(base, recorded, tensors=train.preprocessed)
+    images = prepare(train, preprocess)
+    test_data = prepare(test, preprocess) if test is not None else None  # what is wrong with it is told now
+    seen = tell_overlap(test, {"--data": images}) if test is not None and processes.is_main else 0.0
+    with LatencyFitting.of(latency, base, images, preprocess, progress) as fitting:
+        if latency is not None:
+            fitting.take(_facts_of(output, resume).get("latency"))
+            config = fitting.for_adapting(config, begin is not None, processes)
+        task = adapt(
+            base,
+            train,
+            preprocess,
+            config,
+            output.absolute().parent,
+            checkpoint=state_path(output),
+            resume=resume,
+            teacher=load_teacher(distill, base) if distill else None,
+            start=begin,
+            log_file=log_file,
+            progress=progress,
+            processes=processes,
+            facts={"command": command, "latency": fitting.record()},
+        )
+        if processes.is_main:
+            task = fitting.recorded(task)
+    known = options.known(base, preprocess, [train], recorded)
+    task = dataclasses.replace(task, header=task.header.model_copy(update={"preprocess": known}))
+    if test_data is not None:
+        task = with_quality(task, base, test_data, seen=seen, progress=progress, processes=processes)
+    if processes.is_main:
+        task.save(output)
+        state_path(output).unlink(missing_ok=True)
+    return task
+
+
+def _base_of(
+    model: str | None,
+    input_shape: InputSizes | None,
+    weights: str | None,
+    start: Task | None,
+    path: Path | None,
+    trust: bool,
+) -> Base:
+    if start is not None and path is not None and (model is None or input_shape is None):
+        return start.open_base(path.absolute().parent, model, weights, trust=trust)
+    if model is None:
+        raise ConfigError("no model is named", "name a MODEL, or a pruned task to start from with --from")
+    return Base.open(model, input_shape, weights)
+
+
+def prune_to_file(
+    model: str,
+    output: Path,
+    config: PruneConfig,
+    *,
+    input_shape: InputSizes | None = None,
+    weights: str | None = None,
+    options: DataOptions | None = None,
+    calibration: str | None = None,
+    held_out: str | None = None,
+    evaluation: str | None = None,
+    overwrite: bool = False,
+    resume: bool = False,
+    fresh: bool = False,
+    command: Mapping[str, JsonValue] | None = None,
+    progress: Progress | None = None,
+    latency: LatencyBudget | None = None,
+) -> Task:
+    """``edgespa prune``: remove units without training and write a task file.
+
+    The state of a front-to-back pass lies beside the output, with the suffix ``.resume``, until the task file is
+    written.
+
+    Args:
+        model: A model spec.
+        output: The task file.
+        config: How to prune.
+        input_shape: Sizes of the model's inputs.
+        weights: Its weight file.
+        options: How images become inputs; without images, mean and std are recorded if given.
+        calibration: Images that units are chosen by, and new weights fitted on; labels are not looked at, but by
+            act-grad.
+        held_out: Labelled images, for the allocation ``equal-accuracy``.
+        evaluation: Test data; the accuracy on it, before and after, is recorded and never used to choose anything.
+        overwrite: Replace a task file that is there.
+        resume: Go on with an interrupted run, whose state has to be there.
+        fresh: Start anew where there is the state of an interrupted run, which is given up.
+        command: What the state says of the command that goes on with it, from `edgespa.tasks.unfinished.marked`.
+        progress: Told ``(done, total, text)``.
+        latency: Find the density by it; that of the configuration does not count.
+    """
+    options = options or DataOptions(seed=config.seed)
+    require_there(
+        model=model,
+        weights=weights,
+        data={"--calibration": calibration, "--held-out": held_out, "--eval-data": evaluation},
+    )
+    require_outputs_possible(output, overwrite=overwrite, resume=resume, fresh=fresh)
+    if is_task_file(model):
+        raise ConfigError(
+            f"{config.method} removes channels of a model, and {model} is a task file",
+            f"remove its channels while it is trained: edgespa adapt --from {model} --data DATA "
+            f"--density {config.density:g} --output NEW.spa; or whole blocks: --method sls",
+        )
+    base = Base.open(model, input_shape, weights)
+    named = {"evaluation": evaluation, "calibration": calibration, "held_out": held_out}
+    labelled = {name: name != "calibration" or config.how.needs_labels for name in named}
+    outputs = count_outputs(base.program) if any(spec and labelled[name] for name, spec in named.items()) else None
+    images = {
+        name: options.load(spec, labelled=labelled[name], outputs=outputs)
+        for name, spec in named.items()
+        if spec is not None
+    }
+    for name, each in images.items():
+        if labelled[name]:
+            require_outputs(outputs, each)
+    require_whole({f"--{_SPOKEN[name]}": each for name, each in images.items()}, progress)
+    preprocess = options.preprocess_if_known(base, images.values(), calibration=calibration)
+    prepared = {name: prepare(each, preprocess) for name, each in images.items()} if preprocess is not None else {}
+    test, data = prepared.get("evaluation"), prepared.get("calibration")
+    for name in prepared:
+        if labelled[name]:
+            require_scores(base.program, prepared[name])
+    seen = 0.0
+    if "evaluation" in images:
+        others = {f"--{_SPOKEN[name]}": each for name, each in prepared.items() if name != "evaluation"}
+        seen = tell_overlap(images["evaluation"], others)
+    with LatencyFitting.of(latency, base, data, preprocess, progress) as fitting:
+        if latency is not None:
+            fitting.take(_facts_of(output, resume).get("latency"))
+        task = prune(
+            base,
+            config,
+            output.absolute().parent,
+            preprocess,
+            data=data,
+            held_out=prepared.get("held_out"),
+            checkpoint=state_path(output),
+            resume=resume,
+            progress=progress,
+            choose_density=fitting.density if latency is not None else None,
+            facts=lambda: {"command": command, "latency": fitting.record()},
+        )
+        task = fitting.recorded(task)
+    known = options.known(base, preprocess, images.values())
+    task = dataclasses.replace(task, header=task.header.model_copy(update={"preprocess": known}))
+    if test is not None:
+        task = with_quality(task, base, test, seen=seen, progress=progress, before={"base": base.program})
+    task.save(output)
+    state_path(output).unlink(missing_ok=True)
+    return task
+
+
+def _facts_of(output: Path, resume: bool) -> Mapping[str, Any]:
+    """What the state of a run says that is gone on with."""
+    return Unfinished.read(state_path(output)).facts if resume else {}
+
+
+def _tell_off_by_one(base: Base, outputs: int, train: ImageData) -> None:
+    """A head that is given up for a background class is likely a mistake."""
+    if train.kind == "classes" and abs(outputs - len(train.classes)) == 1:
+        log.log(
+            NOTE,
+            "%s has %d outputs, %s has %d classes, so a new head is trained; to keep its own: %s",
+            base.spec,
+            outputs,
+            train.name,
+            len(train.classes),
+            why_counts_differ(outputs, len(train.classes)),
+        )

@@ -1,0 +1,220 @@
+"""The whole export: convert, quantise, prove, measure accuracy, and write the bundle, or nothing."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+from pydantic import JsonValue
+
+from edgespa.bundle import LABELS, RUNNER, SELFCHECK, Accuracy, BundleWriter, Kind, Manifest, TensorSpec, Variant
+from edgespa.data import Prepared
+from edgespa.device import runner_source
+from edgespa.errors import ConfigError, EdgespaError, ExportError, ParityError
+from edgespa.exporting import onnx_file
+from edgespa.exporting.agreement import Judge
+from edgespa.exporting.cache import Cache
+from edgespa.exporting.card import model_card
+from edgespa.exporting.config import FORMATS, PRECISIONS, ExportConfig, Origin
+from edgespa.exporting.conversion import CONVERTERS, Conversions, conversions
+from edgespa.exporting.converter import require
+from edgespa.exporting.quantise import NotUseful
+from edgespa.exporting.samples import Samples, draw_samples, fixed_batch
+from edgespa.exporting.trial import trials
+from edgespa.exporting.variants import NO_SOURCE, Job, Progress, Steps, make_variants
+from edgespa.graph.constants import folded
+from edgespa.graph.program import Program
+from edgespa.models.interface import in_float32, input_and_output_names, with_batch_first, with_plain_outputs
+
+log = logging.getLogger(__name__)
+
+
+def require_possible(config: ExportConfig, *, calibrated: bool) -> None:
+    """Refuse what cannot be exported whatever the program is.
+
+    Args:
+        config: What to export.
+        calibrated: Whether there are images to calibrate on.
+
+    Raises:
+        ConfigError: If int8 is asked for without them.
+        MissingExtraError: If a converter is not installed.
+    """
+    if "int8" in config.precisions and not calibrated:
+        raise ConfigError(
+            "int8 needs images to calibrate on",
+            "pass --calibration DATA (a few hundred unlabelled images of the task will do)",
+        )
+    for name in config.formats:
+        require(CONVERTERS[name].PACKAGES, CONVERTERS[name].EXTRA)
+
+
+def export(
+    program: Program,
+    origin: Origin,
+    config: ExportConfig,
+    output: Path,
+    *,
+    calibration: Prepared | None = None,
+    evaluation: Prepared | None = None,
+    overwrite: bool = False,
+    sign: Callable[[bytes], bytes] | None = None,
+    progress: Progress | None = None,
+) -> Manifest:
+    """Write a bundle of the files that are proved; of the others it says why they are not there.
+
+    Args:
+        program: Compact and merged. Files hold it in float32 or less, whatever its element type; their outputs are
+            its output tensors in order, without the names of a dict or dataclass.
+        origin: Where it comes from.
+        config: What to export.
+        output: The folder to make.
+        calibration: Images for int8.
+        evaluation: Labelled images to measure accuracy on.
+        overwrite: Replace a bundle that is there.
+        sign: Makes the manifest's signature, see `BundleWriter`.
+        progress: Told ``(done, total, text)``.
+
+    Returns:
+        The manifest of the bundle.
+
+    Raises:
+        ConfigError: If int8 is asked for without calibration images, or options do not go together.
+        MissingExtraError: If a converter is not installed.
+        ExportError: If no file can be converted; if any cannot and ``config.strict``.
+        ParityError: If no file computes what the program computes; if any does not and ``config.strict``.
+        OutputExistsError: If the output is there already.
+    """
+    require_possible(config, calibrated=calibration is not None)
+    names = input_and_output_names(program)
+    # Folded in the model's own element types: positions are often made in float64.
+    program = _with_batch(with_plain_outputs(in_float32(folded(program))))
+    form = dataclasses.replace(config.form(origin.preprocess, len(program.inputs), fixed_batch(program)), names=names)
+    cache = Cache.of_user() if config.cache else Cache(None)
+    steps = Steps(progress, len(config.formats) * len(config.precisions) * 2 + 2)
+    with (
+        trials(),
+        BundleWriter(output, overwrite=overwrite, sign=sign) as writer,
+        conversions(program, form, config.formats, cache) as made,
+    ):
+        steps.next("run the program")
+        data = evaluation or calibration
+        samples = draw_samples(
+            program,
+            data,
+            config.seed,
+            form.pixels,
+            preprocess=origin.preprocess,
+            tolerance=config.fp32_tolerance,
+        )
+        if samples.weak is not None:
+            log.warning("a weak proof: %s; give --calibration or --eval-data, and weights", samples.weak)
+            origin = dataclasses.replace(origin, provenance={**origin.provenance, "weak_proof": samples.weak})
+        origin = dataclasses.replace(origin, learns=_learns(origin, samples))
+        job = Job(
+            program=program,
+            config=config,
+            form=form,
+            folder=writer.path,
+            samples=samples,
+            calibration=calibration,
+            judge=Judge(program, evaluation, calibration, origin.learns, _decides(samples)),
+            title=origin.task,
+            preprocess=origin.preprocess,
+            classes=origin.classes,
+            cache=cache,
+        )
+        variants, left_out = _all_variants(job, made, steps)
+        steps.next("write the bundle")
+        specs = onnx_file.specs(program, samples.outputs, form.plain())
+        manifest = _manifest(specs, origin, samples, variants, job.judge.accuracy, left_out)
+        _write_rest(writer.path, manifest, samples, origin.classes)
+        return writer.commit(manifest)
+
+
+def _with_batch(program: Program) -> Program:
+    """The program with a batch of 1, if its samples are not rows of all that it takes and gives."""
+    result = with_batch_first(program)
+    if result is not program:
+        log.warning(
+            "not all inputs and outputs have the batch as their first dimension: the files take one sample at a time"
+        )
+    return result
+
+
+def _all_variants(job: Job, made: Conversions, steps: Steps) -> tuple[tuple[Variant, ...], list[JsonValue]]:
+    variants: list[Variant] = []
+    missing: list[tuple[str, EdgespaError | NotUseful]] = []
+    for name in job.config.formats:
+        outcome = make_variants(job, name, made, steps)
+        variants += outcome.variants
+        missing += outcome.left_out
+    if missing and (job.config.strict or not variants):
+        raise _refusal(missing)
+    left_out: list[JsonValue] = [
+        {"variant": name, "reason": str(reason), "hint": getattr(reason, "hint", None)} for name, reason in missing
+    ]
+    return tuple(variants), left_out
+
+
+def _refusal(missing: Sequence[tuple[str, EdgespaError | NotUseful]]) -> EdgespaError:
+    """Why there is no bundle: the error of the only file that has one of its own, or all of them."""
+    errors = [reason for _, reason in missing if isinstance(reason, EdgespaError)]
+    if len(errors) == 1 and len({name.partition("-")[0] for name, _ in missing}) == 1:
+        return errors[0]
+    words = "".join(f"\n  {name}: {reason}" for name, reason in missing if str(reason) != NO_SOURCE)
+    kind = ParityError if all(isinstance(error, ParityError) for error in errors) else ExportError
+    hints = dict.fromkeys(error.hint for error in errors if error.hint)
+    hint = "; ".join(hints) or "calibrate on images of the task, raise --int8-tolerance, or export --precision fp32"
+    return kind(f"no bundle was written:{words}", hint)
+
+
+def _manifest(
+    specs: tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]],
+    origin: Origin,
+    samples: Samples,
+    variants: tuple[Variant, ...],
+    reference: Accuracy | None,
+    left_out: list[JsonValue],
+) -> Manifest:
+    inputs, outputs = specs
+    return Manifest(
+        task=origin.task,
+        learns=origin.learns,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        base=origin.base,
+        preprocessing=origin.preprocess,
+        inputs=inputs,
+        outputs=outputs,
+        sets=samples.sets,
+        variants=variants,
+        compaction=origin.compaction,
+        reference_accuracy=reference,
+        provenance={**origin.provenance, "left_out": left_out} if left_out else origin.provenance,
+    )
+
+
+def _learns(origin: Origin, samples: Samples) -> Kind:
+    """One number, of which nobody said that it is a class, is a number."""
+    alone = samples.outputs[0].shape[1:] == (1,)
+    return "regression" if alone and origin.learns == "classes" and not origin.classes else origin.learns
+
+
+def _decides(samples: Samples) -> bool:
+    """Whether the first output has a top class: not a map, nor the best of many, in order, of which it is the first."""
+    return samples.outputs[0].ndim == 2 and not any((0, 1) in each.axes for each in samples.sets)
+
+
+def _write_rest(folder: Path, manifest: Manifest, samples: Samples, classes: Sequence[str]) -> None:
+    np.savez_compressed(folder / SELFCHECK, **samples.record())  # type: ignore[arg-type]
+    (folder / RUNNER).write_bytes(runner_source())
+    if classes:
+        (folder / LABELS).write_text("\n".join(classes) + "\n", encoding="utf-8")
+    (folder / "README.md").write_text(model_card(manifest, classes), encoding="utf-8")
+
+
+__all__ = ["FORMATS", "PRECISIONS", "ExportConfig", "Origin", "export"]

@@ -1,0 +1,278 @@
+"""The model card: README.md of a bundle, made of nothing but its manifest, its labels and its profiles."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from pydantic import JsonValue
+
+from edgespa.bundle import Accuracy, Manifest, TensorSpec
+from edgespa.objectives.measured import measured, others
+
+if TYPE_CHECKING:
+    from edgespa.device.measure.results import Profile
+
+_MOST_CLASSES = 20
+_SPACES = {"classes": "one of several classes", "multi-label": "any of several labels", "regression": "numbers"}
+_PACKAGES = {"onnx": "onnxruntime", "tflite": "ai-edge-litert"}
+# Of how a task was made: what a reader wants to know, with the words for it.
+_HOW = {
+    "method": "method",
+    "adapter": "adapter",
+    "rank": "rank",
+    "density": "asked channel density",
+    "criterion": "criterion",
+    "schedule": "schedule",
+    "reweight": "new weights for readers",
+    "allocation": "budget per layer",
+    "epochs": "epochs",
+    "seed": "seed",
+}
+
+
+def model_card(manifest: Manifest, classes: Sequence[str], profiles: Sequence[Profile] = ()) -> str:
+    """What the bundle is, from what it was made and how, what it measures, and how it is run, in Markdown.
+
+    Args:
+        manifest: Of the bundle; its ``files`` and ``seal`` are not looked at.
+        classes: The names of the outputs; empty where they are not known.
+        profiles: What was measured on devices.
+    """
+    sections = {
+        "": _what(manifest, classes),
+        "Base and licence": _base(manifest),
+        "How it was made": _made(manifest),
+        "Size": _size(manifest),
+        "Files": _files(manifest),
+        "Latency": _latency(profiles),
+        "Input and output": _in_and_out(manifest, classes),
+        "Run": _run(manifest),
+    }
+    lines = [f"# {_text(manifest.task)}", ""]
+    for title, content in sections.items():
+        body = list(content)
+        if body:
+            lines += [*([f"## {title}", ""] if title else []), *body, ""]
+    return "\n".join(lines)
+
+
+def _what(manifest: Manifest, classes: Sequence[str]) -> Iterator[str]:
+    seen = "from an image" if manifest.preprocessing is not None else "from its input"
+    count = f" ({len(classes)})" if classes else ""
+    first = manifest.outputs[0].shape
+    if len(first) == 2 or first[2:] == (1, 1):
+        yield f"Tells {_SPACES[manifest.learns]}{count} {seen}."
+    else:
+        yield f"Gives {', '.join(f'`{_code(each.name)}`' for each in manifest.outputs)} {seen}; see below."
+    yield "Every file below was run and compared with the program that it was made from, by edgespa"
+    yield f"{manifest.edgespa_version} on {manifest.created}."
+
+
+def _base(manifest: Manifest) -> Iterator[str]:
+    base = manifest.base
+    yield f"- made from `{_code(base.spec)}`" + (f" with the weights `{_code(base.weights)}`" if base.weights else "")
+    yield f"- digest of the base: `{_code(base.digest)}`"
+    if base.license is not None:
+        yield f"- licence of the base, which applies to these files: {_text(base.license)}"
+    else:
+        yield "- licence of the base: not recorded; whatever it is, it applies to these files"
+
+
+def _made(manifest: Manifest) -> Iterator[str]:
+    task = manifest.provenance.get("task")
+    if not isinstance(task, dict):
+        yield "Converted as it is: nothing was removed or trained."
+        return
+    config = task.get("config")
+    known: dict[str, JsonValue] = {**(config if isinstance(config, dict) else {}), "method": task.get("method")}
+    for key, words in _HOW.items():
+        if known.get(key) is not None:
+            yield f"- {words}: {_text(_short(known[key]))}"
+    for key, words in (("data", "data"), ("teacher", "distilled from")):
+        if isinstance(task.get(key), str):
+            yield f"- {words}: {_text(str(task[key]))}"
+    metrics = task.get("metrics")
+    if isinstance(metrics, dict) and metrics:
+        numbers = {name: value for name, value in metrics.items() if isinstance(value, int | float)}
+        for found in measured(numbers):
+            yield f"- {found.name}, recorded then: {found}"
+        if rest := others(numbers):
+            yield "- recorded then: " + ", ".join(f"{_text(name)} {_short(value)}" for name, value in rest.items())
+    proof = manifest.provenance.get("proof")
+    if isinstance(proof, dict):
+        yield from _proof(proof)
+
+
+def _proof(proof: Mapping[str, JsonValue]) -> Iterator[str]:
+    for key, words in (
+        ("masked_compacted_output_error", "removed = zeroed, relative error of the output"),
+        ("merged_unmerged_error", "merged = unmerged, relative error of the output"),
+    ):
+        if isinstance(proof.get(key), int | float):
+            yield f"- {words}: {_short(proof[key])}"
+
+
+def _size(manifest: Manifest) -> Iterator[str]:
+    cost = manifest.compaction
+    yield from _row("", "this model", "base", "density")
+    yield from _row("---", "---", "---", "---")
+    for words, here, there, density in (
+        ("parameters", cost.parameters, cost.base_parameters, cost.parameter_density),
+        ("MACs", cost.macs, cost.base_macs, cost.mac_density),
+    ):
+        yield from _row(words, f"{here:,}", f"{there:,}", f"{density:.1%}")
+    if cost.channel_density is not None:
+        yield from _row("channels", "", "", f"{cost.channel_density:.1%}")
+    if cost.task_size_bytes is not None:
+        base = f"{cost.base_size_bytes:,}" if cost.base_size_bytes is not None else ""
+        yield from _row("bytes of the task file beside its base", f"{cost.task_size_bytes:,}", base, "")
+
+
+def _files(manifest: Manifest) -> Iterator[str]:
+    agreed = next((each.agreement for each in manifest.variants if each.agreement), None)
+    same = f"same {agreed.what}" if agreed else "same top class"
+    heads = ("variant", "file", "bytes", "accuracy", "error", "correlation", same, "proved in")
+    yield from _row(*heads)
+    yield from _row(*["---"] * len(heads))
+    for variant in manifest.variants:
+        parity = variant.parity
+        yield from _row(
+            variant.name,
+            variant.file,
+            f"{variant.size_bytes:,}",
+            _share(variant.accuracy),
+            "-" if parity.component_error is None else f"{parity.component_error:.1e}",
+            "-" if parity.correlation is None else f"{parity.correlation:.6f}",
+            "-" if variant.agreement is None else f"{variant.agreement.value:.1%}",
+            variant.runtime,
+        )
+    yield ""
+    for inputs in dict.fromkeys(variant.parity.inputs for variant in manifest.variants):
+        yield f"Error and correlation are those of the component of the outputs that is worst, on {_text(inputs)}:"
+        yield "its error against its own spread over them, and its correlation with the program's."
+    if agreed is not None:
+        yield f"How often a file decides as the program does: on {agreed.count:,} samples of {_text(agreed.data)}."
+    if isinstance(weak := manifest.provenance.get("weak_proof"), str):
+        yield f"These figures say little: {_text(weak)}."
+    for missing in _list(manifest.provenance.get("left_out")):
+        yield f"There is no `{_code(str(missing.get('variant')))}`: {_text(str(missing.get('reason')))}."
+    for variant in manifest.variants:
+        limits = ", ".join(f"{metric.replace('_', ' ')} {limit:g}" for metric, limit in variant.parity.bound.items())
+        at = f"is worst at `{_code(variant.parity.worst)}` and " if variant.parity.worst else ""
+        yield f"`{variant.name}` {at}must keep: {limits}."
+    if manifest.reference_accuracy is not None:
+        data = manifest.reference_accuracy
+        yield f"Test accuracy is on {_text(data.data)}, {data.count:,} samples; the program itself has {data}."
+
+
+def _list(value: JsonValue) -> list[dict[str, JsonValue]]:
+    return [each for each in value if isinstance(each, dict)] if isinstance(value, list) else []
+
+
+def _latency(profiles: Sequence[Profile]) -> Iterator[str]:
+    if not profiles:
+        yield "Not measured yet: `edgespa profile` measures, and `edgespa card` puts what it found here."
+        return
+    heads = ("device", "variant", "threads", "p50 ms", "p90 ms", "peak memory MiB", "when")
+    yield from _row(*heads)
+    yield from _row(*["---"] * len(heads))
+    doubts = []
+    for profile in sorted(profiles, key=lambda each: each.created):
+        device = profile.host.cpu_model or profile.host.machine
+        device += ", emulated: its times mean nothing" if profile.emulated else ""
+        for result in profile.results:
+            if result.bundle == profile.bundle:
+                provider = (result.provider or "CPU").removesuffix("ExecutionProvider")
+                what = result.variant if provider.startswith("CPU") else f"{result.variant}, {provider}"
+                threads = f"{result.threads} thread{'s' if result.threads > 1 else ''}"
+                doubts += [f"{device}: {what}, {threads}: {doubt}" for doubt in result.doubts]
+                yield from _row(
+                    device,
+                    what,
+                    str(result.threads),
+                    f"{result.p50_ms:.3g}",
+                    f"{result.p90_ms:.3g}",
+                    "-" if result.peak_kib is None else f"{result.peak_kib / 1024:.0f}",
+                    profile.created[:10],
+                )
+    yield ""
+    yield "One inference, batch 1, in a process of its own; figures of different days are not a comparison."
+    if doubts:
+        yield ""
+        yield "Not clean, so not to be relied on:"
+        yield ""
+        for doubt in dict.fromkeys(doubts):
+            yield f"- {_text(doubt)}"
+
+
+def _in_and_out(manifest: Manifest, classes: Sequence[str]) -> Iterator[str]:
+    for spec in manifest.inputs:
+        yield f"- in: {_spec(spec)}"
+    for spec in manifest.outputs:
+        yield f"- out: {_spec(spec)}"
+    how = manifest.preprocessing
+    if how is not None:
+        yield "- an image is turned as its EXIF orientation says"
+        if how.channels < 4:
+            yield f"- transparent parts of it become grey of {how.background} (255 is white)"
+        yield f"- it is resized to {how.height} x {how.width} (bilinear), {how.channels} channel(s), divided by"
+        yield f"  255, less mean {list(how.mean)}, divided by {list(how.std)}"
+    inside = [variant.name for variant in manifest.variants if variant.preprocess is not None]
+    if inside:
+        yield f"- taken as pixels, for they normalise by themselves: {', '.join(inside)}"
+    for variant in manifest.variants:
+        own = [spec for spec, program in zip(variant.inputs, manifest.inputs, strict=True) if spec != program]
+        if own:
+            yield f"- `{variant.name}` itself takes {'; '.join(_spec(spec) for spec in own)}"
+    if classes:
+        shown = ", ".join(_text(name) for name in classes[:_MOST_CLASSES])
+        more = ", ..." if len(classes) > _MOST_CLASSES else ""
+        yield f"- names of the outputs (`labels.txt`), {len(classes)}: {shown}{more}"
+    yield ""
+    yield "`run.py` does all of this."
+
+
+def _run(manifest: Manifest) -> Iterator[str]:
+    packages = dict.fromkeys(_PACKAGES[variant.format] for variant in manifest.variants)
+    image = manifest.preprocessing is not None
+    yield "```sh"
+    yield f"pip install numpy {' '.join(packages)}" + (" pillow" if image else "")
+    yield "python run.py --selfcheck --variant all    # is it still what was proved?"
+    yield f"python run.py --input {'photo.jpg' if image else 'input.npy'}"
+    yield "python run.py --bench"
+    yield "```"
+
+
+def _row(*cells: str) -> Iterator[str]:
+    yield "| " + " | ".join(cell if cell == "---" else _text(cell) for cell in cells) + " |"
+
+
+def _spec(spec: TensorSpec) -> str:
+    shape = " x ".join(str(size) for size in spec.shape) or "a single number"
+    return f"`{_code(spec.name)}`: {_text(spec.dtype)}, {_text(shape)}" + (
+        f" ({spec.layout})" if spec.layout != "other" else ""
+    )
+
+
+def _share(accuracy: Accuracy | None) -> str:
+    return "-" if accuracy is None else str(accuracy)
+
+
+def _short(value: JsonValue) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return value if isinstance(value, str) else ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _text(text: str) -> str:
+    """Names come from elsewhere: what Markdown would take for its own is kept from it."""
+    plain = " ".join(text.split())
+    return "".join(f"\\{sign}" if sign in "\\`*[]<>|#" else sign for sign in plain)
+
+
+def _code(text: str) -> str:
+    return " ".join(text.split()).replace("`", "'").replace("|", "/")
+
+
+__all__ = ["model_card"]

@@ -1,0 +1,131 @@
+"""What is asked of an export, and where the program comes from."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Literal
+
+from pydantic import Field, JsonValue, model_validator
+
+from edgespa.bundle import MAX_FP32_ERROR, Compaction, Kind
+from edgespa.bundle import Base as BaseEntry
+from edgespa.config import Preprocess, Strict
+from edgespa.errors import ConfigError
+from edgespa.exporting.converter import Form
+from edgespa.exporting.ranges import METHODS
+from edgespa.exporting.versions import DEFAULT_RUNTIME, target_of
+
+FORMATS = ("onnx", "tflite")
+PRECISIONS = ("fp32", "fp16", "int8", "int8-weights")
+INT8_TOLERANCE = 0.3
+FP32_TOLERANCE = 1e-4
+
+
+class ExportConfig(Strict):
+    """What to export.
+
+    Attributes:
+        formats: ``onnx``, ``tflite``.
+        precisions: ``fp32``; ``fp16``; ``int8``: static, calibrated, sensitive layers in float; ``int8-weights``.
+        int8_tolerance: Largest error of a component of the outputs of files with int8 in them, against its own spread
+            over samples: rms(a - b) / spread.
+        fp32_tolerance: The same of float32 files, where rounding does not explain more: max|a - b| / spread.
+        int8_calibration: How the ranges of activations are found, one of `edgespa.exporting.ranges.METHODS`; ``auto``
+            keeps the one that is nearest to the program.
+        int8_slowdown: Most CPU time of an int8 file on this machine, against the fp32 file of its format; one that
+            takes more is left out. None: it is written, and its time is said.
+        int8_ratio: The time of int8 against float32 on the device that the files are for, where it is known: that is
+            what ``int8_slowdown`` is held against then.
+        calibration_images: At most so many images are used to calibrate int8.
+        batch: A fixed batch size for all files; None: free in ONNX files, 1 in TFLite files.
+        layout: Of the images that TFLite files take.
+        onnx_runtime: The oldest ONNX Runtime that has to load the files.
+        opset: Of ONNX files; None: what suits that runtime.
+        preprocess: ``in-graph``: files take pixels, uint8 [N, H, W, C], and normalise them; ``outside``: they take what
+            the program takes.
+        cache: Take converted files from the cache, and keep them there.
+        strict: Every file that is asked for must be there, or no bundle is written.
+        threads: For the runtimes during the proof.
+        seed: Of inputs that files are proved on and that are neither images nor numbers of float32.
+    """
+
+    formats: tuple[str, ...] = FORMATS
+    precisions: tuple[str, ...] = ("fp32",)
+    int8_tolerance: float = Field(default=INT8_TOLERANCE, gt=0, le=1)
+    fp32_tolerance: float = Field(default=FP32_TOLERANCE, ge=FP32_TOLERANCE, le=MAX_FP32_ERROR)
+    int8_calibration: Literal["auto", "minmax", "percentile", "entropy"] = "auto"
+    int8_slowdown: float | None = Field(default=None, gt=0)
+    int8_ratio: float | None = Field(default=None, gt=0)
+    calibration_images: int = Field(default=128, ge=1)
+    batch: int | None = Field(default=None, ge=1)
+    layout: Literal["nhwc", "nchw"] = "nhwc"
+    onnx_runtime: str = DEFAULT_RUNTIME
+    opset: int | None = None
+    preprocess: Literal["outside", "in-graph"] = "outside"
+    cache: bool = True
+    strict: bool = False
+    threads: int = Field(default=2, ge=1)
+    seed: int = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _known_names(self) -> ExportConfig:
+        for values, known, what in ((self.formats, FORMATS, "format"), (self.precisions, PRECISIONS, "precision")):
+            unknown = [value for value in values if value not in known]
+            if unknown or not values:
+                raise ValueError(f"unknown {what} '{', '.join(unknown)}'; choose from: {', '.join(known)}")
+            if len(set(values)) < len(values):
+                raise ValueError(f"a {what} is named twice")
+        return self
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """The ways of finding ranges that are tried."""
+        return METHODS if self.int8_calibration == "auto" else (self.int8_calibration,)
+
+    def form(self, preprocess: Preprocess | None, inputs: int, fixed: int | None) -> Form:
+        """What the files look like.
+
+        Args:
+            preprocess: From image to input, if the program takes images.
+            inputs: Number of the program's inputs.
+            fixed: The only batch size that the program takes, if there is one.
+
+        Raises:
+            ConfigError: If the options do not go together, or not with the program.
+        """
+        target = target_of(self.onnx_runtime, self.opset)
+        if fixed is not None and self.batch not in (None, fixed):
+            raise ConfigError(f"the model takes batches of {fixed} only, not of {self.batch}", "leave out --batch")
+        if self.preprocess == "outside":
+            return Form(target, self.batch, self.layout)
+        if preprocess is None or inputs != 1:
+            raise ConfigError(
+                "how an image becomes the model's input is not known, so it cannot go into the files",
+                "give --mean and --std (0 and 1 if there is no normalisation), or leave out --preprocess in-graph",
+            )
+        if self.layout == "nchw":
+            raise ConfigError("pixels are channels last", "leave out --layout nchw, or --preprocess in-graph")
+        return Form(target, self.batch, self.layout, preprocess)
+
+
+@dataclasses.dataclass(frozen=True)
+class Origin:
+    """Where a program comes from, for the manifest.
+
+    Attributes:
+        task: What it does, in words.
+        base: The model it was made from.
+        compaction: What was removed.
+        preprocess: From image to input; None if not known.
+        classes: Names of the outputs.
+        provenance: Anything else.
+        learns: What the first output is.
+    """
+
+    task: str
+    base: BaseEntry
+    compaction: Compaction
+    preprocess: Preprocess | None = None
+    classes: tuple[str, ...] = ()
+    provenance: dict[str, JsonValue] = dataclasses.field(default_factory=dict)
+    learns: Kind = "classes"

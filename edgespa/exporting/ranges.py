@@ -1,0 +1,152 @@
+"""Where the range of an int8 activation ends: pure functions on what calibration images made of it.
+
+- ``minmax``: the least and the largest value.
+- ``percentile``: without one value in 10,000 at each end.
+- ``entropy``: the limit T on |x| whose 128 levels say most of the distribution: least Kullback-Leibler divergence
+  between the histogram clipped at T and its quantised form (Migacz 2017, "8-bit inference with TensorRT", slides
+  19-27). There the range is always -T to T; here one that does not reach -T or T is not widened to it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgespa.exporting.spread import Spread
+
+METHODS = ("minmax", "percentile", "entropy")
+PERCENTILE = 99.99
+BINS, LEVELS = 1024, 128
+VALUES_PER_IMAGE = 1024
+HUGE = 1e30
+"""What is larger is no activation, but stands for infinity: what pads before a maximum, or masks before a softmax."""
+
+Range = tuple[float, float]
+
+
+@dataclasses.dataclass
+class Observed:
+    """What one activation held, over all calibration images.
+
+    Attributes:
+        low: Its least value; of those that stand for numbers, as `high` and `values` are.
+        high: Its largest value.
+        values: Some from each image, drawn at random with a fixed seed.
+        finite: Whether all it held were numbers below `HUGE`.
+        spread: How far its components move from image to image, if that is asked for.
+    """
+
+    low: float = np.inf
+    high: float = -np.inf
+    values: list[NDArray[np.float32]] = dataclasses.field(default_factory=list)
+    finite: bool = True
+    spread: Spread | None = None
+
+    @classmethod
+    def of(cls, *, spread: bool) -> Observed:
+        """Of nothing yet.
+
+        Args:
+            spread: Whether to see how far components move.
+        """
+        return cls(spread=Spread() if spread else None)
+
+    def add(self, array: NDArray[np.float32]) -> None:
+        """See what one more image made of it.
+
+        Args:
+            array: Of any shape, not empty.
+        """
+        if self.spread is not None:
+            self.spread.add(array)
+        flat = array.ravel()
+        good = np.abs(flat) < HUGE
+        if not good.all():
+            self.finite, flat = False, flat[good]
+        if not flat.size:
+            return
+        self.low = min(self.low, float(flat.min()))
+        self.high = max(self.high, float(flat.max()))
+        if flat.size > VALUES_PER_IMAGE:  # drawn, as evenly spaced ones would all be of a few channels
+            flat = flat[np.random.default_rng(len(self.values)).integers(0, flat.size, VALUES_PER_IMAGE)]
+        self.values.append(flat.copy())
+
+    @property
+    def width(self) -> float:
+        """Of the range that int8 gives it, which always holds zero."""
+        return max(self.high, 0.0) - min(self.low, 0.0) if self.low <= self.high else 0.0
+
+
+def find_ranges(observed: Mapping[str, Observed], method: str) -> dict[str, Range]:
+    """The range of each activation.
+
+    Args:
+        observed: By name.
+        method: One of `METHODS`.
+    """
+    find = {"minmax": _minmax, "percentile": _percentile, "entropy": _entropy}[method]
+    return {name: find(each) if each.values else (0.0, 0.0) for name, each in observed.items()}
+
+
+def _minmax(each: Observed) -> Range:
+    return each.low, each.high
+
+
+def _percentile(each: Observed) -> Range:
+    tail = (100 - PERCENTILE) / 100
+    low, high = np.quantile(_joined(each.values), [tail, 1 - tail])
+    return (float(low), float(high)) if low < high else _minmax(each)
+
+
+def _entropy(each: Observed) -> Range:
+    limit = entropy_limit(np.abs(_joined(each.values)))
+    low, high = max(each.low, -limit), min(each.high, limit)
+    return (low, high) if low < high else _minmax(each)
+
+
+def entropy_limit(magnitudes: NDArray[np.float32]) -> float:
+    """The limit T of the method ``entropy``.
+
+    Args:
+        magnitudes: |x|, one dimension. Zeros are left out: int8 holds them exactly, and behind a ReLU they are so many
+            that nothing else would count.
+
+    Returns:
+        T, at most the largest magnitude; that itself where nothing is gained by clipping.
+    """
+    magnitudes = magnitudes[magnitudes > 0]
+    top = float(magnitudes.max(initial=0.0))
+    if top <= 0:
+        return top
+    counts, edges = np.histogram(magnitudes, bins=BINS, range=(0.0, top))
+    best, limit = np.inf, top
+    for kept in range(LEVELS, BINS + 1, LEVELS // 16):
+        found = _divergence(counts.astype(np.float64), kept)
+        if found < best:
+            best, limit = found, float(edges[kept])
+    return limit
+
+
+def _divergence(counts: NDArray[np.float64], kept: int) -> float:
+    """KL(P || Q): P the first bins with all that lies beyond in the last one, Q those bins in `LEVELS` equal levels."""
+    inside = counts[:kept]
+    wanted = inside.copy()
+    wanted[-1] += counts[kept:].sum()
+    level = np.arange(kept) * LEVELS // kept
+    filled = inside > 0
+    total = np.bincount(level, weights=inside, minlength=LEVELS)
+    number = np.bincount(level, weights=filled, minlength=LEVELS)
+    spread = np.where(filled, (total / np.maximum(number, 1))[level], 0.0)
+    if not spread.sum():
+        return np.inf
+    p, q = wanted / wanted.sum(), spread / spread.sum()
+    where = p > 0
+    # A bin that only holds what was clipped has no mass in Q: a small one stands for it, as it must cost something.
+    return float((p[where] * np.log(p[where] / np.maximum(q[where], 1e-9))).sum())
+
+
+def _joined(values: Iterable[NDArray[np.float32]]) -> NDArray[np.float32]:
+    return np.concatenate(list(values))

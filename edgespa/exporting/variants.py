@@ -1,0 +1,298 @@
+"""The files of a bundle: each format in each precision, made, proved, measured; or left out, with the reason."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from edgespa.bundle import Variant
+from edgespa.config import Preprocess
+from edgespa.data import Prepared
+from edgespa.errors import ConfigError, EdgespaError, ExportError, ParityError
+from edgespa.exporting import onnx_file, tflite_file
+from edgespa.exporting.agreement import Judge
+from edgespa.exporting.cache import Cache, key_of
+from edgespa.exporting.config import PRECISIONS, ExportConfig
+from edgespa.exporting.conversion import Conversions
+from edgespa.exporting.converter import Form
+from edgespa.exporting.onnx_quant import OnnxQuantiser
+from edgespa.exporting.parity import File, bound_for
+from edgespa.exporting.quantise import Made, NotUseful, make
+from edgespa.exporting.samples import Samples, fixed_batch, run_program
+from edgespa.exporting.tflite_meta import write_metadata
+from edgespa.exporting.tflite_quant import TfliteQuantiser
+from edgespa.graph.program import Program
+
+JUDGE_IMAGES = 32
+NO_SOURCE = "the float32 file that it is made from cannot be had"
+_JUDGED_BY = "components of all axes, and no clock"
+_RETRY = 0.8
+QUANTISERS: dict[str, Any] = {"onnx": OnnxQuantiser, "tflite": TfliteQuantiser}
+
+Progress = Callable[[float, float | None, str], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """What all files of one export share.
+
+    Attributes:
+        program: With plain outputs, in float32.
+        config: What is asked for.
+        form: What the files look like.
+        folder: Where they go.
+        samples: What they are proved on.
+        calibration: Images for int8.
+        judge: What the program says of all the data there are.
+        title: Name of the model.
+        preprocess: From image to input, if it is known.
+        classes: Names of the outputs.
+        cache: Where made files are kept.
+    """
+
+    program: Program
+    config: ExportConfig
+    form: Form
+    folder: Path
+    samples: Samples
+    calibration: Prepared | None
+    judge: Judge
+    title: str
+    preprocess: Preprocess | None
+    classes: tuple[str, ...]
+    cache: Cache
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What became of one format.
+
+    Attributes:
+        variants: The files that are proved.
+        left_out: Name of those that there are not, and why.
+    """
+
+    variants: tuple[Variant, ...]
+    left_out: tuple[tuple[str, EdgespaError | NotUseful], ...]
+
+
+class Steps:
+    """Progress in whole steps.
+
+    Args:
+        progress: Told ``(done, total, text)``.
+        total: Number of steps.
+    """
+
+    def __init__(self, progress: Progress | None, total: int) -> None:
+        self._progress = progress
+        self._total = total
+        self._done = -1
+
+    def next(self, text: str) -> None:
+        """The step before is done; this one begins."""
+        self._done += 1
+        self.within(0, 1, text)
+
+    def within(self, done: float, total: float | None, text: str) -> None:
+        """Part of a step is done."""
+        if self._progress:
+            self._progress(self._done + done / (total or 1), self._total, text)
+
+
+def make_variants(job: Job, name: str, made: Conversions, steps: Steps) -> Outcome:
+    """All precisions of one format, from one fp32 file that is there as long as it takes.
+
+    What cannot be made, or does not keep its bound, is left out; nothing is made of a float32 file that is wrong.
+
+    Args:
+        job: The export.
+        name: The format.
+        made: Gives the fp32 file.
+        steps: Two for each precision.
+    """
+    source = job.folder / f"source.{name}"
+    variants: list[Variant] = []
+    left_out: list[tuple[str, EdgespaError | NotUseful]] = []
+    quantiser: Any = None
+    wrong: EdgespaError | None = None
+    for precision in (each for each in PRECISIONS if each in job.config.precisions):
+        steps.next(f"{name} {precision}: make")
+        path = job.folder / f"model.{precision}.{name}"
+        try:
+            if wrong is not None:
+                raise NotUseful(NO_SOURCE)
+            if not source.exists():
+                try:
+                    made.write(name, source)
+                except ExportError as error:
+                    wrong = error
+                    raise
+            if precision == "fp32":
+                path, how = job.folder / f"model.{name}", Made()
+                shutil.copyfile(source, path)
+                steps.next(f"{name} {precision}: prove")
+                variants.append(_proved(job, name, precision, path, how, steps))
+            else:
+                quantiser = quantiser or QUANTISERS[name](source)
+                variants.append(_smaller(job, name, precision, quantiser, source, path, steps))
+        except (NotUseful, ExportError) as reason:
+            if precision == "fp32" and isinstance(reason, ExportError):
+                wrong = reason
+            path.unlink(missing_ok=True)
+            left_out.append((f"{name}-{precision}", reason))
+    source.unlink(missing_ok=True)
+    return Outcome(tuple(variants), tuple(left_out))
+
+
+def open_file(job: Job, name: str, path: Path, precision: str, threads: int) -> File:
+    """Load a file in the runner that goes into the bundle.
+
+    Args:
+        job: The export.
+        name: The format.
+        path: The file.
+        precision: Of the file.
+        threads: For the runtime.
+    """
+    if name == "onnx":
+        inputs, outputs = onnx_file.specs(job.program, job.samples.outputs, job.form)
+    else:
+        inputs, outputs = tflite_file.specs(path, job.form)
+    return File(path, f"{name}-{precision}", name, inputs, outputs, threads, job.form.pixels)
+
+
+def _smaller(job: Job, name: str, precision: str, quantiser: Any, plain: Path, path: Path, steps: Steps) -> Variant:
+    """A file that is smaller than float32, proved.
+
+    The proof is on other images than those that it is chosen by: where it fails, another one is made that is nearer.
+
+    Raises:
+        NotUseful: If there is none that is worth shipping.
+        ParityError: If it fails its proof, as does the nearer one.
+    """
+    how = _made(job, name, precision, quantiser, plain, path, job.config)
+    steps.next(f"{name} {precision}: prove")
+    try:
+        return _proved(job, name, precision, path, how, steps)
+    except ParityError as failed:
+        if precision == "fp16":
+            raise
+        error = open_file(job, name, path, precision, job.config.threads).error(job.samples)
+        asked = job.config.int8_tolerance
+        nearer = job.config.model_copy(update={"int8_tolerance": _RETRY * asked * min(1.0, asked / error)})
+        try:
+            how = _made(job, name, precision, quantiser, plain, path, nearer)
+        except NotUseful:  # nobody asked for that tolerance
+            raise failed from None
+        return _proved(job, name, precision, path, how, steps)
+
+
+def _made(job: Job, name: str, precision: str, quantiser: Any, plain: Path, path: Path, config: ExportConfig) -> Made:
+    """Make a file, or find it in the cache."""
+    feeds: list[list[Any]] = []
+    judge = job.samples
+    if precision != "fp16" and job.calibration is not None:
+        inputs = _calibration_inputs(job)
+        chosen = [torch.from_numpy(array[-JUDGE_IMAGES:]) for array in inputs]
+        judge = Samples(
+            [tensor.numpy() for tensor in chosen],
+            run_program(job.program, chosen),
+            "calibration images",
+            job.samples.scales,  # as the proof has it: how much they vary, and what of it is rounding
+            job.samples.sets,
+        )
+        if precision == "int8":
+            feeds = _pieces(open_file(job, name, plain, "fp32", 1), inputs)
+    settings = (_JUDGED_BY, config.int8_tolerance, config.int8_calibration, config.int8_slowdown, config.int8_ratio)
+    images = [array for feed in feeds for array in feed]
+    key = ""
+    if job.cache.folder:
+        key = key_of(*settings, precision, name, repr(job.form), plain.read_bytes(), *images, *judge.inputs)
+    if (notes := job.cache.restore(key, path)) is not None:
+        return Made(notes["how"], tuple(notes["float_layers"]), notes["time_ratio"])
+    made = make(
+        precision,
+        quantiser,
+        plain,
+        path,
+        feeds,
+        judge,
+        lambda file: open_file(job, name, file, precision, 1),
+        config,
+    )
+    job.cache.store(key, path, dataclasses.asdict(made))
+    return made
+
+
+def _calibration_inputs(job: Job) -> list[Any]:
+    assert job.calibration is not None
+    size = job.config.batch or fixed_batch(job.program) or 1
+    count = -(-min(job.config.calibration_images, len(job.calibration)) // size) * size
+    chosen = np.linspace(0, len(job.calibration) - 1, count).astype(np.int64)
+    images = job.calibration.tensor(chosen).numpy()
+    if not np.isfinite(images).all():
+        raise ConfigError(
+            "the calibration images hold values that are not finite", "check --calibration, --mean and --std"
+        )
+    if (len(images) > 1 and (images == images[:1]).all()) or (images == images[..., :1, :1]).all():
+        # int8 ranges taken from them would hold for nothing else, and the proof, on the same images, would not notice.
+        raise ConfigError(
+            "the calibration images are all the same, or of a single colour each",
+            "check --calibration: it takes images like those that the model will see",
+        )
+    return [images]
+
+
+def _pieces(file: File, inputs: Sequence[Any]) -> list[list[Any]]:
+    """Inputs in the file's layout and batches."""
+    batch = file.inputs[0].shape[0]
+    size = batch if isinstance(batch, int) else 1
+    count = len(inputs[0]) // size * size
+    return [file.own_inputs([array[at : at + size] for array in inputs]) for at in range(0, count, size)]
+
+
+def _proved(job: Job, name: str, precision: str, path: Path, how: Made, steps: Steps) -> Variant:
+    if name == "tflite":
+        _describe(job, path)
+    file = open_file(job, name, path, precision, job.config.threads)
+    parity = file.prove(job.samples, bound_for(precision, job.config.int8_tolerance, job.samples.explained))
+    accuracy, agreement = job.judge.of(file, steps.within)
+    return Variant(
+        name=file.name,
+        file=path.name,
+        format=name,  # type: ignore[arg-type]
+        precision=precision,  # type: ignore[arg-type]
+        opset=job.form.target.opset if name == "onnx" else None,
+        inputs=file.inputs,
+        outputs=file.outputs,
+        runtime=file.runtime,
+        size_bytes=path.stat().st_size,
+        parity=parity,
+        accuracy=accuracy,
+        agreement=agreement,
+        calibration=how.how,
+        float_layers=how.float_layers,
+        time_ratio=how.time_ratio,
+        preprocess=job.form.pixels,
+    )
+
+
+def _describe(job: Job, path: Path) -> None:
+    inputs, outputs = onnx_file.specs(job.program, job.samples.outputs, job.form)
+    how = job.preprocess if len(inputs) == 1 else None
+    write_metadata(
+        path,
+        job.title,
+        [spec.name for spec in inputs],
+        [spec.name for spec in outputs],
+        preprocess=how,
+        pixels=job.form.pixels is not None,
+        classes=job.classes,
+    )

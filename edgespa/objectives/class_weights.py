@@ -1,0 +1,121 @@
+"""How much each class counts in the loss: by a file, or so that all count the same."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from edgespa.data import Kind
+from edgespa.errors import ConfigError
+from edgespa.models.imports import nearest
+
+Given = str | Mapping[str, float] | Sequence[float]
+_FORMATS = 'write JSON, {"cat": 2, "dog": 1} or [2, 1] in the order of the classes, or CSV with lines of class,weight'
+
+
+def read_weights(path: Path) -> dict[str, float] | tuple[float, ...]:
+    """Weights from a file.
+
+    Args:
+        path: JSON (an object by class, or a list in the order of the classes), or CSV of ``class,weight``.
+
+    Raises:
+        ConfigError: If it cannot be read, or a weight is not a number.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"the class weights {path} cannot be read: {error}", "name a file, or: balanced") from error
+    try:
+        values = json.loads(text) if text.lstrip()[:1] in ("{", "[") else _from_csv(text)
+        if isinstance(values, dict):
+            return {str(name): _number(value) for name, value in values.items()}
+        return tuple(_number(value) for value in values)
+    except (ValueError, TypeError) as error:
+        raise ConfigError(f"{path} holds no class weights: {error}", _FORMATS) from error
+
+
+def _from_csv(text: str) -> dict[str, float]:
+    lines = [line for line in csv.reader(io.StringIO(text)) if line]
+    if not lines or any(len(line) != 2 for line in lines):
+        raise ValueError("a line is not class,weight")
+    return {name.strip(): float(value) for name, value in lines}
+
+
+def _number(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{value!r} is not a number")
+    return float(value)
+
+
+def class_weights(given: Given, labels: Tensor, classes: Sequence[str], kind: Kind, data: str) -> Tensor | None:
+    """The weights that a loss takes.
+
+    Args:
+        given: ``none``, ``balanced``, or a number per class, by name or in order.
+        labels: Class indices ``[N]``, or targets ``[N, K]`` of 0 and 1.
+        classes: Their names.
+        kind: Of the data.
+        data: Their name, for messages.
+
+    Returns:
+        ``[classes]``, or None.
+
+    Raises:
+        ConfigError: If the data have no classes, or the weights are not one number of at least 0 for each of them.
+    """
+    if given == "none":
+        return None
+    if kind == "regression":
+        raise ConfigError(f"{data} is {kind} data: it has no classes to weigh", "leave out --class-weights")
+    if given == "balanced":
+        return balanced_yeses(labels) if kind == "multi-label" else balanced_weights(labels, len(classes))
+    values = _in_order(given, classes, data) if isinstance(given, Mapping) else [float(value) for value in given]
+    if len(values) != len(classes):
+        raise ConfigError(f"{len(values)} class weights, and {data} has {len(classes)} classes", "give one for each")
+    for name, value in zip(classes, values, strict=True):
+        if not (math.isfinite(value) and value >= 0):
+            raise ConfigError(f"the weight of class {name} is {value:g}", "give a number of at least 0")
+    if not any(values):
+        raise ConfigError("all class weights are 0: nothing would be learned", "give one that is larger")
+    return torch.tensor(values, dtype=torch.float32)
+
+
+def _in_order(given: Mapping[str, float], classes: Sequence[str], data: str) -> list[float]:
+    for name in given:
+        if name not in classes:
+            near = ", ".join(nearest(name, classes)) or ", ".join(classes[:5])
+            raise ConfigError(f"{data} has no class {name!r}, which has a weight", f"nearest: {near}")
+    absent = [name for name in classes if name not in given]
+    if absent:
+        raise ConfigError(f"the class {absent[0]!r} of {data} has no weight", "give one for each class")
+    return [float(given[name]) for name in classes]
+
+
+def balanced_weights(labels: Tensor, classes: int) -> Tensor:
+    """``N / (classes * N_c)``: every class counts the same in sum; a class without images counts nothing.
+
+    Args:
+        labels: Class indices ``[N]``.
+        classes: Their number.
+    """
+    counts = torch.bincount(labels, minlength=classes).float()
+    return torch.where(counts > 0, len(labels) / (classes * counts.clamp(min=1)), torch.zeros(()))
+
+
+def balanced_yeses(targets: Tensor) -> Tensor:
+    """``no_c / yes_c``: the yeses of a class count as much as its noes; 1 for a class that has only one of them.
+
+    Args:
+        targets: ``[N, K]`` of 0 and 1.
+    """
+    yes = (targets > 0.5).float().sum(0)
+    no = len(targets) - yes
+    return torch.where((yes > 0) & (no > 0), no / yes.clamp(min=1), torch.ones(()))

@@ -1,0 +1,115 @@
+"""Calibration images as a traced program takes them, checked before anything long begins."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from edgespa.data import Prepared
+from edgespa.errors import ConfigError, DataError
+from edgespa.graph.program import BATCH, Program, shape_of
+from edgespa.objectives.targets import has_answers, require_scores
+from edgespa.tasks.base import Base
+
+MOST_IMAGES = 128
+_BATCH_ELEMENTS = 6_000_000  # of the largest activation: larger blocks are given back to the system after every use
+
+
+class Images:
+    """Batches by their index.
+
+    Attributes:
+        data: The images.
+
+    Args:
+        base: The model.
+        data: The images.
+
+    Raises:
+        ConfigError: If the model does not take one tensor of images.
+        DataError: If there are fewer than two images, they are all the same, or a value is not finite.
+    """
+
+    def __init__(self, base: Base, data: Prepared) -> None:
+        if len(base.program.inputs) != 1:
+            raise ConfigError(
+                f"{base.spec} takes {len(base.program.inputs)} inputs, and calibration needs one tensor of images",
+                "wrap the model so that it takes images only",
+            )
+        shape = base.program.inputs[0].shape
+        wanted = (data.preprocess.channels, data.preprocess.height, data.preprocess.width)
+        if tuple(shape[1:]) != wanted:
+            raise ConfigError(
+                f"{base.spec} takes inputs of {list(shape[1:])}, the images are {list(wanted)}", "correct --input-shape"
+            )
+        self.data = data
+        self._program = base.program
+        self._dtype = base.program.inputs[0].dtype
+        free = shape[0] == BATCH
+        most = _BATCH_ELEMENTS // _largest(base.program)
+        self.batch_size = min(MOST_IMAGES, max(4, most)) if free else int(shape[0])
+        self.batches = -(-len(data) // self.batch_size) if free else len(data) // self.batch_size
+        self.count = len(data) if free else self.batches * self.batch_size
+        if self.count < 2:
+            raise DataError(
+                f"{data.name}: too few calibration images ({len(data)}) to say anything about a network",
+                "give at least 2; a few hundred are enough for most",
+            )
+        self._check()
+
+    def _check(self) -> None:
+        first = self.data.tensor([0])
+        same = True
+        for index in range(self.batches):
+            images = self.batch(index)
+            finite = torch.isfinite(images).flatten(1).all(1)
+            if not finite.all():
+                bad = index * self.batch_size + int((~finite).nonzero()[0])
+                raise DataError(
+                    f"{self.data.name}: image {bad} has values that are not finite", "leave it out, or correct it"
+                )
+            same = same and bool((images == first.to(self._dtype)).all())
+        if same:
+            raise DataError(
+                f"{self.data.name}: all {self.count} calibration images are the same",
+                "give images as the network will see them",
+            )
+
+    def batch(self, index: int) -> Tensor:
+        """Images as the program takes them, ``[N, C, H, W]``."""
+        start = index * self.batch_size
+        return self.data.tensor(range(start, min(start + self.batch_size, self.count))).to(self._dtype)
+
+    def labels(self, index: int) -> Tensor:
+        """Their classes, ``[N]``, negative where there are none; or their targets, ``[N, K]``."""
+        start = index * self.batch_size
+        return self.data.labels[start : min(start + self.batch_size, self.count)]
+
+    def require_answers(self, what: str) -> None:
+        """Refuse images of which it is not known what is right, or which the network gives no answers to.
+
+        Args:
+            what: That needs them, in words.
+
+        Raises:
+            DataError: With what is missing.
+        """
+        if not has_answers(self.data):
+            raise DataError(
+                f"{self.name} has neither classes nor targets, and {what} needs them",
+                "give labelled images, or take another method",
+            )
+        require_scores(self._program, self.data)
+
+    @property
+    def name(self) -> str:
+        """Of the data set."""
+        return self.data.name
+
+
+def _largest(program: Program) -> int:
+    """Elements per image of the largest activation."""
+    values = [node.meta.get("val") for node in program.graph.nodes if node.op in ("placeholder", "call_function")]
+    return max(1, *(math.prod(shape_of(value)[1:]) for value in values if isinstance(value, Tensor) and value.dim()))

@@ -1,0 +1,287 @@
+"""From a base, perhaps with calibration images, to a task: rank, share out, solve, prove."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgespa.config import Preprocess
+from edgespa.data import Prepared
+from edgespa.errors import ConfigError
+from edgespa.pruning import allocate
+from edgespa.pruning.config import PruneConfig
+from edgespa.pruning.evidence import Evidence, cut, solve
+from edgespa.pruning.front import Pass, Progress, front_to_back, stops, top
+from edgespa.pruning.images import Images
+from edgespa.pruning.rank import by_rank, scores_of
+from edgespa.pruning.result import make_task
+from edgespa.pruning.resume import Store
+from edgespa.pruning.survey import Network, gather, path_of
+from edgespa.selection import reconstruct
+from edgespa.selection.criteria import CRITERIA, Scores
+from edgespa.system.files import uninterrupted
+from edgespa.tasks.base import Base
+from edgespa.tasks.task import Task
+
+Report = Callable[[float, float | None, str], None]
+
+
+def prune(
+    base: Base,
+    config: PruneConfig,
+    folder: Path,
+    preprocess: Preprocess | None = None,
+    *,
+    data: Prepared | None = None,
+    held_out: Prepared | None = None,
+    checkpoint: Path | None = None,
+    resume: bool = False,
+    progress: Report | None = None,
+    choose_density: Callable[[Pruning], float] | None = None,
+    facts: Callable[[], Mapping[str, Any]] | None = None,
+) -> Task:
+    """Remove units without training; masked = compacted is proved, on calibration images if there are any.
+
+    Args:
+        base: The model.
+        config: How to prune.
+        folder: Where the task file will lie.
+        preprocess: How an image becomes an input, recorded if known.
+        data: Calibration images.
+        held_out: Labelled images, for the allocation ``equal-accuracy``.
+        checkpoint: A file that holds the state, once the plan is made; the caller removes it when the task is saved.
+        resume: Go on from the checkpoint if there is one.
+        progress: Told ``(done, total, text)``.
+        choose_density: Finds the density, in place of the configuration's.
+        facts: What the state says besides, as plain values.
+
+    Raises:
+        BudgetError: If the density cannot be reached.
+        ConfigError: If the method needs images or labels that are not given.
+        DataError: If the images are of no use.
+        GraphError: If the compacted program does not equal the masked one.
+    """
+    pruning = Pruning(base, config, data, held_out, progress)
+    store = None if checkpoint is None else Store(checkpoint, pruning.identity(), more=facts)
+    density = config.density if choose_density is None else choose_density(pruning)
+    return pruning.task(density, folder, preprocess, store, resume)
+
+
+class Pruning:
+    """A network and its calibration images; what is learnt about them serves every density.
+
+    Args:
+        base: The model.
+        config: How to prune; its density does not count.
+        data: Calibration images.
+        held_out: Labelled images, for the allocation ``equal-accuracy``.
+        progress: Told ``(done, total, text)``.
+    """
+
+    def __init__(
+        self,
+        base: Base,
+        config: PruneConfig,
+        data: Prepared | None = None,
+        held_out: Prepared | None = None,
+        progress: Report | None = None,
+    ) -> None:
+        if data is None and config.needs_data:
+            what = f"the method {config.method}" if config.how.needs_data else "what was asked for"
+            raise ConfigError(f"{what} needs images", "give --calibration; a few hundred are enough for most networks")
+        if config.shares == "equal-accuracy" and held_out is None:
+            raise ConfigError("the allocation equal-accuracy needs labelled images", "give --held-out")
+        self.base = base
+        self.config = config
+        self.network = Network.of(base)
+        self.images = Images(base, data) if data is not None else None
+        self.reweights = self.images is not None if config.reweight is None else config.reweight
+        self._held_out = Images(base, held_out) if held_out is not None else None
+        self._progress = progress
+        self._done, self._expected = 0, 0
+        self._evidence: dict[str, list[Evidence]] = {}
+        self._paths: dict[str, reconstruct.Path] = {}
+        self._scores: dict[str, Scores] | None = None
+        self._shares: dict[str, Scores] | None = None
+
+    def identity(self) -> dict[str, object]:
+        """What a pass depends on."""
+        return {
+            "digest": self.base.digest,
+            "data": self.images.name if self.images is not None else None,
+            "config": self.config.model_dump(mode="json"),
+        }
+
+    @property
+    def whole(self) -> dict[str, str]:
+        """Groups that stay whole because the method judges a group by its readers, with the reason."""
+        by_readers = self.config.how.rank not in CRITERIA or self.config.shares in ("equal-error", "equal-accuracy")
+        return dict(self.network.whole) if by_readers else {}
+
+    def task(
+        self,
+        density: float,
+        folder: Path,
+        preprocess: Preprocess | None = None,
+        store: Store | None = None,
+        resume: bool = False,
+    ) -> Task:
+        """The task at a density. Scores, and what the original network showed, are found once and used again.
+
+        Args:
+            density: Fraction to keep.
+            folder: Where the task file will lie.
+            preprocess: Recorded if known.
+            store: Keeps the state of a front-to-back pass.
+            resume: Go on from the state in the store.
+        """
+        loaded = store.load() if store is not None and resume else None
+        if loaded is not None:
+            counts, orders, start = loaded
+            self._paths = self._paths if start.done else dict(start.paths)
+        else:
+            counts, orders = self._plan(density)
+            start = Progress(paths=dict(self._paths))
+            if store is not None:
+                store.save(Pass(counts, orders, self.reweights, self.config.fits_on == "asym"), start)
+        try:
+            result = self._fit(counts, orders, store, start)
+        except (KeyboardInterrupt, SystemExit):
+            if store is not None:
+                with uninterrupted():
+                    store.flush()
+            raise
+        config = self.config.model_copy(update={"density": density})
+        return make_task(self.network, config, result, self.whole, folder, preprocess, self.images)
+
+    def widths(self, density: float) -> dict[str, int]:
+        """How many units each group that loses some keeps at a density.
+
+        Raises:
+            BudgetError: If the density cannot be reached.
+        """
+        return self._plan(density)[0]
+
+    def _plan(self, density: float) -> tuple[dict[str, int], dict[str, np.ndarray]]:
+        """How many units each group that loses some keeps; and orders, of the groups where they are known by now."""
+        config, how = self.config.model_copy(update={"density": density}), self.config.how
+        if not how.in_change and self._scores is None:
+            self._expect(len(self.network.readers) if how.needs_data else 0)
+            found = scores_of(self.network, config, self.images, self._tick)
+            self._scores = {name: scores for name, scores in found.items() if name not in self.whole}
+        if self._wants_paths and not self._paths:
+            self._find_paths()
+        shares = self._scores if config.shares == "global" and self._scores is not None else self._share_scores()
+        kept = allocate.shared_out(self.network, config, shares)
+        counts = {name: int(mask.sum()) for name, mask in kept.items() if not mask.all()}
+        if self._scores is not None:
+            orders = {name: np.argsort(-scores, kind="stable") for name, scores in self._scores.items()}
+        else:
+            orders = {name: path.order for name, path in self._paths.items() if self._is_final(name)}
+        return counts, {name: order for name, order in orders.items() if name in counts}
+
+    def _is_final(self, name: str) -> bool:
+        """Whether the path of a group on the original network is the one that counts."""
+        return self.config.fits_on == "layer" or len(self.network.of_group[name]) > 1
+
+    @property
+    def _wants_paths(self) -> bool:
+        how = self.config.how
+        shared = self.config.shares in ("equal-error", "equal-accuracy")
+        return shared or (how.in_change and any(self._is_final(name) for name in self.network.of_group))
+
+    def _find_paths(self) -> None:
+        """Greedy paths on the original network: of all groups if they share out the budget, else where they count."""
+        assert self.images is not None
+        every = self.config.shares in ("equal-error", "equal-accuracy")
+        names = [name for name in self.network.of_group if every or self._is_final(name)]
+        self._gather({reader.node for name in names for reader in self.network.of_group[name]})
+        self._paths = {name: path_of(self.network, name, self._evidence) for name in names}
+        if self.config.fits_on != "layer" and self.config.shares != "equal-accuracy":
+            self._evidence = {}  # a front-to-back pass gathers its own
+
+    def _gather(self, nodes: set[str]) -> None:
+        assert self.images is not None
+        readers = [reader for node, reader in self.network.readers.items() if node in nodes - set(self._evidence)]
+        if readers:
+            self._expect(len(readers))
+            self._evidence.update(gather(self.network, self.images, readers, self._tick))
+
+    def _share_scores(self) -> dict[str, Scores]:
+        if self._shares is None:
+            names = [name for name in self.base.groups.groups if name not in self.whole]
+            if self.config.shares == "equal-error":
+                self._shares = allocate.equal_error(self._paths)
+            elif self.config.shares == "equal-accuracy" and self._held_out is not None:
+                self._expect(len(self._paths) * len(allocate.LEVELS))
+                self._shares = allocate.equal_accuracy(
+                    allocate.accuracy_losses(
+                        self.network, self._paths, self._evidence, self._held_out, self.reweights, self._tick
+                    )
+                )
+            else:
+                self._shares = {name: by_rank(range(len(self.network.group(name)))) for name in names}
+        return self._shares
+
+    def _fit(
+        self, counts: Mapping[str, int], orders: Mapping[str, np.ndarray], store: Store | None, start: Progress
+    ) -> Progress:
+        """Decide what is left to decide, and solve the readers of what goes."""
+        known = {name: top(orders[name], count) for name, count in counts.items() if name in orders}
+        paths = {name: path for name, path in self._paths.items() if self._is_final(name) and name in counts}
+        nothing = Progress(kept=known, paths=paths if self.config.how.in_change else {})
+        if self.images is None or not (self.reweights or self.config.how.in_change):
+            return nothing
+        if self.config.fits_on == "layer":
+            return self._fit_layers(nothing)
+        what = Pass(
+            {name: count for name, count in counts.items() if name in self.network.of_group},
+            orders,
+            self.reweights,
+            self.config.fits_on == "asym",
+        )
+        self._expect(len(stops(self.network, what.counts)) - len(start.done))
+        if not start.done:  # what goes and has no reader is gone from the beginning
+            unread = {name: mask for name, mask in known.items() if name not in what.counts}
+            changed = self.network.erased(self.base.groups.alive(unread), self.base.program.state())
+            start = Progress(kept=unread, changed=changed, paths=nothing.paths)
+        result = front_to_back(
+            self.network,
+            self.images,
+            what,
+            self._tick,
+            start=start,
+            save=None if store is None else lambda now: store.save(what, now),
+        )
+        return dataclasses.replace(result, kept={**known, **result.kept})
+
+    def _fit_layers(self, chosen: Progress) -> Progress:
+        """Solve every reader of what goes by the evidence of the original network."""
+        losing = [r for r in self.network.readers.values() if any(n in chosen.kept for n in self.network.of_reader(r))]
+        self._gather({reader.node for reader in losing})
+        alive = self.base.groups.alive(chosen.kept)
+        state = {**self.base.program.state()}
+        changed, errors = {}, {}
+        for reader in losing:
+            evidence = self._evidence[reader.node]
+            weight, bias = state[reader.weight], state[reader.bias] if reader.bias else None
+            solved = (
+                solve(reader, evidence, alive, alive, weight, bias)
+                if self.reweights
+                else cut(reader, evidence, alive, weight, bias)
+            )
+            changed.update(solved.tensors(reader, state))
+            errors[reader.layer] = solved.error
+        return dataclasses.replace(chosen, changed=changed, errors=errors)
+
+    def _expect(self, steps: int) -> None:
+        self._expected += steps
+
+    def _tick(self, text: str) -> None:
+        self._done += 1
+        if self._progress is not None:
+            self._progress(self._done, max(self._expected, self._done), text)

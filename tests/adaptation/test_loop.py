@@ -1,0 +1,283 @@
+"""The loop with every kind of adapter and every option: it learns, prunes, saves, and goes on bit for bit."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from edgespa.adaptation import run as run_module
+from edgespa.adaptation.config import AdaptConfig
+from edgespa.adaptation.learn import adapt
+from edgespa.adaptation.teacher import load_teacher
+from edgespa.adapters.insertion import INSERTED
+from edgespa.adapters.kinds import method_names
+from edgespa.config import Preprocess
+from edgespa.data import ImageData, prepare
+from edgespa.errors import BaseMismatchError, ConfigError
+from edgespa.objectives.evaluate import accuracy
+from edgespa.objectives.loss import Teacher
+from edgespa.selection.criteria import CRITERIA
+from edgespa.tasks.base import Base
+from edgespa.tasks.task import Task
+
+Adapt = Callable[..., Task]
+QUICK: dict[str, Any] = {"rank": 4, "density": 0.5, "epochs": 3, "batch_size": 16, "prune_steps": 2, "round_to": 1}
+SMALL: dict[str, dict[str, Any]] = {
+    "convpass": {"dim": 4},
+    "splopa": {"block": 4, "prototypes": 2},
+    "splopa masked": {"block": 4, "prototypes": 2, "mask": "movement", "block_density": 0.5},
+}
+
+
+@pytest.fixture
+def run(toy_base: Base, toy_data: ImageData, toy_preprocess: Preprocess, tmp_path: Path) -> Adapt:
+    def call(base: Base = toy_base, data: ImageData = toy_data, **options: Any) -> Task:
+        names = ("checkpoint", "resume", "progress", "teacher", "log_file")
+        keywords = {key: options.pop(key) for key in names if key in options}
+        adapter = options.get("adapter", "splora")
+        settings = {"adapter": adapter.split(" ")[0], "adapter_settings": SMALL.get(adapter, {})}
+        config = AdaptConfig(**{**QUICK, **options, **settings})
+        return adapt(base, data, toy_preprocess, config, tmp_path, **keywords)
+
+    return call
+
+
+def assert_equal(one: Task, other: Task) -> None:
+    assert all(np.array_equal(one.kept[name], other.kept[name]) for name in one.kept)
+    first, second = one.factors.flat(), other.factors.flat()
+    assert first.keys() == second.keys()
+    assert all(torch.equal(tensor, second[key]) for key, tensor in first.items())
+    assert one.header.metrics == other.header.metrics
+    assert one.header.provenance == other.header.provenance
+
+
+def outputs(task: Task, base: Base) -> Tensor:
+    inputs = torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        result: Tensor = task.program(base)(inputs)
+    return result
+
+
+ADAPTERS = [*method_names(), "splopa masked"]
+
+
+@pytest.mark.parametrize("adapter", ADAPTERS)
+def test_every_adapter_learns_while_it_prunes_and_is_saved(
+    run: Adapt, toy_base: Base, toy_data: ImageData, toy_preprocess: Preprocess, tmp_path: Path, adapter: str
+) -> None:
+    before = {name: tensor.clone() for name, tensor in toy_base.program.state().items()}
+    task = run(adapter=adapter, epochs=8)
+    assert task.header.metrics["validation_accuracy"] > 0.85
+    assert accuracy(task.program(toy_base), prepare(toy_data, toy_preprocess)) > 0.85
+    assert task.header.figures.channel_density <= 0.5
+    task.save(tmp_path / "t.spa")
+    again = Task.load(tmp_path / "t.spa")
+    assert torch.equal(outputs(again, toy_base), outputs(task, toy_base))
+    assert task.header.figures.stored_parameters == task.factors.size()
+    assert all(torch.equal(toy_base.program.state()[name], tensor) for name, tensor in before.items())
+    adapted = again.adapted(again.fit(toy_base))
+    adapted.set_training(False)
+    inputs = toy_base.program.example_inputs()
+    with torch.no_grad():
+        torch.testing.assert_close(adapted.merged()(*inputs), adapted(*inputs), rtol=1e-4, atol=1e-5)
+
+
+def test_what_has_no_adapter_is_listed(run: Adapt) -> None:
+    provenance: Any = run(epochs=1).header.provenance
+    assert provenance["trained"] == {"depthwise.weight": "an adapter would not be smaller"}
+    provenance = run(epochs=1, adapter="repadapter").header.provenance
+    assert provenance["frozen"]["depthwise.weight"] == "it has no repadapter adapter"
+    provenance = run(epochs=1, adapter="convpass").header.provenance
+    assert provenance["trained"][f"{INSERTED}.convpass.0.conv.weight"] == "inserted by convpass"
+    assert "conv2.weight" in provenance["frozen"]
+
+
+@pytest.mark.parametrize("criterion", list(CRITERIA))
+def test_every_criterion_prunes(run: Adapt, criterion: str) -> None:
+    task = run(criterion=criterion, epochs=1)
+    assert task.header.figures.channel_density == pytest.approx(0.5, abs=0.02)
+
+
+OPTIONS: dict[str, dict[str, Any]] = {
+    "all at once": {
+        "accumulate": 2, "label_smoothing": 0.1, "class_weights": "balanced", "augment": ("flip", "crop", "colour"),
+        "lr_restart": True, "schedule": "stepwise", "prune_fraction": 0.25, "recovery_epochs": 1.0,
+    },
+    "norms frozen": {"freeze_norms": True},
+    "lrp": {"criterion": "lrp"},
+    **{adapter: {"adapter": adapter} for adapter in ADAPTERS if adapter not in ("splora", "full")},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", list(OPTIONS))
+def test_an_interrupted_run_resumes_bit_for_bit(run: Adapt, tmp_path: Path, name: str) -> None:
+    checkpoint, options = tmp_path / "state", {"epochs": 4, **OPTIONS[name]}
+    whole = run(**options)
+    steps: list[float] = []
+
+    def interrupt(done: float, total: float | None, _: str) -> None:
+        steps.append(done)
+        if total is not None and done > 0.6 * total:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(**options, checkpoint=checkpoint, progress=interrupt)
+    assert_equal(whole, run(**options, checkpoint=checkpoint, resume=True))
+
+
+def test_frozen_norms_stay_as_in_the_base(run: Adapt, toy_base: Base) -> None:
+    task = run(freeze_norms=True)
+    assert not [name for name in task.tensors if name.startswith("bn")]
+    provenance: Any = task.header.provenance
+    assert provenance["frozen"]["bn1.weight"] == "norms are frozen"
+    now, base = task.program(toy_base).state(), toy_base.program.state()
+    for name in ("bn1.weight", "bn1.running_mean", "bn2.running_var"):
+        kept = torch.isin(base[name], now[name])
+        assert torch.equal(base[name][kept], now[name])
+
+
+PLAIN_NET = """
+from torch import nn
+
+def build():
+    return nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(288, 3))
+"""
+
+
+def test_two_batches_accumulated_are_one_of_twice_the_size(run: Adapt, tmp_path: Path) -> None:
+    (tmp_path / "plain.py").write_text(PLAIN_NET)
+    base = Base.open(f"{tmp_path / 'plain.py'}:build", (1, 3, 8, 8))
+    one = run(base=base, batch_size=16, density=1.0, validation=1 / 3)
+    two = run(base=base, batch_size=8, accumulate=2, density=1.0, validation=1 / 3)
+    assert one.adapters.keys() == two.adapters.keys()
+    for key, tensor in one.factors.flat().items():
+        torch.testing.assert_close(two.factors.flat()[key], tensor, rtol=2e-2, atol=2e-4, msg=key)
+
+
+def test_a_last_group_that_is_not_full_is_a_step_too(run: Adapt) -> None:
+    steps: list[tuple[float, float | None]] = []
+    run(epochs=2, lr=0.02, accumulate=3, progress=lambda done, total, _: steps.append((done, total)))
+    assert steps == [(1, 4), (2, 4), (3, 4), (4, 4)]  # five batches an epoch
+
+
+def test_distilling_pulls_towards_the_teacher(run: Adapt, toy_base: Base, tmp_path: Path) -> None:
+    """A teacher that always says class 0: with all weight on it, so does the task."""
+    teacher = Teacher("class 0", lambda images: torch.tensor([[9.0, 0, 0]]).expand(len(images), 3))
+    own = run(teacher=teacher, distill_weight=1.0, density=1.0, epochs=6)
+    assert (outputs(own, toy_base).argmax(1) == 0).all()
+    assert own.header.provenance["teacher"] == "class 0"
+    assert own.header.metrics["validation_accuracy"] < 0.5
+    assert run(density=1.0).header.provenance["teacher"] is None
+
+
+def test_a_teacher_is_the_base_or_a_task_on_it(run: Adapt, toy_base: Base, toy_folder: Path, tmp_path: Path) -> None:
+    task = run(density=1.0)
+    task.save(tmp_path / "t.spa")
+    teacher = load_teacher(str(tmp_path / "t.spa"), toy_base)
+    inputs = toy_base.program.example_inputs()
+    with torch.no_grad():
+        assert torch.equal(teacher.run(*inputs), task.program(toy_base)(*inputs))
+    assert teacher.name.startswith("t.spa sha256:")
+    student = run(teacher=teacher)
+    assert student.header.provenance["teacher"] == teacher.name
+    other = Base.open(f"{toy_folder / 'net.py'}:other", (1, 3, 8, 8))
+    with pytest.raises(BaseMismatchError, match=toy_base.digest):
+        load_teacher(str(tmp_path / "t.spa"), other)
+    with pytest.raises(ConfigError, match="does not know the classes"):
+        run(teacher=load_teacher("base", toy_base))
+
+
+def test_progress_says_how_it_goes(run: Adapt) -> None:
+    texts: list[str] = []
+    run(progress=lambda _, __, text: texts.append(text))
+    for word in ("density 0.50", "loss", "accuracy", "M MACs", "s left"):
+        assert word in texts[-1]
+
+
+def test_the_log_has_a_line_for_each_step_and_epoch(run: Adapt, tmp_path: Path) -> None:
+    path, checkpoint = tmp_path / "log.jsonl", tmp_path / "state"
+    task = run(log_file=path, checkpoint=checkpoint)
+    events = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [event["event"] for event in events].count("prune") == 2
+    epochs = [event for event in events if event["event"] == "epoch"]
+    history: Any = task.header.provenance["history"]
+    assert [{key: e[key] for key in history[0]} for e in epochs] == history
+    assert {"lr", "seconds", "macs", "parameters"} <= epochs[0].keys()
+    assert epochs[-1]["macs"] == task.header.figures.macs
+    run(log_file=path, checkpoint=checkpoint, resume=True)  # nothing is left to do, nothing is lost
+    assert [json.loads(line) for line in path.read_text().splitlines()] == events
+
+
+def test_stored_in_fewer_bytes(
+    run: Adapt, toy_base: Base, toy_data: ImageData, toy_preprocess: Preprocess, tmp_path: Path
+) -> None:
+    exact = run(epochs=4)
+    sizes = {"fp32": exact.save(tmp_path / "fp32.spa")}
+    _, held_out = toy_data.split(0.1, 0)
+    for store in ("fp16", "int8"):
+        task = run(epochs=4, store=store)
+        sizes[store] = task.save(tmp_path / f"{store}.spa")
+        again = Task.load(tmp_path / f"{store}.spa")
+        assert torch.equal(outputs(again, toy_base), outputs(task, toy_base))
+        assert again.to_bytes() == (tmp_path / f"{store}.spa").read_bytes()
+        metrics = task.header.metrics
+        assert metrics["validation_accuracy"] == accuracy(task.program(toy_base), prepare(held_out, toy_preprocess))
+        assert metrics["validation_accuracy_fp32"] == exact.header.metrics["validation_accuracy"]
+        worst = (outputs(task, toy_base) - outputs(exact, toy_base)).abs().max() / outputs(exact, toy_base).abs().max()
+        assert 0 < worst < (0.01 if store == "fp16" else 0.1)
+    factors = sum(tensor.numel() for own in exact.adapters.values() for tensor in own.values())
+    assert sizes["fp32"] - sizes["fp16"] == pytest.approx(2 * factors, abs=200)
+
+
+def test_blocks_that_are_masked_take_units_with_them(run: Adapt, toy_base: Base) -> None:
+    task = run(adapter="splopa masked", density=1.0, epochs=6)
+    masks = [own["mask"].bool() for own in task.adapters.values()]
+    kept = sum(int(mask.sum()) for mask in masks)
+    assert kept < 0.75 * sum(mask.numel() for mask in masks)
+    assert all("scores" not in own for own in task.adapters.values())
+    for own in task.adapters.values():
+        assert own["coefficients"].shape[1] == int(own["mask"].sum())
+    state = task.program(toy_base).state()
+    assert any(float((state[name] == 0).float().mean()) > 0.1 for name in task.adapters)
+    blocks: Any = task.header.provenance["blocks"]
+    assert blocks == {
+        "kept": kept,
+        "of": sum(mask.numel() for mask in masks),
+        "zero_weights": sum(int((state[name] == 0).sum()) for name in task.adapters),
+    }
+    assert run(epochs=1).header.provenance["blocks"] is None
+
+
+@pytest.mark.parametrize("mask", ["magnitude", "threshold"])
+def test_other_ways_to_choose_blocks(run: Adapt, toy_base: Base, monkeypatch: pytest.MonkeyPatch, mask: str) -> None:
+    monkeypatch.setitem(SMALL, "splopa masked", {**SMALL["splopa masked"], "mask": mask, "penalty": 2.0})
+    task = run(adapter="splopa masked", density=1.0, epochs=4)
+    masks = [own["mask"].bool() for own in task.adapters.values()]
+    gone = task.header.figures.channel_density < 1  # blocks that took their units with them
+    assert gone or sum(int(mask.sum()) for mask in masks) < sum(mask.numel() for mask in masks)
+
+
+def test_batch_norm_is_trained_on_the_small_program(run: Adapt, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After each pruning step the loop works on fewer channels, in training form."""
+    seen: list[tuple[int, bool]] = []
+    learn = run_module.Run.learn
+
+    def spy(self: Any, group: Any, lr: float) -> float:
+        state = self.model.program.state()
+        flags = [n.args[5] for n in self.model.module.graph.nodes if "batch_norm" in str(n.target)]
+        seen.append((sum(len(state[f"bn{n}.weight"]) for n in (1, 2)), all(flags)))
+        return learn(self, group, lr)
+
+    monkeypatch.setattr(run_module.Run, "learn", spy)
+    run(schedule="linear", prune_steps=4)
+    widths = [width for width, _ in seen]
+    assert widths == sorted(widths, reverse=True)
+    assert len(set(widths)) > 2
+    assert all(training for _, training in seen)

@@ -1,0 +1,234 @@
+"""The public interface: its names and signatures, what it takes, and what it gives."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import nn
+from torch.utils.data import DataLoader, Dataset, TensorDataset
+
+import edgespa as es
+
+SIGNATURES = {
+    "adapt": "model data output eval_data start distill input_shape weights trust mean std limit labels class_offset "
+    "latency_ms device log_file resume fresh overwrite progress settings",
+    "export": "model output calibration eval_data input_shape weights base trust mean std limit labels class_offset "
+    "sign_key license overwrite progress settings",
+    "inspect": "model input_shape weights base trust",
+    "open_bundle": "path signers identity revoked",
+    "open_task": "path",
+    "profile": "bundle device against variants threads providers runs seconds duration cooldown rounds save progress",
+    "prune": "model output density calibration eval_data held_out input_shape weights mean std limit labels "
+    "class_offset latency_ms device resume fresh overwrite progress settings",
+    "verify": "bundle signers identity revoked run pythons threads",
+}
+RESULTS = {"Bundle", "Inspection", "Profile", "Result", "TaskFile", "Verification"}
+
+
+def test_names_and_signatures_stay() -> None:
+    functions = {name for name in es.__all__ if inspect.isfunction(getattr(es, name))}
+    assert functions == set(SIGNATURES)
+    assert set(es.__all__) - functions == {*RESULTS, "EdgespaError"}
+    for name, wanted in SIGNATURES.items():
+        found = inspect.signature(getattr(es, name)).parameters
+        assert " ".join(found) == wanted, name
+        first, *others = found.values()
+        assert first.kind is first.POSITIONAL_OR_KEYWORD
+        assert all(each.kind in (each.KEYWORD_ONLY, each.VAR_KEYWORD) for each in others), name
+
+
+def test_every_public_thing_says_what_it_is() -> None:
+    for name in es.__all__:
+        assert inspect.getdoc(getattr(es, name)), name
+    for name in SIGNATURES:
+        text = inspect.getdoc(getattr(es, name)) or ""
+        assert all(f"{each}:" in text for each in SIGNATURES[name].split() if each != "settings"), name
+    with pytest.raises(AttributeError, match="no attribute 'adept'"):
+        _ = es.adept
+
+
+def test_importing_it_loads_no_library() -> None:
+    code = (
+        "import sys, edgespa; dir(edgespa); print(sorted({'torch', 'numpy', 'pydantic', 'click'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+class Net(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm, self.last = nn.Conv2d(1, 16, 3, 2), nn.BatchNorm2d(16), nn.Conv2d(16, 24, 3)
+        self.head = nn.Linear(24, 2)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.head(self.last(self.norm(self.conv(images)).relu()).relu().mean((2, 3)))
+
+
+@pytest.fixture
+def net() -> Net:
+    torch.manual_seed(0)
+    return Net().eval()
+
+
+def images(count: int = 48) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Bright and dark ones."""
+    random = np.random.default_rng(0)
+    labels = np.arange(count) % 2
+    return (random.random((count, 1, 12, 12)) + labels[:, None, None, None]).astype(np.float32), labels
+
+
+class Bright(Dataset[tuple[torch.Tensor, int]]):
+    classes = ("dark", "bright")
+
+    def __len__(self) -> int:
+        return 48
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        if index >= 48:
+            raise IndexError
+        one, label = (each[index] for each in images())
+        return torch.from_numpy(one), int(label)
+
+
+def as_arrays() -> Any:
+    return images()
+
+
+def as_tensors() -> Any:
+    return tuple(torch.from_numpy(each) for each in images())
+
+
+def as_dataset() -> Any:
+    return Bright()
+
+
+def as_loader() -> Any:
+    return DataLoader(TensorDataset(*as_tensors()), batch_size=8, shuffle=True)
+
+
+@pytest.mark.parametrize("given", [as_arrays, as_tensors, as_dataset, as_loader])
+def test_data_in_memory_give_the_same_task(given: Any, net: Net, tmp_path: Path) -> None:
+    made = []
+    for name, data in (("a", given()), ("b", as_arrays())):
+        made.append(
+            es.adapt(
+                net,
+                data=data,
+                output=tmp_path / f"{name}.spa",
+                input_shape=(1, 1, 12, 12),
+                density=0.5,
+                epochs=1,
+                batch_size=8,
+                rank=2,
+                round_to=1,
+                progress=False,
+            )
+        )
+    assert made[0].channel_density < 0.6
+    first, second = (each.task.factors.flat() for each in made)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_pixels_are_pixels_in_arrays_and_tensors(net: Net, tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (16, 12, 12, 1), dtype=np.uint8)
+    labels = np.arange(16) % 2
+    tensors = (torch.from_numpy(pixels).permute(0, 3, 1, 2), torch.from_numpy(labels))
+    found = [
+        es.prune(
+            net,
+            density=0.5,
+            calibration=data,
+            method="asym-in-change",
+            input_shape=(1, 1, 12, 12),
+            round_to=1,
+            output=tmp_path / f"{index}.spa",
+            progress=False,
+        )
+        for index, data in enumerate([(pixels, labels), tensors, pixels])
+    ]
+    kept = [{name: mask.tolist() for name, mask in each.task.kept.items()} for each in found]
+    assert kept[0] == kept[1] == kept[2]
+
+
+def test_from_a_module_to_a_measured_bundle(net: Net, tmp_path: Path) -> None:
+    told: list[str] = []
+    seen = es.inspect(net, input_shape=torch.zeros(1, 1, 12, 12))
+    assert (seen.model, seen.parameters) == ("python:Net", sum(each.numel() for each in net.parameters()))
+    task = es.prune(net, density=0.5, input_shape=(1, 1, 12, 12), round_to=1, output=tmp_path / "cut.spa")
+    bundle = es.export(
+        task,
+        output=tmp_path / "cut",
+        formats=["onnx"],
+        precisions=["fp32"],
+        eval_data=images(),
+        cache=False,
+        progress=lambda done, total, text: told.append(text),
+    )
+    assert any("prove" in text for text in told)
+    checked = es.verify(bundle)
+    assert checked.passed
+    measured = es.profile(bundle, runs=5)
+    assert measured.saved is not None
+    assert measured.saved.is_file()
+    for result, words in ((seen, "conv"), (task, "50"), (bundle, "onnx-fp32"), (checked, "passed"), (measured, "p50")):
+        assert words in repr(result)
+        assert words in result.to_markdown()
+        assert words in result._repr_html_()
+        assert json.loads(json.dumps(result.to_dict(), allow_nan=False)) == result.to_dict()
+        with pytest.raises(AttributeError):
+            result.path = tmp_path  # type: ignore[misc,union-attr]
+    assert es.open_bundle(tmp_path / "cut").to_dict() == bundle.to_dict()
+    assert es.open_task(tmp_path / "cut.spa").to_dict() == task.to_dict()
+
+
+def test_the_model_is_not_touched(net: Net, tmp_path: Path) -> None:
+    net.train()
+    before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
+    es.prune(net, density=0.5, input_shape=(1, 1, 12, 12), round_to=1, output=tmp_path / "cut.spa", progress=False)
+    assert net.training
+    assert all(torch.equal(before[name], tensor) for name, tensor in net.state_dict().items())
+
+
+def test_a_base_given_in_python_is_given_again(net: Net, tmp_path: Path) -> None:
+    task = es.prune(net, density=0.5, input_shape=(1, 1, 12, 12), round_to=1, output=tmp_path / "cut.spa")
+    settings: dict[str, Any] = {"formats": ["onnx"], "precisions": ["fp32"], "progress": False, "cache": False}
+    with pytest.raises(es.EdgespaError, match="given in Python: Net") as failed:
+        es.export(tmp_path / "cut.spa", output=tmp_path / "a", **settings)
+    assert "base=" in (failed.value.hint or "")
+    assert es.export(tmp_path / "cut.spa", base=net, output=tmp_path / "b", **settings).manifest.variants
+    other = Net()
+    with pytest.raises(es.EdgespaError, match="another base"):
+        es.export(task, base=other, output=tmp_path / "c", **settings)
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda net, out: es.adapt(net, data=images(), output=out, input_shape=(1, 1, 12, 12), rnk=4), "rank"),
+        (lambda net, out: es.prune(net, density=0.5, output=out, input_shape=(1, 1, 12, 12), metod="l1"), "method"),
+        (lambda net, out: es.export(net, output=out, input_shape=(1, 1, 12, 12), precision=["fp32"]), "precisions"),
+        (lambda net, out: es.prune(net, output=out, input_shape=(1, 1, 12, 12)), "density"),
+        (lambda net, out: es.prune(7, density=0.5, output=out), "nn.Module"),
+        (lambda net, out: es.prune(net, density=0.5, output=out), "input"),
+        (lambda net, out: es.adapt(net, data=5, output=out, input_shape=(1, 1, 12, 12)), "Dataset"),
+        (
+            lambda net, out: es.adapt(net, data=(images()[0], images(6)[1]), output=out, input_shape=(1, 1, 12, 12)),
+            "as many labels",
+        ),
+    ],
+)
+def test_mistakes_are_answered(call: Any, words: str, net: Net, tmp_path: Path) -> None:
+    with pytest.raises(es.EdgespaError) as failed:
+        call(net, tmp_path / "out.spa")
+    assert words in f"{failed.value.message} {failed.value.hint}"
+    assert list(tmp_path.iterdir()) == []

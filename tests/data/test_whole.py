@@ -1,0 +1,166 @@
+"""All images that cannot be used are told at once, before anything long begins; whole ones pass, of every kind."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from edgespa.api.classes import of_classes
+from edgespa.config import Preprocess
+from edgespa.data import ImageData, load_data, prepare, require_whole
+from edgespa.data.whole import looks_whole
+from edgespa.errors import ConfigError, DataError
+from tests.cli.typed import run
+
+pytestmark = pytest.mark.filterwarnings("ignore:Truncated File Read")
+KINDS = {"jpg": "JPEG", "png": "PNG", "gif": "GIF", "bmp": "BMP", "webp": "WEBP", "tif": "TIFF", "ppm": "PPM"}
+PIXELS = np.random.default_rng(0).integers(0, 255, (24, 24, 3), dtype=np.uint8)
+
+
+def encoded(kind: str) -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(PIXELS).save(stream, KINDS[kind])
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize("kind", list(KINDS))
+def test_whole_files_look_whole_and_cut_off_ones_do_not(kind: str) -> None:
+    content = encoded(kind)
+    assert looks_whole(io.BytesIO(content)) or kind in ("tif", "ppm")  # these are decoded
+    assert looks_whole(io.BytesIO(content + b"\n")) or kind in ("tif", "ppm", "gif")
+    for cut in (0, 3, 20, len(content) // 2, len(content) - 70):
+        assert not looks_whole(io.BytesIO(content[:cut]))
+    assert not looks_whole(io.BytesIO(b"no image at all" * 20))
+
+
+def folder(root: Path, damage: dict[str, bytes], *, classes: tuple[str, ...] = ("cat", "dog"), each: int = 8) -> Path:
+    for name in classes:
+        (root / name).mkdir(parents=True)
+        for index in range(each):
+            kind = list(KINDS)[index % len(KINDS)]
+            file = root / name / f"{index}.{kind}"
+            file.write_bytes(damage.get(f"{name}/{file.name}", encoded(kind)))
+    return root
+
+
+DAMAGE = {
+    "cat/0.jpg": encoded("jpg")[:300],
+    "cat/1.png": b"",
+    "cat/2.gif": encoded("gif")[:200],
+    "dog/0.jpg": b"<html>not found</html>",
+    "dog/3.bmp": encoded("bmp")[:500],
+    "dog/4.webp": encoded("webp")[:100],
+    "dog/5.tif": encoded("tif")[:100],
+}
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+def test_all_that_is_damaged_is_told_at_once(tmp_path: Path, zipped: bool) -> None:
+    root = folder(tmp_path / "junk", DAMAGE)
+    good = load_data(str(folder(tmp_path / "good", {})))
+    if zipped:
+        with zipfile.ZipFile(tmp_path / "junk.zip", "w") as archive:
+            for file in sorted(root.rglob("*.*")):
+                archive.write(file, file.relative_to(root))
+        root = tmp_path / "junk.zip"
+    told: list[float] = []
+    with pytest.raises(DataError) as caught:
+        require_whole({"--data": good, "--eval-data": load_data(str(root))}, lambda done, *_: told.append(done))
+    said = caught.value.message
+    assert said.startswith("--eval-data junk: 7 of 16 images cannot be used: ")
+    assert all(name in said for name in list(DAMAGE)[:5])
+    assert said.endswith(", and 2 more")
+    assert told[-1] == 32
+    require_whole({"--data": good})
+
+
+def test_damage_inside_a_zip_file_is_seen_by_its_checksum(tmp_path: Path) -> None:
+    root = folder(tmp_path / "a", {})
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for file in sorted(root.rglob("*.*")):
+            archive.write(file, file.relative_to(root))
+        at = archive.getinfo("dog/1.png").header_offset + 300
+    content = bytearray(path.read_bytes())
+    content[at] ^= 255
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"--data a: 1 of 16 image cannot be used: .*dog/1\.png"):
+        require_whole({"--data": load_data(str(path))})
+
+
+def test_what_only_decoding_shows_is_told_at_once_too(tmp_path: Path) -> None:
+    png = bytearray(encoded("png"))
+    png[60] ^= 255  # inside of the pixels, with the header and the end as they were
+    root = folder(tmp_path / "a", {"cat/1.png": bytes(png), "dog/1.png": bytes(png)})
+    data = load_data(str(root))
+    require_whole({"--data": data})
+    preprocess = Preprocess(height=8, width=8, channels=3, mean=(0, 0, 0), std=(1, 1, 1))
+    with pytest.raises(DataError, match=r"a: 2 of 16 images cannot be used: .*cat/1\.png.*dog/1\.png"):
+        prepare(data, preprocess)
+
+
+def labelled(labels: list[int], classes: tuple[str, ...], title: str) -> ImageData:
+    from edgespa.data.arrays import ArraySource
+
+    source = ArraySource(np.zeros((len(labels), 2, 2, 3), dtype=np.uint8))
+    return ImageData(source, np.array(labels, dtype=np.int64), classes, title)
+
+
+def test_test_data_that_lack_a_class_are_numbered_as_the_training_data(caplog: pytest.LogCaptureFixture) -> None:
+    train = labelled([0, 1, 2, 2], ("a", "b", "c"), "train")
+    same = of_classes(train, labelled([0, 1, 2], ("a", "b", "c"), "test"))
+    assert (same.labels.tolist(), caplog.messages) == ([0, 1, 2], [])
+    less = of_classes(train, labelled([0, 1, 1], ("a", "c"), "test"))
+    assert (less.labels.tolist(), less.classes) == ([0, 2, 2], ("a", "b", "c"))
+    assert "test has no images of 1 of the 3 classes of train (b)" in caplog.messages[0]
+    other = of_classes(train, labelled([0, 1, 2], ("c", "a", "b"), "test"))
+    assert other.labels.tolist() == [2, 0, 1]
+    numbers = of_classes(labelled([0, 1, 2], ("0", "1", "2"), "train"), labelled([0, 1], ("0", "1"), "test"))
+    assert numbers.labels.tolist() == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("classes", "said", "hint"),
+    [
+        (("a", "bb"), "--eval-data test has 1 of its 2 classes that --data train lacks: bb", "'bb' may be 'b'"),
+        (("0", "1"), "the classes of test are numbers", "--labels FILE"),
+    ],
+)
+def test_test_data_with_other_classes_are_refused(classes: tuple[str, ...], said: str, hint: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        of_classes(labelled([0, 1, 2], ("a", "b", "c"), "train"), labelled([0, 1], classes, "test"))
+    assert said in caught.value.message
+    assert hint in str(caught.value.hint)
+
+
+NET = """
+import torch
+from torch import nn
+
+def build():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 2))
+"""
+
+
+@pytest.mark.parametrize("command", ["adapt", "prune", "export"])
+def test_each_command_tells_it_before_it_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "net.py").write_text(NET)
+    folder(tmp_path / "good", {})
+    folder(tmp_path / "junk", DAMAGE)
+    options = {
+        "adapt": ("--data", "good", "--eval-data", "junk", "--epochs", "1"),
+        "prune": ("--density", "0.5", "--calibration", "good", "--eval-data", "junk"),
+        "export": ("--calibration", "good", "--eval-data", "junk"),
+    }
+    name = command
+    said = run(name, "net.py:build", "--input-shape", "1,3,8,8", *options[name], "-o", "out", code=1).stderr
+    assert "--eval-data junk: 7 of 16 images cannot be used" in said
+    assert not list(tmp_path.glob("out*"))
+    assert not list(tmp_path.glob(".out*"))

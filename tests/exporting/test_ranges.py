@@ -1,0 +1,62 @@
+"""Ranges of int8 activations, by hand and by brute force."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from edgespa.exporting.ranges import METHODS, VALUES_PER_IMAGE, Observed, entropy_limit, find_ranges
+
+
+def observed(*arrays: np.ndarray) -> dict[str, Observed]:
+    each = Observed()
+    for array in arrays:
+        each.add(array.astype(np.float32))
+    return {"x": each}
+
+
+def test_minmax_is_over_all_images_and_all_values() -> None:
+    big = np.zeros((1, 3, 100, 100))
+    big[0, 1, 77, 3] = 9.5  # one value that no sample would meet
+    assert find_ranges(observed(np.array([-2.0, 1.0]), big), "minmax") == {"x": (-2.0, 9.5)}
+
+
+def test_percentile_leaves_out_what_is_rare() -> None:
+    values = np.arange(1000.0)
+    low, high = find_ranges(observed(values), "percentile")["x"]
+    assert low == pytest.approx(np.quantile(values, 0.0001))
+    assert high == pytest.approx(np.quantile(values, 0.9999))
+
+
+def test_samples_are_of_all_channels() -> None:
+    """Channels last, and as many channels as the spacing of even samples would be: those would be of one channel."""
+    image = np.broadcast_to(np.arange(16.0), (32, 32, 16))
+    each = observed(image)["x"]
+    assert len(each.values[0]) == VALUES_PER_IMAGE
+    assert set(each.values[0]) == set(range(16))
+
+
+def test_entropy_clips_an_outlier_and_keeps_an_even_spread() -> None:
+    random = np.random.default_rng(0)
+    normal = random.standard_normal(50_000).astype(np.float32)
+    assert 3 < entropy_limit(np.abs(np.append(normal, np.float32(60)))) < 12
+    even = random.uniform(0, 1, 50_000).astype(np.float32)
+    assert entropy_limit(even) > 0.97
+
+
+def test_zeros_do_not_count_for_the_entropy() -> None:
+    values = np.abs(np.random.default_rng(0).standard_normal(20_000)).astype(np.float32)
+    assert entropy_limit(np.append(values, np.zeros(40_000, np.float32))) == entropy_limit(values)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("value", [0.0, 3.0, -3.0])
+def test_a_constant_has_its_own_range(method: str, value: float) -> None:
+    assert find_ranges(observed(np.full(10, value)), method)["x"] == (value, value)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_range_never_goes_beyond_what_was_seen(method: str) -> None:
+    values = np.random.default_rng(1).gamma(1.0, 2.0, 5000)
+    low, high = find_ranges(observed(values), method)["x"]
+    assert np.float32(values.min()) <= low < high <= np.float32(values.max())

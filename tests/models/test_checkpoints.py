@@ -1,0 +1,243 @@
+"""Checkpoints as training tools leave them are understood, or answered with what to type; nothing of them is run."""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import enum
+import logging
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from edgespa.errors import WeightsError
+from edgespa.models.reference import BaseReference
+from edgespa.models.weights import fit_weights, read_weights
+from edgespa.system.quiet import NOTE
+
+State = dict[str, Tensor]
+
+
+class Config(dict):  # type: ignore[type-arg]
+    """As tools have, a mapping by attributes."""
+
+
+class Steps(list):  # type: ignore[type-arg]
+    """Likewise, a list."""
+
+
+class Phase(enum.Enum):
+    TRAIN = "train"
+
+
+class Run:
+    """Any object of a tool's own."""
+
+    def __init__(self) -> None:
+        self.best = np.float64(0.9)
+
+
+@pytest.fixture
+def net() -> nn.Module:
+    torch.manual_seed(1)
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4, 2))
+
+
+@pytest.fixture
+def state(net: nn.Module) -> State:
+    generator = torch.Generator().manual_seed(3)
+    return {
+        name: torch.rand(value.shape, generator=generator) if value.is_floating_point() else value
+        for name, value in net.state_dict().items()
+    }
+
+
+def assert_taken(net: nn.Module, path: Path | str, state: State) -> None:
+    fit_weights(net, read_weights(path), str(path))
+    assert all(torch.equal(value, state[name]) for name, value in net.state_dict().items())
+
+
+def under(prefix: str, state: State) -> State:
+    return {prefix + name: value for name, value in state.items()}
+
+
+def other(state: State) -> State:
+    return {name: value + 1 for name, value in state.items()}
+
+
+BESIDE: dict[str, Any] = {
+    "argparse": {"args": argparse.Namespace(lr=0.1, out=PurePosixPath("out"))},
+    "numpy scalars": {"best_acc1": np.float64(76.1), "epoch": np.int64(3), "history": np.arange(4.0)},
+    "objects": {"run": Run(), "phase": Phase.TRAIN, "seen": {1, 2}},
+    "containers": {"counts": collections.Counter("ab"), "none": None, "when": (1, "b", 2.5)},
+    "mappings and lists of a tool": {
+        "cfg": Config(a=Config(b=1)),
+        "log": collections.defaultdict(list, {"a": [1]}),
+        "queue": Steps([1, 2]),
+    },
+    "an optimiser": {"optimizer": {"state": {0: {"exp_avg": torch.ones(2)}}, "param_groups": [{"lr": 0.1}]}},
+}
+
+
+@pytest.mark.parametrize("old", [False, True])
+@pytest.mark.parametrize("beside", list(BESIDE))
+@pytest.mark.parametrize("key", ["state_dict", "model", "net", "params", "my_own_key"])
+def test_what_lies_beside_the_tensors(
+    net: nn.Module, state: State, tmp_path: Path, beside: str, key: str, old: bool
+) -> None:
+    path = tmp_path / "w.pth"
+    torch.save({key: state, **BESIDE[beside]}, path, _use_new_zipfile_serialization=not old)
+    assert_taken(net, path, state)
+
+
+def test_entries_of_a_state_dict_that_are_no_tensors(
+    net: nn.Module, state: State, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    torch.save({**state, "epoch": 3, "args": argparse.Namespace()}, tmp_path / "w.pt")
+    with caplog.at_level(NOTE, "edgespa"):
+        assert_taken(net, tmp_path / "w.pt", state)
+    assert "left out what is no tensor: epoch, args" in caplog.text
+
+
+@pytest.mark.parametrize("prefix", ["module.", "model.", "backbone.", "encoder.body.", "_orig_mod.module.", "net.m.x."])
+def test_a_prefix_of_all_names(net: nn.Module, state: State, tmp_path: Path, prefix: str) -> None:
+    save_file(under(prefix, state), tmp_path / "w.safetensors")
+    assert_taken(net, tmp_path / "w.safetensors", state)
+
+
+def test_a_prefix_that_only_the_model_has(net: nn.Module, state: State, tmp_path: Path) -> None:
+    class Wrapped(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = net
+
+    save_file(state, tmp_path / "w.safetensors")
+    assert_taken(Wrapped(), tmp_path / "w.safetensors", under("model.", state))
+
+
+def test_a_part_of_a_larger_model_is_asked_for(net: nn.Module, state: State, tmp_path: Path) -> None:
+    path = tmp_path / "w.safetensors"
+    save_file({**under("backbone.", state), "head.weight": torch.ones(1), "loss.w": torch.ones(1)}, path)
+    with pytest.raises(WeightsError, match=r"below 'backbone\.', beside 2 others") as caught:
+        fit_weights(net, read_weights(path), str(path))
+    said = str(caught.value.hint).partition("--weights ")[2]
+    assert said == f"{path}:backbone"
+    assert_taken(net, said, state)
+
+
+def test_counters_of_thop(net: nn.Module, state: State, tmp_path: Path) -> None:
+    counters = {f"{name}{kind}": torch.zeros(1) for name in ("", "0.", "3.") for kind in ("total_ops", "total_params")}
+    torch.save({"state_dict": under("module.", {**state, **counters})}, tmp_path / "w.pth")
+    assert_taken(net, tmp_path / "w.pth", state)
+
+
+@pytest.mark.parametrize("ema", ["state_dict_ema", "ema", "model_ema", "ema_state_dict", "swa_state_dict"])
+@pytest.mark.parametrize("plain", ["state_dict", "model"])
+def test_averaged_weights_beside_plain_ones(
+    net: nn.Module, state: State, tmp_path: Path, caplog: pytest.LogCaptureFixture, plain: str, ema: str
+) -> None:
+    path = tmp_path / "w.pth"
+    torch.save({ema: other(state), plain: state, "epoch": 3}, path)
+    with caplog.at_level(NOTE, "edgespa"):
+        assert_taken(net, path, state)
+    assert f"those under {plain} are taken, not {ema} (--weights {path}:{ema})" in caplog.text
+    assert_taken(net, f"{path}:{ema}", other(state))
+    torch.save({ema: other(state), "epoch": 3}, path)
+    assert_taken(net, path, other(state))
+
+
+def test_as_torchvision_and_lightning_write_them(
+    net: nn.Module, state: State, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "w.pth"
+    named = {"state": {name: {"exp_avg": value} for name, value in state.items()}}
+    averaged = {"n_averaged": torch.tensor(3), **under("module.", other(state))}
+    torch.save({"model": state, "optimizer": named, "model_ema": averaged, "args": argparse.Namespace()}, path)
+    assert_taken(net, path, state)
+    assert_taken(net, f"{path}:model_ema", other(state))
+    caplog.clear()
+    content = {
+        "state_dict": {**under("net.", state), "criterion.weight": torch.ones(3)},
+        "callbacks": {"ModelCheckpoint{'monitor': None}": {"best_model_score": torch.tensor(0.5)}},
+        "hyper_parameters": Config(lr=0.1),
+        "optimizer_states": [named],
+    }
+    torch.save(content, path)
+    with pytest.raises(WeightsError, match=r"below 'net\.', beside 1 others") as caught:
+        fit_weights(net, read_weights(path), str(path))
+    assert_taken(net, str(caught.value.hint).partition("--weights ")[2], state)
+    assert caplog.messages == []
+    assert_taken(net, f"{path}:state_dict.net", state)
+    with pytest.raises(WeightsError, match="below 'net"):
+        fit_weights(net, read_weights(f"{path}:state_dict"), f"{path}:state_dict")
+
+
+def test_a_part_of_a_file_is_found_again_from_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "work" / "sub").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "work")
+    Path("net.py").write_text("")
+    Path("w.pth").write_bytes(b"")
+    reference = BaseReference.record("net.py:build", "w.pth:ema", Path("sub"))
+    assert reference.weights_relative == "../w.pth:ema"
+    monkeypatch.chdir("sub")
+    assert reference.resolve(Path.cwd())[1] == f"{tmp_path}/work/w.pth:ema"
+    (tmp_path / "work").rename(tmp_path / "moved")
+    monkeypatch.chdir(tmp_path)
+    assert reference.resolve(tmp_path / "moved" / "sub")[1] == f"{tmp_path}/moved/w.pth:ema"
+
+
+def test_which_of_several_is_asked_for(net: nn.Module, state: State, tmp_path: Path) -> None:
+    path = tmp_path / "w.pth"
+    torch.save({"gen": state, "disc": other(state)}, path)
+    with pytest.raises(WeightsError, match="more than one state dict: gen, disc") as caught:
+        read_weights(path)
+    assert_taken(net, str(caught.value.hint).partition("--weights ")[2], state)
+    assert_taken(net, f"{path}:disc", other(state))
+    with pytest.raises(WeightsError, match="there is no 'no' in it") as caught:
+        read_weights(f"{path}:no")
+    assert "gen, disc" in str(caught.value.hint)
+
+
+def test_a_pickled_model_is_refused_and_told_why(net: nn.Module, tmp_path: Path) -> None:
+    for content in (net, {"model": net, "epoch": 1}):
+        torch.save(content, tmp_path / "w.pt")
+        with pytest.raises(WeightsError, match="unpickles none") as caught:
+            read_weights(tmp_path / "w.pt")
+        assert "state_dict()" in str(caught.value.hint)
+
+
+class _Bomb:
+    def __init__(self, function: Any, *arguments: Any) -> None:
+        self.what = function, arguments
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return self.what
+
+
+@pytest.mark.parametrize("old", [False, True])
+def test_nothing_beside_the_tensors_is_run(net: nn.Module, state: State, tmp_path: Path, old: bool) -> None:
+    import os
+    import subprocess
+
+    marker = tmp_path / "ran"
+    bombs = (
+        _Bomb(os.system, f"touch {marker}"),
+        _Bomb(subprocess.call, ["touch", str(marker)]),
+        _Bomb(exec, f"open({str(marker)!r}, 'w')"),
+        _Bomb(Path.touch, marker),
+        _Bomb(eval, f"open({str(marker)!r}, 'w')"),
+        _Bomb(logging.FileHandler, str(marker)),
+    )
+    for bomb in bombs:
+        for content in ({"state_dict": state, "args": bomb}, {**state, "0.weight": bomb}, bomb):
+            torch.save(content, tmp_path / "w.pth", _use_new_zipfile_serialization=not old)
+            try:
+                read_weights(tmp_path / "w.pth")
+            except WeightsError as error:
+                assert "unpickles none" in error.message  # noqa: PT017 - that it is read is right, too
+            assert not marker.exists()

@@ -1,0 +1,136 @@
+"""Files that are whole or not there; sealed files."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from edgespa.errors import OutputExistsError
+from edgespa.system.files import refuse_existing, write_whole
+from edgespa.tasks import sealed
+
+
+def test_a_file_is_written_and_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "a.spa"
+    write_whole(path, b"one")
+    write_whole(path, b"two")
+    assert path.read_bytes() == b"two"
+    assert [each.name for each in tmp_path.iterdir()] == ["a.spa"]
+
+
+def test_a_file_gets_the_rights_that_any_other_would(tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        write_whole(tmp_path / "a", b"")
+        assert (tmp_path / "a").stat().st_mode & 0o777 == 0o640
+        assert os.umask(0o027) == 0o027
+    finally:
+        os.umask(before)
+
+
+def test_a_bare_name_is_written_to_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    refuse_existing(Path("a"), overwrite=False)
+    write_whole(Path("a"), b"x")
+    assert (tmp_path / "a").read_bytes() == b"x"
+
+
+@pytest.mark.parametrize("function", ["fsync", "replace"])
+def test_a_full_disk_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, function: str) -> None:
+    path = tmp_path / "a.spa"
+    write_whole(path, b"old")
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, function, full)
+    with pytest.raises(OSError, match="No space left") as caught:
+        write_whole(path, b"new")
+    assert caught.value.filename == str(path)
+    assert path.read_bytes() == b"old"
+    assert [each.name for each in tmp_path.iterdir()] == ["a.spa"]
+
+
+def test_an_interrupt_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(_: int) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "fsync", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        write_whole(tmp_path / "a", b"new")
+    assert not list(tmp_path.iterdir())
+
+
+def test_outputs_that_cannot_be_written_are_refused_early(tmp_path: Path) -> None:
+    there = tmp_path / "there"
+    there.write_bytes(b"")
+    refuse_existing(there, overwrite=True)
+    refuse_existing(tmp_path / "new", overwrite=False)
+    with pytest.raises(OutputExistsError, match="there exists already"):
+        refuse_existing(there, overwrite=False)
+    with pytest.raises(OutputExistsError):
+        refuse_existing(tmp_path, overwrite=True)
+    with pytest.raises(FileNotFoundError):
+        refuse_existing(tmp_path / "no" / "new", overwrite=True)
+
+
+TENSORS = {
+    "a": torch.arange(6.0).reshape(2, 3),
+    "b": torch.tensor([1, 2], dtype=torch.uint8),
+    "empty": torch.zeros(0, 3),
+}
+
+
+def test_a_sealed_file_gives_back_what_it_was_given(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    shared = {**TENSORS, "turned": TENSORS["a"].T, "again": TENSORS["a"], "half": torch.ones(2, dtype=torch.bfloat16)}
+    path.write_bytes(sealed.to_bytes("kind", "tëxt\n", shared))
+    text, tensors = sealed.read(path, "kind")
+    assert text == "tëxt\n"
+    assert tensors.keys() == shared.keys()
+    assert all(torch.equal(tensors[name], shared[name]) for name in shared)
+    assert load_file(path).keys() == {*shared, "seal"}  # any reader of safetensors can open it
+
+
+def test_what_was_read_does_not_change_with_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(sealed.to_bytes("k", "text", TENSORS))
+    _, tensors = sealed.read(path, "k")
+    path.write_bytes(bytes(path.stat().st_size))  # in place, as cp does
+    assert all(torch.equal(tensors[name], tensor) for name, tensor in TENSORS.items())
+
+
+def test_another_kind_of_file_is_told_from_a_damaged_one(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    save_file(TENSORS, path)
+    with pytest.raises(KeyError):
+        sealed.read(path, "kind")
+    save_file(TENSORS, path, {"kind": "text"})
+    with pytest.raises(ValueError, match="digest"):
+        sealed.read(path, "kind")
+    path.write_bytes(b"")
+    with pytest.raises(ValueError, match=r"[Hh]eader"):
+        sealed.read(path, "kind")
+    with pytest.raises(FileNotFoundError):
+        sealed.read(tmp_path / "none", "kind")
+
+
+@pytest.mark.parametrize("change", ["text", "value", "name", "shape"])
+def test_the_seal_covers_everything(tmp_path: Path, change: str) -> None:
+    path = tmp_path / "a"
+    content = sealed.to_bytes("kind", "some text", TENSORS)
+    old, new = {
+        "text": (b"some text", b"same text"),
+        "value": (TENSORS["a"].numpy().tobytes(), (TENSORS["a"].numpy() + 1).tobytes()),
+        "name": (b'"b":{', b'"c":{'),
+        "shape": (b'"shape":[2,3]', b'"shape":[3,2]'),
+    }[change]
+    assert content.count(old) == 1
+    path.write_bytes(content.replace(old, new))
+    with pytest.raises(ValueError, match="digest"):
+        sealed.read(path, "kind")
