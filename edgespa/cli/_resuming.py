@@ -13,6 +13,7 @@ import click
 from click.core import ParameterSource
 
 from edgespa.cli._failures import Failure, as_failure
+from edgespa.cli._help import Explained
 
 if TYPE_CHECKING:
     from edgespa.tasks.unfinished import Unfinished
@@ -50,7 +51,7 @@ def resume_options() -> Callable[[_F], _F]:
     return decorate
 
 
-class Resumable(click.Command):
+class Resumable(Explained):
     """A command that goes on with an interrupted run of its own by the name of its state alone."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:

@@ -14,6 +14,8 @@ from types import MappingProxyType
 import click
 
 from edgespa.cli._failures import reported
+from edgespa.cli._help import ExplainedGroup
+from edgespa.cli._sections import MAIN_EXAMPLES
 
 COMMANDS: Mapping[str, str] = MappingProxyType(
     {
@@ -39,7 +41,7 @@ COMMANDS: Mapping[str, str] = MappingProxyType(
 """Command -> the module that defines it as ``command``, in the order of the help."""
 
 
-class Shell(click.Group):
+class Shell(ExplainedGroup):
     """A group whose commands are imported when they are asked for, and whose failures are reported.
 
     Args:
@@ -170,6 +172,7 @@ _LONG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 @click.group(
     cls=Shell,
+    examples=MAIN_EXAMPLES,
     context_settings={
         "auto_envvar_prefix": "EDGESPA",
         "help_option_names": ["-h", "--help"],

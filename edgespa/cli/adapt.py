@@ -15,12 +15,13 @@ from edgespa.cli._kinds import CRITERIA, Named, Setting, Words
 from edgespa.cli._options import data_options, json_option, model_options, output_options, seed_option, trust_option
 from edgespa.cli._pruning import latency_budget, selection_options
 from edgespa.cli._resuming import Resumable, asked_for, resume_options, saying_what_is_kept, typed_in
+from edgespa.cli._sections import ADAPT, ADAPT_EXAMPLES
 
 if TYPE_CHECKING:
     from edgespa.models.inputs import InputSizes
 
 
-@click.command(name="adapt", cls=Resumable)
+@click.command(name="adapt", cls=Resumable, sections=ADAPT, examples=ADAPT_EXAMPLES)
 @model_options("[MODEL]", required=False)
 @click.option(
     "--from",

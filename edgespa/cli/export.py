@@ -7,14 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edgespa.cli._help import Explained
 from edgespa.cli._options import data_options, json_option, model_options, output_options, seed_option, trust_option
+from edgespa.cli._sections import EXPORT, EXPORT_EXAMPLES
 
 if TYPE_CHECKING:
     from edgespa.bundle import Manifest
     from edgespa.models.inputs import InputSizes
 
 
-@click.command(name="export")
+@click.command(name="export", cls=Explained, sections=EXPORT, examples=EXPORT_EXAMPLES)
 @model_options("MODEL|TASK")
 @click.option("--base", metavar="MODEL", help="For a task file: its base, if it is not where it was.")
 @trust_option()

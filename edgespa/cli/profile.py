@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from edgespa.cli._help import Explained
 from edgespa.cli._options import json_option
+from edgespa.cli._sections import PROFILE, PROFILE_EXAMPLES
 from edgespa.cli._trust import require_signers, signers_options
 
 if TYPE_CHECKING:
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
 _SECONDS = click.FloatRange(min=0, min_open=True)
 
 
-@click.command(name="profile")
+@click.command(name="profile", cls=Explained, sections=PROFILE, examples=PROFILE_EXAMPLES)
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.option(
     "--device",

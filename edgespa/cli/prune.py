@@ -11,6 +11,7 @@ from edgespa.cli._depth import METHOD, OWN, depth_options, require_fitting_optio
 from edgespa.cli._options import data_options, json_option, model_options, output_options, seed_option, trust_option
 from edgespa.cli._pruning import latency_budget, selection_options
 from edgespa.cli._resuming import Resumable, asked_for, resume_options, saying_what_is_kept
+from edgespa.cli._sections import PRUNE, PRUNE_EXAMPLES
 
 if TYPE_CHECKING:
     from edgespa.models.inputs import InputSizes
@@ -23,7 +24,7 @@ METHODS = (
 )  # fmt: skip
 
 
-@click.command(name="prune", cls=Resumable)
+@click.command(name="prune", cls=Resumable, sections=PRUNE, examples=PRUNE_EXAMPLES)
 @model_options("MODEL|TASK")
 @data_options("calibration", "eval-data")
 @click.option(
@@ -58,8 +59,8 @@ METHODS = (
     "give the original outputs.  [default: the method's own, or asym]",
 )
 @click.option("--bn-reestimate", is_flag=True, help="Take batch-norm statistics anew on --calibration.")
-@click.option("--held-out", metavar="DATA", help="Labelled images, for --allocation equal-accuracy.")
-@click.option("--base", metavar="MODEL", help="sls: for a task file: its base, if it is not where it was.")
+@click.option("--held-out", metavar="DATA", help="Labelled images to tell the accuracy by.")
+@click.option("--base", metavar="MODEL", help="Of a task file: its base, if it is not where it was.")
 @trust_option()
 @seed_option()
 @resume_options()

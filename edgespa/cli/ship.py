@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgespa.cli._devices import devices_option, fail_if_any, harmless, kib, show_errors
+from edgespa.cli._help import Explained
 from edgespa.cli._options import json_option
+from edgespa.cli._sections import SHIP, SHIP_EXAMPLES
 from edgespa.cli._trust import require_signers, signers_options
 
 if TYPE_CHECKING:
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
     from edgespa.device.shipment.ship import Shipment
 
 
-@click.command(name="ship")
+@click.command(name="ship", cls=Explained, sections=SHIP, examples=SHIP_EXAMPLES)
 @click.argument("sources", type=click.Path(path_type=Path), nargs=-1, metavar="BUNDLE|TASK...")
 @devices_option(required=True)
 @click.option("--task", metavar="NAME", help="The task's name on the device; default: the bundle's.")

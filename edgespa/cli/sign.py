@@ -6,10 +6,12 @@ from pathlib import Path
 
 import click
 
+from edgespa.cli._help import Explained
 from edgespa.cli._options import json_option
+from edgespa.cli._sections import SIGN_EXAMPLES
 
 
-@click.command(name="sign")
+@click.command(name="sign", cls=Explained, examples=SIGN_EXAMPLES)
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.option(
     "--key",

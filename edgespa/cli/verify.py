@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from edgespa.cli._help import Explained
 from edgespa.cli._options import json_option
+from edgespa.cli._sections import VERIFY, VERIFY_EXAMPLES
 from edgespa.cli._trust import require_signers, signers_options
 
 if TYPE_CHECKING:
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
     from edgespa.device.measure.results import Check
 
 
-@click.command(name="verify")
+@click.command(name="verify", cls=Explained, sections=VERIFY, examples=VERIFY_EXAMPLES)
 @click.argument("bundle", type=click.Path(path_type=Path))
 @signers_options()
 @click.option("--no-run", is_flag=True, help="Check sizes, digests and signature only; run nothing.")
