@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 from click.core import ParameterSource
 
+from edgespa.cli._recipes import checked
+
 if TYPE_CHECKING:
     from edgespa.models.inputs import InputSizes
     from edgespa.pruning.depth import Decision
@@ -182,6 +184,7 @@ def run_depth(
 
     own = {key: settings[key] for key in DepthConfig.model_fields if settings.get(key) is not None}
     config = DepthConfig.parse(own, "edgespa prune")
+    checked()
     with progress("prune") as report:
         task, decision = cut_to_file(
             model,

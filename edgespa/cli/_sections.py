@@ -11,6 +11,7 @@ _AGAIN = ("--resume", "--fresh")
 _SIGNERS = ("--signers", "--identity", "--revoked")
 _LATENCY = "With --budget latency_ms=X"
 _WRITTEN = ("--output", "--overwrite")
+_RECIPE = ("--save-recipe", "--dry-run", "--json")
 
 ADAPT: Sections = {
     "Model": ("--input-shape", "--weights", "--from", "--trust"),
@@ -29,7 +30,7 @@ ADAPT: Sections = {
     "With --distill": ("--distill", "--distill-weight", "--distill-temperature"),
     _LATENCY: _BUDGET,
     "Interrupted runs": _AGAIN,
-    "Output": (*_WRITTEN, "--log", "--json"),
+    "Output": (*_WRITTEN, "--log", *_RECIPE),
 }  # fmt: skip
 ADAPT_EXAMPLES: Examples = (
     (
@@ -55,7 +56,7 @@ PRUNE: Sections = {
     ),
     _LATENCY: _BUDGET,
     "Interrupted runs": _AGAIN,
-    "Output": (*_WRITTEN, "--json"),
+    "Output": (*_WRITTEN, *_RECIPE),
 }  # fmt: skip
 PRUNE_EXAMPLES: Examples = (
     (
@@ -76,7 +77,7 @@ EXPORT: Sections = {
     "Data": ("--calibration", "--eval-data", *_IMAGES, "--seed"),
     "For a device": ("--device", "--onnx-runtime", "--opset"),
     "With --precision int8": ("--int8-tolerance", "--int8-calibration", "--calibration-images", "--int8-slowdown"),
-    "Output": (*_WRITTEN, "--sign", "--license", "--fp32-tolerance", "--cache", "--json"),
+    "Output": (*_WRITTEN, "--sign", "--license", "--fp32-tolerance", "--cache", *_RECIPE),
 }
 EXPORT_EXAMPLES: Examples = (
     ("ONNX and TFLite in float32", "export task.spa --output bundle/"),
@@ -104,7 +105,7 @@ INSPECT_EXAMPLES: Examples = (
 VERIFY: Sections = {
     "Who made it": _SIGNERS,
     "Self-check": ("--no-run", "--python", "--threads", "--timeout", "--memory"),
-    "Output": ("--json",),
+    "Output": _RECIPE,
 }
 VERIFY_EXAMPLES: Examples = (
     ("Digests, and every file that can run here", "verify bundle/"),
@@ -115,7 +116,7 @@ PROFILE: Sections = {
     "What is measured": ("--device", "--threads", "--variant", "--provider", "--against"),
     "How long": ("--runs", "--seconds", "--rounds", "--duration", "--cooldown", "--again"),
     "Who made it": (*_SIGNERS, "--trust"),
-    "Output": ("--no-save", "--json"),
+    "Output": ("--no-save", *_RECIPE),
 }
 PROFILE_EXAMPLES: Examples = (
     ("Here, on one thread", "profile bundle/"),
@@ -128,7 +129,7 @@ SHIP: Sections = {
     "Of a task file": ("--with-base", "--base", "--weights", "--sign"),
     "Who made it": (*_SIGNERS, "--trust"),
     "Instead: take it off": ("--remove", "--yes"),
-    "Output": ("--json",),
+    "Output": _RECIPE,
 }
 SHIP_EXAMPLES: Examples = (
     ("A bundle to two boards", "ship bundle/ --device pi-4b --device pi-5"),
@@ -163,6 +164,16 @@ CALIBRATION_MAKE: Sections = {
 CALIBRATION_EXAMPLES: Examples = (
     ("Those that come with edgespa", "calibration list"),
     ("Your own", "calibration make --data photos.zip:train --count 512 --output photos-512.toml"),
+)
+RUN: Sections = {
+    "What is done": ("--begin", "--dry-run"),
+    "Who wrote it": ("--trust",),
+    "Output": ("--overwrite", "--json"),
+}
+RUN_EXAMPLES: Examples = (
+    ("What would be done", "run recipe.toml --dry-run"),
+    ("All of it", "run recipe.toml"),
+    ("From one step on, in place of what is there", "run recipe.toml --begin export --overwrite"),
 )
 MAIN_EXAMPLES: Examples = (
     ("The whole way, on data that needs no download", "demo"),

@@ -35,6 +35,7 @@ COMMANDS: Mapping[str, str] = MappingProxyType(
         "rollback": "edgespa.cli.rollback",
         "status": "edgespa.cli.status",
         "card": "edgespa.cli.card",
+        "run": "edgespa.cli.run",
         "demo": "edgespa.cli.demo",
     }
 )

@@ -10,6 +10,7 @@ import click
 from edgespa.cli._depth import METHOD, OWN, depth_options, require_fitting_options, run_depth
 from edgespa.cli._options import data_options, json_option, model_options, output_options, seed_option, trust_option
 from edgespa.cli._pruning import latency_budget, selection_options
+from edgespa.cli._recipes import checked, recipe_options
 from edgespa.cli._resuming import Resumable, asked_for, resume_options, saying_what_is_kept
 from edgespa.cli._sections import PRUNE, PRUNE_EXAMPLES
 
@@ -65,6 +66,7 @@ METHODS = (
 @seed_option()
 @resume_options()
 @output_options("The task file")
+@recipe_options()
 @json_option()
 @click.pass_context
 def command(
@@ -128,6 +130,7 @@ def command(
     from edgespa.pruning import PruneConfig
 
     config = PruneConfig.parse(settings, "edgespa prune")
+    checked()
     with saying_what_is_kept(output), progress("prune") as report:
         task = prune_to_file(
             model,

@@ -77,6 +77,21 @@ def require_trusted(spec: str, task: str, *, trust: bool = False) -> None:
         raise UntrustedError(f"{task}: its base is {what}: {spec}", _ASK)
 
 
+def question(spec: str) -> str | None:
+    """Why a spec that the user has not typed is not opened without a word; None where it is.
+
+    Args:
+        spec: Of a model or of data; paths are relative to the current folder.
+    """
+    if _runs_nothing(spec) or is_remembered(spec):
+        return None
+    if _is_library(spec):
+        return "a library builds it, and may fetch it"
+    if split_file_spec(spec) is not None or is_module_spec(spec):
+        return "code that was not used here before, or has changed since"
+    return None
+
+
 def remember(spec: str) -> None:
     """Note that a base was opened here, because the user named it; nothing where it cannot be noted.
 

@@ -87,4 +87,6 @@ def problem_of(words: list[str]) -> str | None:
         return None if any(re.fullmatch(r"[A-Z]{3,}", word) for word in words) else error.format_message()
     except click.UsageError as error:
         return error.format_message()
+    except click.exceptions.Exit:  # --help
+        return None
     return None
