@@ -112,7 +112,7 @@ def make(
     from edgespa.data.calibration import CalibrationSpec, Named
     from edgespa.data.calibration import make as make_spec
     from edgespa.errors import ConfigError
-    from edgespa.system.files import refuse_existing, write_whole
+    from edgespa.system.files import expanded, refuse_existing, write_whole
 
     require_both(mean, std)
     if output.suffix != ".toml":
@@ -121,7 +121,7 @@ def make(
     values = {"source": data, "count": count, "seed": seed, "balance": balance, "mean": mean, "std": std}
     spec = CalibrationSpec.parse({**values, "description": description}, "edgespa calibration make")
     # A path is taken as the shell means it, not from the folder of the file.
-    found = Path(data.partition(":")[0]).expanduser()
+    found = expanded(data.partition(":")[0])
     if found.exists() and not found.is_absolute():
         spec = spec.model_copy(update={"source": str(found.absolute()) + data[len(data.partition(":")[0]) :]})
     spec = make_spec(spec, output.absolute().parent)

@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.serialization import safe_globals
 
 from edgespa.errors import WeightsError
+from edgespa.system.files import expanded
 from edgespa.system.quiet import NOTE
 
 log = logging.getLogger(__name__)
@@ -58,7 +59,7 @@ def split_key(spec: str) -> tuple[str, str | None]:
         spec: As typed after ``--weights``.
     """
     head, colon, key = spec.rpartition(":")
-    if not colon or not key or not head or Path(spec).expanduser().exists() or not Path(head).expanduser().is_file():
+    if not colon or not key or not head or expanded(spec).exists() or not expanded(head).is_file():
         return spec, None
     return head, key
 

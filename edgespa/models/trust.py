@@ -115,7 +115,7 @@ def is_remembered(spec: str) -> bool:
 def _place(identity: dict[str, Any]) -> Path:
     home = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
     name = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
-    return Path(home).expanduser() / "edgespa" / "bases" / f"{name}.json"
+    return expanded(home) / "edgespa" / "bases" / f"{name}.json"
 
 
 def _identity(spec: str) -> dict[str, Any] | None:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from edgespa.errors import ModelError, WeightsError
 from edgespa.models.checkpoints import below, read_torch, split_key, state_dict_in, with_names_of, without_counters
 from edgespa.models.imports import nearest_path
+from edgespa.system.files import expanded
 
 _TORCH_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".tar")
 _LISTED = 5
@@ -55,7 +56,7 @@ def read_weights(path: Path | str) -> dict[str, Tensor]:
         WeightsError: The file is missing, corrupt, or holds anything but tensors.
     """
     file, key = split_key(str(path))
-    path = Path(file).expanduser()
+    path = expanded(file)
     if not path.is_file():
         hint = nearest_path(path) or "check the path, relative to the current folder"
         raise WeightsError(f"weights {path}: no such file", hint)

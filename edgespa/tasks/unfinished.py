@@ -20,7 +20,7 @@ from typing import Any
 
 from edgespa.errors import TaskFileError, UnfinishedError
 from edgespa.models.imports import nearest_path
-from edgespa.system.files import is_held, sibling, write_whole
+from edgespa.system.files import expanded, is_held, sibling, write_whole
 
 SUFFIX = ".resume"
 KEY = "edgespa-checkpoint"
@@ -184,7 +184,7 @@ def _mark(key: bytes, content: Mapping[str, Any]) -> str:
 def _own_key(*, make: bool) -> bytes | None:
     """The user's key; None where there is none, or none can be kept."""
     home = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
-    path = Path(home).expanduser() / "edgespa" / "key"
+    path = expanded(home) / "edgespa" / "key"
     try:
         if make and not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
