@@ -78,8 +78,8 @@ def require_folder_possible(path: Path) -> None:
 def expanded(text: str | Path) -> Path:
     """A path with its ``~`` replaced; as it is where there is no such user.
 
-    Whoever has no home folder at all, as an unknown user in a container, gets ``/``, as docker has it: where nothing can
-    be written there, nothing is kept.
+    Whoever has no home folder at all, as an unknown user in a container, gets ``/``, as docker has it: where nothing
+    can be written there, nothing is kept.
 
     Args:
         text: The path, from wherever.
