@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from edgespa.cli._options import Numbers, json_option, output_options, require_both, seed_option
+from edgespa.cli._terminal import echo
 
 if TYPE_CHECKING:
     from edgespa.data.calibration import Named
@@ -49,7 +50,7 @@ def show(name: str, as_json: bool) -> None:
     if as_json:
         emit_json(_plain(named))
     else:
-        click.echo(named.spec.to_toml(), nl=False)
+        echo(named.spec.to_toml(), nl=False)
 
 
 @command.command()
@@ -71,8 +72,8 @@ def check(name: str, as_json: bool) -> None:
             if found["classes"]
             else ""
         )
-        click.echo(f"{name}: {found['images']} images{balance}")
-        click.echo(str(found["digest"]) + (", as recorded" if found["same"] else ""))
+        echo(f"{name}: {found['images']} images{balance}")
+        echo(str(found["digest"]) + (", as recorded" if found["same"] else ""))
     if found["same"] is False:
         raise DataError(
             f"{name}: these are not the images that the spec was made of", "get those, or make the spec anew"
@@ -129,8 +130,8 @@ def make(
     if as_json:
         emit_json(_plain(Named(str(output), output.absolute().parent, spec)))
     else:
-        click.echo(f"{output}: {spec.digest}")
-        click.echo(f"next: edgespa prune MODEL --calibration {output} --method asym-in-change --density 0.5 -o x.spa")
+        echo(f"{output}: {spec.digest}")
+        echo(f"next: edgespa prune MODEL --calibration {output} --method asym-in-change --density 0.5 -o x.spa")
 
 
 def _plain(named: Named) -> dict[str, object]:

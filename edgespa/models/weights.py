@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import shlex
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -120,7 +121,8 @@ def fit_weights(model: nn.Module, state: Mapping[str, Tensor], source: str) -> N
         raise WeightsError(
             f"weights {source} hold more than the model: all of its {len(expected)} tensors are below "
             f"{' and below '.join(map(repr, inside))}, beside {len(given) - count} others",
-            f"take those alone: --weights {source}{'.' if split_key(source)[1] else ':'}{inside[0].rstrip('.')}",
+            "take those alone: --weights "
+            + shlex.quote(f"{source}{'.' if split_key(source)[1] else ':'}{inside[0].rstrip('.')}"),
         )
     if wrong:
         raise misfit(source, missing, unexpected, wrong)

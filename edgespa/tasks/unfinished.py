@@ -26,6 +26,7 @@ SUFFIX = ".resume"
 KEY = "edgespa-checkpoint"
 """Under which a state's text stands among the metadata of its file."""
 
+_COMMANDS = ("adapt", "prune")
 _MOST_HEADER_BYTES = 64 << 20
 
 
@@ -107,8 +108,8 @@ class Unfinished:
     @property
     def how(self) -> str:
         """The command that goes on with it."""
-        name = _plain(self.facts.get("command"), "name")
-        return f"edgespa {name if isinstance(name, str) else 'adapt'} --resume {shlex.quote(str(self.path))}"
+        name = _plain(self.facts.get("command"), "name")  # of a stranger's state, too: it is to be typed
+        return f"edgespa {name if name in _COMMANDS else _COMMANDS[0]} --resume {shlex.quote(str(self.path))}"
 
 
 def refuse_unfinished(output: Path, *, resume: bool, fresh: bool) -> None:
