@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from edgespa.cli._options import json_option
+from edgespa.cli._terminal import echo
 
 
 @click.command(name="card")
@@ -37,6 +38,6 @@ def command(bundle: Path, output: Path | None, overwrite: bool, as_json: bool) -
     if as_json:
         emit_json({"bundle": str(bundle), "card": text})
     elif output is None:
-        click.echo(text, nl=False)
+        echo(text, nl=False)
     else:
-        click.echo(f"written: {output}")
+        echo(f"written: {output}")

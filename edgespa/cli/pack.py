@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from edgespa.cli._options import json_option, output_options
+from edgespa.cli._terminal import echo
 
 
 @click.command(name="pack")
@@ -27,5 +28,5 @@ def command(bundle: Path, output: Path, overwrite: bool, as_json: bool) -> None:
     if as_json:
         emit_json({"archive": str(output), "size_bytes": size, "sha256": digest})
     else:
-        click.echo(f"{output}: {size:,} bytes")
-        click.echo(f"sha256 {digest}")
+        echo(f"{output}: {size:,} bytes")
+        echo(f"sha256 {digest}")

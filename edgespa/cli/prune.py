@@ -11,6 +11,7 @@ from edgespa.cli._depth import METHOD, OWN, depth_options, require_fitting_optio
 from edgespa.cli._options import data_options, json_option, model_options, output_options, seed_option, trust_option
 from edgespa.cli._pruning import latency_budget, selection_options
 from edgespa.cli._resuming import Resumable, asked_for, resume_options, saying_what_is_kept
+from edgespa.cli._terminal import echo
 
 if TYPE_CHECKING:
     from edgespa.models.inputs import InputSizes
@@ -174,7 +175,7 @@ def _show_fit(summary: dict[str, Any]) -> None:
         )
     _show_curves(summary.get("curves", {}))
     for name, why in summary.get("whole", {}).items():
-        click.echo(f"kept whole: {name} ({why})")
+        echo(f"kept whole: {name} ({why})")
 
 
 def _show_curves(curves: dict[str, Any]) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from edgespa.cli._options import json_option
+from edgespa.cli._terminal import echo
 
 
 @click.command(name="sign")
@@ -33,4 +34,4 @@ def command(bundle: Path, key: Path, overwrite: bool, as_json: bool) -> None:
     if as_json:
         emit_json({"bundle": str(bundle), "key": signer.fingerprint})
     else:
-        click.echo(f"{bundle} is signed with {signer.fingerprint}")
+        echo(f"{bundle} is signed with {signer.fingerprint}")
