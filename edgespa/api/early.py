@@ -13,7 +13,7 @@ from pathlib import Path
 
 from edgespa.errors import BundleError, ConfigError, DataError, ModelError, TaskFileError, WeightsError
 from edgespa.models.imports import is_module_spec, nearest_path, split_file_spec
-from edgespa.system.files import refuse_existing, require_writable
+from edgespa.system.files import expanded, refuse_existing, require_writable
 from edgespa.tasks.unfinished import refuse_unfinished, state_path
 
 _PROMISED: ContextVar[frozenset[Path]] = ContextVar("promised", default=frozenset())
@@ -41,7 +41,7 @@ def is_promised(path: str | Path) -> bool:
 
 
 def _whole(path: str | Path) -> Path:
-    return Path(os.path.normpath(Path(path).expanduser().absolute()))
+    return Path(os.path.normpath(expanded(path).absolute()))
 
 
 def require_bundles(*paths: Path) -> None:
@@ -119,7 +119,7 @@ def require_there(
     if model is not None:
         _require_model(model)
     if weights is not None and weights != "random" and not _is_file_or_part(weights):
-        raise WeightsError(f"weights {weights}: no such file", nearest_path(Path(weights).expanduser()) or _CHECK)
+        raise WeightsError(f"weights {weights}: no such file", nearest_path(expanded(weights)) or _CHECK)
     for spec in (data or {}).values():
         if spec is not None and (missing := _missing_data(spec)) is not None:
             raise DataError(f"data {spec!r}: {missing} does not exist", nearest_path(missing) or _CHECK)
@@ -133,12 +133,12 @@ def require_there(
 
 def _is_file_or_part(weights: str) -> bool:
     """Whether there is FILE of FILE or FILE:KEY."""
-    return any(Path(name).expanduser().is_file() for name in (weights, weights.rpartition(":")[0]) if name)
+    return any(expanded(name).is_file() for name in (weights, weights.rpartition(":")[0]) if name)
 
 
 def _require_model(spec: str) -> None:
     found = split_file_spec(spec)
-    path = Path(found[0] if found is not None else spec).expanduser()
+    path = expanded(found[0] if found is not None else spec)
     if path.is_file() or is_promised(path) or not (found is not None or path.suffix in (".spa", ".pt2")):
         return
     error = TaskFileError if path.suffix == ".spa" else ModelError
@@ -147,9 +147,9 @@ def _require_model(spec: str) -> None:
 
 def _missing_data(spec: str) -> Path | None:
     """The path that is surely meant and not there; None where it is, or where something else may be meant."""
-    whole = Path(spec).expanduser()
+    whole = expanded(spec)
     head, colon, _ = spec.rpartition(":")
-    path = Path(head).expanduser() if colon and head else whole
+    path = expanded(head) if colon and head else whole
     if whole.exists() or path.exists() or is_module_spec(spec):
         return None
     named = os.sep in spec or path.suffix in _LIKE_FILES

@@ -10,6 +10,7 @@ import click
 from click.core import ParameterSource
 
 from edgespa.cli._recipes import checked
+from edgespa.cli._terminal import echo
 
 if TYPE_CHECKING:
     from edgespa.models.inputs import InputSizes
@@ -208,7 +209,7 @@ def run_depth(
     _show(decision)
     show_task(summary, f"edgespa adapt --from {output} --data DATA --output {output.stem}-tuned.spa")
     if plot is not None:
-        click.echo(f"drawing: {plot}")
+        echo(f"drawing: {plot}")
 
 
 def _show(decision: Decision) -> None:
@@ -227,9 +228,9 @@ def _show(decision: Decision) -> None:
     columns = ["block", "score", "threshold", ""] if scores else ["block", ""]
     table(columns, rows if scores else [[row[0], row[-1]] for row in rows], title=title, right=columns[1:-1])
     for stage, why in decision.whole.items():
-        click.echo(f"kept whole: {stage}: {why}")
+        echo(f"kept whole: {stage}: {why}")
     if not decision.removed:
-        click.echo("no block goes: give a lower --alpha, or --keep-depth N")
+        echo("no block goes: give a lower --alpha, or --keep-depth N")
 
 
 def _numbers(score: float | None, threshold: float | None) -> Sequence[str]:

@@ -12,6 +12,7 @@ import click
 from click.core import ParameterSource
 
 from edgespa.cli._help import Explained
+from edgespa.cli._terminal import echo, harmless
 
 if TYPE_CHECKING:
     from edgespa.api.recipes import Step
@@ -60,8 +61,8 @@ class Repeatable(Explained):
         except Checked:
             if ctx.meta[_DRY] == _STEP:
                 raise
-            click.echo(_text(ctx, Path(_NAME)), nl=False)
-            click.echo("nothing was done; above is what would be, as a recipe", err=True)
+            echo(_text(ctx, Path(_NAME)), nl=False)
+            echo("nothing was done; above is what would be, as a recipe", err=True)
         except SystemExit as error:  # of processes that have done it
             if file is not None and not error.code:
                 _save(ctx, file)
@@ -301,12 +302,10 @@ def _save(ctx: click.Context, file: Path) -> None:
 
     if is_main():
         write_whole(file, _text(ctx, file).encode())
-        click.echo(f"recipe: {file}   (again: edgespa run {shlex.quote(os.fspath(file))})", err=True)
+        echo(f"recipe: {file}   (again: edgespa run {shlex.quote(os.fspath(file))})", err=True)
 
 
 def typed_words(words: list[str]) -> Iterator[str]:
     """The words of a command as one sees them in a shell; what a terminal would obey is made harmless."""
-    from edgespa.cli._devices import harmless
-
     for word in words:
         yield harmless(shlex.quote(word))

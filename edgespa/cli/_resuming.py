@@ -14,6 +14,7 @@ from click.core import ParameterSource
 
 from edgespa.cli._failures import Failure, as_failure
 from edgespa.cli._recipes import Repeatable
+from edgespa.cli._terminal import echo
 
 if TYPE_CHECKING:
     from edgespa.tasks.unfinished import Unfinished
@@ -146,9 +147,9 @@ class Resumable(Repeatable):
             )
         rest = [word for word in stored if not ("log_file" in raw and word.startswith("--log="))]
         words = shlex.join(["edgespa", name, *rest])
-        click.echo(f"going on: {words} ({found.progress})", err=True)
+        echo(f"going on: {words} ({found.progress})", err=True)
         if there.resolve() != here.resolve():
-            click.echo(f"in the folder {there}", err=True)
+            echo(f"in the folder {there}", err=True)
             os.chdir(there)
             ctx.meta[_TYPED_IN] = here
         return [*rest, *[word for word in free if not word.startswith("--resume")], "--resume="]
@@ -198,7 +199,7 @@ def saying_what_is_kept(output: Path) -> Iterator[None]:
         if isinstance(error.code, int) and error.code > _BY_SIGNAL:
             kept = _kept(output)
             with contextlib.suppress(OSError):  # of a closed terminal
-                click.echo(f"Ended by a signal; {kept}" if kept else "Ended by a signal", err=True)
+                echo(f"Ended by a signal; {kept}" if kept else "Ended by a signal", err=True)
         raise
     except UnfinishedError:
         raise

@@ -16,6 +16,7 @@ import click
 from edgespa.cli._failures import reported
 from edgespa.cli._help import ExplainedGroup
 from edgespa.cli._sections import MAIN_EXAMPLES
+from edgespa.cli._terminal import echo
 
 COMMANDS: Mapping[str, str] = MappingProxyType(
     {
@@ -132,7 +133,7 @@ def _print_version(ctx: click.Context, param: click.Parameter, value: bool) -> N
         return
     from edgespa import __version__
 
-    click.echo(f"edgespa {__version__}")
+    echo(f"edgespa {__version__}")
     ctx.exit()
 
 
@@ -149,7 +150,7 @@ def _set_up_logging(ctx: click.Context, verbose: int) -> None:
     class Echo(logging.Handler):
         # `click.echo` finds stderr anew each time: a progress bar may have taken its place.
         def emit(self, record: logging.LogRecord) -> None:
-            click.echo(self.format(record), err=True)
+            echo(self.format(record), err=True)
 
     handler = Echo()
     handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s" if verbose < 2 else _LONG_FORMAT))

@@ -13,6 +13,7 @@ import click
 from edgespa.cli._options import json_option
 from edgespa.cli._recipes import Repeatable, checked, recipe_options
 from edgespa.cli._sections import PROFILE, PROFILE_EXAMPLES
+from edgespa.cli._terminal import echo
 from edgespa.cli._trust import require_signers, signers_options
 
 if TYPE_CHECKING:
@@ -136,7 +137,7 @@ def command(
         except KeyboardInterrupt as error:
             raise KeyboardInterrupt(_kept(journals) or "") from error
         except SystemExit:
-            click.echo(_kept(journals) or "nothing was measured yet", err=True)
+            echo(_kept(journals) or "nothing was measured yet", err=True)
             raise
     found = [outcome.result for outcome in outcomes if outcome.result is not None]
     # Shown before it is saved: a folder that cannot be written must not cost the measurements.
@@ -152,12 +153,12 @@ def command(
     for profile in found:
         remark(profile)
         if opened.packed and not no_save:
-            click.echo(f"not saved: {bundle} is packed; unpack it to keep profiles beside it", err=True)
+            echo(f"not saved: {bundle} is packed; unpack it to keep profiles beside it", err=True)
         elif not no_save:
-            click.echo(f"saved as {save_profile(profile, bundle)}", err=True)
+            echo(f"saved as {save_profile(profile, bundle)}", err=True)
         journals[profile.device].forget()
     if kept := _kept({each.device.name: journals[each.device.name] for each in outcomes if each.error is not None}):
-        click.echo(kept, err=True)
+        echo(kept, err=True)
     _fail_if_any(outcomes)
 
 
@@ -218,7 +219,7 @@ def _fail_if_any(outcomes: Sequence[Outcome[Profile]]) -> None:
         names = ", ".join(outcome.device.name for outcome in failed)
         for outcome in failed:
             if outcome.error is not None:
-                click.echo(f"{outcome.device.name}: {outcome.error.message}", err=True)
+                echo(f"{outcome.device.name}: {outcome.error.message}", err=True)
                 if outcome.error.hint:
-                    click.echo(f"  Hint: {outcome.error.hint}", err=True)
+                    echo(f"  Hint: {outcome.error.hint}", err=True)
         raise DeviceError(f"{len(failed)} of {len(outcomes)} devices failed: {names}", "what went wrong is above")

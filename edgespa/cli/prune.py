@@ -13,6 +13,7 @@ from edgespa.cli._pruning import latency_budget, selection_options
 from edgespa.cli._recipes import checked, recipe_options
 from edgespa.cli._resuming import Resumable, asked_for, resume_options, saying_what_is_kept
 from edgespa.cli._sections import PRUNE, PRUNE_EXAMPLES
+from edgespa.cli._terminal import echo
 
 if TYPE_CHECKING:
     from edgespa.models.inputs import InputSizes
@@ -178,7 +179,7 @@ def _show_fit(summary: dict[str, Any]) -> None:
         )
     _show_curves(summary.get("curves", {}))
     for name, why in summary.get("whole", {}).items():
-        click.echo(f"kept whole: {name} ({why})")
+        echo(f"kept whole: {name} ({why})")
 
 
 def _show_curves(curves: dict[str, Any]) -> None:

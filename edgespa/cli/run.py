@@ -18,6 +18,7 @@ from edgespa.cli._options import json_option
 from edgespa.cli._recipes import Checked, set_dry, typed_words, words_of
 from edgespa.cli._resuming import set_typed_in
 from edgespa.cli._sections import RUN, RUN_EXAMPLES
+from edgespa.cli._terminal import echo
 
 if TYPE_CHECKING:
     from edgespa.api.recipes import Step
@@ -71,17 +72,17 @@ def command(
     with contextlib.chdir(found.folder):
         set_typed_in(ctx, here)
         if found.folder.resolve() != here:
-            click.echo(f"in the folder {found.folder}", err=True)
+            echo(f"in the folder {found.folder}", err=True)
         plan = [_planned(ctx, step, overwrite) for step in steps]
         for each in plan:
-            click.echo(each.line, err=not dry_run or as_json)
+            echo(each.line, err=not dry_run or as_json)
         if not trust:
             _require_harmless(recipe, plan, allowed)
         _check(ctx, plan)
         if dry_run:
             if as_json:
                 _emit(plan, [None] * len(plan), done=False)
-            click.echo("nothing was done: all that can be known before is as it should be", err=True)
+            echo("nothing was done: all that can be known before is as it should be", err=True)
             return
         results = [_done(ctx, plan, index, recipe, as_json) for index in range(len(plan))]
     if as_json:
@@ -169,7 +170,7 @@ def _done(ctx: click.Context, plan: Sequence[_Planned], index: int, recipe: Path
     """Do a step; where it fails, say how the rest is gone on with."""
     each = plan[index]
     if len(plan) > 1:
-        click.echo(f"step {index + 1} of {len(plan)}: {each.step.name}", err=True)
+        echo(f"step {index + 1} of {len(plan)}: {each.step.name}", err=True)
     inner = _context(ctx, each.command, [*each.words, *(["--json"] if as_json else [])])
     set_dry(inner, False)
     said = io.StringIO()
@@ -179,7 +180,7 @@ def _done(ctx: click.Context, plan: Sequence[_Planned], index: int, recipe: Path
     except BaseException:
         rest = f"edgespa run {shlex.quote(str(recipe))} --begin {each.step.name}"
         with contextlib.suppress(OSError):  # of a closed terminal
-            click.echo(f"stopped at step {index + 1} of {len(plan)}; from there on: {rest}", err=True)
+            echo(f"stopped at step {index + 1} of {len(plan)}; from there on: {rest}", err=True)
         raise
     return json.loads(said.getvalue()) if said.getvalue().strip() else None
 

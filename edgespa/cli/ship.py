@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgespa.cli._devices import devices_option, fail_if_any, harmless, kib, show_errors
+from edgespa.cli._devices import devices_option, fail_if_any, kib, show_errors
 from edgespa.cli._options import json_option
 from edgespa.cli._recipes import Repeatable, checked, recipe_options
 from edgespa.cli._sections import SHIP, SHIP_EXAMPLES
+from edgespa.cli._terminal import echo, harmless, secho
 from edgespa.cli._trust import require_signers, signers_options
 
 if TYPE_CHECKING:
@@ -156,24 +157,22 @@ def _remark(each: Shipped, shipment: Shipment) -> None:
         whole = shipment.size_bytes + weights.made_bytes
         own, base = max(0, each.bytes_sent - each.base_bytes_sent), each.base_bytes_sent
         once = f" and, once, its base of {kib(base)} KiB" if base else ""
-        click.echo(f"{each.task}: {kib(own)} KiB{once}; as a whole bundle: {kib(whole)} KiB")
+        echo(f"{each.task}: {kib(own)} KiB{once}; as a whole bundle: {kib(whole)} KiB")
     what = f"{each.device}: {each.task}"
     if each.signed_by is not None:
-        click.echo(f"{what}: signed by {each.signed_by}, checked {each.signature}")
+        echo(f"{what}: signed by {each.signed_by}, checked {each.signature}")
     elif each.signature == "not checked":
-        click.echo(f"note: {what} is signed, and the signature was not checked: use --signers", err=True)
+        echo(f"note: {what} is signed, and the signature was not checked: use --signers", err=True)
     if each.cleaned:
-        click.echo(
-            f"{what}: removed what an interrupted shipment had left: {harmless(', '.join(each.cleaned))}", err=True
-        )
+        echo(f"{what}: removed what an interrupted shipment had left: {harmless(', '.join(each.cleaned))}", err=True)
     if each.repaired:
-        click.echo(f"{what}: repaired what was damaged there: {harmless(', '.join(each.repaired))}", err=True)
+        echo(f"{what}: repaired what was damaged there: {harmless(', '.join(each.repaired))}", err=True)
     for note in each.notes:
-        click.secho(f"note: {what}: {harmless(note)}", err=True, fg="yellow")
+        secho(f"note: {what}: {harmless(note)}", err=True, fg="yellow")
     for check in each.checks:
         if check.status == "not run":
             text = f"NOT RUN: {what}: {check.name}: {'; '.join(check.failures)}"
-            click.secho(harmless(text), err=True, fg="yellow", bold=True)
+            secho(harmless(text), err=True, fg="yellow", bold=True)
     if each.emulated:
-        click.echo(f"note: {each.device} is emulated: its seconds mean nothing", err=True)
-    click.echo(harmless(f"in use: {each.folder.rpartition('/')[0]}/current"))
+        echo(f"note: {each.device} is emulated: its seconds mean nothing", err=True)
+    echo(harmless(f"in use: {each.folder.rpartition('/')[0]}/current"))

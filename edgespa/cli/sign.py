@@ -9,6 +9,7 @@ import click
 from edgespa.cli._help import Explained
 from edgespa.cli._options import json_option
 from edgespa.cli._sections import SIGN_EXAMPLES
+from edgespa.cli._terminal import echo
 
 
 @click.command(name="sign", cls=Explained, examples=SIGN_EXAMPLES)
@@ -35,4 +36,4 @@ def command(bundle: Path, key: Path, overwrite: bool, as_json: bool) -> None:
     if as_json:
         emit_json({"bundle": str(bundle), "key": signer.fingerprint})
     else:
-        click.echo(f"{bundle} is signed with {signer.fingerprint}")
+        echo(f"{bundle} is signed with {signer.fingerprint}")

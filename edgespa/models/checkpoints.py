@@ -11,6 +11,7 @@ import contextlib
 import logging
 import pickle
 import re
+import shlex
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from torch import Tensor
 from torch.serialization import safe_globals
 
 from edgespa.errors import WeightsError
+from edgespa.system.files import expanded
 from edgespa.system.quiet import NOTE
 
 log = logging.getLogger(__name__)
@@ -58,7 +60,7 @@ def split_key(spec: str) -> tuple[str, str | None]:
         spec: As typed after ``--weights``.
     """
     head, colon, key = spec.rpartition(":")
-    if not colon or not key or not head or Path(spec).expanduser().exists() or not Path(head).expanduser().is_file():
+    if not colon or not key or not head or expanded(spec).exists() or not expanded(head).is_file():
         return spec, None
     return head, key
 
@@ -208,20 +210,20 @@ def _chosen(inner: Mapping[str, Any], path: Path) -> str | None:
     if usual is None and len(plain) > 1:
         raise WeightsError(
             f"weights {path}: holds more than one state dict: {_some(list(inner))}",
-            f"say which: --weights {path}:{plain[0]}",
+            f"say which: --weights {shlex.quote(f'{path}:{plain[0]}')}",
         )
     chosen = usual or next(iter(plain), None)
     if chosen is None and len(averaged) > 1:
         raise WeightsError(
             f"weights {path}: holds more than one state dict: {_some(averaged)}",
-            f"say which: --weights {path}:{averaged[0]}",
+            f"say which: --weights {shlex.quote(f'{path}:{averaged[0]}')}",
         )
     chosen = chosen or next(iter(averaged), None)
     others = [name for name in inner if name != chosen]
     if chosen is not None and others:
         log.log(
             NOTE, "weights %s: those under %s are taken, not %s (--weights %s:%s)",
-            path, chosen, _some(others), path, others[0],
+            path, chosen, _some(others), *map(shlex.quote, (str(path), others[0])),
         )  # fmt: skip
     return chosen
 

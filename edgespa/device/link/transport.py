@@ -30,6 +30,7 @@ from edgespa.device.link.call import Call
 from edgespa.device.link.payload import Payload, Pieces, Sending, Sent
 from edgespa.device.link.refusals import refusal
 from edgespa.errors import DeviceError, RefusedError, UnreachableError
+from edgespa.system.files import expanded
 
 TIMEOUT_S = 60.0
 """Of what needs no time to speak of on the slowest board."""
@@ -429,7 +430,9 @@ class LocalConnection(Connection):
     def folder(self) -> str:
         """As everywhere, but ``XDG_DATA_HOME`` is heeded."""
         base, asked = os.environ.get("XDG_DATA_HOME"), super().folder
-        return os.path.join(base, "edgespa") if base and asked == DEFAULT_FOLDER else asked
+        if base and asked == DEFAULT_FOLDER:
+            return os.path.join(base, "edgespa")
+        return str(expanded(asked)) if os.path.expanduser(asked).startswith("~") else asked  # there is no home
 
     def _command(self, argv: Sequence[str]) -> tuple[list[str], Mapping[str, str] | None]:
         return list(argv), None
