@@ -99,7 +99,7 @@ def read_recipe(path: Path) -> Recipe:
     content = _read(path)
     tables: dict[str, dict[str, Any]] = {}
     places: dict[str, dict[str, Path]] = {}
-    for file, values in _with_included(path, content, ()):
+    for file, values in _with_included(path, content, (), [0]):
         for name, table in values.items():
             if name not in _HEAD:
                 tables.setdefault(name, {}).update(table)
@@ -137,20 +137,21 @@ def _toml(value: Any) -> str:
 
 
 def _with_included(
-    path: Path, content: dict[str, Any], above: tuple[Path, ...]
+    path: Path, content: dict[str, Any], above: tuple[Path, ...], read: list[int]
 ) -> Iterator[tuple[Path, dict[str, Any]]]:
     """What a file includes, in order, then the file itself: what comes later counts."""
     if path.resolve() in above:
         raise ConfigError(f"{path}: include: it includes itself", "take one of them out of the circle")
-    if len(above) >= _MOST_FILES:
-        raise ConfigError(f"{path}: include: more than {_MOST_FILES} files deep", "put what is said into fewer files")
+    read[0] += 1
+    if read[0] > _MOST_FILES:
+        raise ConfigError(f"{path}: include: more than {_MOST_FILES} files", "put what is said into fewer files")
     given = content.get("include", [])
     names = [given] if isinstance(given, str) else given
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise ConfigError(f"{path}: include: no name of a file", 'write include = "common.toml", or a list of names')
     for name in names:
         file = path.parent / name
-        yield from _with_included(file, _read(file), (*above, path.resolve()))
+        yield from _with_included(file, _read(file), (*above, path.resolve()), read)
     yield path, content
 
 

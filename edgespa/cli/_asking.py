@@ -25,6 +25,8 @@ SAID = {
 """Options that are never taken from a recipe without a word."""
 WRITTEN = ("output", "log", "plot")
 """Options that name what is written."""
+REPLACED = ("log",)
+"""Those of them that replace a file which is there, without a question of their own."""
 DEVICES = "device"
 MODELS = ("model", "base")
 DATA = ("data", "eval-data", "calibration", "held-out")
@@ -44,13 +46,14 @@ HARMLESS = (
 """Options that say what is read or computed. One that is in no list is asked about: see `questions`."""
 
 
-def questions(step: Step, command: click.Command, folders: tuple[Path, ...]) -> Iterator[str]:
+def questions(step: Step, command: click.Command, folders: tuple[Path, ...], overwrite: bool) -> Iterator[str]:
     """What a step asks for that is not done without a word, with its place and the reason.
 
     Args:
         step: Of the recipe; the current folder is that of its paths.
         command: That it names.
         folders: Below which it may write.
+        overwrite: It may replace what is there.
     """
     if step.command == "ship":
         yield f"{step.where()}: it puts files on devices, and in use there"
@@ -58,7 +61,7 @@ def questions(step: Step, command: click.Command, folders: tuple[Path, ...]) -> 
     for key, value in step.values.items():
         name = _canonical(key, keys)
         for each in value if isinstance(value, list) else [value]:
-            if (why := _question(step.command, name, each, folders)) is not None:
+            if (why := _question(step.command, name, each, folders, overwrite)) is not None:
                 yield f"{step.where(key)} = {_shown(each)}: {why}"
     if step.command == "profile" and not step.values.get("no-save"):
         bundle = step.values.get("bundle")
@@ -71,7 +74,7 @@ def _canonical(key: str, keys: Mapping[str, click.Parameter]) -> str:
     return next(name for name, param in keys.items() if param is keys[key])
 
 
-def _question(command: str, key: str, value: Any, folders: tuple[Path, ...]) -> str | None:
+def _question(command: str, key: str, value: Any, folders: tuple[Path, ...], overwrite: bool) -> str | None:
     if key in HARMLESS:
         return None
     if key in SAID:
@@ -79,17 +82,23 @@ def _question(command: str, key: str, value: Any, folders: tuple[Path, ...]) -> 
     if key == DEVICES:
         return None if value == "local" or command in ("export", "ship") else "is connected to, as you"
     if key in WRITTEN:
-        return _outside(str(value), folders)
-    if key in MODELS or key in DATA:
-        from edgespa.data.load import is_code
-        from edgespa.models.trust import question
+        there = key in REPLACED and not overwrite and Path(str(value)).exists()
+        return "it would be replaced, for which one says --overwrite" if there else _outside(str(value), folders)
+    from edgespa.models.trust import CODE, is_remembered, question
 
-        return question(str(value)) if key in MODELS or is_code(str(value)) else None
+    if key in MODELS:
+        return question(str(value))
+    if key in DATA:
+        from edgespa.data.load import is_code
+
+        return CODE if is_code(str(value)) and not is_remembered(str(value)) else None
     return "it is not known to be harmless"
 
 
 def _outside(path: str, folders: tuple[Path, ...]) -> str | None:
-    found = Path(path).resolve()
+    from edgespa.system.files import expanded
+
+    found = expanded(path).resolve()
     for folder in folders:
         if found.is_relative_to(folder):
             hidden = any(part.startswith(".") for part in found.relative_to(folder).parts)

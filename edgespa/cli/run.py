@@ -77,7 +77,7 @@ def command(
         for each in plan:
             echo(each.line, err=not dry_run or as_json)
         if not trust:
-            _require_harmless(recipe, plan, allowed)
+            _require_harmless(recipe, plan, allowed, overwrite)
         _check(ctx, plan)
         if dry_run:
             if as_json:
@@ -117,7 +117,7 @@ def _context(ctx: click.Context, command: click.Command, words: Sequence[str]) -
     return command.make_context(str(command.name), list(words), parent=ctx.parent)
 
 
-def _require_harmless(recipe: Path, plan: Sequence[_Planned], allowed: tuple[Path, ...]) -> None:
+def _require_harmless(recipe: Path, plan: Sequence[_Planned], allowed: tuple[Path, ...], overwrite: bool) -> None:
     """Refuse what only the user may say.
 
     Raises:
@@ -126,7 +126,7 @@ def _require_harmless(recipe: Path, plan: Sequence[_Planned], allowed: tuple[Pat
     from edgespa.cli._asking import questions
     from edgespa.errors import UntrustedError
 
-    asked = [each for planned in plan for each in questions(planned.step, planned.command, allowed)]
+    asked = [each for planned in plan for each in questions(planned.step, planned.command, allowed, overwrite)]
     if asked:
         raise UntrustedError(
             "\n  ".join([f"{recipe}: this is not done without your word:", *asked]),

@@ -35,6 +35,7 @@ from edgespa.system.files import expanded, is_there, require_folder_possible, wr
 
 log = logging.getLogger(__name__)
 
+CODE = "code that was not used here before, or has changed since"
 _LIBRARIES = ("torchvision", "timm", "hf")
 _OF_LIBRARIES = ("torchvision.models", "timm.models", "transformers.models")
 _OWN = "edgespa.api.demo:network"
@@ -96,7 +97,7 @@ def question(spec: str) -> str | None:
     if _is_library(spec):
         return "a library builds it, and may fetch it"
     if split_file_spec(spec) is not None or is_module_spec(spec):
-        return "code that was not used here before, or has changed since"
+        return CODE
     return None
 
 

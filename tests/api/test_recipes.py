@@ -100,7 +100,13 @@ def test_what_is_no_file_of_a_recipe(tmp_path: Path) -> None:
 def test_a_chain_of_files_has_an_end(tmp_path: Path) -> None:
     for index in range(60):
         write(tmp_path, f'version = 1\ninclude = "{index + 1}.toml"\n[prune]\n', f"{index}.toml")
-    with pytest.raises(ConfigError, match="files deep"):
+    with pytest.raises(ConfigError, match="more than 50 files"):
+        read_recipe(tmp_path / "0.toml")
+    for index in range(9):  # ten to the ninth
+        names = ", ".join([f'"{index + 1}.toml"'] * 10)
+        write(tmp_path, f"version = 1\ninclude = [{names}]\n[prune]\n", f"{index}.toml")
+    write(tmp_path, "version = 1\n", "9.toml")
+    with pytest.raises(ConfigError, match="more than 50 files"):
         read_recipe(tmp_path / "0.toml")
 
 

@@ -274,6 +274,9 @@ EVIL = "from pathlib import Path\nPath('marker').touch()\ndef build(): raise Run
         ('[prune]\nmodel = "timm:resnet18"\ndensity = 0.5\noutput = "o.spa"', "a library builds it"),
         ('[adapt]\nmodel = "net.py:build"\ndata = "evil.py:images"\noutput = "o.spa"', "adapt.data"),
         ('[adapt]\nmodel = "net.py:build"\ndata = "evil:images"\noutput = "o.spa"', "adapt.data"),
+        ('[adapt]\nmodel = "net.py:build"\ndata = "evil.py:x.pt2"\noutput = "o.spa"', "adapt.data"),
+        ('[adapt]\nmodel = "net.py:build"\ndata = "~/evil.py"\noutput = "o.spa"', "adapt.data"),
+        ('[export]\nmodel = "net.py:build"\noutput = "~/o"', "neither below the recipe's folder"),
         (
             '[adapt]\nmodel = "net.py:build"\ndata = "colours.npz"\neval-data = "evil.py:images"\noutput = "o"',
             "eval-data",
@@ -321,6 +324,15 @@ def test_a_strangers_recipe_does_nothing_without_a_word(
     assert f"edgespa run {recipe} --trust" in result.stderr
     after = {path: path.stat().st_mtime_ns for path in place.rglob("*") if "__pycache__" not in path.parts}
     assert before == after
+
+
+def test_a_log_that_is_there_is_replaced_only_with_a_word(place: Path) -> None:
+    recipe = write('[adapt]\nmodel = "net.py:build"\ndata = "colours.npz"\nlog = "notes"\noutput = "o.spa"\n')
+    run("run", recipe, "--dry-run")
+    Path("notes").write_text("mine")
+    assert "it would be replaced" in run("run", recipe, "--dry-run", code=1).stderr
+    run("run", recipe, "--dry-run", "--overwrite")
+    assert Path("notes").read_text() == "mine"
 
 
 def test_with_a_word_it_is_as_typed(place: Path) -> None:
