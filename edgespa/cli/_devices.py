@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from edgespa.cli._said import said
+
 if TYPE_CHECKING:
     from edgespa.device.fleet import Outcome
     from edgespa.system.progress import ProgressCallback
@@ -27,7 +29,7 @@ def show_errors(outcomes: Sequence[Outcome[Any]]) -> None:
         if outcome.error is not None:
             click.secho(f"FAILED: {harmless(outcome.error.message)}", err=True, fg="red", bold=True)
             if outcome.error.hint:
-                click.echo(f"Hint: {harmless(outcome.error.hint)}", err=True)
+                click.echo(f"Hint: {harmless(said(outcome.error.hint))}", err=True)
 
 
 def harmless(text: str) -> str:

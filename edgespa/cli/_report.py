@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edgespa.cli._said import say_next
+
 if TYPE_CHECKING:
     from edgespa.tasks.task import Task
 
@@ -82,7 +84,7 @@ def show_task(summary: dict[str, Any], next_command: str) -> None:
     if own := summary["lowered_lr_from"]:
         click.echo(f"learning rate: {summary['lr']:g}, for a few steps at {own:g} did harm (--lr gives another one)")
     click.echo(f"{summary['file']}: {summary['size_bytes']:,} bytes")
-    click.echo(f"next: {next_command}")
+    say_next(next_command)
 
 
 def _show_latency(found: dict[str, Any]) -> None:

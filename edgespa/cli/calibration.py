@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from edgespa.cli._options import Numbers, json_option, output_options, require_both, seed_option
+from edgespa.cli._said import say_next
 
 if TYPE_CHECKING:
     from edgespa.data.calibration import Named
@@ -130,7 +132,8 @@ def make(
         emit_json(_plain(Named(str(output), output.absolute().parent, spec)))
     else:
         click.echo(f"{output}: {spec.digest}")
-        click.echo(f"next: edgespa prune MODEL --calibration {output} --method asym-in-change --density 0.5 -o x.spa")
+        name = shlex.quote(str(output))
+        say_next(f"edgespa prune MODEL --calibration {name} --method asym-in-change --density 0.5 -o x.spa")
 
 
 def _plain(named: Named) -> dict[str, object]:

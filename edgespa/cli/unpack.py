@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import click
 
 from edgespa.cli._options import json_option, output_options
+from edgespa.cli._said import say_next
 from edgespa.cli._trust import require_signers, signers_options
 
 
@@ -44,6 +46,6 @@ def command(
     click.echo(f"{output}: {len(manifest.files)} files, all as in the manifest")
     if signed is not None:
         click.echo(f"signed by {signed.identity} with {signed.key}")
-    click.echo(f"next: edgespa verify {output}")
+    say_next(f"edgespa verify {shlex.quote(str(output))}")
     if approval.is_signed and signed is None:
         click.echo("note: the signature was not checked: pass --signers FILE", err=True)
