@@ -186,9 +186,14 @@ def _set_up_logging(ctx: click.Context, verbose: int) -> None:
     from edgespa.system.quiet import NOTE
 
     class Echo(logging.Handler):
-        # `click.echo` finds stderr anew each time: a progress bar may have taken its place.
+        # Whatever stderr is now: a progress bar takes its place, and moves itself for what is written. `click.echo`
+        # would write past it, behind the bar's own words.
         def emit(self, record: logging.LogRecord) -> None:
-            click.echo(said(self.format(record)), err=True)
+            text = said(self.format(record))
+            if sys.stderr is not None:
+                with contextlib.suppress(OSError):
+                    sys.stderr.write(f"{text}\n")
+                    sys.stderr.flush()
 
     handler = Echo()
     logger = logging.getLogger("edgespa")

@@ -35,7 +35,7 @@ def bar(text: str, *, enabled: bool = True, lines: bool = False) -> Iterator[Pro
     Yields:
         The callback that moves the bar; it may be called from any thread.
     """
-    shown = sys.stderr is not None and (sys.stderr.isatty() or _in_notebook())
+    shown = _at_terminal() or _in_notebook()
     if not enabled or not (shown or lines):
         yield _ignore
     elif not shown:
@@ -160,6 +160,13 @@ def _time(seconds: float) -> str:
 
 def _ignore(done: float, total: float | None, text: str = "") -> None:
     """No terminal, no bar."""
+
+
+def _at_terminal() -> bool:
+    try:
+        return sys.stderr is not None and sys.stderr.isatty()
+    except ValueError:  # it is closed
+        return False
 
 
 def _in_notebook() -> bool:

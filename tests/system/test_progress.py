@@ -55,22 +55,25 @@ def test_the_bar_says_the_epoch_and_one_time_left(columns: int, monkeypatch: pyt
 
 
 def test_a_warning_has_a_line_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    from click.testing import CliRunner  # noqa: F401  # the shell's own handler is what is tried
+    from edgespa.cli._shell import _set_up_logging, main
 
-    from edgespa.cli._shell import main
+    class Real(io.TextIOWrapper):
+        """With bytes below, to which a program could write past the bar."""
 
-    screen = Terminal()
+        def isatty(self) -> bool:
+            return True
+
+    below = io.BytesIO()
+    screen = Real(below, encoding="utf-8", write_through=True)
     monkeypatch.setattr(sys, "stderr", screen)
     monkeypatch.setenv("COLUMNS", "80")
     with main.make_context("edgespa", [], resilient_parsing=True) as ctx:
-        from edgespa.cli._shell import _set_up_logging
-
         _set_up_logging(ctx, 0)
         with bar("adapt") as report:
             report(3, 10, TEXT)
             logging.getLogger("edgespa.test").warning("something is odd")
             report(4, 10, TEXT)
-    before = screen.getvalue().partition("WARNING: something is odd")[0]
+    before = below.getvalue().decode().partition("WARNING: something is odd")[0]
     line = re.split(r"[\r\n]", before)[-1]
     assert re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", line) == ""
 
