@@ -147,6 +147,8 @@ def _what_is_meant(spec: str) -> str:
     if (hint := hint_of_model(spec)) is not None:
         return hint
     path = expanded(spec)
+    if path.is_dir():
+        return f"for a transformers folder write hf:{spec}; otherwise {_FORMS}"
     near = nearest_path(path) if path.suffix and not is_there(path) else None
     if near is None and path.suffix in (".safetensors", ".pt", ".pth"):
         return f"weights need the model that they belong to: MODEL --weights {spec}"

@@ -427,9 +427,16 @@ class LocalConnection(Connection):
 
     @property
     def folder(self) -> str:
-        """As everywhere, but ``XDG_DATA_HOME`` is heeded."""
+        """As everywhere, but ``XDG_DATA_HOME`` is heeded; without a home that can be written, one for temporary files.
+
+        Users of containers have such homes. Whether the folder is ours alone is looked at there as everywhere.
+        """
         base, asked = os.environ.get("XDG_DATA_HOME"), super().folder
-        return os.path.join(base, "edgespa") if base and asked == DEFAULT_FOLDER else asked
+        if asked != DEFAULT_FOLDER:
+            return asked
+        if base:
+            return os.path.join(base, "edgespa")
+        return asked if _can_be_made(os.path.expanduser(asked)) else _temporary_folder()
 
     def _command(self, argv: Sequence[str]) -> tuple[list[str], Mapping[str, str] | None]:
         return list(argv), None
@@ -440,6 +447,19 @@ class LocalConnection(Connection):
 
     def _check(self, done: Completed) -> None:
         """There is no way that could fail."""
+
+
+def _can_be_made(path: str) -> bool:
+    """Whether a folder is there and can be written, or can be made with those above it."""
+    if not os.path.isabs(path):  # there is no home at all
+        return False
+    while not os.path.lexists(path):
+        path = os.path.dirname(path)
+    return os.path.isdir(path) and os.access(path, os.W_OK | os.X_OK)
+
+
+def _temporary_folder() -> str:
+    return os.path.join(tempfile.gettempdir(), f"edgespa-{os.getuid()}")
 
 
 def _is_absent(answer: Mapping[str, Any]) -> bool:
