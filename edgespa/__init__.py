@@ -13,28 +13,36 @@ neither torch nor any other library.
 from __future__ import annotations
 
 import importlib
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from edgespa.api.results import Bundle, Inspection, Profile, Result, TaskFile, Verification
-    from edgespa.api.verbs import adapt, export, inspect, open_bundle, open_task, profile, prune, verify
+    from edgespa.api.results import (
+        Bundle,
+        Inspection,
+        Profile,
+        Result,
+        Rollback,
+        Shipping,
+        Status,
+        TaskFile,
+        Verification,
+    )
+    from edgespa.api.verbs import (
+        adapt,
+        export,
+        inspect,
+        open_bundle,
+        open_task,
+        profile,
+        prune,
+        rollback,
+        ship,
+        status,
+        verify,
+    )
     from edgespa.errors import EdgespaError
 
 __version__ = "0.1.0"
-
-_PLACES = MappingProxyType(
-    {
-        **dict.fromkeys(
-            ("adapt", "export", "inspect", "open_bundle", "open_task", "profile", "prune", "verify"),
-            "edgespa.api.verbs",
-        ),
-        **dict.fromkeys(
-            ("Bundle", "Inspection", "Profile", "Result", "TaskFile", "Verification"), "edgespa.api.results"
-        ),
-        "EdgespaError": "edgespa.errors",
-    }
-)
 
 __all__ = [
     "Bundle",
@@ -42,6 +50,9 @@ __all__ = [
     "Inspection",
     "Profile",
     "Result",
+    "Rollback",
+    "Shipping",
+    "Status",
     "TaskFile",
     "Verification",
     "adapt",
@@ -51,14 +62,19 @@ __all__ = [
     "open_task",
     "profile",
     "prune",
+    "rollback",
+    "ship",
+    "status",
     "verify",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _PLACES:
+    if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(_PLACES[name]), name)
+    kind = "results" if name[0].isupper() else "verbs"
+    place = "edgespa.errors" if name == "EdgespaError" else f"edgespa.api.{kind}"
+    return getattr(importlib.import_module(place), name)
 
 
 def __dir__() -> list[str]:

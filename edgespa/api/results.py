@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from edgespa.bundle import Manifest
     from edgespa.device.measure.results import Check
     from edgespa.device.measure.results import Profile as Measured
+    from edgespa.device.shipment.results import DeviceStatus, Shipped, Switched
+    from edgespa.errors import EdgespaError
     from edgespa.tasks.base import Base
     from edgespa.tasks.task import Task
 
@@ -330,3 +332,104 @@ class Profile(Result):
     def _notes(self) -> Sequence[str]:
         doubts = [f"{each.variant}: {what}" for each in self.measured.results for what in each.doubts]
         return [*doubts, *(f"not measured: {each.variant}: {each.reason}" for each in self.measured.skipped)]
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class _OnDevices(Result):
+    """What came of the same work on several devices.
+
+    Attributes:
+        errors: Why it failed, by the name of the device; empty where it failed on none.
+    """
+
+    errors: Mapping[str, EdgespaError]
+
+    @property
+    def ok(self) -> bool:
+        """Whether it failed on none."""
+        return not self.errors
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain values."""
+        own = {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.name != "errors"}
+        errors = {name: {"message": each.message, "hint": each.hint} for name, each in self.errors.items()}
+        plain: dict[str, Any] = to_plain({**own, "errors": errors})
+        return plain
+
+    def _notes(self) -> Sequence[str]:
+        return [f"FAILED: {each.message}" + (f" ({each.hint})" if each.hint else "") for each in self.errors.values()]
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class Shipping(_OnDevices):
+    """What was shipped.
+
+    Attributes:
+        shipped: What is in use now, a device after the other.
+    """
+
+    shipped: tuple[Shipped, ...] = ()
+
+    def _title(self) -> str:
+        return f"{len(self.shipped)} shipped" + (f", {len(self.errors)} devices FAILED" if self.errors else "")
+
+    def _tables(self) -> Sequence[Table]:
+        rows = tuple(
+            (
+                each.device,
+                each.task,
+                each.version,
+                each.bytes_sent,
+                f"{each.seconds:.1f}",
+                f"{sum(check.status == 'passed' for check in each.checks)} of {len(each.checks)}",
+            )
+            for each in self.shipped
+        )
+        columns = ("device", "task", "version in use", "bytes sent", "seconds", "checked")
+        return [Table(columns, rows, right=columns[3:])] if rows else []
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class Rollback(_OnDevices):
+    """Which versions are in use again.
+
+    Attributes:
+        switched: One for each device.
+    """
+
+    switched: tuple[Switched, ...] = ()
+
+    def _title(self) -> str:
+        return f"{len(self.switched)} rolled back" + (f", {len(self.errors)} devices FAILED" if self.errors else "")
+
+    def _tables(self) -> Sequence[Table]:
+        rows = tuple((each.device, each.task, each.version, each.previous) for each in self.switched)
+        return [Table(("device", "task", "version in use", "before"), rows)] if rows else []
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class Status(_OnDevices):
+    """What is on devices.
+
+    Attributes:
+        devices: Those that answered.
+    """
+
+    devices: tuple[DeviceStatus, ...] = ()
+
+    @property
+    def ok(self) -> bool:
+        """Whether all have answered, and everything on them is as it was shipped."""
+        return not self.errors and all(each.healthy for each in self.devices)
+
+    def _title(self) -> str:
+        tasks = sum(len(each.tasks) for each in self.devices)
+        return f"{len(self.devices)} devices, {tasks} tasks: {'ok' if self.ok else 'NOT OK'}"
+
+    def _tables(self) -> Sequence[Table]:
+        rows = tuple(
+            (device.device, task.task, task.current, len(task.versions), task.health)
+            for device in self.devices
+            for task in device.tasks
+        )
+        return [Table(("device", "task", "in use", "versions", "health"), rows)] if rows else []

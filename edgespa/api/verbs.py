@@ -12,11 +12,22 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgespa.api.results import Bundle, Inspection, Profile, Result, TaskFile, Verification
-from edgespa.errors import ConfigError
+from edgespa.api.results import (
+    Bundle,
+    Inspection,
+    Profile,
+    Result,
+    Rollback,
+    Shipping,
+    Status,
+    TaskFile,
+    Verification,
+)
+from edgespa.errors import ConfigError, EdgespaError
 from edgespa.models.given import Given
 from edgespa.system.progress import bar
 
@@ -25,6 +36,8 @@ if TYPE_CHECKING:
     from torch.utils.data import DataLoader, Dataset
 
     from edgespa.api.options import DataOptions, Progress
+    from edgespa.device.board import Device
+    from edgespa.device.fleet import Outcome
     from edgespa.latency.stopwatch import LatencyBudget
     from edgespa.models.inputs import InputSize, InputSizes
 
@@ -133,7 +146,7 @@ def adapt(
     from edgespa.api.tasks import adapt_to_file
 
     spec, _ = _model(model) if model is not None else (None, None)
-    begin = start.path if isinstance(start, TaskFile) else Path(start) if start is not None else None
+    begin = start.path if isinstance(start, TaskFile) else _file(start)
     if spec is None and isinstance(start, TaskFile):
         spec = start.given
     config = AdaptConfig.parse(_plain(settings), "adapt")
@@ -154,7 +167,7 @@ def adapt(
             fresh=fresh,
             distill=None if distill is None else str(distill.path if isinstance(distill, TaskFile) else distill),
             start=begin,
-            log_file=Path(log_file) if log_file is not None else None,
+            log_file=_file(log_file),
             progress=report,
             latency=_budget(latency_ms, device),
         )
@@ -309,7 +322,7 @@ def export(
             calibration=_data(calibration) if calibration is not None else None,
             evaluation=_data(eval_data) if eval_data is not None else None,
             overwrite=overwrite,
-            sign_key=Path(sign_key) if sign_key is not None else None,
+            sign_key=_file(sign_key),
             license=license,
             progress=report,
         )
@@ -348,9 +361,9 @@ def verify(
 
     return check_bundle(
         _path(bundle),
-        signers=Path(signers) if signers is not None else None,
+        signers=_file(signers),
         identity=identity,
-        revoked=Path(revoked) if revoked is not None else None,
+        revoked=_file(revoked),
         run=run,
         pythons=[Path(each) for each in pythons],
         threads=threads,
@@ -370,6 +383,11 @@ def profile(
     duration: float | None = None,
     cooldown: float | None = None,
     rounds: int | None = None,
+    signers: str | Path | None = None,
+    identity: str | None = None,
+    revoked: str | Path | None = None,
+    trust: bool = False,
+    again: bool = False,
     save: bool = True,
     progress: Tell = None,
 ) -> Profile:
@@ -387,6 +405,11 @@ def profile(
         duration: Likewise, and the sensors are read meanwhile.
         cooldown: Wait until the device is as cool as at the beginning, at most so many seconds.
         rounds: Repeat all in fresh processes; default: 1, and 3 with ``against``.
+        signers: Who may have signed the bundles; None to ask nothing.
+        identity: Which of them.
+        revoked: Keys that count no more.
+        trust: Measure by a bundle's own run.py, whoever wrote it.
+        again: Measure all anew, also what an interrupted run of the same has left.
         save: Write the profile into ``BUNDLE/profiles/``, where that is a folder.
         progress: See `edgespa.api.verbs`.
 
@@ -399,6 +422,7 @@ def profile(
     from edgespa.device.link.reach import connect
     from edgespa.device.measure.profile import Settings, save_profile
     from edgespa.device.measure.profile import profile as measure
+    from edgespa.device.measure.saved import Journal, journal_folder
 
     settings = Settings(
         variants=variants,
@@ -409,16 +433,129 @@ def profile(
         duration=duration,
         cooldown=cooldown,
         rounds=rounds or (3 if against is not None else 1),
+        trust=trust,
     )
     settings.check()
     path = _path(bundle)
+    journal = Journal(journal_folder(), fresh=again)
     with contextlib.ExitStack() as stack:
-        opened = stack.enter_context(open_bundle(path))
-        other = stack.enter_context(open_bundle(_path(against))).folder if against is not None else None
+        opening = partial(open_bundle, signers=_file(signers), identity=identity, revoked=_file(revoked))
+        opened = stack.enter_context(opening(path))
+        other = stack.enter_context(opening(_path(against))).folder if against is not None else None
         report = stack.enter_context(_told("profile", progress))
         connection = stack.enter_context(connect(load_device(device)))
-        found = measure(opened.folder, connection, settings, against=other, progress=report)
+        found = measure(opened.folder, connection, settings, against=other, progress=report, journal=journal)
+    journal.forget()
     return Profile(path, found, save_profile(found, path) if save and path.is_dir() else None)
+
+
+def ship(
+    source: str | Path | Bundle | TaskFile,
+    *,
+    device: str | Sequence[str],
+    task: str | None = None,
+    keep: int = 3,
+    with_base: bool = False,
+    base: Model | None = None,
+    weights: str | Path | None = None,
+    sign_key: str | Path | None = None,
+    signers: str | Path | None = None,
+    identity: str | None = None,
+    revoked: str | Path | None = None,
+    trust: bool = False,
+    volatile: bool = False,
+    threads: int = 1,
+    progress: Tell = None,
+) -> Shipping:
+    """Send a bundle or a task to devices, check it there, and use it from now on.
+
+    Whatever fails before it is in use leaves the old version in use.
+
+    Args:
+        source: A bundle, as a folder or packed, or a task file; or what `export`, `adapt` and `prune` gave.
+        device: Where, a name as of ``edgespa devices``, or several.
+        task: Its name there; default: the bundle's.
+        keep: Versions that stay there.
+        with_base: With a task file: send its base too, to devices that lack it.
+        base: Of a task file: its base, if it is not where it was.
+        weights: Of a task file: the weights of its base.
+        sign_key: Sign what is made of a task file with this OpenSSH key.
+        signers: Who may have signed it; None to ask nothing.
+        identity: Which of them.
+        revoked: Keys that count no more.
+        trust: Run code of the maker: what a task file names as its base, a bundle's own run.py for the check there.
+        volatile: Also to a device whose writes are gone after a reboot.
+        threads: Of the runtime, for the self-check.
+        progress: See `edgespa.api.verbs`.
+
+    Returns:
+        What is in use now. With several devices, what failed on some is in ``errors``.
+
+    Raises:
+        DeviceError: It failed on the only device.
+        BundleError: The bundle is damaged.
+        TaskFileError: The task file is damaged.
+    """
+    from edgespa.api.devices import ship_to
+    from edgespa.api.shipping import TaskOptions
+
+    own = source.given if isinstance(source, TaskFile) else None
+    key = _file(sign_key)
+    with _told("ship", progress) as report:
+        delivered = ship_to(
+            _devices(device),
+            [_path(source)],
+            task=task,
+            signers=_file(signers),
+            identity=identity,
+            revoked=_file(revoked),
+            options=TaskOptions(_spec(base, own), _text(weights), key, trust=trust),
+            keep=keep,
+            with_base=with_base,
+            volatile=volatile,
+            threads=threads,
+            trust=trust,
+            progress=report,
+        )
+    return Shipping(_errors(delivered.outcomes), tuple(each for done in delivered.shipped.values() for each in done))
+
+
+def rollback(task: str, *, device: str | Sequence[str], to: str | None = None, threads: int = 1) -> Rollback:
+    """Use an earlier version of a task on devices again, after its digests and its self-check.
+
+    Args:
+        task: The task's name there.
+        device: Where, or several.
+        to: A version, or its number; None for the one before that in use.
+        threads: Of the runtime, for the self-check.
+
+    Raises:
+        DeviceError: It failed on the only device; what is in use stays.
+    """
+    from edgespa.api.devices import roll_back_on
+
+    outcomes = roll_back_on(_devices(device), task, to=to, threads=threads)
+    return Rollback(_errors(outcomes), tuple(each.result for each in outcomes if each.result is not None))
+
+
+def status(device: str | Sequence[str] | None = None, *, selfcheck: bool = False, timeout_s: float = 30) -> Status:
+    """What is on devices, and whether it is as it was shipped.
+
+    Args:
+        device: Where, or several; None for your own profiles and this machine.
+        selfcheck: Run the recorded inputs through what is in use, too.
+        timeout_s: Give a device up that has not answered for so long.
+
+    Returns:
+        What those that answered have; why others did not is in ``errors``.
+    """
+    from edgespa.api.devices import known_devices, status_of
+
+    outcomes = status_of(
+        known_devices() if device is None else _devices(device), selfcheck=selfcheck, timeout_s=timeout_s
+    )
+    errors = {each.device.name: each.error for each in outcomes if each.error is not None}
+    return Status(errors, tuple(each.result for each in outcomes if each.result is not None))
 
 
 def open_task(path: str | Path) -> TaskFile:
@@ -456,9 +593,7 @@ def open_bundle(
     """
     from edgespa.bundle import open_bundle as opening
 
-    known = {"signers": signers, "revoked": revoked}
-    files = {name: Path(each) if each is not None else None for name, each in known.items()}
-    with opening(Path(path), identity=identity, **files) as opened:
+    with opening(Path(path), signers=_file(signers), identity=identity, revoked=_file(revoked)) as opened:
         return Bundle(Path(path), opened.manifest, opened.signed.identity if opened.signed is not None else None)
 
 
@@ -538,7 +673,25 @@ def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _path(bundle: str | Path | Result) -> Path:
-    return bundle.path if isinstance(bundle, Bundle) else Path(str(bundle))
+    return bundle.path if isinstance(bundle, (Bundle, TaskFile)) else Path(str(bundle))
+
+
+def _devices(names: str | Sequence[str]) -> list[Device]:
+    from edgespa.device import load_device
+
+    return [load_device(name) for name in dict.fromkeys([names] if isinstance(names, str) else names)]
+
+
+def _errors(outcomes: Sequence[Outcome[Any]]) -> dict[str, EdgespaError]:
+    """What failed on some; on the only one it is raised."""
+    errors = {each.device.name: each.error for each in outcomes if each.error is not None}
+    if len(outcomes) == 1 and errors:
+        raise next(iter(errors.values()))
+    return errors
+
+
+def _file(path: str | Path | None) -> Path | None:
+    return None if path is None else Path(path)
 
 
 def _text(path: str | Path | None) -> str | None:

@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import click
 
 from edgespa.cli._devices import devices_option, fail_if_any, harmless, show_errors
 from edgespa.cli._options import json_option
-
-if TYPE_CHECKING:
-    from edgespa.device.link.transport import Connection
-    from edgespa.device.shipment.results import Switched
 
 
 @click.command(name="rollback")
@@ -26,18 +20,12 @@ def command(task: str, devices: tuple[str, ...], to: str | None, threads: int, a
     Its files are checked by their SHA-256 and its self-check runs there first; if either fails, what is in use stays.
     Damaged files are put right from other copies on the device, where there are good ones. No space is needed there.
     """
+    from edgespa.api.devices import roll_back_on
     from edgespa.cli._output import emit_json
     from edgespa.device import load_device
-    from edgespa.device.fleet import on_each
 
-    def work(connection: Connection) -> Switched:
-        from edgespa.device.inventory import read_facts, runtime_python
-        from edgespa.device.shipment.back import roll_back
-
-        python = runtime_python(connection, read_facts(connection))
-        return roll_back(connection, task, lambda _: python, to=to, threads=threads)
-
-    outcomes = on_each([load_device(name) for name in dict.fromkeys(devices)], work)
+    targets = [load_device(name) for name in dict.fromkeys(devices)]
+    outcomes = roll_back_on(targets, task, to=to, threads=threads)
     if as_json:
         emit_json(
             [

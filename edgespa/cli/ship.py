@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,12 +13,9 @@ from edgespa.cli._options import json_option
 from edgespa.cli._trust import require_signers, signers_options
 
 if TYPE_CHECKING:
-    from edgespa.device.board import Device
     from edgespa.device.fleet import Outcome
-    from edgespa.device.link.transport import Connection
     from edgespa.device.shipment.results import Shipped
     from edgespa.device.shipment.ship import Shipment
-    from edgespa.system.progress import ProgressCallback
 
 
 @click.command(name="ship")
@@ -76,7 +72,6 @@ def command(
     """
     from edgespa.cli._output import emit_json, progress
     from edgespa.device import load_device
-    from edgespa.device.fleet import on_each
 
     require_signers(signers, identity, revoked)
     if task is not None and len(sources) > 1:
@@ -91,96 +86,44 @@ def command(
         return
     if not sources:
         raise click.UsageError("Missing argument 'BUNDLE|TASK...'.")
-    from edgespa.api.shipping import TaskOptions, needed_bases, prepared
+    from edgespa.api.devices import ship_to
+    from edgespa.api.shipping import TaskOptions
 
-    options = TaskOptions(base, weights, sign_key, trust=trust)
-    with contextlib.ExitStack() as stack:
-        report = stack.enter_context(progress("reading"))
-        refused: dict[str, Outcome[None]] = {}
-        if needed := needed_bases(sources):  # to make them ready takes a while: what devices lack is asked before
-            report(0, None, "ask the devices")
-            refused = _ahead(targets, needed, with_base, volatile)
-        ready = []
-        for source in sources if len(refused) < len(targets) else ():
-            report(0, None, f"make {source.name} ready")
-            one = prepared(source, task=task, signers=signers, identity=identity, revoked=revoked, options=options)
-            ready.append(stack.enter_context(one))
-        _refuse_twice(ready)
-        how = {"keep": keep, "send_base": with_base, "volatile": volatile, "threads": threads, "trust": trust}
-        work = _Work(ready, report, how)
-        found = on_each([each for each in targets if each.name not in refused], work)
-    served = {each.device.name: each for each in found}
-    outcomes = [refused.get(each.name) or served[each.name] for each in targets]
+    with progress("reading") as report:
+        delivered = ship_to(
+            targets,
+            sources,
+            task=task,
+            signers=signers,
+            identity=identity,
+            revoked=revoked,
+            options=TaskOptions(base, weights, sign_key, trust=trust),
+            keep=keep,
+            with_base=with_base,
+            volatile=volatile,
+            threads=threads,
+            trust=trust,
+            progress=report,
+        )
+    outcomes, shipped = delivered.outcomes, delivered.shipped
     if as_json:
-        emit_json([_plain(outcome, work.done) for outcome in outcomes])
+        emit_json([_plain(outcome, shipped.get(outcome.device.name, ())) for outcome in outcomes])
     else:
-        _show([each for target in targets for each in work.done.get(target.name, ())], ready)
+        _show([each for target in targets for each in shipped.get(target.name, ())], delivered.shipments)
     show_errors(outcomes)
     fail_if_any(outcomes)
 
 
-def _ahead(
-    targets: Sequence[Device], needed: Mapping[str, str], with_base: bool, volatile: bool
-) -> dict[str, Outcome[None]]:
-    """The devices that tasks cannot be shipped to, by name, with the reason."""
-    from edgespa.device.fleet import on_each
-
-    def look(connection: Connection) -> None:
-        from edgespa.device.inventory import read_facts, runtime_python
-        from edgespa.device.shipment.ready import require_base, require_ready
-
-        python = runtime_python(connection, read_facts(connection))
-        ready = require_ready(connection, python, ("onnx",), volatile=volatile)
-        for task, digest in needed.items():
-            if not with_base:
-                require_base(connection, ready, task, digest)
-
-    return {each.device.name: each for each in on_each(targets, look) if each.error is not None}
-
-
-class _Work:
-    """Ships everything to one device, one after the other."""
-
-    def __init__(self, ready: list[Shipment], report: ProgressCallback, how: Mapping[str, Any]) -> None:
-        self.ready, self.report, self.how = ready, report, how
-        self.done: dict[str, list[Shipped]] = {}
-
-    def __call__(self, connection: Connection) -> None:
-        from edgespa.device.inventory import read_facts, runtime_python
-        from edgespa.device.shipment.ship import ship
-
-        python = runtime_python(connection, read_facts(connection))
-        done = self.done.setdefault(connection.device.name, [])
-        for each in self.ready:
-            text = f"{connection.device.name}: {each.task}"
-            done.append(
-                ship(
-                    connection,
-                    each,
-                    lambda _: python,
-                    **self.how,
-                    progress=lambda sent, total, text=text: self.report(sent, total, text),  # type: ignore[misc]
-                )
-            )
-
-
-def _refuse_twice(ready: list[Shipment]) -> None:
-    names = [each.task for each in ready]
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice is not None:
-        raise click.UsageError(f"two of them are the task '{twice}': ship them one by one, with --task")
-
-
-def _plain(outcome: Outcome[None], done: dict[str, list[Shipped]]) -> dict[str, Any]:
+def _plain(outcome: Outcome[None], done: Sequence[Shipped]) -> dict[str, Any]:
     error = outcome.error
     return {
         "device": outcome.device.name,
-        "shipped": done.get(outcome.device.name, []),
+        "shipped": done,
         "error": None if error is None else {"message": error.message, "hint": error.hint},
     }
 
 
-def _show(results: list[Shipped], ready: list[Shipment]) -> None:
+def _show(results: list[Shipped], shipments: Mapping[str, Shipment]) -> None:
     from edgespa.cli._output import table
 
     rows = []
@@ -200,7 +143,7 @@ def _show(results: list[Shipped], ready: list[Shipment]) -> None:
         headings = ("device", "task", "version in use", "sent KiB", "seconds", "checked")
         table(headings, rows, right=headings[3:])
     for each in results:
-        _remark(each, next(one for one in ready if one.task == each.task))
+        _remark(each, shipments[each.task])
 
 
 def _remark(each: Shipped, shipment: Shipment) -> None:

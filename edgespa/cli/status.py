@@ -12,9 +12,7 @@ from edgespa.cli._options import json_option
 from edgespa.cli._said import said
 
 if TYPE_CHECKING:
-    from edgespa.device.board import Device
     from edgespa.device.fleet import Outcome
-    from edgespa.device.link.transport import Connection
     from edgespa.device.shipment.results import DeviceStatus, TaskStatus
 
 
@@ -37,22 +35,14 @@ def command(devices: tuple[str, ...], selfcheck: bool, timeout: int, as_json: bo
     use are read there, and compared with what was shipped. What was shipped from here and is gone is told, too. The
     exit status is 1 if a device cannot be reached, or something on it is not as it should be.
     """
+    from edgespa.api.devices import known_devices, status_of
     from edgespa.cli._output import emit_json, progress
     from edgespa.device import load_device
-    from edgespa.device.fleet import on_each
 
-    def work(connection: Connection) -> DeviceStatus:
-        from edgespa.device.inventory import read_facts, runtime_python
-        from edgespa.device.shipment.status import device_status
-
-        if not selfcheck:
-            return device_status(connection, timeout_s=timeout)
-        python = runtime_python(connection, read_facts(connection))
-        return device_status(connection, lambda _: python, timeout_s=timeout)
-
-    targets = [load_device(name) for name in dict.fromkeys(devices)] if devices else _known()
+    targets = [load_device(name) for name in dict.fromkeys(devices)] if devices else known_devices()
     with progress("asking") as report:
-        outcomes = on_each(targets, work, Awaited([each.name for each in targets], report))
+        awaited = Awaited([each.name for each in targets], report)
+        outcomes = status_of(targets, selfcheck=selfcheck, timeout_s=timeout, done=awaited)
     found = [each.result for each in outcomes if each.result is not None]
     if as_json:
         emit_json([_plain(each) for each in outcomes])
@@ -61,15 +51,6 @@ def command(devices: tuple[str, ...], selfcheck: bool, timeout: int, as_json: bo
     show_errors(outcomes)
     if any(each.error is not None for each in outcomes) or not all(device.healthy for device in found):
         raise click.exceptions.Exit(1)
-
-
-def _known() -> list[Device]:
-    """The user's own devices, and this machine."""
-    from edgespa.device import load_device
-    from edgespa.device.board import LOCAL, list_devices
-
-    own = [each.device for each in list_devices() if each.path is not None and each.device is not None]
-    return [*own, *([] if any(each.is_local for each in own) else [load_device(LOCAL)])]
 
 
 def _plain(outcome: Outcome[DeviceStatus]) -> dict[str, Any]:

@@ -26,12 +26,17 @@ SIGNATURES = {
     "inspect": "model input_shape weights base trust",
     "open_bundle": "path signers identity revoked",
     "open_task": "path",
-    "profile": "bundle device against variants threads providers runs seconds duration cooldown rounds save progress",
+    "profile": "bundle device against variants threads providers runs seconds duration cooldown rounds signers "
+    "identity revoked trust again save progress",
     "prune": "model output density calibration eval_data held_out input_shape weights mean std limit labels "
     "class_offset latency_ms device resume fresh overwrite progress settings",
+    "rollback": "task device to threads",
+    "ship": "source device task keep with_base base weights sign_key signers identity revoked trust volatile threads "
+    "progress",
+    "status": "device selfcheck timeout_s",
     "verify": "bundle signers identity revoked run pythons threads",
 }
-RESULTS = {"Bundle", "Inspection", "Profile", "Result", "TaskFile", "Verification"}
+RESULTS = {"Bundle", "Inspection", "Profile", "Result", "Rollback", "Shipping", "Status", "TaskFile", "Verification"}
 
 
 def test_names_and_signatures_stay() -> None:
@@ -189,6 +194,31 @@ def test_from_a_module_to_a_measured_bundle(net: Net, tmp_path: Path) -> None:
             result.path = tmp_path  # type: ignore[misc,union-attr]
     assert es.open_bundle(tmp_path / "cut").to_dict() == bundle.to_dict()
     assert es.open_task(tmp_path / "cut.spa").to_dict() == task.to_dict()
+
+
+def test_on_this_machine_as_on_a_device(net: Net, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    made = []
+    for density in (0.75, 0.5):
+        task = es.prune(
+            net, density=density, input_shape=(1, 1, 12, 12), round_to=1, output=tmp_path / f"{density}.spa"
+        )
+        out = tmp_path / f"bundle-{density}"
+        made.append(es.export(task, output=out, formats=["onnx"], precisions=["fp32"], cache=False, progress=False))
+    assert es.status("local").to_dict()["devices"][0]["tasks"] == []
+    versions = [es.ship(each, device="local", task="net").shipped[0].version for each in made]
+    assert versions[0] != versions[1]
+    there = es.status("local", selfcheck=True)
+    assert there.ok
+    assert there.devices[0].tasks[0].current == versions[1]
+    back = es.rollback("net", device=["local"])
+    assert back.switched[0].version == versions[0]
+    for result in (there, back):
+        assert versions[0 if result is back else 1] in repr(result)
+        assert "net" in result.to_markdown()
+        assert json.loads(json.dumps(result.to_dict(), allow_nan=False)) == result.to_dict()
+    with pytest.raises(es.EdgespaError, match="no task 'other'"):
+        es.rollback("other", device="local")
 
 
 def test_the_model_is_not_touched(net: Net, tmp_path: Path) -> None:

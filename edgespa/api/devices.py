@@ -1,0 +1,189 @@
+"""``edgespa ship``, ``rollback`` and ``status`` as one call each, on several devices at once."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgespa.api.shipping import TaskOptions, needed_bases, prepared
+from edgespa.device.board import LOCAL, Device, list_devices, load_device
+from edgespa.device.fleet import Outcome, on_each
+from edgespa.device.inventory import read_facts, runtime_python
+from edgespa.device.link.transport import Connection
+from edgespa.device.shipment.back import roll_back
+from edgespa.device.shipment.ready import require_base, require_ready
+from edgespa.device.shipment.results import DeviceStatus, Shipped, Switched
+from edgespa.device.shipment.ship import Shipment, ship
+from edgespa.device.shipment.status import device_status
+from edgespa.errors import ConfigError
+
+if TYPE_CHECKING:
+    from edgespa.api.options import Progress
+
+
+@dataclasses.dataclass(frozen=True)
+class Delivered:
+    """What came of shipping.
+
+    Attributes:
+        outcomes: One per device, in their order; an error does not take back what was shipped before it.
+        shipped: What is in use now, by the name of the device.
+        shipments: What was sent, by the name of the task.
+    """
+
+    outcomes: tuple[Outcome[None], ...]
+    shipped: Mapping[str, tuple[Shipped, ...]]
+    shipments: Mapping[str, Shipment]
+
+
+def ship_to(
+    devices: Sequence[Device],
+    sources: Sequence[Path],
+    *,
+    task: str | None = None,
+    signers: Path | None = None,
+    identity: str | None = None,
+    revoked: Path | None = None,
+    options: TaskOptions | None = None,
+    keep: int = 3,
+    with_base: bool = False,
+    volatile: bool = False,
+    threads: int = 1,
+    trust: bool = False,
+    progress: Progress,
+) -> Delivered:
+    """Send bundles or tasks to devices, check them there, and use them from now on.
+
+    Args:
+        devices: Their profiles.
+        sources: Bundles, as folders or packed, and task files.
+        task: The task's name there, of a single source.
+        signers: Who may have signed what is shipped; None to ask nothing.
+        identity: Which of them.
+        revoked: Keys that count no more.
+        options: How bundles of task files are made.
+        keep: Versions that stay there.
+        with_base: Send the base of a task file too, to devices that lack it.
+        volatile: Also to a device whose writes are gone after a reboot.
+        threads: Of the runtime, for the self-check.
+        trust: Let a bundle's own run.py do that, whoever wrote it.
+        progress: Told ``(done, total, text)``.
+
+    Raises:
+        ConfigError: Two of the sources are the same task.
+        BundleError: A bundle is damaged, or there is none.
+        TaskFileError: A task file is damaged, or was made on another base.
+    """
+    with contextlib.ExitStack() as stack:
+        refused: dict[str, Outcome[None]] = {}
+        if needed := needed_bases(sources):  # to make them ready takes a while: what devices lack is asked before
+            progress(0, None, "ask the devices")
+            refused = _ahead(devices, {} if with_base else needed, volatile)
+        ready = []
+        for source in sources if len(refused) < len(devices) else ():
+            progress(0, None, f"make {source.name} ready")
+            one = prepared(source, task=task, signers=signers, identity=identity, revoked=revoked, options=options)
+            ready.append(stack.enter_context(one))
+        _refuse_twice([each.task for each in ready])
+        how = {"keep": keep, "send_base": with_base, "volatile": volatile, "threads": threads, "trust": trust}
+        work = _Work(ready, progress, how)
+        found = on_each([each for each in devices if each.name not in refused], work)
+    served = {each.device.name: each for each in found}
+    outcomes = tuple(refused.get(each.name) or served[each.name] for each in devices)
+    return Delivered(
+        outcomes, {name: tuple(done) for name, done in work.done.items()}, {each.task: each for each in ready}
+    )
+
+
+def _ahead(devices: Sequence[Device], needed: Mapping[str, str], volatile: bool) -> dict[str, Outcome[None]]:
+    """The devices that tasks cannot be shipped to, by name, with the reason."""
+
+    def look(connection: Connection) -> None:
+        python = runtime_python(connection, read_facts(connection))
+        ready = require_ready(connection, python, ("onnx",), volatile=volatile)
+        for task, digest in needed.items():
+            require_base(connection, ready, task, digest)
+
+    return {each.device.name: each for each in on_each(devices, look) if each.error is not None}
+
+
+class _Work:
+    """Ships everything to one device, one after the other."""
+
+    def __init__(self, ready: Sequence[Shipment], report: Progress, how: Mapping[str, Any]) -> None:
+        self.ready, self.report, self.how = ready, report, how
+        self.done: dict[str, list[Shipped]] = {}
+
+    def __call__(self, connection: Connection) -> None:
+        python = runtime_python(connection, read_facts(connection))
+        done = self.done.setdefault(connection.device.name, [])
+        for each in self.ready:
+            text = f"{connection.device.name}: {each.task}"
+            done.append(
+                ship(
+                    connection,
+                    each,
+                    lambda _: python,
+                    **self.how,
+                    progress=lambda sent, total, text=text: self.report(sent, total, text),  # type: ignore[misc]
+                )
+            )
+
+
+def _refuse_twice(names: Sequence[str]) -> None:
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise ConfigError(f"two of them are the task '{twice}'", "ship them one by one, with --task")
+
+
+def roll_back_on(
+    devices: Sequence[Device], task: str, *, to: str | None = None, threads: int = 1
+) -> tuple[Outcome[Switched], ...]:
+    """Use an earlier version of a task again.
+
+    Args:
+        devices: Their profiles.
+        task: The task's name there.
+        to: A version; None for the one before that in use.
+        threads: Of the runtime, for the self-check.
+    """
+
+    def work(connection: Connection) -> Switched:
+        python = runtime_python(connection, read_facts(connection))
+        return roll_back(connection, task, lambda _: python, to=to, threads=threads)
+
+    return on_each(devices, work)
+
+
+def status_of(
+    devices: Sequence[Device],
+    *,
+    selfcheck: bool = False,
+    timeout_s: float = 30,
+    done: Callable[[Outcome[DeviceStatus]], None] | None = None,
+) -> tuple[Outcome[DeviceStatus], ...]:
+    """What is on devices.
+
+    Args:
+        devices: Their profiles.
+        selfcheck: Run the recorded inputs through what is in use, too.
+        timeout_s: Give a device up that has not answered for so long.
+        done: Told of each outcome as it comes.
+    """
+
+    def work(connection: Connection) -> DeviceStatus:
+        if not selfcheck:
+            return device_status(connection, timeout_s=timeout_s)
+        python = runtime_python(connection, read_facts(connection))
+        return device_status(connection, lambda _: python, timeout_s=timeout_s)
+
+    return on_each(devices, work, done)
+
+
+def known_devices() -> list[Device]:
+    """The user's own devices, and this machine."""
+    own = [each.device for each in list_devices() if each.path is not None and each.device is not None]
+    return [*own, *([] if any(each.is_local for each in own) else [load_device(LOCAL)])]
