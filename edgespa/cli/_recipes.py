@@ -12,6 +12,7 @@ import click
 from click.core import ParameterSource
 
 from edgespa.cli._help import Explained
+from edgespa.cli._said import said
 from edgespa.cli._terminal import echo, harmless
 
 if TYPE_CHECKING:
@@ -302,7 +303,7 @@ def _save(ctx: click.Context, file: Path) -> None:
 
     if is_main():
         write_whole(file, _text(ctx, file).encode())
-        echo(f"recipe: {file}   (again: edgespa run {shlex.quote(os.fspath(file))})", err=True)
+        echo(said(f"recipe: {file}   (again: edgespa run {shlex.quote(os.fspath(file))})"), err=True)
 
 
 def typed_words(words: list[str]) -> Iterator[str]:

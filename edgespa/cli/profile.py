@@ -12,6 +12,7 @@ import click
 
 from edgespa.cli._options import json_option
 from edgespa.cli._recipes import Repeatable, checked, recipe_options
+from edgespa.cli._said import said
 from edgespa.cli._sections import PROFILE, PROFILE_EXAMPLES
 from edgespa.cli._terminal import echo
 from edgespa.cli._trust import require_signers, signers_options
@@ -221,5 +222,5 @@ def _fail_if_any(outcomes: Sequence[Outcome[Profile]]) -> None:
             if outcome.error is not None:
                 echo(f"{outcome.device.name}: {outcome.error.message}", err=True)
                 if outcome.error.hint:
-                    echo(f"  Hint: {outcome.error.hint}", err=True)
+                    echo(f"  Hint: {said(outcome.error.hint)}", err=True)
         raise DeviceError(f"{len(failed)} of {len(outcomes)} devices failed: {names}", "what went wrong is above")

@@ -17,6 +17,7 @@ from edgespa.cli._help import Explained
 from edgespa.cli._options import json_option
 from edgespa.cli._recipes import Checked, set_dry, typed_words, words_of
 from edgespa.cli._resuming import set_typed_in
+from edgespa.cli._said import said as told
 from edgespa.cli._sections import RUN, RUN_EXAMPLES
 from edgespa.cli._terminal import echo
 
@@ -180,7 +181,7 @@ def _done(ctx: click.Context, plan: Sequence[_Planned], index: int, recipe: Path
     except BaseException:
         rest = f"edgespa run {shlex.quote(str(recipe))} --begin {each.step.name}"
         with contextlib.suppress(OSError):  # of a closed terminal
-            echo(f"stopped at step {index + 1} of {len(plan)}; from there on: {rest}", err=True)
+            echo(told(f"stopped at step {index + 1} of {len(plan)}; from there on: {rest}"), err=True)
         raise
     return json.loads(said.getvalue()) if said.getvalue().strip() else None
 
