@@ -62,8 +62,13 @@ class Repeatable(Explained):
         except Checked:
             if ctx.meta[_DRY] == _STEP:
                 raise
-            echo(_text(ctx, Path(_NAME)), nl=False)
-            echo("nothing was done; above is what would be, as a recipe", err=True)
+            if ctx.params.get("as_json"):
+                from edgespa.cli._output import emit_json
+
+                emit_json({"done": False, "command": self.name, "asked": ctx.meta[_ASKED]})
+            else:
+                echo(_text(ctx, Path(_NAME)), nl=False)
+            echo("nothing was done; above is what would be", err=True)
         except SystemExit as error:  # of processes that have done it
             if file is not None and not error.code:
                 _save(ctx, file)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -162,6 +163,7 @@ def test_a_dry_run_does_nothing_and_says_what_would_be(place: Path) -> None:
     assert tomllib.loads(said.stdout)["prune"]["density"] == 0.5
     assert NOTHING in said.stderr
     assert sorted(place.rglob("*")) == before
+    assert result_of(*PRUNE, "--output", "cut.spa", "--dry-run")["asked"]["density"] == 0.5
     run("prune", "absent.py:build", "--density", "0.5", "--output", "cut.spa", "--dry-run", code=1)
     run(*PRUNE, "--output", "cut.spa", "--dry-run", "--save-recipe", "kept.toml")
     assert [path.name for path in place.rglob("*") if path not in before] == ["kept.toml"]
@@ -215,6 +217,9 @@ def test_a_step_that_fails_says_how_the_rest_is_gone_on_with(place: Path) -> Non
     said = run("run", recipe, code=1)
     assert "stopped at step 2 of 3; from there on: edgespa run recipe.toml --begin export" in said.stderr
     assert Path("cut.spa").exists()
+    found = json.loads(run("run", recipe, "--overwrite", "--json", code=1).stdout)
+    assert found["done"] is False
+    assert [row["step"] for row in found["steps"]] == ["prune"]
     assert "there is no step 'exprot'" in run("run", recipe, "--begin", "exprot", code=1).stderr
 
 
