@@ -74,7 +74,7 @@ class Explained(click.Command):
         Args:
             ctx: Of the command.
         """
-        options = [param for param in self.get_params(ctx) if isinstance(param, click.Option)]
+        options = [param for param in self.get_params(ctx) if isinstance(param, click.Option) and not param.hidden]
         by_name = {name: option for option in options for name in option.opts}
         named = {heading: [by_name[name] for name in names] for heading, names in self.sections.items()}
         last = next((heading for heading in _LAST if heading in named), _LAST[-1])

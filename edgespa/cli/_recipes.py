@@ -139,7 +139,7 @@ def keys_of(command: click.Command) -> dict[str, click.Parameter]:
     """
     keys: dict[str, click.Parameter] = {}
     for param in command.params:
-        if isinstance(param, click.Option) and param.opts[-1] not in OF_THE_CALL:
+        if isinstance(param, click.Option) and not param.hidden and param.opts[-1] not in OF_THE_CALL:
             keys[param.opts[-1].removeprefix("--")] = param
     for param in command.params:
         if isinstance(param, click.Argument):
