@@ -142,4 +142,6 @@ class MissingExtraError(EdgespaError):
     """An optional dependency is not installed."""
 
     def __init__(self, package: str, extra: str) -> None:
-        super().__init__(f"{package} is not installed", f"install it with: pip install 'edgespa[{extra}]'")
+        from edgespa.system.started import installing
+
+        super().__init__(f"{package} is not installed", f"install it with: {installing(extra)}")

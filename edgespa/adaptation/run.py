@@ -112,7 +112,6 @@ class Run:
         self.history: list[dict[str, float]] = []
         self.lr_trials: dict[str, float | None] = {}
         self.settled = config.lr is not None
-        self._pace = 0.0  # seconds of a training step, lately
 
     def named_parameters(self) -> dict[str, nn.Parameter]:
         """What is trained, by the keys of a task file."""
@@ -154,10 +153,7 @@ class Run:
                 self._mask_blocks(timeline.blocks_at[step], step)
             if step in timeline.prune_at:
                 self._prune(timeline.prune_at[step], step)
-            before = time.monotonic()
             value = self.learn(group, timeline.learning_rate(step))
-            seconds = time.monotonic() - before
-            self._pace = seconds if not self._pace else 0.9 * self._pace + 0.1 * seconds
             inside.loss += value
             inside.steps += 1
             step += 1
@@ -359,11 +355,11 @@ class Run:
 
     def _tell(self, step: int, loss: float) -> None:
         if self._progress:
-            left = self._pace * (self.timeline.total - step)
             measure = f"validation {MEASURES[self.objective.kind]}"
             reached = f"  {measure} {self.history[-1]['validation']:.1%}" if self.history else ""
-            text = f"density {self.density:.2f}  loss {loss:.3f}{reached}  {self._cost.macs / 1e6:.1f}M MACs"
-            self._progress(step, self.timeline.total, f"{text}  {left:.0f} s left")
+            epoch = f"epoch {min(self.epoch + 1, self.config.epochs)} of {self.config.epochs}"
+            text = f"{epoch}  density {self.density:.2f}  loss {loss:.3f}{reached}  {self._cost.macs / 1e6:.1f}M MACs"
+            self._progress(step, self.timeline.total, text)
 
     def reached(self) -> Checkpoint:
         """Units, adapters and trained tensors as they are now, in memory of their own."""

@@ -29,6 +29,7 @@ from edgespa.bundle.manifest import MANIFEST, MAX_PATH_BYTES, SIGNATURE, Manifes
 from edgespa.bundle.whole import WholeFolder
 from edgespa.errors import BundleError
 from edgespa.system.files import refuse_existing, whole_file
+from edgespa.system.recognised import hint_of_bundle
 
 BLOCK = 512
 END = bytes(2 * BLOCK)
@@ -268,13 +269,13 @@ class _Reader:
 
     def _foreign(self, block: bytes) -> str:
         if block[5:9] == b"\0\0\0{":  # safetensors: the size of a JSON header, then the header
-            return "is a task file or other tensors: make a bundle of it with `edgespa export`"
+            return "is a task file or other tensors, not a bundle"
         kind = next((kind for magic, kind in _MAGICS.items() if block.startswith(magic)), None)
         return f"is a {kind} file, not a plain archive" if kind else "is not an archive, or damaged at its beginning"
 
     def _error(self, what: str, member: str | None = None) -> BundleError:
         subject = self._where if member is None else f"{self._where}: {member!r}"
-        return BundleError(f"{subject} {what}", _NOT_PACKED)
+        return BundleError(f"{subject} {what}", hint_of_bundle(Path(self._where)) or _NOT_PACKED)
 
 
 def _oddity(member: tarfile.TarInfo) -> str | None:

@@ -18,6 +18,8 @@ from edgespa.bundle.external import external_files
 from edgespa.bundle.limits import MAX_MANIFEST_BYTES, whole_number
 from edgespa.bundle.manifest import MANIFEST, SCHEMA_VERSION, Manifest, is_unlisted
 from edgespa.errors import BundleError
+from edgespa.models.imports import nearest_path
+from edgespa.system.recognised import hint_of_bundle
 
 MOST_FOLDERS = 100
 """Within each other: more than the longest path of a file has room for."""
@@ -66,7 +68,10 @@ def read_manifest_bytes(path: Path) -> bytes:
     file = path / MANIFEST
     if not path.is_dir() or not os.path.lexists(file):
         why = "it has no manifest.json" if path.is_dir() else "there is no such folder"
-        raise BundleError(f"{path} is not a bundle: {why}", "give the folder that `edgespa export` wrote")
+        if path.is_file():
+            why = "it is a file"
+        hint = hint_of_bundle(path) or (None if path.exists() else nearest_path(path))
+        raise BundleError(f"{path} is not a bundle: {why}", hint or "give the folder that `edgespa export` wrote")
     if file.is_symlink() or not file.is_file():
         raise BundleError(f"{file} is not a plain file", _DAMAGED)
     with file.open("rb") as stream:

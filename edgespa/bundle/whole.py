@@ -90,7 +90,9 @@ class WholeFolder:
             BundleError: A link or special file was written.
         """
         folder = self.path
+        mode = folder.stat().st_mode & 0o666  # as the umask says; what converters write may be executable
         for name in walk_files(folder):
+            (folder / name).chmod(mode)
             _sync(folder / name)
         for parent, _, _ in os.walk(folder):
             _sync(Path(parent))

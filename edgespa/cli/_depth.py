@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -205,7 +206,8 @@ def run_depth(
         emit_json(summary)
         return
     _show(decision)
-    show_task(summary, f"edgespa adapt --from {output} --data DATA --output {output.stem}-tuned.spa")
+    file, tuned = shlex.quote(str(output)), shlex.quote(f"{output.stem}-tuned.spa")
+    show_task(summary, f"edgespa adapt --from {file} --data DATA --output {tuned}")
     if plot is not None:
         echo(f"drawing: {plot}")
 

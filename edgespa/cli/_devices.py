@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from edgespa.cli._said import said
 from edgespa.cli._terminal import echo, harmless, secho
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ def show_errors(outcomes: Sequence[Outcome[Any]]) -> None:
         if outcome.error is not None:
             secho(f"FAILED: {harmless(outcome.error.message)}", err=True, fg="red", bold=True)
             if outcome.error.hint:
-                echo(f"Hint: {harmless(outcome.error.hint)}", err=True)
+                echo(f"Hint: {harmless(said(outcome.error.hint))}", err=True)
 
 
 def fail_if_any(outcomes: Sequence[Outcome[Any]]) -> None:

@@ -22,6 +22,7 @@ from typing import IO, Any
 
 import click
 
+from edgespa.cli._said import said
 from edgespa.cli._terminal import echo
 
 _INTERNAL_HINT = "run again with --debug for the traceback"
@@ -97,7 +98,7 @@ def reported(debug: Callable[[], bool], line: Sequence[str] = ()) -> Iterator[No
     except (KeyboardInterrupt, click.Abort) as error:
         # A command that has put its work in safety says so in the exception: "state saved in task.spa.partial".
         text = "; ".join(["Interrupted", *(line.strip() for line in str(error).splitlines() if line.strip())])
-        raise Interrupted(text) from error
+        raise Interrupted(said(text)) from error
     except Exception as error:
         if isinstance(error, OSError) and error.errno == errno.EPIPE:
             raise  # the reader of a pipe has gone: click ends quietly
@@ -106,7 +107,7 @@ def reported(debug: Callable[[], bool], line: Sequence[str] = ()) -> Iterator[No
         failure = as_failure(error, traceback_shown=debug())
         if failure.hint and leads_to_itself(failure.hint, line):
             failure.hint = "to do the same again helps only when something has changed; what is above says what"
-        raise failure from error
+        raise Failure(said(failure.message), failure.hint and said(failure.hint)) from error
 
 
 def as_failure(error: Exception, *, traceback_shown: bool = False) -> Failure:

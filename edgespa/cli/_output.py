@@ -1,4 +1,4 @@
-"""What a command says: results to stdout as JSON or a table, progress to stderr and on a terminal only."""
+"""What a command says: results to stdout as JSON or a table, progress to stderr."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def _is_number(cell: object) -> bool:
 
 
 def progress(text: str, *, enabled: bool = True) -> AbstractContextManager[ProgressCallback]:
-    """A bar on stderr while the block runs, see `edgespa.system.progress.bar`.
+    """A bar on stderr while the block runs, or lines where there is no terminal: `edgespa.system.progress.bar`.
 
     Args:
         text: What is being done, until the callback says otherwise.
@@ -89,4 +89,4 @@ def progress(text: str, *, enabled: bool = True) -> AbstractContextManager[Progr
     """
     from edgespa.system.progress import bar
 
-    return bar(text, enabled=enabled)
+    return bar(text, enabled=enabled, lines=True)

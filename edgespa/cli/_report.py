@@ -6,6 +6,7 @@ import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgespa.cli._said import say_next
 from edgespa.cli._terminal import echo
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ def show_task(summary: dict[str, Any], next_command: str) -> None:
     if own := summary["lowered_lr_from"]:
         echo(f"learning rate: {summary['lr']:g}, for a few steps at {own:g} did harm (--lr gives another one)")
     echo(f"{summary['file']}: {summary['size_bytes']:,} bytes")
-    echo(f"next: {next_command}")
+    say_next(next_command)
 
 
 def _show_latency(found: dict[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import signal
@@ -10,11 +11,13 @@ import threading
 from collections.abc import Mapping
 from functools import partial
 from types import MappingProxyType
+from typing import Any
 
 import click
 
 from edgespa.cli._failures import reported
-from edgespa.cli._terminal import echo
+from edgespa.cli._said import said
+from edgespa.cli._terminal import echo, harmless
 
 COMMANDS: Mapping[str, str] = MappingProxyType(
     {
@@ -75,6 +78,7 @@ class Shell(click.Group):
         if path is None:
             return None
         command: click.Command = importlib.import_module(path).command
+        _take_global_options(command)
         return command
 
     def resolve_command(
@@ -117,8 +121,46 @@ class Shell(click.Group):
         with reported(lambda: _debug(ctx), ctx.meta.get(_LINE, ())):
             return super().invoke(ctx)
 
+    def main(self, *args: Any, **extra: Any) -> Any:
+        """As click; what it calls the program is what to type here, and completion is one however it is started.
+
+        Args:
+            *args: As click.
+            **extra: As click.
+        """
+        from edgespa.system.started import program
+
+        if len(args) < 2 and extra.get("prog_name") is None:
+            extra = {**extra, "prog_name": program(), "complete_var": "_EDGESPA_COMPLETE"}
+        return super().main(*args, **extra)
+
 
 _LINE = "edgespa.line"
+_LOUDER = "edgespa.louder"
+
+
+def _take_global_options(command: click.Command) -> None:
+    """Let a command, and those below it, take ``-v`` and ``--debug`` as the program itself does, unlisted."""
+    if any(param.name == "debug" for param in command.params):
+        return
+    options = {"expose_value": False, "hidden": True, "is_eager": True, "allow_from_autoenv": False}
+    command.params += [
+        click.Option(["-v", "--verbose"], count=True, callback=_more_verbose, **options),  # type: ignore[arg-type]
+        click.Option(["--debug"], is_flag=True, callback=_debug_too, **options),  # type: ignore[arg-type]
+    ]
+    for inner in command.commands.values() if isinstance(command, click.Group) else ():
+        _take_global_options(inner)
+
+
+def _more_verbose(ctx: click.Context, param: click.Parameter, value: int) -> None:
+    root = ctx.find_root()
+    if value and not ctx.resilient_parsing and _LOUDER in root.meta:
+        root.meta[_LOUDER](value)
+
+
+def _debug_too(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+    if value:
+        ctx.find_root().params["debug"] = True
 
 
 def _debug(ctx: click.Context) -> bool:
@@ -145,25 +187,41 @@ def _set_up_logging(ctx: click.Context, verbose: int) -> None:
     from edgespa.system.quiet import NOTE
 
     class Echo(logging.Handler):
-        # `click.echo` finds stderr anew each time: a progress bar may have taken its place.
+        # Whatever stderr is now: a progress bar takes its place, and moves itself for what is written. `click.echo`
+        # would write past it, behind the bar's own words.
         def emit(self, record: logging.LogRecord) -> None:
-            echo(self.format(record), err=True)
+            text = harmless(said(self.format(record)))
+            if sys.stderr is not None:
+                with contextlib.suppress(OSError):
+                    sys.stderr.write(f"{text}\n")
+                    sys.stderr.flush()
 
     handler = Echo()
-    handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s" if verbose < 2 else _LONG_FORMAT))
     logger = logging.getLogger("edgespa")
     before = logger.level
     logger.addHandler(handler)
-    logger.setLevel((NOTE, logging.INFO, logging.DEBUG)[min(verbose, 2)])
+
+    def set_level(verbose: int) -> None:
+        handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s" if verbose < 2 else _LONG_FORMAT))
+        logger.setLevel((NOTE, logging.INFO, logging.DEBUG)[min(verbose, 2)])
 
     def restore() -> None:
         logger.removeHandler(handler)
         logger.setLevel(before)
 
+    set_level(verbose)
     ctx.call_on_close(restore)
+    quietened = contextlib.ExitStack()
+    ctx.call_on_close(quietened.close)
     if not verbose and not sys.warnoptions:
-        ctx.with_resource(warnings.catch_warnings())
+        quietened.enter_context(warnings.catch_warnings())
         warnings.simplefilter("ignore")
+
+    def more(added: int) -> None:
+        set_level(verbose + added)
+        quietened.close()
+
+    ctx.meta[_LOUDER] = more
 
 
 _LONG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -290,4 +291,4 @@ def command(
     if as_json:
         emit_json(summary)
     else:
-        show_task(summary, f"edgespa export {output} --output {output.stem}/")
+        show_task(summary, f"edgespa export {shlex.quote(str(output))} --output {shlex.quote(output.stem)}/")

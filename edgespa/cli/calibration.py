@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from edgespa.cli._options import Numbers, json_option, output_options, require_both, seed_option
+from edgespa.cli._said import say_next
 from edgespa.cli._terminal import echo
 
 if TYPE_CHECKING:
@@ -131,7 +133,8 @@ def make(
         emit_json(_plain(Named(str(output), output.absolute().parent, spec)))
     else:
         echo(f"{output}: {spec.digest}")
-        echo(f"next: edgespa prune MODEL --calibration {output} --method asym-in-change --density 0.5 -o x.spa")
+        name = shlex.quote(str(output))
+        say_next(f"edgespa prune MODEL --calibration {name} --method asym-in-change --density 0.5 -o x.spa")
 
 
 def _plain(named: Named) -> dict[str, object]:

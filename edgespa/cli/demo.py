@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -60,6 +61,7 @@ def command(output: Path, seed: int, as_json: bool) -> None:
 
 def _show(result: Result) -> None:
     from edgespa.cli._output import table
+    from edgespa.system.started import python
 
     figures = result.task.header.figures
     echo(f"base: digits 0-4, test accuracy {result.base_accuracy:.2%} ({result.base_images:,} images)")
@@ -84,4 +86,4 @@ def _show(result: Result) -> None:
     echo(f"accuracy: on {result.test_images:,} test images of the digits 5-9")
     echo("error: of the output that is farthest from the program's, against how much that one varies")
     echo(f"bundle: {result.bundle}   (unpruned: {result.unpruned}; {result.seconds:.0f} s in all)")
-    echo(f"next: python {result.bundle / 'run.py'} --selfcheck --variant all")
+    echo(f"next: {python()} {shlex.quote(str(result.bundle / 'run.py'))} --selfcheck --variant all")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from edgespa.cli._options import data_options, json_option, model_options, output_options, seed_option, trust_option
+from edgespa.cli._said import said, say_next
 from edgespa.cli._terminal import echo, secho
 
 if TYPE_CHECKING:
@@ -268,9 +270,9 @@ def _show(manifest: Manifest, output: Path, int8_ratio: float | None) -> None:
         if isinstance(each, dict):
             secho(f"NOT WRITTEN: {each['variant']}: {each['reason']}", err=True, fg="yellow", bold=True)
             if each.get("hint"):
-                echo(f"hint: {each['hint']}", err=True)
+                echo(f"hint: {said(str(each['hint']))}", err=True)
     echo(f"bundle: {output}")
-    echo(f"next: edgespa profile {output}")
+    say_next(f"edgespa profile {shlex.quote(str(output))}")
 
 
 SLOWER = 1.1

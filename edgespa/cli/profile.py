@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from edgespa.cli._options import json_option
+from edgespa.cli._said import said
 from edgespa.cli._terminal import echo
 from edgespa.cli._trust import require_signers, signers_options
 
@@ -217,5 +218,5 @@ def _fail_if_any(outcomes: Sequence[Outcome[Profile]]) -> None:
             if outcome.error is not None:
                 echo(f"{outcome.device.name}: {outcome.error.message}", err=True)
                 if outcome.error.hint:
-                    echo(f"  Hint: {outcome.error.hint}", err=True)
+                    echo(f"  Hint: {said(outcome.error.hint)}", err=True)
         raise DeviceError(f"{len(failed)} of {len(outcomes)} devices failed: {names}", "what went wrong is above")

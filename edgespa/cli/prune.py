@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -150,7 +151,7 @@ def command(
     if as_json:
         emit_json(summary)
     else:
-        show_task(summary, f"edgespa export {output} --output {output.stem}/")
+        show_task(summary, f"edgespa export {shlex.quote(str(output))} --output {shlex.quote(output.stem)}/")
         _show_fit(summary)
 
 

@@ -9,6 +9,7 @@ import click
 
 from edgespa.cli._devices import Awaited, devices_option, kib, show_errors
 from edgespa.cli._options import json_option
+from edgespa.cli._said import said
 from edgespa.cli._terminal import echo, secho
 
 if TYPE_CHECKING:
@@ -114,7 +115,7 @@ def _remark(device: DeviceStatus, task: TaskStatus, asked: str) -> None:
             if "odd: " in task.health
             else ""
         )
-        echo(f"Hint: ship it again{back}{off}", err=True)
+        echo(said(f"Hint: ship it again{back}{off}"), err=True)
 
 
 def _remarks(device: DeviceStatus, asked: str) -> None:
@@ -127,7 +128,7 @@ def _remarks(device: DeviceStatus, asked: str) -> None:
         secho(text, err=True, fg="red", bold=True)
         why = "what is written there is gone after a reboot; " if device.in_memory else ""
         what = f"edgespa ship --remove {each.task} --device {asked}"
-        echo(f"Hint: {why}ship it again, or do not expect it any more: {what}", err=True)
+        echo(said(f"Hint: {why}ship it again, or do not expect it any more: {what}"), err=True)
     for each in device.older:
         text = f"note: {name}: {each.task} {each.version} was shipped from here later than what is there, and is gone"
         secho(text, err=True, fg="yellow")
@@ -139,4 +140,4 @@ def _remarks(device: DeviceStatus, asked: str) -> None:
     if device.full:
         files = "; no more files can be made" if device.free_files == 0 else ""
         secho(f"FULL: {name}: {_gib(device.free_bytes)} free{files}", err=True, fg="yellow", bold=True)
-        echo("Hint: free some space there; edgespa rollback and ship --remove need none", err=True)
+        echo(said("Hint: free some space there; edgespa rollback and ship --remove need none"), err=True)

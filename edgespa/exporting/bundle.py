@@ -12,6 +12,7 @@ import numpy as np
 from pydantic import JsonValue
 
 from edgespa.bundle import LABELS, RUNNER, SELFCHECK, Accuracy, BundleWriter, Kind, Manifest, TensorSpec, Variant
+from edgespa.bundle.places import without_places
 from edgespa.data import Prepared
 from edgespa.device import runner_source
 from edgespa.errors import ConfigError, EdgespaError, ExportError, ParityError
@@ -182,7 +183,7 @@ def _manifest(
     left_out: list[JsonValue],
 ) -> Manifest:
     inputs, outputs = specs
-    return Manifest(
+    manifest = Manifest(
         task=origin.task,
         learns=origin.learns,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -196,6 +197,7 @@ def _manifest(
         reference_accuracy=reference,
         provenance={**origin.provenance, "left_out": left_out} if left_out else origin.provenance,
     )
+    return without_places(manifest)
 
 
 def _learns(origin: Origin, samples: Samples) -> Kind:

@@ -22,6 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from edgespa.bundle import LABELS, RUNNER, SELFCHECK, BundleWriter, Manifest, Variant
+from edgespa.bundle.places import without_places
 from edgespa.device import runner, runner_source
 from edgespa.exporting import onnx_file
 from edgespa.exporting.card import model_card
@@ -113,6 +114,7 @@ def write_task_bundle(
             compaction=origin.compaction,
             provenance=origin.provenance,
         )
+        manifest = without_places(manifest)
         np.savez_compressed(folder / SELFCHECK, **samples.record())  # type: ignore[arg-type]
         (folder / RUNNER).write_bytes(runner_source())
         if origin.classes:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import copy
 from collections.abc import Iterator
-from pathlib import Path
 
 import torch
 from torch import nn
@@ -13,11 +12,13 @@ from torch.export import ExportedProgram
 
 from edgespa.errors import ModelError
 from edgespa.models.given import Given
-from edgespa.models.imports import find_object, is_module_spec, nearest, split_file_spec
+from edgespa.models.imports import find_object, is_module_spec, nearest, nearest_path, split_file_spec
 from edgespa.models.libraries import LIBRARIES, build
 from edgespa.models.plain import store_computed_weights
 from edgespa.models.saved import is_pt2
 from edgespa.models.weights import WeightSource, fit_weights, read_weights
+from edgespa.system.files import expanded, is_there
+from edgespa.system.recognised import hint_of_model
 
 _FORMS = (
     "write path/file.py:factory, package.module:factory, torchvision:NAME, timm:NAME, hf:NAME-OR-FOLDER "
@@ -143,9 +144,12 @@ def _whole(model: nn.Module, spec: str) -> nn.Module:
 
 
 def _what_is_meant(spec: str) -> str:
-    path = Path(spec)
-    if path.suffix in (".safetensors", ".pt", ".pth"):
-        return f"weights need the model that they belong to: MODEL --weights {spec}"
+    if (hint := hint_of_model(spec)) is not None:
+        return hint
+    path = expanded(spec)
     if path.is_dir():
         return f"for a transformers folder write hf:{spec}; otherwise {_FORMS}"
-    return _FORMS
+    near = nearest_path(path) if path.suffix and not is_there(path) else None
+    if near is None and path.suffix in (".safetensors", ".pt", ".pth"):
+        return f"weights need the model that they belong to: MODEL --weights {spec}"
+    return f"{near} Otherwise {_FORMS}" if near else _FORMS

@@ -14,6 +14,7 @@ from edgespa.errors import BaseMismatchError, EdgespaError, ModelError, TraceErr
 from edgespa.graph.finite import not_finite
 from edgespa.graph.program import BATCH, Program, shape_of
 from edgespa.graph.trace import from_exported, trace
+from edgespa.models.first_layer import misfit
 from edgespa.models.inputs import InputSize
 from edgespa.models.interface import with_plain_inputs
 from edgespa.models.load import load_model
@@ -204,9 +205,15 @@ def _traced(model: torch.nn.Module, spec: str, inputs: tuple[InputSize, ...]) ->
     examples = tuple(_example(each, own, seed) for seed, each in enumerate(inputs))
     try:
         return trace(model, examples)
-    except TraceError:
+    except TraceError as error:
         if not register_outputs(model, examples):
-            raise
+            found = misfit(model, inputs[0].shape) if len(inputs) == 1 else None
+            if found is None:
+                raise
+            reason = error.message.splitlines()[-1].strip()
+            raise TraceError(
+                f"{spec} does not take an input of {inputs[0]}: {found[0]}\n  {reason}", found[1]
+            ) from error
     return trace(model, examples)
 
 

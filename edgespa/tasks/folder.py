@@ -14,6 +14,7 @@ import torch
 from edgespa.errors import BaseMismatchError, TaskFileError
 from edgespa.models.imports import nearest_path
 from edgespa.objectives.measured import Measured, measured
+from edgespa.system.recognised import hint_of_task_folder
 from edgespa.tasks.task import SUFFIX, Task
 
 BYTES = 4  # of a parameter in float32
@@ -133,11 +134,14 @@ def read_folder(folder: Path) -> Folder:
     Raises:
         TaskFileError: If there is no such folder, or no task file in it.
     """
+    other = hint_of_task_folder(folder)
     if not folder.is_dir():
-        raise TaskFileError(f"{folder}: no such folder", nearest_path(folder) or "name a folder of task files")
+        what = "a file, not a folder" if folder.is_file() else "no such folder"
+        raise TaskFileError(f"{folder}: {what}", other or nearest_path(folder) or "name a folder of task files")
     paths = sorted(path for path in folder.glob(f"*{SUFFIX}") if path.is_file())
     if not paths:
-        raise TaskFileError(f"{folder}: no task files (*{SUFFIX})", "make one with: edgespa adapt or edgespa prune")
+        made = "make one with: edgespa adapt or edgespa prune"
+        raise TaskFileError(f"{folder}: no task files (*{SUFFIX})", other or made)
     found: dict[str, list[tuple[Task, Path]]] = {}
     errors: list[TaskFileError] = []
     for path in paths:

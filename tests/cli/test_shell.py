@@ -135,7 +135,7 @@ class TestFailures:
                 ["d.zip: no classes", "give a folder per class"],
             ),
             (DataError("d.zip: no classes"), ["d.zip: no classes"]),
-            (MissingExtraError("onnxsim", "onnx"), ["onnxsim is not installed", "pip install 'edgespa[onnx]'"]),
+            (MissingExtraError("onnxsim", "onnx"), ["onnxsim is not installed", "[onnx]'"]),
             (
                 OSError(errno.ENOSPC, "No space left on device", "a.spa"),
                 ["a.spa: No space left on device", "free some"],

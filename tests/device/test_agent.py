@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,10 @@ import pytest
 from edgespa.device import agent, agent_source, connect, load_device
 from edgespa.device.agent import cache, protocol
 from edgespa.device.assemble import AGENT_PARTS
-from edgespa.device.board import Device
+from edgespa.device.board import DEFAULT_FOLDER, Device
 from edgespa.device.link.payload import Payload
 from edgespa.device.link.transport import LocalConnection
-from edgespa.errors import RefusedError
+from edgespa.errors import DeviceError, RefusedError
 
 SOURCE = agent_source().decode()
 FOLDER = Path(agent.__file__).parent
@@ -208,3 +209,30 @@ def test_this_machine_is_a_device_too(tmp_path: Path, monkeypatch: pytest.Monkey
         assert connection.ask("facts")["folder"] == str(tmp_path / "data/edgespa")
         assert connection.run(["cat"], input=b"x").stdout == b"x"
     assert (tmp_path / "data/edgespa/agent").is_dir()
+
+
+@pytest.mark.parametrize("home", ["/dev/null", "/dev/null/home", "~"])
+def test_this_machine_needs_no_home_that_can_be_written(
+    home: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("XDG_DATA_HOME", raising=False)
+    monkeypatch.setenv("HOME", home)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with connect(load_device("local")) as connection:
+        assert connection.ask("facts")["folder"] == str(tmp_path / f"edgespa-{os.getuid()}")
+    assert (tmp_path / f"edgespa-{os.getuid()}").stat().st_mode & 0o022 == 0
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    with connect(load_device("local")) as connection:
+        assert connection.folder == DEFAULT_FOLDER
+
+
+def test_the_folder_in_its_place_must_be_ours_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("XDG_DATA_HOME", raising=False)
+    monkeypatch.setenv("HOME", "/dev/null")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    theirs = tmp_path / f"edgespa-{os.getuid()}"
+    theirs.mkdir()
+    theirs.chmod(0o777)
+    with connect(load_device("local")) as connection, pytest.raises(DeviceError, match="can be written by everybody"):
+        connection.ask("facts")
+    assert list(theirs.iterdir()) == []

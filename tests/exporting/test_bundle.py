@@ -199,7 +199,7 @@ def test_a_missing_package_names_its_extra(
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == missing else real(name, *rest))
     with pytest.raises(MissingExtraError, match=missing) as caught:
         export(toy_base.program, origin_of(), ExportConfig(), tmp_path / "b")
-    assert f"edgespa[{extra}]" in str(caught.value.hint)
+    assert f"[{extra}]'" in str(caught.value.hint)
     assert not list(tmp_path.iterdir())
 
 

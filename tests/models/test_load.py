@@ -29,6 +29,7 @@ from edgespa.models.load import load_model
 from edgespa.models.reference import BaseReference, portable_spec, resolve_spec
 from edgespa.models.saved import is_pt2, load_pt2
 from edgespa.models.weights import state_digest
+from edgespa.system.started import installing
 
 NET = """
 import torch
@@ -632,7 +633,7 @@ class TestLibraries:
     def test_not_installed(self, monkeypatch: pytest.MonkeyPatch, spec: str, package: str, extra: str) -> None:
         monkeypatch.setitem(sys.modules, package, None)
         error = _failure(MissingExtraError, spec)
-        assert error.hint == f"install it with: pip install 'edgespa[{extra}]'"
+        assert error.hint == f"install it with: {installing(extra)}"
 
     def test_build_that_does_not_match_torch(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         (tmp_path / "timm.py").write_text("raise RuntimeError('operator torchvision::nms does not exist')\n")

@@ -67,4 +67,4 @@ def test_says_which_extra_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(MissingExtraError, match="matplotlib") as caught:
         plot_format(Path("a.svg"))
-    assert "edgespa[report]" in str(caught.value.hint)
+    assert "[report]'" in str(caught.value.hint)

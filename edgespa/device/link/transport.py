@@ -428,11 +428,18 @@ class LocalConnection(Connection):
 
     @property
     def folder(self) -> str:
-        """As everywhere, but ``XDG_DATA_HOME`` is heeded."""
+        """As everywhere, but ``XDG_DATA_HOME`` is heeded; without a home that can be written, one for temporary files.
+
+        Users of containers have such homes. Whether the folder is ours alone is looked at there as everywhere.
+        """
         base, asked = os.environ.get("XDG_DATA_HOME"), super().folder
-        if base and asked == DEFAULT_FOLDER:
+        at_home = os.path.expanduser(asked)
+        homeless = at_home.startswith("~")
+        if asked != DEFAULT_FOLDER:
+            return str(expanded(asked)) if homeless else asked
+        if base:
             return os.path.join(base, "edgespa")
-        return str(expanded(asked)) if os.path.expanduser(asked).startswith("~") else asked  # there is no home
+        return asked if not homeless and _can_be_made(at_home) else _temporary_folder()
 
     def _command(self, argv: Sequence[str]) -> tuple[list[str], Mapping[str, str] | None]:
         return list(argv), None
@@ -443,6 +450,19 @@ class LocalConnection(Connection):
 
     def _check(self, done: Completed) -> None:
         """There is no way that could fail."""
+
+
+def _can_be_made(path: str) -> bool:
+    """Whether a folder is there and can be written, or can be made with those above it."""
+    if not os.path.isabs(path):  # there is no home at all
+        return False
+    while not os.path.lexists(path):
+        path = os.path.dirname(path)
+    return os.path.isdir(path) and os.access(path, os.W_OK | os.X_OK)
+
+
+def _temporary_folder() -> str:
+    return os.path.join(tempfile.gettempdir(), f"edgespa-{os.getuid()}")
 
 
 def _is_absent(answer: Mapping[str, Any]) -> bool:
