@@ -229,7 +229,7 @@ def make(spec: CalibrationSpec, folder: Path) -> CalibrationSpec:
 def _parse(text: str, where: str) -> CalibrationSpec:
     try:
         values = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # no TOML, or numbers and lists that Python does not read
         raise ConfigError(f"{where}: not TOML: {error}", "correct it, or write it anew") from error
     return CalibrationSpec.parse(values, where)
 

@@ -281,7 +281,7 @@ def _read(path: Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else "it is not text in UTF-8"
         raise ConfigError(f"{path}: cannot be read: {why}", "see the names of devices: edgespa devices list") from error
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # no TOML, or numbers and lists that Python does not read
         raise ConfigError(f"{path}: {error}", "correct the file; see: edgespa devices show pi-4b --toml") from error
 
 

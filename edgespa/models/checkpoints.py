@@ -12,6 +12,7 @@ import logging
 import pickle
 import re
 import shlex
+import zipfile
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -71,6 +72,7 @@ def read_torch(path: Path) -> object:
     Raises:
         WeightsError: It is damaged, or of a form that cannot be read so.
     """
+    _require_as_stored(path)
     stand_ins: dict[str, type] = {}
     # Of the older format torch does not say beforehand, and what is wrong with a file, loading says.
     with contextlib.suppress(Exception):
@@ -88,6 +90,21 @@ def read_torch(path: Path) -> object:
             log.info("%s names %s: what is no tensor there was not made", path, ", ".join(stand_ins))
         return content
     raise WeightsError(f"weights {path}: {_OBJECTS}", _SAVE)
+
+
+def _require_as_stored(path: Path) -> None:
+    """Refuse a file that unpacks to far more than it is: torch packs nothing, and weights cannot be packed well.
+
+    Raises:
+        WeightsError: Before anything is unpacked.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            whole = sum(entry.file_size for entry in archive.infolist())
+    except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError):  # the older format, or damaged
+        return
+    if whole > max(_MOST_PACKED * path.stat().st_size, _SMALL_WHOLE):
+        raise WeightsError(f"weights {path}: would unpack to {whole:,} bytes", _SAVE)
 
 
 def _stand_in(number: int, instead: type | None = None) -> type:
@@ -112,6 +129,7 @@ def _learn(error: str, stand_ins: dict[str, type]) -> bool:
     return True
 
 
+_MOST_PACKED, _SMALL_WHOLE = 8, 1 << 28
 _OBJECTS = "holds Python objects besides tensors, and edgespa unpickles none"
 
 
