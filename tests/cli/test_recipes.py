@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 import pytest
+from click.shell_completion import ShellComplete
 from click.testing import CliRunner
 from typed import result_of, run
 
@@ -265,6 +266,21 @@ def test_a_recipe_that_cannot_be_saved_is_told_first(place: Path, arguments: lis
     write("", "there.toml")
     assert said in run(*PRUNE, "--output", "cut.spa", *arguments, code=1).stderr
     assert not Path("cut.spa").exists()
+
+
+@pytest.mark.parametrize("name", ["a\nb.spa", "a\udcff.spa", "a\x1b[2J.spa"])
+def test_what_no_recipe_can_say_is_told_first(place: Path, name: str) -> None:
+    for how in (["--save-recipe", "r.toml"], ["--dry-run"]):
+        assert "output: 'a" in run(*PRUNE, "--output", name, *how, code=1).stderr
+    assert not Path("r.toml").exists()
+    assert not list(place.glob("*.spa"))
+
+
+def test_a_shell_completes_steps_too() -> None:
+    """It parses what is there so far, of which not everything need be right."""
+    for typed in (["prune", "net.py:build", "--density", "0.5"], ["adapt", "--epochs", "3"], ["run", "r.toml"]):
+        found = ShellComplete(main, {}, "edgespa", "_EDGESPA_COMPLETE").get_completions(typed, "--dry")
+        assert [each.value for each in found] == ["--dry-run"]
 
 
 EVIL = "from pathlib import Path\nPath('marker').touch()\ndef build(): raise RuntimeError\nimages = build\n"
