@@ -147,7 +147,7 @@ MISTAKES: dict[str, tuple[tuple[str, ...], str]] = {
     "no factory": (("inspect", "net.py", *SHAPE), "build"),
     "factory fails": (("inspect", "net.py:broken", *SHAPE), "no luck today"),
     "no shape": (("inspect", "net.py:build"), "--input-shape"),
-    "wrong shape": (("inspect", "net.py:build", "--input-shape", "1,4,8,8"), "trace"),
+    "wrong shape": (("inspect", "net.py:build", "--input-shape", "1,4,8,8"), "did you mean --input-shape 1,3,8,8?"),
     "untraceable": (("inspect", "net.py:untraceable", *SHAPE), "net.py"),
     "weights that do not fit": (("inspect", "net.py:build", *SHAPE, "--weights", "other.safetensors"), "conv1.weight"),
     "no such task": (("export", "nothing.spa", "--output", "out"), "nothing.spa"),
@@ -207,7 +207,7 @@ def test_an_absent_extra_is_named(place: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *a: None if name == "onnxsim" else real(name, *a))
     result = run("export", "net.py:build", *SHAPE, "--format", "onnx", "--output", "out", code=1)
     assert "onnxsim" in result.stderr
-    assert "edgespa[onnx]" in result.stderr
+    assert "[onnx]'" in result.stderr
 
 
 def test_interrupt_leaves_a_state_to_resume_from(place: Path) -> None:
