@@ -90,6 +90,8 @@ def export_bundle(
     origin = dataclasses.replace(origin, preprocess=known)
     if evaluation:
         origin, images[evaluation] = _with_classes(origin, outputs, images[evaluation])
+    elif options.labels is not None:
+        origin = _named(origin, count_outputs(program), options.labels)
     prepared = {spec: prepare(data, preprocess) for spec, data in images.items()} if preprocess is not None else {}
     if evaluation:
         require_scores(program, prepared[evaluation])
@@ -219,6 +221,24 @@ def check_task(task: Task, base: Base) -> dict[str, JsonValue]:
         "masked_compacted_precision": proof.precision,
         "merged_unmerged_error": merge_error,
     }
+
+
+def _named(origin: Origin, outputs: int | None, labels: Path) -> Origin:
+    """With the names of a file, where there are no data whose classes they number.
+
+    Raises:
+        ConfigError: They are not one for each output, or not those of the task.
+    """
+    names = Numbering.of(labels, None).names
+    if origin.classes and names != origin.classes:
+        raise ConfigError(
+            f"--labels {labels} has {some(names)}, the task was trained on {some(origin.classes)}",
+            "leave out --labels: the task has its names",
+        )
+    if len(names) != outputs:
+        what = "no list of outputs" if outputs is None else f"{outputs:,} outputs"
+        raise ConfigError(f"--labels {labels} has {len(names):,} names, and the model {what}", "name every output")
+    return dataclasses.replace(origin, classes=names)
 
 
 def _with_classes(origin: Origin, outputs: int | None, data: ImageData) -> tuple[Origin, ImageData]:

@@ -21,7 +21,7 @@ from edgespa.bundle.files import read_manifest_bytes, verify_files
 from edgespa.bundle.manifest import SIGNATURE
 from edgespa.bundle.signers import lines_of, why_not
 from edgespa.errors import OutputExistsError, SignatureError
-from edgespa.system.files import write_whole
+from edgespa.system.files import expanded, write_whole
 from edgespa.system.guarded import private_folder
 
 NAMESPACE = "edgespa-bundle"
@@ -52,7 +52,7 @@ class Signer:
         Raises:
             SignatureError: There is no such key, it is none, or ssh-keygen is not installed.
         """
-        key = Path(os.path.abspath(key.expanduser()))
+        key = Path(os.path.abspath(expanded(key)))
         if not key.is_file():
             raise SignatureError(f"{key}: there is no such key", "name an OpenSSH key, for example ~/.ssh/id_ed25519")
         done = _ssh_keygen(["-l", "-f", str(key)])
@@ -133,13 +133,13 @@ def check_signature(
         SignatureError: It is not signed, not by one of them, for something else, or changed since; or the key has
             expired, is not valid yet, may not sign bundles, or is revoked. The message says which.
     """
-    signers = Path(os.path.abspath(signers.expanduser()))
+    signers = Path(os.path.abspath(expanded(signers)))
     if not signers.is_file():
         raise SignatureError(
             f"{signers}: there is no such file of signers", 'write it: one line each, "name key-type key"'
         )
     if revoked is not None:
-        revoked = Path(os.path.abspath(revoked.expanduser()))
+        revoked = Path(os.path.abspath(expanded(revoked)))
         if not revoked.is_file():
             raise SignatureError(
                 f"{revoked}: there is no such file of revoked keys", "write it: one public key each line, or a KRL"

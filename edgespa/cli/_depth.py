@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 from click.core import ParameterSource
 
+from edgespa.cli._recipes import checked
+from edgespa.cli._terminal import echo
+
 if TYPE_CHECKING:
     from edgespa.models.inputs import InputSizes
     from edgespa.pruning.depth import Decision
@@ -77,26 +80,26 @@ class Depth(click.ParamType[tuple[int, ...]]):
 def depth_options() -> Callable[[_F], _F]:
     """``--data --alpha --metric --keep-depth --score-images --plot``."""
     decorators = [
-        click.option("--data", metavar="DATA", help="sls: labelled images of the task, such as its training data."),
+        click.option("--data", metavar="DATA", help="Labelled images of the task, such as its training data."),
         click.option(
             "--alpha",
             type=click.FloatRange(0, 1, min_open=True),
             default=0.3,
             show_default=True,
-            help="sls: threshold, as a fraction of the score of the last block; less keeps fewer blocks.",
+            help="Threshold, as a fraction of the score of the last block; less keeps fewer blocks.",
         ),
         click.option(
             "--metric",
             type=click.Choice(METRICS),
             default=METRICS[0],
             show_default=True,
-            help="sls: how far classes are apart; all but the first on the features themselves. Davies-Bouldin, which "
+            help="How far classes are apart; all but the first on the features themselves. Davies-Bouldin, which "
             "is less for classes further apart, counts as one over it.",
         ),
         click.option(
             "--keep-depth",
             type=Depth(),
-            help="sls: keep the first N blocks of every stage, or as many as listed of each, instead of scoring.",
+            help="Keep the first N blocks of every stage, or as many as listed of each, instead of scoring.",
         ),
         click.option(
             "--score-images",
@@ -104,12 +107,12 @@ def depth_options() -> Callable[[_F], _F]:
             default=1000,
             show_default=True,
             metavar="N",
-            help="sls: images of --data to score on, a seeded, class-balanced part.",
+            help="Images of --data to score on, a seeded, class-balanced part.",
         ),
         click.option(
             "--plot",
             type=click.Path(path_type=Path, dir_okay=False),
-            help="sls: draw the classes at every block and the score per depth to this SVG or PNG file.",
+            help="Draw the classes at every block and the score per depth to this SVG or PNG file.",
         ),
     ]
 
@@ -183,6 +186,7 @@ def run_depth(
 
     own = {key: settings[key] for key in DepthConfig.model_fields if settings.get(key) is not None}
     config = DepthConfig.parse(own, "edgespa prune")
+    checked()
     with progress("prune") as report:
         task, decision = cut_to_file(
             model,
@@ -207,7 +211,7 @@ def run_depth(
     file, tuned = shlex.quote(str(output)), shlex.quote(f"{output.stem}-tuned.spa")
     show_task(summary, f"edgespa adapt --from {file} --data DATA --output {tuned}")
     if plot is not None:
-        click.echo(f"drawing: {plot}")
+        echo(f"drawing: {plot}")
 
 
 def _show(decision: Decision) -> None:
@@ -226,9 +230,9 @@ def _show(decision: Decision) -> None:
     columns = ["block", "score", "threshold", ""] if scores else ["block", ""]
     table(columns, rows if scores else [[row[0], row[-1]] for row in rows], title=title, right=columns[1:-1])
     for stage, why in decision.whole.items():
-        click.echo(f"kept whole: {stage}: {why}")
+        echo(f"kept whole: {stage}: {why}")
     if not decision.removed:
-        click.echo("no block goes: give a lower --alpha, or --keep-depth N")
+        echo("no block goes: give a lower --alpha, or --keep-depth N")
 
 
 def _numbers(score: float | None, threshold: float | None) -> Sequence[str]:

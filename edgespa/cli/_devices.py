@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from edgespa.cli._said import said
+from edgespa.cli._terminal import echo, harmless, secho
 
 if TYPE_CHECKING:
     from edgespa.device.fleet import Outcome
@@ -27,14 +28,9 @@ def show_errors(outcomes: Sequence[Outcome[Any]]) -> None:
     """Say on stderr what failed, and what to do about each."""
     for outcome in outcomes:
         if outcome.error is not None:
-            click.secho(f"FAILED: {harmless(outcome.error.message)}", err=True, fg="red", bold=True)
+            secho(f"FAILED: {harmless(outcome.error.message)}", err=True, fg="red", bold=True)
             if outcome.error.hint:
-                click.echo(f"Hint: {harmless(said(outcome.error.hint))}", err=True)
-
-
-def harmless(text: str) -> str:
-    """A text that a device may have had a part in, without characters that a terminal would obey."""
-    return "".join(each if each.isprintable() or each == "\n" else "?" for each in text)
+                echo(f"Hint: {harmless(said(outcome.error.hint))}", err=True)
 
 
 def fail_if_any(outcomes: Sequence[Outcome[Any]]) -> None:

@@ -23,6 +23,7 @@ from typing import IO, Any
 import click
 
 from edgespa.cli._said import said
+from edgespa.cli._terminal import echo
 
 _INTERNAL_HINT = "run again with --debug for the traceback"
 _OS_HINTS = {
@@ -58,9 +59,9 @@ class Failure(click.ClickException):
         Args:
             file: Where to; stderr by default.
         """
-        click.echo(f"Error: {self.message}", file=file, err=file is None)
+        echo(f"Error: {self.message}", file=file, err=file is None)
         if self.hint:
-            click.echo(f"Hint: {self.hint}", file=file, err=file is None)
+            echo(f"Hint: {self.hint}", file=file, err=file is None)
 
 
 class Interrupted(click.ClickException):
@@ -75,7 +76,7 @@ class Interrupted(click.ClickException):
             file: Where to; stderr by default.
         """
         after_echo = file is None and sys.stderr.isatty()  # the terminal has just shown ^C, without a line end
-        click.echo(("\n" if after_echo else "") + self.message, file=file, err=file is None)
+        echo(("\n" if after_echo else "") + self.message, file=file, err=file is None)
 
 
 @contextlib.contextmanager
@@ -160,4 +161,4 @@ def _os_message(error: OSError) -> str:
 def _write_traceback(error: Exception) -> None:
     import traceback
 
-    click.echo("".join(traceback.format_exception(error)), err=True, nl=False)
+    echo("".join(traceback.format_exception(error)), err=True, nl=False)

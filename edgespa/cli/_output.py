@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
-import click
+from edgespa.cli._terminal import echo, harmless, quoted_orders
 
 if TYPE_CHECKING:
     from edgespa.system.progress import ProgressCallback
@@ -26,7 +26,7 @@ def emit_json(value: Any) -> None:
 
     from edgespa.system.plain import to_plain
 
-    click.echo(json.dumps(to_plain(value), indent=2, ensure_ascii=False, allow_nan=False))
+    echo(quoted_orders(json.dumps(to_plain(value), indent=2, ensure_ascii=False, allow_nan=False)))
 
 
 def table(
@@ -67,11 +67,12 @@ def table(
         numeric = [row[index] for row in rows if row[index] is not None]
         all_numbers = bool(numeric) and all(_is_number(cell) for cell in numeric)
         justify = "right" if all_numbers or heading in right else "left"
-        drawn.add_column(Text(heading), justify=justify, overflow="fold")  # type: ignore[arg-type]  # a literal type
+        text = Text(harmless(heading))
+        drawn.add_column(text, justify=justify, overflow="fold")  # type: ignore[arg-type]  # a literal type
     for row in rows:
-        drawn.add_row(*(Text(cell_text(cell)) for cell in row))
+        drawn.add_row(*(Text(harmless(cell_text(cell))) for cell in row))
     if title:
-        console.print(Text(title))
+        console.print(Text(harmless(title)))
     console.print(drawn)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-import click
+from edgespa.cli._terminal import echo, secho
 
 if TYPE_CHECKING:
     from edgespa.device.fleet import Outcome
@@ -39,7 +39,7 @@ def show(profile: Profile, *, titled: bool) -> None:
             title=f"{bundle}: ms of one inference, batch 1{where}",
             right=headings,
         )
-        click.echo()
+        echo()
         _show_costs(bundle, results, keys, names)
         _show_state(bundle, results, keys, names, always=profile.device != "local")
     if profile.ratios:
@@ -48,12 +48,12 @@ def show(profile: Profile, *, titled: bool) -> None:
             [(each.variant, each.threads, each.ratio, each.low, each.high) for each in profile.ratios],
             title=f"p50 of {profile.bundle} / p50 of {profile.against}",
         )
-        click.echo()
+        echo()
     _show_estimates(profile)
     rounds = "1 round" if profile.rounds == 1 else f"medians of {profile.rounds} rounds"
     cores = profile.host.affinity or profile.host.logical_cores
     sent = f"; {profile.bytes_sent:,} bytes sent" if profile.device != "local" else ""
-    click.echo(f"{profile.host.cpu_model or profile.host.machine}, {cores} cores; {rounds}{sent}")
+    echo(f"{profile.host.cpu_model or profile.host.machine}, {cores} cores; {rounds}{sent}")
 
 
 def show_fleet(outcomes: Sequence[Outcome[Profile]]) -> None:
@@ -78,7 +78,7 @@ def show_fleet(outcomes: Sequence[Outcome[Profile]]) -> None:
     ]
     names = [outcome.device.name for outcome in outcomes]
     if rows:
-        click.echo()
+        echo()
         heads = ("variant", "threads", "on") if by_provider else ("variant", "threads")
         table((*heads, *names), rows, title="p50 in ms", right=names)
 
@@ -87,28 +87,22 @@ def remark(profile: Profile) -> None:
     """Say on stderr what makes these figures incomplete or doubtful."""
     name = "" if profile.device == "local" else f"{profile.device}: "
     for each in profile.skipped:
-        click.secho(
-            f"NOT MEASURED: {name}{each.bundle}: {each.variant}: {each.reason}", err=True, fg="yellow", bold=True
-        )
+        secho(f"NOT MEASURED: {name}{each.bundle}: {each.variant}: {each.reason}", err=True, fg="yellow", bold=True)
     if profile.emulated:
-        click.secho(
-            f"EMULATED: {profile.device}: what it computes is right, its times mean nothing", err=True, fg="yellow"
-        )
+        secho(f"EMULATED: {profile.device}: what it computes is right, its times mean nothing", err=True, fg="yellow")
     for what in dict.fromkeys(what for result in profile.results for what in result.unknown):
-        click.echo(f"note: {name}not known: {what}", err=True)
+        echo(f"note: {name}not known: {what}", err=True)
     load, cores = profile.before.load_average, profile.host.logical_cores
     if load and cores and load[0] > _BUSY * cores:
-        click.echo(
-            f"note: {name}the machine was busy before the first run (load {load[0]:.1f}, {cores} cores)", err=True
-        )
+        echo(f"note: {name}the machine was busy before the first run (load {load[0]:.1f}, {cores} cores)", err=True)
     for result in profile.results:
         what = f"{name}{_words(result)}"
         for doubt in result.doubts:
-            click.secho(f"NOT CLEAN: {what}: {doubt}", err=True, fg="yellow", bold=True)
+            secho(f"NOT CLEAN: {what}: {doubt}", err=True, fg="yellow", bold=True)
         if result.steady is False:
-            click.echo(f"note: {what}: latency was still changing when it ended; measure longer: --duration", err=True)
+            echo(f"note: {what}: latency was still changing when it ended; measure longer: --duration", err=True)
         if result.spread is not None and result.spread > _SPREAD:
-            click.echo(f"note: {what}: p50 differs by {result.spread:.0%} between rounds", err=True)
+            echo(f"note: {what}: p50 differs by {result.spread:.0%} between rounds", err=True)
 
 
 def number(value: float | None) -> str:
@@ -156,7 +150,7 @@ def _show_costs(
         for name, each in zip(names, results, strict=True)
     ]
     table((*keys, *headings), costs, title=f"{bundle}: start and memory", right=headings)
-    click.echo()
+    echo()
 
 
 def _show_state(
@@ -185,7 +179,7 @@ def _show_state(
         for i, (name, each) in enumerate(zip(names, results, strict=True))
     ]
     table((*keys, *shown, "steady", "clean"), rows, title=f"{bundle}: the machine meanwhile, from - to", right=[*shown])
-    click.echo()
+    echo()
 
 
 def _over(result: VariantProfile, what: Callable[[Conditions], float | None], digits: int) -> str:
@@ -229,4 +223,4 @@ def _show_estimates(profile: Profile) -> None:
         headings = ("measured p50 ms", "ESTIMATE ms", "ratio")
         title = f"Beside an estimate from published latencies of {profile.device}"
         table(("variant", "threads", *headings), rows, title=title, right=headings)
-        click.echo()
+        echo()

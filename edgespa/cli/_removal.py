@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from edgespa.cli._devices import fail_if_any, kib, show_errors
+from edgespa.cli._terminal import echo
 
 if TYPE_CHECKING:
     from edgespa.device.board import Device
@@ -58,7 +59,7 @@ def take_off(task: str, devices: Sequence[Device], yes: bool, as_json: bool) -> 
             if (done := each.result) is not None:
                 what = f"removed {', '.join(done.versions)}, {kib(done.removed_bytes)} KiB"
                 text = what if done.versions else "it was not there, and is not expected any more"
-                click.echo(f"{done.device}: {done.task}: {text}")
+                echo(f"{done.device}: {done.task}: {text}")
     show_errors(outcomes)
     fail_if_any(outcomes)
 

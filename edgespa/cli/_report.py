@@ -6,9 +6,8 @@ import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import click
-
 from edgespa.cli._said import say_next
+from edgespa.cli._terminal import echo
 
 if TYPE_CHECKING:
     from edgespa.tasks.task import Task
@@ -75,15 +74,15 @@ def show_task(summary: dict[str, Any], next_command: str) -> None:
         _show_latency(latency)
     if blocks := summary["blocks"]:
         zeros = f"{blocks['zero_weights']:,} weights are zero, which saves storage, not time"
-        click.echo(f"blocks: {blocks['kept']:,} of {blocks['of']:,} are kept; {zeros}")
+        echo(f"blocks: {blocks['kept']:,} of {blocks['of']:,} are kept; {zeros}")
     for what, key in (("left frozen", "frozen"), ("trained whole", "trained_whole")):
         if summary[key]:
-            click.echo(f"{what}: {_listed(summary[key])}")
+            echo(f"{what}: {_listed(summary[key])}")
     if count := summary["added_norms"]:
-        click.echo(f"batch norms added: {count}, behind convolutions without one (--norms keep leaves them out)")
+        echo(f"batch norms added: {count}, behind convolutions without one (--norms keep leaves them out)")
     if own := summary["lowered_lr_from"]:
-        click.echo(f"learning rate: {summary['lr']:g}, for a few steps at {own:g} did harm (--lr gives another one)")
-    click.echo(f"{summary['file']}: {summary['size_bytes']:,} bytes")
+        echo(f"learning rate: {summary['lr']:g}, for a few steps at {own:g} did harm (--lr gives another one)")
+    echo(f"{summary['file']}: {summary['size_bytes']:,} bytes")
     say_next(next_command)
 
 
@@ -92,7 +91,7 @@ def _show_latency(found: dict[str, Any]) -> None:
     where = f"{found['variant']}, {threads}, {found['device']}{' (emulated)' if found['emulated'] else ''}"
     how = "ESTIMATED, not measured: " if found["estimated"] else ""
     whole, asked, obtained = (found[key] for key in ("whole_ms", "asked_ms", "obtained_ms"))
-    click.echo(
+    echo(
         f"latency: {how}{obtained:.3g} ms, asked {asked:g}, whole network {whole:.3g} ({where}; "
         f"{len(found['trials'])} candidates, {found['density']:.3g} of the {found['of']})"
     )

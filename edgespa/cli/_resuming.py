@@ -13,13 +13,15 @@ import click
 from click.core import ParameterSource
 
 from edgespa.cli._failures import Failure, as_failure
+from edgespa.cli._recipes import Repeatable
+from edgespa.cli._terminal import echo
 
 if TYPE_CHECKING:
     from edgespa.tasks.unfinished import Unfinished
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 _SUFFIX = ".resume"
-_OF_THE_CALL = ("resume", "fresh", "overwrite", "as_json")
+_OF_THE_CALL = ("resume", "fresh", "overwrite", "as_json", "save_recipe", "dry_run")
 _FREE = (*_OF_THE_CALL, "log_file", "trust")
 """What may be said otherwise when a run is gone on with."""
 _ASKED = "edgespa.asked"
@@ -50,7 +52,7 @@ def resume_options() -> Callable[[_F], _F]:
     return decorate
 
 
-class Resumable(click.Command):
+class Resumable(Repeatable):
     """A command that goes on with an interrupted run of its own by the name of its state alone."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -127,7 +129,7 @@ class Resumable(click.Command):
             if param is None or not _is_given(value):
                 continue
             if key in _FREE:
-                typed = param.process_value(ctx, value) if key == "log_file" else value
+                typed = param.process_value(ctx, value) if key in ("log_file", "save_recipe") else value
                 free += _as_typed(param, str(typed.absolute()) if isinstance(typed, Path) else typed)
                 continue
             given = param.process_value(ctx, value)
@@ -145,9 +147,9 @@ class Resumable(click.Command):
             )
         rest = [word for word in stored if not ("log_file" in raw and word.startswith("--log="))]
         words = shlex.join(["edgespa", name, *rest])
-        click.echo(f"going on: {words} ({found.progress})", err=True)
+        echo(f"going on: {words} ({found.progress})", err=True)
         if there.resolve() != here.resolve():
-            click.echo(f"in the folder {there}", err=True)
+            echo(f"in the folder {there}", err=True)
             os.chdir(there)
             ctx.meta[_TYPED_IN] = here
         return [*rest, *[word for word in free if not word.startswith("--resume")], "--resume="]
@@ -170,6 +172,16 @@ def typed_in(ctx: click.Context) -> Path:
     return Path(ctx.meta.get(_TYPED_IN) or Path.cwd())
 
 
+def set_typed_in(ctx: click.Context, folder: Path) -> None:
+    """Say where the user's shell is, if the command goes to another folder.
+
+    Args:
+        ctx: Of the command.
+        folder: Where the command was typed.
+    """
+    ctx.meta[_TYPED_IN] = folder
+
+
 @contextlib.contextmanager
 def saying_what_is_kept(output: Path) -> Iterator[None]:
     """Let the last line of a run that is left say what is kept of it, and the command that goes on.
@@ -187,7 +199,7 @@ def saying_what_is_kept(output: Path) -> Iterator[None]:
         if isinstance(error.code, int) and error.code > _BY_SIGNAL:
             kept = _kept(output)
             with contextlib.suppress(OSError):  # of a closed terminal
-                click.echo(f"Ended by a signal; {kept}" if kept else "Ended by a signal", err=True)
+                echo(f"Ended by a signal; {kept}" if kept else "Ended by a signal", err=True)
         raise
     except UnfinishedError:
         raise

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-import click
+from edgespa.cli._terminal import echo
 
 
 def said(text: str) -> str:
@@ -28,4 +28,4 @@ def say_next(line: str) -> None:
     Args:
         line: As the documentation has it; paths in it are quoted.
     """
-    click.echo(f"next: {said(line)}")
+    echo(f"next: {said(line)}")

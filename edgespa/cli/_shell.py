@@ -16,7 +16,10 @@ from typing import Any
 import click
 
 from edgespa.cli._failures import reported
+from edgespa.cli._help import ExplainedGroup
 from edgespa.cli._said import said
+from edgespa.cli._sections import MAIN_EXAMPLES
+from edgespa.cli._terminal import echo, harmless
 
 COMMANDS: Mapping[str, str] = MappingProxyType(
     {
@@ -36,13 +39,14 @@ COMMANDS: Mapping[str, str] = MappingProxyType(
         "rollback": "edgespa.cli.rollback",
         "status": "edgespa.cli.status",
         "card": "edgespa.cli.card",
+        "run": "edgespa.cli.run",
         "demo": "edgespa.cli.demo",
     }
 )
 """Command -> the module that defines it as ``command``, in the order of the help."""
 
 
-class Shell(click.Group):
+class Shell(ExplainedGroup):
     """A group whose commands are imported when they are asked for, and whose failures are reported.
 
     Args:
@@ -171,7 +175,7 @@ def _print_version(ctx: click.Context, param: click.Parameter, value: bool) -> N
         return
     from edgespa import __version__
 
-    click.echo(f"edgespa {__version__}")
+    echo(f"edgespa {__version__}")
     ctx.exit()
 
 
@@ -189,7 +193,7 @@ def _set_up_logging(ctx: click.Context, verbose: int) -> None:
         # Whatever stderr is now: a progress bar takes its place, and moves itself for what is written. `click.echo`
         # would write past it, behind the bar's own words.
         def emit(self, record: logging.LogRecord) -> None:
-            text = said(self.format(record))
+            text = harmless(said(self.format(record)))
             if sys.stderr is not None:
                 with contextlib.suppress(OSError):
                     sys.stderr.write(f"{text}\n")
@@ -228,6 +232,7 @@ _LONG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 @click.group(
     cls=Shell,
+    examples=MAIN_EXAMPLES,
     context_settings={
         "auto_envvar_prefix": "EDGESPA",
         "help_option_names": ["-h", "--help"],

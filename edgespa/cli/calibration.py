@@ -8,14 +8,17 @@ from typing import TYPE_CHECKING
 
 import click
 
+from edgespa.cli._help import ExplainedGroup
 from edgespa.cli._options import Numbers, json_option, output_options, require_both, seed_option
 from edgespa.cli._said import say_next
+from edgespa.cli._sections import CALIBRATION_EXAMPLES, CALIBRATION_MAKE
+from edgespa.cli._terminal import echo
 
 if TYPE_CHECKING:
     from edgespa.data.calibration import Named
 
 
-@click.group(name="calibration")
+@click.group(name="calibration", cls=ExplainedGroup, examples=CALIBRATION_EXAMPLES)
 def command() -> None:
     """List, show, check or make calibration specs: images under a name, for prune and export --calibration.
 
@@ -51,7 +54,7 @@ def show(name: str, as_json: bool) -> None:
     if as_json:
         emit_json(_plain(named))
     else:
-        click.echo(named.spec.to_toml(), nl=False)
+        echo(named.spec.to_toml(), nl=False)
 
 
 @command.command()
@@ -73,15 +76,15 @@ def check(name: str, as_json: bool) -> None:
             if found["classes"]
             else ""
         )
-        click.echo(f"{name}: {found['images']} images{balance}")
-        click.echo(str(found["digest"]) + (", as recorded" if found["same"] else ""))
+        echo(f"{name}: {found['images']} images{balance}")
+        echo(str(found["digest"]) + (", as recorded" if found["same"] else ""))
     if found["same"] is False:
         raise DataError(
             f"{name}: these are not the images that the spec was made of", "get those, or make the spec anew"
         )
 
 
-@command.command()
+@command.command(sections=CALIBRATION_MAKE)
 @click.option("--data", required=True, metavar="DATA", help="Where the images are from.")
 @click.option("--count", type=click.IntRange(min=1), help="Number of images.  [default: all]")
 @click.option(
@@ -114,7 +117,7 @@ def make(
     from edgespa.data.calibration import CalibrationSpec, Named
     from edgespa.data.calibration import make as make_spec
     from edgespa.errors import ConfigError
-    from edgespa.system.files import refuse_existing, write_whole
+    from edgespa.system.files import expanded, refuse_existing, write_whole
 
     require_both(mean, std)
     if output.suffix != ".toml":
@@ -123,7 +126,7 @@ def make(
     values = {"source": data, "count": count, "seed": seed, "balance": balance, "mean": mean, "std": std}
     spec = CalibrationSpec.parse({**values, "description": description}, "edgespa calibration make")
     # A path is taken as the shell means it, not from the folder of the file.
-    found = Path(data.partition(":")[0]).expanduser()
+    found = expanded(data.partition(":")[0])
     if found.exists() and not found.is_absolute():
         spec = spec.model_copy(update={"source": str(found.absolute()) + data[len(data.partition(":")[0]) :]})
     spec = make_spec(spec, output.absolute().parent)
@@ -131,7 +134,7 @@ def make(
     if as_json:
         emit_json(_plain(Named(str(output), output.absolute().parent, spec)))
     else:
-        click.echo(f"{output}: {spec.digest}")
+        echo(f"{output}: {spec.digest}")
         name = shlex.quote(str(output))
         say_next(f"edgespa prune MODEL --calibration {name} --method asym-in-change --density 0.5 -o x.spa")
 

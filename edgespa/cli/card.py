@@ -6,10 +6,13 @@ from pathlib import Path
 
 import click
 
+from edgespa.cli._help import Explained
 from edgespa.cli._options import json_option
+from edgespa.cli._sections import CARD_EXAMPLES
+from edgespa.cli._terminal import echo
 
 
-@click.command(name="card")
+@click.command(name="card", cls=Explained, examples=CARD_EXAMPLES)
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Write it to this file instead of the screen.")
 @click.option("--overwrite", is_flag=True, help="Replace what is there already.")
@@ -37,6 +40,6 @@ def command(bundle: Path, output: Path | None, overwrite: bool, as_json: bool) -
     if as_json:
         emit_json({"bundle": str(bundle), "card": text})
     elif output is None:
-        click.echo(text, nl=False)
+        echo(text, nl=False)
     else:
-        click.echo(f"written: {output}")
+        echo(f"written: {output}")

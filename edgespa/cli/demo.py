@@ -8,13 +8,16 @@ from typing import TYPE_CHECKING
 
 import click
 
+from edgespa.cli._help import Explained
 from edgespa.cli._options import json_option, seed_option
+from edgespa.cli._sections import DEMO_EXAMPLES
+from edgespa.cli._terminal import echo
 
 if TYPE_CHECKING:
     from edgespa.api.demo import Result
 
 
-@click.command(name="demo")
+@click.command(name="demo", cls=Explained, examples=DEMO_EXAMPLES)
 @click.option(
     "-o",
     "--output",
@@ -63,8 +66,8 @@ def _show(result: Result) -> None:
     from edgespa.system.started import python
 
     figures = result.task.header.figures
-    click.echo(f"base: digits 0-4, test accuracy {result.base_accuracy:.2%} ({result.base_images:,} images)")
-    click.echo(
+    echo(f"base: digits 0-4, test accuracy {result.base_accuracy:.2%} ({result.base_images:,} images)")
+    echo(
         f"task: digits 5-9 at {figures.channel_density:.0%} of the channels, "
         f"{figures.parameters / figures.base_parameters:.0%} of the parameters, "
         f"{figures.macs / figures.base_macs:.0%} of the MACs"
@@ -82,7 +85,7 @@ def _show(result: Result) -> None:
     ]
     columns = ["variant", "KiB", "accuracy", "error", "p50 ms", "p90 ms"]
     table(columns, rows, title="Compact model, in brackets against the unpruned one", right=columns[1:])
-    click.echo(f"accuracy: on {result.test_images:,} test images of the digits 5-9")
-    click.echo("error: of the output that is farthest from the program's, against how much that one varies")
-    click.echo(f"bundle: {result.bundle}   (unpruned: {result.unpruned}; {result.seconds:.0f} s in all)")
-    click.echo(f"next: {python()} {shlex.quote(str(result.bundle / 'run.py'))} --selfcheck --variant all")
+    echo(f"accuracy: on {result.test_images:,} test images of the digits 5-9")
+    echo("error: of the output that is farthest from the program's, against how much that one varies")
+    echo(f"bundle: {result.bundle}   (unpruned: {result.unpruned}; {result.seconds:.0f} s in all)")
+    echo(f"next: {python()} {shlex.quote(str(result.bundle / 'run.py'))} --selfcheck --variant all")

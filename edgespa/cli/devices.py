@@ -9,7 +9,10 @@ from typing import TYPE_CHECKING
 
 import click
 
+from edgespa.cli._help import ExplainedGroup
 from edgespa.cli._options import json_option
+from edgespa.cli._sections import DEVICES_EXAMPLES
+from edgespa.cli._terminal import echo, secho
 
 if TYPE_CHECKING:
     from edgespa.device.board import Device, Found
@@ -19,7 +22,7 @@ if TYPE_CHECKING:
 _KEY = 16
 
 
-@click.group(name="devices")
+@click.group(name="devices", cls=ExplainedGroup, examples=DEVICES_EXAMPLES)
 def command() -> None:
     """List, show, check or set up devices: boards that bundles are profiled on and shipped to.
 
@@ -44,8 +47,8 @@ def list_(as_json: bool) -> None:
     table(("name", "board", "cores", "MHz", "GB/s", "profile"), rows)
     for each in found:
         if each.problem:
-            click.secho(f"UNREADABLE: {each.problem}", err=True, fg="yellow", bold=True)
-    click.echo(f"your own: {user_folder()}/NAME.toml", err=True)
+            secho(f"UNREADABLE: {each.problem}", err=True, fg="yellow", bold=True)
+    echo(f"your own: {user_folder()}/NAME.toml", err=True)
 
 
 @command.command()
@@ -62,7 +65,7 @@ def show(name: str, as_toml: bool, as_json: bool) -> None:
     if as_json:
         emit_json(device)
     elif as_toml:
-        click.echo(profile_text(name), nl=False)
+        echo(profile_text(name), nl=False)
     else:
         _show(device)
 
@@ -125,10 +128,10 @@ def setup(name: str, wheels: Path | None, offline: bool, again: bool, runtimes: 
     if as_json:
         emit_json(done)
     else:
-        click.echo(done.summary())
+        echo(done.summary())
         _show_providers(done.inventory)
     for each in done.broken:
-        click.secho(f"NOT SET UP: {name}: {each.runtime}: {each.error}", err=True, fg="yellow", bold=True)
+        secho(f"NOT SET UP: {name}: {each.runtime}: {each.error}", err=True, fg="yellow", bold=True)
     if done.broken:
         names = " and ".join(each.runtime for each in done.broken)
         raise DeviceError(f"{name}: {names} cannot be used there", done.broken[0].hint)
@@ -179,13 +182,13 @@ def _lines(rows: Sequence[tuple[str, object]]) -> None:
         if value:
             indent = " " * _KEY
             text = textwrap.fill(str(value), WIDTH, initial_indent=indent, subsequent_indent=indent)
-            click.echo(f"{key:<{_KEY}}{text[_KEY:]}")
+            echo(f"{key:<{_KEY}}{text[_KEY:]}")
 
 
 def _show_references(device: Device) -> None:
     from edgespa.cli._output import table
 
-    click.echo()
+    echo()
     rows = [(each.network, each.precision, _threads(each.threads), each.latency_ms) for each in device.references]
     table(("network", "precision", "on", "ms"), rows, title=f"Published latencies ({device.references_source})")
 
@@ -224,5 +227,5 @@ def _show_providers(found: Inventory) -> None:
 
     rows = [(f"{each.runtime} {each.version}", each.provider, each.works, each.error or "") for each in found.providers]
     if rows:
-        click.echo()
+        echo()
         table(("runtime", "provider", "works", "why not"), rows, title="Tried with a real inference")

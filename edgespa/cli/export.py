@@ -9,14 +9,17 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgespa.cli._options import data_options, json_option, model_options, output_options, seed_option, trust_option
+from edgespa.cli._recipes import Repeatable, checked, recipe_options
 from edgespa.cli._said import said, say_next
+from edgespa.cli._sections import EXPORT, EXPORT_EXAMPLES
+from edgespa.cli._terminal import echo, secho
 
 if TYPE_CHECKING:
     from edgespa.bundle import Manifest
     from edgespa.models.inputs import InputSizes
 
 
-@click.command(name="export")
+@click.command(name="export", cls=Repeatable, sections=EXPORT, examples=EXPORT_EXAMPLES)
 @model_options("MODEL|TASK")
 @click.option("--base", metavar="MODEL", help="For a task file: its base, if it is not where it was.")
 @trust_option()
@@ -120,6 +123,7 @@ if TYPE_CHECKING:
 @click.option("--license", metavar="TEXT", help="Licence of the base's weights, for the model card: Apache-2.0.")
 @seed_option()
 @output_options("The bundle, a folder,")
+@recipe_options()
 @json_option()
 def command(
     model: str,
@@ -203,6 +207,7 @@ def command(
         },
         "edgespa export",
     )
+    checked()
     with progress("export") as report:
         manifest = export_bundle(
             model,
@@ -249,30 +254,28 @@ def _show(manifest: Manifest, output: Path, int8_ratio: float | None) -> None:
     reference = manifest.reference_accuracy
     if reference is not None:
         measure = "R2" if reference.measure == "r2" else reference.measure
-        click.echo(
-            f"test {measure}: on {reference.count:,} images of {reference.data}; the program itself: {reference}"
-        )
+        echo(f"test {measure}: on {reference.count:,} images of {reference.data}; the program itself: {reference}")
     if agreed is not None:
-        click.echo(f"same {agreed.what} as the program: on {agreed.count:,} images of {agreed.data}")
+        echo(f"same {agreed.what} as the program: on {agreed.count:,} images of {agreed.data}")
     parity = manifest.variants[0].parity
     components = f"the worst of {parity.components:,} components" if parity.components != 1 else "the output"
-    click.echo(f"error, against its own spread, and correlation: of {components}, on {parity.inputs}")
+    echo(f"error, against its own spread, and correlation: of {components}, on {parity.inputs}")
     for variant in manifest.variants:
         if variant.float_layers:
-            click.echo(f"{variant.name}: {_layers(variant.float_layers)} in float, where int8 hurts")
+            echo(f"{variant.name}: {_layers(variant.float_layers)} in float, where int8 hurts")
         if variant.time_ratio is not None and variant.time_ratio > SLOWER:
             there = f"published for int8 on the device: {int8_ratio:.2f}; " if int8_ratio else ""
-            click.echo(
+            echo(
                 f"{variant.name}: takes {variant.time_ratio:.2f} times fp32's time on this machine; {there}profile it "
                 "there, or leave out what is slower with --int8-slowdown 1.1"
             )
     left_out = manifest.provenance.get("left_out")
     for each in left_out if isinstance(left_out, list) else []:
         if isinstance(each, dict):
-            click.secho(f"NOT WRITTEN: {each['variant']}: {each['reason']}", err=True, fg="yellow", bold=True)
+            secho(f"NOT WRITTEN: {each['variant']}: {each['reason']}", err=True, fg="yellow", bold=True)
             if each.get("hint"):
-                click.echo(f"hint: {said(str(each['hint']))}", err=True)
-    click.echo(f"bundle: {output}")
+                echo(f"hint: {said(str(each['hint']))}", err=True)
+    echo(f"bundle: {output}")
     say_next(f"edgespa profile {shlex.quote(str(output))}")
 
 

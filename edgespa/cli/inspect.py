@@ -7,13 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edgespa.cli._help import Explained
 from edgespa.cli._options import json_option, model_options, trust_option
+from edgespa.cli._sections import INSPECT, INSPECT_EXAMPLES
+from edgespa.cli._terminal import echo
 
 if TYPE_CHECKING:
     from edgespa.models.inputs import InputSizes
 
 
-@click.command(name="inspect")
+@click.command(name="inspect", cls=Explained, sections=INSPECT, examples=INSPECT_EXAMPLES)
 @model_options("MODEL|TASK")
 @click.option("--base", metavar="MODEL", help="For a task file: its base, if it is not where it was.")
 @trust_option()
@@ -64,7 +67,7 @@ def command(
     else:
         _show(values, show_all)
         if svg is not None:
-            click.echo(f"drawing: {svg}")
+            echo(f"drawing: {svg}")
 
 
 def _show(values: dict[str, Any], show_all: bool) -> None:
@@ -80,11 +83,11 @@ def _show(values: dict[str, Any], show_all: bool) -> None:
     _show_fixed(values, show_all)
     _show_blocks(values)
     totals, prunable = values["totals"], values["prunable"]
-    click.echo(
+    echo(
         f"{totals['parameters']:,} parameters, {_millions(totals['macs'])} MACs, {totals['size_bytes']:,} bytes; "
         f"input {' '.join(text.replace(',', 'x') for text in values['inputs'])}"
     )
-    click.echo(
+    echo(
         f"can go: {prunable['units']:,} units in {_counted(prunable['groups'], 'group')}: {prunable['channels']:,} of "
         f"{prunable['all_channels']:,} channels ({prunable['channel_share']:.1%}),\n        up to "
         f"{prunable['parameter_share']:.1%} of the parameters and {prunable['mac_share']:.1%} of the MACs"
@@ -115,7 +118,7 @@ def _show_fixed(values: dict[str, Any], show_all: bool) -> None:
             ["fixed because of", "slots", "channels", "for example"], rows, title="Fixed", right=["slots", "channels"]
         )
     kernels, boundary = (sum(item["kind"] == kind for item in fixed) for kind in ("kernel", "boundary"))
-    click.echo(
+    echo(
         f"{'also fixed' if rows else 'fixed'}: kernel extents ({_counted(kernels, 'slot')}), the network's inputs and "
         f"outputs ({_counted(boundary, 'slot')})"
     )
@@ -144,9 +147,9 @@ def _show_blocks(values: dict[str, Any]) -> None:
         table(columns, rows, title="Residual blocks", right=columns[1:])
     for block in values["blocks"]:
         if block["reason"]:
-            click.echo(f"stays: {block['name']}: {block['reason']}")
+            echo(f"stays: {block['name']}: {block['reason']}")
     if values["removed"]:
-        click.echo(f"removed blocks: {', '.join(values['removed'])}")
+        echo(f"removed blocks: {', '.join(values['removed'])}")
 
 
 def _counted(count: int, what: str) -> str:
@@ -165,15 +168,15 @@ def _show_task(task: dict[str, Any]) -> None:
     from edgespa.objectives.measured import measured, others
 
     figures = task["figures"]
-    click.echo(
+    echo(
         f"task {task['file']}: {task['size_bytes']:,} bytes, channel density {figures['channel_density']:.1%}, "
         f"parameters {figures['parameters'] / max(figures['base_parameters'], 1):.1%}, "
         f"MACs {figures['macs'] / max(figures['base_macs'], 1):.1%}"
     )
     for each in measured(task["metrics"]):
-        click.echo(f"  {each.name}: {each}")
+        echo(f"  {each.name}: {each}")
     for name, value in others(task["metrics"]).items():
-        click.echo(f"  {name.replace('_', ' ')}: {value:.4g}")
+        echo(f"  {name.replace('_', ' ')}: {value:.4g}")
 
 
 def _millions(macs: int) -> str:

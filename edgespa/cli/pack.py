@@ -6,10 +6,13 @@ from pathlib import Path
 
 import click
 
+from edgespa.cli._help import Explained
 from edgespa.cli._options import json_option, output_options
+from edgespa.cli._sections import PACK_EXAMPLES
+from edgespa.cli._terminal import echo
 
 
-@click.command(name="pack")
+@click.command(name="pack", cls=Explained, examples=PACK_EXAMPLES)
 @click.argument("bundle", type=click.Path(path_type=Path))
 @output_options("The archive, a .tar file,")
 @json_option()
@@ -27,5 +30,5 @@ def command(bundle: Path, output: Path, overwrite: bool, as_json: bool) -> None:
     if as_json:
         emit_json({"archive": str(output), "size_bytes": size, "sha256": digest})
     else:
-        click.echo(f"{output}: {size:,} bytes")
-        click.echo(f"sha256 {digest}")
+        echo(f"{output}: {size:,} bytes")
+        echo(f"sha256 {digest}")

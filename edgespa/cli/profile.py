@@ -11,7 +11,10 @@ from typing import TYPE_CHECKING
 import click
 
 from edgespa.cli._options import json_option
+from edgespa.cli._recipes import Repeatable, checked, recipe_options
 from edgespa.cli._said import said
+from edgespa.cli._sections import PROFILE, PROFILE_EXAMPLES
+from edgespa.cli._terminal import echo
 from edgespa.cli._trust import require_signers, signers_options
 
 if TYPE_CHECKING:
@@ -24,7 +27,7 @@ if TYPE_CHECKING:
 _SECONDS = click.FloatRange(min=0, min_open=True)
 
 
-@click.command(name="profile")
+@click.command(name="profile", cls=Repeatable, sections=PROFILE, examples=PROFILE_EXAMPLES)
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.option(
     "--device",
@@ -70,6 +73,7 @@ _SECONDS = click.FloatRange(min=0, min_open=True)
 @click.option("--trust", is_flag=True, help="Let the bundle's own run.py measure, not edgespa's: code of its maker.")
 @click.option("--again", is_flag=True, help="Measure all anew, also what an interrupted run of the same has left.")
 @click.option("--no-save", is_flag=True, help="Do not write the profile into BUNDLE/profiles/.")
+@recipe_options()
 @json_option()
 def command(
     bundle: Path,
@@ -123,6 +127,7 @@ def command(
     )
     settings.check()
     chosen = [load_device(name) for name in dict.fromkeys(devices)]
+    checked(bundle, *([against] if against else []))
     with contextlib.ExitStack() as stack:
         opening = partial(open_bundle, signers=signers, identity=identity, revoked=revoked)
         opened = stack.enter_context(opening(bundle))
@@ -133,7 +138,7 @@ def command(
         except KeyboardInterrupt as error:
             raise KeyboardInterrupt(_kept(journals) or "") from error
         except SystemExit:
-            click.echo(_kept(journals) or "nothing was measured yet", err=True)
+            echo(_kept(journals) or "nothing was measured yet", err=True)
             raise
     found = [outcome.result for outcome in outcomes if outcome.result is not None]
     # Shown before it is saved: a folder that cannot be written must not cost the measurements.
@@ -149,12 +154,12 @@ def command(
     for profile in found:
         remark(profile)
         if opened.packed and not no_save:
-            click.echo(f"not saved: {bundle} is packed; unpack it to keep profiles beside it", err=True)
+            echo(f"not saved: {bundle} is packed; unpack it to keep profiles beside it", err=True)
         elif not no_save:
-            click.echo(f"saved as {save_profile(profile, bundle)}", err=True)
+            echo(f"saved as {save_profile(profile, bundle)}", err=True)
         journals[profile.device].forget()
     if kept := _kept({each.device.name: journals[each.device.name] for each in outcomes if each.error is not None}):
-        click.echo(kept, err=True)
+        echo(kept, err=True)
     _fail_if_any(outcomes)
 
 
@@ -215,7 +220,7 @@ def _fail_if_any(outcomes: Sequence[Outcome[Profile]]) -> None:
         names = ", ".join(outcome.device.name for outcome in failed)
         for outcome in failed:
             if outcome.error is not None:
-                click.echo(f"{outcome.device.name}: {outcome.error.message}", err=True)
+                echo(f"{outcome.device.name}: {outcome.error.message}", err=True)
                 if outcome.error.hint:
-                    click.echo(f"  Hint: {said(outcome.error.hint)}", err=True)
+                    echo(f"  Hint: {said(outcome.error.hint)}", err=True)
         raise DeviceError(f"{len(failed)} of {len(outcomes)} devices failed: {names}", "what went wrong is above")

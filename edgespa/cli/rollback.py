@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import click
 
-from edgespa.cli._devices import devices_option, fail_if_any, harmless, show_errors
+from edgespa.cli._devices import devices_option, fail_if_any, show_errors
+from edgespa.cli._help import Explained
 from edgespa.cli._options import json_option
+from edgespa.cli._sections import ROLLBACK_EXAMPLES
+from edgespa.cli._terminal import echo, harmless
 
 
-@click.command(name="rollback")
+@click.command(name="rollback", cls=Explained, examples=ROLLBACK_EXAMPLES)
 @click.argument("task")
 @devices_option(required=True)
 @click.option("--to", metavar="VERSION", help="That version, or its number; default: the one before that in use.")
@@ -37,8 +40,8 @@ def command(task: str, devices: tuple[str, ...], to: str | None, threads: int, a
         for each in outcomes:
             if (done := each.result) is not None:
                 text = f"{done.device}: {done.task}: {done.version} is in use, before: {done.previous or 'none'}"
-                click.echo(harmless(text))
+                echo(harmless(text))
                 if done.repaired:
-                    click.echo(f"{done.device}: {done.task}: repaired: {harmless(', '.join(done.repaired))}", err=True)
+                    echo(f"{done.device}: {done.task}: repaired: {harmless(', '.join(done.repaired))}", err=True)
     show_errors(outcomes)
     fail_if_any(outcomes)

@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgespa.cli._devices import devices_option, fail_if_any, harmless, kib, show_errors
+from edgespa.cli._devices import devices_option, fail_if_any, kib, show_errors
 from edgespa.cli._options import json_option
+from edgespa.cli._recipes import Repeatable, checked, recipe_options
+from edgespa.cli._sections import SHIP, SHIP_EXAMPLES
+from edgespa.cli._terminal import echo, harmless, secho
 from edgespa.cli._trust import require_signers, signers_options
 
 if TYPE_CHECKING:
@@ -18,7 +21,7 @@ if TYPE_CHECKING:
     from edgespa.device.shipment.ship import Shipment
 
 
-@click.command(name="ship")
+@click.command(name="ship", cls=Repeatable, sections=SHIP, examples=SHIP_EXAMPLES)
 @click.argument("sources", type=click.Path(path_type=Path), nargs=-1, metavar="BUNDLE|TASK...")
 @devices_option(required=True)
 @click.option("--task", metavar="NAME", help="The task's name on the device; default: the bundle's.")
@@ -39,6 +42,7 @@ if TYPE_CHECKING:
 @click.option("--remove", metavar="TASK", help="Instead: take TASK off the devices, with all its versions.")
 @click.option("--yes", is_flag=True, help="With --remove: do not ask.")
 @click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True, help="For the self-check.")
+@recipe_options()
 @json_option()
 def command(
     sources: tuple[Path, ...],
@@ -82,10 +86,12 @@ def command(
 
         if sources:
             raise click.UsageError(f"--remove ships nothing: leave {sources[0]} out")
+        checked()
         take_off(remove, targets, yes, as_json)
         return
     if not sources:
         raise click.UsageError("Missing argument 'BUNDLE|TASK...'.")
+    checked(*sources)
     from edgespa.api.devices import ship_to
     from edgespa.api.shipping import TaskOptions
 
@@ -151,24 +157,22 @@ def _remark(each: Shipped, shipment: Shipment) -> None:
         whole = shipment.size_bytes + weights.made_bytes
         own, base = max(0, each.bytes_sent - each.base_bytes_sent), each.base_bytes_sent
         once = f" and, once, its base of {kib(base)} KiB" if base else ""
-        click.echo(f"{each.task}: {kib(own)} KiB{once}; as a whole bundle: {kib(whole)} KiB")
+        echo(f"{each.task}: {kib(own)} KiB{once}; as a whole bundle: {kib(whole)} KiB")
     what = f"{each.device}: {each.task}"
     if each.signed_by is not None:
-        click.echo(f"{what}: signed by {each.signed_by}, checked {each.signature}")
+        echo(f"{what}: signed by {each.signed_by}, checked {each.signature}")
     elif each.signature == "not checked":
-        click.echo(f"note: {what} is signed, and the signature was not checked: use --signers", err=True)
+        echo(f"note: {what} is signed, and the signature was not checked: use --signers", err=True)
     if each.cleaned:
-        click.echo(
-            f"{what}: removed what an interrupted shipment had left: {harmless(', '.join(each.cleaned))}", err=True
-        )
+        echo(f"{what}: removed what an interrupted shipment had left: {harmless(', '.join(each.cleaned))}", err=True)
     if each.repaired:
-        click.echo(f"{what}: repaired what was damaged there: {harmless(', '.join(each.repaired))}", err=True)
+        echo(f"{what}: repaired what was damaged there: {harmless(', '.join(each.repaired))}", err=True)
     for note in each.notes:
-        click.secho(f"note: {what}: {harmless(note)}", err=True, fg="yellow")
+        secho(f"note: {what}: {harmless(note)}", err=True, fg="yellow")
     for check in each.checks:
         if check.status == "not run":
             text = f"NOT RUN: {what}: {check.name}: {'; '.join(check.failures)}"
-            click.secho(harmless(text), err=True, fg="yellow", bold=True)
+            secho(harmless(text), err=True, fg="yellow", bold=True)
     if each.emulated:
-        click.echo(f"note: {each.device} is emulated: its seconds mean nothing", err=True)
-    click.echo(harmless(f"in use: {each.folder.rpartition('/')[0]}/current"))
+        echo(f"note: {each.device} is emulated: its seconds mean nothing", err=True)
+    echo(harmless(f"in use: {each.folder.rpartition('/')[0]}/current"))

@@ -6,10 +6,13 @@ from pathlib import Path
 
 import click
 
+from edgespa.cli._help import Explained
 from edgespa.cli._options import json_option
+from edgespa.cli._sections import SIGN_EXAMPLES
+from edgespa.cli._terminal import echo
 
 
-@click.command(name="sign")
+@click.command(name="sign", cls=Explained, examples=SIGN_EXAMPLES)
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.option(
     "--key",
@@ -33,4 +36,4 @@ def command(bundle: Path, key: Path, overwrite: bool, as_json: bool) -> None:
     if as_json:
         emit_json({"bundle": str(bundle), "key": signer.fingerprint})
     else:
-        click.echo(f"{bundle} is signed with {signer.fingerprint}")
+        echo(f"{bundle} is signed with {signer.fingerprint}")

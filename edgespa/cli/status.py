@@ -8,15 +8,18 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgespa.cli._devices import Awaited, devices_option, kib, show_errors
+from edgespa.cli._help import Explained
 from edgespa.cli._options import json_option
 from edgespa.cli._said import said
+from edgespa.cli._sections import STATUS_EXAMPLES
+from edgespa.cli._terminal import echo, secho
 
 if TYPE_CHECKING:
     from edgespa.device.fleet import Outcome
     from edgespa.device.shipment.results import DeviceStatus, TaskStatus
 
 
-@click.command(name="status")
+@click.command(name="status", cls=Explained, examples=STATUS_EXAMPLES)
 @devices_option(text="May be repeated; default: your own profiles, and this machine.")
 @click.option("--selfcheck", is_flag=True, help="Run the recorded inputs through what is in use, too.")
 @click.option(
@@ -88,11 +91,11 @@ def _show(found: list[DeviceStatus], asked: Mapping[str, str]) -> None:
                 rows.append((device.device, task.task, "  none in use", "", "", "NOT HEALTHY"))
     if rows:
         table(("device", "task", "version", "KiB + base", "shipped (UTC)", "health"), rows, right=("KiB + base",))
-        click.echo("* in use")
+        echo("* in use")
     for device in found:
         if not device.tasks:
-            click.echo(f"{device.device}: no tasks")
-        click.echo(f"{device.device}: {_gib(device.free_bytes)} free, in {device.folder}")
+            echo(f"{device.device}: no tasks")
+        echo(f"{device.device}: {_gib(device.free_bytes)} free, in {device.folder}")
     for device in found:
         for task in device.tasks:
             _remark(device, task, asked[device.device])
@@ -105,7 +108,7 @@ def _gib(size_bytes: int) -> str:
 
 def _remark(device: DeviceStatus, task: TaskStatus, asked: str) -> None:
     if not task.healthy:
-        click.secho(f"NOT HEALTHY: {device.device}: {task.task}: {task.health}", err=True, fg="red", bold=True)
+        secho(f"NOT HEALTHY: {device.device}: {task.task}: {task.health}", err=True, fg="red", bold=True)
         earlier = [each for each in task.versions if each.version != task.current and each.finished]
         back = f"; or use an earlier version: edgespa rollback {task.task} --device {asked}" if earlier else ""
         # What is odd beside the version in use is not put right by shipping that one again.
@@ -114,29 +117,29 @@ def _remark(device: DeviceStatus, task: TaskStatus, asked: str) -> None:
             if "odd: " in task.health
             else ""
         )
-        click.echo(said(f"Hint: ship it again{back}{off}"), err=True)
+        echo(said(f"Hint: ship it again{back}{off}"), err=True)
 
 
 def _remarks(device: DeviceStatus, asked: str) -> None:
     name = device.device
     for what in device.odd:
-        click.secho(f"ODD: {name}: {what}", err=True, fg="red", bold=True)
+        secho(f"ODD: {name}: {what}", err=True, fg="red", bold=True)
     for each in device.gone:
         when = each.shipped[:16].replace("T", " ")
         text = f"GONE: {name}: {each.task} {each.version} was shipped on {when} from here, and is not there any more"
-        click.secho(text, err=True, fg="red", bold=True)
+        secho(text, err=True, fg="red", bold=True)
         why = "what is written there is gone after a reboot; " if device.in_memory else ""
         what = f"edgespa ship --remove {each.task} --device {asked}"
-        click.echo(said(f"Hint: {why}ship it again, or do not expect it any more: {what}"), err=True)
+        echo(said(f"Hint: {why}ship it again, or do not expect it any more: {what}"), err=True)
     for each in device.older:
         text = f"note: {name}: {each.task} {each.version} was shipped from here later than what is there, and is gone"
-        click.secho(text, err=True, fg="yellow")
+        secho(text, err=True, fg="yellow")
     if device.unfinished:
         left = ", ".join(device.unfinished)
-        click.echo(f"note: {name}: shipments that have not ended, or were ended, left something of {left}", err=True)
+        echo(f"note: {name}: shipments that have not ended, or were ended, left something of {left}", err=True)
     if device.in_memory:
-        click.secho(f"note: {name}: gone after a reboot: {device.in_memory}", err=True, fg="yellow")
+        secho(f"note: {name}: gone after a reboot: {device.in_memory}", err=True, fg="yellow")
     if device.full:
         files = "; no more files can be made" if device.free_files == 0 else ""
-        click.secho(f"FULL: {name}: {_gib(device.free_bytes)} free{files}", err=True, fg="yellow", bold=True)
-        click.echo(said("Hint: free some space there; edgespa rollback and ship --remove need none"), err=True)
+        secho(f"FULL: {name}: {_gib(device.free_bytes)} free{files}", err=True, fg="yellow", bold=True)
+        echo(said("Hint: free some space there; edgespa rollback and ship --remove need none"), err=True)

@@ -8,14 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edgespa.cli._help import Explained
 from edgespa.cli._options import json_option
+from edgespa.cli._sections import TASKS_EXAMPLES
+from edgespa.cli._terminal import echo
 
 if TYPE_CHECKING:
     from edgespa.objectives.measured import Measured
     from edgespa.tasks.folder import Family
 
 
-@click.command(name="tasks")
+@click.command(name="tasks", cls=Explained, examples=TASKS_EXAMPLES)
 @click.argument("paths", metavar="DIR | diff TASK TASK", nargs=-1, required=True)
 @json_option()
 def command(paths: tuple[str, ...], as_json: bool) -> None:
@@ -70,13 +73,13 @@ def _show(families: Iterable[Family]) -> None:
         columns = ["task", "adapter", "bytes", "blocks", "channels", "MACs", "validation", "test"]
         table(columns, rows, title=title, right=["bytes", "blocks", "channels", "MACs", "validation", "test"])
         if any(entry.validation or entry.test for entry in family.entries):
-            click.echo("validation, test: accuracy or R2, and of how many images; epochs were chosen by validation")
+            echo("validation, test: accuracy or R2, and of how many images; epochs were chosen by validation")
         together, apart = f"{family.shared_bytes:,}", f"{family.separate_bytes:,}"
-        click.echo(f"together with the base {together} bytes; as separate fine-pruned models {apart} bytes")
+        echo(f"together with the base {together} bytes; as separate fine-pruned models {apart} bytes")
         if family.break_even is None:
-            click.echo("the shared base never pays: task files of this size are larger than fine-pruned models")
+            echo("the shared base never pays: task files of this size are larger than fine-pruned models")
         else:
-            click.echo(f"the shared base pays from {family.break_even} tasks of this mean size on")
+            echo(f"the shared base pays from {family.break_even} tasks of this mean size on")
 
 
 def _diff(one: Path, other: Path, as_json: bool) -> None:
@@ -91,13 +94,13 @@ def _diff(one: Path, other: Path, as_json: bool) -> None:
     if found.fields:
         rows = [[name, _short(a), _short(b)] for name, (a, b) in found.fields.items()]
         table(["", one.name, other.name], rows)
-    click.echo(f"units: {found.units_both} in both, {found.units_one} and {found.units_other} in one only")
-    click.echo(f"tensors: {found.equal} equal, {len(found.tensors)} different, {found.unlike} in one only or reshaped")
+    echo(f"units: {found.units_both} in both, {found.units_one} and {found.units_other} in one only")
+    echo(f"tensors: {found.equal} equal, {len(found.tensors)} different, {found.unlike} in one only or reshaped")
     if found.tensors:
         furthest = sorted(found.tensors.items(), key=lambda item: -item[1])[:5]
         table(["furthest apart", "relative distance"], [[name, value] for name, value in furthest])
     if found.same:
-        click.echo("both compute the same")
+        echo("both compute the same")
 
 
 def _quality(found: Measured | None) -> str | None:

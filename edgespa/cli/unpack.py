@@ -7,12 +7,15 @@ from pathlib import Path
 
 import click
 
+from edgespa.cli._help import Explained
 from edgespa.cli._options import json_option, output_options
 from edgespa.cli._said import say_next
+from edgespa.cli._sections import UNPACK, UNPACK_EXAMPLES
+from edgespa.cli._terminal import echo
 from edgespa.cli._trust import require_signers, signers_options
 
 
-@click.command(name="unpack")
+@click.command(name="unpack", cls=Explained, sections=UNPACK, examples=UNPACK_EXAMPLES)
 @click.argument("archive", type=click.Path(path_type=Path))
 @output_options("The folder")
 @signers_options()
@@ -43,9 +46,9 @@ def command(
         known = {"bundle": str(output), "task": manifest.task, "files": len(manifest.files), "size_bytes": size}
         emit_json({**known, "signed_by": signed.identity if signed else None})
         return
-    click.echo(f"{output}: {len(manifest.files)} files, all as in the manifest")
+    echo(f"{output}: {len(manifest.files)} files, all as in the manifest")
     if signed is not None:
-        click.echo(f"signed by {signed.identity} with {signed.key}")
+        echo(f"signed by {signed.identity} with {signed.key}")
     say_next(f"edgespa verify {shlex.quote(str(output))}")
     if approval.is_signed and signed is None:
-        click.echo("note: the signature was not checked: pass --signers FILE", err=True)
+        echo("note: the signature was not checked: pass --signers FILE", err=True)

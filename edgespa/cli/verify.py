@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING
 import click
 
 from edgespa.cli._options import json_option
+from edgespa.cli._recipes import Repeatable, checked, recipe_options
+from edgespa.cli._sections import VERIFY, VERIFY_EXAMPLES
+from edgespa.cli._terminal import echo, secho
 from edgespa.cli._trust import require_signers, signers_options
 
 if TYPE_CHECKING:
@@ -18,7 +21,7 @@ if TYPE_CHECKING:
     from edgespa.device.measure.results import Check
 
 
-@click.command(name="verify")
+@click.command(name="verify", cls=Repeatable, sections=VERIFY, examples=VERIFY_EXAMPLES)
 @click.argument("bundle", type=click.Path(path_type=Path))
 @signers_options()
 @click.option("--no-run", is_flag=True, help="Check sizes, digests and signature only; run nothing.")
@@ -44,6 +47,7 @@ if TYPE_CHECKING:
     metavar="MIB",
     help="It may allocate so much. [default: 2 GiB and what sizes of files and tensors explain, at most 10 GiB]",
 )
+@recipe_options()
 @json_option()
 def command(
     bundle: Path,
@@ -69,6 +73,7 @@ def command(
     require_signers(signers, identity, revoked)
     if no_run and pythons:
         raise click.UsageError("--no-run runs nothing in any --python either: give one of them")
+    checked(bundle)
     found = check_bundle(
         bundle,
         signers=signers,
@@ -83,9 +88,9 @@ def command(
     if as_json:
         emit_json(found)
     else:
-        click.echo(f"{bundle}: {found.files} files, all as in the manifest")
+        echo(f"{bundle}: {found.files} files, all as in the manifest")
         if found.signature["status"] == "good":
-            click.echo(f"signed by {found.signature['identity']} with {found.signature['key']}")
+            echo(f"signed by {found.signature['identity']} with {found.signature['key']}")
         if found.variants:
             _show(found.variants, runtimes=bool(pythons))
     _remark(found)
@@ -95,13 +100,13 @@ def command(
 def _remark(found: Verification) -> None:
     for check in found.variants:
         if check.status == "not run":
-            click.secho(f"NOT RUN: {check.name}: {'; '.join(check.failures)}", err=True, fg="yellow", bold=True)
+            secho(f"NOT RUN: {check.name}: {'; '.join(check.failures)}", err=True, fg="yellow", bold=True)
     if not found.run:
-        click.secho("NOT RUN: no variant, because of --no-run", err=True, fg="yellow", bold=True)
+        secho("NOT RUN: no variant, because of --no-run", err=True, fg="yellow", bold=True)
     if found.signature["status"] == "not checked":
-        click.echo("note: the signature was not checked: pass --signers FILE", err=True)
+        echo("note: the signature was not checked: pass --signers FILE", err=True)
     if not found.own_runner:
-        click.echo("note: its run.py is not that of this edgespa, and was not run: look at it before you do", err=True)
+        echo("note: its run.py is not that of this edgespa, and was not run: look at it before you do", err=True)
 
 
 def _fail(found: Verification) -> None:
@@ -142,4 +147,4 @@ def _show(checks: Sequence[Check], *, runtimes: bool) -> None:
     ran = [check for check in checks if check.components]
     if ran:
         of = f"{ran[0].components:,} components" if ran[0].components != 1 else "1 component"
-        click.echo(f"error, against its own spread, and correlation: of the worst of {of}")
+        echo(f"error, against its own spread, and correlation: of the worst of {of}")

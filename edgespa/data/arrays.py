@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import math
 import re
 import struct
 import zipfile
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgespa.data.bounded import require_memory
 from edgespa.data.images import ImageData, ImageSource, Kind, checked_labels, no_classes
 from edgespa.errors import DataError
 from edgespa.models.imports import nearest
@@ -83,20 +85,23 @@ def load_idx(folder: Path, split: str | None, labelled: bool, title: str) -> Ima
 def _read_idx(path: Path) -> NDArray[np.uint8]:
     """One idx file: two zero bytes, type 8 (ubyte), number of dimensions, big-endian sizes, bytes."""
     try:
-        raw = path.read_bytes()
-        content = gzip.decompress(raw) if path.suffix == ".gz" else raw
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as stream:
+            start = stream.read(4)
+            if len(start) < 4 or start[:3] != b"\x00\x00\x08":
+                raise DataError(f"{path}: no idx file of bytes (it starts with {start.hex()})", _AGAIN)
+            sizes = stream.read(4 * start[3])
+            if len(sizes) < 4 * start[3]:
+                raise DataError(f"{path}: cut off in its header", _AGAIN)
+            shape = struct.unpack(f">{start[3]}I", sizes)
+            expected = math.prod(shape)
+            require_memory(expected, str(path))
+            content = stream.read(expected)  # and of what is packed no more than that
+            if len(content) != expected or stream.read(1):
+                actual = "more" if len(content) == expected else len(content)
+                raise DataError(f"{path}: {actual} bytes for the shape {shape}, which needs {expected}", _AGAIN)
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path} cannot be read whole: {error}", _AGAIN) from error
-    if len(content) < 4 or content[:3] != b"\x00\x00\x08":
-        raise DataError(f"{path}: no idx file of bytes (it starts with {content[:4].hex()})", _AGAIN)
-    dims = content[3]
-    if len(content) < 4 + 4 * dims:
-        raise DataError(f"{path}: cut off in its header", _AGAIN)
-    shape = struct.unpack(f">{dims}I", content[4 : 4 + 4 * dims])
-    expected, actual = int(np.prod(shape, dtype=np.int64)), len(content) - 4 - 4 * dims
-    if expected != actual:
-        raise DataError(f"{path}: {actual} bytes for the shape {shape}, which needs {expected}", _AGAIN)
-    return np.frombuffer(content, dtype=np.uint8, offset=4 + 4 * dims).reshape(shape)
+    return np.frombuffer(content, dtype=np.uint8).reshape(shape)
 
 
 def _numbered(labels: Iterable[NDArray[Any]]) -> tuple[str, ...]:
@@ -202,6 +207,7 @@ def _keys_by_split(keys: list[str], stems: tuple[str, ...]) -> dict[str, str]:
 
 def _array(archive: Any, key: str, path: Path) -> NDArray[Any]:
     try:
+        _require_announced(archive.zip, key, f"{path}: array '{key}'")
         array: NDArray[Any] = archive[key]
     except ValueError as error:
         hint = "save plain arrays of numbers; edgespa unpickles nothing" if "bject" in str(error) else _AGAIN
@@ -209,6 +215,24 @@ def _array(archive: Any, key: str, path: Path) -> NDArray[Any]:
     except (OSError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(f"{path}: array '{key}' cannot be read whole: {error}", _AGAIN) from error
     return array
+
+
+def _require_announced(archive: zipfile.ZipFile, key: str, where: str) -> None:
+    """Refuse an array that says it is larger than what is stored of it, or than the memory that is left.
+
+    Raises:
+        DataError: Before anything is unpacked.
+    """
+    name = key if key in archive.namelist() else f"{key}.npy"
+    stored = archive.getinfo(name).file_size
+    with archive.open(name) as stream:
+        version = np.lib.format.read_magic(stream)
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, _, dtype = read(stream)
+    wanted = math.prod(shape) * dtype.itemsize
+    if not dtype.hasobject and wanted > stored:
+        raise DataError(f"{where} has {stored:,} bytes for the shape {shape}, which needs {wanted:,}", _AGAIN)
+    require_memory(stored, where)
 
 
 def _checked_images(images: NDArray[Any], where: str) -> NDArray[np.uint8]:

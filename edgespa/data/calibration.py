@@ -22,6 +22,7 @@ from edgespa.models.given import Given
 from edgespa.models.imports import nearest
 from edgespa.models.trust import is_remembered
 from edgespa.pixels.normalisation import refuse_bytes
+from edgespa.system.files import expanded
 
 SUFFIX = ".toml"
 FOLDER_VARIABLE = "EDGESPA_DATA"
@@ -115,7 +116,7 @@ class Named:
             absent = (
                 f"put the images there, set {FOLDER_VARIABLE}, or write a spec of your own: edgespa calibration make"
             )
-            found = Path(source.partition(":")[0]).expanduser().exists()
+            found = expanded(source.partition(":")[0]).exists()
             raise DataError(f"calibration {self.name}: {error.message}", error.hint if found else absent) from error
         if spec.count is not None and spec.count > len(data):
             raise DataError(
@@ -148,11 +149,11 @@ def find_spec(text: str) -> Named | None:
     if text in known and not Path(text).exists():
         return Named(text, _data_folder(), _parse(known[text], text))
     if not text.endswith(SUFFIX):
-        near = [] if ":" in text or Path(text).expanduser().exists() else nearest(text, list(known))
+        near = [] if ":" in text or expanded(text).exists() else nearest(text, list(known))
         if near:
             raise ConfigError(f"there are no data and no calibration spec '{text}'", f"nearest: {', '.join(near)}")
         return None
-    path = Path(text).expanduser()
+    path = expanded(text)
     try:
         content = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -228,7 +229,7 @@ def make(spec: CalibrationSpec, folder: Path) -> CalibrationSpec:
 def _parse(text: str, where: str) -> CalibrationSpec:
     try:
         values = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # no TOML, or numbers and lists that Python does not read
         raise ConfigError(f"{where}: not TOML: {error}", "correct it, or write it anew") from error
     return CalibrationSpec.parse(values, where)
 

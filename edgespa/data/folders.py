@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
+from edgespa.data.bounded import require_file_of_an_image
 from edgespa.data.images import ImageData, ImageSource, no_classes
 from edgespa.data.pairs import (
     are_splits,
@@ -167,6 +168,7 @@ def load_zip(path: Path, split: str | None, labelled: bool, title: str) -> Image
 
     def read(file: str) -> bytes:
         with lock:
+            require_file_of_an_image(archive.getinfo(file).file_size, f"{path}/{file}")
             return archive.read(file)
 
     return _from_tree(tree, read, str(path), split, labelled, title)

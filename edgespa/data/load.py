@@ -13,6 +13,7 @@ from edgespa.errors import DataError
 from edgespa.models.given import Given
 from edgespa.models.imports import is_module_spec, module_exists, nearest_path, split_file_spec
 from edgespa.models.trust import remember
+from edgespa.system.files import expanded
 
 _KINDS = (
     "DATA is PATH[:SPLIT] with PATH an image folder, a zip of one, a folder of idx files or an .npz; "
@@ -86,15 +87,15 @@ def is_code(spec: str) -> bool:
 
 def _path_and_split(spec: str) -> tuple[Path | None, str | None]:
     """Path and split; no path if the spec is that of a module."""
-    whole = Path(spec).expanduser()
+    whole = expanded(spec)
     if spec and whole.exists():
         return whole, None
     head, colon, tail = spec.rpartition(":")
-    if colon and head and Path(head).expanduser().exists():
+    if colon and head and expanded(head).exists():
         if not tail:
             raise DataError(f"'{spec}' ends in a colon", "name a split after it, or leave it out")
-        return Path(head).expanduser(), tail
+        return expanded(head), tail
     if is_module_spec(spec) and module_exists(spec):
         return None, None
-    missing = Path(head if colon and head else spec).expanduser()
+    missing = expanded(head if colon and head else spec)
     raise DataError(f"data {spec!r}: {missing} does not exist", nearest_path(missing) or _KINDS)

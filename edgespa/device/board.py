@@ -28,6 +28,7 @@ from pydantic import Field, PrivateAttr, model_validator
 from edgespa.config import Strict
 from edgespa.errors import ConfigError, DeviceError
 from edgespa.models.imports import nearest
+from edgespa.system.files import expanded
 
 SUFFIX = ".toml"
 LOCAL = "local"
@@ -194,7 +195,7 @@ class Found:
 def user_folder() -> Path:
     """Where the user's own profiles are: ``devices`` below ``edgespa`` in ``XDG_CONFIG_HOME`` or ``~/.config``."""
     base = os.environ.get("XDG_CONFIG_HOME")
-    return (Path(base) if base else Path.home() / ".config") / "edgespa" / "devices"
+    return (Path(base) if base else expanded("~") / ".config") / "edgespa" / "devices"
 
 
 def load_device(name_or_path: str) -> Device:
@@ -209,7 +210,7 @@ def load_device(name_or_path: str) -> Device:
         ConfigError: Its file is absent or damaged, or has unknown keys.
     """
     if "/" in name_or_path or name_or_path.endswith(SUFFIX):
-        path = Path(name_or_path).expanduser()
+        path = expanded(name_or_path)
         device = _parse(path.stem, path, _read(path), ())
         device._path = name_or_path
         return device
@@ -255,7 +256,7 @@ def profile_text(name: str) -> str:
         name: As for `load_device`, which is to be called first: it says what is wrong.
     """
     own = user_folder() / f"{name}{SUFFIX}"
-    path = Path(name).expanduser() if "/" in name or name.endswith(SUFFIX) else own
+    path = expanded(name) if "/" in name or name.endswith(SUFFIX) else own
     return path.read_text(encoding="utf-8") if path.is_file() else _shipped()[name]
 
 
@@ -280,7 +281,7 @@ def _read(path: Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else "it is not text in UTF-8"
         raise ConfigError(f"{path}: cannot be read: {why}", "see the names of devices: edgespa devices list") from error
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # no TOML, or numbers and lists that Python does not read
         raise ConfigError(f"{path}: {error}", "correct the file; see: edgespa devices show pi-4b --toml") from error
 
 
@@ -288,7 +289,7 @@ def _parse(name: str, path: Path, values: dict[str, Any], above: tuple[Path, ...
     merged = _resolve(name, path, values, above)
     reach = merged.get("connection")
     if isinstance(reach, dict) and isinstance(reach.get("ssh_config"), str):
-        config = path.absolute().parent / Path(reach["ssh_config"]).expanduser()
+        config = path.absolute().parent / expanded(reach["ssh_config"])
         merged = {**merged, "connection": {**reach, "ssh_config": str(config)}}
     if name == LOCAL and isinstance(reach, dict) and reach.get("host"):
         raise ConfigError(f"{path}: connection.host: 'local' is this machine", "give the file another name")

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from edgespa.graph.program import Program
-from edgespa.system.files import write_whole
+from edgespa.system.files import expanded, write_whole
 
 log = logging.getLogger(__name__)
 
@@ -48,9 +48,9 @@ class Cache:
         size = os.environ.get(SIZE_VARIABLE, "")
         limit = int(size) if size.isdecimal() else DEFAULT_BYTES
         if named is not None:
-            return cls(None if named in ("", "off") else Path(named).expanduser() / "export", limit)
+            return cls(None if named in ("", "off") else expanded(named) / "export", limit)
         home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-        return cls(Path(home).expanduser() / "edgespa" / "export", limit)
+        return cls(expanded(home) / "edgespa" / "export", limit)
 
     def restore(self, key: str, path: Path) -> dict[str, Any] | None:
         """Write an entry's content to a file.

@@ -44,12 +44,13 @@ class _Double(fx.Interpreter):
         unsure: Relative noise that is put on each result that is computed, not just looked at in another way. What a
             sigmoid, softmax or tanh gives has as much at least as runtimes may be wrong there by, if it gets to an
             output without weights in between.
+        draw: Which noise.
     """
 
-    def __init__(self, module: fx.GraphModule, unsure: float = 0.0) -> None:
+    def __init__(self, module: fx.GraphModule, unsure: float = 0.0, draw: int = 0) -> None:
         super().__init__(module)
         self._unsure = unsure
-        self._noise = torch.rand(_NOISE, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * 2 - 1
+        self._noise = torch.rand(_NOISE, generator=torch.Generator().manual_seed(draw), dtype=torch.float64) * 2 - 1
         self._at = 0
         self._shown = _shown(module.graph) if unsure else set()
 
@@ -100,7 +101,9 @@ def _computes(target: Any) -> bool:
 
 
 @torch.no_grad()
-def exact_outputs(program: Program, inputs: Sequence[Tensor], unsure: float = 0.0) -> list[NDArray[Any]] | None:
+def exact_outputs(
+    program: Program, inputs: Sequence[Tensor], unsure: float = 0.0, draw: int = 0
+) -> list[NDArray[Any]] | None:
     """Outputs in double precision; None where an operator is not there in it.
 
     Args:
@@ -108,9 +111,10 @@ def exact_outputs(program: Program, inputs: Sequence[Tensor], unsure: float = 0.
         inputs: As the program takes them.
         unsure: Relative noise on the result of every operator: how far the outputs move by it says what another order
             of summation, or another approximation, may do to them.
+        draw: Which noise.
     """
     try:
-        found = _Double(program.module, unsure).run(*inputs)
+        found = _Double(program.module, unsure, draw).run(*inputs)
     except (RuntimeError, NotImplementedError, TypeError) as error:
         log.debug("not in double precision: %s", error)
         return None

@@ -11,6 +11,8 @@ import contextlib
 import logging
 import pickle
 import re
+import shlex
+import zipfile
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ from torch import Tensor
 from torch.serialization import safe_globals
 
 from edgespa.errors import WeightsError
+from edgespa.system.files import expanded
 from edgespa.system.quiet import NOTE
 
 log = logging.getLogger(__name__)
@@ -58,7 +61,7 @@ def split_key(spec: str) -> tuple[str, str | None]:
         spec: As typed after ``--weights``.
     """
     head, colon, key = spec.rpartition(":")
-    if not colon or not key or not head or Path(spec).expanduser().exists() or not Path(head).expanduser().is_file():
+    if not colon or not key or not head or expanded(spec).exists() or not expanded(head).is_file():
         return spec, None
     return head, key
 
@@ -69,6 +72,7 @@ def read_torch(path: Path) -> object:
     Raises:
         WeightsError: It is damaged, or of a form that cannot be read so.
     """
+    _require_as_stored(path)
     stand_ins: dict[str, type] = {}
     # Of the older format torch does not say beforehand, and what is wrong with a file, loading says.
     with contextlib.suppress(Exception):
@@ -86,6 +90,21 @@ def read_torch(path: Path) -> object:
             log.info("%s names %s: what is no tensor there was not made", path, ", ".join(stand_ins))
         return content
     raise WeightsError(f"weights {path}: {_OBJECTS}", _SAVE)
+
+
+def _require_as_stored(path: Path) -> None:
+    """Refuse a file that unpacks to far more than it is: torch packs nothing, and weights cannot be packed well.
+
+    Raises:
+        WeightsError: Before anything is unpacked.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            whole = sum(entry.file_size for entry in archive.infolist())
+    except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError):  # the older format, or damaged
+        return
+    if whole > max(_MOST_PACKED * path.stat().st_size, _SMALL_WHOLE):
+        raise WeightsError(f"weights {path}: would unpack to {whole:,} bytes", _SAVE)
 
 
 def _stand_in(number: int, instead: type | None = None) -> type:
@@ -110,6 +129,7 @@ def _learn(error: str, stand_ins: dict[str, type]) -> bool:
     return True
 
 
+_MOST_PACKED, _SMALL_WHOLE = 8, 1 << 28
 _OBJECTS = "holds Python objects besides tensors, and edgespa unpickles none"
 
 
@@ -208,20 +228,20 @@ def _chosen(inner: Mapping[str, Any], path: Path) -> str | None:
     if usual is None and len(plain) > 1:
         raise WeightsError(
             f"weights {path}: holds more than one state dict: {_some(list(inner))}",
-            f"say which: --weights {path}:{plain[0]}",
+            f"say which: --weights {shlex.quote(f'{path}:{plain[0]}')}",
         )
     chosen = usual or next(iter(plain), None)
     if chosen is None and len(averaged) > 1:
         raise WeightsError(
             f"weights {path}: holds more than one state dict: {_some(averaged)}",
-            f"say which: --weights {path}:{averaged[0]}",
+            f"say which: --weights {shlex.quote(f'{path}:{averaged[0]}')}",
         )
     chosen = chosen or next(iter(averaged), None)
     others = [name for name in inner if name != chosen]
     if chosen is not None and others:
         log.log(
             NOTE, "weights %s: those under %s are taken, not %s (--weights %s:%s)",
-            path, chosen, _some(others), path, others[0],
+            path, chosen, _some(others), *map(shlex.quote, (str(path), others[0])),
         )  # fmt: skip
     return chosen
 

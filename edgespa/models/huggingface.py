@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from edgespa.errors import ModelError, WeightsError
 from edgespa.models.imports import nearest_path
 from edgespa.models.weights import WeightSource, misfit, some_names
+from edgespa.system.files import expanded
 from edgespa.system.quiet import quiet
 
 logger = logging.getLogger(__name__)
@@ -74,7 +75,7 @@ def build(transformers: Any, name: str, source: WeightSource) -> nn.Module:
         ModelError: There is no such folder, the class is unknown here, or it takes something else than images.
         WeightsError: Weights are missing: the library would make them up.
     """
-    folder = Path(name).expanduser()
+    folder = expanded(name)
     local = folder.is_dir()
     if local and not (folder / "config.json").is_file():
         raise ModelError(f"hf:{name}: the folder has no config.json", "give the folder that save_pretrained wrote")

@@ -22,6 +22,7 @@ from types import ModuleType
 from typing import Any
 
 from edgespa.errors import EdgespaError
+from edgespa.system.files import expanded
 
 _FILE_SPEC = re.compile(r"(?P<path>.+\.py)(?::(?P<name>[^:/\\]*))?", re.DOTALL)
 _MODULE_SPEC = re.compile(r"(?P<module>[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*):(?P<name>[A-Za-z_]\w*)")
@@ -135,7 +136,7 @@ def find_object(spec: str, error: type[EdgespaError], noun: str) -> UserObject:
     """
     file_parts = split_file_spec(spec)
     if file_parts is not None:
-        path = Path(file_parts[0]).expanduser()
+        path = expanded(file_parts[0])
         name, where, folder, first = file_parts[1], str(path), path.resolve().parent, True
         module = _run_file(path, error)
     elif is_module_spec(spec):

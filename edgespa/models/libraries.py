@@ -7,7 +7,6 @@ import importlib
 import importlib.util
 import os
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 from types import MappingProxyType, ModuleType
 from typing import Any
 
@@ -18,6 +17,7 @@ from edgespa.errors import EdgespaError, MissingExtraError, ModelError
 from edgespa.models import huggingface
 from edgespa.models.imports import nearest
 from edgespa.models.weights import WeightSource, fit_weights
+from edgespa.system.files import expanded
 
 # torchvision comes with timm, which requires it.
 _EXTRAS = MappingProxyType({"torchvision": "timm", "timm": "timm", "transformers": "models"})
@@ -63,7 +63,7 @@ def build(library: str, name: str, source: WeightSource) -> nn.Module:
         raise
     except Exception as error:  # whatever the library, its hub or the network raises
         reason = f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"
-        if library == "hf" and Path(name).expanduser().is_dir():
+        if library == "hf" and expanded(name).is_dir():
             raise ModelError(
                 f"hf:{name} cannot be built: {reason}",
                 "check its config.json: the class under architectures has to fit the rest of it",

@@ -13,6 +13,7 @@ from typing import Any
 
 from torch import nn
 
+from edgespa.system.files import expanded
 from edgespa.system.quiet import first_line, quiet
 
 log = logging.getLogger(__name__)
@@ -183,7 +184,7 @@ def _transformers(name: str, model: nn.Module) -> Recorded | None:
 
 def _processor(name: str) -> Mapping[str, Any]:
     """The settings of a model's image processor; empty where it has none."""
-    folder = Path(name).expanduser()
+    folder = expanded(name)
     local = folder.is_dir()
     content: Any = {}
     for file in _PROCESSOR_FILES:

@@ -24,6 +24,7 @@ from torch.export import ExportedProgram
 from edgespa.errors import ModelError
 from edgespa.models.fields import Refused, checked_program, checked_weights
 from edgespa.models.imports import nearest_path
+from edgespa.system.files import expanded
 
 _SUFFIX = ".pt2"
 _PROGRAM = "models/model.json"
@@ -64,7 +65,7 @@ def load_pt2(path: Path | str) -> ExportedProgram:
     Raises:
         ModelError: The file is missing, damaged, of an older format, or holds more than a program.
     """
-    path = Path(path).expanduser()
+    path = expanded(path)
     if not path.is_file():
         raise ModelError(
             f"{path}: no such file", nearest_path(path) or "check the path, relative to the current folder"

@@ -31,18 +31,26 @@ from edgespa.errors import ModelError, UntrustedError
 from edgespa.models.given import PREFIX, Given
 from edgespa.models.imports import is_module_spec, split_file_spec
 from edgespa.models.sources import code_digest
-from edgespa.system.files import expanded, is_there, write_whole
+from edgespa.system.files import expanded, is_there, require_folder_possible, write_whole
 
 log = logging.getLogger(__name__)
 
+CODE = "code that was not used here before, or has changed since"
 _LIBRARIES = ("torchvision", "timm", "hf")
 _OF_LIBRARIES = ("torchvision.models", "timm.models", "transformers.models")
 _OWN = "edgespa.api.demo:network"
+_STATE = "XDG_STATE_HOME"
 _ASK = (
     "look at it first; if you trust it, say --trust, or name the base yourself with --base MODEL "
     "(adapt: MODEL before --from)"
 )
-_CODE_KEYS = ("auto_map", "custom_pipelines", "backbone", "use_timm_backbone", "architecture", "backbone_config")
+_CODE_KEYS = (
+    "auto_map", "custom_pipelines", "backbone", "use_timm_backbone", "architecture", "backbone_config",
+    "attn_implementation", "_attn_implementation", "experts_implementation", "_experts_implementation",
+    "kernel_config", "use_kernels", "quantization_config",
+)  # fmt: skip
+_ANY_TEXT = ("_name_or_path", "name_or_path", "id2label", "label2id")
+"""Of a configuration: what its maker typed, and names of classes. Other texts with a slash or colon name something."""
 
 
 def require_trusted(spec: str, task: str, *, trust: bool = False) -> None:
@@ -69,12 +77,28 @@ def require_trusted(spec: str, task: str, *, trust: bool = False) -> None:
         return
     if _is_library(spec):
         raise UntrustedError(
-            f"{task}: its base is built by a library, which may fetch it, and was not used here before: {spec}", _ASK
+            f"{task}: its base is built by a library, which may fetch it, and was not used here before: {spec}",
+            _ASK + _not_noted(),
         )
     parts = split_file_spec(spec)
     if parts is not None or is_module_spec(spec):
         what = "code that was not used here before, or has changed since"
-        raise UntrustedError(f"{task}: its base is {what}: {spec}", _ASK)
+        raise UntrustedError(f"{task}: its base is {what}: {spec}", _ASK + _not_noted())
+
+
+def question(spec: str) -> str | None:
+    """Why a spec that the user has not typed is not opened without a word; None where it is.
+
+    Args:
+        spec: Of a model or of data; paths are relative to the current folder.
+    """
+    if _runs_nothing(spec) or is_remembered(spec):
+        return None
+    if _is_library(spec):
+        return "a library builds it, and may fetch it"
+    if split_file_spec(spec) is not None or is_module_spec(spec):
+        return CODE
+    return None
 
 
 def remember(spec: str) -> None:
@@ -112,10 +136,22 @@ def is_remembered(spec: str) -> bool:
         return False
 
 
+def _notes() -> Path:
+    return expanded(os.environ.get(_STATE) or "~/.local/state") / "edgespa" / "bases"
+
+
 def _place(identity: dict[str, Any]) -> Path:
-    home = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
     name = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
-    return Path(home).expanduser() / "edgespa" / "bases" / f"{name}.json"
+    return _notes() / f"{name}.json"
+
+
+def _not_noted() -> str:
+    """For a hint: that nothing that is used here can be noted, as in a container without a home folder."""
+    try:
+        require_folder_possible(_notes() / "note")
+    except OSError as error:
+        return f" (what is used here cannot be noted below {_notes()}: {error.strerror}; {_STATE} names another folder)"
+    return ""
 
 
 def _identity(spec: str) -> dict[str, Any] | None:
@@ -158,11 +194,24 @@ def _is_plain_folder(folder: Path) -> bool:
     try:
         names = [entry.name for entry in folder.iterdir()] if is_there(folder) else []
         config = json.loads((folder / "config.json").read_bytes()) if "config.json" in names else None
+        leads_on = _leads_on(config)
     except (OSError, ValueError, RecursionError):
         return False
+    adapted = "adapter_config.json" in names  # which names another model
     pickled = any(name.endswith((".bin", ".pt", ".pth", ".ckpt", ".pkl", ".h5", ".msgpack", ".py")) for name in names)
     stored = any(name.endswith(".safetensors") for name in names)
-    return isinstance(config, dict) and stored and not pickled and not any(config.get(key) for key in _CODE_KEYS)
+    return isinstance(config, dict) and stored and not (pickled or adapted or leads_on)
+
+
+def _leads_on(value: Any) -> bool:
+    """Whether a configuration, or one inside of it, names code, another model, or a place to fetch either from."""
+    if isinstance(value, dict):
+        return any(
+            bool(each) if key in _CODE_KEYS else key not in _ANY_TEXT and _leads_on(each) for key, each in value.items()
+        )
+    if isinstance(value, list):
+        return any(_leads_on(each) for each in value)
+    return isinstance(value, str) and bool({"/", ":", "\\"} & set(value))
 
 
 def _require_own(spec: str, task: str) -> None:

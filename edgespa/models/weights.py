@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import shlex
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 from edgespa.errors import ModelError, WeightsError
 from edgespa.models.checkpoints import below, read_torch, split_key, state_dict_in, with_names_of, without_counters
 from edgespa.models.imports import nearest_path
+from edgespa.system.files import expanded
 
 _TORCH_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".tar")
 _LISTED = 5
@@ -55,7 +57,7 @@ def read_weights(path: Path | str) -> dict[str, Tensor]:
         WeightsError: The file is missing, corrupt, or holds anything but tensors.
     """
     file, key = split_key(str(path))
-    path = Path(file).expanduser()
+    path = expanded(file)
     if not path.is_file():
         hint = nearest_path(path) or "check the path, relative to the current folder"
         raise WeightsError(f"weights {path}: no such file", hint)
@@ -119,7 +121,8 @@ def fit_weights(model: nn.Module, state: Mapping[str, Tensor], source: str) -> N
         raise WeightsError(
             f"weights {source} hold more than the model: all of its {len(expected)} tensors are below "
             f"{' and below '.join(map(repr, inside))}, beside {len(given) - count} others",
-            f"take those alone: --weights {source}{'.' if split_key(source)[1] else ':'}{inside[0].rstrip('.')}",
+            "take those alone: --weights "
+            + shlex.quote(f"{source}{'.' if split_key(source)[1] else ':'}{inside[0].rstrip('.')}"),
         )
     if wrong:
         raise misfit(source, missing, unexpected, wrong)

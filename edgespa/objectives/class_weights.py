@@ -38,7 +38,7 @@ def read_weights(path: Path) -> dict[str, float] | tuple[float, ...]:
         if isinstance(values, dict):
             return {str(name): _number(value) for name, value in values.items()}
         return tuple(_number(value) for value in values)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise ConfigError(f"{path} holds no class weights: {error}", _FORMATS) from error
 
 

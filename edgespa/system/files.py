@@ -78,13 +78,17 @@ def require_folder_possible(path: Path) -> None:
 def expanded(text: str | Path) -> Path:
     """A path with its ``~`` replaced; as it is where there is no such user.
 
+    Whoever has no home folder at all, as an unknown user in a container, gets ``/``, as docker has it: where nothing
+    can be written there, nothing is kept.
+
     Args:
         text: The path, from wherever.
     """
     try:
         return Path(text).expanduser()
     except (RuntimeError, ValueError):
-        return Path(text)
+        path = Path(text)
+        return Path("/", *path.parts[1:]) if path.parts[:1] == ("~",) else path
 
 
 def is_there(path: Path) -> bool:

@@ -20,12 +20,13 @@ from typing import Any
 
 from edgespa.errors import TaskFileError, UnfinishedError
 from edgespa.models.imports import nearest_path
-from edgespa.system.files import is_held, sibling, write_whole
+from edgespa.system.files import expanded, is_held, sibling, write_whole
 
 SUFFIX = ".resume"
 KEY = "edgespa-checkpoint"
 """Under which a state's text stands among the metadata of its file."""
 
+_COMMANDS = ("adapt", "prune")
 _MOST_HEADER_BYTES = 64 << 20
 
 
@@ -107,8 +108,8 @@ class Unfinished:
     @property
     def how(self) -> str:
         """The command that goes on with it."""
-        name = _plain(self.facts.get("command"), "name")
-        return f"edgespa {name if isinstance(name, str) else 'adapt'} --resume {shlex.quote(str(self.path))}"
+        name = _plain(self.facts.get("command"), "name")  # of a stranger's state, too: it is to be typed
+        return f"edgespa {name if name in _COMMANDS else _COMMANDS[0]} --resume {shlex.quote(str(self.path))}"
 
 
 def refuse_unfinished(output: Path, *, resume: bool, fresh: bool) -> None:
@@ -184,7 +185,7 @@ def _mark(key: bytes, content: Mapping[str, Any]) -> str:
 def _own_key(*, make: bool) -> bytes | None:
     """The user's key; None where there is none, or none can be kept."""
     home = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
-    path = Path(home).expanduser() / "edgespa" / "key"
+    path = expanded(home) / "edgespa" / "key"
     try:
         if make and not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)

@@ -189,7 +189,7 @@ def test_the_log_forgets_what_is_trained_again(tmp_path: Path) -> None:
         log.write("epoch", epoch=epoch, loss=1.0)
     with path.open("a") as file:
         file.write('{"event": "ep')  # a kill in the middle of a line
-    again = TrainingLog(path, 2)
+    again = TrainingLog(path, (2, 0))
     again.write("epoch", epoch=3, loss=2.0)
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     assert [(line["event"], line["epoch"]) for line in lines] == [

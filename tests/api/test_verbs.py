@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import json
 import subprocess
@@ -17,6 +18,10 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 import edgespa as es
+from edgespa.api.bundles import _named
+from edgespa.bundle import Base as BaseEntry
+from edgespa.exporting.bundle import Origin
+from edgespa.graph.cost import Cost
 
 SIGNATURES = {
     "adapt": "model data output eval_data start distill input_shape weights trust mean std limit labels class_offset "
@@ -262,3 +267,20 @@ def test_mistakes_are_answered(call: Any, words: str, net: Net, tmp_path: Path) 
         call(net, tmp_path / "out.spa")
     assert words in f"{failed.value.message} {failed.value.hint}"
     assert list(tmp_path.iterdir()) == []
+
+
+def test_names_of_outputs_without_data_are_taken_or_refused(net: Net, tmp_path: Path) -> None:
+    """They were left out without a word: nothing had read the file."""
+    with torch.no_grad():
+        outputs = net(torch.ones(1, 1, 12, 12)).shape[1]
+    (tmp_path / "names").write_text("".join(f"class {number}\n" for number in range(outputs)))
+    origin = Origin("task", BaseEntry(spec="net.py:build", digest="sha256:0"), Cost(1, 1, 4))
+    named = _named(origin, outputs, tmp_path / "names")
+    assert named.classes == tuple(f"class {number}" for number in range(outputs))
+    assert _named(named, outputs, tmp_path / "names") == named
+    with pytest.raises(es.EdgespaError, match="was trained on"):
+        _named(dataclasses.replace(origin, classes=("a", "b")), 2, tmp_path / "names")
+    (tmp_path / "names").write_text("one too many\n" * (outputs + 1))
+    with pytest.raises(es.EdgespaError, match=f"{outputs + 1} names, and the model {outputs} outputs"):
+        es.export(net, output=tmp_path / "out", input_shape=(1, 1, 12, 12), formats=["onnx"], labels=tmp_path / "names")
+    assert not (tmp_path / "out").exists()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import grp
 import hashlib
 import importlib.util
 import os
+import pwd
 import subprocess
 import sys
 import zlib
@@ -158,6 +160,21 @@ def test_what_is_ours_alone_is_used(tmp_path: Path, make: Callable[[Path], Path]
     folder = make(tmp_path)
     assert ask(folder)["tasks"] == []
     assert (folder / "agent").is_dir()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give folders to other groups")
+def test_groups_of_users_who_are_in_no_list(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bare number in a container has the group of root; a group of a directory shows none of its many members."""
+    listed = [each for each in pwd.getpwall() if each.pw_uid != os.geteuid()]
+    monkeypatch.setattr(pwd, "getpwall", lambda: listed)
+    tmp_path.chmod(0o775)
+    os.chown(tmp_path, -1, 0)
+    assert unsafe(str(tmp_path / "b")) is None
+    shared = pwd.struct_passwd(("somebody", "x", os.geteuid(), 54321, "", "/", "/bin/sh"))
+    monkeypatch.setattr(pwd, "getpwuid", lambda user: shared)
+    monkeypatch.setattr(grp, "getgrgid", lambda group: grp.struct_group(("domain users", "x", group, [])))
+    os.chown(tmp_path, -1, 54321)
+    assert "can be written by its group" in str(unsafe(str(tmp_path / "b")))
 
 
 def test_what_is_made_there_is_for_nobody_else_to_write(tmp_path: Path) -> None:

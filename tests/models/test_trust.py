@@ -163,7 +163,10 @@ def test_what_others_could_have_noted_does_not_count(theirs: Path, tmp_path: Pat
 def test_nothing_is_noted_where_nothing_can_be(theirs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(theirs / "a-file-is-no-folder"))
     assert run("inspect", str(theirs), "--trust").exit_code == 0
-    assert run("inspect", str(theirs), code=1).exit_code == 1
+    assert "cannot be noted" in run("inspect", str(theirs), code=1).stderr
+    monkeypatch.setenv("XDG_STATE_HOME", str(theirs.parent / "can-be-made"))
+    assert "cannot be noted" not in run("inspect", str(theirs), code=1).stderr
+    assert not (theirs.parent / "can-be-made").exists()
 
 
 @pytest.mark.parametrize(
@@ -257,6 +260,17 @@ def test_libraries_are_asked_for_too(theirs: Path, tmp_path: Path, spec: str) ->
         ({"backbone": "local-dir:/somewhere", "use_timm_backbone": True}, False),
         ({"backbone_config": {"model_type": "timm_backbone"}}, False),
         ({"architecture": "local-dir:/somewhere"}, False),
+        # Code from a hub that makes attention fast, or reads weights of its own kind.
+        ({"attn_implementation": "someone/kernel:forward"}, False),
+        ({"_attn_implementation": {"": "flash_attention_2"}}, False),
+        ({"quantization_config": {"quant_method": "auto-round"}}, False),
+        # A model inside of a model.
+        ({"encoder": {"model_type": "detr", "use_timm_backbone": True, "backbone": "resnet50"}}, False),
+        ({"vision_config": {"parts": [{"auto_map": {"AutoModel": "evil.Model"}}]}}, False),
+        ({"vision_config": {"a_new_key": "someone/net"}}, False),
+        # As save_pretrained writes them.
+        ({"_name_or_path": "google/vit-base-patch16-224", "id2label": {"0": "n/a", "1": "a: b"}}, True),
+        ({"vision_config": {"model_type": "vit", "hidden_act": "gelu"}, "torch_dtype": "float32"}, True),
     ],
 )
 def test_folders_of_transformers(tmp_path: Path, change: dict[str, Any], trusted: bool) -> None:
@@ -266,6 +280,10 @@ def test_folders_of_transformers(tmp_path: Path, change: dict[str, Any], trusted
     (folder / "model.safetensors").write_bytes(b"")
     if trusted:
         require_trusted(f"hf:{folder}", "a task")
+        (folder / "adapter_config.json").write_text('{"base_model_name_or_path": "someone/net"}')
+        with pytest.raises(UntrustedError):
+            require_trusted(f"hf:{folder}", "a task")
+        (folder / "adapter_config.json").unlink()
         (folder / "pytorch_model.bin").write_bytes(b"")
     with pytest.raises(UntrustedError):
         require_trusted(f"hf:{folder}", "a task")

@@ -4,15 +4,27 @@ from __future__ import annotations
 
 import errno
 import os
+import pwd
+import re
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from edgespa.device.board import load_device, user_folder
+from edgespa.device.link.transport import LocalConnection
+from edgespa.device.measure.saved import journal_folder
+from edgespa.device.provision.wheels import wheel_folder
+from edgespa.device.shipment.memory import state_folder
 from edgespa.errors import OutputExistsError
-from edgespa.system.files import refuse_existing, write_whole
+from edgespa.exporting.cache import Cache
+from edgespa.models import trust
+from edgespa.system import files
+from edgespa.system.files import expanded, refuse_existing, write_whole
 from edgespa.tasks import sealed
+
+_CALLS = re.compile(r"\.expanduser\(\)|Path\.home\(\)")
 
 
 def test_a_file_is_written_and_replaced(tmp_path: Path) -> None:
@@ -134,3 +146,39 @@ def test_the_seal_covers_everything(tmp_path: Path, change: str) -> None:
     path.write_bytes(content.replace(old, new))
     with pytest.raises(ValueError, match="digest"):
         sealed.read(path, "kind")
+
+
+@pytest.fixture
+def homeless(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a container whose user is a bare number: no HOME, and no line for it where users are listed."""
+
+    def unknown(user: int) -> None:
+        raise KeyError(user)
+
+    for name in ("HOME", "XDG_STATE_HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "EDGESPA_CACHE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+
+
+@pytest.mark.usefixtures("homeless")
+def test_without_a_home_folder_places_are_known_and_nothing_is_written_into_a_folder_of_that_name() -> None:
+    assert expanded("~/.local/state") == Path("/.local/state")
+    assert expanded("~") == Path("/")
+    assert expanded("~nobody-of-that-name/net.py") == Path("~nobody-of-that-name/net.py")
+    places = [
+        state_folder(), user_folder(), Cache.of_user().folder, journal_folder(), wheel_folder("key")[0],
+        Path(LocalConnection(load_device("local")).folder),
+    ]  # fmt: skip
+    assert all(place is not None and place.is_absolute() for place in places), places
+    assert not trust.is_remembered(f"{__file__}:build")
+
+
+def test_paths_are_expanded_in_one_place() -> None:
+    """Python's own way raises where there is no home folder, and for a user who does not exist."""
+    root = Path(files.__file__).parents[1]
+    calls = [
+        str(path)
+        for path in root.rglob("*.py")
+        if path != Path(files.__file__) and {".expanduser()", "Path.home()"} & set(_CALLS.findall(path.read_text()))
+    ]
+    assert calls == []

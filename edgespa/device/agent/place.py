@@ -80,11 +80,13 @@ def _nobody_else_in(group: int, path: str) -> bool:
         import grp
         import pwd
 
-        own = pwd.getpwuid(os.geteuid())
-        members = {each.pw_name for each in pwd.getpwall() if each.pw_gid == group} | set(grp.getgrgid(group).gr_mem)
+        every = pwd.getpwall()
+        # A bare number, as containers run as, is in no list: then the group of root alone is known.
+        own, first = next(((e.pw_name, e.pw_gid) for e in every if e.pw_uid == os.geteuid()), ("root", 0))
+        members = {each.pw_name for each in every if each.pw_gid == group} | set(grp.getgrgid(group).gr_mem)
     except (ImportError, KeyError):
         return False
-    return group in (0, own.pw_gid) and members <= {"root", own.pw_name}
+    return group in (0, first) and members <= {"root", own}
 
 
 def _name(user: int) -> str:

@@ -30,6 +30,7 @@ from edgespa.device.link.call import Call
 from edgespa.device.link.payload import Payload, Pieces, Sending, Sent
 from edgespa.device.link.refusals import refusal
 from edgespa.errors import DeviceError, RefusedError, UnreachableError
+from edgespa.system.files import expanded
 
 TIMEOUT_S = 60.0
 """Of what needs no time to speak of on the slowest board."""
@@ -432,11 +433,13 @@ class LocalConnection(Connection):
         Users of containers have such homes. Whether the folder is ours alone is looked at there as everywhere.
         """
         base, asked = os.environ.get("XDG_DATA_HOME"), super().folder
+        at_home = os.path.expanduser(asked)
+        homeless = at_home.startswith("~")
         if asked != DEFAULT_FOLDER:
-            return asked
+            return str(expanded(asked)) if homeless else asked
         if base:
             return os.path.join(base, "edgespa")
-        return asked if _can_be_made(os.path.expanduser(asked)) else _temporary_folder()
+        return asked if not homeless and _can_be_made(at_home) else _temporary_folder()
 
     def _command(self, argv: Sequence[str]) -> tuple[list[str], Mapping[str, str] | None]:
         return list(argv), None

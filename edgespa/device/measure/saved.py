@@ -15,7 +15,7 @@ from typing import Any
 from edgespa.bundle import PROFILES
 from edgespa.device.measure.results import Measurement, Profile
 from edgespa.errors import ConfigError, DeviceError
-from edgespa.system.files import write_whole
+from edgespa.system.files import expanded, write_whole
 
 MAX_PROFILE_BYTES = 32 << 20
 """They come with a bundle of whomever, and no digest covers them."""
@@ -148,5 +148,5 @@ def journal_folder() -> Path | None:
     named = os.environ.get(_CACHE)
     if named in ("", "off"):
         return None
-    home = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "edgespa"
-    return (Path(named).expanduser() if named else home) / "profiles"
+    home = expanded(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "edgespa"
+    return (expanded(named) if named else home) / "profiles"

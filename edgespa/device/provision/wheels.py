@@ -23,6 +23,7 @@ from edgespa.device.inventory import python_version
 from edgespa.device.provision.pip import Asked, ask_pip, index_name
 from edgespa.device.versions import excluded, tested_versions
 from edgespa.errors import ConfigError, DeviceError
+from edgespa.system.files import expanded
 
 MACHINES = ("aarch64", "x86_64")
 OLDEST_GLIBC = 17
@@ -243,8 +244,8 @@ def wheel_folder(key: str) -> tuple[Path, bool]:
     named = os.environ.get(_CACHE)
     if named in ("", "off"):
         return Path(tempfile.mkdtemp(prefix="edgespa-")) / key, True
-    home = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "edgespa"
-    return (Path(named).expanduser() if named else home) / "wheels" / key, False
+    home = expanded(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "edgespa"
+    return (expanded(named) if named else home) / "wheels" / key, False
 
 
 def forget(folder: Path) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 from edgespa.device.link.transport import Connection
 from edgespa.device.shipment.results import Gone
-from edgespa.system.files import write_whole
+from edgespa.system.files import expanded, write_whole
 
 _SCHEMA = 1
 _one_at_a_time = threading.Lock()
@@ -23,7 +23,7 @@ _one_at_a_time = threading.Lock()
 def state_folder() -> Path:
     """Where it is written."""
     base = os.environ.get("XDG_STATE_HOME")
-    return (Path(base) if base else Path.home() / ".local" / "state") / "edgespa" / "shipped"
+    return (Path(base) if base else expanded("~") / ".local" / "state") / "edgespa" / "shipped"
 
 
 def remember(connection: Connection, task: str, version: str, shipped: str) -> str | None:

@@ -1,0 +1,67 @@
+"""What is written to the terminal: nothing that a terminal would obey, whoever had a part in the text.
+
+File names, names in archives, keys of checkpoints, profiles, states of runs and what devices say all end up in messages
+and tables. Not every door can refuse odd names (a message says which name is odd), so the way out is one.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from typing import IO, Any
+
+import click
+
+_TURNING = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+_ENDING = ("Cc", "Cs", "Zl", "Zp")
+
+
+def harmless(text: str) -> str:
+    """A text without characters that move the cursor, change the terminal or turn the text around: each is a ``?``.
+
+    Args:
+        text: From wherever; lines and tabs stay.
+    """
+    if text.isprintable():
+        return text
+    return "".join("?" if _is_order(each) else each for each in text)
+
+
+def quoted_orders(text: str) -> str:
+    r"""The same for a JSON document, in which nothing is lost: ``\u009b``.
+
+    Args:
+        text: The document.
+    """
+    if text.isprintable():
+        return text
+    return "".join(f"\\u{ord(each):04x}" if _is_order(each) else each for each in text)
+
+
+def _is_order(character: str) -> bool:
+    if character in "\n\t" or (character.isprintable() and character not in _TURNING):
+        return False
+    return character in _TURNING or unicodedata.category(character) in _ENDING
+
+
+def echo(message: object = "", *, err: bool = False, nl: bool = True, file: IO[Any] | None = None) -> None:
+    """As `click.echo`.
+
+    Args:
+        message: A text that may hold anything.
+        err: To stderr.
+        nl: With a line end.
+        file: Elsewhere.
+    """
+    click.echo(harmless(str(message)), file=file, err=err, nl=nl)
+
+
+def secho(message: object, *, err: bool = False, fg: str | None = None, bold: bool | None = None) -> None:
+    """As `click.secho`: a text in colour, with no other orders in it than those.
+
+    Args:
+        message: A text that may hold anything.
+        err: To stderr.
+        fg: Colour.
+        bold: In bold letters.
+    """
+    click.secho(harmless(str(message)), err=err, fg=fg, bold=bold)
