@@ -143,8 +143,9 @@ def test_what_fails_there_is_not_used(bad_bundle: Path, home: Path) -> None:
 
 def test_two_sources_the_first_stays_when_the_second_fails(bundle: Path, bad_bundle: Path, home: Path) -> None:
     result = invoke(ship, bundle, bad_bundle, "--device", "local")
-    assert result.exit_code == 2  # both are the task 'shapes'
-    assert "ship them one by one, with --task" in result.stderr
+    assert result.exit_code == 1  # both are the task 'shapes'
+    assert isinstance(result.exception, EdgespaError)
+    assert result.exception.hint == "ship them one by one, with --task"
     result = invoke(ship, bundle, "--task", "good", "--device", "local")
     assert (home / "tasks/good/current").is_symlink()
 
