@@ -156,7 +156,10 @@ def test_what_was_not_clean_is_said_to_be(bundle: Path) -> None:
     assert "| onnx-fp32, CUDA | 1 |" in latency
     assert "emulated: its times mean nothing" in latency
     assert "onnx-fp32, CUDA, 1 thread: it is throttled" in latency
-    assert "Not clean" not in section(model_card(read_manifest(bundle), [], [found]), "Latency")
+    # Said to be: the machine that tests it may be busy.
+    calm = found.results[0].model_copy(update={"clean": True, "doubts": ()})
+    text = model_card(read_manifest(bundle), [], [found.model_copy(update={"results": (calm,)})])
+    assert "Not clean" not in section(text, "Latency")
 
 
 def test_latencies_come_with_the_profiles(bundle: Path, tmp_path: Path) -> None:
