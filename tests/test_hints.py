@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import importlib
-import re
 import shlex
 import subprocess
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from typing import Any
 import click
 import pytest
 from click.testing import CliRunner
+from typed import VALUE, commands_in, problem_of
 
 from edgespa.cli import devices as devices_command
 from edgespa.cli._failures import leads_to_itself
@@ -23,8 +23,6 @@ from edgespa.device.link.refusals import _KINDS, refusal
 from edgespa.errors import DeviceError
 
 SOURCE = Path(__file__).parents[1] / "edgespa"
-# What stands for a value that is only known when the hint is made.
-VALUE = "1"
 
 
 def printed() -> Iterator[tuple[str, str]]:
@@ -48,68 +46,12 @@ def printed() -> Iterator[tuple[str, str]]:
                 yield f"{path.relative_to(SOURCE)}:{node.lineno}", "".join(map(str, parts))
 
 
-def commands_in(text: str) -> list[list[str]]:
-    """The words behind each ``edgespa`` that begins a command line: as far as they may belong to it."""
-    found = []
-    for match in re.finditer(r"(?<![\w'/.-])edgespa (?=[a-z])", text):
-        line = re.split(r"[`;\n]", text[match.end() :])[0].replace("...", "12")
-        try:
-            words = shlex.split(line)
-        except ValueError:
-            words = line.split()
-        if words and words[0].rstrip(".,:)") in main.list_commands(click.Context(main)):
-            found.append(_own(words))
-    return found
-
-
-def _own(words: list[str]) -> list[str]:
-    """The first words that are a command's: names of commands, options, and values in capitals or with a mark."""
-    command: click.Command = main
-    own: list[str] = []
-    for word in words:
-        bare = word.rstrip(".,:)")
-        value = word.startswith("-") or VALUE in word or re.fullmatch(r"[A-Z0-9_./=<>-]+|.*[.=/\d-].*", bare)
-        if isinstance(command, click.Group):
-            inner = command.get_command(click.Context(command), bare)
-            if inner is None:
-                return own
-            command = inner
-        elif not value:
-            return own
-        own.append(bare)
-        if bare != word:
-            return own
-    return own
-
-
-def resolved(words: list[str]) -> tuple[click.Command, list[str]]:
-    command: click.Command = main
-    rest = list(words)
-    while isinstance(command, click.Group) and rest:
-        inner = command.get_command(click.Context(command), rest[0])
-        if inner is None:
-            break
-        command, rest = inner, rest[1:]
-    return command, rest
-
-
 def test_every_command_that_is_printed_can_be_parsed() -> None:
     seen = []
     for place, text in printed():
         for words in commands_in(text):
-            command, rest = resolved(words)
             seen.append(words)
-            if not rest:
-                continue  # it is named, and what it takes is said by its --help
-            if isinstance(command, click.Group):
-                pytest.fail(f"{place}: edgespa {shlex.join(words)}: there is no such command")
-            try:
-                command.make_context(words[0], rest)
-            except click.MissingParameter:
-                # A sketch says the options that matter, and MODEL for what the user has; anything else is whole.
-                assert any(re.fullmatch(r"[A-Z]{3,}", word) for word in words), (place, words)
-            except click.UsageError as error:
-                pytest.fail(f"{place}: edgespa {shlex.join(words)}: {error.format_message()}")
+            assert (problem := problem_of(words)) is None, f"{place}: edgespa {shlex.join(words)}: {problem}"
     assert len(seen) > 25
     assert ["devices", "setup", VALUE, "--again"] in seen
 

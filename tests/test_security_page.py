@@ -11,8 +11,9 @@ ROOT = Path(__file__).resolve().parents[1]
 ROWS = [line for line in (ROOT / "SECURITY.md").read_text(encoding="utf-8").splitlines() if line.startswith("| ")][2:]
 KINDS = (
     "file.py", ".pt2", ".safetensors", ".pth", "timm:", "hf:FOLDER", ".spa", ".resume", ".zip", ".npz", "calibration",
-    "device profile", "--labels", "recipe", "bundle folder", "packed", "signature", "status --selfcheck",
-    "folder of edgespa on a device", "ONNX",
+    "device profile", "--labels",
+    "recipe of a bundle", "recipe of commands", "bundle folder", "packed", "signature",
+    "status --selfcheck", "folder of edgespa on a device", "ONNX",
 )  # fmt: skip
 
 

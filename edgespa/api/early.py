@@ -5,17 +5,54 @@ Each recipe says the same in its own time; here it is said at once, so nothing i
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextvars import ContextVar
 from pathlib import Path
 
-from edgespa.errors import ConfigError, DataError, ModelError, TaskFileError, WeightsError
+from edgespa.errors import BundleError, ConfigError, DataError, ModelError, TaskFileError, WeightsError
 from edgespa.models.imports import is_module_spec, nearest_path, split_file_spec
 from edgespa.system.files import expanded, refuse_existing, require_writable
 from edgespa.tasks.unfinished import refuse_unfinished, state_path
 
+_PROMISED: ContextVar[frozenset[Path]] = ContextVar("promised", default=frozenset())
 _CHECK = "check the path, relative to the current folder"
 _LIKE_FILES = (".npz", ".zip", ".py", ".spa", ".pt2")
+
+
+@contextlib.contextmanager
+def promised(paths: Iterable[Path]) -> Iterator[None]:
+    """Take files for there that an earlier step of a recipe will write, as long as the block runs.
+
+    Args:
+        paths: Of the files.
+    """
+    token = _PROMISED.set(frozenset(map(_whole, paths)))
+    try:
+        yield
+    finally:
+        _PROMISED.reset(token)
+
+
+def is_promised(path: str | Path) -> bool:
+    """Whether an earlier step will write it."""
+    return _whole(path) in _PROMISED.get()
+
+
+def _whole(path: str | Path) -> Path:
+    return Path(os.path.normpath(expanded(path).absolute()))
+
+
+def require_bundles(*paths: Path) -> None:
+    """Refuse bundles that are not there.
+
+    Raises:
+        BundleError: With the path.
+    """
+    for path in paths:
+        if not path.exists() and not is_promised(path):
+            raise BundleError(f"{path}: no such bundle", nearest_path(path) or _CHECK)
 
 
 def require_outputs_possible(output: Path, *, overwrite: bool, resume: bool = False, fresh: bool = False) -> None:
@@ -87,7 +124,7 @@ def require_there(
         if spec is not None and (missing := _missing_data(spec)) is not None:
             raise DataError(f"data {spec!r}: {missing} does not exist", nearest_path(missing) or _CHECK)
     for option, task in (tasks or {}).items():
-        if task is not None and not Path(task).is_file():
+        if task is not None and not (Path(task).is_file() or is_promised(task)):
             raise TaskFileError(f"{option} {task}: no such file", nearest_path(Path(task)) or _CHECK)
     for option, file in (files or {}).items():
         if file is not None and not Path(file).is_file():
@@ -102,7 +139,7 @@ def _is_file_or_part(weights: str) -> bool:
 def _require_model(spec: str) -> None:
     found = split_file_spec(spec)
     path = expanded(found[0] if found is not None else spec)
-    if path.is_file() or not (found is not None or path.suffix in (".spa", ".pt2")):
+    if path.is_file() or is_promised(path) or not (found is not None or path.suffix in (".spa", ".pt2")):
         return
     error = TaskFileError if path.suffix == ".spa" else ModelError
     raise error(f"{path}: no such file", nearest_path(path) or _CHECK)

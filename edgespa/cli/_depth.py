@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 from click.core import ParameterSource
 
+from edgespa.cli._recipes import checked
 from edgespa.cli._terminal import echo
 
 if TYPE_CHECKING:
@@ -79,26 +80,26 @@ class Depth(click.ParamType[tuple[int, ...]]):
 def depth_options() -> Callable[[_F], _F]:
     """``--data --alpha --metric --keep-depth --score-images --plot``."""
     decorators = [
-        click.option("--data", metavar="DATA", help="sls: labelled images of the task, such as its training data."),
+        click.option("--data", metavar="DATA", help="Labelled images of the task, such as its training data."),
         click.option(
             "--alpha",
             type=click.FloatRange(0, 1, min_open=True),
             default=0.3,
             show_default=True,
-            help="sls: threshold, as a fraction of the score of the last block; less keeps fewer blocks.",
+            help="Threshold, as a fraction of the score of the last block; less keeps fewer blocks.",
         ),
         click.option(
             "--metric",
             type=click.Choice(METRICS),
             default=METRICS[0],
             show_default=True,
-            help="sls: how far classes are apart; all but the first on the features themselves. Davies-Bouldin, which "
+            help="How far classes are apart; all but the first on the features themselves. Davies-Bouldin, which "
             "is less for classes further apart, counts as one over it.",
         ),
         click.option(
             "--keep-depth",
             type=Depth(),
-            help="sls: keep the first N blocks of every stage, or as many as listed of each, instead of scoring.",
+            help="Keep the first N blocks of every stage, or as many as listed of each, instead of scoring.",
         ),
         click.option(
             "--score-images",
@@ -106,12 +107,12 @@ def depth_options() -> Callable[[_F], _F]:
             default=1000,
             show_default=True,
             metavar="N",
-            help="sls: images of --data to score on, a seeded, class-balanced part.",
+            help="Images of --data to score on, a seeded, class-balanced part.",
         ),
         click.option(
             "--plot",
             type=click.Path(path_type=Path, dir_okay=False),
-            help="sls: draw the classes at every block and the score per depth to this SVG or PNG file.",
+            help="Draw the classes at every block and the score per depth to this SVG or PNG file.",
         ),
     ]
 
@@ -185,6 +186,7 @@ def run_depth(
 
     own = {key: settings[key] for key in DepthConfig.model_fields if settings.get(key) is not None}
     config = DepthConfig.parse(own, "edgespa prune")
+    checked()
     with progress("prune") as report:
         task, decision = cut_to_file(
             model,

@@ -13,6 +13,7 @@ import click
 from click.core import ParameterSource
 
 from edgespa.cli._failures import Failure, as_failure
+from edgespa.cli._recipes import Repeatable
 from edgespa.cli._terminal import echo
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 _SUFFIX = ".resume"
-_OF_THE_CALL = ("resume", "fresh", "overwrite", "as_json")
+_OF_THE_CALL = ("resume", "fresh", "overwrite", "as_json", "save_recipe", "dry_run")
 _FREE = (*_OF_THE_CALL, "log_file", "trust")
 """What may be said otherwise when a run is gone on with."""
 _ASKED = "edgespa.asked"
@@ -51,7 +52,7 @@ def resume_options() -> Callable[[_F], _F]:
     return decorate
 
 
-class Resumable(click.Command):
+class Resumable(Repeatable):
     """A command that goes on with an interrupted run of its own by the name of its state alone."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -128,7 +129,7 @@ class Resumable(click.Command):
             if param is None or not _is_given(value):
                 continue
             if key in _FREE:
-                typed = param.process_value(ctx, value) if key == "log_file" else value
+                typed = param.process_value(ctx, value) if key in ("log_file", "save_recipe") else value
                 free += _as_typed(param, str(typed.absolute()) if isinstance(typed, Path) else typed)
                 continue
             given = param.process_value(ctx, value)
@@ -169,6 +170,16 @@ def asked_for(ctx: click.Context, output: Path) -> dict[str, Any]:
 def typed_in(ctx: click.Context) -> Path:
     """The folder that the command was typed in, where its arguments hold as they were typed."""
     return Path(ctx.meta.get(_TYPED_IN) or Path.cwd())
+
+
+def set_typed_in(ctx: click.Context, folder: Path) -> None:
+    """Say where the user's shell is, if the command goes to another folder.
+
+    Args:
+        ctx: Of the command.
+        folder: Where the command was typed.
+    """
+    ctx.meta[_TYPED_IN] = folder
 
 
 @contextlib.contextmanager

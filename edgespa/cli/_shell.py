@@ -16,7 +16,9 @@ from typing import Any
 import click
 
 from edgespa.cli._failures import reported
+from edgespa.cli._help import ExplainedGroup
 from edgespa.cli._said import said
+from edgespa.cli._sections import MAIN_EXAMPLES
 from edgespa.cli._terminal import echo, harmless
 
 COMMANDS: Mapping[str, str] = MappingProxyType(
@@ -37,13 +39,14 @@ COMMANDS: Mapping[str, str] = MappingProxyType(
         "rollback": "edgespa.cli.rollback",
         "status": "edgespa.cli.status",
         "card": "edgespa.cli.card",
+        "run": "edgespa.cli.run",
         "demo": "edgespa.cli.demo",
     }
 )
 """Command -> the module that defines it as ``command``, in the order of the help."""
 
 
-class Shell(click.Group):
+class Shell(ExplainedGroup):
     """A group whose commands are imported when they are asked for, and whose failures are reported.
 
     Args:
@@ -248,6 +251,7 @@ _LONG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 @click.group(
     cls=Shell,
+    examples=MAIN_EXAMPLES,
     context_settings={
         "auto_envvar_prefix": "EDGESPA",
         "help_option_names": ["-h", "--help"],

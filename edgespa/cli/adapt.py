@@ -15,13 +15,15 @@ from click.core import ParameterSource
 from edgespa.cli._kinds import CRITERIA, Named, Setting, Words
 from edgespa.cli._options import data_options, json_option, model_options, output_options, seed_option, trust_option
 from edgespa.cli._pruning import latency_budget, selection_options
+from edgespa.cli._recipes import checked, recipe_options
 from edgespa.cli._resuming import Resumable, asked_for, resume_options, saying_what_is_kept, typed_in
+from edgespa.cli._sections import ADAPT, ADAPT_EXAMPLES
 
 if TYPE_CHECKING:
     from edgespa.models.inputs import InputSizes
 
 
-@click.command(name="adapt", cls=Resumable)
+@click.command(name="adapt", cls=Resumable, sections=ADAPT, examples=ADAPT_EXAMPLES)
 @model_options("[MODEL]", required=False)
 @click.option(
     "--from",
@@ -189,6 +191,7 @@ if TYPE_CHECKING:
 )
 @resume_options()
 @output_options("The task file")
+@recipe_options()
 @json_option()
 def command(
     model: str | None,
@@ -253,6 +256,7 @@ def command(
     if adapter_settings:
         settings["adapter_settings"] = dict(adapter_settings)
     config = AdaptConfig.parse(settings, "edgespa adapt")
+    checked()
     if (count := cpu_processes_to_start()) > 1:
         folder = typed_in(click.get_current_context())
         with saying_what_is_kept(output):

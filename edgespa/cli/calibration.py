@@ -8,15 +8,17 @@ from typing import TYPE_CHECKING
 
 import click
 
+from edgespa.cli._help import ExplainedGroup
 from edgespa.cli._options import Numbers, json_option, output_options, require_both, seed_option
 from edgespa.cli._said import say_next
+from edgespa.cli._sections import CALIBRATION_EXAMPLES, CALIBRATION_MAKE
 from edgespa.cli._terminal import echo
 
 if TYPE_CHECKING:
     from edgespa.data.calibration import Named
 
 
-@click.group(name="calibration")
+@click.group(name="calibration", cls=ExplainedGroup, examples=CALIBRATION_EXAMPLES)
 def command() -> None:
     """List, show, check or make calibration specs: images under a name, for prune and export --calibration.
 
@@ -82,7 +84,7 @@ def check(name: str, as_json: bool) -> None:
         )
 
 
-@command.command()
+@command.command(sections=CALIBRATION_MAKE)
 @click.option("--data", required=True, metavar="DATA", help="Where the images are from.")
 @click.option("--count", type=click.IntRange(min=1), help="Number of images.  [default: all]")
 @click.option(

@@ -6,11 +6,13 @@ from pathlib import Path
 
 import click
 
+from edgespa.cli._help import Explained
 from edgespa.cli._options import json_option
+from edgespa.cli._sections import CARD_EXAMPLES
 from edgespa.cli._terminal import echo
 
 
-@click.command(name="card")
+@click.command(name="card", cls=Explained, examples=CARD_EXAMPLES)
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Write it to this file instead of the screen.")
 @click.option("--overwrite", is_flag=True, help="Replace what is there already.")

@@ -8,14 +8,16 @@ from typing import TYPE_CHECKING
 
 import click
 
+from edgespa.cli._help import Explained
 from edgespa.cli._options import json_option, seed_option
+from edgespa.cli._sections import DEMO_EXAMPLES
 from edgespa.cli._terminal import echo
 
 if TYPE_CHECKING:
     from edgespa.api.demo import Result
 
 
-@click.command(name="demo")
+@click.command(name="demo", cls=Explained, examples=DEMO_EXAMPLES)
 @click.option(
     "-o",
     "--output",

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from edgespa.cli._help import ExplainedGroup
 from edgespa.cli._options import json_option
+from edgespa.cli._sections import DEVICES_EXAMPLES
 from edgespa.cli._terminal import echo, secho
 
 if TYPE_CHECKING:
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
 _KEY = 16
 
 
-@click.group(name="devices")
+@click.group(name="devices", cls=ExplainedGroup, examples=DEVICES_EXAMPLES)
 def command() -> None:
     """List, show, check or set up devices: boards that bundles are profiled on and shipped to.
 

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgespa.cli._options import data_options, json_option, model_options, output_options, seed_option, trust_option
+from edgespa.cli._recipes import Repeatable, checked, recipe_options
 from edgespa.cli._said import said, say_next
+from edgespa.cli._sections import EXPORT, EXPORT_EXAMPLES
 from edgespa.cli._terminal import echo, secho
 
 if TYPE_CHECKING:
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
     from edgespa.models.inputs import InputSizes
 
 
-@click.command(name="export")
+@click.command(name="export", cls=Repeatable, sections=EXPORT, examples=EXPORT_EXAMPLES)
 @model_options("MODEL|TASK")
 @click.option("--base", metavar="MODEL", help="For a task file: its base, if it is not where it was.")
 @trust_option()
@@ -121,6 +123,7 @@ if TYPE_CHECKING:
 @click.option("--license", metavar="TEXT", help="Licence of the base's weights, for the model card: Apache-2.0.")
 @seed_option()
 @output_options("The bundle, a folder,")
+@recipe_options()
 @json_option()
 def command(
     model: str,
@@ -204,6 +207,7 @@ def command(
         },
         "edgespa export",
     )
+    checked()
     with progress("export") as report:
         manifest = export_bundle(
             model,

@@ -7,14 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edgespa.cli._help import Explained
 from edgespa.cli._options import json_option, model_options, trust_option
+from edgespa.cli._sections import INSPECT, INSPECT_EXAMPLES
 from edgespa.cli._terminal import echo
 
 if TYPE_CHECKING:
     from edgespa.models.inputs import InputSizes
 
 
-@click.command(name="inspect")
+@click.command(name="inspect", cls=Explained, sections=INSPECT, examples=INSPECT_EXAMPLES)
 @model_options("MODEL|TASK")
 @click.option("--base", metavar="MODEL", help="For a task file: its base, if it is not where it was.")
 @trust_option()

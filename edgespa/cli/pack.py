@@ -6,11 +6,13 @@ from pathlib import Path
 
 import click
 
+from edgespa.cli._help import Explained
 from edgespa.cli._options import json_option, output_options
+from edgespa.cli._sections import PACK_EXAMPLES
 from edgespa.cli._terminal import echo
 
 
-@click.command(name="pack")
+@click.command(name="pack", cls=Explained, examples=PACK_EXAMPLES)
 @click.argument("bundle", type=click.Path(path_type=Path))
 @output_options("The archive, a .tar file,")
 @json_option()

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING
 import click
 
 from edgespa.cli._options import json_option
+from edgespa.cli._recipes import Repeatable, checked, recipe_options
 from edgespa.cli._said import said
+from edgespa.cli._sections import PROFILE, PROFILE_EXAMPLES
 from edgespa.cli._terminal import echo
 from edgespa.cli._trust import require_signers, signers_options
 
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
 _SECONDS = click.FloatRange(min=0, min_open=True)
 
 
-@click.command(name="profile")
+@click.command(name="profile", cls=Repeatable, sections=PROFILE, examples=PROFILE_EXAMPLES)
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.option(
     "--device",
@@ -71,6 +73,7 @@ _SECONDS = click.FloatRange(min=0, min_open=True)
 @click.option("--trust", is_flag=True, help="Let the bundle's own run.py measure, not edgespa's: code of its maker.")
 @click.option("--again", is_flag=True, help="Measure all anew, also what an interrupted run of the same has left.")
 @click.option("--no-save", is_flag=True, help="Do not write the profile into BUNDLE/profiles/.")
+@recipe_options()
 @json_option()
 def command(
     bundle: Path,
@@ -124,6 +127,7 @@ def command(
     )
     settings.check()
     chosen = [load_device(name) for name in dict.fromkeys(devices)]
+    checked(bundle, *([against] if against else []))
     with contextlib.ExitStack() as stack:
         opening = partial(open_bundle, signers=signers, identity=identity, revoked=revoked)
         opened = stack.enter_context(opening(bundle))

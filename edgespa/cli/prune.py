@@ -11,7 +11,9 @@ import click
 from edgespa.cli._depth import METHOD, OWN, depth_options, require_fitting_options, run_depth
 from edgespa.cli._options import data_options, json_option, model_options, output_options, seed_option, trust_option
 from edgespa.cli._pruning import latency_budget, selection_options
+from edgespa.cli._recipes import checked, recipe_options
 from edgespa.cli._resuming import Resumable, asked_for, resume_options, saying_what_is_kept
+from edgespa.cli._sections import PRUNE, PRUNE_EXAMPLES
 from edgespa.cli._terminal import echo
 
 if TYPE_CHECKING:
@@ -25,7 +27,7 @@ METHODS = (
 )  # fmt: skip
 
 
-@click.command(name="prune", cls=Resumable)
+@click.command(name="prune", cls=Resumable, sections=PRUNE, examples=PRUNE_EXAMPLES)
 @model_options("MODEL|TASK")
 @data_options("calibration", "eval-data")
 @click.option(
@@ -60,12 +62,13 @@ METHODS = (
     "give the original outputs.  [default: the method's own, or asym]",
 )
 @click.option("--bn-reestimate", is_flag=True, help="Take batch-norm statistics anew on --calibration.")
-@click.option("--held-out", metavar="DATA", help="Labelled images, for --allocation equal-accuracy.")
-@click.option("--base", metavar="MODEL", help="sls: for a task file: its base, if it is not where it was.")
+@click.option("--held-out", metavar="DATA", help="Labelled images to tell the accuracy by.")
+@click.option("--base", metavar="MODEL", help="Of a task file: its base, if it is not where it was.")
 @trust_option()
 @seed_option()
 @resume_options()
 @output_options("The task file")
+@recipe_options()
 @json_option()
 @click.pass_context
 def command(
@@ -129,6 +132,7 @@ def command(
     from edgespa.pruning import PruneConfig
 
     config = PruneConfig.parse(settings, "edgespa prune")
+    checked()
     with saying_what_is_kept(output), progress("prune") as report:
         task = prune_to_file(
             model,

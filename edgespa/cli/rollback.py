@@ -5,11 +5,13 @@ from __future__ import annotations
 import click
 
 from edgespa.cli._devices import devices_option, fail_if_any, show_errors
+from edgespa.cli._help import Explained
 from edgespa.cli._options import json_option
+from edgespa.cli._sections import ROLLBACK_EXAMPLES
 from edgespa.cli._terminal import echo, harmless
 
 
-@click.command(name="rollback")
+@click.command(name="rollback", cls=Explained, examples=ROLLBACK_EXAMPLES)
 @click.argument("task")
 @devices_option(required=True)
 @click.option("--to", metavar="VERSION", help="That version, or its number; default: the one before that in use.")

@@ -10,6 +10,8 @@ import click
 
 from edgespa.cli._devices import devices_option, fail_if_any, kib, show_errors
 from edgespa.cli._options import json_option
+from edgespa.cli._recipes import Repeatable, checked, recipe_options
+from edgespa.cli._sections import SHIP, SHIP_EXAMPLES
 from edgespa.cli._terminal import echo, harmless, secho
 from edgespa.cli._trust import require_signers, signers_options
 
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
     from edgespa.device.shipment.ship import Shipment
 
 
-@click.command(name="ship")
+@click.command(name="ship", cls=Repeatable, sections=SHIP, examples=SHIP_EXAMPLES)
 @click.argument("sources", type=click.Path(path_type=Path), nargs=-1, metavar="BUNDLE|TASK...")
 @devices_option(required=True)
 @click.option("--task", metavar="NAME", help="The task's name on the device; default: the bundle's.")
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
 @click.option("--remove", metavar="TASK", help="Instead: take TASK off the devices, with all its versions.")
 @click.option("--yes", is_flag=True, help="With --remove: do not ask.")
 @click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True, help="For the self-check.")
+@recipe_options()
 @json_option()
 def command(
     sources: tuple[Path, ...],
@@ -83,10 +86,12 @@ def command(
 
         if sources:
             raise click.UsageError(f"--remove ships nothing: leave {sources[0]} out")
+        checked()
         take_off(remove, targets, yes, as_json)
         return
     if not sources:
         raise click.UsageError("Missing argument 'BUNDLE|TASK...'.")
+    checked(*sources)
     from edgespa.api.devices import ship_to
     from edgespa.api.shipping import TaskOptions
 

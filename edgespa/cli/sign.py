@@ -6,11 +6,13 @@ from pathlib import Path
 
 import click
 
+from edgespa.cli._help import Explained
 from edgespa.cli._options import json_option
+from edgespa.cli._sections import SIGN_EXAMPLES
 from edgespa.cli._terminal import echo
 
 
-@click.command(name="sign")
+@click.command(name="sign", cls=Explained, examples=SIGN_EXAMPLES)
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.option(
     "--key",

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgespa.cli._devices import Awaited, devices_option, kib, show_errors
+from edgespa.cli._help import Explained
 from edgespa.cli._options import json_option
 from edgespa.cli._said import said
+from edgespa.cli._sections import STATUS_EXAMPLES
 from edgespa.cli._terminal import echo, secho
 
 if TYPE_CHECKING:
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
     from edgespa.device.shipment.results import DeviceStatus, TaskStatus
 
 
-@click.command(name="status")
+@click.command(name="status", cls=Explained, examples=STATUS_EXAMPLES)
 @devices_option(text="May be repeated; default: your own profiles, and this machine.")
 @click.option("--selfcheck", is_flag=True, help="Run the recorded inputs through what is in use, too.")
 @click.option(

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edgespa.cli._help import Explained
 from edgespa.cli._options import json_option
+from edgespa.cli._sections import TASKS_EXAMPLES
 from edgespa.cli._terminal import echo
 
 if TYPE_CHECKING:
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
     from edgespa.tasks.folder import Family
 
 
-@click.command(name="tasks")
+@click.command(name="tasks", cls=Explained, examples=TASKS_EXAMPLES)
 @click.argument("paths", metavar="DIR | diff TASK TASK", nargs=-1, required=True)
 @json_option()
 def command(paths: tuple[str, ...], as_json: bool) -> None:

@@ -7,13 +7,15 @@ from pathlib import Path
 
 import click
 
+from edgespa.cli._help import Explained
 from edgespa.cli._options import json_option, output_options
 from edgespa.cli._said import say_next
+from edgespa.cli._sections import UNPACK, UNPACK_EXAMPLES
 from edgespa.cli._terminal import echo
 from edgespa.cli._trust import require_signers, signers_options
 
 
-@click.command(name="unpack")
+@click.command(name="unpack", cls=Explained, sections=UNPACK, examples=UNPACK_EXAMPLES)
 @click.argument("archive", type=click.Path(path_type=Path))
 @output_options("The folder")
 @signers_options()

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 import click
 
 from edgespa.cli._options import json_option
+from edgespa.cli._recipes import Repeatable, checked, recipe_options
+from edgespa.cli._sections import VERIFY, VERIFY_EXAMPLES
 from edgespa.cli._terminal import echo, secho
 from edgespa.cli._trust import require_signers, signers_options
 
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
     from edgespa.device.measure.results import Check
 
 
-@click.command(name="verify")
+@click.command(name="verify", cls=Repeatable, sections=VERIFY, examples=VERIFY_EXAMPLES)
 @click.argument("bundle", type=click.Path(path_type=Path))
 @signers_options()
 @click.option("--no-run", is_flag=True, help="Check sizes, digests and signature only; run nothing.")
@@ -45,6 +47,7 @@ if TYPE_CHECKING:
     metavar="MIB",
     help="It may allocate so much. [default: 2 GiB and what sizes of files and tensors explain, at most 10 GiB]",
 )
+@recipe_options()
 @json_option()
 def command(
     bundle: Path,
@@ -70,6 +73,7 @@ def command(
     require_signers(signers, identity, revoked)
     if no_run and pythons:
         raise click.UsageError("--no-run runs nothing in any --python either: give one of them")
+    checked(bundle)
     found = check_bundle(
         bundle,
         signers=signers,

@@ -35,6 +35,7 @@ from edgespa.system.files import expanded, is_there, require_folder_possible, wr
 
 log = logging.getLogger(__name__)
 
+CODE = "code that was not used here before, or has changed since"
 _LIBRARIES = ("torchvision", "timm", "hf")
 _OF_LIBRARIES = ("torchvision.models", "timm.models", "transformers.models")
 _OWN = "edgespa.api.demo:network"
@@ -83,6 +84,21 @@ def require_trusted(spec: str, task: str, *, trust: bool = False) -> None:
     if parts is not None or is_module_spec(spec):
         what = "code that was not used here before, or has changed since"
         raise UntrustedError(f"{task}: its base is {what}: {spec}", _ASK + _not_noted())
+
+
+def question(spec: str) -> str | None:
+    """Why a spec that the user has not typed is not opened without a word; None where it is.
+
+    Args:
+        spec: Of a model or of data; paths are relative to the current folder.
+    """
+    if _runs_nothing(spec) or is_remembered(spec):
+        return None
+    if _is_library(spec):
+        return "a library builds it, and may fetch it"
+    if split_file_spec(spec) is not None or is_module_spec(spec):
+        return CODE
+    return None
 
 
 def remember(spec: str) -> None:

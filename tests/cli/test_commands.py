@@ -147,7 +147,7 @@ MISTAKES: dict[str, tuple[tuple[str, ...], str]] = {
     "no factory": (("inspect", "net.py", *SHAPE), "build"),
     "factory fails": (("inspect", "net.py:broken", *SHAPE), "no luck today"),
     "no shape": (("inspect", "net.py:build"), "--input-shape"),
-    "wrong shape": (("inspect", "net.py:build", "--input-shape", "1,4,8,8"), "trace"),
+    "wrong shape": (("inspect", "net.py:build", "--input-shape", "1,4,8,8"), "takes [N, 3, H, W]"),
     "untraceable": (("inspect", "net.py:untraceable", *SHAPE), "net.py"),
     "weights that do not fit": (("inspect", "net.py:build", *SHAPE, "--weights", "other.safetensors"), "conv1.weight"),
     "no such task": (("export", "nothing.spa", "--output", "out"), "nothing.spa"),

@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -91,6 +92,21 @@ def test_the_state_alone_goes_on_and_comes_to_the_same(place: Path, leave: Leave
     assert content(place / "a.spa") == content(place / "b.spa")
     events = [json.loads(line) for line in (place / "log.jsonl").read_text().splitlines()]
     assert [event["epoch"] for event in events if event["event"] == "epoch"] == [1, 2, 3]
+
+
+def test_a_run_that_is_gone_on_with_saves_all_of_its_recipe(
+    place: Path, leave: Leave, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leave(*ADAPT, "-o", "a.spa", "--save-recipe", "first.toml")
+    assert not (place / "first.toml").exists()
+    (place / "below").mkdir()
+    monkeypatch.chdir(place / "below")
+    run("adapt", "--resume", "../a.spa.resume", "--save-recipe", "all.toml")
+    found = tomllib.loads((place / "below" / "all.toml").read_text())
+    assert found["folder"] == ".."
+    told = found["adapt"]
+    assert (told["model"], told["data"], told["epochs"], told["output"]) == ("net.py:build", "colours.npz", 3, "a.spa")
+    run("run", str(place / "below" / "all.toml"), "--overwrite", "--dry-run")
 
 
 def test_a_state_is_not_overwritten_unasked(place: Path, leave: Leave) -> None:

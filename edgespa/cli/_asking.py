@@ -1,0 +1,112 @@
+"""What a recipe asks for that only its user may say: code, devices, keys, files anywhere. See SECURITY.md.
+
+Without a word a recipe reads what it names, computes, and writes new files below its own or the current folder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from edgespa.cli._recipes import keys_of
+
+if TYPE_CHECKING:
+    from edgespa.api.recipes import Step
+
+SAID = {
+    "trust": "runs code that a file names",
+    "python": "runs that Python",
+    "sign": "signs with that key",
+    "memory": "what runs the files may take more memory",
+}
+"""Options that are never taken from a recipe without a word."""
+WRITTEN = ("output", "log", "plot")
+"""Options that name what is written."""
+REPLACED = ("log",)
+"""Those of them that replace a file which is there, without a question of their own."""
+DEVICES = "device"
+MODELS = ("model", "base")
+DATA = ("data", "eval-data", "calibration", "held-out")
+HARMLESS = (
+    "input-shape", "weights", "from", "task", "bundle", "sources", "mean", "std", "limit", "labels",
+    "class-offset", "adapter", "rank", "kernel", "adapter-option", "density", "budget", "threads", "variant",
+    "normalisation", "round-to", "min-width", "keep", "only", "criterion", "schedule", "prune-steps",
+    "prune-fraction", "recovery-epochs", "lr-restart", "epochs", "batch-size", "accumulate", "lr",
+    "label-smoothing", "class-weights", "augment", "distill", "distill-weight", "distill-temperature",
+    "mixed-precision", "norms", "freeze-norms", "store", "head", "validation", "seed", "method", "alpha",
+    "metric", "keep-depth", "score-images", "allocation", "reweight", "activations", "bn-reestimate", "format",
+    "precision", "int8-tolerance", "fp32-tolerance", "int8-calibration", "int8-slowdown", "calibration-images",
+    "layout", "batch", "onnx-runtime", "opset", "preprocess", "cache", "strict", "license", "signers",
+    "identity", "revoked", "no-run", "timeout", "provider", "runs", "seconds", "duration", "cooldown", "rounds",
+    "against", "again", "no-save", "with-base", "volatile",
+)  # fmt: skip
+"""Options that say what is read or computed. One that is in no list is asked about: see `questions`."""
+
+
+def questions(step: Step, command: click.Command, folders: tuple[Path, ...], overwrite: bool) -> Iterator[str]:
+    """What a step asks for that is not done without a word, with its place and the reason.
+
+    Args:
+        step: Of the recipe; the current folder is that of its paths.
+        command: That it names.
+        folders: Below which it may write.
+        overwrite: It may replace what is there.
+    """
+    if step.command == "ship":
+        yield f"{step.where()}: it puts files on devices, and in use there"
+    keys = keys_of(command)
+    for key, value in step.values.items():
+        name = _canonical(key, keys)
+        for each in value if isinstance(value, list) else [value]:
+            if (why := _question(step.command, name, each, folders, overwrite)) is not None:
+                yield f"{step.where(key)} = {_shown(each)}: {why}"
+    if step.command == "profile" and not step.values.get("no-save"):
+        bundle = step.values.get("bundle")
+        if isinstance(bundle, str) and (why := _outside(bundle, folders)) is not None:
+            yield f"{step.where('bundle')} = {_shown(bundle)}: the profile is written into it, and it {why}"
+
+
+def _canonical(key: str, keys: Mapping[str, click.Parameter]) -> str:
+    """The first name of what a key says: an argument has several."""
+    return next(name for name, param in keys.items() if param is keys[key])
+
+
+def _question(command: str, key: str, value: Any, folders: tuple[Path, ...], overwrite: bool) -> str | None:
+    if key in HARMLESS:
+        return None
+    if key in SAID:
+        return None if value is False else SAID[key]
+    if key == DEVICES:
+        return None if value == "local" or command in ("export", "ship") else "is connected to, as you"
+    if key in WRITTEN:
+        there = key in REPLACED and not overwrite and Path(str(value)).exists()
+        return "it would be replaced, for which one says --overwrite" if there else _outside(str(value), folders)
+    from edgespa.models.trust import CODE, is_remembered, question
+
+    if key in MODELS:
+        return question(str(value))
+    if key in DATA:
+        from edgespa.data.load import is_code
+
+        return CODE if is_code(str(value)) and not is_remembered(str(value)) else None
+    return "it is not known to be harmless"
+
+
+def _outside(path: str, folders: tuple[Path, ...]) -> str | None:
+    from edgespa.system.files import expanded
+
+    found = expanded(path).resolve()
+    for folder in folders:
+        if found.is_relative_to(folder):
+            hidden = any(part.startswith(".") for part in found.relative_to(folder).parts)
+            return "is hidden" if hidden else None
+    return "is neither below the recipe's folder nor below this one"
+
+
+def _shown(value: Any) -> str:
+    from edgespa.system.bounds import shown
+
+    return shown(str(value))

@@ -1,0 +1,182 @@
+"""The options of each command in sections, the most used first, and examples of it. See `edgespa.cli._help`."""
+
+from __future__ import annotations
+
+from edgespa.cli._help import Examples, Sections
+
+_BUDGET = ("--device", "--threads", "--variant")
+_SELECTION = ("--keep", "--only", "--round-to", "--min-width", "--normalisation")
+_IMAGES = ("--mean", "--std", "--limit", "--labels", "--class-offset")
+_AGAIN = ("--resume", "--fresh")
+_SIGNERS = ("--signers", "--identity", "--revoked")
+_LATENCY = "With --budget latency_ms=X"
+_WRITTEN = ("--output", "--overwrite")
+_RECIPE = ("--save-recipe", "--dry-run", "--json")
+
+ADAPT: Sections = {
+    "Model": ("--input-shape", "--weights", "--from", "--trust"),
+    "Data": ("--data", "--eval-data", *_IMAGES, "--validation", "--augment"),
+    "What is removed": ("--density", "--criterion", "--budget", *_SELECTION),
+    "Adapter": (
+        "--adapter", "--rank", "--kernel", "--adapter-option", "--head", "--norms", "--freeze-norms", "--store",
+    ),
+    "Training": (
+        "--epochs", "--batch-size", "--lr", "--seed", "--label-smoothing", "--class-weights", "--accumulate",
+        "--mixed-precision",
+    ),
+    "When it is removed": ("--schedule", "--recovery-epochs", "--lr-restart"),
+    "With --schedule linear, cubic": ("--prune-steps",),
+    "With --schedule stepwise": ("--prune-fraction",),
+    "With --distill": ("--distill", "--distill-weight", "--distill-temperature"),
+    _LATENCY: _BUDGET,
+    "Interrupted runs": _AGAIN,
+    "Output": (*_WRITTEN, "--log", *_RECIPE),
+}  # fmt: skip
+ADAPT_EXAMPLES: Examples = (
+    (
+        "Learn a task at 40% of the channels",
+        "adapt net.py:make --input-shape 1,3,32,32 --data photos.zip:train --eval-data photos.zip:test --density 0.4 "
+        "--output task.spa",
+    ),
+    (
+        "Train what was pruned",
+        "adapt --from cut.spa --data photos.zip:train --epochs 20 --output tuned.spa",
+    ),
+    ("Go on after an interruption", "adapt --resume task.spa.resume"),
+)
+
+PRUNE: Sections = {
+    "Model": ("--input-shape", "--weights"),
+    "What is removed": ("--density", "--method", "--budget", "--allocation", *_SELECTION),
+    "Data": ("--calibration", "--eval-data", *_IMAGES, "--seed"),
+    "With --calibration": ("--reweight", "--activations", "--bn-reestimate"),
+    "With --allocation equal-accuracy": ("--held-out",),
+    "With --method sls (whole blocks)": (
+        "--data", "--alpha", "--keep-depth", "--metric", "--score-images", "--plot", "--base", "--trust",
+    ),
+    _LATENCY: _BUDGET,
+    "Interrupted runs": _AGAIN,
+    "Output": (*_WRITTEN, *_RECIPE),
+}  # fmt: skip
+PRUNE_EXAMPLES: Examples = (
+    (
+        "By the weights alone",
+        "prune net.py:make --input-shape 1,3,224,224 --density 0.75 --output cut.spa",
+    ),
+    (
+        "By a few hundred images, with new weights",
+        "prune net.py:make --input-shape 1,3,224,224 --method asym-in-change --calibration photos/ --density 0.5 "
+        "--output cut.spa",
+    ),
+    ("Whole blocks of a task", "prune full.spa --method sls --data photos.zip:train --output cut.spa"),
+)
+
+EXPORT: Sections = {
+    "Model": ("--input-shape", "--weights", "--base", "--trust"),
+    "Files": ("--format", "--precision", "--batch", "--layout", "--preprocess", "--strict"),
+    "Data": ("--calibration", "--eval-data", *_IMAGES, "--seed"),
+    "For a device": ("--device", "--onnx-runtime", "--opset"),
+    "With --precision int8": ("--int8-tolerance", "--int8-calibration", "--calibration-images", "--int8-slowdown"),
+    "Output": (*_WRITTEN, "--sign", "--license", "--fp32-tolerance", "--cache", *_RECIPE),
+}
+EXPORT_EXAMPLES: Examples = (
+    ("ONNX and TFLite in float32", "export task.spa --output bundle/"),
+    (
+        "int8 too, with its accuracy",
+        "export task.spa --precision fp32 --precision int8 --calibration photos.zip:train --eval-data photos.zip:test "
+        "--output bundle/",
+    ),
+    (
+        "A model as it is, for one board",
+        "export torchvision:mobilenet_v2 --format onnx --device jetson-nano --output plain/",
+    ),
+)
+
+INSPECT: Sections = {
+    "Model": ("--input-shape", "--weights", "--base", "--trust"),
+    "Output": ("--all", "--svg", "--overwrite", "--json"),
+}
+INSPECT_EXAMPLES: Examples = (
+    ("What can go, and what cannot", "inspect net.py:make --input-shape 1,3,32,32"),
+    ("Draw which layers share a group", "inspect torchvision:resnet18 --svg groups.svg"),
+    ("What a task has removed", "inspect task.spa"),
+)
+
+VERIFY: Sections = {
+    "Who made it": _SIGNERS,
+    "Self-check": ("--no-run", "--python", "--threads", "--timeout", "--memory"),
+    "Output": _RECIPE,
+}
+VERIFY_EXAMPLES: Examples = (
+    ("Digests, and every file that can run here", "verify bundle/"),
+    ("A packed one, signed by somebody you know", "verify bundle.tar --signers signers --identity ann"),
+)
+
+PROFILE: Sections = {
+    "What is measured": ("--device", "--threads", "--variant", "--provider", "--against"),
+    "How long": ("--runs", "--seconds", "--rounds", "--duration", "--cooldown", "--again"),
+    "Who made it": (*_SIGNERS, "--trust"),
+    "Output": ("--no-save", *_RECIPE),
+}
+PROFILE_EXAMPLES: Examples = (
+    ("Here, on one thread", "profile bundle/"),
+    ("On two boards at once", "profile bundle/ --device pi-4b --device jetson-orin-nano --threads 1 --threads 4"),
+    ("Against another bundle, in one run", "profile cut/ --against plain/ --variant onnx-fp32"),
+)
+
+SHIP: Sections = {
+    "Where to": ("--device", "--task", "--keep", "--volatile", "--threads"),
+    "Of a task file": ("--with-base", "--base", "--weights", "--sign"),
+    "Who made it": (*_SIGNERS, "--trust"),
+    "Instead: take it off": ("--remove", "--yes"),
+    "Output": _RECIPE,
+}
+SHIP_EXAMPLES: Examples = (
+    ("A bundle to two boards", "ship bundle/ --device pi-4b --device pi-5"),
+    ("A task to a board that has its base", "ship task.spa --device pi-4b"),
+    ("Take a task off", "ship --remove fruit --device pi-4b --yes"),
+)
+
+UNPACK: Sections = {"Who made it": _SIGNERS, "Output": (*_WRITTEN, "--json")}
+UNPACK_EXAMPLES: Examples = (("Only if it is signed", "unpack bundle.tar --signers signers --output bundle/"),)
+PACK_EXAMPLES: Examples = (("One file of a bundle", "pack bundle/ --output bundle.tar"),)
+SIGN_EXAMPLES: Examples = (("With an OpenSSH key", "sign bundle/ --key ~/.ssh/id_ed25519"),)
+CARD_EXAMPLES: Examples = (("With what was measured", "card bundle/ --output card.md"),)
+ROLLBACK_EXAMPLES: Examples = (
+    ("The version before", "rollback fruit --device pi-4b"),
+    ("One that is named", "rollback fruit --device pi-4b --to 3"),
+)
+STATUS_EXAMPLES: Examples = (
+    ("All of your devices", "status"),
+    ("One, with its self-check", "status --device pi-4b --selfcheck"),
+)
+TASKS_EXAMPLES: Examples = (("Those of a folder", "tasks tasks/"), ("How two differ", "tasks diff one.spa two.spa"))
+DEMO_EXAMPLES: Examples = (("Into a folder of its own", "demo --output edgespa-demo"),)
+DEVICES_EXAMPLES: Examples = (
+    ("What is known", "devices list"),
+    ("Begin your own profile", "devices show pi-4b --toml"),
+    ("Put runtimes there, and try them", "devices setup pi-4b"),
+)
+CALIBRATION_MAKE: Sections = {
+    "Images": ("--data", "--count", "--balance", "--seed", "--mean", "--std"),
+    "Output": (*_WRITTEN, "--description", "--json"),
+}
+CALIBRATION_EXAMPLES: Examples = (
+    ("Those that come with edgespa", "calibration list"),
+    ("Your own", "calibration make --data photos.zip:train --count 512 --output photos-512.toml"),
+)
+RUN: Sections = {
+    "What is done": ("--begin", "--dry-run"),
+    "Who wrote it": ("--trust",),
+    "Output": ("--overwrite", "--json"),
+}
+RUN_EXAMPLES: Examples = (
+    ("What would be done", "run recipe.toml --dry-run"),
+    ("All of it", "run recipe.toml"),
+    ("From one step on, in place of what is there", "run recipe.toml --begin export --overwrite"),
+)
+MAIN_EXAMPLES: Examples = (
+    ("The whole way, on data that needs no download", "demo"),
+    ("What can be removed from a network", "inspect torchvision:resnet18"),
+    ("What a command takes", "adapt --help"),
+)
