@@ -133,9 +133,28 @@ class Shell(ExplainedGroup):
         """
         from edgespa.system.started import program
 
+        _open_what_is_closed()
         if len(args) < 2 and extra.get("prog_name") is None:
             extra = {**extra, "prog_name": program(), "complete_var": "_EDGESPA_COMPLETE"}
         return super().main(*args, **extra)
+
+
+def _open_what_is_closed() -> None:
+    """Give streams that were closed (``>&-``, some services) to nobody.
+
+    Else the next file takes their number and gets what is printed, and libraries write to what is not there.
+    """
+    for number, name, mode in ((0, "stdin", os.O_RDONLY), (1, "stdout", os.O_WRONLY), (2, "stderr", os.O_WRONLY)):
+        try:
+            os.fstat(number)
+        except OSError:
+            if (opened := os.open(os.devnull, mode)) != number:
+                os.dup2(opened, number)
+                os.close(opened)
+            os.set_inheritable(number, True)
+        if getattr(sys, name) is None:
+            how = "r" if name == "stdin" else "w"
+            setattr(sys, name, open(number, how, encoding="utf-8", closefd=False))  # noqa: SIM115  # to the end
 
 
 _LINE = "edgespa.line"

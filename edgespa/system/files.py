@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import secrets
 import shutil
 import signal
+import stat
 import threading
 import time
 from collections.abc import Iterator
@@ -31,13 +33,27 @@ def refuse_existing(path: Path, overwrite: bool) -> None:
     Raises:
         OutputExistsError: If the path exists and may not be replaced, or is a folder.
         FileNotFoundError: If its folder does not exist.
-        OSError: If nothing can be written in that folder, or its disk is full.
+        OSError: If nothing can be written in that folder, or its disk is full; or if it is a device or a pipe.
     """
     if path.is_dir() or (path.exists() and not overwrite):
         raise OutputExistsError(path)
     if not path.absolute().parent.is_dir():
         raise FileNotFoundError(2, "the folder for the output does not exist", str(path.parent))
+    _require_a_file(path)
     require_writable(path)
+
+
+def _require_a_file(path: Path) -> None:
+    """Refuse to put a file into the place of ``/dev/null``, a pipe or a socket.
+
+    Raises:
+        OSError: If that is there.
+    """
+    if str(path.absolute().parent) in ("/dev", "/dev/fd", "/proc/self/fd"):  # links such as /dev/stdout, too
+        raise OSError(errno.EEXIST, "devices are there, which a file would replace", str(path))
+    with contextlib.suppress(FileNotFoundError):
+        if not stat.S_ISREG(mode := path.stat().st_mode) and not stat.S_ISDIR(mode):
+            raise OSError(errno.EEXIST, "it is a device, a pipe or a socket, which a file would replace", str(path))
 
 
 def require_writable(path: Path) -> None:
@@ -134,6 +150,7 @@ def whole_file(path: Path, *, mode: int = 0o666) -> Iterator[BinaryIO]:
     Raises:
         OSError: If the disk is full or the folder cannot be written; nothing is left behind then.
     """
+    _require_a_file(path)
     remove_abandoned(path)
     # Named before it is made: an interrupt straight afterwards must still find what to remove.
     temporary = sibling(path, "tmp")

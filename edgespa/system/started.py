@@ -46,7 +46,10 @@ def near(path: str | Path) -> str:
     Args:
         path: Of a program, so that one without a folder gets ``./``.
     """
-    relative = os.path.relpath(path)
+    try:
+        relative = os.path.relpath(path)
+    except OSError:  # the current folder is gone
+        return str(path)
     if relative.startswith(os.pardir):
         return str(path)
     return relative if os.sep in relative else os.path.join(os.curdir, relative)
@@ -103,4 +106,7 @@ def _torch() -> str:
 
 def _same(one: str | Path, other: str | Path) -> bool:
     # Links are not followed: the Python of an environment is a link to one that has nothing installed.
-    return os.path.abspath(one) == os.path.abspath(other)
+    try:
+        return os.path.abspath(one) == os.path.abspath(other)
+    except OSError:  # the current folder is gone
+        return str(one) == str(other)

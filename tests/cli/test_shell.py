@@ -6,6 +6,7 @@ import errno
 import json
 import logging
 import os
+import shlex
 import statistics
 import subprocess
 import sys
@@ -284,3 +285,25 @@ class TestReference:
         assert (done.returncode, done.stderr) == (0, "")
         text = (ROOT / "docs" / "reference" / "cli.md").read_text(encoding="utf-8")
         assert all(f"## edgespa {name}\n" in text for name in ALL_COMMANDS)
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_streams_are_opened_to_nobody(tmp_path: Path, closed: str) -> None:
+    """Else the file that is written next has their number, and a line that is printed goes into it."""
+    code = (
+        "import os, sys; from edgespa.cli import main\n"
+        "try:\n    main(['--version'])\nexcept SystemExit:\n    pass\n"
+        "file = os.open('out', os.O_CREAT | os.O_WRONLY); print('said'); print('said', file=sys.stderr)\n"
+        "sys.stdout.flush(); sys.stderr.flush(); sys.stdin.read(0); os.write(file, b'written'); sys.exit(file < 3)"
+    )
+    shell = f"exec {shlex.quote(sys.executable)} -c {shlex.quote(code)} {closed}"
+    done = subprocess.run(["sh", "-c", shell], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "out").read_text() == "written"
+
+
+def test_from_a_folder_that_is_gone(tmp_path: Path) -> None:
+    program = Path(sys.executable).with_name("edgespa")
+    shell = f"mkdir gone && cd gone && rmdir ../gone && exec {shlex.quote(str(program))} --version"
+    done = subprocess.run(["sh", "-c", shell], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")

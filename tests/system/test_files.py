@@ -6,6 +6,8 @@ import errno
 import os
 import pwd
 import re
+import socket
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -182,3 +184,28 @@ def test_paths_are_expanded_in_one_place() -> None:
         if path != Path(files.__file__) and {".expanduser()", "Path.home()"} & set(_CALLS.findall(path.read_text()))
     ]
     assert calls == []
+
+
+def make_socket(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as made:
+        made.bind(str(path))
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, make_socket])
+def test_a_pipe_or_a_device_is_not_replaced_by_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make: Callable[[Path], object]
+) -> None:
+    """As root ``--overwrite -o /dev/null`` would have left a file there for everybody."""
+    monkeypatch.chdir(tmp_path)  # the path of a socket must be short
+    make(Path("out"))
+    before = os.lstat("out")
+    for write in (lambda: refuse_existing(Path("out"), overwrite=True), lambda: write_whole(Path("out"), b"x")):
+        with pytest.raises(OSError, match="which a file would replace"):
+            write()
+    assert os.lstat("out").st_ino == before.st_ino
+    for name in (os.devnull, "/dev/stdout", "/dev/fd/1", "/dev/nul"):
+        with pytest.raises(OSError, match="which a file would replace"):
+            refuse_existing(Path(name), overwrite=True)
+    Path("link").symlink_to("file")  # as before: links to files, or to nothing yet
+    write_whole(Path("link"), b"x")
+    assert Path("link").read_bytes() == b"x"
