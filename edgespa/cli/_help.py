@@ -16,6 +16,7 @@ Examples = Sequence[tuple[str, str]]
 _LAST = ("Output", "Options")
 """Where options go that are in no section, such as ``--help``: the first of these that is there."""
 _WORDS = re.compile(r"\[([^\[\]|]+(?:\|[^\[\]|]+){2,})\]")
+_WHOLE = 1000
 _WIDE = 34
 """Columns beyond which what an option may be is told in its text."""
 _WORD = r"(?:[^\s'\"]|'[^']*'|\"[^\"]*\")+"
@@ -104,6 +105,19 @@ class ExplainedGroup(Explained, click.Group):
     """A group whose help has examples, and whose commands are explained too."""
 
     command_class = Explained
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the commands, each with the whole of its first sentence.
+
+        Args:
+            ctx: Of the group.
+            formatter: Takes the text.
+        """
+        found = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
+        rows = [(name, each.get_short_help_str(_WHOLE)) for name, each in found if each is not None and not each.hidden]
+        if rows:
+            with formatter.section("Commands"):
+                formatter.write_dl(rows)
 
 
 _HYPHEN = "\ue000"

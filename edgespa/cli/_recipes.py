@@ -42,7 +42,9 @@ class Repeatable(Explained):
             ctx: Of the command.
             args: As typed.
         """
-        raw = self.make_parser(ctx).parse_args(list(args))[0] if not ctx.resilient_parsing else {}
+        if ctx.resilient_parsing:  # a shell asks what may come next
+            return super().parse_args(ctx, args)
+        raw = self.make_parser(ctx).parse_args(list(args))[0]
         rest = super().parse_args(ctx, args)
         note(ctx, self, raw)
         return rest
@@ -56,14 +58,21 @@ class Repeatable(Explained):
         file = ctx.meta.get(_SAVE)
         if file is not None:
             _require_possible(file, bool(ctx.params.get("overwrite")))
+        if file is not None or ctx.meta.get(_DRY) not in (None, False, _STEP):
+            _require_plain(ctx.meta.get(_ASKED, {}))
         result = None
         try:
             result = super().invoke(ctx)
         except Checked:
             if ctx.meta[_DRY] == _STEP:
                 raise
-            echo(_text(ctx, Path(_NAME)), nl=False)
-            echo("nothing was done; above is what would be, as a recipe", err=True)
+            if ctx.params.get("as_json"):
+                from edgespa.cli._output import emit_json
+
+                emit_json({"done": False, "command": self.name, "asked": ctx.meta[_ASKED]})
+            else:
+                echo(_text(ctx, Path(_NAME)), nl=False)
+            echo("nothing was done; above is what would be", err=True)
         except SystemExit as error:  # of processes that have done it
             if file is not None and not error.code:
                 _save(ctx, file)
@@ -295,6 +304,17 @@ def _require_possible(file: Path, overwrite: bool) -> None:
         raise ConfigError(f"--save-recipe {file}: a recipe ends in .toml", f"write it to {file.with_suffix('.toml')}")
     refuse_existing(file, overwrite)
     require_writable(file)
+
+
+def _require_plain(asked: Mapping[str, Any]) -> None:
+    """Refuse what no text of a recipe can say, before anything is done."""
+    from edgespa.errors import ConfigError
+    from edgespa.system.bounds import shown, text_problem
+
+    for key, value in asked.items():
+        for each in value if isinstance(value, list) else [value]:
+            if isinstance(each, str) and (problem := text_problem(each, lines=False)):
+                raise ConfigError(f"{key}: {shown(each)} {problem}: no recipe can say it", "use another name")
 
 
 def _save(ctx: click.Context, file: Path) -> None:

@@ -85,9 +85,13 @@ def command(
                 _emit(plan, [None] * len(plan), done=False)
             echo("nothing was done: all that can be known before is as it should be", err=True)
             return
-        results = [_done(ctx, plan, index, recipe, as_json) for index in range(len(plan))]
-    if as_json:
-        _emit(plan, results, done=True)
+        results: list[Any] = []
+        try:
+            for index in range(len(plan)):
+                _do(ctx, plan, index, recipe, results if as_json else None)
+        finally:
+            if as_json:
+                _emit(plan, results, done=len(results) == len(plan))
 
 
 def _require_one_process() -> None:
@@ -167,23 +171,32 @@ def _placed(step: Step) -> Any:
         raise
 
 
-def _done(ctx: click.Context, plan: Sequence[_Planned], index: int, recipe: Path, as_json: bool) -> Any:
-    """Do a step; where it fails, say how the rest is gone on with."""
+def _do(ctx: click.Context, plan: Sequence[_Planned], index: int, recipe: Path, results: list[Any] | None) -> None:
+    """Do a step; where it fails, say how the rest is gone on with.
+
+    Args:
+        ctx: Of the command.
+        plan: All steps.
+        index: Of the step.
+        recipe: As it was typed.
+        results: Gets what it says as JSON, if that is asked for.
+    """
     each = plan[index]
     if len(plan) > 1:
         echo(f"step {index + 1} of {len(plan)}: {each.step.name}", err=True)
-    inner = _context(ctx, each.command, [*each.words, *(["--json"] if as_json else [])])
+    inner = _context(ctx, each.command, [*each.words, *(["--json"] if results is not None else [])])
     set_dry(inner, False)
-    said = io.StringIO()
+    text = io.StringIO()
     try:
-        with contextlib.redirect_stdout(said) if as_json else contextlib.nullcontext(), inner:
+        with contextlib.nullcontext() if results is None else contextlib.redirect_stdout(text), inner:
             each.command.invoke(inner)
     except BaseException:
         rest = f"edgespa run {shlex.quote(str(recipe))} --begin {each.step.name}"
         with contextlib.suppress(OSError):  # of a closed terminal
             echo(told(f"stopped at step {index + 1} of {len(plan)}; from there on: {rest}"), err=True)
         raise
-    return json.loads(said.getvalue()) if said.getvalue().strip() else None
+    if results is not None:
+        results.append(json.loads(text.getvalue()) if text.getvalue().strip() else None)
 
 
 def _emit(plan: Sequence[_Planned], results: Sequence[Any], *, done: bool) -> None:
@@ -191,6 +204,6 @@ def _emit(plan: Sequence[_Planned], results: Sequence[Any], *, done: bool) -> No
 
     rows = [
         {"step": each.step.name, "command": each.line, "result": result}
-        for each, result in zip(plan, results, strict=True)
+        for each, result in zip(plan, results, strict=False)
     ]
     emit_json({"done": done, "steps": rows})

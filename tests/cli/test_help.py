@@ -134,6 +134,13 @@ def test_what_is_in_no_section_is_shown_all_the_same() -> None:
     assert text.rstrip().endswith("Examples:\n  It:\n    edgespa x --one=1")
 
 
+def test_every_command_is_told_in_a_whole_sentence() -> None:
+    for path in ((), ("devices",), ("calibration",)):
+        listed = help_of(path).partition("Commands:")[2].partition("Examples:")[0]
+        assert "..." not in listed
+        assert listed.count(".") >= len(listed.strip().splitlines()) // 2
+
+
 def test_a_group_lists_its_commands() -> None:
     group = ExplainedGroup("g", commands={"inner": click.Command("inner", help="Inside.")}, examples=[("It", "g")])
     text = CliRunner().invoke(group, ["--help"]).stdout

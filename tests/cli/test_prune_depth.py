@@ -147,7 +147,7 @@ def test_a_network_without_blocks_is_refused() -> None:
 def test_channels_of_a_task_are_removed_by_adapt() -> None:
     run("prune", *MODEL, "--method", "sls", "--keep-depth", "3", "-o", "cut.spa")
     refused = run("prune", "cut.spa", "--method", "l1", "--density", "0.5", "-o", "less.spa", code=1)
-    assert "edgespa adapt --from cut.spa --density 0.5" in refused.stderr
+    assert "edgespa adapt --from cut.spa --data DATA --density 0.5" in refused.stderr
     common = ("--data", "colours.npz", "--epochs", "2", "--batch-size", "16", "--density", "0.5", "--round-to", "1")
     found = result_of("adapt", "--from", "cut.spa", *common, "-o", "less.spa")
     assert found["kept_blocks"] == "3 of 5"

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import tomllib
 from pathlib import Path
 from typing import Any
 
 import click
 import pytest
+from click.shell_completion import ShellComplete
 from click.testing import CliRunner
 from typed import result_of, run
 
@@ -162,6 +164,7 @@ def test_a_dry_run_does_nothing_and_says_what_would_be(place: Path) -> None:
     assert tomllib.loads(said.stdout)["prune"]["density"] == 0.5
     assert NOTHING in said.stderr
     assert sorted(place.rglob("*")) == before
+    assert result_of(*PRUNE, "--output", "cut.spa", "--dry-run")["asked"]["density"] == 0.5
     run("prune", "absent.py:build", "--density", "0.5", "--output", "cut.spa", "--dry-run", code=1)
     run(*PRUNE, "--output", "cut.spa", "--dry-run", "--save-recipe", "kept.toml")
     assert [path.name for path in place.rglob("*") if path not in before] == ["kept.toml"]
@@ -215,6 +218,9 @@ def test_a_step_that_fails_says_how_the_rest_is_gone_on_with(place: Path) -> Non
     said = run("run", recipe, code=1)
     assert "stopped at step 2 of 3; from there on: edgespa run recipe.toml --begin export" in said.stderr
     assert Path("cut.spa").exists()
+    found = json.loads(run("run", recipe, "--overwrite", "--json", code=1).stdout)
+    assert found["done"] is False
+    assert [row["step"] for row in found["steps"]] == ["prune"]
     assert "there is no step 'exprot'" in run("run", recipe, "--begin", "exprot", code=1).stderr
 
 
@@ -260,6 +266,21 @@ def test_a_recipe_that_cannot_be_saved_is_told_first(place: Path, arguments: lis
     write("", "there.toml")
     assert said in run(*PRUNE, "--output", "cut.spa", *arguments, code=1).stderr
     assert not Path("cut.spa").exists()
+
+
+@pytest.mark.parametrize("name", ["a\nb.spa", "a\udcff.spa", "a\x1b[2J.spa"])
+def test_what_no_recipe_can_say_is_told_first(place: Path, name: str) -> None:
+    for how in (["--save-recipe", "r.toml"], ["--dry-run"]):
+        assert "output: 'a" in run(*PRUNE, "--output", name, *how, code=1).stderr
+    assert not Path("r.toml").exists()
+    assert not list(place.glob("*.spa"))
+
+
+def test_a_shell_completes_steps_too() -> None:
+    """It parses what is there so far, of which not everything need be right."""
+    for typed in (["prune", "net.py:build", "--density", "0.5"], ["adapt", "--epochs", "3"], ["run", "r.toml"]):
+        found = ShellComplete(main, {}, "edgespa", "_EDGESPA_COMPLETE").get_completions(typed, "--dry")
+        assert [each.value for each in found] == ["--dry-run"]
 
 
 EVIL = "from pathlib import Path\nPath('marker').touch()\ndef build(): raise RuntimeError\nimages = build\n"
