@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 _SUFFIX = ".resume"
-_OF_THE_CALL = ("resume", "fresh", "overwrite", "as_json", "save_recipe", "dry_run")
+_OF_THE_CALL = ("resume", "fresh", "overwrite", "as_json", "save_recipe", "dry_run", "verbose", "debug")
 _FREE = (*_OF_THE_CALL, "log_file", "trust")
 """What may be said otherwise when a run is gone on with."""
 _ASKED = "edgespa.asked"
@@ -264,6 +264,8 @@ def _as_typed(param: click.Parameter, raw: Any) -> list[str]:
     values = list(raw) if isinstance(raw, list | tuple) else [raw]
     if not isinstance(param, click.Option):
         return [str(value) for value in values]
+    if param.count:
+        return [param.opts[0]] * int(raw)
     if param.is_flag:
         on = raw if isinstance(raw, bool) else str(raw).lower() in _YES[1:]
         return [param.opts[-1]] if on else list(param.secondary_opts[-1:])

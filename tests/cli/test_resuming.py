@@ -80,13 +80,15 @@ def content(path: Path) -> Any:
 
 
 def test_the_state_alone_goes_on_and_comes_to_the_same(place: Path, leave: Leave) -> None:
-    said = leave(*ADAPT, "--augment", "flip,crop", "--keep", "0", "--log", "log.jsonl", "-o", "a.spa").stderr
+    said = leave(*ADAPT, "--augment", "flip,crop", "--keep", "0", "--log", "log.jsonl", "-o", "a.spa", "-v").stderr
     assert "state saved in a.spa.resume, 1 of 3 epochs and 1 step of the next are done" in said
     how = said.strip().splitlines()[-1].partition("go on with: ")[2]
     assert how == "edgespa adapt --resume a.spa.resume"
-    again = run(*shlex.split(how)[1:], "--json")
+    again = run(*shlex.split(how)[1:], "--json", "-vv", "--debug")
     assert json.loads(again.stdout)
     assert "going on: edgespa adapt net.py:build" in again.stderr
+    assert "edgespa.adaptation" in again.stderr  # -vv says who says it
+    assert "verbose" not in again.stderr.partition("going on: ")[2].splitlines()[0]
     assert not state_path(place / "a.spa").exists()
     run(*ADAPT, "--augment", "flip,crop", "--keep", "0", "-o", "b.spa")
     assert content(place / "a.spa") == content(place / "b.spa")
