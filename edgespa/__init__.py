@@ -13,33 +13,14 @@ neither torch nor any other library.
 from __future__ import annotations
 
 import importlib
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from edgespa.api.results import (
-        Bundle,
-        Inspection,
-        Profile,
-        Result,
-        Rollback,
-        Shipping,
-        Status,
-        TaskFile,
-        Verification,
-    )
-    from edgespa.api.verbs import (
-        adapt,
-        export,
-        inspect,
-        open_bundle,
-        open_task,
-        profile,
-        prune,
-        rollback,
-        ship,
-        status,
-        verify,
-    )
+    from edgespa.api.bundle_verbs import open_bundle, profile, rollback, ship, status, verify
+    from edgespa.api.device_results import Rollback, Shipping, Status
+    from edgespa.api.results import Bundle, Inspection, Profile, Result, TaskFile, Verification
+    from edgespa.api.verbs import adapt, export, inspect, open_task, prune
     from edgespa.errors import EdgespaError
 
 __version__ = "0.1.0"
@@ -69,12 +50,22 @@ __all__ = [
 ]
 
 
+_PLACES = MappingProxyType(
+    {
+        "errors": ("EdgespaError",),
+        "api.results": ("Bundle", "Inspection", "Profile", "Result", "TaskFile", "Verification"),
+        "api.device_results": ("Rollback", "Shipping", "Status"),
+        "api.verbs": ("adapt", "export", "inspect", "open_task", "prune"),
+        "api.bundle_verbs": ("open_bundle", "profile", "rollback", "ship", "status", "verify"),
+    }
+)
+
+
 def __getattr__(name: str) -> Any:
-    if name not in __all__:
+    place = next((place for place, names in _PLACES.items() if name in names), None)
+    if place is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    kind = "results" if name[0].isupper() else "verbs"
-    place = "edgespa.errors" if name == "EdgespaError" else f"edgespa.api.{kind}"
-    return getattr(importlib.import_module(place), name)
+    return getattr(importlib.import_module(f"edgespa.{place}"), name)
 
 
 def __dir__() -> list[str]:
