@@ -17,6 +17,7 @@ from edgespa.errors import ConfigError
 from edgespa.system.files import hold
 from edgespa.system.stopping import Stop
 from edgespa.tasks.checkpoint import Checkpoint, require_same
+from edgespa.tasks.unfinished import refuse_in_use
 
 SECONDS = 120.0
 """Most time inside an epoch between two states, but for large ones."""
@@ -131,6 +132,8 @@ class Keeper:
             return
         state = snapshot(self._run)
         if self._run.processes.is_main:
+            if self._held is None:  # two that began within the same seconds: nobody had a state when they looked
+                refuse_in_use(self._path)
             before = time.monotonic()
             dataclasses.replace(state, facts={**state.facts, **self._more}).save(self._path)
             self._hold()

@@ -128,11 +128,7 @@ def refuse_unfinished(output: Path, *, resume: bool, fresh: bool) -> None:
         raise UnfinishedError(f"{path} cannot be gone on with and be given up", "give one of --resume and --fresh")
     if resume and not path.exists():
         raise nothing_to_resume(path)
-    if is_held(path):
-        raise UnfinishedError(
-            f"{path} is the state of a run that is going on now",
-            "wait for that run or end it, or name another --output",
-        )
+    refuse_in_use(path)
     if path.exists() and not (resume or fresh):
         try:
             found = Unfinished.read(path)
@@ -146,6 +142,22 @@ def refuse_unfinished(output: Path, *, resume: bool, fresh: bool) -> None:
         raise UnfinishedError(
             f"{path} is the state of an unfinished run: {found.progress}",
             f"go on with: {found.how}; or start anew and give it up with --fresh",
+        )
+
+
+def refuse_in_use(path: Path) -> None:
+    """Raise where a run that is going on now has a state in use.
+
+    Args:
+        path: The state.
+
+    Raises:
+        UnfinishedError: With what to do.
+    """
+    if is_held(path):
+        raise UnfinishedError(
+            f"{path} is the state of a run that is going on now",
+            "wait for that run or end it, or name another --output",
         )
 
 

@@ -18,7 +18,7 @@ from edgespa.adaptation.learn import adapt
 from edgespa.adaptation.teacher import load_teacher
 from edgespa.config import Preprocess
 from edgespa.data import ImageData
-from edgespa.errors import ConfigError
+from edgespa.errors import ConfigError, UnfinishedError
 from edgespa.tasks.base import Base
 from edgespa.tasks.checkpoint import Checkpoint
 from edgespa.tasks.task import Task
@@ -262,3 +262,17 @@ def test_a_disk_that_will_be_full_is_told_before_the_training(
     assert not path.exists()
     Usage.free = 10**9
     run(lr=0.01, epochs=1, checkpoint=path)
+
+
+def test_of_two_that_began_at_once_the_second_is_refused(run: Adapt, tmp_path: Path) -> None:
+    checkpoint = tmp_path / "t.spa.resume"
+    seen: list[str] = []
+
+    def second(done: float, total: float | None, text: str) -> None:
+        if not seen:  # the first one is at its first step, and nobody has asked for its state before
+            with pytest.raises(UnfinishedError, match="going on now") as failed:
+                run(checkpoint=checkpoint)
+            seen.append(failed.value.message)
+
+    run(checkpoint=checkpoint, epochs=1, lr=0.02, progress=second)
+    assert len(seen) == 1
