@@ -5,7 +5,8 @@ from __future__ import annotations
 import ast
 from collections.abc import Sequence
 from functools import cache
-from pathlib import Path
+
+from edgespa.system.sources import own_source
 
 PARTS = (
     *(
@@ -35,7 +36,7 @@ AGENT_PARTS = (
 """Of the agent, likewise."""
 
 _OWN = "edgespa."
-_SHARED = {"external": "../bundle", "limits": "../bundle", "picture": "../pixels"}  # they stand alone, as all parts do
+_SHARED = {"external": ("bundle",), "limits": ("bundle",), "picture": ("pixels",)}  # they stand alone, as all parts do
 _DOC = '''"""Runs the models of this bundle: checks them, measures them, says what they see in an image.
 
 Joined by edgespa from parts, which are what is tested. It stands alone: Python 3.8 or newer, numpy, and one of
@@ -71,7 +72,7 @@ def _joined(folder: str, parts: Sequence[str], doc: str, end: str) -> bytes:
     imports: set[str] = set()
     bodies = []
     for part in parts:
-        text = (Path(__file__).parent / _SHARED.get(part, folder) / f"{part}.py").read_text(encoding="utf-8")
+        text = own_source(*_SHARED.get(part, ("device", folder)), f"{part}.py")
         title, found, body = _split(text)
         imports |= found
         bodies.append(f"\n\n# {'-' * 16} {title}\n\n{body}")

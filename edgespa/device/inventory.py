@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 from edgespa.config import Strict
@@ -15,6 +14,7 @@ from edgespa.device.host import Conditions, Facts
 from edgespa.device.link.transport import Connection
 from edgespa.device.versions import another, known_failure
 from edgespa.errors import DeviceError
+from edgespa.system.sources import own_source
 
 PROBE_TIMEOUT_S = 120.0
 """A GPU's first run compiles kernels."""
@@ -239,4 +239,4 @@ def _make_anew(connection: Connection) -> str:
 
 @cache
 def _source() -> str:
-    return (Path(__file__).parent / "agent" / "probe.py").read_text(encoding="utf-8")
+    return own_source("device", "agent", "probe.py")

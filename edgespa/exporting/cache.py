@@ -21,6 +21,7 @@ import numpy as np
 
 from edgespa.graph.program import Program
 from edgespa.system.files import expanded, write_whole
+from edgespa.system.sources import own_sources
 
 log = logging.getLogger(__name__)
 
@@ -178,6 +179,6 @@ def program_parts(program: Program) -> list[object]:
 
 def _code_digest() -> str:
     digest = hashlib.sha256()
-    for file in sorted(Path(__file__).parent.rglob("*.py")):
-        digest.update(file.read_bytes())
+    for text in own_sources("exporting"):
+        digest.update(text.encode())
     return digest.hexdigest()

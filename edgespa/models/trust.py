@@ -243,7 +243,7 @@ def _is_installed(file: Path) -> bool:
         return True
     paths = sysconfig.get_paths()
     places = [Path(paths[key]).resolve() for key in ("stdlib", "platstdlib", "purelib")]
-    return any(file.is_relative_to(place) for place in (*places, Path(__file__).resolve().parent))
+    return any(file.is_relative_to(place) for place in (*places, Path(__file__).resolve().parents[1]))
 
 
 def _module_file(module: str) -> tuple[Path, Path] | None:

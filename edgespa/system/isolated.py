@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-_ROOT = str(Path(__file__).resolve().parents[1])
+_ROOT = str(Path(__file__).resolve().parents[2])
 _RUN = (
     "import runpy, sys; root, module = sys.argv[1:3]; del sys.argv[1:3]; "
     # Where it is not installed: this edgespa, and not another one that is.

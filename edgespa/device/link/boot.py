@@ -6,18 +6,17 @@ import ast
 import base64
 import json
 import zlib
-from pathlib import Path
 from typing import Any
 
-from edgespa.device.agent import place
 from edgespa.device.agent.protocol import MARK
+from edgespa.system.sources import own_source
 
 OLDEST_PYTHON = (3, 8)
 
 
-def _bare(path: Path) -> str:
+def _bare(text: str) -> str:
     """A part of the agent without its words for people: a command line there must be short (9,000 for dropbear)."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+    tree = ast.parse(text)
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.FunctionDef) and ast.get_docstring(node) is not None:
             del node.body[0]
@@ -43,7 +42,7 @@ def refuse(kind, text):
     say(json.dumps({{"error": {{"kind": kind, "message": text}}}}))
     sys.exit(0)
 place = {{}}
-exec({_bare(Path(place.__file__))!r}, place)
+exec({_bare(own_source("device", "agent", "place.py"))!r}, place)
 os.umask(os.umask(0) | 0o022)
 folder, name = os.path.join(os.path.expanduser(sys.argv[1]), "agent"), "agent_" + sys.argv[3]
 path = os.path.join(folder, name + ".py")
