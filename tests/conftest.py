@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,6 +27,14 @@ def data_dir() -> Path:
     if not (folder / "models.py").is_file():
         pytest.skip(f"REAL DATA ABSENT: no models.py in {folder}; set EDGESPA_DATA to the folder that has it")
     return folder
+
+
+def pytest_configure() -> None:
+    """Programs that tests end by a signal are to hear it, also where ``nohup`` lets pytest hear none."""
+    if threading.current_thread() is threading.main_thread():
+        for number, usual in ((signal.SIGHUP, signal.SIG_DFL), (signal.SIGINT, signal.default_int_handler)):
+            if signal.getsignal(number) is signal.SIG_IGN:
+                signal.signal(number, usual)
 
 
 @pytest.fixture(scope="session", autouse=True)
