@@ -27,6 +27,13 @@ _CONTAINERS = frozenset(
         "torch.fx.immutable_collections.immutable_list", "torch.fx.immutable_collections.immutable_dict",
     }
 )  # fmt: skip
+# What is in these is no field: names of tensors, of values and of sizes, such as ``token`` or ``target``.
+_NAMED = frozenset(
+    {
+        "config", "tensor_values", "sym_int_values", "sym_float_values", "sym_bool_values", "range_constraints",
+        "opset_version",
+    }
+)  # fmt: skip
 _TAKEN = frozenset({"self", "torch", "device", "inf", "nan", "math"})
 
 
@@ -90,12 +97,17 @@ def _check(value: Any, key: str, depth: int) -> None:
             _check(each, key, depth + 1)
     elif isinstance(value, dict) and key == "metadata" and all(isinstance(each, str) for each in value.values()):
         _clean(value)
+    elif isinstance(value, dict) and key in _NAMED:
+        for name, each in value.items():
+            if not _PATH.fullmatch(name):
+                raise Refused(f"the name {name[:100]!r}")
+            _check(each, "", depth + 1)
     elif isinstance(value, dict):
         argument = "arg" in value and "kind" in value
         for name, each in value.items():
             if name in _REFUSED and each not in (None, [], {}):
                 raise Refused(f"a field '{name}'")
-            if not _PATH.fullmatch(name):  # names of values, tensors and sizes stand there
+            if not _PATH.fullmatch(name):
                 raise Refused(f"the name {name[:100]!r}")
             _check(each, "argument" if argument and name == "name" else name, depth + 1)
 

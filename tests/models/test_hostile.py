@@ -8,7 +8,7 @@ import io
 import json
 import struct
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from torch import nn
 from torch.nn import functional
 
 from edgespa.errors import EdgespaError, ModelError
+from edgespa.models import fields
 from edgespa.models.expressions import is_plain_expression
 from edgespa.models.opening import open_program
 from edgespa.models.saved import load_pt2
@@ -383,3 +384,29 @@ def test_zip_bombs(honest: Path, tmp_path: Path) -> None:
             new.writestr(info.filename, content)
     with pytest.raises(ModelError):
         open_program(str(path), (), None)
+
+
+class Fields(nn.Module):
+    """Parameters that are called as the fields of a saved program are."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        super().__init__()
+        self.names = tuple(names)
+        for name in self.names:
+            self.register_parameter(name, nn.Parameter(torch.ones(3)))
+        self.register_buffer("config", torch.ones(3))
+
+    def forward(self, target: torch.Tensor, token: torch.Tensor) -> torch.Tensor:
+        for name in self.names:
+            target = target * getattr(self, name) + token
+        return target * self.config
+
+
+def test_names_of_tensors_are_no_fields(tmp_path: Path) -> None:
+    names = [*fields._TEXTS, *fields._REFUSED, *fields._NAMED, "nodes", "metadata"]
+    net = Fields(name for name in names if not hasattr(nn.Module(), name) and name not in ("config", "T_destination"))
+    assert {"token", "target", "custom_obj"} <= set(net.names)
+    inputs = (torch.randn(2, 3), torch.randn(2, 3))
+    path = tmp_path / "named.pt2"
+    torch.export.save(torch.export.export(net, inputs), path)
+    assert load_pt2(path).state_dict.keys() == net.state_dict().keys()
