@@ -20,7 +20,7 @@ OPERATIONS = '''
 import contextlib, json, os, resource, shutil, subprocess, sys
 from pathlib import Path
 import torch
-from edgespa import sealed
+from edgespa.tasks import sealed
 from edgespa.bundle import BundleWriter, Signer, open_bundle, pack, read_manifest, sign_bundle, unpack, verify_files
 from edgespa.errors import EdgespaError
 from edgespa.system.files import write_whole
