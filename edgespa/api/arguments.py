@@ -58,6 +58,11 @@ def data_of(data: Data) -> str:
     return str(data) if isinstance(data, Path) else data if isinstance(data, str) else Given(data)
 
 
+def data_if_any(data: Data | None) -> str | None:
+    """The same of data that may be left out."""
+    return None if data is None else data_of(data)
+
+
 def sizes_of(given: Sizes | None) -> InputSizes | None:
     """Sizes, also of example inputs."""
     if given is None:

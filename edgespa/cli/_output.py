@@ -52,32 +52,22 @@ def table(
     """
     from rich import box
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Table as Grid
     from rich.text import Text
 
-    from edgespa.api.tables import cell_text
+    from edgespa.api.tables import Table, cell_text
 
-    for row in rows:
-        if len(row) != len(columns):
-            raise ValueError(f"a row of {len(row)} cells in a table of {len(columns)} columns: {list(row)}")
+    values = Table(tuple(columns), tuple(tuple(row) for row in rows), title or "", tuple(right))
     stream = sys.stderr if err else sys.stdout
     console = Console(file=stream, width=None if stream.isatty() else WIDTH, highlight=False, soft_wrap=False)
-    drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    for index, heading in enumerate(columns):
-        numeric = [row[index] for row in rows if row[index] is not None]
-        all_numbers = bool(numeric) and all(_is_number(cell) for cell in numeric)
-        justify = "right" if all_numbers or heading in right else "left"
-        text = Text(harmless(heading))
-        drawn.add_column(text, justify=justify, overflow="fold")  # type: ignore[arg-type]  # a literal type
-    for row in rows:
+    drawn = Grid(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    for heading, to_the_right in zip(values.columns, values.to_the_right, strict=True):
+        drawn.add_column(Text(harmless(heading)), justify="right" if to_the_right else "left", overflow="fold")
+    for row in values.rows:
         drawn.add_row(*(Text(harmless(cell_text(cell))) for cell in row))
     if title:
         console.print(Text(harmless(title)))
     console.print(drawn)
-
-
-def _is_number(cell: object) -> bool:
-    return isinstance(cell, (int, float)) and not isinstance(cell, bool)
 
 
 def progress(text: str, *, enabled: bool = True) -> AbstractContextManager[ProgressCallback]:
