@@ -95,12 +95,21 @@ def test_what_cannot_be_started(number: int, kind: str, monkeypatch: pytest.Monk
 
 
 def test_the_small_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("PYTHONPATH", "PYTHONHOME", "PIP_TARGET", "LD_PRELOAD", "VIRTUAL_ENV", "OMP_NUM_THREADS", "LC_TIME"):
+    for name in (
+        "PYTHONPATH",
+        "PYTHONHOME",
+        "PIP_TARGET",
+        "LD_PRELOAD",
+        "VIRTUAL_ENV",
+        "OMP_NUM_THREADS",
+        "LC_TIME",
+        "QEMU_CPU",
+    ):
         monkeypatch.setenv(name, "x")
     found = watched.small_environment()
     assert found["PATH"] == os.environ["PATH"]
     assert found["LC_TIME"] == "x"
-    assert {key for key, value in found.items() if value == "x"} == {"LC_TIME"}
+    assert {key for key, value in found.items() if value == "x"} == {"LC_TIME", "QEMU_CPU"}
 
 
 def test_few_processes_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

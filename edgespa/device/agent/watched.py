@@ -21,7 +21,7 @@ from edgespa.device.agent.system import System
 
 _POLL_S = 0.05  # where the system cannot tell of a process's end (Python 3.8, Linux before 5.3)
 _KEPT = ("PATH", "HOME", "USER", "LOGNAME", "SHELL", "TZ", "LANG", "TMPDIR", "LD_LIBRARY_PATH", "XDG_RUNTIME_DIR")
-_KEPT_FAMILIES = ("LC_", "CUDA_", "NVIDIA_")
+_KEPT_FAMILIES = ("LC_", "CUDA_", "NVIDIA_", "QEMU_")  # the last: which processor an emulated device has
 
 
 def small_environment() -> dict[str, str]:
