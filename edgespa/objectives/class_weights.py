@@ -12,9 +12,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from edgespa.data import Kind
+from edgespa.data import ImageData, Prepared
 from edgespa.errors import ConfigError
 from edgespa.models.imports import nearest
+from edgespa.objectives.base import Objective
 
 Given = str | Mapping[str, float] | Sequence[float]
 _FORMATS = 'write JSON, {"cat": 2, "dog": 1} or [2, 1] in the order of the classes, or CSV with lines of class,weight'
@@ -55,15 +56,14 @@ def _number(value: object) -> float:
     return float(value)
 
 
-def class_weights(given: Given, labels: Tensor, classes: Sequence[str], kind: Kind, data: str) -> Tensor | None:
+def class_weights(given: Given, train: Prepared, data: ImageData, objective: Objective) -> Tensor | None:
     """The weights that a loss takes.
 
     Args:
         given: ``none``, ``balanced``, or a number per class, by name or in order.
-        labels: Class indices ``[N]``, or targets ``[N, K]`` of 0 and 1.
-        classes: Their names.
-        kind: Of the data.
-        data: Their name, for messages.
+        train: What is trained on.
+        data: The same, as it was loaded.
+        objective: What is learned.
 
     Returns:
         ``[classes]``, or None.
@@ -73,16 +73,21 @@ def class_weights(given: Given, labels: Tensor, classes: Sequence[str], kind: Ki
     """
     if given == "none":
         return None
-    if kind == "regression":
-        raise ConfigError(f"{data} is {kind} data: it has no classes to weigh", "leave out --class-weights")
+    classes, name = train.classes, train.name
+    if objective.name not in ("classes", "multi-label", "segmentation"):
+        raise ConfigError(f"{name} is {train.kind} data: it has no classes to weigh", "leave out --class-weights")
     if given == "balanced":
-        return balanced_yeses(labels) if kind == "multi-label" else balanced_weights(labels, len(classes))
-    values = _in_order(given, classes, data) if isinstance(given, Mapping) else [float(value) for value in given]
+        if objective.name == "multi-label":
+            return balanced_yeses(train.labels)
+        if objective.name == "segmentation":
+            return _balanced(torch.from_numpy(data.pixels_of_classes[: len(classes)]).float())
+        return balanced_weights(train.labels, len(classes))
+    values = _in_order(given, classes, name) if isinstance(given, Mapping) else [float(value) for value in given]
     if len(values) != len(classes):
-        raise ConfigError(f"{len(values)} class weights, and {data} has {len(classes)} classes", "give one for each")
-    for name, value in zip(classes, values, strict=True):
+        raise ConfigError(f"{len(values)} class weights, and {name} has {len(classes)} classes", "give one for each")
+    for each, value in zip(classes, values, strict=True):
         if not (math.isfinite(value) and value >= 0):
-            raise ConfigError(f"the weight of class {name} is {value:g}", "give a number of at least 0")
+            raise ConfigError(f"the weight of class {each} is {value:g}", "give a number of at least 0")
     if not any(values):
         raise ConfigError("all class weights are 0: nothing would be learned", "give one that is larger")
     return torch.tensor(values, dtype=torch.float32)
@@ -106,8 +111,12 @@ def balanced_weights(labels: Tensor, classes: int) -> Tensor:
         labels: Class indices ``[N]``.
         classes: Their number.
     """
-    counts = torch.bincount(labels, minlength=classes).float()
-    return torch.where(counts > 0, len(labels) / (classes * counts.clamp(min=1)), torch.zeros(()))
+    return _balanced(torch.bincount(labels, minlength=classes).float())
+
+
+def _balanced(counts: Tensor) -> Tensor:
+    weights = counts.sum() / (len(counts) * counts.clamp(min=1))
+    return torch.where(counts > 0, weights, torch.zeros(()))
 
 
 def balanced_yeses(targets: Tensor) -> Tensor:
