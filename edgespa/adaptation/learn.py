@@ -23,9 +23,9 @@ from edgespa.data import ImageData, Prepared, prepare, why_counts_differ
 from edgespa.distributed.processes import Processes
 from edgespa.errors import ConfigError, DataError
 from edgespa.graph.program import BATCH, Program
-from edgespa.objectives.base import Objective, shapes_of
+from edgespa.objectives.base import Objective, first_tensor, shapes_of
 from edgespa.objectives.class_weights import class_weights
-from edgespa.objectives.evaluate import BATCH_SIZE, Evaluation, batch_size, evaluate
+from edgespa.objectives.evaluate import BATCH_SIZE, Evaluation, batch_size, evaluate, require_answers
 from edgespa.objectives.kinds import objective_named
 from edgespa.objectives.loss import Teacher, TrainingLoss
 from edgespa.objectives.units import Units
@@ -108,7 +108,8 @@ def adapt(
     prepared = prepare(train, preprocess), prepare(held_out, preprocess)
     if config.label_smoothing and not objective.smooths:
         raise ConfigError(f"the objective {objective.name} has no labels to smooth", "leave out --label-smoothing")
-    weights = class_weights(config.class_weights, prepared[0], train, objective)
+    pixels = train.pixels_of_classes.tolist() if train.has_masks else None
+    weights = class_weights(config.class_weights, prepared[0].labels, data.classes, objective, data.name, pixels)
     units = Units.of(prepared[0].labels, base) if objective.standardised else None
     if units is not None:
         base = units.inside(base)
@@ -129,6 +130,7 @@ def adapt(
             )
         log.info("a new head for %d classes is trained", len(data.classes))
         base = base.with_outputs(len(data.classes), config.seed)
+    require_answers(base.program, prepared[1], objective)
     base = base.extended(config.adapter, config.adapter_options, norms=config.adds_norms(base.program))
     run = Run(base, data, *prepared, preprocess, config, progress, loss, processes)
     if start is not None and goes_on:
@@ -206,6 +208,12 @@ def _require_trainable(
         raise ConfigError(
             f"{base.spec} gives {shapes_of(output)}, and training needs one output [N, K]: a number per class",
             "give a model that returns its logits alone",
+        )
+    if objective.answers == "masks" and first_tensor(output).dim() != 4:
+        raise ConfigError(
+            f"{base.spec} gives {shapes_of(output)}, and {data.name} has masks, for which training needs a map of "
+            "scores for each class, [N, classes, height, width]",
+            "give a model that segments, or data with a folder per class",
         )
     if not data.answered:
         raise DataError(f"{data.name} has no classes to learn", "put the images of each class into a folder of its own")

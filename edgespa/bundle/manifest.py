@@ -200,7 +200,7 @@ class Quality(_Part):
     @model_validator(mode="after")
     def _in_range(self) -> Self:
         if (self.of.percent and not 0 <= self.value <= 1) or (self.measure == "r2" and self.value > 1):
-            raise ValueError(f"{self.of.title} of {self.value:g}")
+            raise ValueError(f"{self.of.title} {self.value:g}: that cannot be")
         return self
 
     @property

@@ -23,7 +23,7 @@ IGNORED = 255
 NO_CLASS = frozenset({"unlabelled", "unlabeled", "void", "ignore", "ignored", "dontcare", "dont care", "don't care"})
 """Names of classes that say that nobody looked: their pixels count nowhere."""
 _WORKERS = 4
-_MOST_UNNAMED = 64  # different values of masks whose classes nobody names
+_MOST_UNNAMED, _MOST_SHADES = 64, 12  # different values of masks whose classes nobody names
 _FIX = "write masks as PNG whose pixel is the number of its class, from 0; 255 counts nowhere"
 
 
@@ -162,8 +162,9 @@ def look_at_masks(
 ) -> tuple[MaskAnswers, tuple[str, ...]]:
     """All masks of a data set, read once: which classes there are.
 
-    A class that is called as in `NO_CLASS` counts nowhere; the last one then is no class. Masks of 0 and 255 alone have
-    two classes.
+    A class that is called as in `NO_CLASS` counts nowhere; the last one then is no class. Where nobody names them and
+    most numbers are not there, as in masks of 0 and 255 or of 0, 90 and 180, the values are shades: each is a class,
+    255 too, numbered in their order and called by their value.
 
     Args:
         read: Gives one as it is stored, uint8 [H, W]; from several threads.
@@ -184,15 +185,16 @@ def look_at_masks(
     there = np.flatnonzero(counts.any(0))
     moved = np.arange(256, dtype=np.uint8)
     classes = tuple(names)
-    if set(there.tolist()) <= {0, IGNORED} and len(classes) in (0, 2) and IGNORED in there:
-        moved[IGNORED] = 1
-        return MaskAnswers(read, counts, moved), classes or ("0", "1")
-    if not classes and len(there) > _MOST_UNNAMED:
+    highest = max((int(value) for value in there if value != IGNORED), default=0)
+    shades = not classes and (2 * len(there) < highest + 1 or there.tolist() == [0, IGNORED])
+    if not classes and len(there) > (_MOST_SHADES if shades else _MOST_UNNAMED):
         raise DataError(
             f"{title}: the masks have {len(there)} different values: depths or shades, not classes",
             f"{_FIX}; and name the classes in classes.txt beside them, a line each",
         )
-    highest = max((int(value) for value in there if value != IGNORED), default=0)
+    if shades or (len(classes) == len(there) and there.tolist() == [0, IGNORED]):
+        moved[there] = np.arange(len(there))
+        return MaskAnswers(read, counts, moved), classes or tuple(map(str, there))
     if classes and highest >= len(classes):
         first = int(np.flatnonzero(counts[:, highest])[0])
         raise DataError(

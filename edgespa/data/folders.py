@@ -200,7 +200,7 @@ def _with_masks(
     tree: Tree, base: str, found: Pairs, read: Callable[[str], bytes], where: str, labelled: bool, title: str
 ) -> ImageData:
     """Photographs with their masks, or alone where nobody asks for classes."""
-    source = _Files([photograph for photograph, _ in found.files], read, where)
+    source = _Files(list(dict.fromkeys(photograph for photograph, _ in found.files)), read, where)
     if labelled:
         return masked_images(tree, base, found, source, read, where, title)
     return ImageData(source, None, (), title)

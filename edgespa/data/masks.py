@@ -73,12 +73,19 @@ def masked_images(
         title: Of the data.
     """
     masks = [mask for _, mask in found.files]
+    owner: dict[str, str] = {}
+    for photograph, mask in found.files:
+        if (other := owner.setdefault(photograph, mask)) != mask:
+            raise DataError(
+                f"{title}: {photograph} has several masks, {other} and {mask}",
+                "leave one mask for each photograph there, of the classes that are to be learned",
+            )
     folders = {photograph.rpartition("/")[0] for photograph, _ in found.files}
     alone = sum(len(tree.images[folder]) for folder in folders) - len(found.files)
     if alone and folders.isdisjoint(mask.rpartition("/")[0] for mask in masks):
         logger.warning("%s: %d photographs have no mask and were left out", title, alone)
 
-    def mask(index: int) -> NDArray[np.uint8]:
+    def read_mask(index: int) -> NDArray[np.uint8]:
         label = f"{where}/{masks[index]}"
         try:
             content = read(masks[index])
@@ -86,7 +93,7 @@ def masked_images(
             raise DataError(f"{label} cannot be read: {error}", "copy or make the data again") from error
         return decoded_mask(content, label)
 
-    answers, classes = look_at_masks(mask, len(masks), _class_names(tree, base, read), title)
+    answers, classes = look_at_masks(read_mask, len(masks), _class_names(tree, base, read), title)
     return ImageData(source, None, classes, title, answers=answers)
 
 

@@ -67,7 +67,7 @@ def _what(manifest: Manifest, classes: Sequence[str]) -> Iterator[str]:
     seen = "from an image" if manifest.preprocessing is not None else "from its input"
     count = f" ({len(classes)})" if classes else ""
     first = manifest.outputs[0].shape
-    if len(first) == 2 or first[2:] == (1, 1):
+    if manifest.learns in _SPACES and (len(first) == 2 or first[2:] == (1, 1) or manifest.learns == "segmentation"):
         yield f"Tells {_SPACES[manifest.learns]}{count} {seen}."
     else:
         yield f"Gives {', '.join(f'`{_code(each.name)}`' for each in manifest.outputs)} {seen}; see below."

@@ -38,6 +38,7 @@ class Objective(ABC):
         measures: How well it is done; the first decides which epoch is the best.
         standardised: The answers are numbers that are learned without their units, see `edgespa.objectives.units`.
         smooths: Whether labels can be smoothed.
+        weighs: Whether classes can count differently in the loss.
     """
 
     name: ClassVar[str]
@@ -45,6 +46,7 @@ class Objective(ABC):
     measures: ClassVar[tuple[Measure, ...]]
     standardised: ClassVar[bool] = False
     smooths: ClassVar[bool] = False
+    weighs: ClassVar[bool] = False
 
     @property
     def measure(self) -> Measure:

@@ -12,7 +12,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from edgespa.data import ImageData, Prepared
 from edgespa.errors import ConfigError
 from edgespa.models.imports import nearest
 from edgespa.objectives.base import Objective
@@ -56,14 +55,23 @@ def _number(value: object) -> float:
     return float(value)
 
 
-def class_weights(given: Given, train: Prepared, data: ImageData, objective: Objective) -> Tensor | None:
+def class_weights(
+    given: Given,
+    labels: Tensor,
+    classes: Sequence[str],
+    objective: Objective,
+    data: str,
+    pixels: Sequence[int] | None = None,
+) -> Tensor | None:
     """The weights that a loss takes.
 
     Args:
         given: ``none``, ``balanced``, or a number per class, by name or in order.
-        train: What is trained on.
-        data: The same, as it was loaded.
+        labels: Class indices ``[N]``, or targets ``[N, K]`` of 0 and 1.
+        classes: Their names.
         objective: What is learned.
+        data: The data's name, for messages.
+        pixels: Where each pixel has a class: how many pixels each class has.
 
     Returns:
         ``[classes]``, or None.
@@ -73,21 +81,20 @@ def class_weights(given: Given, train: Prepared, data: ImageData, objective: Obj
     """
     if given == "none":
         return None
-    classes, name = train.classes, train.name
-    if objective.name not in ("classes", "multi-label", "segmentation"):
-        raise ConfigError(f"{name} is {train.kind} data: it has no classes to weigh", "leave out --class-weights")
+    if not objective.weighs:
+        raise ConfigError(f"{data} is {objective.name} data: it has no classes to weigh", "leave out --class-weights")
     if given == "balanced":
+        if pixels is not None:
+            return balanced(torch.tensor(pixels[: len(classes)], dtype=torch.float32))
         if objective.name == "multi-label":
-            return balanced_yeses(train.labels)
-        if objective.name == "segmentation":
-            return _balanced(torch.from_numpy(data.pixels_of_classes[: len(classes)]).float())
-        return balanced_weights(train.labels, len(classes))
-    values = _in_order(given, classes, name) if isinstance(given, Mapping) else [float(value) for value in given]
+            return balanced_yeses(labels)
+        return balanced_weights(labels, len(classes))
+    values = _in_order(given, classes, data) if isinstance(given, Mapping) else [float(value) for value in given]
     if len(values) != len(classes):
-        raise ConfigError(f"{len(values)} class weights, and {name} has {len(classes)} classes", "give one for each")
-    for each, value in zip(classes, values, strict=True):
+        raise ConfigError(f"{len(values)} class weights, and {data} has {len(classes)} classes", "give one for each")
+    for name, value in zip(classes, values, strict=True):
         if not (math.isfinite(value) and value >= 0):
-            raise ConfigError(f"the weight of class {each} is {value:g}", "give a number of at least 0")
+            raise ConfigError(f"the weight of class {name} is {value:g}", "give a number of at least 0")
     if not any(values):
         raise ConfigError("all class weights are 0: nothing would be learned", "give one that is larger")
     return torch.tensor(values, dtype=torch.float32)
@@ -111,10 +118,11 @@ def balanced_weights(labels: Tensor, classes: int) -> Tensor:
         labels: Class indices ``[N]``.
         classes: Their number.
     """
-    return _balanced(torch.bincount(labels, minlength=classes).float())
+    return balanced(torch.bincount(labels, minlength=classes).float())
 
 
-def _balanced(counts: Tensor) -> Tensor:
+def balanced(counts: Tensor) -> Tensor:
+    """The same from how often each class occurs, ``[classes]``."""
     weights = counts.sum() / (len(counts) * counts.clamp(min=1))
     return torch.where(counts > 0, weights, torch.zeros(()))
 

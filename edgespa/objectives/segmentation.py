@@ -28,7 +28,7 @@ class Segmentation(Objective):
     name = "segmentation"
     answers = "masks"
     measures = (MIOU, PIXEL_ACCURACY)
-    smooths = True
+    smooths = weighs = True
 
     def take(self, output: Any, data: Prepared | None = None, *, own: bool = False) -> Tensor:
         """See `Objective.take`: ``[N, classes, h, w]``."""

@@ -47,7 +47,7 @@ class Classes(_Table):
 
     name = "classes"
     measures = (ACCURACY,)
-    smooths = True
+    smooths = weighs = True
 
     def loss(self, outputs: Tensor, targets: Tensor, weights: Tensor | None = None, smoothing: float = 0.0) -> Tensor:
         """See `Objective.loss`."""
@@ -83,7 +83,7 @@ class MultiLabel(_Table):
 
     name = "multi-label"
     measures = (ACCURACY,)
-    smooths = True
+    smooths = weighs = True
 
     def loss(self, outputs: Tensor, targets: Tensor, weights: Tensor | None = None, smoothing: float = 0.0) -> Tensor:
         """See `Objective.loss`."""

@@ -15,13 +15,13 @@ from pydantic import ValidationError
 
 from edgespa import __version__
 from edgespa.bundle import (
-    Quality,
     Base,
     BundleWriter,
     Compaction,
     FileEntry,
     Manifest,
     Parity,
+    Quality,
     TensorSpec,
     Variant,
     read_manifest,

@@ -19,7 +19,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from edgespa.bundle import Quality, Base, BundleWriter, Compaction, Manifest, Metric, Parity, TensorSpec, Variant
+from edgespa.bundle import Base, BundleWriter, Compaction, Manifest, Metric, Parity, Quality, TensorSpec, Variant
 from edgespa.config import Preprocess
 from edgespa.device import runner_source
 

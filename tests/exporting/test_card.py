@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from edgespa.bundle import Quality, Manifest, read_manifest
+from edgespa.bundle import Manifest, Quality, read_manifest
 from edgespa.cli import card, profile
 from edgespa.config import Preprocess
 from edgespa.device.measure.profile import read_profiles
