@@ -407,7 +407,7 @@ class Run:
             best.kept,
             folder,
             stored_parameters=factors.size(),
-            outputs=len(self.classes),
+            outputs=self.base.outputs() if self.classes else None,
             adapter=AdapterHeader(kind=config.adapter, options=config.adapter_options, norms=self._adds_norms),
             preprocess=self.preprocess,
             classes=self.classes,

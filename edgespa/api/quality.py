@@ -33,12 +33,12 @@ def require_outputs(outputs: int | None, data: ImageData) -> None:
 
     Args:
         outputs: From `count_outputs`; where they are no list, `edgespa.objectives.evaluate.require_answers` says more.
-        data: Labelled, or with targets.
+        data: It is known what is right; where that is no row of a table, nothing is refused here.
 
     Raises:
         ConfigError: It says what may be the matter.
     """
-    if outputs is None or outputs == len(data.classes):
+    if outputs is None or not data.has_table or outputs == len(data.classes):
         return
     if data.kind != "classes":
         raise ConfigError(

@@ -56,17 +56,17 @@ def load_data(
         return (
             spec.value if isinstance(spec.value, ImageData) else of_dataset(spec.value, spec, labelled, items, progress)
         )
+    if items is not None and labelled and not is_code(spec):
+        raise DataError(
+            f"the objective {items} takes what a data set of yours gives, and {spec} is none",
+            "name a function that returns one: path/file.py:callable or package.module:callable",
+        )
     if spec == "digits" or spec.startswith("digits:"):
         return load_digits(spec.partition(":")[2] or None)
     if is_code(spec):
         data = load_dataset(spec, labelled, items, progress)
         remember(spec)
         return data
-    if items is not None and labelled:
-        raise DataError(
-            f"the objective {items} takes what a data set of yours gives, and {spec} is none",
-            "name a function that returns one: path/file.py:callable or package.module:callable",
-        )
     path, split = _path_and_split(spec)
     assert path is not None
     name = path.resolve().name if path.is_dir() else path.stem

@@ -213,8 +213,8 @@ def test_what_does_not_fit_is_told_before_anything_long(place: Path, toy_folder:
         )  # fmt: skip
     with pytest.raises(ConfigError, match="output of a class"):
         adapt_to_file(
-            "nets.py:net", "d", place / "c.spa", AdaptConfig(criterion="lrp", batch_size=8), input_shape=(1, 3, SIDE, SIDE),
-            options=options,
+            "nets.py:net", "d", place / "c.spa", AdaptConfig(criterion="lrp", batch_size=8),
+            input_shape=(1, 3, SIDE, SIDE), options=options,
         )  # fmt: skip
 
 
