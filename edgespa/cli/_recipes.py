@@ -28,10 +28,6 @@ JOINED = ("numbers", "shape", "words", "depth")
 """Types of values that are one text with commas: a list in a recipe is that, too."""
 
 
-class Checked(Exception):
-    """All that can be known early is right, and nothing more is asked for."""
-
-
 class Repeatable(Explained):
     """A command that can be a step of a recipe."""
 
@@ -55,6 +51,8 @@ class Repeatable(Explained):
         Args:
             ctx: Of the command.
         """
+        from edgespa.api.shell import Checked, adding
+
         file = ctx.meta.get(_SAVE)
         if file is not None:
             _require_possible(file, bool(ctx.params.get("overwrite")))
@@ -62,7 +60,8 @@ class Repeatable(Explained):
             _require_plain(ctx.meta.get(_ASKED, {}))
         result = None
         try:
-            result = super().invoke(ctx)
+            with adding(only_check=is_dry(ctx)):
+                result = super().invoke(ctx)
         except Checked:
             if ctx.meta[_DRY] == _STEP:
                 raise
@@ -83,7 +82,7 @@ class Repeatable(Explained):
 
 
 def recipe_options() -> Callable[[_F], _F]:
-    """``--save-recipe FILE --dry-run``, of commands of the class `Repeatable`; their functions call `checked`."""
+    """``--save-recipe FILE --dry-run``, of commands of the class `Repeatable`, whose calls know only checking."""
 
     def decorate(function: _F) -> _F:
         def keep(key: str) -> Callable[[click.Context, click.Parameter, Any], Any]:
@@ -113,21 +112,13 @@ def recipe_options() -> Callable[[_F], _F]:
     return decorate
 
 
-def checked(*bundles: Path) -> None:
-    """Say that all that can be known early is right: the end of a dry run.
+def is_dry(ctx: click.Context) -> bool:
+    """Whether the command is only to be checked.
 
     Args:
-        *bundles: What has to be there.
-
-    Raises:
-        Checked: It is one.
+        ctx: Of the command.
     """
-    ctx = click.get_current_context(silent=True)
-    if ctx is not None and ctx.meta.get(_DRY):
-        from edgespa.api.early import require_bundles
-
-        require_bundles(*bundles)
-        raise Checked
+    return bool(ctx.meta.get(_DRY))
 
 
 def set_dry(ctx: click.Context, dry: bool) -> None:

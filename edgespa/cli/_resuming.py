@@ -230,6 +230,8 @@ def _found(output: Path) -> Unfinished | None:
     from edgespa.errors import TaskFileError
     from edgespa.tasks.unfinished import Unfinished, state_path
 
+    if not output.name:  # of no file, as is told elsewhere
+        return None
     ctx = click.get_current_context(silent=True)
     path = state_path(output)
     if ctx is not None and typed_in(ctx) != Path.cwd():  # the user's shell is still there

@@ -23,12 +23,10 @@ def command(task: str, devices: tuple[str, ...], to: str | None, threads: int, a
     Its files are checked by their SHA-256 and its self-check runs there first; if either fails, what is in use stays.
     Damaged files are put right from other copies on the device, where there are good ones. No space is needed there.
     """
-    from edgespa.api.devices import roll_back_on
+    import edgespa as es
     from edgespa.cli._output import emit_json
-    from edgespa.device import load_device
 
-    targets = [load_device(name) for name in dict.fromkeys(devices)]
-    outcomes = roll_back_on(targets, task, to=to, threads=threads)
+    outcomes = es.rollback(task, device=devices, to=to, threads=threads).outcomes
     if as_json:
         emit_json(
             [

@@ -15,7 +15,7 @@ import click
 
 from edgespa.cli._help import Explained
 from edgespa.cli._options import json_option
-from edgespa.cli._recipes import Checked, set_dry, typed_words, words_of
+from edgespa.cli._recipes import set_dry, typed_words, words_of
 from edgespa.cli._resuming import set_typed_in
 from edgespa.cli._said import said as told
 from edgespa.cli._sections import RUN, RUN_EXAMPLES
@@ -142,6 +142,7 @@ def _require_harmless(recipe: Path, plan: Sequence[_Planned], allowed: tuple[Pat
 def _check(ctx: click.Context, plan: Sequence[_Planned]) -> None:
     """Check each step as far as it can be before the first is done; what one writes is there for the next."""
     from edgespa.api.early import promised
+    from edgespa.api.shell import Checked
     from edgespa.errors import ConfigError
 
     written: dict[Path, str] = {}

@@ -25,23 +25,36 @@ from edgespa.graph.cost import Cost
 
 SIGNATURES = {
     "adapt": "model data output eval_data start distill input_shape weights trust mean std limit labels class_offset "
-    "latency_ms device log_file resume fresh overwrite progress settings",
+    "latency_ms device threads variant log_file resume fresh overwrite progress settings",
     "export": "model output calibration eval_data input_shape weights base trust mean std limit labels class_offset "
-    "sign_key license overwrite progress settings",
+    "device sign_key license overwrite progress settings",
     "inspect": "model input_shape weights base trust",
     "open_bundle": "path signers identity revoked",
     "open_task": "path",
     "profile": "bundle device against variants threads providers runs seconds duration cooldown rounds signers "
     "identity revoked trust again save progress",
-    "prune": "model output density calibration eval_data held_out input_shape weights mean std limit labels "
-    "class_offset latency_ms device resume fresh overwrite progress settings",
+    "prune": "model output density calibration eval_data held_out data input_shape weights base trust mean std limit "
+    "labels class_offset latency_ms device threads variant plot resume fresh overwrite progress settings",
+    "remove": "task device",
     "rollback": "task device to threads",
     "ship": "source device task keep with_base base weights sign_key signers identity revoked trust volatile threads "
     "progress",
-    "status": "device selfcheck timeout_s",
-    "verify": "bundle signers identity revoked run pythons threads",
+    "status": "device selfcheck timeout_s progress",
+    "verify": "bundle signers identity revoked run pythons threads timeout_s memory_mib",
 }
-RESULTS = {"Bundle", "Inspection", "Profile", "Result", "Rollback", "Shipping", "Status", "TaskFile", "Verification"}
+RESULTS = {
+    "Bundle",
+    "Inspection",
+    "Profile",
+    "Profiles",
+    "Removal",
+    "Result",
+    "Rollback",
+    "Shipping",
+    "Status",
+    "TaskFile",
+}
+RESULTS |= {"Verification"}
 
 
 def test_names_and_signatures_stay() -> None:
