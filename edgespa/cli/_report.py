@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
-from edgespa.cli._said import say_next
+from edgespa.cli._said import free, say_next, typed
 from edgespa.cli._terminal import echo
+
+
+def to_export(output: Path) -> str:
+    """The command that exports a task, into a folder that is not there yet.
+
+    Args:
+        output: The task file.
+    """
+    return f"edgespa export {typed(output)} --output {typed(free(Path(output.stem)))}/"
 
 
 def show_task(summary: dict[str, Any], next_command: str) -> None:

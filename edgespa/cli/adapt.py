@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import shlex
 import sys
 from functools import partial
 from pathlib import Path
@@ -16,7 +15,8 @@ from edgespa.cli._kinds import CRITERIA, Named, Setting, Words
 from edgespa.cli._options import data_options, json_option, model_options, output_options, seed_option, trust_option
 from edgespa.cli._pruning import said_of, selection_options
 from edgespa.cli._recipes import is_dry, recipe_options
-from edgespa.cli._resuming import Resumable, asked_for, resume_options, saying_what_is_kept, typed_in
+from edgespa.cli._resuming import Resumable, asked_for, resume_options, saying_what_is_kept
+from edgespa.cli._said import typed_in
 from edgespa.cli._sections import ADAPT, ADAPT_EXAMPLES
 
 if TYPE_CHECKING:
@@ -225,7 +225,7 @@ def command(
     import edgespa as es
     from edgespa.api.shell import Checked, adding
     from edgespa.cli._output import emit_json
-    from edgespa.cli._report import show_task
+    from edgespa.cli._report import show_task, to_export
     from edgespa.distributed.launch import cpu_processes_to_start, run_processes
     from edgespa.distributed.ranks import is_main
 
@@ -267,4 +267,4 @@ def command(
     if as_json:
         emit_json(summary)
     else:
-        show_task(summary, f"edgespa export {shlex.quote(str(output))} --output {shlex.quote(output.stem)}/")
+        show_task(summary, to_export(output))

@@ -10,7 +10,6 @@ import click
 
 from edgespa.cli._help import ExplainedGroup
 from edgespa.cli._options import Numbers, json_option, output_options, require_both, seed_option
-from edgespa.cli._said import say_next
 from edgespa.cli._sections import CALIBRATION_EXAMPLES, CALIBRATION_MAKE
 from edgespa.cli._terminal import echo
 
@@ -135,8 +134,7 @@ def make(
         emit_json(_plain(Named(str(output), output.absolute().parent, spec)))
     else:
         echo(f"{output}: {spec.digest}")
-        name = shlex.quote(str(output))
-        say_next(f"edgespa prune MODEL --calibration {name} --method asym-in-change --density 0.5 -o x.spa")
+        echo(f"for prune and export: --calibration {shlex.quote(str(output))}")
 
 
 def _plain(named: Named) -> dict[str, object]:

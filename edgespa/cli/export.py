@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +17,7 @@ from edgespa.cli._options import (
     was_said,
 )
 from edgespa.cli._recipes import Repeatable, recipe_options
-from edgespa.cli._said import said, say_next
+from edgespa.cli._said import said, say_next, typed
 from edgespa.cli._sections import EXPORT, EXPORT_EXAMPLES
 from edgespa.cli._terminal import echo, secho
 
@@ -238,7 +237,7 @@ def _show(manifest: Manifest, output: Path, device: str | None) -> None:
             if each.get("hint"):
                 echo(f"hint: {said(str(each['hint']))}", err=True)
     echo(f"bundle: {output}")
-    say_next(f"edgespa profile {shlex.quote(str(output))}")
+    say_next(f"edgespa profile {typed(output)}")
 
 
 SLOWER = 1.1

@@ -14,6 +14,7 @@ from edgespa.cli._options import data_options, json_option, model_options, outpu
 from edgespa.cli._pruning import said_of, selection_options
 from edgespa.cli._recipes import recipe_options
 from edgespa.cli._resuming import Resumable, asked_for, resume_options, saying_what_is_kept
+from edgespa.cli._said import free, typed
 from edgespa.cli._sections import PRUNE, PRUNE_EXAMPLES
 from edgespa.cli._terminal import echo
 
@@ -103,7 +104,7 @@ def command(
     import edgespa as es
     from edgespa.api.shell import adding
     from edgespa.cli._output import emit_json
-    from edgespa.cli._report import show_task
+    from edgespa.cli._report import show_task, to_export
 
     with saying_what_is_kept(output), adding(command=partial(asked_for, ctx, output)):
         task = es.prune(
@@ -123,18 +124,21 @@ def command(
     summary = task.to_dict()
     if task.decision is not None:
         summary["plot"] = settings["plot"] and str(settings["plot"])
-    file = shlex.quote(str(output))
     if as_json:
         emit_json(summary)
     elif task.decision is not None:
         show_decision(task.decision)
-        tuned = shlex.quote(f"{output.stem}-tuned.spa")
-        show_task(summary, f"edgespa adapt --from {file} --data DATA --output {tuned}")
+        show_task(summary, _to_train(output, settings["data"]) if settings["data"] else to_export(output))
         if settings["plot"] is not None:
             echo(f"drawing: {settings['plot']}")
     else:
-        show_task(summary, f"edgespa export {file} --output {shlex.quote(output.stem)}/")
+        show_task(summary, to_export(output))
         _show_fit(summary)
+
+
+def _to_train(output: Path, data: str) -> str:
+    tuned = free(Path(f"{output.stem}-tuned.spa"))
+    return f"edgespa adapt --from {typed(output)} --data {shlex.quote(data)} --output {typed(tuned)}"
 
 
 def _show_fit(summary: dict[str, Any]) -> None:

@@ -16,8 +16,8 @@ import click
 from edgespa.cli._help import Explained
 from edgespa.cli._options import json_option
 from edgespa.cli._recipes import set_dry, typed_words, words_of
-from edgespa.cli._resuming import set_typed_in
 from edgespa.cli._said import said as told
+from edgespa.cli._said import set_going_on, set_typed_in
 from edgespa.cli._sections import RUN, RUN_EXAMPLES
 from edgespa.cli._terminal import echo
 
@@ -187,6 +187,7 @@ def _do(ctx: click.Context, plan: Sequence[_Planned], index: int, recipe: Path, 
         echo(f"step {index + 1} of {len(plan)}: {each.step.name}", err=True)
     inner = _context(ctx, each.command, [*each.words, *(["--json"] if results is not None else [])])
     set_dry(inner, False)
+    set_going_on(inner, index + 1 < len(plan))
     text = io.StringIO()
     try:
         with contextlib.nullcontext() if results is None else contextlib.redirect_stdout(text), inner:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 
 import click
 
 from edgespa.cli._help import Explained
 from edgespa.cli._options import json_option, output_options
-from edgespa.cli._said import say_next
+from edgespa.cli._said import say_next, typed
 from edgespa.cli._sections import UNPACK, UNPACK_EXAMPLES
 from edgespa.cli._terminal import echo
 from edgespa.cli._trust import require_signers, signers_options
@@ -49,6 +48,6 @@ def command(
     echo(f"{output}: {len(manifest.files)} files, all as in the manifest")
     if signed is not None:
         echo(f"signed by {signed.identity} with {signed.key}")
-    say_next(f"edgespa verify {shlex.quote(str(output))}")
+    say_next(f"edgespa verify {typed(output)}")
     if approval.is_signed and signed is None:
         echo("note: the signature was not checked: pass --signers FILE", err=True)
