@@ -300,9 +300,11 @@ def rollback(task: str, *, device: str | Sequence[str], to: str | None = None, t
     Raises:
         DeviceError: It failed on the device, which was given by itself; what is in use stays.
     """
+    targets = devices_of(device)
+    checked()
     from edgespa.api.devices import roll_back_on
 
-    outcomes = roll_back_on(devices_of(device), task, to=to, threads=threads)
+    outcomes = roll_back_on(targets, task, to=to, threads=threads)
     return Rollback(errors_of(outcomes, device), _results(outcomes), outcomes=outcomes)
 
 

@@ -162,7 +162,7 @@ def _missing_data(spec: str) -> Path | None:
     whole = expanded(spec)
     head, colon, _ = spec.rpartition(":")
     path = expanded(head) if colon and head else whole
-    if whole.exists() or path.exists() or is_module_spec(spec):
+    if whole.exists() or path.exists() or is_module_spec(spec) or is_promised(whole) or is_promised(path):
         return None
     named = os.sep in spec or path.suffix in _LIKE_FILES
     return path if named else None
