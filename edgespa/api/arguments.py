@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_origin
 
 from edgespa.api.results import Bundle, Result
 from edgespa.api.shell import current
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from torch.utils.data import DataLoader, Dataset
 
     from edgespa.api.options import DataOptions, Progress
+    from edgespa.config import Strict
     from edgespa.device.board import Device
     from edgespa.device.fleet import Outcome
     from edgespa.latency.stopwatch import LatencyBudget
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     Model = str | Path | nn.Module | TaskFile
     Data = str | Path | Dataset[Any] | DataLoader[Any] | tuple[Any, ...] | Tensor
     Sizes = tuple[int, ...] | tuple[InputSize, ...] | Tensor | tuple[Tensor, ...]
+    Labels = str | Path | Sequence[str]
     Tell = Progress | bool | None
     Values = float | Sequence[float]
 
@@ -37,6 +39,8 @@ def model_of(model: Model) -> tuple[str, str | None]:
         return str(model.path), model.given
     if isinstance(model, (str, Path)):
         return (model if isinstance(model, Given) else str(model)), None
+    if isinstance(model, type):
+        raise ConfigError(f"{model.__name__} is a class, not a model", f"give one of it: {model.__name__}()")
     if callable(getattr(model, "state_dict", None)):
         return Given(model), None
     raise ConfigError(
@@ -89,16 +93,22 @@ def options_of(
     std: Values | None,
     limit: int | None,
     seed: int,
-    labels: str | Path | None,
+    labels: Labels | None,
     class_offset: int | None,
 ) -> DataOptions:
     """How the data become inputs."""
     from edgespa.api.options import DataOptions
 
-    def several(value: Values | None) -> tuple[float, ...] | None:
+    def numbers(value: Values | None) -> tuple[float, ...] | None:
         return None if value is None else (float(value),) if isinstance(value, (int, float)) else tuple(value)
 
-    return DataOptions(several(mean), several(std), limit, seed, Path(labels) if labels else None, class_offset)
+    named = None if labels is None else file_of_names(labels) or several(labels)
+    return DataOptions(numbers(mean), numbers(std), limit, seed, named, class_offset)
+
+
+def file_of_names(labels: Labels | None) -> Path | None:
+    """The file of class names, where they are not given themselves."""
+    return Path(labels) if isinstance(labels, (str, Path)) else None
 
 
 def latency_of(
@@ -185,14 +195,37 @@ def runtime_of(device: str | None, settings: Mapping[str, Any]) -> dict[str, Any
     return {"int8_ratio": board.int8_ratio(), **({"onnx_runtime": oldest} if oldest else {})}
 
 
-def settings_of(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings as configurations take them: a list is as good as a tuple."""
-    return {name: tuple(each) if isinstance(each, list) else each for name, each in settings.items()}
+def settings_of(settings: Mapping[str, Any], config: type[Strict]) -> dict[str, Any]:
+    """Settings as a configuration takes them: a list is as good as a tuple, and one of them as a list of one.
+
+    Args:
+        settings: By name.
+        config: That takes them.
+    """
+    found = {}
+    for name, value in settings.items():
+        field = config.model_fields.get(name)
+        takes_several = field is not None and get_origin(field.annotation) is tuple
+        found[name] = several(value) if takes_several or isinstance(value, list) else value
+    return found
+
+
+def several(value: Any) -> tuple[Any, ...]:
+    """One or several, as several: a text is one."""
+    return tuple(value) if isinstance(value, (list, tuple)) else (value,)
 
 
 def path_of(bundle: str | Path | Result) -> Path:
-    """Where a bundle or a task file lies."""
-    return bundle.path if isinstance(bundle, (Bundle, TaskFile)) else Path(str(bundle))
+    """Where a bundle or a task file lies.
+
+    Raises:
+        ConfigError: It is something else.
+    """
+    if isinstance(bundle, (Bundle, TaskFile)):
+        return bundle.path
+    if isinstance(bundle, (str, Path)):
+        return Path(bundle)
+    raise ConfigError(f"a {type(bundle).__name__} is no file", "give a path, or what export, prune or adapt gave")
 
 
 def devices_of(names: str | Sequence[str]) -> list[Device]:

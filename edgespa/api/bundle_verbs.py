@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar, overload
 
-from edgespa.api.arguments import base_of, devices_of, errors_of, file_of, path_of, text_of, told
+from edgespa.api.arguments import base_of, devices_of, errors_of, file_of, path_of, several, text_of, told
 from edgespa.api.device_results import Profiles, Removal, Rollback, Shipping, Status
 from edgespa.api.early import require_signers
 from edgespa.api.results import Bundle, Profile, Verification
@@ -66,7 +66,7 @@ def verify(
         identity=identity,
         revoked=file_of(revoked),
         run=run,
-        pythons=[Path(each) for each in pythons],
+        pythons=[Path(each) for each in several(pythons)],
         threads=threads,
         timeout_s=timeout_s,
         memory_mib=memory_mib,
@@ -177,9 +177,9 @@ def profile(
     from edgespa.device.measure.profile import Settings
 
     settings = Settings(
-        variants=variants,
-        threads=(threads,) if isinstance(threads, int) else tuple(threads),
-        providers=providers,
+        variants=None if variants is None else several(variants),
+        threads=several(threads),
+        providers=several(providers),
         runs=runs,
         seconds=seconds,
         duration=duration,
@@ -258,6 +258,8 @@ def ship(
     """
     require_signers(signers, identity, revoked)
     sources = list(source) if isinstance(source, Sequence) and not isinstance(source, str) else [source]
+    if not sources:
+        raise ConfigError("nothing is to be shipped", "name a bundle or a task file")
     if task is not None and len(sources) > 1:
         raise ConfigError("task names one task, and several are shipped", "ship them one by one")
     targets = devices_of(device)
@@ -360,7 +362,7 @@ def status(
 
 
 def open_bundle(
-    path: str | Path,
+    path: str | Path | Bundle,
     *,
     signers: str | Path | None = None,
     identity: str | None = None,
@@ -380,5 +382,6 @@ def open_bundle(
     """
     from edgespa.bundle import open_bundle as opening
 
-    with opening(Path(path), signers=file_of(signers), identity=identity, revoked=file_of(revoked)) as opened:
-        return Bundle(Path(path), opened.manifest, opened.signed.identity if opened.signed is not None else None)
+    place = path_of(path)
+    with opening(place, signers=file_of(signers), identity=identity, revoked=file_of(revoked)) as opened:
+        return Bundle(place, opened.manifest, opened.signed.identity if opened.signed is not None else None)

@@ -10,10 +10,12 @@ from edgespa.api.arguments import (
     data_if_any,
     data_of,
     file_of,
+    file_of_names,
     given_in,
     latency_of,
     model_of,
     options_of,
+    path_of,
     require_of_method,
     settings_of,
     sizes_of,
@@ -26,7 +28,7 @@ from edgespa.api.task_results import TaskFile
 from edgespa.errors import ConfigError
 
 if TYPE_CHECKING:
-    from edgespa.api.arguments import Data, Model, Sizes, Tell, Values
+    from edgespa.api.arguments import Data, Labels, Model, Sizes, Tell, Values
 
 
 def adapt(
@@ -43,7 +45,7 @@ def adapt(
     mean: Values | None = None,
     std: Values | None = None,
     limit: int | None = None,
-    labels: str | Path | None = None,
+    labels: Labels | None = None,
     class_offset: int | None = None,
     latency_ms: float | None = None,
     device: str = "local",
@@ -72,7 +74,7 @@ def adapt(
         mean: Subtracted from pixels in 0..1, one number or one per channel; default: what the model's library records.
         std: Divided by, likewise.
         limit: Use a seeded, class-balanced part of each data set.
-        labels: A file with the class name of each output, a line each.
+        labels: The class name of each output, or a file with them, a line each.
         class_offset: Class k is output k + this.
         latency_ms: Find the density by it: candidates are measured on ``device`` until one takes so long.
         device: Where.
@@ -106,7 +108,7 @@ def adapt(
         weights=text_of(weights),
         data={"--data": train, "--eval-data": test},
         tasks={"--from": begin, "--distill": None if teacher == "base" else teacher},
-        files={"--labels": labels, "--class-weights": weighing},
+        files={"--labels": file_of_names(labels), "--class-weights": weighing},
     )
     if is_main():
         require_outputs_possible(path, overwrite=overwrite, resume=resume, fresh=fresh)
@@ -121,7 +123,7 @@ def adapt(
 
     if weighing is not None:
         asked["class_weights"] = read_weights(weighing)
-    config = AdaptConfig.parse(settings_of(asked), "adapt")
+    config = AdaptConfig.parse(settings_of(asked, AdaptConfig), "adapt")
     checked()
     processes = Processes.start(config.mixed_precision)
     with said_once(processes.index), told("adapt", progress if processes.is_main else False) as report:
@@ -166,7 +168,7 @@ def prune(
     mean: Values | None = None,
     std: Values | None = None,
     limit: int | None = None,
-    labels: str | Path | None = None,
+    labels: Labels | None = None,
     class_offset: int | None = None,
     latency_ms: float | None = None,
     device: str = "local",
@@ -230,14 +232,14 @@ def prune(
     for_units |= {name: sets[name] for name in ("calibration", "held_out")}
     for_blocks = {"data": sets["data"], "plot": plot, "base": base, "trust": trust}
     require_of_method(str(settings.get("method", "l1")), for_units if blocks else for_blocks)
-    require_there(model=spec, weights=text_of(weights), data=sets, files={"--labels": labels})
+    require_there(model=spec, weights=text_of(weights), data=sets, files={"--labels": file_of_names(labels)})
     require_outputs_possible(path, overwrite=overwrite, resume=resume, fresh=fresh)
     if blocks:
         from edgespa.api.depth import cut_to_file
         from edgespa.pruning.depth import DepthConfig
 
         how = {name: value for name, value in settings.items() if name != "method"}
-        rule = DepthConfig.parse(settings_of(how), "prune")
+        rule = DepthConfig.parse(settings_of(how, DepthConfig), "prune")
         checked()
         with told("prune", progress) as report:
             task, decision = cut_to_file(
@@ -264,7 +266,7 @@ def prune(
     from edgespa.api.tasks import prune_to_file
     from edgespa.pruning import PruneConfig
 
-    config = PruneConfig.parse(settings_of(asked), "prune")
+    config = PruneConfig.parse(settings_of(asked, PruneConfig), "prune")
     checked()
     with told("prune", progress) as report:
         task = prune_to_file(
@@ -287,7 +289,7 @@ def prune(
     return TaskFile.of(task, path, given_in(spec))
 
 
-def open_task(path: str | Path) -> TaskFile:
+def open_task(path: str | Path | TaskFile) -> TaskFile:
     """Read a task file; its base is not opened, and nothing of it is run.
 
     Args:
@@ -298,4 +300,5 @@ def open_task(path: str | Path) -> TaskFile:
     """
     from edgespa.tasks.task import Task
 
-    return TaskFile.of(Task.load(Path(path)), Path(path))
+    file = path_of(path)
+    return TaskFile.of(Task.load(file), file)

@@ -5,7 +5,8 @@ too; besides, a model may be a ``torch.nn.Module``, data a ``Dataset``, a ``Data
 input, a path a ``Path``, and a result of one call goes into the next. Nothing is printed but a progress bar, on a
 terminal and in a notebook: ``progress=False`` draws none, ``progress=callback`` is told ``(done, total, text)``.
 
-Whatever goes wrong is raised as an `edgespa.errors.EdgespaError`, whose ``message`` says what, and ``hint`` what to do.
+Whatever goes wrong is raised as an `edgespa.errors.EdgespaError`, whose ``message`` says what, and ``hint`` what to do;
+what the system refuses, such as a folder that is not there or a full disk, as its ``OSError``.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from edgespa.api.arguments import (
     base_of,
     data_if_any,
     file_of,
+    file_of_names,
     model_of,
     options_of,
     runtime_of,
@@ -29,7 +31,7 @@ from edgespa.api.results import Bundle, Inspection
 from edgespa.api.shell import checked
 
 if TYPE_CHECKING:
-    from edgespa.api.arguments import Data, Model, Sizes, Tell, Values
+    from edgespa.api.arguments import Data, Labels, Model, Sizes, Tell, Values
 
 
 def inspect(
@@ -86,7 +88,7 @@ def export(
     mean: Values | None = None,
     std: Values | None = None,
     limit: int | None = None,
-    labels: str | Path | None = None,
+    labels: Labels | None = None,
     class_offset: int | None = None,
     device: str | None = None,
     sign_key: str | Path | None = None,
@@ -132,12 +134,12 @@ def export(
     spec, own = model_of(model)
     path, key = Path(output), file_of(sign_key)
     images, test = data_if_any(calibration), data_if_any(eval_data)
-    asked = settings_of({**settings, **runtime_of(device, settings)})
+    asked = {**settings, **runtime_of(device, settings)}
     require_there(
         model=spec,
         weights=text_of(weights),
         data={"--calibration": images, "--eval-data": test},
-        files={"--labels": labels, "--sign": key},
+        files={"--labels": file_of_names(labels), "--sign": key},
     )
     BundleWriter(path, overwrite=overwrite)
     require_folder_possible(path)
@@ -145,7 +147,7 @@ def export(
     from edgespa.api.bundles import export_bundle
     from edgespa.exporting.config import ExportConfig
 
-    config = ExportConfig.parse(asked, "export")
+    config = ExportConfig.parse(settings_of(asked, ExportConfig), "export")
     checked()
     with told("export", progress) as report:
         manifest = export_bundle(
