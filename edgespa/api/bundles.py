@@ -223,21 +223,22 @@ def check_task(task: Task, base: Base) -> dict[str, JsonValue]:
     }
 
 
-def _named(origin: Origin, outputs: int | None, labels: Path) -> Origin:
+def _named(origin: Origin, outputs: int | None, labels: Path | tuple[str, ...]) -> Origin:
     """With the names of a file, where there are no data whose classes they number.
 
     Raises:
         ConfigError: They are not one for each output, or not those of the task.
     """
-    names = Numbering.of(labels, None).names
+    numbering = Numbering.of(labels, None)
+    names, file = numbering.names, numbering.file
     if origin.classes and names != origin.classes:
         raise ConfigError(
-            f"--labels {labels} has {some(names)}, the task was trained on {some(origin.classes)}",
+            f"{file} has {some(names)}, the task was trained on {some(origin.classes)}",
             "leave out --labels: the task has its names",
         )
     if len(names) != outputs:
         what = "no list of outputs" if outputs is None else f"{outputs:,} outputs"
-        raise ConfigError(f"--labels {labels} has {len(names):,} names, and the model {what}", "name every output")
+        raise ConfigError(f"{file} has {len(names):,} names, and the model {what}", "name every output")
     return dataclasses.replace(origin, classes=names)
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
 if TYPE_CHECKING:
     from edgespa.models.inputs import InputSizes
@@ -228,6 +229,16 @@ def require_both(mean: tuple[float, ...] | None, std: tuple[float, ...] | None) 
 
     if question := half_given(mean, std):
         raise click.UsageError(question)
+
+
+def was_said(ctx: click.Context, name: str) -> bool:
+    """Whether an option was given, on the command line or by the environment.
+
+    Args:
+        ctx: Of the command.
+        name: Of its parameter.
+    """
+    return ctx.get_parameter_source(name) is not ParameterSource.DEFAULT
 
 
 def output_options(what: str, *, required: bool = True) -> Callable[[_F], _F]:

@@ -95,7 +95,6 @@ def interpret(scores: np.ndarray, learns: str, labels: list[str], count: int) ->
         labels: Their names.
         count: The likeliest so many; all of a regression.
     """
-
     values = _finite(scores)
     if learns == "regression":
         return {"values": [{**_named(i, labels), "value": float(value)} for i, value in enumerate(values)]}
