@@ -14,6 +14,7 @@ from edgespa.adaptation.inside import Inside
 from edgespa.adaptation.moments import averages_of, read_averages, steps_of
 from edgespa.adaptation.run import Run
 from edgespa.errors import ConfigError
+from edgespa.objectives.kinds import identity_of
 from edgespa.system.files import hold
 from edgespa.system.stopping import Stop
 from edgespa.tasks.checkpoint import Checkpoint, require_same
@@ -78,7 +79,7 @@ def identity(run: Run) -> dict[str, Any]:
         "samples": run.samples,
         "config": run.config.model_dump(mode="json"),
         "preprocess": run.preprocess.model_dump(mode="json"),
-        "objective": run.config.objective,
+        "objective": None if run.config.objective is None else identity_of(run.config.objective),
         "teacher": loss.teacher_name,
         "precision": run.processes.precision,
         "start": run.start,

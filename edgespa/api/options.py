@@ -31,12 +31,8 @@ class DataOptions:
         std: Divided by, per channel; None for the same, else one.
         limit: Use a seeded, class-balanced part of each data set.
         seed: Of that part.
-    <<<<<<< HEAD
-        labels: A file with the class name of each output, a line each; None for the order of the data.
-        objective: What is learned or measured; that of the data's kind where nothing is said.
-    =======
         labels: The class name of each output, or a file with them, a line each; None for the order of the data.
-    >>>>>>> front
+        objective: What is learned or measured; that of the data's kind where nothing is said.
         class_offset: Class k is output k + this, and other outputs have no images; None: the classes are all outputs.
     """
 

@@ -97,6 +97,7 @@ def adapt_to_file(
     processes = processes or Processes.start(config.mixed_precision)
     begin = Task.load(start) if start is not None else None
     base = _base_of(model, input_shape, weights, begin, start, trust)
+    config = config.model_copy(update={"objective": options.objective})
     train = options.load(data, outputs=base.outputs())
     test = options.load(evaluation, outputs=base.outputs()) if evaluation else None
     if test is not None:

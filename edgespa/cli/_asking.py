@@ -98,6 +98,10 @@ def _question(command: str, key: str, value: Any, folders: tuple[Path, ...], ove
 
     if key in MODELS:
         return question(str(value))
+    if key == "objective":
+        from edgespa.cli._kinds import OBJECTIVES
+
+        return None if value in OBJECTIVES else CODE
     if key in DATA:
         from edgespa.data.load import is_code
 

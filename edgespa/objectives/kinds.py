@@ -10,10 +10,12 @@ from types import MappingProxyType
 from edgespa.data import ImageData
 from edgespa.errors import ConfigError, DataError
 from edgespa.models.imports import find_object, is_module_spec, nearest, split_file_spec
+from edgespa.models.sources import code_digest
 from edgespa.objectives.base import Objective
 from edgespa.objectives.measures import Measure
 from edgespa.objectives.segmentation import Segmentation
 from edgespa.objectives.table import Classes, MultiLabel, Regression
+from edgespa.system.files import expanded
 
 GROUP = "edgespa.objectives"
 OWN: Mapping[str, type[Objective]] = MappingProxyType(
@@ -61,6 +63,19 @@ def objective_named(name: str) -> Objective:
     found = _checked(made.value if isinstance(made.value, Objective) else made.call(), name, None)
     _OPENED[found.name] = found  # data that are loaded for it name it so
     return found
+
+
+def identity_of(spec: str) -> str:
+    """The same for the same objective: of code of the user's with its digest, and that of what it imports.
+
+    Args:
+        spec: As `objective_named` takes it.
+    """
+    file = split_file_spec(spec)
+    if file is None:
+        return spec
+    path = expanded(file[0])
+    return f"{spec} {code_digest(path.resolve(), path.resolve().parent)[:16]}"
 
 
 def fitted(data: ImageData, objective: Objective) -> ImageData:
