@@ -15,7 +15,7 @@ from typing import Any
 from edgespa.bundle import PROFILES
 from edgespa.device.measure.results import Measurement, Profile
 from edgespa.errors import ConfigError, DeviceError
-from edgespa.system.files import expanded, write_whole
+from edgespa.system.files import expanded, remove_abandoned_in, write_whole
 
 MAX_PROFILE_BYTES = 32 << 20
 """They come with a bundle of whomever, and no digest covers them."""
@@ -44,6 +44,7 @@ def save_profile(profile: Profile, bundle: Path) -> Path:
     text = json.dumps(profile.model_dump(), indent=2, allow_nan=False) + "\n"
     try:
         folder.mkdir(exist_ok=True)
+        remove_abandoned_in(folder)
         number, target = 1, folder / f"{stamp}-{profile.device}.json"
         while target.exists():
             number += 1
