@@ -50,7 +50,7 @@ class Judge:
     ) -> None:
         self._evaluation, self._calibration, self._learns, self._decides = evaluation, calibration, learns, decides
         self._wanted: Array | None = None
-        self.accuracy, self._wanted = self._judge(lambda images: run_program(program, [images])[0], "the program", None)
+        self.accuracy, self._wanted = self._judge(lambda images: run_program(program, [images]), "the program", None)
 
     def of(self, file: File, progress: Progress | None = None) -> tuple[Accuracy | None, Agreement | None]:
         """A file's accuracy, and how often it decides as the program does; None where there is no such thing.
@@ -67,7 +67,7 @@ class Judge:
             if progress:
                 progress(done, total, f"accuracy of {file.name}")
 
-        accuracy, decided = self._judge(lambda images: file([images.numpy()])[0], file.name, told)
+        accuracy, decided = self._judge(lambda images: file([images.numpy()]), file.name, told)
         data = self._evaluation or self._calibration
         if decided is None or self._wanted is None or data is None:
             return accuracy, None
@@ -79,20 +79,20 @@ class Judge:
         )
 
     def _judge(
-        self, run: Callable[[Tensor], Array], name: str, progress: Progress | None
+        self, run: Callable[[Tensor], list[Array]], name: str, progress: Progress | None
     ) -> tuple[Accuracy | None, Array | None]:
         decided: list[Array | None] = []
         data = self._evaluation or self._calibration
 
         def seen(images: Tensor) -> Array:
             outputs = run(images)
-            if data is not None and not np.isfinite(outputs).all():
+            if data is not None and not all(np.isfinite(each).all() for each in outputs):
                 raise ParityError(
                     f"{name}: the outputs are not finite on some of {data.name}",
                     "numbers beyond what its precision holds: leave that out, or check --mean, --std and the weights",
                 )
-            decided.append(self._decide(outputs))
-            return outputs
+            decided.append(self._decide(outputs[0]))
+            return outputs[0]
 
         accuracy = None
         if self._evaluation is not None:
