@@ -57,11 +57,17 @@ if sys.argv[2] == "install":
         source = sys.stdin.buffer.read()
         if hashlib.sha256(source).hexdigest() != sys.argv[3]:
             raise OSError(errno.EIO, "the connection damaged what was sent")
-        with open(path + "." + str(os.getpid()), "wb") as file:
-            file.write(source)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(file.name, path)
+        new = path + "." + str(os.getpid())
+        try:
+            with open(new, "wb") as file:
+                file.write(source)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(new, path)
+        except OSError:
+            if os.path.exists(new):
+                os.remove(new)
+            raise
         for other in os.listdir(folder):
             old = os.path.join(folder, other)
             try:
