@@ -106,6 +106,22 @@ def expanded(text: str | Path) -> Path:
         return Path("/", *path.parts[1:]) if path.parts[:1] == ("~",) else path
 
 
+def open_plain(path: Path) -> BinaryIO:
+    """Open a file to read that lies in a folder of whomever: what has no end, or nothing to give, is not waited for.
+
+    Args:
+        path: Of a file, or of a link to one.
+
+    Raises:
+        OSError: It cannot be opened, or is a pipe, a device or a folder.
+    """
+    stream = open(path, "rb", opener=lambda name, flags: os.open(name, flags | getattr(os, "O_NONBLOCK", 0)))  # noqa: SIM115
+    if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+        stream.close()
+        raise OSError(errno.EINVAL, "it is a pipe or a device, not a file", str(path))
+    return stream
+
+
 def is_there(path: Path) -> bool:
     """Whether there is a file or folder; what cannot be a path, or may not be looked at, is not there.
 
