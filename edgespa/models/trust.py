@@ -192,7 +192,10 @@ def _runs_nothing(spec: str) -> bool:
 def _is_plain_folder(folder: Path) -> bool:
     """Whether a folder has a configuration without code or other models in it, and its weights in safetensors alone."""
     try:
-        names = [entry.name for entry in folder.iterdir()] if is_there(folder) else []
+        entries = list(folder.iterdir()) if is_there(folder) else []
+        if not all(entry.is_file() or entry.is_dir() for entry in entries):
+            return False  # pipes and devices
+        names = [entry.name for entry in entries]
         config = json.loads((folder / "config.json").read_bytes()) if "config.json" in names else None
         leads_on = _leads_on(config)
     except (OSError, ValueError, RecursionError):

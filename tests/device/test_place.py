@@ -225,6 +225,20 @@ def test_what_lies_beside_the_agent_is_not_run(tmp_path: Path, monkeypatch: pyte
     assert sorted(path.name for path in compiled.parent.iterdir()) == [compiled.name]  # and none is left there
 
 
+def test_agents_of_other_versions_and_halves_of_them_go(tmp_path: Path) -> None:
+    folder = tmp_path / "kept" / "agent"
+    folder.mkdir(parents=True)
+    old = [f"agent_{'0' * 64}.py", f"agent_{'1' * 64}.py.4711"]
+    kept = [f"agent_{'2' * 64}.py", "mine.txt", f"agent_{'3' * 64}"]
+    (folder / kept[2]).mkdir()
+    for name in (*old, *kept[:2]):
+        (folder / name).write_text("")
+    for name in (*old, *kept[1:]):
+        os.utime(folder / name, (1, 1))
+    ask(tmp_path / "kept")
+    assert sorted(os.listdir(folder)) == sorted([f"agent_{hashlib.sha256(agent_source()).hexdigest()}.py", *kept])
+
+
 def test_over_ssh_too(sshd: Any, tmp_path: Path) -> None:
     (tmp_path / "open").mkdir()
     (tmp_path / "open").chmod(0o777)

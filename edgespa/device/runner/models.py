@@ -183,7 +183,7 @@ def running(variant: dict[str, Any]) -> Iterator[None]:
         raise RunnerError(f"{variant['name']} does not run: {error}") from error
 
 
-def infer(model: Any, arrays: list[np.ndarray]) -> list[np.ndarray]:
+def infer(model: Any, arrays: list[np.ndarray], alone: int = 0) -> list[np.ndarray]:
     """Outputs for any number of samples, in pieces of the file's batch size.
 
     A file may take and give one sample whole: with a batch of 1 that is not the first dimension of everything, as of
@@ -192,6 +192,7 @@ def infer(model: Any, arrays: list[np.ndarray]) -> list[np.ndarray]:
     Args:
         model: An opened model.
         arrays: One per input, in the program's layout; all with the same first size, the samples.
+        alone: So many of them are run one by one where the file takes any number: it may be right for one of the two.
     """
     if takes_whole(model):
         return _one_by_one(model, arrays)
@@ -201,9 +202,12 @@ def infer(model: Any, arrays: list[np.ndarray]) -> list[np.ndarray]:
     size = batch if isinstance(batch, int) else chunk_of(elements)
     if size * elements > MAX_ELEMENTS:  # each may be within its bounds, and what they make together not
         raise RunnerError(f"a batch of {size:,} samples of {elements:,} numbers is more than {MAX_ELEMENTS:,}")
+    if isinstance(batch, int):
+        alone = 0
+    edges = [*range(alone), *range(alone, count, size), count]
     pieces = []
-    for start in range(0, count, size):
-        part = [array[start : start + size] for array in arrays]
+    for start, end in zip(edges, edges[1:]):
+        part = [array[start:end] for array in arrays]
         missing = size - len(part[0]) if isinstance(batch, int) else 0
         if missing:  # a fixed batch must be full: repeat the last sample, drop its results
             part = [np.concatenate([array, np.repeat(array[-1:], missing, axis=0)]) for array in part]
