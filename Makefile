@@ -1,6 +1,6 @@
 # make demo   the whole way on real data that needs no download
-# make test   style, types, tests; of the zoo a representative part
-# make test-zoo   the first law over 278 published architectures
+# make test   style, types, tests; of each law some networks
+# make test-all   all of it: the laws over all networks, 278 published architectures among them, long ways, then make test
 # All make .venv first, the demo without linters and test tools. Needs Python >= 3.11, pip and make; PYTHON says which one.
 
 PYTHON ?= python3
@@ -9,6 +9,8 @@ TEST_JOBS ?= 2
 PYTEST_ARGS ?=
 # Pretrained networks and data sets of the tests; tests that need them skip without.
 export EDGESPA_DATA ?= ../shared/data
+# Hundreds of processes of tests load the package, which is to be compiled once.
+unexport PYTHONDONTWRITEBYTECODE
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -25,12 +27,13 @@ DEVICE_ARM64 := .device-arm64
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help venv zoo runtimes demo test test-zoo device-arm64 test-arm64 fuzz lint format docs clean distclean peer bench-spa-quick
+.PHONY: help venv zoo runtimes demo test test-more test-all test-zoo device-arm64 test-arm64 fuzz lint format docs clean distclean peer bench-spa-quick
 
 help:
 	@echo 'make venv    install into $(VENV), exact versions of constraints.txt'
 	@echo 'make demo    the whole way on real data that needs no download; installs what a user needs'
 	@echo 'make test    style, types and tests; PYTEST_ARGS="-k name" for some'
+	@echo 'make test-all  what make test leaves out (make test-more: laws over more networks, the zoo), then make test'
 	@echo 'make test-zoo  masked = compacted over all networks of torchvision and families of timm and transformers'
 	@echo 'make bench-spa-quick  adapters against fine-pruning, a slice of ten minutes'
 	@echo 'make fuzz    damaged and hostile bundles, archives, task files and programs by the ten thousand'
@@ -118,13 +121,26 @@ lint: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# One file, one process: fixtures of a module are made once. pytest comes last, so that its closing line does too.
+# One file, one process: fixtures of a module are made once; the files whose tests take long come first
+# (tests/conftest.py), so that none is left alone at the end. pytest comes last, so that its closing line does too.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_JOBS)
+BY_FILE := --dist loadfile --no-loadscope-reorder --ignore tests/zoo
+# A network of the zoo has a process of its own anyway.
+BY_NETWORK := --dist worksteal tests/zoo
+
 test: lint zoo runtimes
-	PYTHONPATH=$(ZOO) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(TEST_JOBS) -m 'not zoo' tests/zoo
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_JOBS) --dist loadfile --ignore tests/zoo $(PYTEST_ARGS)
+	PYTHONPATH=$(ZOO) $(PYTEST) -q -m 'not more' $(BY_NETWORK)
+	$(PYTEST) -m 'not more' $(BY_FILE) $(PYTEST_ARGS)
+
+test-more: zoo
+	PYTHONPATH=$(ZOO) $(PYTEST) -q -m more $(BY_NETWORK)
+	$(PYTEST) -m more $(BY_FILE) $(PYTEST_ARGS)
+
+test-all: test-more
+	$(MAKE) test
 
 test-zoo: zoo
-	PYTHONPATH=$(ZOO) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_JOBS) tests/zoo $(PYTEST_ARGS)
+	PYTHONPATH=$(ZOO) $(PYTEST) $(BY_NETWORK) $(PYTEST_ARGS)
 
 # Built once: Debian for arm64, whose programs qemu-user runs. See tests/arm64/build.sh.
 device-arm64:

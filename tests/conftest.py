@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import settings
+from torch.onnx._internal.exporter._registration import ONNXRegistry
 
 from edgespa.config import Preprocess
 from edgespa.data import ImageData, load_data
+from edgespa.exporting.conversion import Conversions
 from edgespa.tasks.base import Base
 
 # --hypothesis-profile=deep, or: make fuzz. The tests named fuzz try thirty times as many inputs then.
@@ -37,14 +42,46 @@ def pytest_configure() -> None:
                 signal.signal(number, usual)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files whose tests take long come first: of several processes, the last to end would be waited for."""
+    slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
+    items.sort(key=lambda item: -slow[item.path])
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _nothing_of_the_user(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Nothing is taken from the user's cache of converted files, devices and data of devices, or put there."""
+    """Nothing is taken from the user's cache of converted files, devices and data of devices, or put there.
+
+    What is converted once is there for all processes of this run of the tests, and for no other run.
+    """
+    own = tmp_path_factory.getbasetemp()
+    shared = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("EDGESPA_CACHE", "off")
+        patch.setenv("EDGESPA_CACHE", str(shared / "converted"))
         for kind in ("CONFIG", "DATA", "STATE"):
             patch.setenv(f"XDG_{kind}_HOME", str(tmp_path_factory.mktemp(kind.lower())))
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _converted_here() -> Iterator[Callable[..., Any]]:
+    """Converters work in this process, where they are loaded once: a new one takes five seconds to load them.
+
+    What a command in another process converts is converted as users have it.
+    """
+    start = Conversions.start
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Conversions, "start", lambda *_: None)
+        # torch makes this table anew for each file: half of the time of a small one.
+        patch.setattr(ONNXRegistry, "from_torchlib", staticmethod(functools.cache(ONNXRegistry.from_torchlib)))
+        yield start
+
+
+@pytest.fixture
+def converted_apart(_converted_here: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Converters work in processes of their own, as users have it, and find nothing that was converted before."""
+    monkeypatch.setenv("EDGESPA_CACHE", "off")
+    monkeypatch.setattr(Conversions, "start", _converted_here)
 
 
 TOY_NET = '''

@@ -44,7 +44,7 @@ def typed(line: list[str], place: Path) -> str:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", EXAMPLES)
+@pytest.mark.parametrize("name", ["digits.py", pytest.param("disc.py", marks=pytest.mark.more)])
 def test_runs(name: str, place: Path) -> None:
     pattern, least = EXAMPLES[name]
     before = {path.name for path in place.iterdir()}

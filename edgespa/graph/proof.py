@@ -162,7 +162,7 @@ def _compare(
             for index, (one, other) in enumerate(zip(_tensors(before), _tensors(after), strict=True)):
                 error = _difference(_on_kept(one, groups, alive, node.name, index), other)
                 count += 1
-                if undefined is None and one.is_floating_point() and bool(torch.isnan(one).any()):
+                if undefined is None and one.is_floating_point() and one.numel() and math.isnan(_largest(one)):
                     undefined = node.name
                 output_error = max(output_error, error) if is_output else output_error
                 if error > inner_error:
@@ -227,6 +227,9 @@ def _difference(old: Tensor, new: Tensor) -> float:
         return float((old != new).any())
     if not old.numel():
         return 0.0
+    gap, scale = _largest(old - new), _largest(old)  # what is not finite in either is not finite here
+    if math.isfinite(gap) and math.isfinite(scale):
+        return gap / max(scale, 1e-30)
     old, new = old.double(), new.double()
     finite = torch.isfinite(old)
     # Infinities may be meant, as in a mask; of what is no number nothing can be said.
@@ -234,3 +237,9 @@ def _difference(old: Tensor, new: Tensor) -> float:
         return math.inf
     old, new = torch.where(finite, old, 0.0), torch.where(finite, new, 0.0)
     return float((old - new).abs().max() / old.abs().max().clamp_min(1e-30))
+
+
+def _largest(tensor: Tensor) -> float:
+    """Largest magnitude, in one pass; no number if there is one that is none."""
+    low, high = (float(end) for end in tensor.aminmax())
+    return max(-low, high)

@@ -14,6 +14,7 @@ from edgespa.tasks.task import Task
 
 
 @pytest.mark.slow
+@pytest.mark.more  # README's example and the tutorial go the same way, in tests of their own
 def test_the_whole_way_twice(tmp_path: Path) -> None:
     output = tmp_path / "demo"
     result = CliRunner().invoke(main, ["demo", "--output", str(output), "--json"])

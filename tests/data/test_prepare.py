@@ -257,9 +257,9 @@ class TestRealData:
     def test_jpegs_from_the_zip(self, data_dir: Path) -> None:
         data = load_data(f"{data_dir}/cifar10_jpeg.zip:test").limit(2000, seed=1)
         assert np.bincount(data.labels).tolist() == [200] * 10
-        started = time.perf_counter()
+        started = time.process_time()  # of all threads; what else the machine does is no fault
         prepared = prepare(data, _preprocess(32, 32))
-        assert time.perf_counter() - started < 10
+        assert time.process_time() - started < 10
         buffer = io.BytesIO()
         Image.fromarray(prepared.pixels([5])[0].permute(1, 2, 0).numpy()).save(buffer, "PNG")
         assert np.array_equal(np.asarray(Image.open(buffer)), data.image(5))

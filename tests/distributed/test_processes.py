@@ -266,6 +266,7 @@ def losses(path: Path) -> list[float]:
 
 
 @pytest.mark.slow
+@pytest.mark.more  # the same law as of the sums above, for a whole adaptation
 def test_accelerate_launches_two_processes_that_come_to_what_one_comes_to_after_a_kill_too(
     toy_folder: Path, tmp_path: Path
 ) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
@@ -126,6 +126,14 @@ class Attention(nn.Module):
 
 
 NETWORKS = {each.__name__: each for each in (Plain, Residual, Gated, Dense, Next, Attention)}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _nothing_was_converted_before() -> Iterator[None]:
+    """Here conversions are what is tested, with parts of them replaced."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EDGESPA_CACHE", "off")
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -24,7 +24,8 @@ from edgespa.config import Preprocess
 from edgespa.data import ImageData, Prepared, load_data, prepare
 from edgespa.device.runner import read_samples
 from edgespa.errors import ConfigError, DataError, ExportError, MissingExtraError, OutputExistsError, ParityError
-from edgespa.exporting import conversion, onnx_file, quantise, tflite_file, variants
+from edgespa.exporting import onnx_file, quantise, tflite_file, variants
+from edgespa.exporting import samples as samples_module
 from edgespa.exporting.bundle import export
 from edgespa.exporting.config import ExportConfig, Origin
 from edgespa.exporting.converter import Form
@@ -203,13 +204,7 @@ def test_a_missing_package_names_its_extra(
     assert not list(tmp_path.iterdir())
 
 
-def convert_here(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In this process, where converters can be replaced."""
-    monkeypatch.setattr(conversion.Conversions, "start", lambda *_: None)
-
-
 def spoil(monkeypatch: pytest.MonkeyPatch, scale: float) -> None:
-    convert_here(monkeypatch)
     real = onnx_file.write_fp32
 
     def wrong(program: Program, path: Path, form: Form) -> None:
@@ -269,9 +264,8 @@ def test_all_that_failed_is_said_where_nothing_is_left(
 
     monkeypatch.setattr(onnx_file, "write_fp32", fail)
     monkeypatch.setattr(tflite_file, "write_fp32", fail)
-    convert_here(monkeypatch)
     with pytest.raises(ExportError, match=r"onnx-fp32: no such operator\n  tflite-fp32: no such operator") as caught:
-        export(toy_base.program, origin_of(), ExportConfig(cache=False), tmp_path / "b")
+        export(toy_base.program, origin_of(), ExportConfig(), tmp_path / "b")
     assert caught.value.hint == "leave it out"
     assert not list(tmp_path.iterdir())
 
@@ -423,15 +417,16 @@ def test_a_program_of_a_fixed_batch(prepared: Prepared, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_recorded_outputs_are_bounded_too() -> None:
-    dense = trace(nn.Upsample(scale_factor=16), (torch.zeros(2, 3, 16, 16),))
+def test_recorded_outputs_are_bounded_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    dense = trace(nn.Upsample(scale_factor=8), (torch.zeros(2, 3, 16, 16),))
     samples = draw_samples(dense, None, 0)
     assert samples.count == 64
     assert 4 <= len(samples.recorded) < 64
     outputs = samples.record()["output_0"]
     assert outputs.nbytes <= 4 << 20
     np.testing.assert_array_equal(outputs, samples.outputs[0][list(samples.recorded)])
-    vast = trace(nn.Upsample(scale_factor=64), (torch.zeros(2, 3, 16, 16),))
+    monkeypatch.setattr(samples_module, "MEMORY_BYTES", 4 << 20)  # as if they were large
+    vast = trace(nn.Upsample(scale_factor=8), (torch.zeros(2, 3, 16, 16),))
     assert draw_samples(vast, None, 0).count < 64
 
 
@@ -462,7 +457,6 @@ def test_a_converter_that_fails_is_named_and_leaves_nothing(
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError("deep trouble\nmore of it")
 
-    convert_here(monkeypatch)
     monkeypatch.setattr(onnxsim, "simplify", fail)
     with pytest.raises(ExportError, match=r"converted to ONNX: RuntimeError: deep trouble$"):
         export(toy_base.program, origin_of(), ONNX, tmp_path / "b")
@@ -534,7 +528,7 @@ def test_int8_that_fails_its_proof_is_made_once_more_and_nearer(
         return Made("minmax")
 
     monkeypatch.setattr(variants, "make", as_wrong_as_allowed)
-    config = ExportConfig(formats=("onnx",), precisions=("int8",), cache=False)
+    config = ExportConfig(formats=("onnx",), precisions=("int8",))
     manifest = export(toy_base.program, origin_of(), config, tmp_path / "b", calibration=prepared)
     assert len(asked) == 2
     assert asked[0] == 0.3
@@ -556,7 +550,7 @@ def test_int8_that_cannot_be_made_nearer_says_what_its_proof_was(
         return Made("minmax")
 
     monkeypatch.setattr(variants, "make", wrong_then_nothing)
-    config = ExportConfig(formats=("onnx",), precisions=("int8",), cache=False)
+    config = ExportConfig(formats=("onnx",), precisions=("int8",))
     with pytest.raises(ParityError, match=r"component_error .* is above 0\.3"):
         export(toy_base.program, origin_of(), config, tmp_path / "b", calibration=prepared)
 

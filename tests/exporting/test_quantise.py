@@ -83,9 +83,10 @@ class Fragile(torch.nn.Module):
         return self.fc(torch.relu(self.last(x)).flatten(1))
 
 
-@pytest.fixture(params=["onnx", "tflite"])
-def fragile(request: pytest.FixtureRequest, tmp_path: Path) -> Case:
-    return Case(trace(Fragile().eval(), (torch.randn(2, 3, 16, 16),)), request.param, tmp_path)
+@pytest.fixture(scope="module", params=["onnx", "tflite"])
+def fragile(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Case:
+    program = trace(Fragile().eval(), (torch.randn(2, 3, 16, 16),))
+    return Case(program, request.param, tmp_path_factory.mktemp(f"fragile-{request.param}"))
 
 
 def test_the_layer_that_int8_hurts_stays_in_float(fragile: Case) -> None:

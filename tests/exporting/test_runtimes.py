@@ -21,7 +21,7 @@ from edgespa.graph.program import Program
 pytestmark = [pytest.mark.usefixtures("converters"), pytest.mark.slow]
 ROOT = Path(__file__).resolve().parents[2] / ".runtimes"
 HOW = Preprocess(height=16, width=16, channels=3, mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.4))
-NETWORKS = ("Residual", "Gated", "Attention", "pixels")
+NETWORKS = ("Residual", *(pytest.param(name, marks=pytest.mark.more) for name in ("Gated", "Attention", "pixels")))
 # The folder of a runtime, what run.py calls it, and what files are written for it.
 RUNTIMES = {
     "tflite-runtime": ("tflite_runtime 2.14", {"formats": ("tflite",)}),

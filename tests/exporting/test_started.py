@@ -19,6 +19,8 @@ from edgespa.exporting.conversion import conversions
 from edgespa.exporting.converter import Form
 from edgespa.tasks.base import Base
 
+pytestmark = pytest.mark.usefixtures("converters", "converted_apart")
+
 
 @pytest.fixture
 def converter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -33,7 +35,6 @@ def instead(folder: Path, package: str, code: str) -> None:
     (folder / f"{package}.py").write_text(f"import os, signal, sys, time\n{code}\n")
 
 
-@pytest.mark.usefixtures("converters")
 @pytest.mark.parametrize(
     ("name", "package", "other"), [("onnx", "onnxsim", "tflite"), ("tflite", "litert_torch", "onnx")]
 )
@@ -59,7 +60,6 @@ def test_a_converter_that_crashes_is_told_and_leaves_nothing(
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.usefixtures("converters")
 def test_the_other_format_is_written(toy_base: Base, tmp_path: Path, converter: Path) -> None:
     instead(converter, "litert_torch", "os.kill(os.getpid(), signal.SIGABRT)")
     manifest = export_bundle(toy_base.spec, tmp_path / "out", ExportConfig(cache=False), input_shape=(1, 3, 8, 8))
@@ -68,7 +68,6 @@ def test_the_other_format_is_written(toy_base: Base, tmp_path: Path, converter: 
     assert "crashed on the program (SIGABRT)" in missing["reason"]  # type: ignore[index,call-overload,operator]
 
 
-@pytest.mark.usefixtures("converters")
 @pytest.mark.parametrize(
     ("code", "words"),
     [
@@ -89,7 +88,6 @@ def test_what_a_converter_says_comes_back(
     assert not (tmp_path / "m.onnx").exists()
 
 
-@pytest.mark.usefixtures("converters")
 def test_a_program_that_cannot_be_saved_is_converted_here(
     toy_base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -102,7 +100,6 @@ def test_a_program_that_cannot_be_saved_is_converted_here(
     assert (tmp_path / "m.onnx").stat().st_size > 1000
 
 
-@pytest.mark.usefixtures("converters")
 def test_a_process_that_is_killed_is_told(toy_base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(onnx_file, "write_fp32", lambda *_: pytest.fail("converted here"))
     with conversions(toy_base.program, Form(), ("onnx",), Cache(None)) as made:
@@ -114,7 +111,6 @@ def test_a_process_that_is_killed_is_told(toy_base: Base, tmp_path: Path, monkey
     assert (tmp_path / "m.onnx").stat().st_size > 1000
 
 
-@pytest.mark.usefixtures("converters")
 def test_a_process_that_does_not_start_is_told_from_a_crash(
     toy_base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -129,7 +125,7 @@ def test_a_process_that_does_not_start_is_told_from_a_crash(
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("converters")
+@pytest.mark.more
 def test_files_of_the_current_folder_are_not_taken_for_pythons_own(toy_folder: Path, tmp_path: Path) -> None:
     for name in ("random", "inspect", "platform", "token", "copy", "json", "torch", "onnx", "edgespa"):
         (tmp_path / f"{name}.py").write_text("raise SystemExit('not this one')\n")
@@ -143,9 +139,10 @@ def test_files_of_the_current_folder_are_not_taken_for_pythons_own(toy_folder: P
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("converters")
-@pytest.mark.parametrize("moment", [0.4, 0.6, 0.8])
-def test_no_process_and_no_folder_of_a_killed_export_stays(toy_folder: Path, tmp_path: Path, moment: float) -> None:
+@pytest.mark.parametrize("moments", [(0.6,), pytest.param((0.4, 0.5, 0.7, 0.8), marks=pytest.mark.more)])
+def test_no_process_and_no_folder_of_a_killed_export_stays(
+    toy_folder: Path, tmp_path: Path, moments: tuple[float, ...]
+) -> None:
     temporary = tmp_path / "temporary"
     temporary.mkdir()
     command = [sys.executable, "-m", "edgespa", "export", f"{toy_folder / 'net.py'}:build", "--input-shape", "1,3,8,8"]
@@ -166,12 +163,13 @@ def test_no_process_and_no_folder_of_a_killed_export_stays(toy_folder: Path, tmp
     subprocess.run([*command, "--output", str(tmp_path / "whole")], env=environment, check=True, capture_output=True)
     whole = time.monotonic() - began
     usual = set(os.listdir(temporary))  # what torch keeps there
-    process = subprocess.Popen([*command, "--output", str(tmp_path / "out")], env=environment)
-    time.sleep(whole * moment)
-    process.kill()
-    process.wait()
-    last = time.monotonic() + 30
-    while (running() or set(os.listdir(temporary)) - usual) and time.monotonic() < last:
-        time.sleep(0.1)
-    assert running() == []
-    assert set(os.listdir(temporary)) <= usual
+    for moment in moments:
+        process = subprocess.Popen([*command, "--output", str(tmp_path / "out"), "--overwrite"], env=environment)
+        time.sleep(whole * moment)
+        process.kill()
+        process.wait()
+        last = time.monotonic() + 30
+        while (running() or set(os.listdir(temporary)) - usual) and time.monotonic() < last:
+            time.sleep(0.1)
+        assert running() == []
+        assert set(os.listdir(temporary)) <= usual

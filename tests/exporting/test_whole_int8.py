@@ -127,6 +127,9 @@ NETWORKS = [
     *(boxes_and_scores, pressure, unlike_weights, map_about_a_mean),
 ]
 
+FEW = (gate_of_one, pooled_below_zero, boxes_and_scores, unlike_weights)
+MARKED = [pytest.param(each, marks=() if each in FEW else (pytest.mark.more,)) for each in NETWORKS]
+
 
 def int8_of(network: nn.Module, name: str, folder: Path) -> tuple[Made, np.ndarray, np.ndarray]:
     """How it was made, what it computes, what the program does."""
@@ -150,7 +153,7 @@ def int8_of(network: nn.Module, name: str, folder: Path) -> tuple[Made, np.ndarr
 
 
 @pytest.mark.parametrize("name", ["onnx", "tflite"])
-@pytest.mark.parametrize("network", NETWORKS, ids=lambda each: each.__name__)
+@pytest.mark.parametrize("network", MARKED, ids=lambda each: each.__name__)
 def test_each_component_follows_the_program(
     network: Callable[[], nn.Module], name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -118,6 +118,22 @@ def test_the_largest_difference_of_pairs_is_infinite_for_what_is_no_number(place
     assert largest_difference(before, after) == 0.25
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_the_largest_difference_is_that_of_the_magnitudes(dtype: torch.dtype) -> None:
+    generator = torch.Generator().manual_seed(0)
+    before = torch.randn(3, 50, generator=generator).to(dtype)
+    after = before + 0.25 * torch.randn(3, 50, generator=generator).to(dtype)
+    wanted = float((before.double() - after.double()).abs().max() / before.double().abs().max())
+    assert largest_difference([before], [after]) == pytest.approx(wanted, rel=4 * torch.finfo(dtype).eps)
+    assert largest_difference([-before], [-after]) == largest_difference([before], [after])
+    assert largest_difference([before.T[::2]], [before.T[::2]]) == 0
+    largest = torch.tensor([torch.finfo(dtype).max, 1.0], dtype=dtype)
+    # Too large a difference for all types but the widest, in which it is computed.
+    assert largest_difference([largest], [-largest]) == (math.inf if dtype == torch.float64 else 2.0)
+    assert largest_difference([torch.zeros(2, dtype=dtype)], [torch.zeros(2, dtype=dtype)]) == 0
+    assert largest_difference([torch.zeros(0, dtype=dtype)], [torch.zeros(0, dtype=dtype)]) == 0
+
+
 def test_limit_is_the_callers() -> None:
     Proof(1e-3, 1e-3, "x", 1).require(1e-2)
     with pytest.raises(GraphError, match="at x"):

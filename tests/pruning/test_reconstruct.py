@@ -28,6 +28,8 @@ NAMES = (
     "plain", "flatten", "residual", "concat", "depthwise", "excite", "grouped", "transposed", "grouped_transposed",
     "matmul", "attention",
 )  # fmt: skip
+FEW = ("residual", "depthwise", "grouped", "attention")
+MARKED = [name if name in FEW else pytest.param(name, marks=pytest.mark.more) for name in NAMES]
 IN_CHANGE = [name for name in METHODS if name.endswith("in-change")]
 Build = Callable[[str], Base]
 
@@ -50,7 +52,7 @@ def change(base: Base, task: Task, data: Prepared) -> float:
     return float((new - old).norm() / (old - old.mean(0)).norm())
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", MARKED)
 @pytest.mark.parametrize("method", IN_CHANGE)
 def test_what_is_there_twice_costs_nothing(
     twins: Build, images: Prepared, tmp_path: Path, name: str, method: str

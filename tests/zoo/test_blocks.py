@@ -19,18 +19,18 @@ networks = sys.modules["edgespa_zoo_networks"]
 
 # network -> blocks of each stage, and how many of all cannot be removed
 CASES: dict[str, tuple[list[int], int]] = {
-    "timm:vit_tiny_patch16_224": ([12], 0),
+    "torchvision:resnet18": ([2, 2, 2, 2], 3),
     "timm:deit_tiny_distilled_patch16_224": ([12], 0),
+    "transformers:SwinForImageClassification": ([1, 2, 2, 1], 0),
+}
+MORE: dict[str, tuple[list[int], int]] = {
+    "timm:vit_tiny_patch16_224": ([12], 0),
     "timm:swin_tiny_patch4_window7_224": ([2, 2, 6, 2], 0),
     "timm:mixer_s16_224": ([8], 0),
-    "torchvision:resnet18": ([2, 2, 2, 2], 3),
     "torchvision:convnext_tiny": ([3, 3, 9, 3], 0),
     "transformers:ViTForImageClassification": ([3], 0),
     "transformers:DeiTForImageClassification": ([3], 0),
-    "transformers:SwinForImageClassification": ([1, 2, 2, 1], 0),
     "transformers:Swinv2ForImageClassification": ([1, 2, 2, 1], 0),
-}
-MORE: dict[str, tuple[list[int], int]] = {
     "torchvision:swin_v2_t": ([2, 2, 6, 2], 0),
     "torchvision:vit_b_32": ([12], 0),
     "timm:cait_xxs24_224": ([24], 0),
@@ -86,7 +86,7 @@ def tensors_of(out: Any) -> list[Tensor]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [*CASES, *(pytest.param(name, marks=pytest.mark.zoo) for name in MORE)])
+@pytest.mark.parametrize("name", [*CASES, *(pytest.param(name, marks=pytest.mark.more) for name in MORE)])
 def test_removing_is_replacing_by_the_identity(name: str) -> None:
     library = name.partition(":")[0]
     if name not in networks.names(library) and library != "transformers":
