@@ -20,7 +20,6 @@ from edgespa.cli._help import ExplainedGroup
 from edgespa.cli._said import said
 from edgespa.cli._sections import MAIN_EXAMPLES
 from edgespa.cli._terminal import echo, harmless
-from edgespa.errors import ConfigError
 
 COMMANDS: Mapping[str, str] = MappingProxyType(
     {
@@ -59,6 +58,8 @@ def _require_readable_paths(args: Sequence[str]) -> None:
     with contextlib.suppress(OSError):
         args = [*args, os.getcwd()]
     if any("\udc80" <= letter <= "\udcff" for each in args for letter in each):
+        from edgespa.errors import ConfigError
+
         raise ConfigError(
             f"names of files are read as {encoding} here, by LC_ALL or PYTHONUTF8, and one has other letters",
             "set LC_ALL=C.UTF-8, or PYTHONUTF8=1",
