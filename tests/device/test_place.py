@@ -21,6 +21,7 @@ from edgespa.device import agent_source, connect, load_device
 from edgespa.device.agent.place import unsafe
 from edgespa.device.board import Device
 from edgespa.device.link.boot import BOOT
+from edgespa.device.link.refusals import refusal
 from edgespa.errors import RefusedError
 
 OTHER = 12345  # nobody's number here
@@ -260,3 +261,12 @@ def test_words_for_people_are_not_sent() -> None:
     source = zlib.decompress(b64decode(BOOT.split("b64decode('")[1].split("'")[0])).decode()
     assert "StrictModes" not in source
     assert subprocess.run([sys.executable, "-c", f"compile({source!r}, 'boot', 'exec')"], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("kind", ["full", "read-only", "forbidden", "unsafe", "missing", "no-program", "else"])
+def test_this_machine_has_no_profile_to_name_another_folder_in(kind: str, tmp_path: Path) -> None:
+    here = str(refusal(load_device("local"), kind, "/proc/.local").hint)
+    there = str(refusal(load_device("pi-4b"), kind, "/proc/.local").hint)
+    assert "set XDG_DATA_HOME to a folder that can be written" in here
+    assert "profile" not in here
+    assert "folder in [connection] of the device's profile" in there
