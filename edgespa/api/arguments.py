@@ -95,6 +95,7 @@ def options_of(
     seed: int,
     labels: Labels | None,
     class_offset: int | None,
+    objective: str | None,
 ) -> DataOptions:
     """How the data become inputs."""
     from edgespa.api.options import DataOptions
@@ -103,7 +104,7 @@ def options_of(
         return None if value is None else (float(value),) if isinstance(value, (int, float)) else tuple(value)
 
     named = None if labels is None else file_of_names(labels) or several(labels)
-    return DataOptions(numbers(mean), numbers(std), limit, seed, named, class_offset)
+    return DataOptions(numbers(mean), numbers(std), limit, seed, named, class_offset, objective)
 
 
 def file_of_names(labels: Labels | None) -> Path | None:

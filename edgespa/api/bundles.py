@@ -23,7 +23,7 @@ from edgespa.graph.surgery import compact
 from edgespa.models.given import PREFIX, Given
 from edgespa.models.inputs import InputSizes
 from edgespa.models.interface import output_tensors
-from edgespa.objectives.targets import require_scores
+from edgespa.objectives.evaluate import require_answers
 from edgespa.system.bounds import readable
 from edgespa.system.files import require_folder_possible
 from edgespa.tasks.base import Base
@@ -95,7 +95,7 @@ def export_bundle(
         origin = _named(origin, count_outputs(program), options.labels)
     prepared = {spec: prepare(data, preprocess) for spec, data in images.items()} if preprocess is not None else {}
     if evaluation:
-        require_scores(program, prepared[evaluation])
+        require_answers(program, prepared[evaluation])
         tell_overlap(images[evaluation], {"--calibration": prepared[calibration]} if calibration else {})
         recorded = origin.provenance.get("task")
         tell_trained_on(images[evaluation], recorded.get("data") if isinstance(recorded, dict) else None)
@@ -158,7 +158,7 @@ def origin_of_task(task: Task, base: Base, path: Path) -> tuple[Program, Origin]
 
 
 def _kind(learns: JsonValue) -> Kind:
-    return "multi-label" if learns == "multi-label" else "regression" if learns == "regression" else "classes"
+    return learns if isinstance(learns, str) else "classes"  # a task of an older edgespa does not say
 
 
 def _from_model(model: str, input_shape: InputSizes | None, weights: str | None) -> tuple[Program, Origin, Base]:

@@ -12,6 +12,7 @@ from edgespa.data import ImageData, Numbering, load_data
 from edgespa.data.calibration import find_spec
 from edgespa.errors import ConfigError
 from edgespa.models.inputs import InputSizes, as_inputs
+from edgespa.objectives.kinds import fitted, objective_named
 from edgespa.pixels.normalisation import Values, half_given, refuse_bytes, text
 from edgespa.system.quiet import NOTE
 from edgespa.tasks.base import Base
@@ -31,6 +32,7 @@ class DataOptions:
         limit: Use a seeded, class-balanced part of each data set.
         seed: Of that part.
         labels: The class name of each output, or a file with them, a line each; None for the order of the data.
+        objective: What is learned or measured; that of the data's kind where nothing is said.
         class_offset: Class k is output k + this, and other outputs have no images; None: the classes are all outputs.
     """
 
@@ -40,6 +42,7 @@ class DataOptions:
     seed: int = 0
     labels: Path | tuple[str, ...] | None = None
     class_offset: int | None = None
+    objective: str | None = None
 
     @property
     def normalised(self) -> bool:
@@ -59,12 +62,15 @@ class DataOptions:
             DataError: If it cannot be read, is smaller than the limit, or has classes without an output.
         """
         number = Numbering.of(self.labels, self.class_offset) if labelled else Numbering()
+        wanted = objective_named(self.objective) if self.objective and labelled else None
         if (found := find_spec(spec)) is not None:
             data = found.load(self.limit, labelled=labelled)
         else:
-            data = load_data(spec, labelled=labelled)
+            items = wanted.name if wanted is not None and wanted.answers == "items" else None
+            data = load_data(spec, labelled=labelled and (wanted is None or wanted.answers != "none"), items=items)
             data = data.limit(min(self.limit, len(data)), self.seed) if self.limit else data
-        return number.up_to(outputs, number(data))
+        data = number.up_to(outputs, number(data))
+        return data if wanted is None else fitted(data, wanted)
 
     def preprocess(
         self,

@@ -157,7 +157,7 @@ class Bundle(Result):
             (
                 each.name,
                 each.size_bytes,
-                str(each.accuracy) if each.accuracy else None,
+                each.accuracy.figure if each.accuracy else None,
                 None if each.parity.component_error is None else f"{each.parity.component_error:.1e}",
                 None if each.parity.correlation is None else f"{each.parity.correlation:.5f}",
                 None if each.agreement is None else f"{each.agreement.value:.1%}",
@@ -166,7 +166,7 @@ class Bundle(Result):
         )
         agreed = next((each.agreement for each in self.manifest.variants if each.agreement), None)
         same = "same signs" if agreed and agreed.what == "signs" else "same top"
-        columns = ("variant", "bytes", "accuracy", "error", "correlation", same)
+        columns = ("variant", "bytes", self.manifest.measure.title, "error", "correlation", same)
         return [Table(columns, rows, right=columns[1:])]
 
     def _notes(self) -> Sequence[str]:

@@ -47,6 +47,7 @@ def adapt(
     limit: int | None = None,
     labels: Labels | None = None,
     class_offset: int | None = None,
+    objective: str | None = None,
     latency_ms: float | None = None,
     device: str = "local",
     threads: int = 1,
@@ -76,6 +77,8 @@ def adapt(
         limit: Use a seeded, class-balanced part of each data set.
         labels: The class name of each output, or a file with them, a line each.
         class_offset: Class k is output k + this.
+        objective: What is learned: ``"classes"``, ``"multi-label"``, ``"regression"``, ``"segmentation"``, or your own,
+            ``"file.py:factory"`` or ``"package.module:factory"``; that of the data's kind where nothing is said.
         latency_ms: Find the density by it: candidates are measured on ``device`` until one takes so long.
         device: Where.
         threads: With how many.
@@ -135,7 +138,7 @@ def adapt(
             input_shape=sizes_of(input_shape),
             weights=text_of(weights),
             trust=trust,
-            options=options_of(mean, std, limit, config.seed, labels, class_offset),
+            options=options_of(mean, std, limit, config.seed, labels, class_offset, objective),
             evaluation=test,
             overwrite=overwrite,
             resume=resume,
@@ -171,6 +174,7 @@ def prune(
     limit: int | None = None,
     labels: Labels | None = None,
     class_offset: int | None = None,
+    objective: str | None = None,
     latency_ms: float | None = None,
     device: str = "local",
     threads: int = 1,
@@ -201,6 +205,7 @@ def prune(
         limit: See `adapt`.
         labels: See `adapt`.
         class_offset: See `adapt`.
+        objective: See `adapt`.
         latency_ms: Find the density by it: candidates are measured on ``device`` until one takes so long.
         device: Where.
         threads: With how many.
@@ -251,7 +256,7 @@ def prune(
                 weights=text_of(weights),
                 base=base_of(base, own),
                 trust=trust,
-                options=options_of(mean, std, limit, rule.seed, labels, class_offset),
+                options=options_of(mean, std, limit, rule.seed, labels, class_offset, objective),
                 data=sets["data"],
                 evaluation=sets["eval_data"],
                 plot=drawing,
@@ -276,7 +281,7 @@ def prune(
             config,
             input_shape=sizes_of(input_shape),
             weights=text_of(weights),
-            options=options_of(mean, std, limit, config.seed, labels, class_offset),
+            options=options_of(mean, std, limit, config.seed, labels, class_offset, objective),
             calibration=sets["calibration"],
             held_out=sets["held_out"],
             evaluation=sets["eval_data"],

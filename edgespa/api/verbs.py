@@ -90,6 +90,7 @@ def export(
     limit: int | None = None,
     labels: Labels | None = None,
     class_offset: int | None = None,
+    objective: str | None = None,
     device: str | None = None,
     sign_key: str | Path | None = None,
     license: str | None = None,
@@ -113,6 +114,7 @@ def export(
         limit: See `adapt`.
         labels: See `adapt`.
         class_offset: See `adapt`.
+        objective: What is measured on ``eval_data``; see `adapt`.
         device: Write the files for this device, by its profile: the oldest ONNX Runtime, the time of int8. Nothing is
             connected.
         sign_key: An OpenSSH key to sign the bundle with.
@@ -158,7 +160,7 @@ def export(
             base=base_of(base, own),
             weights=text_of(weights),
             trust=trust,
-            options=options_of(mean, std, limit, config.seed, labels, class_offset),
+            options=options_of(mean, std, limit, config.seed, labels, class_offset, objective),
             calibration=images,
             evaluation=test,
             overwrite=overwrite,

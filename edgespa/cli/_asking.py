@@ -38,6 +38,7 @@ ON_DEVICES = {
 INTO_BUNDLES = {"profile": "the profile is written into it", "sign": "the signature is written into it"}
 """Steps that write into what they are given."""
 MODELS = ("model", "base")
+OBJECTIVE = "objective"
 DATA = ("data", "eval-data", "calibration", "held-out")
 HARMLESS = (
     "input-shape", "weights", "from", "task", "bundle", "sources", "mean", "std", "limit", "labels",
@@ -98,6 +99,10 @@ def _question(command: str, key: str, value: Any, folders: tuple[Path, ...], ove
 
     if key in MODELS:
         return question(str(value))
+    if key == OBJECTIVE:
+        from edgespa.cli._kinds import OBJECTIVES
+
+        return None if value in OBJECTIVES else CODE
     if key in DATA:
         from edgespa.data.load import is_code
 

@@ -31,6 +31,7 @@ SHARED = (
     "limit",
     "labels",
     "class_offset",
+    "objective",
     "seed",
     "output",
     "overwrite",

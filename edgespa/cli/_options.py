@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 from click.core import ParameterSource
 
+from edgespa.cli._kinds import OBJECTIVES, Named
+
 if TYPE_CHECKING:
     from edgespa.models.inputs import InputSizes
 
@@ -200,11 +202,17 @@ def data_options(*names: str, required: tuple[str, ...] = ()) -> Callable[[_F], 
             help="Class k of the data is output k + N, and other outputs have no images: 1 where output 0 is a "
             "background, 0 where labels are the numbers of outputs.",
         ),
+        click.option(
+            "--objective",
+            type=Named("edgespa.objectives", OBJECTIVES, own=True),
+            help="What is learned and measured; your own by FILE.py:NAME or PACKAGE.MODULE:NAME.  [default: what the "
+            "data are for]",
+        ),
         _gathered,
     )
 
 
-_IMAGES = ("mean", "std", "limit", "labels", "class_offset")
+_IMAGES = ("mean", "std", "limit", "labels", "class_offset", "objective")
 
 
 def _gathered(function: _F) -> _F:

@@ -6,7 +6,7 @@ from edgespa.cli._help import Examples, Sections
 
 _BUDGET = ("--device", "--threads", "--variant")
 _SELECTION = ("--keep", "--only", "--round-to", "--min-width", "--normalisation")
-_IMAGES = ("--mean", "--std", "--limit", "--labels", "--class-offset")
+_IMAGES = ("--mean", "--std", "--limit", "--labels", "--class-offset", "--objective")
 _AGAIN = ("--resume", "--fresh")
 _SIGNERS = ("--signers", "--identity", "--revoked")
 _LATENCY = "With --budget latency_ms=X"

@@ -201,7 +201,7 @@ def _show(manifest: Manifest, output: Path, device: str | None) -> None:
             [
                 variant.name,
                 f"{variant.size_bytes:,}",
-                str(variant.accuracy) if variant.accuracy else "-",
+                variant.accuracy.figure if variant.accuracy else "-",
                 f"{parity.component_error:.1e}",
                 "-" if parity.correlation is None else f"{parity.correlation:.5f}",
                 "-" if agreement is None else f"{agreement.value:.1%}",
@@ -209,12 +209,12 @@ def _show(manifest: Manifest, output: Path, device: str | None) -> None:
         )
     agreed = next((each.agreement for each in manifest.variants if each.agreement), None)
     same = "same signs" if agreed and agreed.what == "signs" else "same top"
-    columns = ["variant", "bytes", "accuracy", "error", "correlation", same]
+    columns = ["variant", "bytes", manifest.measure.title, "error", "correlation", same]
     table(columns, rows, right=columns[1:])
     reference = manifest.reference_accuracy
     if reference is not None:
-        measure = "R2" if reference.measure == "r2" else reference.measure
-        echo(f"test {measure}: on {reference.count:,} images of {reference.data}; the program itself: {reference}")
+        of = f"on {reference.count:,} images of {reference.data}"
+        echo(f"test {reference.of.title}: {of}; the program itself: {reference.figure}")
     if agreed is not None:
         echo(f"same {agreed.what} as the program: on {agreed.count:,} images of {agreed.data}")
     parity = manifest.variants[0].parity

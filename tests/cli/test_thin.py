@@ -59,6 +59,7 @@ NAMES = {
 }
 """Options that the call names otherwise: it has a list, a unit, or no dash."""
 VALUES = {
+    "objective": "segmentation",
     "input-shape": "1,3,8,8",
     "mean": "0.5",
     "std": "0.5",
