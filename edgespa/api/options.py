@@ -96,6 +96,11 @@ class DataOptions:
                 [0, 1], or one of them is given alone.
         """
         channels, height, width = image_size(base.input_sizes)
+        if (taken := str(base.program.inputs[0].dtype)) != "torch.float32":
+            raise ConfigError(
+                f"{base.spec} takes inputs of {taken.removeprefix('torch.')}, and images become float32",
+                "give the model with weights in float32: model.float()",
+            )
         if recorded is not None and not self.normalised and recorded.channels == channels:
             return recorded.model_copy(update={"height": height, "width": width})
         if question := half_given(self.mean, self.std):

@@ -151,6 +151,7 @@ def adapt(
             processes=processes,
             latency=budget,
         )
+    processes.totals([0.0])  # the main one has written the file
     processes.end()
     return TaskFile.of(task, path, given_in(spec))
 

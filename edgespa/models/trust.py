@@ -67,7 +67,7 @@ def require_trusted(spec: str, task: str, *, trust: bool = False) -> None:
     if spec.startswith(PREFIX):
         raise ModelError(
             f"{task}: its base was a module given in Python: {spec.removeprefix(PREFIX)}",
-            "give it again: base= in Python, or --base MODEL with a spec that builds the same one",
+            "give it again: base= in Python (of adapt its model), or --base MODEL with a spec that builds the same one",
         )
     if _runs_nothing(spec) or is_remembered(spec):
         return
