@@ -146,8 +146,12 @@ class TestTransparency:
     def test_the_background_shows(self, background: int) -> None:
         clear = np.zeros((4, 4, 4), np.uint8)
         clear[:, :, :3] = 33
-        assert set(model_pixels(clear, 3, 4, 4, background).ravel().tolist()) == {background}
-        assert set(model_pixels(clear, 1, 2, 2, background).ravel().tolist()) == {background}
+        assert set(model_pixels(clear, how(3, (4, 4), background=background).model_dump()).ravel().tolist()) == {
+            background
+        }
+        assert set(model_pixels(clear, how(1, (2, 2), background=background).model_dump()).ravel().tolist()) == {
+            background
+        }
 
     def test_white_is_recorded(self) -> None:
         assert how().model_dump()["background"] == 255
@@ -155,7 +159,7 @@ class TestTransparency:
     def test_half_transparent_by_hand(self) -> None:
         half = np.full((2, 2, 4), 100, np.uint8)
         half[:, :, 3] = 51
-        assert set(model_pixels(half, 3, 2, 2).ravel().tolist()) == {round(100 * 0.2 + 255 * 0.8)}
+        assert set(model_pixels(half, how(3, (2, 2)).model_dump()).ravel().tolist()) == {round(100 * 0.2 + 255 * 0.8)}
 
     @pytest.mark.parametrize("mode", ["RGBA", "LA"])
     def test_four_channels_are_data(self, tmp_path: Path, mode: str) -> None:
