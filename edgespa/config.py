@@ -126,7 +126,8 @@ class Preprocess(Strict):
         resize: ``stretch``: to ``resize_to`` as a whole, its proportions not kept; ``crop``: until it just covers
             that, proportions kept; ``letterbox``: until it just fits into that. Of the result the middle is taken.
         resize_to: Height and width; None for those of the input. Two that are equal are the shortest side of a crop.
-        padding: Of a letterbox, what is beside the picture, 0 to 255: one value, or one per channel of the input.
+        padding: What is beside a picture that is smaller than the input, 0 to 255: one value, or one per channel of the
+            input. A letterbox has 114 unless it is said.
         interpolation: As Pillow has them.
         antialias: Interpolate over all pixels that become one, as Pillow does; else between the nearest alone, as
             OpenCV does: for ``nearest``, ``bilinear`` and ``bicubic``.
@@ -173,12 +174,12 @@ class Preprocess(Strict):
             if problem := sizes_problem((self.channels, height, width)):
                 raise ValueError(f"an image of {self.channels} x {height} x {width}: {problem}")
         height, width = self.resize_to or (self.height, self.width)
-        if self.resize != LETTERBOX and (height < self.height or width < self.width):
+        smaller = height < self.height or width < self.width
+        if smaller and self.padding is None:
             raise ValueError(
-                f"resize_to {height} x {width} is smaller than the input, {self.height} x {self.width}: "
-                "only resize letterbox pads"
+                f"resize_to {height} x {width} is smaller than the input of {self.height} x {self.width}: give padding"
             )
-        if self.resize != LETTERBOX and self.padding is not None:
+        if self.padding is not None and not (smaller or self.resize == LETTERBOX):
             raise ValueError(f"padding is for resize letterbox, and resize is {self.resize}")
         if not self.antialias and self.interpolation not in SAMPLED:
             raise ValueError(f"interpolation {self.interpolation} is always antialiased; without: {', '.join(SAMPLED)}")

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from torch.utils.data import DataLoader, Dataset
 
     from edgespa.api.options import DataOptions, Progress
+    from edgespa.config import PixelSettings
     from edgespa.device.board import Device
     from edgespa.device.fleet import Outcome
     from edgespa.latency.stopwatch import LatencyBudget
@@ -89,6 +90,7 @@ def options_of(
     seed: int,
     labels: str | Path | None,
     class_offset: int | None,
+    pixels: PixelSettings,
 ) -> DataOptions:
     """How the data become inputs."""
     from edgespa.api.options import DataOptions
@@ -96,7 +98,8 @@ def options_of(
     def several(value: Values | None) -> tuple[float, ...] | None:
         return None if value is None else (float(value),) if isinstance(value, (int, float)) else tuple(value)
 
-    return DataOptions(several(mean), several(std), limit, seed, Path(labels) if labels else None, class_offset)
+    named = Path(labels) if labels else None
+    return DataOptions(several(mean), several(std), limit, seed, named, class_offset, pixels)
 
 
 def budget_of(latency_ms: float | None, device: str) -> LatencyBudget | None:
@@ -112,6 +115,15 @@ def budget_of(latency_ms: float | None, device: str) -> LatencyBudget | None:
 def settings_of(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Settings as configurations take them: a list is as good as a tuple."""
     return {name: tuple(each) if isinstance(each, list) else each for name, each in settings.items()}
+
+
+def parted(settings: Mapping[str, Any]) -> tuple[PixelSettings, dict[str, Any]]:
+    """What settings say of how an image becomes an input, and all else, as configurations take it."""
+    from edgespa.config import PixelSettings
+
+    pixels = {name: each for name, each in settings.items() if name in PixelSettings.model_fields}
+    rest = {name: each for name, each in settings.items() if name not in pixels}
+    return PixelSettings.parse(pixels, "images"), settings_of(rest)
 
 
 def path_of(bundle: str | Path | Result) -> Path:

@@ -22,7 +22,7 @@ from edgespa.api.arguments import (
     given_in,
     model_of,
     options_of,
-    settings_of,
+    parted,
     sizes_of,
     text_of,
     told,
@@ -121,7 +121,10 @@ def adapt(
         fresh: Start anew where there is the state of an interrupted run, and give it up.
         overwrite: Replace a task file that is there.
         progress: See `edgespa.api.verbs`.
-        **settings: Fields of `edgespa.adaptation.config.AdaptConfig`: ``density``, ``rank``, ``epochs``, ...
+        **settings: Fields of `edgespa.adaptation.config.AdaptConfig`: ``density``, ``rank``, ``epochs``, ...; and of
+            `edgespa.config.PixelSettings`, for how an image becomes an input: ``resize``, ``resize_to``, ``padding``,
+            ``interpolation``, ``antialias``, ``scale``, ``channel_order``. Those are recorded, as mean and std are, and
+            by default what the model's library records.
 
     Raises:
         ConfigError: A setting is not known or not allowed; it names the nearest one.
@@ -135,7 +138,8 @@ def adapt(
     begin = start.path if isinstance(start, TaskFile) else file_of(start)
     if spec is None and isinstance(start, TaskFile):
         spec = start.given
-    config = AdaptConfig.parse(settings_of(settings), "adapt")
+    pixels, rest = parted(settings)
+    config = AdaptConfig.parse(rest, "adapt")
     path = Path(output)
     with told("adapt", progress) as report:
         task = adapt_to_file(
@@ -146,7 +150,7 @@ def adapt(
             input_shape=sizes_of(input_shape),
             weights=text_of(weights),
             trust=trust,
-            options=options_of(mean, std, limit, config.seed, labels, class_offset),
+            options=options_of(mean, std, limit, config.seed, labels, class_offset, pixels),
             evaluation=data_if_any(eval_data),
             overwrite=overwrite,
             resume=resume,
@@ -205,7 +209,8 @@ def prune(
         fresh: Start anew where there is the state of an interrupted run, and give it up.
         overwrite: Replace a task file that is there.
         progress: See `edgespa.api.verbs`.
-        **settings: Fields of `edgespa.pruning.PruneConfig`: ``method``, ``budget``, ``allocation``, ``round_to``, ...
+        **settings: Fields of `edgespa.pruning.PruneConfig`: ``method``, ``budget``, ``allocation``, ``round_to``, ...;
+            and of `edgespa.config.PixelSettings`, see `adapt`.
 
     Raises:
         ConfigError: A setting is not known or not allowed; it names the nearest one.
@@ -218,7 +223,8 @@ def prune(
     if (density is None) == (latency_ms is None):
         raise ConfigError("what is to be kept is not said", "give density=0.5, or latency_ms=X: one of them")
     spec, _ = model_of(model)
-    config = PruneConfig.parse(settings_of({**settings, "density": density if density is not None else 1.0}), "prune")
+    pixels, rest = parted({**settings, "density": density if density is not None else 1.0})
+    config = PruneConfig.parse(rest, "prune")
     path = Path(output)
     with told("prune", progress) as report:
         task = prune_to_file(
@@ -227,7 +233,7 @@ def prune(
             config,
             input_shape=sizes_of(input_shape),
             weights=text_of(weights),
-            options=options_of(mean, std, limit, config.seed, labels, class_offset),
+            options=options_of(mean, std, limit, config.seed, labels, class_offset, pixels),
             calibration=data_if_any(calibration),
             held_out=data_if_any(held_out),
             evaluation=data_if_any(eval_data),
@@ -282,7 +288,8 @@ def export(
         overwrite: Replace a bundle that is there.
         progress: See `edgespa.api.verbs`.
         **settings: Fields of `edgespa.exporting.config.ExportConfig`: ``formats=("onnx",)``, ``precisions=("fp32",
-            "int8")``, ``int8_tolerance``, ``onnx_runtime``, ``strict``, ...
+            "int8")``, ``int8_tolerance``, ``onnx_runtime``, ``strict``, ...; and of `edgespa.config.PixelSettings`, see
+            `adapt`.
 
     Raises:
         ConfigError: A setting is not known or not allowed; it names the nearest one.
@@ -293,7 +300,8 @@ def export(
     from edgespa.exporting.config import ExportConfig
 
     spec, own = model_of(model)
-    config = ExportConfig.parse(settings_of(settings), "export")
+    pixels, rest = parted(settings)
+    config = ExportConfig.parse(rest, "export")
     path = Path(output)
     with told("export", progress) as report:
         manifest = export_bundle(
@@ -304,7 +312,7 @@ def export(
             base=base_of(base, own),
             weights=text_of(weights),
             trust=trust,
-            options=options_of(mean, std, limit, config.seed, labels, class_offset),
+            options=options_of(mean, std, limit, config.seed, labels, class_offset, pixels),
             calibration=data_if_any(calibration),
             evaluation=data_if_any(eval_data),
             overwrite=overwrite,

@@ -31,17 +31,18 @@ DEVICES = "device"
 MODELS = ("model", "base")
 DATA = ("data", "eval-data", "calibration", "held-out")
 HARMLESS = (
-    "input-shape", "weights", "from", "task", "bundle", "sources", "mean", "std", "limit", "labels",
-    "class-offset", "adapter", "rank", "kernel", "adapter-option", "density", "budget", "threads", "variant",
-    "normalisation", "round-to", "min-width", "keep", "only", "criterion", "schedule", "prune-steps",
-    "prune-fraction", "recovery-epochs", "lr-restart", "epochs", "batch-size", "accumulate", "lr",
-    "label-smoothing", "class-weights", "augment", "distill", "distill-weight", "distill-temperature",
-    "mixed-precision", "norms", "freeze-norms", "store", "head", "validation", "seed", "method", "alpha",
-    "metric", "keep-depth", "score-images", "allocation", "reweight", "activations", "bn-reestimate", "format",
-    "precision", "int8-tolerance", "fp32-tolerance", "int8-calibration", "int8-slowdown", "calibration-images",
-    "layout", "batch", "onnx-runtime", "opset", "preprocess", "cache", "strict", "license", "signers",
-    "identity", "revoked", "no-run", "timeout", "provider", "runs", "seconds", "duration", "cooldown", "rounds",
-    "against", "again", "no-save", "with-base", "volatile",
+    "input-shape", "weights", "from", "task", "bundle", "sources", "mean", "std", "scale", "resize",
+    "resize-to", "padding", "interpolation", "antialias", "channel-order", "limit", "labels", "class-offset",
+    "adapter", "rank", "kernel", "adapter-option", "density", "budget", "threads", "variant", "normalisation",
+    "round-to", "min-width", "keep", "only", "criterion", "schedule", "prune-steps", "prune-fraction",
+    "recovery-epochs", "lr-restart", "epochs", "batch-size", "accumulate", "lr", "label-smoothing",
+    "class-weights", "augment", "distill", "distill-weight", "distill-temperature", "mixed-precision", "norms",
+    "freeze-norms", "store", "head", "validation", "seed", "method", "alpha", "metric", "keep-depth",
+    "score-images", "allocation", "reweight", "activations", "bn-reestimate", "format", "precision",
+    "int8-tolerance", "fp32-tolerance", "int8-calibration", "int8-slowdown", "calibration-images", "layout",
+    "batch", "onnx-runtime", "opset", "preprocess", "cache", "strict", "license", "signers", "identity",
+    "revoked", "no-run", "timeout", "provider", "runs", "seconds", "duration", "cooldown", "rounds", "against",
+    "again", "no-save", "with-base", "volatile",
 )  # fmt: skip
 """Options that say what is read or computed. One that is in no list is asked about: see `questions`."""
 
