@@ -187,9 +187,8 @@ class Preprocess(Strict):
 
     @model_serializer(mode="wrap")
     def _without_what_always_was(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        usual = {name: Preprocess.model_fields[name].default for name in PixelSettings.model_fields}
         written = write(self)
-        return {name: written[name] for name in written if name not in usual or getattr(self, name) != usual[name]}
+        return {name: written[name] for name in written if name not in _USUAL or getattr(self, name) != _USUAL[name]}
 
     def at(self, height: int, width: int) -> Self:
         """The same for another size of the input; ``resize_to`` keeps its share of it.
@@ -209,6 +208,9 @@ class Preprocess(Strict):
             width: Of the picture.
         """
         return placed((height, width), self.model_dump())
+
+
+_USUAL = {name: Preprocess.model_fields[name].default for name in PixelSettings.model_fields}
 
 
 def resized_to(to: tuple[int, int] | None, own: tuple[int, int], size: tuple[int, int]) -> tuple[int, int] | None:

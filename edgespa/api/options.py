@@ -217,7 +217,7 @@ class DataOptions:
             found = {name: getattr(task, name) for name in _SETTINGS}
         elif base.recorded is not None and (found := base.recorded.for_input(*size)):
             whose = f"as {base.spec} records"
-        elif named is not None and (found := named.spec.said()):
+        elif named is not None and (found := {k: v for k, v in named.spec.said().items() if k in _SETTINGS}):
             whose = f"as the calibration spec {named} has it"
         if given.get("resize", found.get("resize")) != found.get("resize"):
             found.update(resize_to=None, padding=None)

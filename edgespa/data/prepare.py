@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import torch
@@ -42,7 +44,12 @@ def fit_image(image: NDArray[np.uint8], preprocess: Preprocess) -> NDArray[np.ui
     Raises:
         ValueError: With its proportions kept the image would be too large.
     """
-    return model_pixels(image, preprocess.model_dump())
+    return model_pixels(image, _plain(preprocess))
+
+
+@functools.lru_cache(maxsize=8)
+def _plain(preprocess: Preprocess) -> dict[str, Any]:
+    return preprocess.model_dump()
 
 
 class Prepared:
