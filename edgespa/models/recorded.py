@@ -31,6 +31,7 @@ _SQUARES = ("Beit", "Deit", "DeiT", "Data2Vec", "ViT")
 _SHARES = MappingProxyType({"Levit": 224 / 256, "LeViT": 224 / 256, "ConvNext": 224 / 256, "PoolFormer": 0.9})
 _CONVNEXT_LARGE = 384
 _UNLIKE = ("Perceiver",)  # crops first
+_NOT_DONE = ("do_pad", "do_thumbnail", "do_align_long_axis", "keep_aspect_ratio")
 
 
 @dataclass(frozen=True)
@@ -56,14 +57,14 @@ class Recorded:
     def for_input(self, channels: int, height: int, width: int) -> dict[str, Any]:
         """The settings that are said, for an input of any size."""
         said = self.settings.said()
-        if self.size is None:
-            return said
         if self.share is not None:
             said["resize_to"] = _whole((height, width), self.share)
-        else:
+        elif self.size is not None:
             said["resize_to"] = resized_to(said.get("resize_to"), self.size[1:], (height, width))
-        if self.size[0] != channels:  # what was said of colours
-            said = {name: each for name, each in said.items() if name not in ("channel_order", "padding")}
+        if channels not in (3, 4):  # what was said of colours
+            said.pop("channel_order", None)
+        if len(said.get("padding", ())) not in (1, channels):
+            said.pop("padding", None)
         return said
 
 
@@ -148,7 +149,8 @@ def of_transformers(config: Mapping[str, Any], processor: Mapping[str, Any]) -> 
     if processor.get("do_flip_channel_order"):
         said["channel_order"] = "bgr"
     if processor.get("do_resize", True):
-        said["interpolation"] = _RESAMPLING[int(processor.get("resample", 2))]
+        resample = processor.get("resample")
+        said["interpolation"] = "bilinear" if resample is None else _RESAMPLING[int(resample)]
         how, to = _resizing(processor)
         if to is None or shown is None:
             otherwise = f"resized as {_kind(processor) or 'its image processor'} does it, which is not done here"
@@ -156,13 +158,15 @@ def of_transformers(config: Mapping[str, Any], processor: Mapping[str, Any]) -> 
             said.update(resize=how, resize_to=resized_to(to, shown, (height, width)))
             if to[0] < shown[0] or to[1] < shown[1]:  # their crop pads with black
                 said["padding"] = (0,)
+    elif crops:
+        otherwise = "cropped without being resized"
     return Recorded(size, mean, std, PixelSettings(**said), otherwise)
 
 
 def _resizing(processor: Mapping[str, Any]) -> tuple[str, tuple[int, int] | None]:
     """How an image processor resizes, and to what; None where that is of no fixed size."""
     asked, crops, kind = processor.get("size"), bool(processor.get("do_center_crop")), _kind(processor)
-    if kind.startswith(_UNLIKE):
+    if kind.startswith(_UNLIKE) or any(processor.get(name) for name in _NOT_DONE):
         return STRETCH, None
     if isinstance(asked, int) and crops and not kind.startswith(_SQUARES):
         asked = {"shortest_edge": asked}

@@ -25,7 +25,7 @@ from edgespa.bundle import read_manifest
 from edgespa.config import PixelSettings, Preprocess
 from edgespa.errors import ConfigError, ModelError
 from edgespa.exporting.bundle import ExportConfig
-from edgespa.models.recorded import Recorded, of_timm, of_torchvision, of_transformers
+from edgespa.models.recorded import Recorded, of_timm, of_torchvision, of_transformers, recorded
 from edgespa.pixels.picture import model_pixels
 from edgespa.pixels.values import normalised
 from edgespa.pruning import PruneConfig
@@ -139,10 +139,28 @@ class TestReading:
             {"size": {"shortest_edge": 800, "longest_edge": 1333}},
             {"size": {"shortest_edge": 224}},  # and any longer side
             {"size": {"height": 8, "width": 8}, "image_processor_type": "PerceiverImageProcessor"},  # crops first
+            {"size": {"height": 8, "width": 8}, "keep_aspect_ratio": True, "resample": None},
+            {"size": {"height": 8, "width": 8}, "do_pad": True, "pad_size": 12},
         ],
     )
     def test_what_is_not_done_here(self, processor: dict[str, Any]) -> None:
         assert "which is not done here" in of_transformers({"image_size": 8}, processor).otherwise
+
+    def test_a_crop_without_a_size(self) -> None:
+        found = of_transformers({"image_size": 8}, {"do_resize": False, "do_center_crop": True, "crop_size": 8})
+        assert found.otherwise == "cropped without being resized"
+
+    def test_for_another_input(self) -> None:
+        boxed = of_timm({"input_size": (3, 8, 8), **HALF, "crop_mode": "border", "crop_pct": 0.95})
+        assert boxed.for_input(3, 224, 160) == {
+            "resize": "letterbox", "resize_to": (235, 168), "interpolation": "bicubic", "padding": (128,) * 3,
+        }  # fmt: skip
+        assert "padding" not in boxed.for_input(1, 8, 8)
+        assert of_timm({"crop_pct": 0.5}).for_input(3, 8, 8)["resize_to"] == (16, 16)  # of no size of its own
+        settings = PixelSettings(resize="crop", resize_to=(6, 6), padding=(0,), channel_order="bgr")
+        assert Recorded((3, 8, 8), settings=settings).for_input(1, 16, 16) == {
+            "resize": "crop", "resize_to": (12, 12), "padding": (0,),
+        }  # fmt: skip
 
 
 class Tiny(nn.Module):
@@ -310,6 +328,18 @@ class TestTransformers:
         (folder / "preprocessor_config.json").write_text("{")
         assert Base.open(f"hf:{folder}", (1, 3, 16, 16)).recorded is None
         assert "cannot be read" in told()
+
+    def test_nothing_is_downloaded_for_it(self, told: Callable[[], str], monkeypatch: pytest.MonkeyPatch) -> None:
+        """A name on the hub whose settings are not on this machine: that is told, with what fetches them."""
+        hub = pytest.importorskip("transformers.utils", reason="TRANSFORMERS ABSENT: hf: models are not tested")
+        asked: list[dict[str, Any]] = []
+        monkeypatch.setattr(hub, "cached_file", lambda *names, **options: asked.append(options))
+        core = SimpleNamespace(config=SimpleNamespace(to_dict=lambda: {"image_size": 16}))
+        found = recorded("hf:someone/model", SimpleNamespace(core=core))  # type: ignore[arg-type]
+        assert found == Recorded((3, 16, 16))
+        assert asked
+        assert all(options["local_files_only"] for options in asked)
+        assert "hf download someone/model preprocessor_config.json" in told()
 
 
 PROCESSORS = (

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from edgespa.config import Preprocess
@@ -15,6 +15,8 @@ from edgespa.pixels.placement import Placement, placed
 
 IGNORED = 255
 SIDE = st.integers(1, 60)
+
+patient = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 @st.composite
@@ -75,6 +77,7 @@ class TestByHand:
             placed((4, 4), {"height": 2, "width": 2, "resize": "squeeze"})
 
 
+@patient
 @given(ways(), SIDE, SIDE)
 def test_the_input_shows_the_middle(fields: dict[str, Any], height: int, width: int) -> None:
     place = how(**fields).placement(height, width)
@@ -90,6 +93,7 @@ def test_the_input_shows_the_middle(fields: dict[str, Any], height: int, width: 
         assert error <= max(height, width)
 
 
+@patient
 @given(ways(), SIDE, SIDE, st.integers(0, 2**32 - 1))
 def test_there_and_back(fields: dict[str, Any], height: int, width: int, seed: int) -> None:
     place = how(**fields).placement(height, width)
@@ -101,6 +105,7 @@ def test_there_and_back(fields: dict[str, Any], height: int, width: int, seed: i
     assert (clipped <= np.array([place.size[1], place.size[0]] * 2)).all()
 
 
+@patient
 @given(ways(), SIDE, SIDE)
 def test_masks_lie_where_the_pixels_do(fields: dict[str, Any], height: int, width: int) -> None:
     """A picture whose grey value says where it is, resized by its nearest pixels."""
@@ -116,6 +121,7 @@ def test_masks_lie_where_the_pixels_do(fields: dict[str, Any], height: int, widt
     np.testing.assert_array_equal(place.mask(picture, IGNORED)[np.ix_(*sure)], fitted[np.ix_(*sure)])
 
 
+@patient
 @given(ways(), SIDE, SIDE)
 def test_points_lie_where_the_mask_does(fields: dict[str, Any], height: int, width: int) -> None:
     """Each column of the input shows the column of the picture that its middle is in."""
@@ -127,6 +133,7 @@ def test_points_lie_where_the_mask_does(fields: dict[str, Any], height: int, wid
     assert (np.abs(columns[inside] + 0.5 - x[inside]) <= 0.5 + 1e-9).all()
 
 
+@patient
 @given(ways(), SIDE, SIDE, st.integers(0, 2**32 - 1))
 def test_what_is_seen_comes_back(fields: dict[str, Any], height: int, width: int, seed: int) -> None:
     """Where nothing is made smaller, all of a mask that is seen is the same after both ways."""

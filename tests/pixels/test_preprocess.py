@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from edgespa.config import PixelSettings, Preprocess
@@ -16,6 +16,8 @@ from edgespa.pixels.values import SCALINGS
 from edgespa.pixels.words import steps
 
 OLD = {"height": 8, "width": 6, "channels": 3, "mean": [0.5, 0.5, 0.5], "std": [0.2, 0.2, 0.2], "background": 255}
+
+patient = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 @st.composite
@@ -31,6 +33,7 @@ def all_that_can_be(draw: st.DrawFn) -> Preprocess:
     return Preprocess.parse({**OLD, **said}, "x")
 
 
+@patient
 @given(all_that_can_be())
 def test_it_is_read_as_it_was_written(how: Preprocess) -> None:
     assert Preprocess.model_validate_json(how.model_dump_json(), strict=True) == how
