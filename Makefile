@@ -1,7 +1,7 @@
 # make demo   the whole way on real data that needs no download
 # make test   style, types, tests; of the zoo a representative part
 # make test-zoo   the first law over 278 published architectures
-# All make .venv first. Needs Python >= 3.11, pip and make; PYTHON says which one.
+# All make .venv first, the demo without linters and test tools. Needs Python >= 3.11, pip and make; PYTHON says which one.
 
 PYTHON ?= python3
 # Test processes; each gets one thread.
@@ -12,6 +12,7 @@ export EDGESPA_DATA ?= ../shared/data
 
 VENV := .venv
 BIN := $(VENV)/bin
+USER_STAMP := $(VENV)/.installed-for-use
 STAMP := $(VENV)/.installed
 # Apart from the environment: the product works without torchvision and timm, and its tests must show it.
 ZOO := .zoo
@@ -28,7 +29,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 help:
 	@echo 'make venv    install into $(VENV), exact versions of constraints.txt'
-	@echo 'make demo    the whole way on real data that needs no download'
+	@echo 'make demo    the whole way on real data that needs no download; installs what a user needs'
 	@echo 'make test    style, types and tests; PYTEST_ARGS="-k name" for some'
 	@echo 'make test-zoo  masked = compacted over all networks of torchvision and families of timm and transformers'
 	@echo 'make bench-spa-quick  adapters against fine-pruning, a slice of ten minutes'
@@ -42,14 +43,30 @@ help:
 
 venv: $(STAMP)
 
-# torch by itself and first: a range that admits a newer one pulls gigabytes of CUDA. Where the index has only CUDA
-# builds of this version too, PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu gives the small one.
-$(STAMP): pyproject.toml constraints.txt
+# pip, and a line for each file that it fetches: some are large. Its own status is the step's.
+define install
+@{ rc=$$({ { $(PIP) install --progress-bar off -c constraints.txt $(1); echo $$? >&3; } | awk \
+	'/^ *Downloading / && $$3 ~ /^\(/ { print "    " $$2, $$3, $$4 } /^Installing collected/ { print "    unpacking" } { fflush() }' \
+	>&4; } 3>&1); exit $$rc; } 4>&1
+endef
+
+# What a user needs; torch by itself and first: a range that admits a newer one pulls gigabytes of CUDA. Where the index
+# has only CUDA builds of this version too, PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu gives the small one.
+$(USER_STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo 'edgespa needs Python >= 3.11, and $(PYTHON) is older or absent: make PYTHON=python3.11 ...' >&2; exit 1; }
-	$(PYTHON) -m venv $(VENV)
-	$(PIP) install --quiet -c constraints.txt torch==2.13.0
-	$(PIP) install --quiet -c constraints.txt -e '.[all,dev]'
+	@echo '1 of 3: a Python environment, $(VENV)'
+	@$(PYTHON) -m venv $(VENV)
+	@echo '2 of 3: torch'
+	$(call install,torch==2.13.0)
+	@echo '3 of 3: edgespa, with the converters and runtimes of ONNX and TFLite'
+	$(call install,-e '.[all]')
+	@touch $@
+
+# What its tests and checks need, too.
+$(STAMP): $(USER_STAMP)
+	@echo 'for development: linters, types, tests'
+	$(call install,-e '.[all,dev]')
 	@touch $@
 
 zoo: $(ZOO)/.installed
@@ -93,7 +110,7 @@ $(RUNTIMES)/%/.installed:
 	done; \
 	echo 'RUNTIME ABSENT: $* needs one of $(PYTHONS), with venv: its tests are skipped' >&2
 
-demo: $(STAMP)
+demo: $(USER_STAMP)
 	$(BIN)/edgespa demo
 
 lint: $(STAMP)

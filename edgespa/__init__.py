@@ -17,10 +17,12 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from edgespa.api.bundle_verbs import open_bundle, profile, rollback, ship, status, verify
-    from edgespa.api.device_results import Rollback, Shipping, Status
-    from edgespa.api.results import Bundle, Inspection, Profile, Result, TaskFile, Verification
-    from edgespa.api.verbs import adapt, export, inspect, open_task, prune
+    from edgespa.api.bundle_verbs import open_bundle, profile, remove, rollback, ship, status, verify
+    from edgespa.api.device_results import Profiles, Removal, Rollback, Shipping, Status
+    from edgespa.api.results import Bundle, Inspection, Profile, Result, Verification
+    from edgespa.api.task_results import TaskFile
+    from edgespa.api.task_verbs import adapt, open_task, prune
+    from edgespa.api.verbs import export, inspect
     from edgespa.errors import EdgespaError
 
 __version__ = "0.1.0"
@@ -30,6 +32,8 @@ __all__ = [
     "EdgespaError",
     "Inspection",
     "Profile",
+    "Profiles",
+    "Removal",
     "Result",
     "Rollback",
     "Shipping",
@@ -43,6 +47,7 @@ __all__ = [
     "open_task",
     "profile",
     "prune",
+    "remove",
     "rollback",
     "ship",
     "status",
@@ -53,10 +58,12 @@ __all__ = [
 _PLACES = MappingProxyType(
     {
         "errors": ("EdgespaError",),
-        "api.results": ("Bundle", "Inspection", "Profile", "Result", "TaskFile", "Verification"),
-        "api.device_results": ("Rollback", "Shipping", "Status"),
-        "api.verbs": ("adapt", "export", "inspect", "open_task", "prune"),
-        "api.bundle_verbs": ("open_bundle", "profile", "rollback", "ship", "status", "verify"),
+        "api.results": ("Bundle", "Inspection", "Profile", "Result", "Verification"),
+        "api.task_results": ("TaskFile",),
+        "api.device_results": ("Profiles", "Removal", "Rollback", "Shipping", "Status"),
+        "api.task_verbs": ("adapt", "open_task", "prune"),
+        "api.verbs": ("export", "inspect"),
+        "api.bundle_verbs": ("open_bundle", "profile", "remove", "rollback", "ship", "status", "verify"),
     }
 )
 

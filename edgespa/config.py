@@ -55,12 +55,13 @@ class Strict(BaseModel):
             found = error.errors()
             # A mistyped key says more than that the right one is missing.
             first = next((each for each in found if each["type"] == "extra_forbidden"), found[0])
-            path = ".".join(str(part) for part in first["loc"]) or "the top level"
+            path = ".".join(str(part) for part in first["loc"])
+            what = str(first["ctx"]["error"]) if first["type"] == "value_error" else first["msg"]
             hint = None
             if first["type"] == "extra_forbidden":
                 near = difflib.get_close_matches(str(first["loc"][-1]), cls._known_keys(), n=1)
                 hint = f"did you mean '{near[0]}'?" if near else f"known keys: {', '.join(sorted(cls.model_fields))}"
-            raise ConfigError(f"{where}: {path}: {first['msg']}", hint) from error
+            raise ConfigError(": ".join(part for part in (where, path, what) if part), hint) from error
 
     @classmethod
     def _known_keys(cls) -> list[str]:

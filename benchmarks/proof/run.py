@@ -68,7 +68,8 @@ def exported(name: str, code: Path, output: Path) -> None:
     command += ["--output", str(output), *(("--int8-slowdown", "1000") if code != ROOT else ())]
     paths = os.pathsep.join(map(str, [code, HERE.parent / "zoo", ROOT / ".zoo"]))
     environment = {**os.environ, "PYTHONPATH": paths, "EDGESPA_CACHE": "off"}
-    subprocess.run(command, check=False, env=environment, stdout=subprocess.DEVNULL)
+    # Its own processes find edgespa in the current folder first.
+    subprocess.run(command, check=False, env=environment, cwd=code, stdout=subprocess.DEVNULL)
 
 
 def checked(bundle: Path) -> dict[str, Any]:

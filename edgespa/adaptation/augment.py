@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
-
-from edgespa.data import Augment
 
 CROP_FRACTION = 0.125
 COLOUR_STRENGTH = 0.25
@@ -20,8 +20,7 @@ def flip(images: Tensor, generator: torch.Generator) -> Tensor:
         images: uint8 ``[N, C, H, W]``.
         generator: Says which.
     """
-    chosen = torch.rand(len(images), generator=generator) < 0.5
-    return torch.where(chosen[:, None, None, None], images.flip(3), images)
+    return _flipped(images, _chosen(images, generator))
 
 
 def crop(images: Tensor, generator: torch.Generator) -> Tensor:
@@ -31,11 +30,27 @@ def crop(images: Tensor, generator: torch.Generator) -> Tensor:
         images: uint8 ``[N, C, H, W]``.
         generator: Says how far.
     """
-    height, width = images.shape[2:]
+    return _shifted(images, _shifts(images, generator))
+
+
+def _chosen(images: Tensor, generator: torch.Generator) -> Tensor:
+    return torch.rand(len(images), generator=generator) < 0.5
+
+
+def _flipped(images: Tensor, chosen: Tensor) -> Tensor:
+    return torch.where(chosen[:, None, None, None], images.flip(3), images)
+
+
+def _shifts(images: Tensor, generator: torch.Generator) -> list[Tensor]:
     shifts = []
-    for size in (height, width):
+    for size in images.shape[2:]:
         reach = int(size * CROP_FRACTION)
         shifts.append(torch.randint(-reach, reach + 1, (len(images),), generator=generator))
+    return shifts
+
+
+def _shifted(images: Tensor, shifts: list[Tensor]) -> Tensor:
+    height, width = images.shape[2:]
     rows = _mirrored(torch.arange(height) + shifts[0][:, None], height)
     columns = _mirrored(torch.arange(width) + shifts[1][:, None], width)
     images = images.gather(2, rows[:, None, :, None].expand(-1, images.shape[1], -1, width))
@@ -67,20 +82,60 @@ def _mirrored(positions: Tensor, size: int) -> Tensor:
 
 
 AUGMENTATIONS: dict[str, Callable[[Tensor, torch.Generator], Tensor]] = {"flip": flip, "crop": crop, "colour": colour}
+_MOVES: dict[str, tuple[Callable[[Tensor, torch.Generator], Any], Callable[[Tensor, Any], Tensor]]] = {
+    "flip": (_chosen, _flipped),
+    "crop": (_shifts, _shifted),
+}
 
 
-def augmentation(names: Sequence[str]) -> Augment | None:
+@dataclasses.dataclass(frozen=True)
+class Augmentation:
+    """Several changes, one after the other.
+
+    Attributes:
+        names: Of `AUGMENTATIONS`.
+    """
+
+    names: tuple[str, ...]
+
+    @property
+    def moves(self) -> bool:
+        """Whether things are elsewhere in an image than they were."""
+        return any(name in _MOVES for name in self.names)
+
+    def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """Images alone.
+
+        Args:
+            images: uint8 ``[N, C, H, W]``.
+            generator: What the changes draw from.
+        """
+        for name in self.names:
+            images = AUGMENTATIONS[name](images, generator)
+        return images
+
+    def with_masks(self, images: Tensor, masks: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Images with their masks, which go where the images go.
+
+        Args:
+            images: uint8 ``[N, C, H, W]``.
+            masks: ``[N, H, W]``.
+            generator: What the changes draw from: the same as for images alone.
+        """
+        for name in self.names:
+            if name in _MOVES:
+                draw, move = _MOVES[name]
+                drawn = draw(images, generator)
+                images, masks = move(images, drawn), move(masks[:, None], drawn)[:, 0]
+            else:
+                images = AUGMENTATIONS[name](images, generator)
+        return images, masks
+
+
+def augmentation(names: Sequence[str]) -> Augmentation | None:
     """Several changes, one after the other; None for none.
 
     Args:
         names: Of `AUGMENTATIONS`.
     """
-    if not names:
-        return None
-
-    def apply(images: Tensor, generator: torch.Generator) -> Tensor:
-        for name in names:
-            images = AUGMENTATIONS[name](images, generator)
-        return images
-
-    return apply
+    return Augmentation(tuple(names)) if names else None

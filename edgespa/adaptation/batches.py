@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,14 +14,16 @@ from edgespa.adaptation.augment import augmentation
 from edgespa.adaptation.config import AdaptConfig
 from edgespa.data import Augment, Prepared
 from edgespa.distributed.processes import Processes
+from edgespa.objectives.base import on_device
 
 SCORING_BATCHES = 8
-Batch = tuple[Tensor, Tensor]
+Batch = tuple[Tensor, Any]
+"""Images ``[N, C, H, W]``, and what is right for them."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Batches:
-    """Images [N, C, H, W] with labels [N] or targets [N, K].
+    """Images with what is right for them.
 
     Attributes:
         train: The part of the data that is trained on.
@@ -68,6 +71,6 @@ class Batches:
         batches = self.train.batches(
             size, shuffle_seed=seed, drop_last=True, augment=augment, part=part, behind=behind, draws=draws
         )
-        for images, labels in batches:
+        for images, targets in batches:
             # channels_last: convolutions train faster so on a CPU
-            yield images.to(device, memory_format=torch.channels_last), labels.to(device)
+            yield images.to(device, memory_format=torch.channels_last), on_device(targets, device)

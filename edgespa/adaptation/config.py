@@ -59,6 +59,7 @@ class AdaptConfig(SelectionConfig):
         seed: Of everything random.
     """
 
+    objective: str | None = None
     adapter: str = "splora"
     rank: int = Field(default=8, ge=1)
     kernel: str = "centre"

@@ -23,10 +23,11 @@ from edgespa.data import ImageData, Prepared, prepare, why_counts_differ
 from edgespa.distributed.processes import Processes
 from edgespa.errors import ConfigError, DataError
 from edgespa.graph.program import BATCH, Program
+from edgespa.objectives.base import Objective, first_tensor, shapes_of
 from edgespa.objectives.class_weights import class_weights
-from edgespa.objectives.evaluate import MEASURES, blind_quality, quality
-from edgespa.objectives.loss import Objective, Teacher
-from edgespa.objectives.targets import shapes_of
+from edgespa.objectives.evaluate import BATCH_SIZE, Evaluation, batch_size, evaluate, require_answers
+from edgespa.objectives.kinds import objective_named
+from edgespa.objectives.loss import Teacher, TrainingLoss
 from edgespa.objectives.units import Units
 from edgespa.selection.criteria import criterion_named
 from edgespa.system.stopping import held_back
@@ -54,6 +55,7 @@ def adapt(
     progress: Progress | None = None,
     processes: Processes | None = None,
     facts: Mapping[str, Any] | None = None,
+    objective: Objective | None = None,
 ) -> Task:
     """Learn a task.
 
@@ -65,7 +67,7 @@ def adapt(
 
     Args:
         base: The pretrained model.
-        data: Labelled training data; a stratified part is held out for validation.
+        data: Training data, of which it is known what is right; a stratified part is held out for validation.
         preprocess: How an image becomes an input.
         config: How to adapt.
         folder: Where the task file will lie.
@@ -79,6 +81,7 @@ def adapt(
         progress: Told ``(done, total, text)`` in training steps.
         processes: Those that share the training; by default those that were launched.
         facts: What the state says besides, as plain values.
+        objective: What is learned; that of the data's kind where nothing is said.
 
     Returns:
         The task: its best epoch at the final density.
@@ -88,7 +91,8 @@ def adapt(
         DataError: If the images have no classes, or are less than one batch.
         AdapterError: If the loss or a trained value is not a number.
     """
-    _require_trainable(base, data, preprocess, config)
+    objective = objective or objective_named(data.kind)
+    _require_trainable(base, data, preprocess, config, objective)
     goes_on = start is not None and is_adapted(start)
     if start is not None and goes_on:
         config = continued(config, start)
@@ -102,21 +106,23 @@ def adapt(
     base = started(base, start) if start is not None else base
     train, held_out = data.split(config.validation, config.seed)
     prepared = prepare(train, preprocess), prepare(held_out, preprocess)
-    weights = class_weights(config.class_weights, prepared[0].labels, data.classes, data.kind, data.name)
-    units = Units.of(prepared[0].labels, base) if data.kind == "regression" else None
+    if config.label_smoothing and not objective.smooths:
+        raise ConfigError(f"the objective {objective.name} has no labels to smooth", "leave out --label-smoothing")
+    pixels = train.pixels_of_classes.tolist() if train.has_masks else None
+    weights = class_weights(config.class_weights, prepared[0].labels, data.classes, objective, data.name, pixels)
+    units = Units.of(prepared[0].labels, base) if objective.standardised else None
     if units is not None:
         base = units.inside(base)
-    objective = Objective(
+    loss = TrainingLoss(
+        objective,
         config.label_smoothing,
         weights if weights is None else weights.to(processes.device),
         teacher if teacher is None else _moved(teacher, processes),
         config.distill_weight,
         config.distill_temperature,
-        data.kind,
-        processes,
         units,
     )
-    if not goes_on and _wants_new_head(base, prepared[0], len(data.classes), config, objective):
+    if not goes_on and _wants_new_head(base, prepared[0], config, loss, processes):
         if teacher is not None and teacher.of_base:
             raise ConfigError(
                 f"{base.spec} does not know the classes of {data.name}, so it cannot teach them",
@@ -124,8 +130,9 @@ def adapt(
             )
         log.info("a new head for %d classes is trained", len(data.classes))
         base = base.with_outputs(len(data.classes), config.seed)
+    require_answers(base.program, prepared[1], objective)
     base = base.extended(config.adapter, config.adapter_options, norms=config.adds_norms(base.program))
-    run = Run(base, data, *prepared, preprocess, config, progress, objective, processes)
+    run = Run(base, data, *prepared, preprocess, config, progress, loss, processes)
     if start is not None and goes_on:
         run.go_on_from(start.kept, start.factors)
     else:
@@ -149,35 +156,42 @@ def adapt(
             keeper.save()
         if stop.asked is not None:
             stop.end()
-    if run.best_quality <= (blind := blind_quality(prepared[1])):
-        log.warning(
-            "nothing was learned: validation %s %.3f (%d images), and the same answer to all images has %.3f; "
-            "train with a lower learning rate (--lr %.1g) or longer",
-            MEASURES[data.kind],
-            run.best_quality,
-            len(prepared[1]),
-            blind,
-            run.timeline.peak / 10,
-        )
+    _tell_if_nothing_was_learned(run)
     task = _stored(run.result(folder), base, run, config.store)
     return with_start(task, start, base) if start is not None else task
 
 
+def _tell_if_nothing_was_learned(run: Run) -> None:
+    blind = run.last.blind if run.last is not None else None
+    if blind is not None and run.best_values and run.best_quality <= run.measure.merit(blind):
+        log.warning(
+            "nothing was learned: validation %s %.3f (%d images), and the same answer to all images has %.3f; "
+            "train with a lower learning rate (--lr %.1g) or longer",
+            run.measure.title,
+            run.best_values[0],
+            len(run.held_out),
+            blind,
+            run.timeline.peak / 10,
+        )
+
+
 def _stored(task: Task, base: Base, run: Run, store: str) -> Task:
-    """The task with its factors in the type that is asked for, and what that costs in accuracy."""
+    """The task with its factors in the type that is asked for, and what that costs."""
     if store == "fp32" or not task.adapters:
         return task
     rounded = task.stored_as(store)
-    now = evaluated(rounded.program(base), run.held_out, run.processes)
-    name = f"validation_{MEASURES[run.objective.kind]}"
-    exact = task.header.metrics[name]
-    log.info("stored as %s: validation %.4f, in float32 %.4f", store, now, exact)
-    return rounded.with_metrics(**{name: now, f"{name}_fp32": exact})
+    now = evaluated(rounded.program(base), run.held_out, run.processes, objective=run.loss.objective)
+    metrics = task.header.metrics
+    exact = {f"{name}_fp32": metrics[name] for name in now.named("validation") if name in metrics}
+    log.info("stored as %s: validation %.4f, in float32 %.4f", store, now.value, run.best_values[0])
+    return rounded.with_metrics(**now.named("validation"), **exact)
 
 
 @torch.no_grad()
-def _require_trainable(base: Base, data: ImageData, preprocess: Preprocess, config: AdaptConfig) -> None:
-    if base.outputs() is None:
+def _require_trainable(
+    base: Base, data: ImageData, preprocess: Preprocess, config: AdaptConfig, objective: Objective
+) -> None:
+    if objective.answers == "table" and base.outputs() is None:
         raise ConfigError(
             f"{base.spec} does not end in a linear layer, so it cannot be adapted as a classifier",
             "give a model with a linear last layer",
@@ -190,30 +204,46 @@ def _require_trainable(base: Base, data: ImageData, preprocess: Preprocess, conf
             "correct --input-shape, or write the model so that it takes any batch size",
         )
     output = base.program(*base.program.example_inputs())
-    if not isinstance(output, torch.Tensor) or output.dim() != 2:
+    if objective.answers == "table" and (not isinstance(output, torch.Tensor) or output.dim() != 2):
         raise ConfigError(
             f"{base.spec} gives {shapes_of(output)}, and training needs one output [N, K]: a number per class",
             "give a model that returns its logits alone",
         )
-    if not data.labelled and data.targets is None:
+    if objective.answers == "masks" and first_tensor(output).dim() != 4:
+        raise ConfigError(
+            f"{base.spec} gives {shapes_of(output)}, and {data.name} has masks, for which training needs a map of "
+            "scores for each class, [N, classes, height, width]",
+            "give a model that segments, or data with a folder per class",
+        )
+    if not data.answered:
         raise DataError(f"{data.name} has no classes to learn", "put the images of each class into a folder of its own")
-    if data.kind != "classes" and criterion_named(config.criterion).relevance:
+    if objective.name != "classes" and criterion_named(config.criterion).relevance:
         raise ConfigError(
             f"the criterion {config.criterion} begins at the output of a class, and {data.name} is {data.kind} data",
             "choose another criterion, such as taylor",
         )
 
 
-def evaluated(program: Program, data: Prepared, processes: Processes, progress: Progress | None = None) -> float:
-    """`edgespa.objectives.evaluate.quality`, split over processes on their devices.
+def evaluated(
+    program: Program,
+    data: Prepared,
+    processes: Processes,
+    progress: Progress | None = None,
+    *,
+    objective: Objective | None = None,
+) -> Evaluation:
+    """`edgespa.objectives.evaluate.evaluate`, split over processes on their devices.
 
     Args:
         program: In evaluation form.
-        data: With labels or targets.
+        data: Of which it is known what is right.
         processes: Each takes its part of every batch.
         progress: Told ``(done, total, text)`` in batches.
+        objective: Whose measures; that of the data's kind where nothing is said.
     """
-    return quality(_on_device(program, processes), data, progress=progress, processes=processes)
+    size = batch_size(program, BATCH_SIZE)
+    run = _on_device(program, processes)
+    return evaluate(run, data, objective, batch=size, progress=progress, processes=processes)
 
 
 def _on_device(program: Program, processes: Processes) -> Program | AdaptedProgram:
@@ -232,17 +262,28 @@ def _moved(teacher: Teacher, processes: Processes) -> Teacher:
 
 
 @torch.no_grad()
-def _wants_new_head(base: Base, train: Prepared, classes: int, config: AdaptConfig, objective: Objective) -> bool:
+def _wants_new_head(base: Base, train: Prepared, config: AdaptConfig, loss: TrainingLoss, processes: Processes) -> bool:
     """Whether the base's last layer is of no use for the task; see `AdaptConfig.head`."""
-    if base.outputs() != classes:
+    classes, own = len(train.classes), base.outputs()
+    if not train.classes or own is None:  # an objective of the user's own knows what its network gives
+        return _asked_for(config.head, own)
+    if own != classes:
         if config.head == "keep":
             raise ConfigError(
-                f"the base has {base.outputs()} outputs and the data {classes} classes: its head cannot be kept",
-                f"leave out --head; {why_counts_differ(base.outputs() or 0, classes)}",
+                f"the base has {own} outputs and the data {classes} classes: its head cannot be kept",
+                f"leave out --head; {why_counts_differ(own, classes)}",
             )
         return True
     if config.head != "auto":
         return config.head == "new"
-    images, labels = next(iter(train.batches(min(len(train), HEAD_CHECK_IMAGES), shuffle_seed=config.seed)))
-    loss = objective.plain(base.program(images), labels)
-    return not float(objective.processes.from_main(loss)) < objective.guess(labels, classes)
+    size = min(len(train), batch_size(base.program, HEAD_CHECK_IMAGES))
+    images, targets = next(iter(train.batches(size, shuffle_seed=config.seed)))
+    guess = loss.guess(targets, classes)
+    now = float(processes.from_main(loss.plain(base.program(images), targets)))
+    return guess is not None and not now < guess
+
+
+def _asked_for(head: str, outputs: int | None) -> bool:
+    if head == "new" and outputs is None:
+        raise ConfigError("the network does not end in one layer that could be made anew", "leave out --head new")
+    return head == "new"

@@ -90,7 +90,7 @@ def settle_rate(run: Run, keeper: Keeper, progress: Progress | None = None) -> N
     begin = snapshot(run)
     known = {float(rate): math.inf if loss is None else loss for rate, loss in run.lr_trials.items()}
     _, labels = next(run.batches.plain(1))
-    guess = run.objective.guess(labels, len(run.classes))
+    guess = run.loss.guess(labels, len(run.classes)) or run.loss_now()
     steps = trial_steps(run.timeline.total)
 
     def loss_at(rate: float) -> float:

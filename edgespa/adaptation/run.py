@@ -9,12 +9,14 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils import _pytree as _tree
 
-from edgespa.adaptation.batches import SCORING_BATCHES, Batches
+from edgespa.adaptation.batches import SCORING_BATCHES, Batch, Batches
 from edgespa.adaptation.config import AdaptConfig
 from edgespa.adaptation.inside import Inside
 from edgespa.adaptation.log import TrainingLog
@@ -31,8 +33,9 @@ from edgespa.distributed.processes import ALONE, Processes
 from edgespa.errors import AdapterError, ConfigError, DataError
 from edgespa.graph.groups import Kept
 from edgespa.graph.surgery import compact, head_tensors, relative_indices
-from edgespa.objectives.evaluate import MEASURES, quality
-from edgespa.objectives.loss import Objective
+from edgespa.objectives.evaluate import BATCH_SIZE, Evaluation, batch_size, evaluate
+from edgespa.objectives.loss import TrainingLoss
+from edgespa.objectives.measures import Measure
 from edgespa.selection.score import loss_of, score_units
 from edgespa.selection.select import select
 from edgespa.tasks.base import Base
@@ -56,7 +59,7 @@ class Run:
         preprocess: How an image becomes an input.
         config: How to adapt.
         progress: Told ``(done, total, text)`` in training steps.
-        objective: What is made small.
+        loss: What is made small.
         processes: Those that share the training.
     """
 
@@ -69,7 +72,7 @@ class Run:
         preprocess: Preprocess,
         config: AdaptConfig,
         progress: Progress | None,
-        objective: Objective | None = None,
+        loss: TrainingLoss | None = None,
         processes: Processes = ALONE,
     ) -> None:
         self.base = base
@@ -78,7 +81,7 @@ class Run:
         self.samples = data.digest
         self.classes = tuple(data.classes)
         self.preprocess = preprocess
-        self.objective = objective or Objective()
+        self.loss = loss or TrainingLoss()
         self.processes = processes
         processes.require_even(config.batch_size)
         self.log: TrainingLog | None = None
@@ -109,6 +112,8 @@ class Run:
         self.inside = Inside()
         self.best: Checkpoint | None = None
         self.best_quality = -math.inf
+        self.best_values: tuple[float, ...] = ()
+        self.last: Evaluation | None = None
         self.history: list[dict[str, float]] = []
         self.lr_trials: dict[str, float | None] = {}
         self.settled = config.lr is not None
@@ -164,32 +169,40 @@ class Run:
             if not torch.isfinite(tensor).all():
                 raise AdapterError(f"{name} is not finite after epoch {self.epoch + 1}", _LOWER)
         self.set_training(False)
-        value = quality(self._answering(pause), self.held_out, processes=self.processes)
+        self.last = found = self._validated(pause)
         self.epoch += 1
         self.inside = Inside()
+        value = found.value
         self.history.append({"epoch": self.epoch, "density": self.density, "loss": mean_loss, "validation": value})
         log.info("epoch %d: density %.3f, loss %.4f, validation %.4f", self.epoch, self.density, mean_loss, value)
         if self.log is not None:
             spent = {"seconds": time.monotonic() - began, "cpu_seconds": time.process_time() - used}
             times = {name: round(value, 3) for name, value in spent.items()}
             self.log.write("epoch", **self.history[-1], lr=timeline.learning_rate(step - 1), **times, **self._costs())
-        if step > timeline.final_from and value > self.best_quality:
-            self.best_quality = value
+        merit = self.measure.merit(value)
+        if step > timeline.final_from and merit > self.best_quality:
+            self.best_quality, self.best_values = merit, found.values
             self.best = self.reached()
 
-    def _answering(self, pause: Callable[[], None]) -> Callable[[Tensor], Tensor]:
-        def answer(inputs: Tensor) -> Tensor:
+    @property
+    def measure(self) -> Measure:
+        """The one that decides which epoch is the best."""
+        return self.loss.objective.measure
+
+    def _validated(self, pause: Callable[[], None]) -> Evaluation:
+        def answer(inputs: Tensor) -> Any:
             if self.processes.count == 1:  # several would have to agree
                 pause()
-            return self.objective.raw(self.model(inputs))
+            return self.loss.raw(self.model(inputs))
 
-        return answer
+        size = batch_size(self.base.program, BATCH_SIZE)
+        return evaluate(answer, self.held_out, self.loss.objective, batch=size, processes=self.processes)
 
-    def learn(self, group: list[tuple[Tensor, Tensor]], lr: float) -> float:
+    def learn(self, group: list[Batch], lr: float) -> float:
         """One training step on some batches; returns the mean loss.
 
         Args:
-            group: Batches whose gradients are averaged.
+            group: Batches that are one: their losses are averaged by what each is the mean of.
             lr: Learning rate.
 
         Raises:
@@ -199,21 +212,32 @@ class Run:
             parameters["lr"] = lr
         self.optimizer.zero_grad(set_to_none=True)
         total = 0.0
-        for images, labels in group:
+        for (images, targets), share in zip(group, self._shares(group), strict=True):
             with self.processes.autocast():
                 outputs = self.model(images)
-            wide = outputs.to(torch.promote_types(outputs.dtype, torch.float32))
-            loss = self.objective(wide, labels, images)
+            loss = self.loss(_tree.tree_map_only(Tensor, _wide, outputs), targets, images) * share
             value = float(loss.detach())
             if not math.isfinite(self.processes.totals([value])[0]):
                 raise AdapterError(f"the loss is not a number in epoch {self.epoch + 1}", _LOWER)
             extra = penalty(self.masked) if self.timeline.blocks_at else None
             if extra is not None:
-                loss = loss + float(self.config.adapter_options["penalty"]) * extra
-            self.processes.backward(loss if len(group) == 1 else loss / len(group))
+                loss = loss + float(self.config.adapter_options["penalty"]) * extra / len(group)
+            self.processes.backward(loss)
             total += value
         self.processes.step(self.optimizer)
-        return total / len(group)
+        return total
+
+    def _shares(self, group: list[Batch]) -> list[float]:
+        """What the loss of each batch counts, so that all of them, in all processes, are a mean as of one batch."""
+        masses = [self.loss.mass(targets) for _, targets in group]
+        (whole,) = self.processes.totals([sum(masses)])
+        return [mass * self.processes.count / whole if whole else 0.0 for mass in masses]
+
+    @torch.no_grad()
+    def loss_now(self) -> float:
+        """The objective's loss on a batch as it is."""
+        images, targets = next(self.batches.plain(1))
+        return float(self.processes.from_main(self.loss.plain(self.model(images), targets).detach()))
 
     @property
     def density(self) -> float:
@@ -242,8 +266,8 @@ class Run:
             config.normalisation,
             torch.Generator().manual_seed(config.seed + self.epoch),
             program=self.model.program,
-            loss=loss_of(self.model.forward_with, self.objective.plain),
-            output_loss=self.objective.plain,
+            loss=loss_of(self.model.forward_with, self.loss.plain),
+            output_loss=self.loss.plain,
             batches=self.batches.for_scoring(self.epoch),
             processes=self.processes,
         )
@@ -304,8 +328,8 @@ class Run:
 
     def go_on_from(self, kept: Kept, factors: Factors) -> None:
         """Begin with the units, the adapters and the trained tensors that a task has."""
-        if self.objective.units is not None:
-            factors = dataclasses.replace(factors, tensors=self.objective.units.tensors_inside(factors.tensors))
+        if self.loss.units is not None:
+            factors = dataclasses.replace(factors, tensors=self.loss.units.tensors_inside(factors.tensors))
         self.put(kept, factors, {}, 0.0)
         self.start = {name: np.packbits(mask).tobytes().hex() for name, mask in kept.items()}
 
@@ -355,8 +379,8 @@ class Run:
 
     def _tell(self, step: int, loss: float) -> None:
         if self._progress:
-            measure = f"validation {MEASURES[self.objective.kind]}"
-            reached = f"  {measure} {self.history[-1]['validation']:.1%}" if self.history else ""
+            figure = self.measure.figure(self.history[-1]["validation"]) if self.history else ""
+            reached = f"  validation {self.measure.title} {figure}" if figure else ""
             epoch = f"epoch {min(self.epoch + 1, self.config.epochs)} of {self.config.epochs}"
             text = f"{epoch}  density {self.density:.2f}  loss {loss:.3f}{reached}  {self._cost.macs / 1e6:.1f}M MACs"
             self._progress(step, self.timeline.total, text)
@@ -375,20 +399,23 @@ class Run:
         config = self.config
         program = compact(self.base.program, self.base.groups, best.kept)
         factors = best.factors.settled(program, config.adapter, config.adapter_options)
-        if self.objective.units is not None:
-            factors = dataclasses.replace(factors, tensors=self.objective.units.tensors_outside(factors.tensors))
+        if self.loss.units is not None:
+            factors = dataclasses.replace(factors, tensors=self.loss.units.tensors_outside(factors.tensors))
         blocks = storage(attach(program, factors, config.adapter, config.adapter_options))
         header = make_header(
             self.base,
             best.kept,
             folder,
             stored_parameters=factors.size(),
-            outputs=len(self.classes),
+            outputs=self.base.outputs() if self.classes else None,
             adapter=AdapterHeader(kind=config.adapter, options=config.adapter_options, norms=self._adds_norms),
             preprocess=self.preprocess,
             classes=self.classes,
             metrics={
-                f"validation_{MEASURES[self.objective.kind]}": self.best_quality,
+                **{
+                    f"validation_{measure.name}": value
+                    for measure, value in zip(self.loss.objective.measures, self.best_values, strict=False)
+                },
                 "validation_images": float(len(self.held_out)),
             },
             provenance={
@@ -399,12 +426,17 @@ class Run:
                 "lr_trials": self.lr_trials,
                 "frozen": dict(self.plan.frozen),
                 "trained": dict(self.plan.trained_whole),
-                "teacher": self.objective.teacher_name,
-                "learns": self.objective.kind,
-                **({"units": units.record()} if (units := self.objective.units) is not None else {}),
+                "teacher": self.loss.teacher_name,
+                "learns": self.loss.objective.name,
+                **({"units": units.record()} if (units := self.loss.units) is not None else {}),
                 "blocks": dict(blocks) if blocks else None,
                 "history": list(self.history),
                 "torch": torch.__version__,
             },
         )
         return Task(header, best.kept, factors.adapters, factors.tensors, factors.shared)
+
+
+def _wide(tensor: Tensor) -> Tensor:
+    """In float32 at least, whatever passes are computed in."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32)) if tensor.is_floating_point() else tensor

@@ -14,6 +14,7 @@ from edgespa.adaptation.inside import Inside
 from edgespa.adaptation.moments import averages_of, read_averages, steps_of
 from edgespa.adaptation.run import Run
 from edgespa.errors import ConfigError
+from edgespa.objectives.kinds import identity_of
 from edgespa.system.files import hold
 from edgespa.system.stopping import Stop
 from edgespa.tasks.checkpoint import Checkpoint, require_same
@@ -33,6 +34,7 @@ _OPTIONS = MappingProxyType(
         "samples": "--data (its images or labels)",
         "config.adapter_settings": "--adapter-option",
         "preprocess": "--mean, --std, --resize and what else is said of images, or --input-shape",
+        "objective": "--objective",
         "teacher": "--distill",
         "precision": "--mixed-precision",
         "start": "--from",
@@ -56,6 +58,7 @@ def snapshot(run: Run) -> Checkpoint:
         "steps_done": inside.steps,
         "loss": run.processes.totals([inside.loss])[0],
         "best_quality": run.best_quality,
+        "best_values": list(run.best_values),
         "history": list(run.history),
         "optimizer_steps": steps_of(run.optimizer),
         "scaler": scaler.state_dict() if scaler is not None else None,
@@ -69,17 +72,18 @@ def snapshot(run: Run) -> Checkpoint:
 
 def identity(run: Run) -> dict[str, Any]:
     """What a state has to have in common with the run that goes on from it."""
-    objective = run.objective
+    loss = run.loss
     return {
         "digest": run.base.digest,
         "data": run.data_name,
         "samples": run.samples,
         "config": run.config.model_dump(mode="json"),
         "preprocess": run.preprocess.model_dump(mode="json"),
-        "teacher": objective.teacher_name,
+        "objective": None if run.config.objective is None else identity_of(run.config.objective),
+        "teacher": loss.teacher_name,
         "precision": run.processes.precision,
         "start": run.start,
-        "units": objective.units.record() if objective.units else None,
+        "units": loss.units.record() if loss.units else None,
     }
 
 
@@ -104,6 +108,7 @@ def restore(run: Run, state: Checkpoint) -> None:
     steps, loss = int(facts.get("steps_done", 0)), float(facts.get("loss", 0.0))
     run.inside = Inside.left(steps, loss, state.random, run.processes)
     run.best_quality = float(facts["best_quality"])
+    run.best_values = tuple(facts.get("best_values", [run.best_quality]))
     run.history = list(facts["history"])
     run.best = state.best
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_origin
 
-from edgespa.api.results import Bundle, Result, TaskFile
+from edgespa.api.results import Bundle, Result
+from edgespa.api.shell import current
+from edgespa.api.task_results import TaskFile
 from edgespa.errors import ConfigError, EdgespaError
 from edgespa.models.given import Given
 from edgespa.system.progress import bar
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
     from torch.utils.data import DataLoader, Dataset
 
     from edgespa.api.options import DataOptions, Progress
-    from edgespa.config import PixelSettings
+    from edgespa.config import PixelSettings, Strict
     from edgespa.device.board import Device
     from edgespa.device.fleet import Outcome
     from edgespa.latency.stopwatch import LatencyBudget
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     Model = str | Path | nn.Module | TaskFile
     Data = str | Path | Dataset[Any] | DataLoader[Any] | tuple[Any, ...] | Tensor
     Sizes = tuple[int, ...] | tuple[InputSize, ...] | Tensor | tuple[Tensor, ...]
+    Labels = str | Path | Sequence[str]
     Tell = Progress | bool | None
     Values = float | Sequence[float]
 
@@ -36,6 +39,8 @@ def model_of(model: Model) -> tuple[str, str | None]:
         return str(model.path), model.given
     if isinstance(model, (str, Path)):
         return (model if isinstance(model, Given) else str(model)), None
+    if isinstance(model, type):
+        raise ConfigError(f"{model.__name__} is a class, not a model", f"give one of it: {model.__name__}()")
     if callable(getattr(model, "state_dict", None)):
         return Given(model), None
     raise ConfigError(
@@ -88,47 +93,150 @@ def options_of(
     std: Values | None,
     limit: int | None,
     seed: int,
-    labels: str | Path | None,
+    labels: Labels | None,
     class_offset: int | None,
+    objective: str | None,
     pixels: PixelSettings,
 ) -> DataOptions:
     """How the data become inputs."""
     from edgespa.api.options import DataOptions
 
-    def several(value: Values | None) -> tuple[float, ...] | None:
+    def numbers(value: Values | None) -> tuple[float, ...] | None:
         return None if value is None else (float(value),) if isinstance(value, (int, float)) else tuple(value)
 
-    named = Path(labels) if labels else None
-    return DataOptions(several(mean), several(std), limit, seed, named, class_offset, pixels)
+    named = None if labels is None else file_of_names(labels) or several(labels)
+    return DataOptions(numbers(mean), numbers(std), limit, seed, named, class_offset, objective, pixels)
 
 
-def budget_of(latency_ms: float | None, device: str) -> LatencyBudget | None:
-    """A latency that is asked for, on a device."""
+def file_of_names(labels: Labels | None) -> Path | None:
+    """The file of class names, where they are not given themselves."""
+    return Path(labels) if isinstance(labels, (str, Path)) else None
+
+
+def latency_of(
+    latency_ms: float | None, device: str, threads: int, variant: str, settings: Mapping[str, Any]
+) -> tuple[dict[str, Any], LatencyBudget | None]:
+    """The settings of adapt or prune, and the latency that their density is found by, if that is asked for.
+
+    Channel counts are aligned as the device's profile says, if the settings do not.
+
+    Args:
+        latency_ms: Of one inference; None where a density is said.
+        device: Where.
+        threads: With how many.
+        variant: Of what file.
+        settings: What was said.
+
+    Raises:
+        ConfigError: Some of them do not go together.
+        DeviceError: There is no such device.
+    """
     if latency_ms is None:
-        return None
+        for name, value, usual in (("device", device, LOCAL), ("threads", threads, 1), ("variant", variant, VARIANT)):
+            if value != usual:
+                raise ConfigError(f"{name}={value!r} is for latency_ms=X", "leave it out, or ask for a latency")
+        return dict(settings), None
+    for name in ("density", "budget"):
+        if name in settings:
+            raise ConfigError(
+                f"{name} and latency_ms exclude each other: the density is found", "leave one of them out"
+            )
     from edgespa.device import load_device
+
+    board = load_device(device)  # said before torch is loaded
+
     from edgespa.latency.stopwatch import LatencyBudget
 
-    return LatencyBudget(latency_ms, load_device(device))
+    asked = {"round_to": board.round_to, **settings, "density": 1.0, "budget": "channels"}
+    return asked, LatencyBudget(latency_ms, board, threads, variant)
 
 
-def settings_of(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings as configurations take them: a list is as good as a tuple."""
-    return {name: tuple(each) if isinstance(each, list) else each for name, each in settings.items()}
+LOCAL = "local"
+VARIANT = "onnx-fp32"
+
+
+def weighed_by(settings: Mapping[str, Any]) -> Path | None:
+    """The file of class weights, where that is how they are given."""
+    found = settings.get("class_weights")
+    return Path(found) if isinstance(found, (str, Path)) and found not in ("none", "balanced") else None
+
+
+def require_of_method(method: str, others: Mapping[str, Any]) -> None:
+    """Refuse what a method of pruning does not look at.
+
+    Args:
+        method: Its name.
+        others: What is for others, by name; None and False where it is not given.
+
+    Raises:
+        ConfigError: It names them.
+    """
+    odd = [name for name, value in others.items() if value is not None and value is not False]
+    if odd:
+        raise ConfigError(
+            f"{', '.join(odd)}: not for the method {method}",
+            "leave it out" + ("" if method == "sls" else ", or take method='sls', which removes blocks"),
+        )
+
+
+def runtime_of(device: str | None, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What the profile of a device says of the files that are written for it.
+
+    Raises:
+        ConfigError: The settings say it too.
+        DeviceError: There is no such device.
+    """
+    if device is None:
+        return {}
+    if settings.get("onnx_runtime") is not None:
+        raise ConfigError("device names an ONNX Runtime too", "leave out onnx_runtime")
+    from edgespa.device import load_device
+
+    board = load_device(device)
+    oldest = board.oldest_onnx_runtime()
+    return {"int8_ratio": board.int8_ratio(), **({"onnx_runtime": oldest} if oldest else {})}
+
+
+def settings_of(settings: Mapping[str, Any], config: type[Strict]) -> dict[str, Any]:
+    """Settings as a configuration takes them: a list is as good as a tuple, and one of them as a list of one.
+
+    Args:
+        settings: By name.
+        config: That takes them.
+    """
+    found = {}
+    for name, value in settings.items():
+        field = config.model_fields.get(name)
+        takes_several = field is not None and get_origin(field.annotation) is tuple
+        found[name] = several(value) if takes_several or isinstance(value, list) else value
+    return found
+
+
+def several(value: Any) -> tuple[Any, ...]:
+    """One or several, as several: a text is one."""
+    return tuple(value) if isinstance(value, (list, tuple)) else (value,)
 
 
 def parted(settings: Mapping[str, Any]) -> tuple[PixelSettings, dict[str, Any]]:
-    """What settings say of how an image becomes an input, and all else, as configurations take it."""
+    """What settings say of how an image becomes an input, and all else."""
     from edgespa.config import PixelSettings
 
     pixels = {name: each for name, each in settings.items() if name in PixelSettings.model_fields}
     rest = {name: each for name, each in settings.items() if name not in pixels}
-    return PixelSettings.parse(pixels, "images"), settings_of(rest)
+    return PixelSettings.parse(pixels, "images"), rest
 
 
 def path_of(bundle: str | Path | Result) -> Path:
-    """Where a bundle or a task file lies."""
-    return bundle.path if isinstance(bundle, (Bundle, TaskFile)) else Path(str(bundle))
+    """Where a bundle or a task file lies.
+
+    Raises:
+        ConfigError: It is something else.
+    """
+    if isinstance(bundle, (Bundle, TaskFile)):
+        return bundle.path
+    if isinstance(bundle, (str, Path)):
+        return Path(bundle)
+    raise ConfigError(f"a {type(bundle).__name__} is no file", "give a path, or what export, prune or adapt gave")
 
 
 def devices_of(names: str | Sequence[str]) -> list[Device]:
@@ -138,10 +246,10 @@ def devices_of(names: str | Sequence[str]) -> list[Device]:
     return [load_device(name) for name in dict.fromkeys([names] if isinstance(names, str) else names)]
 
 
-def errors_of(outcomes: Sequence[Outcome[Any]]) -> dict[str, EdgespaError]:
-    """What failed on some; on the only one it is raised."""
+def errors_of(outcomes: Sequence[Outcome[Any]], named: str | Sequence[str] | None) -> dict[str, EdgespaError]:
+    """What failed, by device; where the only one was named by itself, it is raised."""
     errors = {each.device.name: each.error for each in outcomes if each.error is not None}
-    if len(outcomes) == 1 and errors:
+    if isinstance(named, str) and errors:
         raise next(iter(errors.values()))
     return errors
 
@@ -162,5 +270,5 @@ def told(text: str, progress: Tell) -> Iterator[Progress]:
     if callable(progress):
         yield progress
         return
-    with bar(text, enabled=progress is not False) as report:
+    with bar(text, enabled=progress is not False, lines=current().lines) as report:
         yield report

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar, overload
 
-from edgespa.api.arguments import base_of, devices_of, errors_of, file_of, path_of, text_of, told
-from edgespa.api.device_results import Rollback, Shipping, Status
-from edgespa.api.results import Bundle, Profile, TaskFile, Verification
+from edgespa.api.arguments import base_of, devices_of, errors_of, file_of, path_of, several, text_of, told
+from edgespa.api.device_results import Profiles, Removal, Rollback, Shipping, Status
+from edgespa.api.early import require_signers
+from edgespa.api.results import Bundle, Profile, Verification
+from edgespa.api.shell import checked
+from edgespa.api.task_results import TaskFile
+from edgespa.errors import ConfigError
 
 if TYPE_CHECKING:
     from edgespa.api.arguments import Model, Tell
+    from edgespa.device.fleet import Outcome
+
+T = TypeVar("T")
 
 
 def verify(
@@ -25,6 +30,8 @@ def verify(
     run: bool = True,
     pythons: Sequence[str | Path] = (),
     threads: int = 1,
+    timeout_s: float = 600.0,
+    memory_mib: int | None = None,
 ) -> Verification:
     """Check that a bundle is what was exported: sizes, digests, signature, and its files by recorded inputs.
 
@@ -39,28 +46,85 @@ def verify(
         run: Run its files.
         pythons: Environments whose runtimes are tried too, ``ENV/bin/python``.
         threads: Of the runtime.
+        timeout_s: End what runs the files after so long.
+        memory_mib: It may allocate so much; None for 2 GiB and what sizes of files and tensors explain, at most 10 GiB.
 
     Raises:
         BundleError: It is damaged or incomplete.
         SignatureError: It is not signed by one of the signers.
     """
+    require_signers(signers, identity, revoked)
+    if not run and pythons:
+        raise ConfigError("run=False runs nothing in any of the pythons either", "give one of them")
+    path = path_of(bundle)
+    checked(path)
     from edgespa.api.checking import check_bundle
 
     return check_bundle(
-        path_of(bundle),
+        path,
         signers=file_of(signers),
         identity=identity,
         revoked=file_of(revoked),
         run=run,
-        pythons=[Path(each) for each in pythons],
+        pythons=[Path(each) for each in several(pythons)],
         threads=threads,
+        timeout_s=timeout_s,
+        memory_mib=memory_mib,
     )
+
+
+@overload
+def profile(  # type: ignore[overload-overlap]  # a text is one name, no list
+    bundle: str | Path | Bundle,
+    *,
+    device: str = ...,
+    against: str | Path | Bundle | None = ...,
+    variants: Sequence[str] | None = ...,
+    threads: int | Sequence[int] = ...,
+    providers: Sequence[str] = ...,
+    runs: int | None = ...,
+    seconds: float | None = ...,
+    duration: float | None = ...,
+    cooldown: float | None = ...,
+    rounds: int | None = ...,
+    signers: str | Path | None = ...,
+    identity: str | None = ...,
+    revoked: str | Path | None = ...,
+    trust: bool = ...,
+    again: bool = ...,
+    save: bool = ...,
+    progress: Tell = ...,
+) -> Profile: ...
+
+
+@overload
+def profile(
+    bundle: str | Path | Bundle,
+    *,
+    device: Sequence[str],
+    against: str | Path | Bundle | None = ...,
+    variants: Sequence[str] | None = ...,
+    threads: int | Sequence[int] = ...,
+    providers: Sequence[str] = ...,
+    runs: int | None = ...,
+    seconds: float | None = ...,
+    duration: float | None = ...,
+    cooldown: float | None = ...,
+    rounds: int | None = ...,
+    signers: str | Path | None = ...,
+    identity: str | None = ...,
+    revoked: str | Path | None = ...,
+    trust: bool = ...,
+    again: bool = ...,
+    save: bool = ...,
+    progress: Tell = ...,
+) -> Profiles: ...
 
 
 def profile(
     bundle: str | Path | Bundle,
     *,
-    device: str = "local",
+    device: str | Sequence[str] = "local",
     against: str | Path | Bundle | None = None,
     variants: Sequence[str] | None = None,
     threads: int | Sequence[int] = 1,
@@ -77,12 +141,12 @@ def profile(
     again: bool = False,
     save: bool = True,
     progress: Tell = None,
-) -> Profile:
+) -> Profile | Profiles:
     """Measure latency and memory of a bundle's files on a device, each in processes of their own.
 
     Args:
         bundle: Its folder, a packed file, or what `export` gave.
-        device: Where, a name as of ``edgespa devices``.
+        device: Where, a name as of ``edgespa devices``; or several, measured at once.
         against: Another bundle, measured in alternation, for ratios.
         variants: Names of files; None for all.
         threads: One number, or several, each measured by itself.
@@ -100,21 +164,22 @@ def profile(
         save: Write the profile into ``BUNDLE/profiles/``, where that is a folder.
         progress: See `edgespa.api.verbs`.
 
+    Returns:
+        Of one device its profile; of several all of them, and in ``errors`` what failed on some. Each measurement is
+        kept at once: after an interruption the same call goes on with the rest, within a day.
+
     Raises:
-        DeviceError: It cannot be reached, or nothing can run there.
+        DeviceError: The only device cannot be reached, or nothing can run there.
         BundleError: The bundle is damaged.
     """
-    from edgespa.bundle import open_bundle
-    from edgespa.device import load_device
-    from edgespa.device.link.reach import connect
-    from edgespa.device.measure.profile import Settings, save_profile
-    from edgespa.device.measure.profile import profile as measure
-    from edgespa.device.measure.saved import Journal, journal_folder
+    require_signers(signers, identity, revoked)
+    from edgespa.api.profiling import profile_on
+    from edgespa.device.measure.profile import Settings
 
     settings = Settings(
-        variants=variants,
-        threads=(threads,) if isinstance(threads, int) else tuple(threads),
-        providers=providers,
+        variants=None if variants is None else several(variants),
+        threads=several(threads),
+        providers=several(providers),
         runs=runs,
         seconds=seconds,
         duration=duration,
@@ -123,21 +188,29 @@ def profile(
         trust=trust,
     )
     settings.check()
-    path = path_of(bundle)
-    journal = Journal(journal_folder(), fresh=again)
-    with contextlib.ExitStack() as stack:
-        opening = partial(open_bundle, signers=file_of(signers), identity=identity, revoked=file_of(revoked))
-        opened = stack.enter_context(opening(path))
-        other = stack.enter_context(opening(path_of(against))).folder if against is not None else None
-        report = stack.enter_context(told("profile", progress))
-        connection = stack.enter_context(connect(load_device(device)))
-        found = measure(opened.folder, connection, settings, against=other, progress=report, journal=journal)
-    journal.forget()
-    return Profile(path, found, save_profile(found, path) if save and path.is_dir() else None)
+    targets = devices_of(device)
+    path, other = path_of(bundle), None if against is None else path_of(against)
+    checked(path, *([] if other is None else [other]))
+    with told("measuring", progress) as report:
+        measured = profile_on(
+            targets,
+            path,
+            settings,
+            against=other,
+            signers=file_of(signers),
+            identity=identity,
+            revoked=file_of(revoked),
+            again=again,
+            save=save,
+            progress=report,
+        )
+    errors = errors_of(measured.outcomes, device)
+    found = tuple(each.result for each in measured.outcomes if each.result is not None)
+    return found[0] if isinstance(device, str) else Profiles(errors, found, measured.kept, outcomes=measured.outcomes)
 
 
 def ship(
-    source: str | Path | Bundle | TaskFile,
+    source: str | Path | Bundle | TaskFile | Sequence[str | Path | Bundle | TaskFile],
     *,
     device: str | Sequence[str],
     task: str | None = None,
@@ -159,7 +232,7 @@ def ship(
     Whatever fails before it is in use leaves the old version in use.
 
     Args:
-        source: A bundle, as a folder or packed, or a task file; or what `export`, `adapt` and `prune` gave.
+        source: A bundle, as a folder or packed, or a task file; or what `export`, `adapt` and `prune` gave. Or several.
         device: Where, a name as of ``edgespa devices``, or several.
         task: Its name there; default: the bundle's.
         keep: Versions that stay there.
@@ -176,22 +249,30 @@ def ship(
         progress: See `edgespa.api.verbs`.
 
     Returns:
-        What is in use now. With several devices, what failed on some is in ``errors``.
+        What is in use now. Where devices are given as a list, what failed on some is in ``errors``.
 
     Raises:
-        DeviceError: It failed on the only device.
+        DeviceError: It failed on the device, which was given by itself.
         BundleError: The bundle is damaged.
         TaskFileError: The task file is damaged.
     """
+    require_signers(signers, identity, revoked)
+    sources = list(source) if isinstance(source, Sequence) and not isinstance(source, str) else [source]
+    if not sources:
+        raise ConfigError("nothing is to be shipped", "name a bundle or a task file")
+    if task is not None and len(sources) > 1:
+        raise ConfigError("task names one task, and several are shipped", "ship them one by one")
+    targets = devices_of(device)
+    paths, key = [path_of(each) for each in sources], file_of(sign_key)
+    checked(*paths)
     from edgespa.api.devices import ship_to
     from edgespa.api.shipping import TaskOptions
 
-    own = source.given if isinstance(source, TaskFile) else None
-    key = file_of(sign_key)
-    with told("ship", progress) as report:
+    own = next((each.given for each in sources if isinstance(each, TaskFile)), None)
+    with told("reading", progress) as report:
         delivered = ship_to(
-            devices_of(device),
-            [path_of(source)],
+            targets,
+            paths,
             task=task,
             signers=file_of(signers),
             identity=identity,
@@ -204,7 +285,9 @@ def ship(
             trust=trust,
             progress=report,
         )
-    return Shipping(errors_of(delivered.outcomes), tuple(each for done in delivered.shipped.values() for each in done))
+    errors, outcomes = errors_of(delivered.outcomes, device), delivered.outcomes
+    shipped = tuple(each for target in targets for each in delivered.shipped.get(target.name, ()))
+    return Shipping(errors, shipped, delivered.shipments, outcomes=outcomes)
 
 
 def rollback(task: str, *, device: str | Sequence[str], to: str | None = None, threads: int = 1) -> Rollback:
@@ -217,36 +300,69 @@ def rollback(task: str, *, device: str | Sequence[str], to: str | None = None, t
         threads: Of the runtime, for the self-check.
 
     Raises:
-        DeviceError: It failed on the only device; what is in use stays.
+        DeviceError: It failed on the device, which was given by itself; what is in use stays.
     """
+    targets = devices_of(device)
+    checked()
     from edgespa.api.devices import roll_back_on
 
-    outcomes = roll_back_on(devices_of(device), task, to=to, threads=threads)
-    return Rollback(errors_of(outcomes), tuple(each.result for each in outcomes if each.result is not None))
+    outcomes = roll_back_on(targets, task, to=to, threads=threads)
+    return Rollback(errors_of(outcomes, device), _results(outcomes), outcomes=outcomes)
 
 
-def status(device: str | Sequence[str] | None = None, *, selfcheck: bool = False, timeout_s: float = 30) -> Status:
+def remove(task: str, *, device: str | Sequence[str]) -> Removal:
+    """Take a task off devices, with all its versions, the one in use too; nothing is asked.
+
+    Args:
+        task: The task's name there.
+        device: Where, or several.
+
+    Raises:
+        DeviceError: It failed on the device, which was given by itself.
+    """
+    from edgespa.device.shipment.ship import task_name
+
+    name, targets = task_name(task), devices_of(device)
+    checked()
+    from edgespa.api.devices import remove_from
+
+    outcomes = remove_from(targets, name)
+    return Removal(errors_of(outcomes, device), _results(outcomes), outcomes=outcomes)
+
+
+def _results(outcomes: Sequence[Outcome[T]]) -> tuple[T, ...]:
+    return tuple(each.result for each in outcomes if each.result is not None)
+
+
+def status(
+    device: str | Sequence[str] | None = None,
+    *,
+    selfcheck: bool = False,
+    timeout_s: float = 30,
+    progress: Tell = None,
+) -> Status:
     """What is on devices, and whether it is as it was shipped.
 
     Args:
         device: Where, or several; None for your own profiles and this machine.
         selfcheck: Run the recorded inputs through what is in use, too.
         timeout_s: Give a device up that has not answered for so long.
+        progress: See `edgespa.api.verbs`.
 
     Returns:
         What those that answered have; why others did not is in ``errors``.
     """
-    from edgespa.api.devices import known_devices, status_of
+    from edgespa.api.devices import Awaited, known_devices, status_of
 
-    outcomes = status_of(
-        known_devices() if device is None else devices_of(device), selfcheck=selfcheck, timeout_s=timeout_s
-    )
-    errors = {each.device.name: each.error for each in outcomes if each.error is not None}
-    return Status(errors, tuple(each.result for each in outcomes if each.result is not None))
+    targets = known_devices() if device is None else devices_of(device)
+    with told("asking", progress) as report:
+        awaited = Awaited([each.name for each in targets], report)
+        outcomes = status_of(targets, selfcheck=selfcheck, timeout_s=timeout_s, done=awaited)
+    return Status(errors_of(outcomes, None), _results(outcomes), outcomes=outcomes)
 
 
 def open_bundle(
-    path: str | Path,
+    path: str | Path | Bundle,
     *,
     signers: str | Path | None = None,
     identity: str | None = None,
@@ -266,5 +382,6 @@ def open_bundle(
     """
     from edgespa.bundle import open_bundle as opening
 
-    with opening(Path(path), signers=file_of(signers), identity=identity, revoked=file_of(revoked)) as opened:
-        return Bundle(Path(path), opened.manifest, opened.signed.identity if opened.signed is not None else None)
+    place = path_of(path)
+    with opening(place, signers=file_of(signers), identity=identity, revoked=file_of(revoked)) as opened:
+        return Bundle(place, opened.manifest, opened.signed.identity if opened.signed is not None else None)

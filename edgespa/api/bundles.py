@@ -22,7 +22,7 @@ from edgespa.graph.proof import LIMIT, largest_difference, prove
 from edgespa.graph.surgery import compact
 from edgespa.models.inputs import InputSizes
 from edgespa.models.interface import output_tensors
-from edgespa.objectives.targets import require_scores
+from edgespa.objectives.evaluate import require_answers
 from edgespa.system.bounds import readable
 from edgespa.system.files import require_folder_possible
 from edgespa.tasks.base import Base
@@ -94,7 +94,7 @@ def export_bundle(
         origin = _named(origin, count_outputs(program), options.labels)
     prepared = {spec: prepare(data, preprocess) for spec, data in images.items()} if preprocess is not None else {}
     if evaluation:
-        require_scores(program, prepared[evaluation])
+        require_answers(program, prepared[evaluation])
         tell_overlap(images[evaluation], {"--calibration": prepared[calibration]} if calibration else {})
         recorded = origin.provenance.get("task")
         tell_trained_on(images[evaluation], recorded.get("data") if isinstance(recorded, dict) else None)
@@ -157,7 +157,7 @@ def origin_of_task(task: Task, base: Base, path: Path) -> tuple[Program, Origin]
 
 
 def _kind(learns: JsonValue) -> Kind:
-    return "multi-label" if learns == "multi-label" else "regression" if learns == "regression" else "classes"
+    return learns if isinstance(learns, str) else "classes"  # a task of an older edgespa does not say
 
 
 def _from_model(model: str, input_shape: InputSizes | None, weights: str | None) -> tuple[Program, Origin, Base]:
@@ -223,21 +223,22 @@ def check_task(task: Task, base: Base) -> dict[str, JsonValue]:
     }
 
 
-def _named(origin: Origin, outputs: int | None, labels: Path) -> Origin:
+def _named(origin: Origin, outputs: int | None, labels: Path | tuple[str, ...]) -> Origin:
     """With the names of a file, where there are no data whose classes they number.
 
     Raises:
         ConfigError: They are not one for each output, or not those of the task.
     """
-    names = Numbering.of(labels, None).names
+    numbering = Numbering.of(labels, None)
+    names, file = numbering.names, numbering.file
     if origin.classes and names != origin.classes:
         raise ConfigError(
-            f"--labels {labels} has {some(names)}, the task was trained on {some(origin.classes)}",
+            f"{file} has {some(names)}, the task was trained on {some(origin.classes)}",
             "leave out --labels: the task has its names",
         )
     if len(names) != outputs:
         what = "no list of outputs" if outputs is None else f"{outputs:,} outputs"
-        raise ConfigError(f"--labels {labels} has {len(names):,} names, and the model {what}", "name every output")
+        raise ConfigError(f"{file} has {len(names):,} names, and the model {what}", "name every output")
     return dataclasses.replace(origin, classes=names)
 
 

@@ -6,12 +6,14 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from edgespa.api.results import Result
+from edgespa.api.results import Profile, Result
 from edgespa.api.tables import Table
 from edgespa.system.plain import to_plain
 
 if TYPE_CHECKING:
-    from edgespa.device.shipment.results import DeviceStatus, Shipped, Switched
+    from edgespa.device.fleet import Outcome
+    from edgespa.device.shipment.results import DeviceStatus, Removed, Shipped, Switched
+    from edgespa.device.shipment.ship import Shipment
     from edgespa.errors import EdgespaError
 
 
@@ -21,9 +23,11 @@ class _OnDevices(Result):
 
     Attributes:
         errors: Why it failed, by the name of the device; empty where it failed on none.
+        outcomes: What came of it on each device, in their order.
     """
 
     errors: Mapping[str, EdgespaError]
+    outcomes: tuple[Outcome[Any], ...] = dataclasses.field(repr=False, kw_only=True)
 
     @property
     def ok(self) -> bool:
@@ -32,7 +36,7 @@ class _OnDevices(Result):
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values."""
-        own = {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.name != "errors"}
+        own = {each.name: getattr(self, each.name) for each in dataclasses.fields(self) if each.repr}
         errors = {name: {"message": each.message, "hint": each.hint} for name, each in self.errors.items()}
         plain: dict[str, Any] = to_plain({**own, "errors": errors})
         return plain
@@ -47,9 +51,11 @@ class Shipping(_OnDevices):
 
     Attributes:
         shipped: What is in use now, a device after the other.
+        shipments: What was sent, by the name of the task.
     """
 
     shipped: tuple[Shipped, ...] = ()
+    shipments: Mapping[str, Shipment] = dataclasses.field(default_factory=dict, repr=False)
 
     def _title(self) -> str:
         return f"{len(self.shipped)} shipped" + (f", {len(self.errors)} devices FAILED" if self.errors else "")
@@ -114,3 +120,45 @@ class Status(_OnDevices):
             for task in device.tasks
         )
         return [Table(("device", "task", "in use", "versions", "health"), rows)] if rows else []
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class Removal(_OnDevices):
+    """What was taken off devices.
+
+    Attributes:
+        removed: One for each device.
+    """
+
+    removed: tuple[Removed, ...] = ()
+
+    def _title(self) -> str:
+        return f"removed from {len(self.removed)}" + (f", {len(self.errors)} devices FAILED" if self.errors else "")
+
+    def _tables(self) -> Sequence[Table]:
+        rows = tuple((each.device, each.task, len(each.versions), each.removed_bytes) for each in self.removed)
+        return [Table(("device", "task", "versions", "bytes"), rows)] if rows else []
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class Profiles(_OnDevices):
+    """What a bundle's files cost on several devices.
+
+    Attributes:
+        profiles: One for each device that was measured.
+        kept: How many measurements are kept of those that failed: the same call goes on with the rest.
+    """
+
+    profiles: tuple[Profile, ...] = ()
+    kept: Mapping[str, int] = dataclasses.field(default_factory=dict)
+
+    def _title(self) -> str:
+        return f"{len(self.profiles)} measured" + (f", {len(self.errors)} devices FAILED" if self.errors else "")
+
+    def _tables(self) -> Sequence[Table]:
+        rows = tuple(
+            (each.measured.device, result.bundle, result.variant, result.threads, result.p50_ms, result.clean)
+            for each in self.profiles
+            for result in each.measured.results
+        )
+        return [Table(("device", "bundle", "variant", "threads", "p50", "clean"), rows)] if rows else []

@@ -1,4 +1,4 @@
-"""``edgespa ship``, ``rollback`` and ``status`` as one call each, on several devices at once."""
+"""``edgespa ship``, ``rollback``, ``remove`` and ``status`` as one call each, on several devices at once."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from edgespa.device.board import LOCAL, Device, list_devices, load_device
 from edgespa.device.fleet import Outcome, on_each
 from edgespa.device.inventory import read_facts, runtime_python
 from edgespa.device.link.transport import Connection
-from edgespa.device.shipment.back import roll_back
+from edgespa.device.shipment.back import remove, roll_back
 from edgespa.device.shipment.ready import require_base, require_ready
-from edgespa.device.shipment.results import DeviceStatus, Shipped, Switched
+from edgespa.device.shipment.results import DeviceStatus, Removed, Shipped, Switched
 from edgespa.device.shipment.ship import Shipment, ship
 from edgespa.device.shipment.status import device_status
 from edgespa.errors import ConfigError
@@ -156,6 +156,39 @@ def roll_back_on(
         return roll_back(connection, task, lambda _: python, to=to, threads=threads)
 
     return on_each(devices, work)
+
+
+def remove_from(devices: Sequence[Device], task: str) -> tuple[Outcome[Removed], ...]:
+    """Take a task off devices, with all its versions.
+
+    Args:
+        devices: Their profiles.
+        task: The task's name there.
+    """
+    return on_each(devices, lambda connection: remove(connection, task))
+
+
+class Awaited:
+    """Says, while several devices are asked, how many have answered and which have not.
+
+    Args:
+        names: Of the devices.
+        report: Told ``(done, total, text)``.
+    """
+
+    def __init__(self, names: Sequence[str], report: Progress) -> None:
+        self._left, self._total, self._report = list(names), len(names), report
+        self._say()
+
+    def __call__(self, outcome: Outcome[Any]) -> None:
+        """One has answered."""
+        self._left.remove(outcome.device.name)
+        self._say()
+
+    def _say(self) -> None:
+        left = list(self._left)
+        names = ", ".join(left[:4]) + (f" and {len(left) - 4} more" if len(left) > 4 else "")
+        self._report(self._total - len(left), self._total, f"waiting for {names}" if left else "")
 
 
 def status_of(

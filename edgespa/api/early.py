@@ -55,6 +55,18 @@ def require_bundles(*paths: Path) -> None:
             raise BundleError(f"{path}: no such bundle", nearest_path(path) or _CHECK)
 
 
+def require_signers(signers: str | Path | None, identity: str | None = None, revoked: str | Path | None = None) -> None:
+    """Refuse a name without the file that names it, and revoked keys without those that are not.
+
+    Raises:
+        ConfigError: There is no file.
+    """
+    if signers is None and identity is not None:
+        raise ConfigError("identity needs signers, the file that names it", "give both")
+    if signers is None and revoked is not None:
+        raise ConfigError("revoked needs signers, the file of those who may sign", "give both")
+
+
 def require_outputs_possible(output: Path, *, overwrite: bool, resume: bool = False, fresh: bool = False) -> None:
     """Refuse an output that is there already or cannot be written, and a state that would be lost.
 
@@ -150,7 +162,7 @@ def _missing_data(spec: str) -> Path | None:
     whole = expanded(spec)
     head, colon, _ = spec.rpartition(":")
     path = expanded(head) if colon and head else whole
-    if whole.exists() or path.exists() or is_module_spec(spec):
+    if whole.exists() or path.exists() or is_module_spec(spec) or is_promised(whole) or is_promised(path):
         return None
     named = os.sep in spec or path.suffix in _LIKE_FILES
     return path if named else None

@@ -15,6 +15,7 @@ from edgespa.data import ImageData, Numbering, load_data
 from edgespa.data.calibration import Named, find_spec
 from edgespa.errors import ConfigError
 from edgespa.models.inputs import InputSizes, as_inputs
+from edgespa.objectives.kinds import fitted, objective_named
 from edgespa.pixels.normalisation import Values, half_given, refuse_other_scales, text
 from edgespa.pixels.picture import SAMPLED
 from edgespa.pixels.placement import LETTERBOX
@@ -36,7 +37,8 @@ class DataOptions:
         std: Divided by, per channel; None for the same, else one.
         limit: Use a seeded, class-balanced part of each data set.
         seed: Of that part.
-        labels: A file with the class name of each output, a line each; None for the order of the data.
+        labels: The class name of each output, or a file with them, a line each; None for the order of the data.
+        objective: What is learned or measured; that of the data's kind where nothing is said.
         class_offset: Class k is output k + this, and other outputs have no images; None: the classes are all outputs.
         pixels: All else of how an image becomes an input.
     """
@@ -45,8 +47,9 @@ class DataOptions:
     std: Values | None = None
     limit: int | None = None
     seed: int = 0
-    labels: Path | None = None
+    labels: Path | tuple[str, ...] | None = None
     class_offset: int | None = None
+    objective: str | None = None
     pixels: PixelSettings = dataclasses.field(default_factory=PixelSettings)
 
     @property
@@ -72,12 +75,15 @@ class DataOptions:
             DataError: If it cannot be read, is smaller than the limit, or has classes without an output.
         """
         number = Numbering.of(self.labels, self.class_offset) if labelled else Numbering()
+        wanted = objective_named(self.objective) if self.objective and labelled else None
         if (found := find_spec(spec)) is not None:
             data = found.load(self.limit, labelled=labelled)
         else:
-            data = load_data(spec, labelled=labelled)
+            items = wanted.name if wanted is not None and wanted.answers == "items" else None
+            data = load_data(spec, labelled=labelled and (wanted is None or wanted.answers != "none"), items=items)
             data = data.limit(min(self.limit, len(data)), self.seed) if self.limit else data
-        return number.up_to(outputs, number(data))
+        data = number.up_to(outputs, number(data))
+        return data if wanted is None else fitted(data, wanted)
 
     def preprocess(
         self,

@@ -14,7 +14,6 @@ from edgespa.distributed.processes import ALONE, Processes
 from edgespa.errors import ConfigError
 from edgespa.graph.program import Program
 from edgespa.models.interface import output_tensors
-from edgespa.objectives.evaluate import MEASURES
 from edgespa.objectives.measured import SEEN
 from edgespa.tasks.base import Base
 from edgespa.tasks.task import Task
@@ -33,13 +32,13 @@ def require_outputs(outputs: int | None, data: ImageData) -> None:
     """Refuse labelled data whose classes are not the outputs of a model.
 
     Args:
-        outputs: From `count_outputs`; where they are no list, `edgespa.objectives.targets.require_scores` refuses them.
-        data: Labelled, or with targets.
+        outputs: From `count_outputs`; where they are no list, `edgespa.objectives.evaluate.require_answers` says more.
+        data: It is known what is right; where that is no row of a table, nothing is refused here.
 
     Raises:
         ConfigError: It says what may be the matter.
     """
-    if outputs is None or outputs == len(data.classes):
+    if outputs is None or not data.has_table or outputs == len(data.classes):
         return
     if data.kind != "classes":
         raise ConfigError(
@@ -62,26 +61,27 @@ def with_quality(
     progress: Progress | None = None,
     processes: Processes = ALONE,
 ) -> Task:
-    """The task with its result on test data among its metrics, such as ``test_accuracy``, and ``test_images``.
+    """The task with its results on test data among its metrics, such as ``test_accuracy``, and ``test_images``.
 
     Args:
         task: As it will be stored.
         base: That of the task.
-        test: With labels or targets.
+        test: Of which it is known what is right.
         seen: The share of the test data that the task was made with, from `edgespa.api.overlap.tell_overlap`.
         before: Programs to compare with, of the same classes; that of ``base`` becomes ``base_test_accuracy``.
         progress: Told ``(done, total, text)`` in batches.
         processes: Each takes its part of every batch.
     """
-    name = f"test_{MEASURES[test.kind]}"
-    programs = {name: task.program(base), **{f"{key}_{name}": program for key, program in (before or {}).items()}}
-    found = {key: evaluated(program, test, processes, progress) for key, program in programs.items()}
-    if test.kind == "regression" and found[name] < 0:
+    own = evaluated(task.program(base), test, processes, progress)
+    found = dict(own.named("test"))
+    for key, program in (before or {}).items():
+        found.update(evaluated(program, test, processes, progress).named(f"{key}_test"))
+    if test.kind == "regression" and own.value < 0:
         log.warning(
             "%s: R2 is %.3g, and the mean of these targets has 0: what was learned does not hold here; see that the "
             "data are like those that were trained on, in the same units, or train longer or with a lower --lr",
             test.name,
-            found[name],
+            own.value,
         )
     shares = {SEEN: seen} if seen or SEEN in task.header.metrics else {}
     return task.with_metrics(**found, test_images=float(len(test)), **shares)

@@ -27,8 +27,11 @@ from edgespa.errors import ConfigError
 from edgespa.models.imports import nearest, nearest_path
 from edgespa.system.bounds import oddity, readable, shown
 
-COMMANDS = ("adapt", "prune", "export", "verify", "profile", "ship")
-"""What a step may be."""
+COMMANDS = (
+    "adapt", "prune", "export", "verify", "sign", "pack", "unpack", "profile", "card", "ship", "rollback",
+    "calibration-make", "devices-setup",
+)  # fmt: skip
+"""What a step may be: whatever makes, sends or measures something."""
 VERSION = 1
 _HEAD = ("version", "include", "folder")
 _MOST_BYTES = 1 << 20
@@ -52,6 +55,11 @@ class Step:
     command: str
     values: Mapping[str, Any]
     places: Mapping[str, Path]
+
+    @property
+    def typed(self) -> str:
+        """The command as one types it: of ``devices-setup``, ``devices setup``."""
+        return self.command.replace("-", " ")
 
     def where(self, key: str = "") -> str:
         """A key's place, for messages: ``recipe.toml: prune.density``."""

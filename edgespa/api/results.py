@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from edgespa.bundle import Manifest
     from edgespa.device.measure.results import Check
     from edgespa.device.measure.results import Profile as Measured
+    from edgespa.errors import EdgespaError
     from edgespa.tasks.base import Base
-    from edgespa.tasks.task import Task
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -98,6 +98,12 @@ class Inspection(Result):
         """The channel groups: ``name``, ``units``, ``parameters``, ``macs``, ``slots``."""
         return tuple(self.details["groups"])
 
+    def to_svg(self) -> str:
+        """A drawing of the channel groups over the module tree, as `edgespa inspect --svg` writes it."""
+        from edgespa.reports.groups_svg import draw_groups
+
+        return draw_groups(dict(self.details))
+
     def to_dict(self) -> dict[str, Any]:
         """As `edgespa inspect --json`."""
         plain: dict[str, Any] = to_plain(self.details)
@@ -116,80 +122,6 @@ class Inspection(Result):
     def _notes(self) -> Sequence[str]:
         share = self.removable_channels / self.channels if self.channels else 0.0
         return [f"can go: {self.removable_channels:,} of {self.channels:,} channels ({share:.1%})"]
-
-
-@dataclasses.dataclass(frozen=True, repr=False)
-class TaskFile(Result):
-    """A task file, and what its task costs beside its base.
-
-    Attributes:
-        path: The file.
-        channel_density: Fraction of the removable channels that are kept.
-        parameters: Of the compact program.
-        base_parameters: Of the base.
-        macs: Multiply-accumulates of one sample.
-        base_macs: Of the base.
-        size_bytes: Of the file.
-        metrics: Accuracies and the like, by name.
-        classes: Names of the outputs; empty if not known.
-        task: Its content.
-        given: The base, where it was given in Python; the next call takes it from here.
-    """
-
-    path: Path
-    channel_density: float
-    parameters: int
-    base_parameters: int
-    macs: int
-    base_macs: int
-    size_bytes: int
-    metrics: Mapping[str, float]
-    classes: tuple[str, ...]
-    task: Task = dataclasses.field(repr=False)
-    given: str | None = dataclasses.field(default=None, repr=False)
-
-    @classmethod
-    def of(cls, task: Task, path: Path, given: str | None = None) -> TaskFile:
-        """Of a task that lies in a file.
-
-        Args:
-            task: Its content.
-            path: The file.
-            given: Its base, where that was given in Python.
-        """
-        figures = task.header.figures
-        return cls(
-            path,
-            figures.channel_density,
-            figures.parameters,
-            figures.base_parameters,
-            figures.macs,
-            figures.base_macs,
-            path.stat().st_size,
-            dict(task.header.metrics),
-            task.header.classes,
-            task,
-            given,
-        )
-
-    def _title(self) -> str:
-        return f"{self.path}: {self.size_bytes:,} bytes"
-
-    def _tables(self) -> Sequence[Table]:
-        def share(own: int, of: int) -> str:
-            return f"{own / of:.1%}" if of else "-"
-
-        rows = (
-            ("parameters", self.parameters, self.base_parameters, share(self.parameters, self.base_parameters)),
-            ("MACs", self.macs, self.base_macs, share(self.macs, self.base_macs)),
-            ("channels", None, None, f"{self.channel_density:.1%}"),
-        )
-        return [Table(("", "task", "base", "density"), rows, right=("task", "base", "density"))]
-
-    def _notes(self) -> Sequence[str]:
-        from edgespa.objectives.measured import measured
-
-        return [f"{each.name}: {each}" for each in measured(self.metrics)]
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -225,7 +157,7 @@ class Bundle(Result):
             (
                 each.name,
                 each.size_bytes,
-                str(each.accuracy) if each.accuracy else None,
+                each.accuracy.figure if each.accuracy else None,
                 None if each.parity.component_error is None else f"{each.parity.component_error:.1e}",
                 None if each.parity.correlation is None else f"{each.parity.correlation:.5f}",
                 None if each.agreement is None else f"{each.agreement.value:.1%}",
@@ -234,7 +166,7 @@ class Bundle(Result):
         )
         agreed = next((each.agreement for each in self.manifest.variants if each.agreement), None)
         same = "same signs" if agreed and agreed.what == "signs" else "same top"
-        columns = ("variant", "bytes", "accuracy", "error", "correlation", same)
+        columns = ("variant", "bytes", self.manifest.measure.title, "error", "correlation", same)
         return [Table(columns, rows, right=columns[1:])]
 
     def _notes(self) -> Sequence[str]:
@@ -299,11 +231,13 @@ class Profile(Result):
         bundle: Its folder.
         measured: What was measured, in full.
         saved: Where it was written; None where it was not.
+        unsaved: Why it could not be written. The measurements are kept: the same call saves them, and measures nothing.
     """
 
     bundle: Path
     measured: Measured
     saved: Path | None = None
+    unsaved: EdgespaError | None = dataclasses.field(default=None, repr=False)
 
     def to_dict(self) -> dict[str, Any]:
         """As `edgespa profile --json`."""
@@ -329,4 +263,6 @@ class Profile(Result):
 
     def _notes(self) -> Sequence[str]:
         doubts = [f"{each.variant}: {what}" for each in self.measured.results for what in each.doubts]
+        if self.unsaved is not None:
+            doubts.append(f"NOT SAVED: {self.unsaved.message}")
         return [*doubts, *(f"not measured: {each.variant}: {each.reason}" for each in self.measured.skipped)]

@@ -26,7 +26,7 @@ from edgespa.errors import ConfigError
 from edgespa.latency.budget import LatencyFitting
 from edgespa.latency.stopwatch import LatencyBudget
 from edgespa.models.inputs import InputSizes
-from edgespa.objectives.targets import require_scores
+from edgespa.objectives.evaluate import require_answers
 from edgespa.pruning import PruneConfig, prune
 from edgespa.system.quiet import NOTE
 from edgespa.tasks.base import Base
@@ -97,6 +97,7 @@ def adapt_to_file(
     processes = processes or Processes.start(config.mixed_precision)
     begin = Task.load(start) if start is not None else None
     base = _base_of(model, input_shape, weights, begin, start, trust)
+    config = config.model_copy(update={"objective": options.objective})
     train = options.load(data, outputs=base.outputs())
     test = options.load(evaluation, outputs=base.outputs()) if evaluation else None
     if test is not None:
@@ -229,7 +230,7 @@ def prune_to_file(
     test, data = prepared.get("evaluation"), prepared.get("calibration")
     for name in prepared:
         if labelled[name]:
-            require_scores(base.program, prepared[name])
+            require_answers(base.program, prepared[name])
     seen = 0.0
     if "evaluation" in images:
         others = {f"--{_SPOKEN[name]}": each for name, each in prepared.items() if name != "evaluation"}

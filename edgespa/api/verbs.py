@@ -5,7 +5,8 @@ too; besides, a model may be a ``torch.nn.Module``, data a ``Dataset``, a ``Data
 input, a path a ``Path``, and a result of one call goes into the next. Nothing is printed but a progress bar, on a
 terminal and in a notebook: ``progress=False`` draws none, ``progress=callback`` is told ``(done, total, text)``.
 
-Whatever goes wrong is raised as an `edgespa.errors.EdgespaError`, whose ``message`` says what, and ``hint`` what to do.
+Whatever goes wrong is raised as an `edgespa.errors.EdgespaError`, whose ``message`` says what, and ``hint`` what to do;
+what the system refuses, such as a folder that is not there or a full disk, as its ``OSError``.
 """
 
 from __future__ import annotations
@@ -15,23 +16,23 @@ from typing import TYPE_CHECKING, Any
 
 from edgespa.api.arguments import (
     base_of,
-    budget_of,
     data_if_any,
-    data_of,
     file_of,
-    given_in,
+    file_of_names,
     model_of,
     options_of,
     parted,
+    runtime_of,
+    settings_of,
     sizes_of,
     text_of,
     told,
 )
-from edgespa.api.results import Bundle, Inspection, TaskFile
-from edgespa.errors import ConfigError
+from edgespa.api.results import Bundle, Inspection
+from edgespa.api.shell import checked
 
 if TYPE_CHECKING:
-    from edgespa.api.arguments import Data, Model, Sizes, Tell, Values
+    from edgespa.api.arguments import Data, Labels, Model, Sizes, Tell, Values
 
 
 def inspect(
@@ -57,11 +58,15 @@ def inspect(
         ModelError: The model cannot be found, built, loaded or traced.
         TaskFileError: The task file is damaged.
     """
+    from edgespa.api.early import require_there
+
+    spec, own = model_of(model)
+    require_there(model=spec, weights=text_of(weights))
+
     from edgespa.tasks.base import Base
     from edgespa.tasks.inspection import describe, describe_task
     from edgespa.tasks.task import Task, is_task_file
 
-    spec, own = model_of(model)
     if is_task_file(spec):
         path = Path(spec)
         task = Task.load(path)
@@ -69,181 +74,6 @@ def inspect(
         return Inspection.of(describe_task(task, opened, path), opened)
     opened = Base.open(spec, sizes_of(input_shape), text_of(weights))
     return Inspection.of(describe(opened), opened)
-
-
-def adapt(
-    model: Model | None = None,
-    *,
-    data: Data,
-    output: str | Path,
-    eval_data: Data | None = None,
-    start: str | Path | TaskFile | None = None,
-    distill: str | Path | TaskFile | None = None,
-    input_shape: Sizes | None = None,
-    weights: str | Path | None = None,
-    trust: bool = False,
-    mean: Values | None = None,
-    std: Values | None = None,
-    limit: int | None = None,
-    labels: str | Path | None = None,
-    class_offset: int | None = None,
-    latency_ms: float | None = None,
-    device: str = "local",
-    log_file: str | Path | None = None,
-    resume: bool = False,
-    fresh: bool = False,
-    overwrite: bool = False,
-    progress: Tell = None,
-    **settings: Any,
-) -> TaskFile:
-    """Learn a task on a frozen model while pruning it, and write a task file.
-
-    Args:
-        model: See `inspect`; None for the base of ``start``.
-        data: Training data: a folder, zip or ``.npz``, a ``Dataset`` or ``DataLoader`` of (image, label), or (images,
-            labels) as arrays: uint8 [N, H, W, C], or float32 [N, C, H, W] that go to the model as they are.
-        output: The task file, ``fruit.spa``. The state of an unfinished training lies beside it.
-        eval_data: Test data; the accuracy on it is recorded and never used to choose anything.
-        start: A task file to start from.
-        distill: ``"base"``, or a task of the same base, whose outputs are learned from too.
-        input_shape: See `inspect`.
-        weights: Weight file of the model.
-        trust: The base that ``start`` names may be run if it is code.
-        mean: Subtracted from pixels in 0..1, one number or one per channel; default: what the model's library records.
-        std: Divided by, likewise.
-        limit: Use a seeded, class-balanced part of each data set.
-        labels: A file with the class name of each output, a line each.
-        class_offset: Class k is output k + this.
-        latency_ms: Find the density by it, on ``device``.
-        device: Where.
-        log_file: Gets a JSON document a line for each pruning step and epoch.
-        resume: Go on with an interrupted run.
-        fresh: Start anew where there is the state of an interrupted run, and give it up.
-        overwrite: Replace a task file that is there.
-        progress: See `edgespa.api.verbs`.
-        **settings: Fields of `edgespa.adaptation.config.AdaptConfig`: ``density``, ``rank``, ``epochs``, ...; and of
-            `edgespa.config.PixelSettings`, for how an image becomes an input: ``resize``, ``resize_to``, ``padding``,
-            ``interpolation``, ``antialias``, ``scale``, ``channel_order``. Those are recorded, as mean and std are, and
-            by default what the model's library records.
-
-    Raises:
-        ConfigError: A setting is not known or not allowed; it names the nearest one.
-        DataError: The data cannot be read.
-        ModelError: The model cannot be found, built, loaded or traced.
-    """
-    from edgespa.adaptation.config import AdaptConfig
-    from edgespa.api.tasks import adapt_to_file
-
-    spec, _ = model_of(model) if model is not None else (None, None)
-    begin = start.path if isinstance(start, TaskFile) else file_of(start)
-    if spec is None and isinstance(start, TaskFile):
-        spec = start.given
-    pixels, rest = parted(settings)
-    config = AdaptConfig.parse(rest, "adapt")
-    path = Path(output)
-    with told("adapt", progress) as report:
-        task = adapt_to_file(
-            spec,
-            data_of(data),
-            path,
-            config,
-            input_shape=sizes_of(input_shape),
-            weights=text_of(weights),
-            trust=trust,
-            options=options_of(mean, std, limit, config.seed, labels, class_offset, pixels),
-            evaluation=data_if_any(eval_data),
-            overwrite=overwrite,
-            resume=resume,
-            fresh=fresh,
-            distill=None if distill is None else str(distill.path if isinstance(distill, TaskFile) else distill),
-            start=begin,
-            log_file=file_of(log_file),
-            progress=report,
-            latency=budget_of(latency_ms, device),
-        )
-    return TaskFile.of(task, path, given_in(spec))
-
-
-def prune(
-    model: Model,
-    *,
-    output: str | Path,
-    density: float | None = None,
-    calibration: Data | None = None,
-    eval_data: Data | None = None,
-    held_out: Data | None = None,
-    input_shape: Sizes | None = None,
-    weights: str | Path | None = None,
-    mean: Values | None = None,
-    std: Values | None = None,
-    limit: int | None = None,
-    labels: str | Path | None = None,
-    class_offset: int | None = None,
-    latency_ms: float | None = None,
-    device: str = "local",
-    resume: bool = False,
-    fresh: bool = False,
-    overwrite: bool = False,
-    progress: Tell = None,
-    **settings: Any,
-) -> TaskFile:
-    """Remove units of a model without training, and write a task file.
-
-    Args:
-        model: See `inspect`; no task file.
-        output: The task file.
-        density: Fraction to keep, of channels, parameters or MACs (``budget``); or give ``latency_ms``.
-        calibration: Images that units are chosen by, and new weights fitted on; see ``data`` of `adapt`.
-        eval_data: Test data; the accuracy before and after is recorded and never used to choose anything.
-        held_out: Labelled images, for ``allocation="equal-accuracy"``.
-        input_shape: See `inspect`.
-        weights: Weight file of the model.
-        mean: See `adapt`.
-        std: See `adapt`.
-        limit: See `adapt`.
-        labels: See `adapt`.
-        class_offset: See `adapt`.
-        latency_ms: Find the density by it, on ``device``.
-        device: Where.
-        resume: Go on with an interrupted run.
-        fresh: Start anew where there is the state of an interrupted run, and give it up.
-        overwrite: Replace a task file that is there.
-        progress: See `edgespa.api.verbs`.
-        **settings: Fields of `edgespa.pruning.PruneConfig`: ``method``, ``budget``, ``allocation``, ``round_to``, ...;
-            and of `edgespa.config.PixelSettings`, see `adapt`.
-
-    Raises:
-        ConfigError: A setting is not known or not allowed; it names the nearest one.
-        DataError: The data cannot be read.
-        ModelError: The model cannot be found, built, loaded or traced.
-    """
-    from edgespa.api.tasks import prune_to_file
-    from edgespa.pruning import PruneConfig
-
-    if (density is None) == (latency_ms is None):
-        raise ConfigError("what is to be kept is not said", "give density=0.5, or latency_ms=X: one of them")
-    spec, _ = model_of(model)
-    pixels, rest = parted({**settings, "density": density if density is not None else 1.0})
-    config = PruneConfig.parse(rest, "prune")
-    path = Path(output)
-    with told("prune", progress) as report:
-        task = prune_to_file(
-            spec,
-            path,
-            config,
-            input_shape=sizes_of(input_shape),
-            weights=text_of(weights),
-            options=options_of(mean, std, limit, config.seed, labels, class_offset, pixels),
-            calibration=data_if_any(calibration),
-            held_out=data_if_any(held_out),
-            evaluation=data_if_any(eval_data),
-            overwrite=overwrite,
-            resume=resume,
-            fresh=fresh,
-            progress=report,
-            latency=budget_of(latency_ms, device),
-        )
-    return TaskFile.of(task, path, given_in(spec))
 
 
 def export(
@@ -259,8 +89,10 @@ def export(
     mean: Values | None = None,
     std: Values | None = None,
     limit: int | None = None,
-    labels: str | Path | None = None,
+    labels: Labels | None = None,
     class_offset: int | None = None,
+    objective: str | None = None,
+    device: str | None = None,
     sign_key: str | Path | None = None,
     license: str | None = None,
     overwrite: bool = False,
@@ -283,6 +115,9 @@ def export(
         limit: See `adapt`.
         labels: See `adapt`.
         class_offset: See `adapt`.
+        objective: What is measured on ``eval_data``; see `adapt`.
+        device: Write the files for this device, by its profile: the oldest ONNX Runtime, the time of int8. Nothing is
+            connected.
         sign_key: An OpenSSH key to sign the bundle with.
         license: Of the base's weights, for the model card.
         overwrite: Replace a bundle that is there.
@@ -296,13 +131,29 @@ def export(
         ExportError: No file can be written.
         ParityError: No file computes what the program computes.
     """
+    from edgespa.api.early import require_there
+    from edgespa.bundle import BundleWriter
+    from edgespa.system.files import require_folder_possible
+
+    spec, own = model_of(model)
+    path, key = Path(output), file_of(sign_key)
+    images, test = data_if_any(calibration), data_if_any(eval_data)
+    asked = {**settings, **runtime_of(device, settings)}
+    require_there(
+        model=spec,
+        weights=text_of(weights),
+        data={"--calibration": images, "--eval-data": test},
+        files={"--labels": file_of_names(labels), "--sign": key},
+    )
+    BundleWriter(path, overwrite=overwrite)
+    require_folder_possible(path)
+
     from edgespa.api.bundles import export_bundle
     from edgespa.exporting.config import ExportConfig
 
-    spec, own = model_of(model)
-    pixels, rest = parted(settings)
-    config = ExportConfig.parse(rest, "export")
-    path = Path(output)
+    pixels, rest = parted(asked)
+    config = ExportConfig.parse(settings_of(rest, ExportConfig), "export")
+    checked()
     with told("export", progress) as report:
         manifest = export_bundle(
             spec,
@@ -312,26 +163,12 @@ def export(
             base=base_of(base, own),
             weights=text_of(weights),
             trust=trust,
-            options=options_of(mean, std, limit, config.seed, labels, class_offset, pixels),
-            calibration=data_if_any(calibration),
-            evaluation=data_if_any(eval_data),
+            options=options_of(mean, std, limit, config.seed, labels, class_offset, objective, pixels),
+            calibration=images,
+            evaluation=test,
             overwrite=overwrite,
-            sign_key=file_of(sign_key),
+            sign_key=key,
             license=license,
             progress=report,
         )
     return Bundle(path, manifest)
-
-
-def open_task(path: str | Path) -> TaskFile:
-    """Read a task file; its base is not opened, and nothing of it is run.
-
-    Args:
-        path: The file.
-
-    Raises:
-        TaskFileError: It is damaged, or no task file.
-    """
-    from edgespa.tasks.task import Task
-
-    return TaskFile.of(Task.load(Path(path)), Path(path))

@@ -20,6 +20,7 @@ from edgespa import __version__
 from edgespa.bundle.limits import MAX_TENSORS, MAX_VARIANTS, picture_problem, shapes_problem
 from edgespa.config import Preprocess, Strict
 from edgespa.errors import BundleError
+from edgespa.objectives.measures import ACCURACY, NAME, Measure, measure_named
 from edgespa.system.bounds import Name
 
 SCHEMA_VERSION: Literal[1] = 1
@@ -44,7 +45,10 @@ Metric = Literal[
     "max_abs_error", "relative_error", "cosine", "top1_agreement", "component_error", "correlation", "tolerance_used"
 ]
 _ERRORS = ("max_abs_error", "relative_error", "component_error", "tolerance_used")
-Kind = Literal["classes", "multi-label", "regression"]
+Kind = Annotated[str, Field(pattern="^[a-z][a-z0-9-]*$", max_length=64)]
+"""What is learned: the name of an objective, such as ``classes``, ``multi-label``, ``regression``, ``segmentation``."""
+
+MeasureName = Annotated[str, Field(pattern=f"^{NAME}$", max_length=64)]
 
 
 def path_problem(text: str) -> str | None:
@@ -154,7 +158,7 @@ class Agreement(_Part):
     """
 
     value: float = Field(ge=0, le=1)
-    what: Literal["top class", "signs"]
+    what: Literal["top class", "signs", "top class of a pixel"]
     count: int = Field(gt=0)
     data: str
 
@@ -169,29 +173,48 @@ class OutputSet(_Part):
     axes: tuple[tuple[int, int], ...] = Field(min_length=1, max_length=MAX_TENSORS)
 
 
-class Accuracy(_Part):
+class Quality(_Part):
     """How well a file does on ``count`` samples of ``data`` (its name in words).
 
     Attributes:
-        value: Top-1 accuracy; for labels of which any may be right, the fraction of decisions that are; for numbers R2.
+        value: Of the measure: for classes top-1 accuracy; for labels of which any may be right, the fraction of
+            decisions that are; for numbers R2; for masks the mean intersection over union.
         count: Samples.
         data: Their name.
-        measure: ``accuracy`` in [0, 1], or ``r2``, which is at most 1.
+        measure: A name of `edgespa.objectives.measures.MEASURES`, or of the user's own.
+        title: Of a measure of the user's own: in words.
+        percent: Likewise: whether it is a fraction.
+        rises: Likewise: the more the better.
+        others: Further measures of the same samples, by name.
     """
 
-    value: float = Field(le=1)
+    value: float = Field(allow_inf_nan=False)
     count: int = Field(gt=0)
     data: str
-    measure: Literal["accuracy", "r2"] = "accuracy"
+    measure: MeasureName = "accuracy"
+    title: Name | None = None
+    percent: bool = False
+    rises: bool = True
+    others: dict[MeasureName, float] = Field(default_factory=dict, max_length=64)
 
     @model_validator(mode="after")
     def _in_range(self) -> Self:
-        if self.measure == "accuracy" and self.value < 0:
-            raise ValueError(f"an accuracy of {self.value:g}")
+        if (self.of.percent and not 0 <= self.value <= 1) or (self.measure == "r2" and self.value > 1):
+            raise ValueError(f"{self.of.title} {self.value:g}: that cannot be")
         return self
 
+    @property
+    def of(self) -> Measure:
+        """The measure."""
+        return measure_named(self.measure, self.title or "", percent=self.percent, rises=self.rises)
+
+    @property
+    def figure(self) -> str:
+        """The value alone, as a table shows it."""
+        return self.of.figure(self.value)
+
     def __str__(self) -> str:
-        return f"{self.value:.2%}" if self.measure == "accuracy" else f"R2 {self.value:.4f}"
+        return self.figure if self.measure == "accuracy" else f"{self.of.title} {self.figure}"
 
 
 class FileEntry(_Part):
@@ -258,7 +281,7 @@ class Variant(_Part):
     runtime: str
     size_bytes: int = Field(ge=0)
     parity: Parity
-    accuracy: Accuracy | None = None
+    accuracy: Quality | None = None
     agreement: Agreement | None = None
     calibration: str | None = None
     float_layers: tuple[str, ...] = ()
@@ -356,10 +379,15 @@ class Manifest(_Part):
     sets: tuple[OutputSet, ...] = Field(default=(), max_length=MAX_TENSORS)
     variants: tuple[Variant, ...] = Field(min_length=1, max_length=MAX_VARIANTS)
     compaction: Compaction
-    reference_accuracy: Accuracy | None = None
+    reference_accuracy: Quality | None = None
     provenance: dict[str, JsonValue] = Field(default_factory=dict)
     files: tuple[FileEntry, ...] = Field(default=(), max_length=MAX_FILES)
     seal: str | None = Field(default=None, pattern="^[0-9a-f]{64}$")
+
+    @property
+    def measure(self) -> Measure:
+        """What its files were measured by; accuracy where none was."""
+        return ACCURACY if self.reference_accuracy is None else self.reference_accuracy.of
 
     @model_validator(mode="after")
     def _names_are_unique(self) -> Self:

@@ -20,6 +20,7 @@ SAID = {
     "trust": "runs code that a file names",
     "python": "runs that Python",
     "sign": "signs with that key",
+    "key": "signs with that key",
     "memory": "what runs the files may take more memory",
 }
 """Options that are never taken from a recipe without a word."""
@@ -28,21 +29,31 @@ WRITTEN = ("output", "log", "plot")
 REPLACED = ("log",)
 """Those of them that replace a file which is there, without a question of their own."""
 DEVICES = "device"
+ON_DEVICES = {
+    "ship": "it puts files on devices, and in use there",
+    "rollback": "it changes what is in use on devices",
+    "devices-setup": "it puts runtimes on a device, and runs them there",
+}
+"""Steps that are never taken from a recipe without a word."""
+INTO_BUNDLES = {"profile": "the profile is written into it", "sign": "the signature is written into it"}
+"""Steps that write into what they are given."""
 MODELS = ("model", "base")
+OBJECTIVE = "objective"
 DATA = ("data", "eval-data", "calibration", "held-out")
 HARMLESS = (
     "input-shape", "weights", "from", "task", "bundle", "sources", "mean", "std", "scale", "resize",
     "resize-to", "padding", "interpolation", "antialias", "channel-order", "limit", "labels", "class-offset",
-    "adapter", "rank", "kernel", "adapter-option", "density", "budget", "threads", "variant", "normalisation",
-    "round-to", "min-width", "keep", "only", "criterion", "schedule", "prune-steps", "prune-fraction",
-    "recovery-epochs", "lr-restart", "epochs", "batch-size", "accumulate", "lr", "label-smoothing",
-    "class-weights", "augment", "distill", "distill-weight", "distill-temperature", "mixed-precision", "norms",
-    "freeze-norms", "store", "head", "validation", "seed", "method", "alpha", "metric", "keep-depth",
-    "score-images", "allocation", "reweight", "activations", "bn-reestimate", "format", "precision",
-    "int8-tolerance", "fp32-tolerance", "int8-calibration", "int8-slowdown", "calibration-images", "layout",
-    "batch", "onnx-runtime", "opset", "preprocess", "cache", "strict", "license", "signers", "identity",
-    "revoked", "no-run", "timeout", "provider", "runs", "seconds", "duration", "cooldown", "rounds", "against",
-    "again", "no-save", "with-base", "volatile",
+    "adapter", "rank", "kernel", "adapter-option", "density", "budget", "threads", "variant",
+    "normalisation", "round-to", "min-width", "keep", "only", "criterion", "schedule", "prune-steps",
+    "prune-fraction", "recovery-epochs", "lr-restart", "epochs", "batch-size", "accumulate", "lr",
+    "label-smoothing", "class-weights", "augment", "distill", "distill-weight", "distill-temperature",
+    "mixed-precision", "norms", "freeze-norms", "store", "head", "validation", "seed", "method", "alpha",
+    "metric", "keep-depth", "score-images", "allocation", "reweight", "activations", "bn-reestimate", "format",
+    "precision", "int8-tolerance", "fp32-tolerance", "int8-calibration", "int8-slowdown", "calibration-images",
+    "layout", "batch", "onnx-runtime", "opset", "preprocess", "cache", "strict", "license", "signers",
+    "identity", "revoked", "no-run", "timeout", "provider", "runs", "seconds", "duration", "cooldown", "rounds",
+    "against", "again", "no-save", "with-base", "volatile", "archive", "to", "count", "balance", "description", "name",
+    "wheels", "offline", "runtime",
 )  # fmt: skip
 """Options that say what is read or computed. One that is in no list is asked about: see `questions`."""
 
@@ -56,18 +67,18 @@ def questions(step: Step, command: click.Command, folders: tuple[Path, ...], ove
         folders: Below which it may write.
         overwrite: It may replace what is there.
     """
-    if step.command == "ship":
-        yield f"{step.where()}: it puts files on devices, and in use there"
+    if (what := ON_DEVICES.get(step.command)) is not None:
+        yield f"{step.where()}: {what}"
     keys = keys_of(command)
     for key, value in step.values.items():
         name = _canonical(key, keys)
         for each in value if isinstance(value, list) else [value]:
             if (why := _question(step.command, name, each, folders, overwrite)) is not None:
                 yield f"{step.where(key)} = {_shown(each)}: {why}"
-    if step.command == "profile" and not step.values.get("no-save"):
+    if (what := INTO_BUNDLES.get(step.command)) is not None and not step.values.get("no-save"):
         bundle = step.values.get("bundle")
         if isinstance(bundle, str) and (why := _outside(bundle, folders)) is not None:
-            yield f"{step.where('bundle')} = {_shown(bundle)}: the profile is written into it, and it {why}"
+            yield f"{step.where('bundle')} = {_shown(bundle)}: {what}, and it {why}"
 
 
 def _canonical(key: str, keys: Mapping[str, click.Parameter]) -> str:
@@ -81,7 +92,7 @@ def _question(command: str, key: str, value: Any, folders: tuple[Path, ...], ove
     if key in SAID:
         return None if value is False else SAID[key]
     if key == DEVICES:
-        return None if value == "local" or command in ("export", "ship") else "is connected to, as you"
+        return None if value == "local" or command in ("export", *ON_DEVICES) else "is connected to, as you"
     if key in WRITTEN:
         there = key in REPLACED and not overwrite and Path(str(value)).exists()
         return "it would be replaced, for which one says --overwrite" if there else _outside(str(value), folders)
@@ -89,6 +100,10 @@ def _question(command: str, key: str, value: Any, folders: tuple[Path, ...], ove
 
     if key in MODELS:
         return question(str(value))
+    if key == OBJECTIVE:
+        from edgespa.cli._kinds import OBJECTIVES
+
+        return None if value in OBJECTIVES else CODE
     if key in DATA:
         from edgespa.data.load import is_code
 

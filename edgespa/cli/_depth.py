@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -10,11 +9,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 from click.core import ParameterSource
 
-from edgespa.cli._recipes import checked
 from edgespa.cli._terminal import echo
 
 if TYPE_CHECKING:
-    from edgespa.models.inputs import InputSizes
     from edgespa.pruning.depth import Decision
 
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -34,6 +31,7 @@ SHARED = (
     "limit",
     "labels",
     "class_offset",
+    "objective",
     "seed",
     "output",
     "overwrite",
@@ -145,76 +143,12 @@ def require_fitting_options(ctx: click.Context) -> None:
         raise click.UsageError("Missing option '--density' (or --budget latency_ms=X): what is to be kept.")
 
 
-def run_depth(
-    model: str,
-    output: Path,
-    settings: dict[str, Any],
-    *,
-    input_shape: InputSizes | None,
-    weights: str | None,
-    base: str | None,
-    trust: bool,
-    eval_data: str | None,
-    data: str | None,
-    images: dict[str, Any],
-    plot: Path | None,
-    overwrite: bool,
-    as_json: bool,
-) -> None:
-    """Cut, and say what was seen.
+def show_decision(decision: Decision) -> None:
+    """Print which blocks go, and what they scored.
 
     Args:
-        model: A model spec or a task file.
-        output: The task file.
-        settings: All options; those of `edgespa.pruning.depth.DepthConfig` are taken.
-        input_shape: Of a model.
-        weights: Of a model.
-        base: Of a task file, if it is not where it was.
-        trust: The base that a task file names may be run if it is code.
-        eval_data: Test data.
-        data: Images to score on.
-        images: How images become inputs, but the seed of a part of them.
-        plot: Picture to draw.
-        overwrite: Replace files.
-        as_json: Print JSON.
+        decision: What was seen of the blocks.
     """
-    from edgespa.api.depth import cut_to_file
-    from edgespa.api.options import DataOptions
-    from edgespa.cli._output import emit_json, progress
-    from edgespa.cli._report import show_task, task_summary
-    from edgespa.pruning.depth import DepthConfig
-
-    own = {key: settings[key] for key in DepthConfig.model_fields if settings.get(key) is not None}
-    config = DepthConfig.parse(own, "edgespa prune")
-    checked()
-    with progress("prune") as report:
-        task, decision = cut_to_file(
-            model,
-            output,
-            config,
-            input_shape=input_shape,
-            weights=weights,
-            base=base,
-            trust=trust,
-            options=DataOptions(**images, seed=config.seed),
-            data=data,
-            evaluation=eval_data,
-            plot=plot,
-            overwrite=overwrite,
-            progress=report,
-        )
-    summary = {**task_summary(task, output), "depth": decision.account(), "plot": plot and str(plot)}
-    if as_json:
-        emit_json(summary)
-        return
-    _show(decision)
-    file, tuned = shlex.quote(str(output)), shlex.quote(f"{output.stem}-tuned.spa")
-    show_task(summary, f"edgespa adapt --from {file} --data DATA --output {tuned}")
-    if plot is not None:
-        echo(f"drawing: {plot}")
-
-
-def _show(decision: Decision) -> None:
     from edgespa.cli._output import table
 
     scores = {each.block.name: each.score for each in decision.scored}

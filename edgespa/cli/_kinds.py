@@ -11,6 +11,7 @@ CRITERIA = (
 )  # fmt: skip
 
 
+OBJECTIVES = ("classes", "multi-label", "regression", "segmentation")
 LATENCY = "latency_ms"
 
 
@@ -20,13 +21,15 @@ class Named(click.ParamType[str]):
     Args:
         group: Of entry points.
         known: What comes with edgespa.
+        own: Code of the user's may be named too: ``file.py:factory``.
     """
 
     name = "name"
 
-    def __init__(self, group: str, known: tuple[str, ...]) -> None:
+    def __init__(self, group: str, known: tuple[str, ...], *, own: bool = False) -> None:
         self.group = group
         self.known = known
+        self.own = own
 
     def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
         """What the help shows.
@@ -35,7 +38,7 @@ class Named(click.ParamType[str]):
             param: Not used.
             ctx: Not used.
         """
-        return f"[{'|'.join(self.known)}]"
+        return f"[{'|'.join((*self.known, *(['FILE.py:NAME'] if self.own else [])))}]"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """Check.
@@ -49,7 +52,7 @@ class Named(click.ParamType[str]):
             click.BadParameter: It says what there is.
         """
         text = str(value)
-        if text not in self.known:
+        if text not in self.known and not (self.own and ":" in text):
             from importlib.metadata import entry_points
 
             others = sorted(point.name for point in entry_points(group=self.group))

@@ -12,6 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+from click.core import ParameterSource
+
+from edgespa.cli._kinds import OBJECTIVES, Named
 
 if TYPE_CHECKING:
     from edgespa.models.inputs import InputSizes
@@ -210,6 +213,12 @@ def data_options(*names: str, required: tuple[str, ...] = ()) -> Callable[[_F], 
             help="Class k of the data is output k + N, and other outputs have no images: 1 where output 0 is a "
             "background, 0 where labels are the numbers of outputs.",
         ),
+        click.option(
+            "--objective",
+            type=Named("edgespa.objectives", OBJECTIVES, own=True),
+            help="What is learned and measured; your own by FILE.py:NAME or PACKAGE.MODULE:NAME.  [default: what the "
+            "data are for]",
+        ),
         _gathered,
     )
 
@@ -262,7 +271,7 @@ def pixel_options() -> tuple[Callable[[Any], Any], ...]:
     )
 
 
-_IMAGES = ("mean", "std", "limit", "labels", "class_offset")
+_IMAGES = ("mean", "std", "limit", "labels", "class_offset", "objective")
 PIXELS = ("resize", "resize_to", "padding", "interpolation", "antialias", "scale", "channel_order")
 
 
@@ -271,12 +280,10 @@ def _gathered(function: _F) -> _F:
 
     @functools.wraps(function)
     def command(*args: Any, **values: Any) -> Any:
-        from edgespa.config import PixelSettings
-
-        values["images"] = {name: values.pop(name) for name in _IMAGES}
         pixels = {name: values.pop(name) for name in PIXELS}
+        values["images"] = {name: values.pop(name) for name in _IMAGES}
+        values["images"] |= {name: value for name, value in pixels.items() if value is not None}
         require_both(values["images"]["mean"], values["images"]["std"])
-        values["images"]["pixels"] = PixelSettings.parse(pixels, "images")
         return function(*args, **values)
 
     return command  # type: ignore[return-value]  # the same but for its options
@@ -292,6 +299,16 @@ def require_both(mean: tuple[float, ...] | None, std: tuple[float, ...] | None) 
 
     if question := half_given(mean, std):
         raise click.UsageError(question)
+
+
+def was_said(ctx: click.Context, name: str) -> bool:
+    """Whether an option was given, on the command line or by the environment.
+
+    Args:
+        ctx: Of the command.
+        name: Of its parameter.
+    """
+    return ctx.get_parameter_source(name) is not ParameterSource.DEFAULT
 
 
 def output_options(what: str, *, required: bool = True) -> Callable[[_F], _F]:

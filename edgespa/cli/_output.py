@@ -20,13 +20,14 @@ def emit_json(value: Any) -> None:
     """Write one JSON document to stdout.
 
     Args:
-        value: What `to_plain` takes.
+        value: What `to_plain` takes, or a result of a public call.
     """
     import json
 
     from edgespa.system.plain import to_plain
 
-    echo(quoted_orders(json.dumps(to_plain(value), indent=2, ensure_ascii=False, allow_nan=False)))
+    plain = value.to_dict() if hasattr(value, "to_dict") else to_plain(value)
+    echo(quoted_orders(json.dumps(plain, indent=2, ensure_ascii=False, allow_nan=False)))
 
 
 def table(
@@ -37,7 +38,10 @@ def table(
     right: Sequence[str] = (),
     err: bool = False,
 ) -> None:
-    """Print a table, as wide as the terminal, or `WIDTH` columns where there is none; long cells are wrapped, not cut.
+    """Print a table, as wide as the terminal, or `WIDTH` columns where there is none.
+
+    Long cells are wrapped between words. Where words are too long for that, each row is a list of its cells, a line
+    each, so that no name and no path is torn.
 
     Args:
         columns: The headings.
@@ -50,6 +54,8 @@ def table(
     Raises:
         ValueError: A row has another length than ``columns``.
     """
+    import textwrap
+
     from rich import box
     from rich.console import Console
     from rich.table import Table as Grid
@@ -60,14 +66,59 @@ def table(
     values = Table(tuple(columns), tuple(tuple(row) for row in rows), title or "", tuple(right))
     stream = sys.stderr if err else sys.stdout
     console = Console(file=stream, width=None if stream.isatty() else WIDTH, highlight=False, soft_wrap=False)
-    drawn = Grid(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    for heading, to_the_right in zip(values.columns, values.to_the_right, strict=True):
-        drawn.add_column(Text(harmless(heading)), justify="right" if to_the_right else "left", overflow="fold")
-    for row in values.rows:
-        drawn.add_row(*(Text(harmless(cell_text(cell))) for cell in row))
+    headings = [harmless(heading) for heading in values.columns]
+    cells = [[harmless(cell_text(cell)) for cell in row] for row in values.rows]
     if title:
-        console.print(Text(harmless(title)))
+        for line in textwrap.wrap(harmless(title), console.width, break_long_words=False, break_on_hyphens=False):
+            echo(line, err=err)
+    widths = _widths([headings, *cells], console.width)
+    if widths is None:
+        _records(headings, cells, err)
+        return
+    drawn = Grid(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    for heading, to_the_right, width in zip(headings, values.to_the_right, widths, strict=True):
+        drawn.add_column(Text(heading), justify="right" if to_the_right else "left", overflow="fold", width=width)
+    for row in cells:
+        drawn.add_row(*(Text(cell) for cell in row))
     console.print(drawn)
+
+
+_GAP = 3
+"""Columns between two cells."""
+
+
+def _widths(cells: Sequence[Sequence[str]], room: int) -> list[int] | None:
+    """How wide each column is, so that none tears a word; None where that cannot be.
+
+    Args:
+        cells: Row by row, the headings too.
+        room: Columns of the screen.
+    """
+    from rich.cells import cell_len
+
+    columns = list(zip(*cells, strict=True))
+    widths = [max(cell_len(word) for cell in column for word in (cell.split() or [""])) for column in columns]
+    left = room - sum(widths) - _GAP * (len(widths) - 1)
+    if left < 0:
+        return None
+    wanted = [max(map(cell_len, column)) - width for column, width in zip(columns, widths, strict=True)]
+    for count, index in enumerate(sorted(range(len(widths)), key=lambda each: wanted[each])):
+        more = min(wanted[index], left // (len(widths) - count))
+        widths[index] += more
+        left -= more
+    return widths
+
+
+def _records(headings: Sequence[str], cells: Sequence[Sequence[str]], err: bool) -> None:
+    """Each row as lines of heading and cell, in full; the terminal wraps what is longer than it."""
+    from rich.cells import cell_len
+
+    room = max(map(cell_len, headings))
+    for number, row in enumerate(cells):
+        if number:
+            echo("", err=err)
+        for heading, cell in zip(headings, row, strict=True):
+            echo(f"{heading}{' ' * (room - cell_len(heading))}  {cell}".rstrip(), err=err)
 
 
 def progress(text: str, *, enabled: bool = True) -> AbstractContextManager[ProgressCallback]:

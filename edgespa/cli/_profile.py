@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from edgespa.cli._terminal import echo, secho
 
 if TYPE_CHECKING:
+    from edgespa.api.results import Profile as Measured
     from edgespa.device.fleet import Outcome
     from edgespa.device.host import Conditions
     from edgespa.device.measure.results import Profile, VariantProfile
@@ -56,16 +57,16 @@ def show(profile: Profile, *, titled: bool) -> None:
     echo(f"{profile.host.cpu_model or profile.host.machine}, {cores} cores; {rounds}{sent}")
 
 
-def show_fleet(outcomes: Sequence[Outcome[Profile]]) -> None:
+def show_fleet(outcomes: Sequence[Outcome[Measured]]) -> None:
     """Print one table over several devices: p50 by variant, or why there is none."""
     from edgespa.cli._output import table
 
     # Of two bundles that are compared, the first.
     own = {
-        outcome.device.name: {_key(each): each.p50_ms for each in outcome.result.results if each.bundle == bundle}
+        outcome.device.name: {_key(each): each.p50_ms for each in found.results if each.bundle == found.bundle}
         for outcome in outcomes
         if outcome.result is not None
-        for bundle in [outcome.result.bundle]
+        for found in [outcome.result.measured]
     }
     keys = dict.fromkeys(key for figures in own.values() for key in figures)
     by_provider = len({provider for _, _, provider in keys}) > 1

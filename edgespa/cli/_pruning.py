@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 import click
-from click.core import ParameterSource
 
 from edgespa.cli._kinds import BudgetOf
-
-if TYPE_CHECKING:
-    from edgespa.latency.stopwatch import LatencyBudget
+from edgespa.cli._options import was_said
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -20,39 +17,26 @@ VARIANTS = ("onnx-fp32", "onnx-fp16", "onnx-int8", "tflite-fp32", "tflite-fp16",
 _OF_LATENCY = ("device", "threads", "variant")
 
 
-def latency_budget(ctx: click.Context, settings: dict[str, Any]) -> LatencyBudget | None:
-    """Take the budget out of the options: a latency, or None and what is left is the library's own.
-
-    Without ``--round-to``, channel counts are aligned as the device's profile says.
+def said_of(ctx: click.Context, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The keywords of the call that were said; the library has the defaults of the others.
 
     Args:
         ctx: Of the command; says what was given.
-        settings: Of the command; changed.
+        settings: Of the command, with ``budget`` as a quantity, or as a latency.
 
     Raises:
         click.UsageError: Options do not go together.
     """
-    given = {name for name in settings if ctx.get_parameter_source(name) is not ParameterSource.DEFAULT}
-    quantity, latency_ms = settings["budget"]
-    own = {name: settings.pop(name) for name in _OF_LATENCY}
+    said = {name: value for name, value in settings.items() if was_said(ctx, name)}
+    quantity, latency_ms = said.pop("budget", (None, None))
     if latency_ms is None:
-        settings["budget"] = quantity
         for name in _OF_LATENCY:
-            if name in given:
+            if name in said:
                 raise click.UsageError(f"--{name} is for --budget latency_ms=X")
-        return None
-    if "density" in given:
+        return {**said, **({"budget": quantity} if quantity else {})}
+    if "density" in said:
         raise click.UsageError("--density and --budget latency_ms=X exclude each other: the density is found")
-    from edgespa.device import load_device
-
-    device = load_device(own["device"])  # said before torch is loaded
-
-    from edgespa.latency.stopwatch import LatencyBudget
-
-    settings.update(density=1.0, budget="channels")
-    if "round_to" not in given:
-        settings["round_to"] = device.round_to
-    return LatencyBudget(latency_ms, device, own["threads"], own["variant"])
+    return {**said, "latency_ms": latency_ms}
 
 
 def selection_options(*, density: float | None, required: bool = True) -> Callable[[_F], _F]:

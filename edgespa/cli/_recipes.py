@@ -28,10 +28,6 @@ JOINED = ("numbers", "shape", "words", "depth")
 """Types of values that are one text with commas: a list in a recipe is that, too."""
 
 
-class Checked(Exception):
-    """All that can be known early is right, and nothing more is asked for."""
-
-
 class Repeatable(Explained):
     """A command that can be a step of a recipe."""
 
@@ -55,6 +51,8 @@ class Repeatable(Explained):
         Args:
             ctx: Of the command.
         """
+        from edgespa.api.shell import Checked, adding
+
         file = ctx.meta.get(_SAVE)
         if file is not None:
             _require_possible(file, bool(ctx.params.get("overwrite")))
@@ -62,14 +60,15 @@ class Repeatable(Explained):
             _require_plain(ctx.meta.get(_ASKED, {}))
         result = None
         try:
-            result = super().invoke(ctx)
+            with adding(only_check=is_dry(ctx)):
+                result = super().invoke(ctx)
         except Checked:
             if ctx.meta[_DRY] == _STEP:
                 raise
             if ctx.params.get("as_json"):
                 from edgespa.cli._output import emit_json
 
-                emit_json({"done": False, "command": self.name, "asked": ctx.meta[_ASKED]})
+                emit_json({"done": False, "command": _name_of(ctx), "asked": ctx.meta[_ASKED]})
             else:
                 echo(_text(ctx, Path(_NAME)), nl=False)
             echo("nothing was done; above is what would be", err=True)
@@ -83,7 +82,7 @@ class Repeatable(Explained):
 
 
 def recipe_options() -> Callable[[_F], _F]:
-    """``--save-recipe FILE --dry-run``, of commands of the class `Repeatable`; their functions call `checked`."""
+    """``--save-recipe FILE --dry-run``, of commands of the class `Repeatable`, whose calls know only checking."""
 
     def decorate(function: _F) -> _F:
         def keep(key: str) -> Callable[[click.Context, click.Parameter, Any], Any]:
@@ -113,21 +112,13 @@ def recipe_options() -> Callable[[_F], _F]:
     return decorate
 
 
-def checked(*bundles: Path) -> None:
-    """Say that all that can be known early is right: the end of a dry run.
+def is_dry(ctx: click.Context) -> bool:
+    """Whether the command is only to be checked.
 
     Args:
-        *bundles: What has to be there.
-
-    Raises:
-        Checked: It is one.
+        ctx: Of the command.
     """
-    ctx = click.get_current_context(silent=True)
-    if ctx is not None and ctx.meta.get(_DRY):
-        from edgespa.api.early import require_bundles
-
-        require_bundles(*bundles)
-        raise Checked
+    return bool(ctx.meta.get(_DRY))
 
 
 def set_dry(ctx: click.Context, dry: bool) -> None:
@@ -138,6 +129,31 @@ def set_dry(ctx: click.Context, dry: bool) -> None:
         dry: Which of them.
     """
     ctx.meta[_DRY] = _STEP if dry else None
+
+
+def command_of(ctx: click.Context, name: str) -> click.Command:
+    """The command that a step is.
+
+    Args:
+        ctx: Of the program.
+        name: Which of `edgespa.api.recipes.COMMANDS`.
+    """
+    found: click.Command | None = ctx.find_root().command
+    for word in name.split("-"):
+        assert isinstance(found, click.Group)
+        found = found.get_command(ctx, word)
+    assert found is not None
+    return found
+
+
+def _name_of(ctx: click.Context) -> str:
+    """What a step of the command is called."""
+    words: list[str] = []
+    at: click.Context | None = ctx
+    while at is not None and at.parent is not None:
+        words.insert(0, str(at.info_name))
+        at = at.parent
+    return "-".join(words)
 
 
 def keys_of(command: click.Command) -> dict[str, click.Parameter]:
@@ -197,12 +213,12 @@ def _unknown(step: Step, key: str, command: click.Command, keys: list[str]) -> E
     if f"--{key}" in OF_THE_CALL and any(f"--{key}" in param.opts for param in command.params):
         how = f"leave it out, and say it to edgespa run: --{key}"
         if key not in ("overwrite", "json", "dry-run"):
-            how = f"leave it out: it is for: edgespa {command.name}"
+            how = f"leave it out: it is for: edgespa {step.typed}"
         return ConfigError(f"{step.where(key)}: no recipe says how it is called", how)
     near = nearest(key, keys, 1)
     return ConfigError(
-        f"{step.where()}: {shown(key)[1:-1]}: edgespa {command.name} has no such option",
-        f"did you mean '{near[0]}'?" if near else f"see: edgespa {command.name} --help",
+        f"{step.where()}: {shown(key)[1:-1]}: edgespa {step.typed} has no such option",
+        f"did you mean '{near[0]}'?" if near else f"see: edgespa {step.typed} --help",
     )
 
 
@@ -293,7 +309,7 @@ def _saved(param: click.Parameter, value: Any) -> Any:
 def _text(ctx: click.Context, file: Path) -> str:
     from edgespa.api.recipes import folder_from, recipe_text
 
-    return recipe_text(str(ctx.command.name), ctx.meta.get(_ASKED, {}), folder_from(file))
+    return recipe_text(_name_of(ctx), ctx.meta.get(_ASKED, {}), folder_from(file))
 
 
 def _require_possible(file: Path, overwrite: bool) -> None:

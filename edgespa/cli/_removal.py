@@ -4,20 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import click
 
 from edgespa.cli._devices import fail_if_any, kib, show_errors
 from edgespa.cli._terminal import echo
 
-if TYPE_CHECKING:
-    from edgespa.device.board import Device
-    from edgespa.device.link.transport import Connection
-    from edgespa.device.shipment.results import Removed
 
-
-def take_off(task: str, devices: Sequence[Device], yes: bool, as_json: bool) -> None:
+def take_off(task: str, devices: Sequence[str], yes: bool, as_json: bool) -> None:
     """Ask, then remove a task with all its versions.
 
     Args:
@@ -30,23 +24,19 @@ def take_off(task: str, devices: Sequence[Device], yes: bool, as_json: bool) -> 
         click.UsageError: There is nobody to ask.
         click.Abort: The answer was no.
     """
+    import edgespa as es
+    from edgespa.api.shell import current
     from edgespa.cli._output import emit_json
-    from edgespa.device.fleet import on_each
+    from edgespa.device import load_device
     from edgespa.device.shipment.ship import task_name
 
-    name = task_name(task)
-    if not yes:
+    name, targets = task_name(task), [load_device(each) for each in dict.fromkeys(devices)]
+    if not yes and not current().only_check:
         if not at_a_terminal():
             raise click.UsageError("--remove asks first, and there is no terminal: add --yes")
-        names = ", ".join(each.name for each in devices)
+        names = ", ".join(each.name for each in targets)
         click.confirm(f"Remove {name} from {names}: all its versions, the one in use too?", abort=True, err=True)
-
-    def work(connection: Connection) -> Removed:
-        from edgespa.device.shipment.back import remove
-
-        return remove(connection, name)
-
-    outcomes = on_each(devices, work)
+    outcomes = es.remove(name, device=devices).outcomes
     if as_json:
         emit_json(
             [

@@ -2,53 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from edgespa.cli._said import say_next
+from edgespa.cli._said import free, say_next, typed
 from edgespa.cli._terminal import echo
 
-if TYPE_CHECKING:
-    from edgespa.tasks.task import Task
 
+def to_export(output: Path) -> str:
+    """The command that exports a task, into a folder that is not there yet.
 
-def task_summary(task: Task, path: Path) -> dict[str, Any]:
-    """A task file's figures as plain values."""
-    from edgespa.adapters.renorm import count_norms
-    from edgespa.tasks.folder import depth_text
-
-    figures = task.header.figures
-    return {
-        "file": str(path),
-        "size_bytes": path.stat().st_size,
-        "channel_density": figures.channel_density,
-        "parameters": figures.parameters,
-        "base_parameters": figures.base_parameters,
-        "macs": figures.macs,
-        "base_macs": figures.base_macs,
-        "stored_parameters": figures.stored_parameters,
-        "kept_blocks": depth_text(task),
-        "metrics": dict(task.header.metrics),
-        "latency": task.header.provenance.get("latency"),
-        "frozen": task.header.provenance.get("frozen", {}),
-        "blocks": task.header.provenance.get("blocks"),
-        "trained_whole": task.header.provenance.get("trained", {}),
-        "added_norms": count_norms(task.tensors),
-        "lr": task.header.provenance.get("lr"),
-        "lowered_lr_from": _lowered_from(task),
-    }
-
-
-def _lowered_from(task: Task) -> float | None:
-    """The first learning rate that was tried, where it is not the one that was taken."""
-    rate, trials = (task.header.provenance.get(key) for key in ("lr", "lr_trials"))
-    if not isinstance(rate, float) or not isinstance(trials, dict) or not trials:
-        return None
-    with contextlib.suppress(ValueError):  # of a file from elsewhere
-        first = float(next(iter(trials)))
-        return first if first != rate else None
-    return None
+    Args:
+        output: The task file.
+    """
+    return f"edgespa export {typed(output)} --output {typed(free(Path(output.stem)))}/"
 
 
 def show_task(summary: dict[str, Any], next_command: str) -> None:

@@ -14,6 +14,7 @@ from click.core import ParameterSource
 
 from edgespa.cli._failures import Failure, as_failure
 from edgespa.cli._recipes import Repeatable
+from edgespa.cli._said import set_typed_in, typed_in
 from edgespa.cli._terminal import echo
 
 if TYPE_CHECKING:
@@ -25,7 +26,6 @@ _OF_THE_CALL = ("resume", "fresh", "overwrite", "as_json", "save_recipe", "dry_r
 _FREE = (*_OF_THE_CALL, "log_file", "trust")
 """What may be said otherwise when a run is gone on with."""
 _ASKED = "edgespa.asked"
-_TYPED_IN = "edgespa.typed-in"
 _NO = ("0", "false", "no", "off")
 """Of the environment, where a flag is so given."""
 _YES = ("", "1", "true", "yes", "on")
@@ -151,7 +151,7 @@ class Resumable(Repeatable):
         if there.resolve() != here.resolve():
             echo(f"in the folder {there}", err=True)
             os.chdir(there)
-            ctx.meta[_TYPED_IN] = here
+            set_typed_in(ctx, here)
         return [*rest, *[word for word in free if not word.startswith("--resume")], "--resume="]
 
 
@@ -165,21 +165,6 @@ def asked_for(ctx: click.Context, output: Path) -> dict[str, Any]:
     from edgespa.tasks.unfinished import marked
 
     return marked(str(ctx.info_name), ctx.meta.get(_ASKED, ()), output)
-
-
-def typed_in(ctx: click.Context) -> Path:
-    """The folder that the command was typed in, where its arguments hold as they were typed."""
-    return Path(ctx.meta.get(_TYPED_IN) or Path.cwd())
-
-
-def set_typed_in(ctx: click.Context, folder: Path) -> None:
-    """Say where the user's shell is, if the command goes to another folder.
-
-    Args:
-        ctx: Of the command.
-        folder: Where the command was typed.
-    """
-    ctx.meta[_TYPED_IN] = folder
 
 
 @contextlib.contextmanager
@@ -230,6 +215,8 @@ def _found(output: Path) -> Unfinished | None:
     from edgespa.errors import TaskFileError
     from edgespa.tasks.unfinished import Unfinished, state_path
 
+    if not output.name:  # of no file, as is told elsewhere
+        return None
     ctx = click.get_current_context(silent=True)
     path = state_path(output)
     if ctx is not None and typed_in(ctx) != Path.cwd():  # the user's shell is still there

@@ -10,7 +10,7 @@ _PIXELS = (
     "--mean", "--std", "--scale", "--resize", "--resize-to", "--padding", "--interpolation", "--antialias",
     "--channel-order",
 )  # fmt: skip
-_IMAGES = (*_PIXELS, "--limit", "--labels", "--class-offset")
+_IMAGES = (*_PIXELS, "--limit", "--labels", "--class-offset", "--objective")
 _AGAIN = ("--resume", "--fresh")
 _SIGNERS = ("--signers", "--identity", "--revoked")
 _LATENCY = "With --budget latency_ms=X"
@@ -141,11 +141,15 @@ SHIP_EXAMPLES: Examples = (
     ("Take a task off", "ship --remove fruit --device pi-4b --yes"),
 )
 
-UNPACK: Sections = {"Who made it": _SIGNERS, "Output": (*_WRITTEN, "--json")}
+UNPACK: Sections = {"Who made it": _SIGNERS, "Output": (*_WRITTEN, *_RECIPE)}
 UNPACK_EXAMPLES: Examples = (("Only if it is signed", "unpack bundle.tar --signers signers --output bundle/"),)
+PACK: Sections = {"Output": (*_WRITTEN, *_RECIPE)}
 PACK_EXAMPLES: Examples = (("One file of a bundle", "pack bundle/ --output bundle.tar"),)
+SIGN: Sections = {"Who signs": ("--key",), "Output": ("--overwrite", *_RECIPE)}
 SIGN_EXAMPLES: Examples = (("With an OpenSSH key", "sign bundle/ --key ~/.ssh/id_ed25519"),)
+CARD: Sections = {"Output": (*_WRITTEN, *_RECIPE)}
 CARD_EXAMPLES: Examples = (("With what was measured", "card bundle/ --output card.md"),)
+ROLLBACK: Sections = {"Where": ("--device", "--to", "--threads"), "Output": _RECIPE}
 ROLLBACK_EXAMPLES: Examples = (
     ("The version before", "rollback fruit --device pi-4b"),
     ("One that is named", "rollback fruit --device pi-4b --to 3"),
@@ -163,7 +167,11 @@ DEVICES_EXAMPLES: Examples = (
 )
 CALIBRATION_MAKE: Sections = {
     "Images": ("--data", "--count", "--balance", "--seed", *_PIXELS),
-    "Output": (*_WRITTEN, "--description", "--json"),
+    "Output": (*_WRITTEN, "--description", *_RECIPE),
+}
+DEVICES_SETUP: Sections = {
+    "What is put there": ("--runtime", "--wheels", "--offline", "--again"),
+    "Output": _RECIPE,
 }
 CALIBRATION_EXAMPLES: Examples = (
     ("Those that come with edgespa", "calibration list"),

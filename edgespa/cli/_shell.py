@@ -121,7 +121,9 @@ class Shell(ExplainedGroup):
         Args:
             ctx: Of the group.
         """
-        with reported(lambda: _debug(ctx), ctx.meta.get(_LINE, ())):
+        from edgespa.api.shell import adding
+
+        with reported(lambda: _debug(ctx), ctx.meta.get(_LINE, ())), adding(lines=True):
             return super().invoke(ctx)
 
     def main(self, *args: Any, **extra: Any) -> Any:

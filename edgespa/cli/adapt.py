@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import shlex
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from click.core import ParameterSource
 
 from edgespa.cli._kinds import CRITERIA, Named, Setting, Words
 from edgespa.cli._options import data_options, json_option, model_options, output_options, seed_option, trust_option
-from edgespa.cli._pruning import latency_budget, selection_options
-from edgespa.cli._recipes import checked, recipe_options
-from edgespa.cli._resuming import Resumable, asked_for, resume_options, saying_what_is_kept, typed_in
+from edgespa.cli._pruning import said_of, selection_options
+from edgespa.cli._recipes import is_dry, recipe_options
+from edgespa.cli._resuming import Resumable, asked_for, resume_options, saying_what_is_kept
+from edgespa.cli._said import typed_in
 from edgespa.cli._sections import ADAPT, ADAPT_EXAMPLES
 
 if TYPE_CHECKING:
@@ -222,77 +222,49 @@ def command(
 
     Code that --from TASK names as its base runs only if it was used here before, or with --trust.
     """
-    from edgespa.api.early import require_log_possible, require_outputs_possible, require_there
+    import edgespa as es
+    from edgespa.api.shell import Checked, adding
+    from edgespa.cli._output import emit_json
+    from edgespa.cli._report import show_task, to_export
+    from edgespa.distributed.launch import cpu_processes_to_start, run_processes
     from edgespa.distributed.ranks import is_main
 
-    weighed = settings["class_weights"] if settings["class_weights"] not in ("none", "balanced") else None
-    require_there(
-        model=model,
-        weights=weights,
-        data={"--data": data, "--eval-data": eval_data},
-        tasks={"--from": start, "--distill": None if distill == "base" else distill},
-        files={"--labels": images["labels"], "--class-weights": weighed},
-    )
-    if is_main():
-        require_outputs_possible(output, overwrite=overwrite, resume=resume, fresh=fresh)
-        require_log_possible(log_file)
-    latency = latency_budget(click.get_current_context(), settings)
-
-    from edgespa.adaptation.config import AdaptConfig
-    from edgespa.api.options import DataOptions
-    from edgespa.api.tasks import adapt_to_file
-    from edgespa.cli._output import emit_json, progress
-    from edgespa.cli._report import show_task, task_summary
-    from edgespa.distributed.launch import cpu_processes_to_start, run_processes, said_once
-    from edgespa.distributed.processes import Processes
-    from edgespa.objectives.class_weights import read_weights
-
-    if weighed is not None:
-        settings["class_weights"] = read_weights(Path(weighed))
-    source = click.get_current_context().get_parameter_source
-    for name in ("adapter", "rank", "kernel"):  # what is not said is the task's that is started from, if it has any
-        if source(name) is ParameterSource.DEFAULT:
-            del settings[name]
+    ctx = click.get_current_context()
+    said = said_of(ctx, settings)
     if adapter_settings:
-        settings["adapter_settings"] = dict(adapter_settings)
-    config = AdaptConfig.parse(settings, "edgespa adapt")
-    checked()
-    if (count := cpu_processes_to_start()) > 1:
-        folder = typed_in(click.get_current_context())
+        said["adapter_settings"] = dict(adapter_settings)
+    call = partial(
+        es.adapt,
+        model,
+        data=data,
+        output=output,
+        eval_data=eval_data,
+        start=start,
+        distill=distill,
+        input_shape=input_shape,
+        weights=weights,
+        trust=trust,
+        log_file=log_file,
+        resume=resume,
+        fresh=fresh,
+        overwrite=overwrite,
+        **images,
+        **said,
+    )
+    if (count := cpu_processes_to_start()) > 1 and not is_dry(ctx):
+        with contextlib.suppress(Checked), adding(only_check=True):
+            call()
         with saying_what_is_kept(output):
-            status = run_processes(count, ["-m", "edgespa", *sys.argv[1:]], folder)
+            status = run_processes(count, ["-m", "edgespa", *sys.argv[1:]], typed_in(ctx))
         raise SystemExit(status)
     if not is_main():
         logging.getLogger("edgespa").setLevel(logging.ERROR)
-    processes = Processes.start(config.mixed_precision)
-    shown = progress("adapt") if processes.is_main else contextlib.nullcontext()
-    with saying_what_is_kept(output), said_once(processes.index), shown as report:
-        task = adapt_to_file(
-            model,
-            data,
-            output,
-            config,
-            input_shape=input_shape,
-            weights=weights,
-            trust=trust,
-            options=DataOptions(**images, seed=config.seed),
-            evaluation=eval_data,
-            overwrite=overwrite,
-            resume=resume,
-            fresh=fresh,
-            command=asked_for(click.get_current_context(), output),
-            distill=distill,
-            start=start,
-            log_file=log_file,
-            progress=report,
-            processes=processes,
-            latency=latency,
-        )
-    processes.end()
-    if not processes.is_main:
+    with saying_what_is_kept(output), adding(command=partial(asked_for, ctx, output)):
+        task = call()
+    if not is_main():
         return
-    summary = task_summary(task, output)
+    summary = task.to_dict()
     if as_json:
         emit_json(summary)
     else:
-        show_task(summary, f"edgespa export {shlex.quote(str(output))} --output {shlex.quote(output.stem)}/")
+        show_task(summary, to_export(output))

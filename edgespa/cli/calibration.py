@@ -18,7 +18,7 @@ from edgespa.cli._options import (
     seed_option,
     together,
 )
-from edgespa.cli._said import say_next
+from edgespa.cli._recipes import Repeatable, recipe_options
 from edgespa.cli._sections import CALIBRATION_EXAMPLES, CALIBRATION_MAKE
 from edgespa.cli._terminal import echo
 
@@ -92,7 +92,7 @@ def check(name: str, as_json: bool) -> None:
         )
 
 
-@command.command(sections=CALIBRATION_MAKE)
+@command.command(cls=Repeatable, sections=CALIBRATION_MAKE)
 @click.option("--data", required=True, metavar="DATA", help="Where the images are from.")
 @click.option("--count", type=click.IntRange(min=1), help="Number of images.  [default: all]")
 @click.option(
@@ -108,6 +108,7 @@ def check(name: str, as_json: bool) -> None:
 @click.option("--description", default="", help="For people.")
 @seed_option()
 @output_options("The .toml file")
+@recipe_options()
 @json_option()
 def make(
     data: str,
@@ -123,6 +124,7 @@ def make(
     **pixels: Any,
 ) -> None:
     """Write a spec, with the digest of its images."""
+    from edgespa.api.shell import checked
     from edgespa.cli._output import emit_json
     from edgespa.data.calibration import CalibrationSpec, Named
     from edgespa.data.calibration import make as make_spec
@@ -135,6 +137,7 @@ def make(
     refuse_existing(output, overwrite)
     values = {"source": data, "count": count, "seed": seed, "balance": balance, "mean": mean, "std": std}
     spec = CalibrationSpec.parse({**values, **pixels, "description": description}, "edgespa calibration make")
+    checked()
     # A path is taken as the shell means it, not from the folder of the file.
     found = expanded(data.partition(":")[0])
     if found.exists() and not found.is_absolute():
@@ -145,8 +148,7 @@ def make(
         emit_json(_plain(Named(str(output), output.absolute().parent, spec)))
     else:
         echo(f"{output}: {spec.digest}")
-        name = shlex.quote(str(output))
-        say_next(f"edgespa prune MODEL --calibration {name} --method asym-in-change --density 0.5 -o x.spa")
+        echo(f"for prune and export: --calibration {shlex.quote(str(output))}")
 
 
 def _plain(named: Named) -> dict[str, object]:

@@ -6,16 +6,17 @@ from pathlib import Path
 
 import click
 
-from edgespa.cli._help import Explained
 from edgespa.cli._options import json_option
-from edgespa.cli._sections import CARD_EXAMPLES
+from edgespa.cli._recipes import Repeatable, recipe_options
+from edgespa.cli._sections import CARD, CARD_EXAMPLES
 from edgespa.cli._terminal import echo
 
 
-@click.command(name="card", cls=Explained, examples=CARD_EXAMPLES)
+@click.command(name="card", cls=Repeatable, sections=CARD, examples=CARD_EXAMPLES)
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Write it to this file instead of the screen.")
 @click.option("--overwrite", is_flag=True, help="Replace what is there already.")
+@recipe_options()
 @json_option()
 def command(bundle: Path, output: Path | None, overwrite: bool, as_json: bool) -> None:
     """Print the model card of a bundle, with the latencies of its profiles.
@@ -23,6 +24,7 @@ def command(bundle: Path, output: Path | None, overwrite: bool, as_json: bool) -
     The README.md inside the bundle was written before anything was measured, and is sealed; this one has all that lies
     in profiles/ too.
     """
+    from edgespa.api.shell import checked
     from edgespa.bundle import LABELS, open_bundle
     from edgespa.cli._output import emit_json
     from edgespa.device.measure.profile import read_profiles
@@ -31,6 +33,7 @@ def command(bundle: Path, output: Path | None, overwrite: bool, as_json: bool) -
 
     if output is not None:
         refuse_existing(output, overwrite)
+    checked(bundle)
     with open_bundle(bundle) as opened:
         names = opened.folder / LABELS
         classes = names.read_text(encoding="utf-8").splitlines() if names.exists() else []

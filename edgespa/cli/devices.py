@@ -11,7 +11,8 @@ import click
 
 from edgespa.cli._help import ExplainedGroup
 from edgespa.cli._options import json_option
-from edgespa.cli._sections import DEVICES_EXAMPLES
+from edgespa.cli._recipes import Repeatable, recipe_options
+from edgespa.cli._sections import DEVICES_EXAMPLES, DEVICES_SETUP
 from edgespa.cli._terminal import echo, secho
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ def check(name: str, as_json: bool) -> None:
         raise DeviceError(f"{name}: no runtime works there", f"edgespa devices setup {shlex.quote(name)}")
 
 
-@command.command()
+@command.command(cls=Repeatable, sections=DEVICES_SETUP)
 @click.argument("name")
 @click.option(
     "--wheels",
@@ -110,6 +111,7 @@ def check(name: str, as_json: bool) -> None:
     metavar="REQUIREMENT",
     help="Another version than the tested one: onnxruntime==1.20.1; without a version the newest. May be repeated.",
 )
+@recipe_options()
 @json_option()
 def setup(name: str, wheels: Path | None, offline: bool, again: bool, runtimes: tuple[str, ...], as_json: bool) -> None:
     """Put the runtimes there: wheels that fit, fetched here and copied, in an environment of their own.
@@ -118,12 +120,15 @@ def setup(name: str, wheels: Path | None, offline: bool, again: bool, runtimes: 
     needs no internet. A second run does nothing; one that was interrupted is done again. A runtime that does not work
     there does not stop the other; the exit status is 1 then.
     """
+    from edgespa.api.shell import checked
     from edgespa.cli._output import emit_json, progress
     from edgespa.device import connect, load_device
     from edgespa.device.provision.setup import set_up
     from edgespa.errors import DeviceError
 
-    with connect(load_device(name)) as connection, progress(f"{name}: looking") as report:
+    device = load_device(name)
+    checked()
+    with connect(device) as connection, progress(f"{name}: looking") as report:
         done = set_up(connection, wheels=wheels, offline=offline, again=again, runtimes=runtimes, progress=report)
     if as_json:
         emit_json(done)

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgespa.cli._options import data_options, json_option, model_options, output_options, seed_option, trust_option
-from edgespa.cli._recipes import Repeatable, checked, recipe_options
-from edgespa.cli._said import said, say_next
+from edgespa.cli._options import (
+    data_options,
+    json_option,
+    model_options,
+    output_options,
+    seed_option,
+    trust_option,
+    was_said,
+)
+from edgespa.cli._recipes import Repeatable, recipe_options
+from edgespa.cli._said import said, say_next, typed
 from edgespa.cli._sections import EXPORT, EXPORT_EXAMPLES
 from edgespa.cli._terminal import echo, secho
 
@@ -125,36 +132,25 @@ if TYPE_CHECKING:
 @output_options("The bundle, a folder,")
 @recipe_options()
 @json_option()
+@click.pass_context
 def command(
+    ctx: click.Context,
+    /,
     model: str,
     input_shape: InputSizes | None,
     weights: str | None,
     base: str | None,
     trust: bool,
-    formats: tuple[str, ...],
-    precisions: tuple[str, ...],
     calibration: str | None,
     eval_data: str | None,
     images: dict[str, Any],
-    int8_tolerance: float,
-    fp32_tolerance: float,
-    int8_calibration: str,
-    int8_slowdown: float | None,
-    calibration_images: int,
-    layout: str,
-    batch: int | None,
-    onnx_runtime: str | None,
     device: str | None,
-    opset: int | None,
-    preprocess: str,
-    cache: bool,
-    strict: bool,
     sign_key: Path | None,
     license: str | None,
-    seed: int,
     output: Path,
     overwrite: bool,
     as_json: bool,
+    **settings: Any,
 ) -> None:
     """Compact, merge, convert and prove a MODEL or TASK, and write a bundle.
 
@@ -163,76 +159,40 @@ def command(
 
     Code that a TASK names as its base runs only if it was used here before, or with --trust.
     """
-    from edgespa.api.early import require_there
-    from edgespa.bundle import BundleWriter
-    from edgespa.device import load_device
-    from edgespa.system.files import require_folder_possible
+    import edgespa as es
+    from edgespa.cli._output import emit_json
 
-    if device is not None and onnx_runtime is not None:
+    if device is not None and settings["onnx_runtime"] is not None:
         raise click.UsageError("--device names an ONNX Runtime too: leave out --onnx-runtime")
-    profile = load_device(device) if device is not None else None
-    require_there(
-        model=model,
+    said = {name: value for name, value in settings.items() if was_said(ctx, name)}
+    for name in ("formats", "precisions"):
+        if name in said:
+            said[name] = tuple(dict.fromkeys(said[name]))
+    bundle = es.export(
+        model,
+        output=output,
+        calibration=calibration,
+        eval_data=eval_data,
+        input_shape=input_shape,
         weights=weights,
-        data={"--calibration": calibration, "--eval-data": eval_data},
-        files={"--labels": images["labels"], "--sign": sign_key},
+        base=base,
+        trust=trust,
+        device=device,
+        sign_key=sign_key,
+        license=license,
+        overwrite=overwrite,
+        **images,
+        **said,
     )
-    BundleWriter(output, overwrite=overwrite)
-    require_folder_possible(output)
-
-    from edgespa.api.bundles import export_bundle
-    from edgespa.api.options import DataOptions
-    from edgespa.cli._output import emit_json, progress
-    from edgespa.exporting.config import ExportConfig
-    from edgespa.exporting.versions import DEFAULT_RUNTIME
-
-    config = ExportConfig.parse(
-        {
-            "formats": tuple(dict.fromkeys(formats)),
-            "precisions": tuple(dict.fromkeys(precisions)),
-            "int8_tolerance": int8_tolerance,
-            "fp32_tolerance": fp32_tolerance,
-            "int8_calibration": int8_calibration,
-            "int8_slowdown": int8_slowdown,
-            "calibration_images": calibration_images,
-            "layout": layout,
-            "batch": batch,
-            "onnx_runtime": onnx_runtime or (profile and profile.oldest_onnx_runtime()) or DEFAULT_RUNTIME,
-            "int8_ratio": profile.int8_ratio() if profile else None,
-            "opset": opset,
-            "preprocess": preprocess,
-            "cache": cache,
-            "strict": strict,
-            "seed": seed,
-        },
-        "edgespa export",
-    )
-    checked()
-    with progress("export") as report:
-        manifest = export_bundle(
-            model,
-            output,
-            config,
-            input_shape=input_shape,
-            base=base,
-            weights=weights,
-            trust=trust,
-            options=DataOptions(**images, seed=seed),
-            calibration=calibration,
-            evaluation=eval_data,
-            overwrite=overwrite,
-            sign_key=sign_key,
-            license=license,
-            progress=report,
-        )
     if as_json:
-        emit_json(manifest)
+        emit_json(bundle)
     else:
-        _show(manifest, output, config.int8_ratio)
+        _show(bundle.manifest, output, device)
 
 
-def _show(manifest: Manifest, output: Path, int8_ratio: float | None) -> None:
+def _show(manifest: Manifest, output: Path, device: str | None) -> None:
     from edgespa.cli._output import table
+    from edgespa.device import load_device
 
     rows = []
     for variant in manifest.variants:
@@ -241,7 +201,7 @@ def _show(manifest: Manifest, output: Path, int8_ratio: float | None) -> None:
             [
                 variant.name,
                 f"{variant.size_bytes:,}",
-                str(variant.accuracy) if variant.accuracy else "-",
+                variant.accuracy.figure if variant.accuracy else "-",
                 f"{parity.component_error:.1e}",
                 "-" if parity.correlation is None else f"{parity.correlation:.5f}",
                 "-" if agreement is None else f"{agreement.value:.1%}",
@@ -249,12 +209,12 @@ def _show(manifest: Manifest, output: Path, int8_ratio: float | None) -> None:
         )
     agreed = next((each.agreement for each in manifest.variants if each.agreement), None)
     same = "same signs" if agreed and agreed.what == "signs" else "same top"
-    columns = ["variant", "bytes", "accuracy", "error", "correlation", same]
+    columns = ["variant", "bytes", manifest.measure.title, "error", "correlation", same]
     table(columns, rows, right=columns[1:])
     reference = manifest.reference_accuracy
     if reference is not None:
-        measure = "R2" if reference.measure == "r2" else reference.measure
-        echo(f"test {measure}: on {reference.count:,} images of {reference.data}; the program itself: {reference}")
+        of = f"on {reference.count:,} images of {reference.data}"
+        echo(f"test {reference.of.title}: {of}; the program itself: {reference.figure}")
     if agreed is not None:
         echo(f"same {agreed.what} as the program: on {agreed.count:,} images of {agreed.data}")
     parity = manifest.variants[0].parity
@@ -264,7 +224,8 @@ def _show(manifest: Manifest, output: Path, int8_ratio: float | None) -> None:
         if variant.float_layers:
             echo(f"{variant.name}: {_layers(variant.float_layers)} in float, where int8 hurts")
         if variant.time_ratio is not None and variant.time_ratio > SLOWER:
-            there = f"published for int8 on the device: {int8_ratio:.2f}; " if int8_ratio else ""
+            ratio = load_device(device).int8_ratio() if device is not None else None
+            there = f"published for int8 on the device: {ratio:.2f}; " if ratio else ""
             echo(
                 f"{variant.name}: takes {variant.time_ratio:.2f} times fp32's time on this machine; {there}profile it "
                 "there, or leave out what is slower with --int8-slowdown 1.1"
@@ -276,7 +237,7 @@ def _show(manifest: Manifest, output: Path, int8_ratio: float | None) -> None:
             if each.get("hint"):
                 echo(f"hint: {said(str(each['hint']))}", err=True)
     echo(f"bundle: {output}")
-    say_next(f"edgespa profile {shlex.quote(str(output))}")
+    say_next(f"edgespa profile {typed(output)}")
 
 
 SLOWER = 1.1

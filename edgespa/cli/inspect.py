@@ -45,27 +45,19 @@ def command(
 
     A file runs nothing: code that a TASK names as its base runs only if it was used here before, or with --trust.
     """
+    import edgespa as es
     from edgespa.cli._output import emit_json
-    from edgespa.reports.groups_svg import draw_groups
     from edgespa.system.files import refuse_existing, write_whole
-    from edgespa.tasks.base import Base
-    from edgespa.tasks.inspection import describe, describe_task
-    from edgespa.tasks.task import Task, is_task_file
 
     if svg is not None:
         refuse_existing(svg, overwrite)
-    if is_task_file(model):
-        path = Path(model)
-        task = Task.load(path)
-        values = describe_task(task, task.open_base(path.absolute().parent, base, weights, trust=trust), path)
-    else:
-        values = describe(Base.open(model, input_shape, weights))
+    found = es.inspect(model, input_shape=input_shape, weights=weights, base=base, trust=trust)
     if svg is not None:
-        write_whole(svg, draw_groups(values).encode())
+        write_whole(svg, found.to_svg().encode())
     if as_json:
-        emit_json(values)
+        emit_json(found)
     else:
-        _show(values, show_all)
+        _show(dict(found.details), show_all)
         if svg is not None:
             echo(f"drawing: {svg}")
 
@@ -112,7 +104,7 @@ def _show_fixed(values: dict[str, Any], show_all: bool) -> None:
     rows = []
     for cause, items in sorted(causes.items(), key=lambda pair: -len(pair[1])):
         channels = sum(len(item["indices"]) for item in items if (item["tensor"], item["dim"]) in outputs)
-        rows.append([cause, len(items), channels, _example(f"{items[0]['tensor']}[{items[0]['dim']}]")])
+        rows.append([cause, len(items), channels, f"{items[0]['tensor']}[{items[0]['dim']}]"])
     if rows:
         table(
             ["fixed because of", "slots", "channels", "for example"], rows, title="Fixed", right=["slots", "channels"]
@@ -154,14 +146,6 @@ def _show_blocks(values: dict[str, Any]) -> None:
 
 def _counted(count: int, what: str) -> str:
     return f"{count:,} {what}{'' if count == 1 else 's'}"
-
-
-def _example(slot: str) -> str:
-    """A slot's name, shortened in the middle so that the reasons have room."""
-    return slot if len(slot) <= _EXAMPLE else f"{slot[: _EXAMPLE // 2 - 1]}…{slot[-_EXAMPLE // 2 :]}"
-
-
-_EXAMPLE = 19
 
 
 def _show_task(task: dict[str, Any]) -> None:

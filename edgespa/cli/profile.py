@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from edgespa.cli._options import json_option
-from edgespa.cli._recipes import Repeatable, checked, recipe_options
+from edgespa.cli._recipes import Repeatable, recipe_options
 from edgespa.cli._said import said
 from edgespa.cli._sections import PROFILE, PROFILE_EXAMPLES
 from edgespa.cli._terminal import echo
 from edgespa.cli._trust import require_signers, signers_options
 
 if TYPE_CHECKING:
-    from edgespa.device.board import Device
+    from edgespa.api.results import Profile
     from edgespa.device.fleet import Outcome
-    from edgespa.device.measure.profile import Settings
-    from edgespa.device.measure.results import Profile
-    from edgespa.device.measure.saved import Journal
 
 _SECONDS = click.FloatRange(min=0, min_open=True)
 
@@ -106,106 +101,65 @@ def command(
     stop the others; the exit status is 1 then. Each measurement is kept at once: after an interruption the same command
     goes on with the rest, within a day.
     """
-    from edgespa.bundle import open_bundle
+    import edgespa as es
+    from edgespa.api.profiling import kept_words
     from edgespa.cli._output import emit_json
     from edgespa.cli._profile import remark, show, show_fleet
-    from edgespa.device import load_device
-    from edgespa.device.measure.profile import Settings, save_profile
-    from edgespa.device.measure.saved import Journal, journal_folder
 
     require_signers(signers, identity, revoked)
-    settings = Settings(
-        variants=variants or None,
-        threads=threads,
-        providers=providers,
-        runs=runs,
-        seconds=seconds,
-        duration=duration,
-        cooldown=cooldown,
-        rounds=rounds or (3 if against else 1),
-        trust=trust,
-    )
-    settings.check()
-    chosen = [load_device(name) for name in dict.fromkeys(devices)]
-    checked(bundle, *([against] if against else []))
-    with contextlib.ExitStack() as stack:
-        opening = partial(open_bundle, signers=signers, identity=identity, revoked=revoked)
-        opened = stack.enter_context(opening(bundle))
-        other = stack.enter_context(opening(against)).folder if against else None
-        journals = {device.name: Journal(journal_folder(), fresh=again) for device in chosen}
-        try:
-            outcomes = _measure(opened.folder, other, chosen, settings, journals)
-        except KeyboardInterrupt as error:
-            raise KeyboardInterrupt(_kept(journals) or "") from error
-        except SystemExit:
-            echo(_kept(journals) or "nothing was measured yet", err=True)
-            raise
-    found = [outcome.result for outcome in outcomes if outcome.result is not None]
-    # Shown before it is saved: a folder that cannot be written must not cost the measurements.
-    if as_json and len(chosen) == 1 and found:
+    try:
+        measured = es.profile(
+            bundle,
+            device=devices,
+            against=against,
+            variants=variants or None,
+            threads=threads,
+            providers=providers,
+            runs=runs,
+            seconds=seconds,
+            duration=duration,
+            cooldown=cooldown,
+            rounds=rounds,
+            signers=signers,
+            identity=identity,
+            revoked=revoked,
+            trust=trust,
+            again=again,
+            save=not no_save,
+        )
+    except SystemExit as error:
+        for note in getattr(error, "__notes__", ()):
+            echo(note, err=True)
+        raise
+    found = [each.measured for each in measured.profiles]
+    several = len(measured.outcomes) > 1
+    if as_json and found and not several:
         emit_json(found[0])
     elif as_json:
-        emit_json([_plain(outcome) for outcome in outcomes])
+        emit_json([_plain(outcome) for outcome in measured.outcomes])
     else:
         for profile in found:
-            show(profile, titled=len(chosen) > 1)
-        if len(chosen) > 1:
-            show_fleet(outcomes)
-    for profile in found:
-        remark(profile)
-        if opened.packed and not no_save:
-            echo(f"not saved: {bundle} is packed; unpack it to keep profiles beside it", err=True)
+            show(profile, titled=several)
+        if several:
+            show_fleet(measured.outcomes)
+    for each in measured.profiles:
+        remark(each.measured)
+        if each.unsaved is not None:
+            raise each.unsaved
+        if each.saved is not None:
+            echo(f"saved as {each.saved}", err=True)
         elif not no_save:
-            echo(f"saved as {save_profile(profile, bundle)}", err=True)
-        journals[profile.device].forget()
-    if kept := _kept({each.device.name: journals[each.device.name] for each in outcomes if each.error is not None}):
-        echo(kept, err=True)
-    _fail_if_any(outcomes)
-
-
-def _kept(journals: Mapping[str, Journal]) -> str | None:
-    """What can be gone on with; None where it is nothing."""
-    counts = [f"{name}: {journal.count}" for name, journal in journals.items() if journal.count]
-    return f"measurements kept: {', '.join(counts)}; the same command goes on with the rest" if counts else None
-
-
-def _measure(
-    bundle: Path,
-    against: Path | None,
-    devices: Sequence[Device],
-    settings: Settings,
-    journals: Mapping[str, Journal],
-) -> tuple[Outcome[Profile], ...]:
-    from edgespa.cli._output import progress
-    from edgespa.device.fleet import on_each
-    from edgespa.device.link.transport import Connection
-    from edgespa.device.measure.profile import profile
-
-    with progress("measuring") as report:
-
-        def tell(connection: Connection) -> Callable[[int, int, str], None]:
-            # Several devices take turns in one line.
-            name = "" if len(devices) == 1 else f"{connection.device.name}: "
-            return lambda done, total, text: report(done, total, f"{name}{text}")
-
-        return on_each(
-            devices,
-            lambda connection: profile(
-                bundle,
-                connection,
-                settings,
-                against=against,
-                progress=tell(connection),
-                journal=journals[connection.device.name],
-            ),
-        )
+            echo(f"not saved: {bundle} is packed; unpack it to keep profiles beside it", err=True)
+    if measured.kept:
+        echo(kept_words(measured.kept), err=True)
+    _fail_if_any(measured.outcomes)
 
 
 def _plain(outcome: Outcome[Profile]) -> dict[str, object]:
     error = outcome.error
     return {
         "device": outcome.device.name,
-        "profile": outcome.result,
+        "profile": None if outcome.result is None else outcome.result.to_dict(),
         "error": None if error is None else {"message": error.message, "hint": error.hint},
     }
 

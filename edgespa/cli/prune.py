@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import shlex
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgespa.cli._depth import METHOD, OWN, depth_options, require_fitting_options, run_depth
+from edgespa.cli._depth import METHOD, depth_options, require_fitting_options, show_decision
 from edgespa.cli._options import data_options, json_option, model_options, output_options, seed_option, trust_option
-from edgespa.cli._pruning import latency_budget, selection_options
-from edgespa.cli._recipes import checked, recipe_options
+from edgespa.cli._pruning import said_of, selection_options
+from edgespa.cli._recipes import recipe_options
 from edgespa.cli._resuming import Resumable, asked_for, resume_options, saying_what_is_kept
+from edgespa.cli._said import free, typed
 from edgespa.cli._sections import PRUNE, PRUNE_EXAMPLES
 from edgespa.cli._terminal import echo
 
 if TYPE_CHECKING:
     from edgespa.models.inputs import InputSizes
-    from edgespa.tasks.task import Task
 
 METHODS = (
     "l1", "l2", "random", "geometric-median", "bn-scale", "weight-norm", "layer-weight-norm", "layer-random",
@@ -100,70 +101,44 @@ def command(
     before, or with --trust.
     """
     require_fitting_options(ctx)
-    from edgespa.api.early import require_outputs_possible, require_there
+    import edgespa as es
+    from edgespa.api.shell import adding
+    from edgespa.cli._output import emit_json
+    from edgespa.cli._report import show_task, to_export
 
-    sets = {"--calibration": calibration, "--held-out": held_out, "--eval-data": eval_data, "--data": settings["data"]}
-    require_there(model=model, weights=weights, data=sets, files={"--labels": images["labels"]})
-    require_outputs_possible(output, overwrite=overwrite, resume=resume, fresh=fresh)
-    if settings["method"] == METHOD:
-        run_depth(
+    with saying_what_is_kept(output), adding(command=partial(asked_for, ctx, output)):
+        task = es.prune(
             model,
-            output,
-            settings,
-            input_shape=input_shape,
-            weights=weights,
-            base=settings["base"],
-            trust=settings["trust"],
-            eval_data=eval_data,
-            data=settings["data"],
-            images=images,
-            plot=settings["plot"],
-            overwrite=overwrite,
-            as_json=as_json,
-        )
-        return
-    settings = {key: value for key, value in settings.items() if key not in OWN}
-    latency = latency_budget(ctx, settings)
-
-    from edgespa.api.options import DataOptions
-    from edgespa.api.tasks import prune_to_file
-    from edgespa.cli._output import emit_json, progress
-    from edgespa.cli._report import show_task, task_summary
-    from edgespa.pruning import PruneConfig
-
-    config = PruneConfig.parse(settings, "edgespa prune")
-    checked()
-    with saying_what_is_kept(output), progress("prune") as report:
-        task = prune_to_file(
-            model,
-            output,
-            config,
-            input_shape=input_shape,
-            weights=weights,
-            options=DataOptions(**images, seed=config.seed),
+            output=output,
             calibration=calibration,
+            eval_data=eval_data,
             held_out=held_out,
-            evaluation=eval_data,
-            overwrite=overwrite,
+            input_shape=input_shape,
+            weights=weights,
             resume=resume,
             fresh=fresh,
-            command=asked_for(ctx, output),
-            progress=report,
-            latency=latency,
+            overwrite=overwrite,
+            **images,
+            **said_of(ctx, settings),
         )
-    summary = {**task_summary(task, output), **_fit(task)}
+    summary = task.to_dict()
+    if task.decision is not None:
+        summary["plot"] = settings["plot"] and str(settings["plot"])
     if as_json:
         emit_json(summary)
+    elif task.decision is not None:
+        show_decision(task.decision)
+        show_task(summary, _to_train(output, settings["data"]) if settings["data"] else to_export(output))
+        if settings["plot"] is not None:
+            echo(f"drawing: {settings['plot']}")
     else:
-        show_task(summary, f"edgespa export {shlex.quote(str(output))} --output {shlex.quote(output.stem)}/")
+        show_task(summary, to_export(output))
         _show_fit(summary)
 
 
-def _fit(task: Task) -> dict[str, Any]:
-    """What the provenance says about the fit."""
-    provenance = task.header.provenance
-    keys = ("calibration", "reconstruction_error", "curves", "whole")
-    return {key: provenance[key] for key in keys if key in provenance}
+def _to_train(output: Path, data: str) -> str:
+    tuned = free(Path(f"{output.stem}-tuned.spa"))
+    return f"edgespa adapt --from {typed(output)} --data {shlex.quote(data)} --output {typed(tuned)}"
 
 
 def _show_fit(summary: dict[str, Any]) -> None:

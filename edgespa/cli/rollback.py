@@ -5,17 +5,18 @@ from __future__ import annotations
 import click
 
 from edgespa.cli._devices import devices_option, fail_if_any, show_errors
-from edgespa.cli._help import Explained
 from edgespa.cli._options import json_option
-from edgespa.cli._sections import ROLLBACK_EXAMPLES
+from edgespa.cli._recipes import Repeatable, recipe_options
+from edgespa.cli._sections import ROLLBACK, ROLLBACK_EXAMPLES
 from edgespa.cli._terminal import echo, harmless
 
 
-@click.command(name="rollback", cls=Explained, examples=ROLLBACK_EXAMPLES)
+@click.command(name="rollback", cls=Repeatable, sections=ROLLBACK, examples=ROLLBACK_EXAMPLES)
 @click.argument("task")
 @devices_option(required=True)
 @click.option("--to", metavar="VERSION", help="That version, or its number; default: the one before that in use.")
 @click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True, help="For the self-check.")
+@recipe_options()
 @json_option()
 def command(task: str, devices: tuple[str, ...], to: str | None, threads: int, as_json: bool) -> None:
     """Use an earlier version of TASK on devices again.
@@ -23,12 +24,10 @@ def command(task: str, devices: tuple[str, ...], to: str | None, threads: int, a
     Its files are checked by their SHA-256 and its self-check runs there first; if either fails, what is in use stays.
     Damaged files are put right from other copies on the device, where there are good ones. No space is needed there.
     """
-    from edgespa.api.devices import roll_back_on
+    import edgespa as es
     from edgespa.cli._output import emit_json
-    from edgespa.device import load_device
 
-    targets = [load_device(name) for name in dict.fromkeys(devices)]
-    outcomes = roll_back_on(targets, task, to=to, threads=threads)
+    outcomes = es.rollback(task, device=devices, to=to, threads=threads).outcomes
     if as_json:
         emit_json(
             [

@@ -15,9 +15,9 @@ import click
 
 from edgespa.cli._help import Explained
 from edgespa.cli._options import json_option
-from edgespa.cli._recipes import Checked, set_dry, typed_words, words_of
-from edgespa.cli._resuming import set_typed_in
+from edgespa.cli._recipes import command_of, set_dry, typed_words, words_of
 from edgespa.cli._said import said as told
+from edgespa.cli._said import set_going_on, set_typed_in
 from edgespa.cli._sections import RUN, RUN_EXAMPLES
 from edgespa.cli._terminal import echo
 
@@ -32,7 +32,7 @@ class _Planned(NamedTuple):
 
     @property
     def line(self) -> str:
-        return " ".join(["edgespa", self.step.command, *typed_words(self.words)])
+        return " ".join(["edgespa", self.step.typed, *typed_words(self.words)])
 
 
 @click.command(name="run", cls=Explained, sections=RUN, examples=RUN_EXAMPLES)
@@ -50,11 +50,12 @@ class _Planned(NamedTuple):
 def command(
     ctx: click.Context, recipe: Path, begin: str | None, dry_run: bool, overwrite: bool, trust: bool, as_json: bool
 ) -> None:
-    """Do what RECIPE says: a TOML file with a table for each of adapt, prune, export, verify, profile, ship.
+    """Do what RECIPE says: a TOML file with a table for each of its steps.
 
-    The keys of a table are what the options are called: density = 0.5, input-shape = "1,3,32,32", format = ["onnx"].
-    --save-recipe of those commands writes one. Steps run in the order of the file; before the first one, all are
-    checked as far as that can be done. Paths begin at the recipe's folder, or at what it says as folder.
+    Steps are adapt, prune, export, verify, sign, pack, unpack, profile, card, ship, rollback, calibration-make and
+    devices-setup. The keys of a table are what the options are called: density = 0.5, input-shape = "1,3,32,32", format
+    = ["onnx"]. --save-recipe of those commands writes one. Steps run in the order of the file; before the first one,
+    all are checked as far as that can be done. Paths begin at the recipe's folder, or at what it says as folder.
 
     A recipe that somebody else wrote runs no code that was not used here before, connects to nothing, and writes below
     its own folder or this one, unless you say --trust.
@@ -103,18 +104,16 @@ def _require_one_process() -> None:
 
 def _planned(ctx: click.Context, step: Step, overwrite: bool) -> _Planned:
     """A step as a command, whose words it takes."""
-    from edgespa.cli._shell import main
     from edgespa.errors import ConfigError
 
-    command = main.get_command(ctx, step.command)
-    assert command is not None
+    command = command_of(ctx, step.command)
     words = words_of(step, command)
     if overwrite and any("--overwrite" in param.opts for param in command.params):
         words.append("--overwrite")
     try:
         _context(ctx, command, words)
     except click.UsageError as error:
-        raise ConfigError(f"{step.where()}: {error.format_message()}", f"see: edgespa {step.command} --help") from error
+        raise ConfigError(f"{step.where()}: {error.format_message()}", f"see: edgespa {step.typed} --help") from error
     return _Planned(step, command, words)
 
 
@@ -142,6 +141,7 @@ def _require_harmless(recipe: Path, plan: Sequence[_Planned], allowed: tuple[Pat
 def _check(ctx: click.Context, plan: Sequence[_Planned]) -> None:
     """Check each step as far as it can be before the first is done; what one writes is there for the next."""
     from edgespa.api.early import promised
+    from edgespa.api.shell import Checked
     from edgespa.errors import ConfigError
 
     written: dict[Path, str] = {}
@@ -165,7 +165,7 @@ def _placed(step: Step) -> Any:
     try:
         yield
     except click.UsageError as error:
-        raise ConfigError(f"{step.where()}: {error.format_message()}", f"see: edgespa {step.command} --help") from error
+        raise ConfigError(f"{step.where()}: {error.format_message()}", f"see: edgespa {step.typed} --help") from error
     except EdgespaError as error:
         error.message = f"{step.where()}: {error.message}"
         raise
@@ -186,6 +186,7 @@ def _do(ctx: click.Context, plan: Sequence[_Planned], index: int, recipe: Path, 
         echo(f"step {index + 1} of {len(plan)}: {each.step.name}", err=True)
     inner = _context(ctx, each.command, [*each.words, *(["--json"] if results is not None else [])])
     set_dry(inner, False)
+    set_going_on(inner, index + 1 < len(plan))
     text = io.StringIO()
     try:
         with contextlib.nullcontext() if results is None else contextlib.redirect_stdout(text), inner:

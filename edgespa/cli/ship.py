@@ -10,7 +10,7 @@ import click
 
 from edgespa.cli._devices import devices_option, fail_if_any, kib, show_errors
 from edgespa.cli._options import json_option
-from edgespa.cli._recipes import Repeatable, checked, recipe_options
+from edgespa.cli._recipes import Repeatable, recipe_options
 from edgespa.cli._sections import SHIP, SHIP_EXAMPLES
 from edgespa.cli._terminal import echo, harmless, secho
 from edgespa.cli._trust import require_signers, signers_options
@@ -74,62 +74,55 @@ def command(
 
     Code that a TASK names as its base runs only if it was used here before, or with --trust.
     """
-    from edgespa.cli._output import emit_json, progress
-    from edgespa.device import load_device
+    import edgespa as es
+    from edgespa.cli._output import emit_json
 
     require_signers(signers, identity, revoked)
     if task is not None and len(sources) > 1:
         raise click.UsageError("--task names one task, and several are shipped")
-    targets = [load_device(name) for name in dict.fromkeys(devices)]
     if remove is not None:
         from edgespa.cli._removal import take_off
 
         if sources:
             raise click.UsageError(f"--remove ships nothing: leave {sources[0]} out")
-        checked()
-        take_off(remove, targets, yes, as_json)
+        take_off(remove, devices, yes, as_json)
         return
     if not sources:
         raise click.UsageError("Missing argument 'BUNDLE|TASK...'.")
-    checked(*sources)
-    from edgespa.api.devices import ship_to
-    from edgespa.api.shipping import TaskOptions
-
-    with progress("reading") as report:
-        delivered = ship_to(
-            targets,
-            sources,
-            task=task,
-            signers=signers,
-            identity=identity,
-            revoked=revoked,
-            options=TaskOptions(base, weights, sign_key, trust=trust),
-            keep=keep,
-            with_base=with_base,
-            volatile=volatile,
-            threads=threads,
-            trust=trust,
-            progress=report,
-        )
-    outcomes, shipped = delivered.outcomes, delivered.shipped
+    done = es.ship(
+        sources,
+        device=devices,
+        task=task,
+        keep=keep,
+        with_base=with_base,
+        base=base,
+        weights=weights,
+        sign_key=sign_key,
+        signers=signers,
+        identity=identity,
+        revoked=revoked,
+        trust=trust,
+        volatile=volatile,
+        threads=threads,
+    )
     if as_json:
-        emit_json([_plain(outcome, shipped.get(outcome.device.name, ())) for outcome in outcomes])
+        emit_json([_plain(outcome, done.shipped) for outcome in done.outcomes])
     else:
-        _show([each for target in targets for each in shipped.get(target.name, ())], delivered.shipments)
-    show_errors(outcomes)
-    fail_if_any(outcomes)
+        _show(done.shipped, done.shipments)
+    show_errors(done.outcomes)
+    fail_if_any(done.outcomes)
 
 
 def _plain(outcome: Outcome[None], done: Sequence[Shipped]) -> dict[str, Any]:
     error = outcome.error
     return {
         "device": outcome.device.name,
-        "shipped": done,
+        "shipped": [each for each in done if each.device == outcome.device.name],
         "error": None if error is None else {"message": error.message, "hint": error.hint},
     }
 
 
-def _show(results: list[Shipped], shipments: Mapping[str, Shipment]) -> None:
+def _show(results: Sequence[Shipped], shipments: Mapping[str, Shipment]) -> None:
     from edgespa.cli._output import table
 
     rows = []

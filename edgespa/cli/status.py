@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgespa.cli._devices import Awaited, devices_option, kib, show_errors
+from edgespa.cli._devices import devices_option, kib, show_errors
 from edgespa.cli._help import Explained
 from edgespa.cli._options import json_option
 from edgespa.cli._said import said
@@ -38,21 +38,17 @@ def command(devices: tuple[str, ...], selfcheck: bool, timeout: int, as_json: bo
     use are read there, and compared with what was shipped. What was shipped from here and is gone is told, too. The
     exit status is 1 if a device cannot be reached, or something on it is not as it should be.
     """
-    from edgespa.api.devices import known_devices, status_of
-    from edgespa.cli._output import emit_json, progress
-    from edgespa.device import load_device
+    import edgespa as es
+    from edgespa.cli._output import emit_json
 
-    targets = [load_device(name) for name in dict.fromkeys(devices)] if devices else known_devices()
-    with progress("asking") as report:
-        awaited = Awaited([each.name for each in targets], report)
-        outcomes = status_of(targets, selfcheck=selfcheck, timeout_s=timeout, done=awaited)
-    found = [each.result for each in outcomes if each.result is not None]
+    asked = es.status(devices or None, selfcheck=selfcheck, timeout_s=timeout)
+    outcomes, found = asked.outcomes, list(asked.devices)
     if as_json:
         emit_json([_plain(each) for each in outcomes])
     else:
         _show(found, {each.device.name: each.device.asked for each in outcomes})
     show_errors(outcomes)
-    if any(each.error is not None for each in outcomes) or not all(device.healthy for device in found):
+    if not asked.ok:
         raise click.exceptions.Exit(1)
 
 

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 
 import click
 
-from edgespa.cli._help import Explained
 from edgespa.cli._options import json_option, output_options
-from edgespa.cli._said import say_next
+from edgespa.cli._recipes import Repeatable, recipe_options
+from edgespa.cli._said import say_next, typed
 from edgespa.cli._sections import UNPACK, UNPACK_EXAMPLES
 from edgespa.cli._terminal import echo
 from edgespa.cli._trust import require_signers, signers_options
 
 
-@click.command(name="unpack", cls=Explained, sections=UNPACK, examples=UNPACK_EXAMPLES)
+@click.command(name="unpack", cls=Repeatable, sections=UNPACK, examples=UNPACK_EXAMPLES)
 @click.argument("archive", type=click.Path(path_type=Path))
 @output_options("The folder")
 @signers_options()
+@recipe_options()
 @json_option()
 def command(
     archive: Path,
@@ -34,10 +34,15 @@ def command(
     Every file is checked against the manifest on the way; nothing is left if one is not as it should be. With --signers
     the signature is checked before anything is written. Nothing of the bundle is run.
     """
-    from edgespa.bundle import Approval, unpack
+    from edgespa.api.shell import checked
+    from edgespa.bundle import Approval, BundleWriter, unpack
     from edgespa.cli._output import emit_json
+    from edgespa.system.files import require_folder_possible
 
     require_signers(signers, identity, revoked)
+    BundleWriter(output, overwrite=overwrite)
+    require_folder_possible(output)
+    checked(archive)
     approval = Approval(archive, signers, identity, revoked)
     manifest = unpack(archive, output, overwrite=overwrite, approve=approval)
     signed = approval.signed
@@ -49,6 +54,6 @@ def command(
     echo(f"{output}: {len(manifest.files)} files, all as in the manifest")
     if signed is not None:
         echo(f"signed by {signed.identity} with {signed.key}")
-    say_next(f"edgespa verify {shlex.quote(str(output))}")
+    say_next(f"edgespa verify {typed(output)}")
     if approval.is_signed and signed is None:
         echo("note: the signature was not checked: pass --signers FILE", err=True)

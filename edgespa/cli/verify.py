@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from edgespa.cli._options import json_option
-from edgespa.cli._recipes import Repeatable, checked, recipe_options
+from edgespa.cli._recipes import Repeatable, recipe_options
 from edgespa.cli._sections import VERIFY, VERIFY_EXAMPLES
 from edgespa.cli._terminal import echo, secho
 from edgespa.cli._trust import require_signers, signers_options
@@ -67,14 +67,13 @@ def command(
     its signature. Then the recorded inputs are fed to every model file whose runtime is installed, and the outputs
     compared with the program's, within the manifest's bounds. No code of the bundle is run, and torch is not needed.
     """
-    from edgespa.api.checking import check_bundle
+    import edgespa as es
     from edgespa.cli._output import emit_json
 
     require_signers(signers, identity, revoked)
     if no_run and pythons:
         raise click.UsageError("--no-run runs nothing in any --python either: give one of them")
-    checked(bundle)
-    found = check_bundle(
+    found = es.verify(
         bundle,
         signers=signers,
         identity=identity,

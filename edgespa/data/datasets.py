@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from edgespa.data.answers import ItemAnswers, as_mask, look_at_masks, picture_as_mask
 from edgespa.data.images import ImageData, ImageSource, Progress, checked_labels, no_classes
 from edgespa.errors import DataError, EdgespaError
 from edgespa.models.imports import find_object
@@ -21,7 +22,8 @@ from edgespa.pixels.picture import TooManyBits, upright_pixels
 
 _ITEM = (
     "items must be (image, label): a PIL image, a uint8 array [H, W, C], a uint8 tensor [C, H, W], "
-    "or a float tensor [C, H, W] that is preprocessed already; label an integer from 0"
+    "or a float tensor [C, H, W] that is preprocessed already; label an integer from 0, or a mask of class numbers "
+    "[H, W]"
 )
 _REPORT_EVERY = 256
 # Of items that are dicts, as Hugging Face's data sets give them.
@@ -110,7 +112,7 @@ class DatasetSource(ImageSource):
         return raw.detach().to("cpu", torch.float32)
 
 
-def load_dataset(spec: str, labelled: bool, progress: Progress | None) -> ImageData:
+def load_dataset(spec: str, labelled: bool, items: str | None, progress: Progress | None) -> ImageData:
     """A data set from ``module:callable`` or ``path/file.py:callable``; also one that is finished.
 
     Labels are taken from its ``targets`` or ``labels`` if it has them in full, else from reading every item once.
@@ -127,10 +129,12 @@ def load_dataset(spec: str, labelled: bool, progress: Progress | None) -> ImageD
             f"{spec} gave a {type(dataset).__name__}, which has no length or cannot be indexed",
             "return a torch.utils.data.Dataset with __len__ and __getitem__",
         )
-    return _image_data(dataset, spec, labelled, progress)
+    return _image_data(dataset, spec, labelled, items, progress)
 
 
-def of_dataset(given: Any, name: str, labelled: bool, progress: Progress | None = None) -> ImageData:
+def of_dataset(
+    given: Any, name: str, labelled: bool, items: str | None = None, progress: Progress | None = None
+) -> ImageData:
     """What a Python user has at hand as images.
 
     Args:
@@ -138,7 +142,8 @@ def of_dataset(given: Any, name: str, labelled: bool, progress: Progress | None 
             (images, labels) or images alone as arrays or tensors, the samples first: uint8 [N, H, W, C] in arrays and
             [N, C, H, W] in tensors, or float32 [N, C, H, W] that go to the model as they are.
         name: For messages and records.
-        labelled: Its classes are needed.
+        labelled: What is right for each image is needed.
+        items: That is whatever comes with it, for the objective of this name.
         progress: Called with (done, total) if it has to be read through for its labels.
 
     Raises:
@@ -154,7 +159,7 @@ def of_dataset(given: Any, name: str, labelled: bool, progress: Progress | None 
             f"{name} has no length or cannot be indexed",
             "give a Dataset with __len__ and __getitem__, a DataLoader of one, (images, labels) as arrays, or a path",
         )
-    return _image_data(given, name, labelled, progress)
+    return _image_data(given, name, labelled, items, progress)
 
 
 class _Arrays:
@@ -179,21 +184,28 @@ class _Arrays:
         return tuple(each[index] for each in self._parts)
 
 
-def _image_data(dataset: Any, spec: str, labelled: bool, progress: Progress | None) -> ImageData:
+def _image_data(dataset: Any, spec: str, labelled: bool, items: str | None, progress: Progress | None) -> ImageData:
     if len(dataset) == 0:
         raise DataError(f"{spec}: no images", "return a data set that is not empty")
     source = DatasetSource(dataset, spec)
-    if source.item(0)[1] is None and labelled:
+    first = source.item(0)[1]
+    if first is None and labelled:
         raise no_classes(spec)
+    if items is not None and labelled:
+        answers = ItemAnswers(lambda index: source.item(index)[1], len(source), items)
+        return ImageData(source, None, _named_classes(dataset), spec, answers=answers)
+    if labelled and _is_mask(first):
+        masks, classes = look_at_masks(
+            lambda index: _mask(source, index, spec), len(source), _named_classes(dataset), spec
+        )
+        return ImageData(source, None, classes, spec, answers=masks)
     try:
         labels = checked_labels(_labels(dataset, source, spec, progress), len(source), spec)
     except DataError:
         if labelled:
             raise
         return ImageData(source, None, (), spec)  # masks, boxes, nothing: only images are asked for
-    names = getattr(dataset, "classes", None)
-    if isinstance(names, list | tuple) and all(isinstance(name, str) for name in names) and names:
-        classes = tuple(names)
+    if classes := _named_classes(dataset):
         if int(labels.max()) >= len(classes):
             raise DataError(
                 f"{spec}: a label of {int(labels.max())}, but {len(classes)} classes are named",
@@ -202,6 +214,31 @@ def _image_data(dataset: Any, spec: str, labelled: bool, progress: Progress | No
     else:
         classes = tuple(str(number) for number in range(int(labels.max()) + 1))
     return ImageData(source, labels, classes, spec)
+
+
+def _named_classes(dataset: Any) -> tuple[str, ...]:
+    names = getattr(dataset, "classes", None)
+    if isinstance(names, list | tuple) and all(isinstance(name, str) for name in names):
+        return tuple(names)
+    return ()
+
+
+def _is_mask(answer: Any) -> bool:
+    """Whether it is a picture, or whole numbers in two dimensions."""
+    if isinstance(answer, Image.Image):
+        return True
+    if isinstance(answer, Tensor):
+        return answer.ndim == 2 and not answer.is_floating_point()
+    return isinstance(answer, np.ndarray) and answer.ndim == 2 and answer.dtype.kind in "iub"
+
+
+def _mask(source: DatasetSource, index: int, spec: str) -> NDArray[np.uint8]:
+    answer, label = source.item(index)[1], f"{spec}: the mask of item {index}"
+    if not _is_mask(answer):
+        raise DataError(f"{label} is a {_kind(answer)}, that of item 0 a mask", _ITEM)
+    if isinstance(answer, Image.Image):
+        return picture_as_mask(answer, label)
+    return as_mask(answer.cpu().numpy() if isinstance(answer, Tensor) else answer, label)
 
 
 def _labels(dataset: Any, source: DatasetSource, spec: str, progress: Progress | None) -> NDArray[np.generic]:

@@ -7,25 +7,25 @@ import logging
 import os
 import threading
 import zipfile
-import zlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
+from edgespa.data.answers import UNREADABLE
 from edgespa.data.bounded import require_file_of_an_image
 from edgespa.data.images import ImageData, ImageSource, no_classes
+from edgespa.data.masks import find_pairs, masked_images, pairs_of_split
 from edgespa.data.pairs import (
+    Pairs,
     are_splits,
-    find_masks,
     has_annotations,
     holds_annotations,
     holds_photographs,
-    masks_among,
 )
+from edgespa.data.tree import IMAGE_SUFFIXES, Tree, join
 from edgespa.data.whole import looks_whole
 from edgespa.errors import DataError
 from edgespa.models.imports import nearest
@@ -33,43 +33,9 @@ from edgespa.pixels.picture import TooManyBits, upright_pixels
 
 logger = logging.getLogger(__name__)
 
-_SUFFIXES = frozenset(
-    {".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pnm"}
-)
 _SPLIT_NAMES = frozenset({"train", "training", "val", "valid", "validation", "test", "testing", "eval"})
-_UNREADABLE = (OSError, zipfile.BadZipFile, RuntimeError, NotImplementedError, EOFError, zlib.error)
 # Top folder, split, class, image: nothing lies deeper than that.
 _DEPTH = 4
-
-
-@dataclass
-class _Tree:
-    """Folders and image files below a root, all as paths relative to it; the root is ``""``."""
-
-    images: dict[str, list[str]] = field(default_factory=dict)
-    others: dict[str, list[str]] = field(default_factory=dict)
-    subfolders: dict[str, set[str]] = field(default_factory=dict)
-
-    def add_folder(self, folder: str) -> None:
-        while folder:
-            parent, _, name = folder.rpartition("/")
-            self.subfolders.setdefault(parent, set()).add(name)
-            folder = parent
-
-    def add_file(self, path: str) -> None:
-        folder, _, name = path.rpartition("/")
-        self.add_folder(folder)
-        if PurePosixPath(name).suffix.lower() in _SUFFIXES:
-            self.images.setdefault(folder, []).append(path)
-        else:
-            self.others.setdefault(folder, []).append(path)
-
-    def children(self, folder: str) -> list[str]:
-        return sorted(self.subfolders.get(folder, ()))
-
-    def has(self, folder: str) -> bool:
-        parent, _, name = folder.rpartition("/")
-        return name in self.subfolders.get(parent, ())
 
 
 class _Files(ImageSource):
@@ -92,7 +58,7 @@ class _Files(ImageSource):
             self.image(index)
         except DataError as error:
             return error.message
-        except _UNREADABLE as error:
+        except UNREADABLE as error:
             return f"{label} cannot be read: {error}"
         return None
 
@@ -104,7 +70,7 @@ class _Files(ImageSource):
         label = f"{self._where}/{file}"
         try:
             content = self._read(file)
-        except _UNREADABLE as error:
+        except UNREADABLE as error:
             raise DataError(f"{label} cannot be read: {error}", "copy or make the data again") from error
         return decode(content, label)
 
@@ -136,7 +102,7 @@ def decode(content: bytes, label: str) -> NDArray[np.uint8]:
 
 def load_folder(root: Path, split: str | None, labelled: bool, title: str) -> ImageData:
     """Images in folders on disk; see `load_data`."""
-    tree = _Tree()
+    tree = Tree()
     for folder, names, files in os.walk(root, followlinks=True):
         below = PurePosixPath(Path(folder).relative_to(root).as_posix())
         names[:] = [] if len(below.parts) >= _DEPTH else [name for name in names if not _hidden(name)]
@@ -155,7 +121,7 @@ def load_zip(path: Path, split: str | None, labelled: bool, title: str) -> Image
         archive = zipfile.ZipFile(path)
     except (zipfile.BadZipFile, OSError, EOFError) as error:
         raise DataError(f"{path}: not a whole zip file: {error}", "copy or download it again") from error
-    tree = _Tree()
+    tree = Tree()
     for name in archive.namelist():
         parts = PurePosixPath(name).parts
         if any(_hidden(part) for part in parts):
@@ -179,13 +145,15 @@ def _hidden(name: str) -> bool:
 
 
 def _from_tree(
-    tree: _Tree, read: Callable[[str], bytes], where: str, split: str | None, labelled: bool, title: str
+    tree: Tree, read: Callable[[str], bytes], where: str, split: str | None, labelled: bool, title: str
 ) -> ImageData:
+    if found := pairs_of_split(tree, split):
+        return _with_masks(tree, "", found, read, where, labelled, title)
     base = _base(tree, split, where)
     at = f"{where}/{base}" if base else where
     subfolders = tree.children(base)
-    filled = [name for name in subfolders if tree.images.get(_join(base, name))]
-    deeper = [name for name in subfolders if name not in filled and tree.children(_join(base, name))]
+    filled = [name for name in subfolders if tree.images.get(join(base, name))]
+    deeper = [name for name in subfolders if name not in filled and tree.children(join(base, name))]
     if deeper and filled:
         alone = _beside_annotations(tree, base, filled, where)
         raise DataError(
@@ -195,11 +163,13 @@ def _from_tree(
     if deeper:
         raise _no_class_folders(tree, base, deeper, at, where)
     flat = tree.images.get(base, [])
-    _refuse_masks(tree, base, filled, read, where)
+    _refuse_splits(tree, base, filled, where)
+    if found := find_pairs(tree, base, filled, read):
+        return _with_masks(tree, base, found, read, where, labelled, title)
     if not filled:
         if not flat:
             raise DataError(
-                f"{at}: no images", f"put images ({', '.join(sorted(_SUFFIXES))}) into one folder per class there"
+                f"{at}: no images", f"put images ({', '.join(sorted(IMAGE_SUFFIXES))}) into one folder per class there"
             )
         if labelled:
             raise no_classes(at)
@@ -214,7 +184,7 @@ def _from_tree(
     files: list[str] = []
     labels: list[int] = []
     for name in filled:
-        members = sorted(tree.images[_join(base, name)])
+        members = sorted(tree.images[join(base, name)])
         files += members
         labels += [classes.index(name)] * len(members)
     missing = [name for name in [*subfolders, *classes] if name not in filled]
@@ -222,49 +192,39 @@ def _from_tree(
         logger.warning("%s: no images in: %s", at, _some(list(dict.fromkeys(missing))))
     if flat:
         logger.warning("%s: %d images beside the class folders were left out", at, len(flat))
-    _tell_left_out(tree, [base, *(_join(base, name) for name in filled)], at)
+    _tell_left_out(tree, [base, *(join(base, name) for name in filled)], at)
     return ImageData(_Files(files, read, where), np.asarray(labels, dtype=np.int64), classes, title)
 
 
-def _refuse_masks(tree: _Tree, base: str, filled: list[str], read: Callable[[str], bytes], where: str) -> None:
-    """Ask where masks would be learned as a class of their own, or taken for photographs."""
+def _with_masks(
+    tree: Tree, base: str, found: Pairs, read: Callable[[str], bytes], where: str, labelled: bool, title: str
+) -> ImageData:
+    """Photographs with their masks, or alone where nobody asks for classes."""
+    source = _Files(list(dict.fromkeys(photograph for photograph, _ in found.files)), read, where)
+    if labelled:
+        return masked_images(tree, base, found, source, read, where, title)
+    return ImageData(source, None, (), title)
 
-    def decoded(file: str) -> Image.Image:
-        image = Image.open(io.BytesIO(read(file)))
-        image.load()
-        return image
 
-    at = f"{where}/{base}" if base else where
+def _refuse_splits(tree: Tree, base: str, filled: list[str], where: str) -> None:
+    """Ask where splits would be learned as classes."""
     if are_splits(filled):
         raise DataError(
-            f"{at}: {_some(filled)} look like splits of images without classes, not like classes",
+            f"{join(where, base)}: {_some(filled)} look like splits of images without classes, not like classes",
             "put the images of each class into a folder of its own, below the split; "
-            + _images_alone(where, _join(base, filled[0])),
+            + _images_alone(where, join(base, filled[0])),
         )
-    if found := find_masks({name: tree.images[_join(base, name)] for name in filled}, decoded):
-        raise DataError(
-            f"{at}: '{found.photographs}' and '{found.masks}' look like photographs and their masks ({found.count} "
-            "pairs of one size and name), not like classes",
-            f"name a folder with a folder per class; {_images_alone(where, _join(base, found.photographs))}",
-        )
-    for folder in [_join(base, name) for name in filled] or [base]:
-        if found := masks_among(tree.images.get(folder, []), decoded):
-            raise DataError(
-                f"{where}/{folder}: {found.count} files look like masks of others, as {found.masks} of "
-                f"{found.photographs}",
-                "move the masks into a folder of their own, outside of the folder of images",
-            )
 
 
-def _beside_annotations(tree: _Tree, base: str, filled: list[str], where: str) -> str | None:
+def _beside_annotations(tree: Tree, base: str, filled: list[str], where: str) -> str | None:
     """What to do with images beside a folder of files that annotate them, as VOC and YOLO have; None for others."""
-    beside = [name for name in tree.children(base) if has_annotations(tree.others.get(_join(base, name), ()))]
+    beside = [name for name in tree.children(base) if has_annotations(tree.others.get(join(base, name), ()))]
     named = [name for name in filled if holds_photographs(name)]
     if not (beside and named):
         return None
     return (
         f"'{named[0]}' and '{beside[0]}' look like images and their annotations, not like classes: put the images of "
-        f"each class into a folder of its own; {_images_alone(where, _join(base, named[0]))}"
+        f"each class into a folder of its own; {_images_alone(where, join(base, named[0]))}"
     )
 
 
@@ -272,10 +232,10 @@ def _images_alone(where: str, folder: str) -> str:
     return f"where no labels are needed (--calibration) name the images alone: {where}:{folder}"
 
 
-def _no_class_folders(tree: _Tree, base: str, deeper: list[str], at: str, where: str) -> DataError:
+def _no_class_folders(tree: Tree, base: str, deeper: list[str], at: str, where: str) -> DataError:
     images = next((name for name in deeper if holds_photographs(name)), None)
     if images is not None and any(holds_annotations(name) for name in tree.children(base)):
-        first = _join(_join(base, images), tree.children(_join(base, images))[0])
+        first = join(join(base, images), tree.children(join(base, images))[0])
         return DataError(
             f"{at}: images and their annotations in folders of their own ({', '.join(deeper)}), and no classes",
             f"put the images of each class into a folder of its own; {_images_alone(where, first)}",
@@ -283,7 +243,7 @@ def _no_class_folders(tree: _Tree, base: str, deeper: list[str], at: str, where:
     return DataError(f"{at}: no images, but splits: {', '.join(deeper)}", f"name one of them: {where}:{deeper[0]}")
 
 
-def _base(tree: _Tree, split: str | None, where: str) -> str:
+def _base(tree: Tree, split: str | None, where: str) -> str:
     """The folder that holds the class folders: the split, or the top, below lone wrapping folders.
 
     A split may be the path of a folder too, ``train/images``.
@@ -291,29 +251,29 @@ def _base(tree: _Tree, split: str | None, where: str) -> str:
     base = ""
     while True:
         subfolders = tree.children(base)
-        if split is not None and tree.has(_join(base, split.strip("/"))):
-            return _join(base, split.strip("/"))
-        wrapped = _join(base, subfolders[0]) if len(subfolders) == 1 and not tree.images.get(base) else ""
+        if split is not None and tree.has(join(base, split.strip("/"))):
+            return join(base, split.strip("/"))
+        wrapped = join(base, subfolders[0]) if len(subfolders) == 1 and not tree.images.get(base) else ""
         if not wrapped or not tree.children(wrapped):
             break
         base = wrapped
     if split is None:
         return base
-    inside = [_join(name, split) for name in subfolders if tree.has(_join(_join(base, name), split))]
+    inside = [join(name, split) for name in subfolders if tree.has(join(join(base, name), split))]
     near = [*inside, *nearest(split, subfolders, 1)]
     listed = f"splits there: {_some(subfolders)}" if subfolders else "there are no folders in it"
     raise DataError(f"{where} has no split '{split}'", f"did you mean '{near[0]}'? {listed}" if near else f"{listed}")
 
 
-def _classes_of_siblings(tree: _Tree, base: str, split: str | None) -> set[str]:
+def _classes_of_siblings(tree: Tree, base: str, split: str | None) -> set[str]:
     """Classes of the other splits: one that is absent from this split must not shift the numbers of the rest."""
     if split is None:
         return set()
     parent, _, own = base.rpartition("/")
 
     def classes(split: str) -> set[str]:
-        folder = _join(parent, split)
-        return {name for name in tree.children(folder) if tree.images.get(_join(folder, name))}
+        folder = join(parent, split)
+        return {name for name in tree.children(folder) if tree.images.get(join(folder, name))}
 
     # Whatever splits are called, they have most of their classes in common; other data beside them have not.
     mine, found = classes(own), set()
@@ -325,7 +285,7 @@ def _classes_of_siblings(tree: _Tree, base: str, split: str | None) -> set[str]:
     return found
 
 
-def _tell_left_out(tree: _Tree, folders: list[str], at: str) -> None:
+def _tell_left_out(tree: Tree, folders: list[str], at: str) -> None:
     others = sum(len(tree.others.get(folder, ())) for folder in folders)
     if others:
         logger.warning("%s: %d files are no images and were left out", at, others)
@@ -334,10 +294,6 @@ def _tell_left_out(tree: _Tree, folders: list[str], at: str) -> None:
     nested = sum(len(files) for folder, files in tree.images.items() if folder.startswith(below) and folder not in used)
     if below and nested:
         logger.warning("%s: %d images in folders below the class folders were left out", at, nested)
-
-
-def _join(folder: str, name: str) -> str:
-    return f"{folder}/{name}" if folder else name
 
 
 def _some(names: list[str]) -> str:

@@ -5,17 +5,19 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Literal, Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from edgespa.data.answers import Answers, MaskAnswers
 from edgespa.errors import DataError
 from edgespa.models.imports import nearest
 from edgespa.system.bounds import names_problem, readable
 
-Kind = Literal["classes", "multi-label", "regression"]
+Kind = str
+"""What is to be learned: the name of an objective, such as ``classes``, ``regression``, ``segmentation``."""
 Progress = Callable[[int, int], None]
 """Called with (done, total) while images are read."""
 
@@ -64,6 +66,7 @@ class ImageData:
         title: Short name, such as ``fashion:train``.
         targets: Instead of labels, what there is to learn per image, float32 [N, K]: numbers, or 0 and 1 per class.
         kind: What that is; ``classes`` without targets.
+        answers: Instead of both, where what there is to learn is no row of a table: masks, or what a data set gives.
     """
 
     def __init__(
@@ -74,15 +77,17 @@ class ImageData:
         title: str,
         targets: NDArray[np.float32] | None = None,
         kind: Kind = "classes",
+        answers: Answers | None = None,
     ) -> None:
         self._source = source
+        self._answers = answers
         self._indices = np.arange(len(source), dtype=np.int64)
         self._labels = labels
         self._title = readable(title)
         self.classes = _named(classes, self._title)
         self._total = len(source)
         self.targets = targets
-        self.kind = kind
+        self.kind = answers.kind if answers is not None else kind
 
     def __len__(self) -> int:
         return len(self._indices)
@@ -99,6 +104,49 @@ class ImageData:
     def labelled(self) -> bool:
         """Whether the images have classes."""
         return self._labels is not None
+
+    @property
+    def answered(self) -> bool:
+        """Whether it is known of each image what is right, be it a class, numbers, a mask or something else."""
+        return self.labelled or self.targets is not None or self._answers is not None
+
+    def of_kind(self, kind: Kind) -> Self:
+        """The same, to be learned as something else: what is known of each image stays as it is.
+
+        Args:
+            kind: The name of an objective.
+        """
+        part = self._part(np.arange(len(self)), self._labels)
+        part.kind = kind
+        return part
+
+    @property
+    def has_masks(self) -> bool:
+        """Whether it is known of each pixel what is right."""
+        return isinstance(self._answers, MaskAnswers)
+
+    @property
+    def has_table(self) -> bool:
+        """Whether that is a class or a row of numbers."""
+        return self._answers is None
+
+    @property
+    def pixels_of_classes(self) -> NDArray[np.int64]:
+        """How many pixels of all masks have each value, int64 [256]; only where there are masks."""
+        assert isinstance(self._answers, MaskAnswers)
+        return np.asarray(self._answers.counts[self._indices].sum(0))
+
+    def answer(self, index: int) -> Any:
+        """What is right for one image, read now, where that is no row of a table; see `edgespa.data.answers.Answers`.
+
+        Args:
+            index: Position in this data set, from 0.
+
+        Raises:
+            DataError: It cannot be read.
+        """
+        assert self._answers is not None
+        return self._answers[int(self._indices[index])]
 
     @property
     def labels(self) -> NDArray[np.int64]:
@@ -118,6 +166,8 @@ class ImageData:
         digest = hashlib.sha256(f"{len(self)} {self.kind} {self.classes!r}".encode("utf-8", errors="surrogatepass"))
         if known is not None:
             digest.update(np.ascontiguousarray(known).tobytes())
+        if self._answers is not None:
+            digest.update(f"{self._answers.digest} {self._indices.tolist()}".encode())
         return f"{len(self)} samples, {digest.hexdigest()[:16]}"
 
     @property
@@ -291,8 +341,8 @@ class ImageData:
 
     def _part(self, positions: NDArray[np.int64], labels: NDArray[np.int64] | None) -> Self:
         targets = None if self.targets is None else self.targets[positions]
-        part = type(self)(self._source, labels, self.classes, self._title, targets, self.kind)
-        part._indices = self._indices[positions]
+        part = type(self)(self._source, labels, self.classes, self._title, targets, self.kind, self._answers)
+        part._indices, part.kind = self._indices[positions], self.kind
         part._total = self._total
         return part
 

@@ -21,7 +21,9 @@ _KINDS = (
 )
 
 
-def load_data(spec: str, *, labelled: bool = True, progress: Progress | None = None) -> ImageData:
+def load_data(
+    spec: str, *, labelled: bool = True, items: str | None = None, progress: Progress | None = None
+) -> ImageData:
     """Open a data set. Images in folders and zip files are decoded only when they are used.
 
     Args:
@@ -31,6 +33,9 @@ def load_data(spec: str, *, labelled: bool = True, progress: Progress | None = N
               they are numbered over all splits, so that one absent from a split does not shift the rest. SPLIT may be
               the path of a folder, ``train/images``;
             - a ``.zip`` of such a folder, with or without a top folder;
+            - a folder or ``.zip`` with photographs and their masks in two folders, ``images`` and ``masks``, below a
+              split or not (or ``images/train`` and ``masks/train``): a class for each pixel, by its number in the
+              mask; 255 counts nowhere. Names are in ``classes.txt`` there, a line each;
             - a folder of idx files as MNIST has them, gzipped or not: ``train``, ``test``;
             - an ``.npz`` with ``images`` (or ``x``) and ``labels`` (or ``y``), or per split ``x_train``, ``y_train``;
 
@@ -38,6 +43,7 @@ def load_data(spec: str, *, labelled: bool = True, progress: Progress | None = N
             (image, label); or ``digits``, ``digits:train``, ``digits:test``: scikit-learn's handwritten digits (a
             folder of that name is ``./digits``); or a `Given` data set, loader, pair of arrays, or `ImageData`.
         labelled: False admits images without classes (a flat folder, an ``.npz`` without labels).
+        items: Instead of labels take whatever a data set gives beside the image, for the objective of that name.
         progress: Called with (done, total) if a data set has to be read through for its labels.
 
     Returns:
@@ -47,11 +53,18 @@ def load_data(spec: str, *, labelled: bool = True, progress: Progress | None = N
         DataError: The data cannot be found, has no such split, no images or no classes, or is damaged.
     """
     if isinstance(spec, Given):
-        return spec.value if isinstance(spec.value, ImageData) else of_dataset(spec.value, spec, labelled, progress)
+        return (
+            spec.value if isinstance(spec.value, ImageData) else of_dataset(spec.value, spec, labelled, items, progress)
+        )
+    if items is not None and labelled and not is_code(spec):
+        raise DataError(
+            f"the objective {items} takes what a data set of yours gives, and {spec} is none",
+            "name a function that returns one: path/file.py:callable or package.module:callable",
+        )
     if spec == "digits" or spec.startswith("digits:"):
         return load_digits(spec.partition(":")[2] or None)
     if is_code(spec):
-        data = load_dataset(spec, labelled, progress)
+        data = load_dataset(spec, labelled, items, progress)
         remember(spec)
         return data
     path, split = _path_and_split(spec)

@@ -32,7 +32,7 @@ class Numbering:
     file: str = ""
 
     @classmethod
-    def of(cls, labels: Path | None, offset: int | None) -> Numbering:
+    def of(cls, labels: Path | tuple[str, ...] | None, offset: int | None) -> Numbering:
         """What ``--labels`` and ``--class-offset`` say.
 
         Raises:
@@ -45,6 +45,10 @@ class Numbering:
                 "--labels and --class-offset number classes in two ways",
                 "give one: names of all outputs in a file, or how many outputs come before the classes",
             )
+        if isinstance(labels, tuple):
+            if problem := names_problem(labels):
+                raise ConfigError(f"labels: {problem}", "give one class name for each output")
+            return cls(labels, file="labels")
         try:
             lines = labels.read_text(encoding="utf-8-sig").rstrip().split("\n")
         except (OSError, UnicodeDecodeError) as error:

@@ -45,12 +45,17 @@ class Pairs:
     Attributes:
         photographs: Their folder, or the name of the first one.
         masks: Their folder, or the name of the first one.
-        count: How many files pair up.
+        files: Of each pair the photograph and its mask, in order of name.
     """
 
     photographs: str
     masks: str
-    count: int
+    files: tuple[tuple[str, str], ...]
+
+    @property
+    def count(self) -> int:
+        """How many there are."""
+        return len(self.files)
 
 
 def find_masks(folders: Mapping[str, Sequence[str]], decode: Decode) -> Pairs | None:
@@ -68,7 +73,7 @@ def find_masks(folders: Mapping[str, Sequence[str]], decode: Decode) -> Pairs | 
         pairs = _paired(folders[photographs], folders[masks])
         fewest = min(len(folders[photographs]), len(folders[masks]))
         if len(pairs) >= max(2, _PAIRED * fewest) and _are_masks(pairs, decode, True):
-            return Pairs(photographs, masks, len(pairs))
+            return Pairs(photographs, masks, tuple(sorted(pairs)))
     return None
 
 
@@ -91,7 +96,21 @@ def masks_among(files: Sequence[str], decode: Decode) -> Pairs | None:
     pairs = _paired(photographs, masks)
     if len(pairs) >= max(2, _PAIRED * len(masks)) and _are_masks(pairs, decode, False):
         photograph, mask = (PurePosixPath(file).name for file in pairs[0])
-        return Pairs(photograph, mask, len(pairs))
+        return Pairs(photograph, mask, tuple(sorted(pairs)))
+    return None
+
+
+def pairs_across(folders: Mapping[str, Sequence[str]]) -> Pairs | None:
+    """Photographs and masks of one split that lie in folders of the split's name, ``images/train``, ``masks/train``.
+
+    Args:
+        folders: Name of the upper folder -> paths of the images of the split in it.
+    """
+    for photographs, masks in itertools.permutations(folders, 2):
+        if holds_photographs(photographs) and holds_annotations(masks):
+            pairs = _paired(folders[photographs], folders[masks])
+            if pairs:
+                return Pairs(photographs, masks, tuple(sorted(pairs)))
     return None
 
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import os
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from typing import Any
 
 import numpy as np
@@ -16,13 +15,15 @@ from torch import Tensor
 
 from edgespa.config import Preprocess
 from edgespa.data.images import ImageData, Progress
+from edgespa.data.targets import Items, Masks, Table, Targets, pool
 from edgespa.data.whole import summary
 from edgespa.errors import DataError
 from edgespa.pixels.picture import model_pixels
 from edgespa.pixels.values import SCALINGS
 
 Augment = Callable[[Tensor, torch.Generator], Tensor]
-"""(uint8 [N, C, H, W], generator) -> uint8 [N, C, H, W]; draws only from the generator."""
+"""(uint8 [N, C, H, W], generator) -> uint8 [N, C, H, W]; draws only from the generator. Where there are masks it has
+``with_masks`` too, from both to both: `edgespa.adaptation.augment.Augmentation`."""
 
 CACHE_BYTES = 2 << 30
 _IMAGE_CHANNELS = (1, 3, 4)
@@ -59,20 +60,30 @@ class Prepared:
         classes: Class names.
         labels: Class index of each image, int64 [N]; -1 for images without classes. Targets, float32 [N, K], if the
             data have those.
-        kind: What the labels are.
+        targets: What is right for each image; of a table the labels themselves.
+        kind: What that is: the name of an objective.
         preprocess: The preprocessing.
         preprocessed: True if the items came as float tensors, which are passed on as they are.
         cached: Whether all items are in memory; else each batch is decoded as it is needed.
         name: The name of the data set.
     """
 
-    def __init__(self, data: ImageData, preprocess: Preprocess, cache: Tensor | None, workers: int) -> None:
+    def __init__(
+        self,
+        data: ImageData,
+        preprocess: Preprocess,
+        cache: Tensor | None,
+        workers: int,
+        targets: Targets | None = None,
+    ) -> None:
         self.classes = data.classes
         if data.targets is not None:
             self.labels = torch.from_numpy(data.targets.copy())
         else:
             self.labels = torch.from_numpy(data.labels.copy()) if data.labelled else torch.full((len(data),), -1)
+        self.targets = targets or Table(self.labels)
         self.kind = data.kind
+        self.answered = data.answered
         self.preprocess = preprocess
         self.preprocessed = data.preprocessed
         self.cached = cache is not None
@@ -110,7 +121,7 @@ class Prepared:
         part: tuple[int, int] = (0, 1),
         behind: int = 0,
         draws: torch.Generator | None = None,
-    ) -> Iterator[tuple[Tensor, Tensor]]:
+    ) -> Iterator[tuple[Tensor, Any]]:
         """Go through the data once.
 
         Order and augmentation depend on ``shuffle_seed`` alone: an epoch that is begun again with its seed is the same.
@@ -127,7 +138,8 @@ class Prepared:
             draws: What ``augment`` draws from, as it was left; seeded anew where no batch is behind.
 
         Yields:
-            Images, float32 [N, C, H, W], normalised, and labels, int64 [N] (targets: float32 [N, K]).
+            Images, float32 [N, C, H, W], normalised, and what is right for them: labels, int64 [N]; targets, float32
+            [N, K]; masks, int64 [N, H, W]; or what a data set gives, put together.
 
         Raises:
             DataError: An image cannot be read, or ``augment`` does not fit.
@@ -137,6 +149,11 @@ class Prepared:
             raise DataError(
                 f"{self.name}: the items are preprocessed tensors, which are not augmented here",
                 "augment inside the data set, or let it return images",
+            )
+        if augment is not None and isinstance(self.targets, Items) and getattr(augment, "moves", True):
+            raise DataError(
+                f"{self.name}: what is right for an image may lie elsewhere in it once it is augmented",
+                "augment inside the data set, where both can be moved",
             )
         return self._batches(batch_size, count, shuffle_seed, augment, part, behind, draws)
 
@@ -149,7 +166,7 @@ class Prepared:
         part: tuple[int, int],
         behind: int,
         draws: torch.Generator | None,
-    ) -> Iterator[tuple[Tensor, Tensor]]:
+    ) -> Iterator[tuple[Tensor, Any]]:
         generator = torch.Generator().manual_seed(shuffle_seed or 0)
         order = torch.arange(len(self))
         if shuffle_seed is not None:
@@ -164,9 +181,12 @@ class Prepared:
             chunks = [chunk[own] for chunk in chunks]
         for chunk, raw in zip(chunks, self._read_all(chunks), strict=True):
             if augment is None:
-                yield self._normalise(raw), self.labels[chunk]
-            else:  # it draws for the whole batch
-                yield self._normalise(_augmented(raw, augment, generator)[own]), self.labels[chunk][own]
+                yield self._normalise(raw), self.targets.of(chunk)
+            elif isinstance(self.targets, Masks):  # it draws for the whole batch
+                changed, masks = self.targets.augmented(raw, chunk, augment, generator)
+                yield self._normalise(changed[own]), masks[own]
+            else:
+                yield self._normalise(_augmented(raw, augment, generator)[own]), self.targets.of(chunk[own])
 
     def tensor(self, indices: Sequence[int] | NDArray[np.int64] | Tensor) -> Tensor:
         """Some images as the model takes them.
@@ -212,10 +232,10 @@ class Prepared:
             for chunk in chunks:
                 yield self._cache[chunk]
             return
-        with _pool(self._workers) as pool:
+        with pool(self._workers) as threads:
 
             def begin(chunk: Tensor) -> list[Future[Tensor]]:
-                return [pool.submit(_item, self._data, self.preprocess, int(index)) for index in chunk]
+                return [threads.submit(_item, self._data, self.preprocess, int(index)) for index in chunk]
 
             # One batch ahead, so that decoding goes on while the model works.
             ahead = begin(chunks[0]) if chunks else []
@@ -263,15 +283,22 @@ def prepare(
     shape = (len(data), preprocess.channels, preprocess.height, preprocess.width)
     dtype = torch.float32 if data.preprocessed else torch.uint8
     size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+    targets: Targets | None = None
+    if not data.has_table:
+        targets = Masks(data, preprocess, workers) if data.has_masks else Items(data)
     if size > cache_bytes:
-        return Prepared(data, preprocess, None, workers)
+        return Prepared(data, preprocess, None, workers, targets)
     cache = torch.empty(shape, dtype=dtype)
+    if isinstance(targets, Masks):
+        targets.keep()
     array = data.array if _same_size(data.image_shape, preprocess) else None
     if array is not None:
         cache.copy_(torch.from_numpy(array).permute(0, 3, 1, 2))
         if progress is not None:
             progress(len(data), len(data))
-        return Prepared(data, preprocess, cache, workers)
+        if isinstance(targets, Masks):
+            targets.fill(range(len(data)))
+        return Prepared(data, preprocess, cache, workers, targets)
 
     faults: dict[int, DataError] = {}
 
@@ -282,14 +309,16 @@ def prepare(
                 break
             try:
                 cache[index] = _item(data, preprocess, index)
+                if isinstance(targets, Masks):
+                    targets.fill([index])
             except DataError as error:
                 if not data.in_files:
                     raise
                 faults[index] = error
         return stop
 
-    with _pool(workers) as pool:
-        for done in pool.map(fill, range(0, len(data), _CHUNK)):
+    with pool(workers) as threads:
+        for done in threads.map(fill, range(0, len(data), _CHUNK)):
             if progress is not None:
                 progress(done, len(data))
     if faults:
@@ -297,17 +326,7 @@ def prepare(
         if len(faults) == 1:
             raise first
         raise DataError(summary(data.name, [faults[index].message for index in sorted(faults)], len(data)), first.hint)
-    return Prepared(data, preprocess, cache, workers)
-
-
-@contextlib.contextmanager
-def _pool(workers: int) -> Iterator[ThreadPoolExecutor]:
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="edgespa-decode")
-    try:
-        yield pool
-    finally:
-        # A reader that stops early, or at a damaged image, must not wait for the rest.
-        pool.shutdown(wait=True, cancel_futures=True)
+    return Prepared(data, preprocess, cache, workers, targets)
 
 
 def _same_size(image_shape: tuple[int, int, int] | None, preprocess: Preprocess) -> bool:

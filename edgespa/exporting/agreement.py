@@ -1,22 +1,23 @@
-"""How well files do on all the data there are: against labels, and against what the program decides."""
+"""How well files do on all the data there are: against what is right, and against what the program decides."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from edgespa.bundle import Accuracy, Agreement, Kind
+from edgespa.bundle import Agreement, Kind, Quality
 from edgespa.data import Prepared
 from edgespa.errors import ParityError
 from edgespa.exporting.parity import File
 from edgespa.exporting.samples import run_program
 from edgespa.graph.program import Program
-from edgespa.objectives.evaluate import MEASURES, quality
+from edgespa.objectives.evaluate import Evaluation, batch_size, evaluate
+from edgespa.objectives.measures import MEASURES
 
 Array = NDArray[Any]
 Progress = Callable[[float, float | None, str], None]
@@ -24,6 +25,10 @@ Progress = Callable[[float, float | None, str], None]
 CALIBRATION_IMAGES = 1000
 """Most images of a calibration set, which may be that of a training."""
 _BATCH = 100
+_WHAT: dict[str, Literal["signs", "top class of a pixel"]] = {
+    "multi-label": "signs",
+    "segmentation": "top class of a pixel",
+}
 
 
 class Judge:
@@ -31,10 +36,11 @@ class Judge:
 
     Args:
         program: With plain outputs.
-        evaluation: Labelled images; all are taken.
+        evaluation: Images of which it is known what is right; all are taken.
         calibration: Other images; of more than a thousand, a thousand.
         learns: What the first output is.
         decides: Whether its largest column is a decision: of scores in falling order it is the first whatever they are.
+        whole: From its output tensors to what it gave before its outputs were made plain: for the measures.
 
     Attributes:
         accuracy: Of the program; None without evaluation data.
@@ -47,12 +53,15 @@ class Judge:
         calibration: Prepared | None,
         learns: Kind,
         decides: bool = True,
+        whole: Callable[[list[Tensor]], Any] = lambda tensors: tensors,
     ) -> None:
         self._evaluation, self._calibration, self._learns, self._decides = evaluation, calibration, learns, decides
+        self._whole = whole
+        self._batch = batch_size(program, _BATCH)
         self._wanted: Array | None = None
-        self.accuracy, self._wanted = self._judge(lambda images: run_program(program, [images])[0], "the program", None)
+        self.accuracy, self._wanted = self._judge(lambda images: run_program(program, [images]), "the program", None)
 
-    def of(self, file: File, progress: Progress | None = None) -> tuple[Accuracy | None, Agreement | None]:
+    def of(self, file: File, progress: Progress | None = None) -> tuple[Quality | None, Agreement | None]:
         """A file's accuracy, and how often it decides as the program does; None where there is no such thing.
 
         Args:
@@ -67,67 +76,73 @@ class Judge:
             if progress:
                 progress(done, total, f"accuracy of {file.name}")
 
-        accuracy, decided = self._judge(lambda images: file([images.numpy()])[0], file.name, told)
+        accuracy, decided = self._judge(lambda images: file([images.numpy()]), file.name, told)
         data = self._evaluation or self._calibration
         if decided is None or self._wanted is None or data is None:
             return accuracy, None
         return accuracy, Agreement(
             value=float((decided == self._wanted).mean()),
-            what="signs" if self._learns == "multi-label" else "top class",
+            what=_WHAT.get(self._learns, "top class"),
             count=len(decided),
             data=data.name,
         )
 
     def _judge(
-        self, run: Callable[[Tensor], Array], name: str, progress: Progress | None
-    ) -> tuple[Accuracy | None, Array | None]:
+        self, run: Callable[[Tensor], Sequence[Array]], name: str, progress: Progress | None
+    ) -> tuple[Quality | None, Array | None]:
         decided: list[Array | None] = []
         data = self._evaluation or self._calibration
 
-        def seen(images: Tensor) -> Array:
+        def seen(images: Tensor) -> Any:
             outputs = run(images)
-            if data is not None and not np.isfinite(outputs).all():
+            if data is not None and not all(np.isfinite(each).all() for each in outputs):
                 raise ParityError(
                     f"{name}: the outputs are not finite on some of {data.name}",
                     "numbers beyond what its precision holds: leave that out, or check --mean, --std and the weights",
                 )
-            decided.append(self._decide(outputs))
-            return outputs
+            decided.append(self._decide(outputs[0]))
+            return self._whole([torch.from_numpy(each) for each in outputs])
 
         accuracy = None
         if self._evaluation is not None:
-            accuracy = accuracy_of(seen, self._evaluation, progress)
+            found = evaluate(seen, self._evaluation, batch=self._batch, progress=progress)
+            accuracy = quality_of(found, self._evaluation.name)
         elif self._calibration is not None and len(self._calibration) and self._decides:
             places = np.unique(np.linspace(0, len(self._calibration) - 1, CALIBRATION_IMAGES).astype(np.int64))
-            for at in range(0, len(places), _BATCH):
+            for at in range(0, len(places), self._batch):
                 if at and decided[0] is None:
                     break
-                seen(self._calibration.tensor(places[at : at + _BATCH]))
+                seen(self._calibration.tensor(places[at : at + self._batch]))
                 if progress:
-                    progress(at + _BATCH, len(places), "")
-        found = [each for each in decided if each is not None]
-        return accuracy, np.concatenate(found) if found and len(found) == len(decided) else None
+                    progress(at + self._batch, len(places), "")
+        known = [each for each in decided if each is not None]
+        return accuracy, np.concatenate(known) if known and len(known) == len(decided) else None
 
     def _decide(self, outputs: Array) -> Array | None:
-        if self._learns == "regression" or not self._decides:
+        if self._learns == "segmentation":
+            return outputs.argmax(1).astype(np.uint8) if outputs.ndim == 4 and outputs.shape[1] > 1 else None
+        if self._learns not in ("classes", "multi-label") or not self._decides:
             return None
         if self._learns == "multi-label":
             return outputs > 0
         return outputs.argmax(1) if outputs.shape[1] > 1 else None
 
 
-def accuracy_of(run: Callable[[Tensor], Array], data: Prepared, progress: Progress | None = None) -> Accuracy:
-    """How well something that runs does; see `edgespa.objectives.evaluate.quality`.
+def quality_of(found: Evaluation, data: str) -> Quality:
+    """What was measured, as a manifest says it.
 
     Args:
-        run: From images ``[N, C, H, W]`` to outputs ``[N, K]``.
-        data: With labels or targets.
-        progress: Told ``(done, total, text)`` in batches.
-
-    Raises:
-        DataError: If there are no images, or they have neither classes nor targets.
+        found: It.
+        data: Name of the data.
     """
-    value = quality(lambda images: torch.from_numpy(run(images)), data, batch_size=_BATCH, progress=progress)
-    return Accuracy.model_validate(
-        {"value": value, "count": len(data), "data": data.name, "measure": MEASURES[data.kind]}
+    measure, *others = found.measures
+    return Quality(
+        value=found.value,
+        count=found.count,
+        data=data,
+        measure=measure.name,
+        title=None if measure.name in MEASURES else measure.title,
+        percent=measure.percent and measure.name not in MEASURES,
+        rises=measure.rises,
+        others={each.name: value for each, value in zip(others, found.values[1:], strict=True)},
     )

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from pydantic import JsonValue
 
-from edgespa.bundle import LABELS, RUNNER, SELFCHECK, Accuracy, BundleWriter, Kind, Manifest, TensorSpec, Variant
+from edgespa.bundle import LABELS, RUNNER, SELFCHECK, BundleWriter, Kind, Manifest, Quality, TensorSpec, Variant
 from edgespa.bundle.places import without_places
 from edgespa.data import Prepared
 from edgespa.device import runner_source
@@ -29,7 +29,13 @@ from edgespa.exporting.trial import trials
 from edgespa.exporting.variants import NO_SOURCE, Job, Progress, Steps, make_variants
 from edgespa.graph.constants import folded
 from edgespa.graph.program import Program
-from edgespa.models.interface import in_float32, input_and_output_names, with_batch_first, with_plain_outputs
+from edgespa.models.interface import (
+    in_float32,
+    input_and_output_names,
+    outputs_like,
+    with_batch_first,
+    with_plain_outputs,
+)
 
 log = logging.getLogger(__name__)
 
@@ -91,7 +97,7 @@ def export(
         OutputExistsError: If the output is there already.
     """
     require_possible(config, calibrated=calibration is not None)
-    names = input_and_output_names(program)
+    names, whole = input_and_output_names(program), outputs_like(program)
     # Folded in the model's own element types: positions are often made in float64.
     program = _with_batch(with_plain_outputs(in_float32(folded(program))))
     form = dataclasses.replace(config.form(origin.preprocess, len(program.inputs), fixed_batch(program)), names=names)
@@ -123,7 +129,7 @@ def export(
             folder=writer.path,
             samples=samples,
             calibration=calibration,
-            judge=Judge(program, evaluation, calibration, origin.learns, _decides(samples)),
+            judge=Judge(program, evaluation, calibration, origin.learns, _decides(samples), whole),
             title=origin.task,
             preprocess=origin.preprocess,
             classes=origin.classes,
@@ -179,7 +185,7 @@ def _manifest(
     origin: Origin,
     samples: Samples,
     variants: tuple[Variant, ...],
-    reference: Accuracy | None,
+    reference: Quality | None,
     left_out: list[JsonValue],
 ) -> Manifest:
     inputs, outputs = specs

@@ -7,15 +7,21 @@ from typing import TYPE_CHECKING
 
 from pydantic import JsonValue
 
-from edgespa.bundle import Accuracy, Manifest, TensorSpec
+from edgespa.bundle import Manifest, TensorSpec
 from edgespa.objectives.measured import measured, others
+from edgespa.objectives.measures import measure_named
 from edgespa.pixels.words import steps
 
 if TYPE_CHECKING:
     from edgespa.device.measure.results import Profile
 
 _MOST_CLASSES = 20
-_SPACES = {"classes": "one of several classes", "multi-label": "any of several labels", "regression": "numbers"}
+_SPACES = {
+    "classes": "one of several classes",
+    "multi-label": "any of several labels",
+    "regression": "numbers",
+    "segmentation": "a class for each pixel",
+}
 _PACKAGES = {"onnx": "onnxruntime", "tflite": "ai-edge-litert"}
 # Of how a task was made: what a reader wants to know, with the words for it.
 _HOW = {
@@ -62,7 +68,7 @@ def _what(manifest: Manifest, classes: Sequence[str]) -> Iterator[str]:
     seen = "from an image" if manifest.preprocessing is not None else "from its input"
     count = f" ({len(classes)})" if classes else ""
     first = manifest.outputs[0].shape
-    if len(first) == 2 or first[2:] == (1, 1):
+    if manifest.learns in _SPACES and (len(first) == 2 or first[2:] == (1, 1) or manifest.learns == "segmentation"):
         yield f"Tells {_SPACES[manifest.learns]}{count} {seen}."
     else:
         yield f"Gives {', '.join(f'`{_code(each.name)}`' for each in manifest.outputs)} {seen}; see below."
@@ -133,7 +139,7 @@ def _size(manifest: Manifest) -> Iterator[str]:
 def _files(manifest: Manifest) -> Iterator[str]:
     agreed = next((each.agreement for each in manifest.variants if each.agreement), None)
     same = f"same {agreed.what}" if agreed else "same top class"
-    heads = ("variant", "file", "bytes", "accuracy", "error", "correlation", same, "proved in")
+    heads = ("variant", "file", "bytes", _text(manifest.measure.title), "error", "correlation", same, "proved in")
     yield from _row(*heads)
     yield from _row(*["---"] * len(heads))
     for variant in manifest.variants:
@@ -142,7 +148,7 @@ def _files(manifest: Manifest) -> Iterator[str]:
             variant.name,
             variant.file,
             f"{variant.size_bytes:,}",
-            _share(variant.accuracy),
+            "-" if variant.accuracy is None else variant.accuracy.figure,
             "-" if parity.component_error is None else f"{parity.component_error:.1e}",
             "-" if parity.correlation is None else f"{parity.correlation:.6f}",
             "-" if variant.agreement is None else f"{variant.agreement.value:.1%}",
@@ -164,7 +170,12 @@ def _files(manifest: Manifest) -> Iterator[str]:
         yield f"`{variant.name}` {at}must keep: {limits}."
     if manifest.reference_accuracy is not None:
         data = manifest.reference_accuracy
-        yield f"Test accuracy is on {_text(data.data)}, {data.count:,} samples; the program itself has {data}."
+        others = "".join(
+            f", {_text(measure_named(name).title)} {measure_named(name).figure(value)}"
+            for name, value in data.others.items()
+        )
+        of = f"on {_text(data.data)}, {data.count:,} samples"
+        yield f"Test {_text(data.of.title)} is {of}; the program itself has {data.figure}{others}."
 
 
 def _list(value: JsonValue) -> list[dict[str, JsonValue]]:
@@ -252,10 +263,6 @@ def _spec(spec: TensorSpec) -> str:
     return f"`{_code(spec.name)}`: {_text(spec.dtype)}, {_text(shape)}" + (
         f" ({spec.layout})" if spec.layout != "other" else ""
     )
-
-
-def _share(accuracy: Accuracy | None) -> str:
-    return "-" if accuracy is None else str(accuracy)
 
 
 def _short(value: JsonValue) -> str:

@@ -104,7 +104,7 @@ def resize_output(program: Program, size: int) -> tuple[Program, tuple[str, ...]
     names = head_tensors(program)
     if not names:
         raise GraphError(
-            "the network's output is not the output of one linear layer, so it cannot get another number of classes",
+            "the network's output is not the output of one layer, so it cannot get another number of classes",
             "use data with as many classes as the network has outputs",
         )
     result = program.copy()
@@ -118,13 +118,43 @@ def resize_output(program: Program, size: int) -> tuple[Program, tuple[str, ...]
 
 
 def head_tensors(program: Program) -> tuple[str, ...]:
-    """Weight and bias of the linear layer that writes the program's only output; empty if there is none."""
+    """Weights and biases of the layer that writes the program's first output; empty if there is none.
+
+    A linear layer of which this is the only output; or a convolution whose channels are the output's, be it resized,
+    pooled over places or flattened behind it; or several of those whose results are added.
+    """
     output = next(node for node in program.graph.nodes if node.op == "output")
     sources = output.all_input_nodes
-    if len(sources) != 1 or sources[0].target is not torch.ops.aten.linear.default:
-        return ()
-    tensors = [argument for argument in sources[0].args[1:] if isinstance(argument, fx.Node)]
-    return tuple(str(node.target) for node in tensors if node.op == "get_attr")
+    if len(sources) == 1 and sources[0].target is torch.ops.aten.linear.default:
+        return _weights_of(sources[0])
+    found = _convolutions_before(sources[0]) if sources else None
+    return tuple(name for node in found or () for name in _weights_of(node))
+
+
+_BEHIND_A_HEAD = (
+    *(f"upsample_{kind}{n}d" for kind, n in (("linear", 1), ("bilinear", 2), ("bicubic", 2), ("trilinear", 3))),
+    *(f"{kind}{n}d" for n in (1, 2, 3) for kind in ("upsample_nearest", "_upsample_nearest_exact")),
+    "adaptive_avg_pool1d", "adaptive_avg_pool2d", "mean", "flatten", "squeeze", "relu", "dropout", "contiguous",
+)  # fmt: skip
+
+
+def _convolutions_before(node: fx.Node) -> list[fx.Node] | None:
+    """Those whose channels a value has; None where anything else writes some of them."""
+    name = operator_name(node)
+    if name in ("conv1d", "conv2d", "conv3d"):
+        groups = node.args[6] if len(node.args) > 6 else node.kwargs.get("groups", 1)
+        return [node] if groups == 1 and _weights_of(node) else None
+    if name == "add" and all(isinstance(each, fx.Node) for each in node.args[:2]):
+        parts = [_convolutions_before(each) for each in node.args[:2] if isinstance(each, fx.Node)]
+        return None if None in parts else [layer for part in parts for layer in part or ()]
+    if name in _BEHIND_A_HEAD and isinstance(node.args[0], fx.Node):
+        return _convolutions_before(node.args[0])
+    return None
+
+
+def _weights_of(node: fx.Node) -> tuple[str, ...]:
+    tensors = [argument for argument in node.args[1:3] if isinstance(argument, fx.Node)]
+    return tuple(str(tensor.target) for tensor in tensors if tensor.op == "get_attr")
 
 
 def _rewrite(program: Program, result: Program, groups: Groups, alive: Mask) -> None:

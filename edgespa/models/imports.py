@@ -102,6 +102,9 @@ def nearest(name: str, known: Iterable[str], limit: int = 3) -> list[str]:
 def nearest_path(path: Path) -> str | None:
     """A hint for a path that does not exist: the most similar entry of the deepest parent that does.
 
+    Only what may be meant is: a folder for a folder, a file of the same suffix for a file, or one of the same name but
+    for the suffix.
+
     Args:
         path: The path that is missing.
 
@@ -114,10 +117,29 @@ def nearest_path(path: Path) -> str | None:
             return None
         missing = missing.parent
     try:
-        near = nearest(missing.name, [entry.name for entry in missing.parent.iterdir()], 1)
+        names = [each.name for each in missing.parent.iterdir() if _may_be_meant(each, missing, whole=missing == path)]
     except OSError:
         return None
+    near = nearest(missing.name, names, 1)
     return f"did you mean {missing.parent / near[0]}?" if near else None
+
+
+def _may_be_meant(there: Path, missing: Path, *, whole: bool) -> bool:
+    """Whether an entry is of the kind that is missed.
+
+    Args:
+        there: The entry.
+        missing: What is not there.
+        whole: It is what was asked for, and not a folder on the way.
+    """
+    if there.name.startswith(".") and not missing.name.startswith("."):
+        return False
+    if not whole:
+        return there.is_dir()
+    same = there.suffix.lower() == missing.suffix.lower()
+    if there.is_dir():
+        return same or not missing.suffix
+    return same or there.stem.lower() == missing.stem.lower()
 
 
 def find_object(spec: str, error: type[EdgespaError], noun: str) -> UserObject:

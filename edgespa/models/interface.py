@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -93,6 +94,23 @@ def with_plain_outputs(program: Program) -> Program:
     node.args = (tensors,)
     _set_tree_info(result, out_spec=_pytree.tree_structure(0 if len(tensors) == 1 else tuple(0 for _ in tensors)))
     return result
+
+
+def outputs_like(program: Program) -> Callable[[Sequence[Tensor]], Any]:
+    """What puts output tensors into the nesting that a program gives them in: a dict, a dataclass, a tuple.
+
+    Args:
+        program: As it was traced. Its outputs that are no tensors are put where they were.
+    """
+    structure = _tree_info(program).out_spec
+    node = next(node for node in program.graph.nodes if node.op == "output")
+    leaves = _pytree.tree_leaves(node.args[0])
+
+    def nested(tensors: Sequence[Tensor]) -> Any:
+        rest = iter(tensors)
+        return _pytree.tree_unflatten([next(rest) if _is_tensor(leaf) else leaf for leaf in leaves], structure)
+
+    return nested
 
 
 def with_batch_first(program: Program) -> Program:

@@ -7,6 +7,7 @@ import importlib
 import importlib.util
 import os
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from types import MappingProxyType, ModuleType
 from typing import Any
 
@@ -16,15 +17,14 @@ from torch import nn
 from edgespa.errors import EdgespaError, MissingExtraError, ModelError
 from edgespa.models import huggingface
 from edgespa.models.imports import nearest
+from edgespa.models.network import hub, hub_as_it_is, require_fetchable
 from edgespa.models.weights import WeightSource, fit_weights
 from edgespa.system.files import expanded
 
 # torchvision comes with timm, which requires it.
 _EXTRAS = MappingProxyType({"torchvision": "timm", "timm": "timm", "transformers": "models"})
-_NO_DOWNLOAD = (
-    "pass --weights FILE with the weights on this machine, or --weights random for an untrained network; "
-    "if the message speaks of the network, check the connection"
-)
+_WITHOUT = "without a network give --weights FILE, or --weights random for an untrained one"
+_WITHOUT_HUB = "without a network give the folder that save_pretrained wrote: hf:FOLDER"
 # torchvision's builders set these for their pretrained weights; the auxiliary heads only serve training.
 _TORCHVISION_BUILD: Mapping[str, Mapping[str, bool]] = MappingProxyType(
     {
@@ -56,22 +56,49 @@ def build(library: str, name: str, source: WeightSource) -> nn.Module:
     module = _import(package)
     if not name:
         raise ModelError(f"{library}: no model named", f"write {library}:NAME")
+    unreachable: str | None = None
     try:
-        with _nothing_unpickled():
+        with _nothing_unpickled(), _reaching(library, name, source) as unreachable:
             return builder(module, name, source)
     except EdgespaError:
         raise
     except Exception as error:  # whatever the library, its hub or the network raises
-        reason = f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"
+        reason = unreachable or f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"
         if library == "hf" and expanded(name).is_dir():
             raise ModelError(
                 f"hf:{name} cannot be built: {reason}",
                 "check its config.json: the class under architectures has to fit the rest of it",
             ) from error
+        wanted = f"it fetches {_fetched(module, library, name)}; "
         if source.pretrained:
-            raise ModelError(f"{library}:{name}: no pretrained weights: {reason}", _NO_DOWNLOAD) from error
-        hint = "hf:NAME needs its configuration from the network: give hf:FOLDER" if library == "hf" else None
+            without = _WITHOUT_HUB if library == "hf" else _WITHOUT
+            raise ModelError(f"{library}:{name}: no pretrained weights: {reason}", wanted + without) from error
+        hint = wanted + _WITHOUT_HUB if library == "hf" else None
         raise ModelError(f"{library}:{name} cannot be built: {reason}", hint) from error
+
+
+@contextlib.contextmanager
+def _reaching(library: str, name: str, source: WeightSource) -> Iterator[str | None]:
+    """Ask once whether the hub answers, where something is wanted of it; the libraries ask for half a minute."""
+    local = expanded(name).is_dir() if library == "hf" else not source.pretrained or library == "torchvision"
+    if local or name.startswith("local-dir:"):
+        yield None
+        return
+    with hub_as_it_is() as reason:
+        yield reason
+
+
+def _fetched(module: Any, library: str, name: str) -> str:
+    """What would be fetched, as an address, as far as the library says."""
+    try:
+        if library == "torchvision":
+            return str(importlib.import_module(f"{module.__name__}.models").get_model_weights(name).DEFAULT.url)
+        if library == "timm":
+            told = module.get_pretrained_cfg(name)
+            return f"{hub()}/{told.hf_hub_id}" if told.hf_hub_id else str(told.url)
+    except Exception:  # of a library that says it otherwise
+        return "its weights"
+    return f"{hub()}/{name}"
 
 
 @contextlib.contextmanager
@@ -121,6 +148,7 @@ def _torchvision(module: ModuleType, name: str, source: WeightSource) -> nn.Modu
     state, origin = source.state, source.name
     if source.pretrained:
         entry: Any = models.get_model_weights(name).DEFAULT
+        require_fetchable(entry.url, Path(torch.hub.get_dir()) / "checkpoints")
         # Fetched here and not by the builder, because the builder would unpickle whatever the file holds.
         state, origin = entry.get_state_dict(progress=False, check_hash=True, weights_only=True), str(entry)
         options["num_classes"] = len(entry.meta["categories"])

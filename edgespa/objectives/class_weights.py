@@ -12,9 +12,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from edgespa.data import Kind
 from edgespa.errors import ConfigError
 from edgespa.models.imports import nearest
+from edgespa.objectives.base import Objective
 
 Given = str | Mapping[str, float] | Sequence[float]
 _FORMATS = 'write JSON, {"cat": 2, "dog": 1} or [2, 1] in the order of the classes, or CSV with lines of class,weight'
@@ -55,15 +55,23 @@ def _number(value: object) -> float:
     return float(value)
 
 
-def class_weights(given: Given, labels: Tensor, classes: Sequence[str], kind: Kind, data: str) -> Tensor | None:
+def class_weights(
+    given: Given,
+    labels: Tensor,
+    classes: Sequence[str],
+    objective: Objective,
+    data: str,
+    pixels: Sequence[int] | None = None,
+) -> Tensor | None:
     """The weights that a loss takes.
 
     Args:
         given: ``none``, ``balanced``, or a number per class, by name or in order.
         labels: Class indices ``[N]``, or targets ``[N, K]`` of 0 and 1.
         classes: Their names.
-        kind: Of the data.
-        data: Their name, for messages.
+        objective: What is learned.
+        data: The data's name, for messages.
+        pixels: Where each pixel has a class: how many pixels each class has.
 
     Returns:
         ``[classes]``, or None.
@@ -73,10 +81,14 @@ def class_weights(given: Given, labels: Tensor, classes: Sequence[str], kind: Ki
     """
     if given == "none":
         return None
-    if kind == "regression":
-        raise ConfigError(f"{data} is {kind} data: it has no classes to weigh", "leave out --class-weights")
+    if not objective.weighs:
+        raise ConfigError(f"{data} is {objective.name} data: it has no classes to weigh", "leave out --class-weights")
     if given == "balanced":
-        return balanced_yeses(labels) if kind == "multi-label" else balanced_weights(labels, len(classes))
+        if pixels is not None:
+            return balanced(torch.tensor(pixels[: len(classes)], dtype=torch.float32))
+        if objective.name == "multi-label":
+            return balanced_yeses(labels)
+        return balanced_weights(labels, len(classes))
     values = _in_order(given, classes, data) if isinstance(given, Mapping) else [float(value) for value in given]
     if len(values) != len(classes):
         raise ConfigError(f"{len(values)} class weights, and {data} has {len(classes)} classes", "give one for each")
@@ -106,8 +118,13 @@ def balanced_weights(labels: Tensor, classes: int) -> Tensor:
         labels: Class indices ``[N]``.
         classes: Their number.
     """
-    counts = torch.bincount(labels, minlength=classes).float()
-    return torch.where(counts > 0, len(labels) / (classes * counts.clamp(min=1)), torch.zeros(()))
+    return balanced(torch.bincount(labels, minlength=classes).float())
+
+
+def balanced(counts: Tensor) -> Tensor:
+    """The same from how often each class occurs, ``[classes]``."""
+    weights = counts.sum() / (len(counts) * counts.clamp(min=1))
+    return torch.where(counts > 0, weights, torch.zeros(()))
 
 
 def balanced_yeses(targets: Tensor) -> Tensor:

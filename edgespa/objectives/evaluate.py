@@ -1,142 +1,186 @@
-"""Accuracy of a program on a data set, and what stands for it where there are no classes."""
+"""How well a program does on a data set, by the measures of an objective."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils import _pytree
 
-from edgespa.data import Kind, Prepared
+from edgespa.data import Prepared
 from edgespa.distributed.processes import ALONE, Processes
 from edgespa.errors import DataError
-from edgespa.objectives.targets import has_answers, scores
+from edgespa.graph.program import Program
+from edgespa.models.interface import output_shapes
+from edgespa.objectives.base import Objective, on_device
+from edgespa.objectives.kinds import objective_named
+from edgespa.objectives.measures import Measure
 
 BATCH_SIZE = 250
+MOST_BYTES = 1 << 28
+"""Of the outputs of a batch."""
 Progress = Callable[[float, float | None, str], None]
 
 
-def accuracy(
-    program: Callable[[Tensor], Any],
+@dataclass(frozen=True)
+class Evaluation:
+    """What an objective measured on all of some data.
+
+    Attributes:
+        measures: What was measured, the one that decides first.
+        values: Their values.
+        blind: The first one's value for the best answers that do not depend on the input; None where nobody knows.
+        count: Of how many samples.
+    """
+
+    measures: tuple[Measure, ...]
+    values: tuple[float, ...]
+    blind: float | None
+    count: int
+
+    @property
+    def value(self) -> float:
+        """Of the measure that decides."""
+        return self.values[0]
+
+    def named(self, prefix: str, suffix: str = "") -> Mapping[str, float]:
+        """All values by name, such as ``test_accuracy``."""
+        return {
+            f"{prefix}_{measure.name}{suffix}": value for measure, value in zip(self.measures, self.values, strict=True)
+        }
+
+
+def objective_for(data: Prepared) -> Objective:
+    """The objective that comes with edgespa and is made for a kind of data.
+
+    Raises:
+        ConfigError: The data are for an objective of the user's own.
+    """
+    return objective_named(data.kind)
+
+
+def batch_size(program: object, most: int = BATCH_SIZE) -> int:
+    """How many samples at a time give outputs of no more than `MOST_BYTES`.
+
+    Args:
+        program: Of a `Program` the outputs are known; of others nothing is.
+        most: However small they are.
+    """
+    if not isinstance(program, Program):
+        return most
+    sizes = [math.prod(size or 1 for size in shape) for shape in output_shapes(program)]
+    return max(1, min(most, MOST_BYTES // max(4 * sum(sizes), 1)))
+
+
+@torch.no_grad()
+def evaluate(
+    run: Callable[[Tensor], Any],
     data: Prepared,
+    objective: Objective | None = None,
     *,
-    batch_size: int = BATCH_SIZE,
+    batch: int = BATCH_SIZE,
     progress: Progress | None = None,
     processes: Processes = ALONE,
-) -> float:
+) -> Evaluation:
+    """Run all of some data through a program and measure.
+
+    Args:
+        run: Gives what the program gives, for inputs ``[N, C, H, W]``.
+        data: What is right is known of each sample.
+        objective: Whose measures; that of the data's kind where nothing is said.
+        batch: Samples at a time; the results do not depend on it.
+        progress: Told ``(done, total, text)`` in batches.
+        processes: Each takes its part of every batch, on its device.
+
+    Raises:
+        DataError: If the data are empty or nothing is known of them, or the outputs are no answers, or no numbers.
+    """
+    objective = objective or objective_for(data)
+    total = data.num_batches(batch)
+    if not total:
+        raise DataError("no images to evaluate on", "give a data set with at least one image")
+    require_answered(data, objective)
+    sums: Tensor | None = None
+    for index, (images, targets) in enumerate(_batches(data, batch, processes)):
+        own = sums_of(run(images), targets, data, objective)
+        sums = own if sums is None else sums + own
+        if progress:
+            progress(index + 1, total, "evaluate")
+    # The main process has samples whenever there are any; others may have none.
+    width = int(processes.from_main(torch.tensor(0 if sums is None else len(sums))))
+    own = torch.zeros(width, dtype=torch.float64) if sums is None else sums.cpu()
+    whole = torch.tensor(processes.totals(own.tolist()), dtype=torch.float64)
+    table = data.targets.table
+    return Evaluation(objective.measures, objective.values(whole, table), objective.blind(whole, table), len(data))
+
+
+def accuracy(program: Callable[[Tensor], Any], data: Prepared, *, batch_size: int = BATCH_SIZE) -> float:
     """Top-1 accuracy, in [0, 1].
 
     Args:
         program: Gives logits ``[N, classes]`` for inputs ``[N, C, H, W]``.
         data: Labelled data.
         batch_size: Samples at a time.
-        progress: Told ``(done, total, text)`` in batches.
-        processes: Each takes its part of every batch, on its device.
 
     Raises:
         DataError: If the data are empty, or have no classes, or the outputs are no logits of theirs.
     """
     if data.kind != "classes":
         raise DataError(f"{data.name} has no classes to compare with", "give labelled data")
-    return quality(program, data, batch_size=batch_size, progress=progress, processes=processes)
-
-
-def _batches(data: Prepared, batch_size: int, processes: Processes) -> Iterator[tuple[Tensor, Tensor]]:
-    for images, labels in data.batches(batch_size, shuffle_seed=None, part=processes.part):
-        if len(labels):  # the last batch may be smaller than the number of processes
-            yield images.to(processes.device), labels.to(processes.device)
-
-
-MEASURES: dict[Kind, str] = {"classes": "accuracy", "multi-label": "accuracy", "regression": "r2"}
+    return evaluate(program, data, batch=batch_size).value
 
 
 @torch.no_grad()
-def quality(
-    program: Callable[[Tensor], Any],
-    data: Prepared,
-    *,
-    batch_size: int = BATCH_SIZE,
-    progress: Progress | None = None,
-    processes: Processes = ALONE,
-) -> float:
-    """How well a program does, the more the better; its name is in `MEASURES`.
-
-    For classes `accuracy`; for multi-label data the fraction of decisions (image and class) that are right, an output
-    above 0 being yes; for regression the coefficient of determination, ``1 - sum (y - f)^2 / sum (y - mean y)^2`` over
-    all targets, each about its own mean.
+def require_answers(program: Program, data: Prepared, objective: Objective | None = None) -> None:
+    """Refuse a program whose outputs are no answers to the data, before anything long begins.
 
     Args:
-        program: Gives ``[N, K]`` for inputs ``[N, C, H, W]``.
-        data: With labels or targets.
-        batch_size: Samples at a time.
-        progress: Told ``(done, total, text)`` in batches.
-        processes: Each takes its part of every batch, on its device.
+        program: In evaluation form.
+        data: That it is to be trained or measured on.
+        objective: What is learned; that of the data's kind where nothing is said.
 
     Raises:
-        DataError: If the data are empty, have neither classes nor targets, or the outputs are no answers to those, or
-            no numbers.
+        DataError: It says what the program gives; also if it tells apart more classes than the data have.
     """
-    total = data.num_batches(batch_size)
-    if not total:
-        raise DataError("no images to evaluate on", "give a data set with at least one image")
-    if not has_answers(data):
-        raise DataError(f"{data.name} has no classes to compare with", "give labelled data")
-    mark = 0.0
-    for index, (images, labels) in enumerate(_batches(data, batch_size, processes)):
-        mark += mark_of(program(images), labels, data)
-        if progress:
-            progress(index + 1, total, "evaluate")
-    return quality_of(data.kind, processes.totals([mark])[0], data.labels)
+    (objective or objective_for(data)).take(program(*program.example_inputs()), data, own=True)
 
 
-def mark_of(output: Any, labels: Tensor, data: Prepared) -> float:
-    """What a batch adds to the mark that a quality is made of: right answers, or for regression squared errors.
+def sums_of(output: Any, targets: Any, data: Prepared, objective: Objective) -> Tensor:
+    """What a batch adds to the measures.
 
     Args:
         output: What a program gives for it.
-        labels: Class indices ``[N]``, or targets ``[N, K]``.
+        targets: What is right.
         data: What it is a batch of.
+        objective: Whose measures.
 
     Raises:
         DataError: If the output is no answer, or no number.
     """
-    outputs = scores(output, data)
-    if bool(torch.isnan(outputs).any()):
+    outputs = objective.take(output, data)
+    if any(bool(torch.isnan(each).any()) for each in _pytree.tree_leaves(outputs) if isinstance(each, Tensor)):
         raise DataError(
             f"the network's outputs on {data.name} are not numbers",
             "check its weights, and --mean and --std; where it was trained just now, train with a lower --lr",
         )
-    if data.kind == "classes":
-        return float((outputs.argmax(1) == labels).sum())
-    if data.kind == "multi-label":
-        return float(((outputs > 0) == (labels > 0.5)).double().mean(1).sum())
-    return float((outputs.double() - labels.double()).square().sum())
+    return objective.sums(outputs, targets)
 
 
-def quality_of(kind: Kind, mark: float, labels: Tensor) -> float:
-    """The `quality` that a mark over all images stands for.
+def require_answered(data: Prepared, objective: Objective) -> None:
+    """Refuse data of which it is not known what is right.
 
-    Args:
-        kind: Of the data.
-        mark: The sum of `mark_of`.
-        labels: Of all images.
+    Raises:
+        DataError: With the name of the data.
     """
-    if kind != "regression":
-        return mark / len(labels)
-    spread = float((labels.double() - labels.double().mean(0)).square().sum())
-    return 1 - mark / max(spread, 1e-30)
+    if objective.answers != "none" and not data.answered:
+        raise DataError(f"{data.name} has no classes to compare with", "give labelled data")
 
 
-def blind_quality(data: Prepared) -> float:
-    """`quality` of the best outputs that do not depend on the input.
-
-    Args:
-        data: With labels or targets.
-    """
-    if data.kind == "regression":
-        return 0.0
-    if data.kind == "multi-label":
-        yes = (data.labels > 0.5).double().mean(0)
-        return float(torch.maximum(yes, 1 - yes).mean())
-    return float(torch.bincount(data.labels).max()) / len(data)
+def _batches(data: Prepared, size: int, processes: Processes) -> Iterator[tuple[Tensor, Any]]:
+    for images, targets in data.batches(size, shuffle_seed=None, part=processes.part):
+        if len(images):  # the last batch may be smaller than the number of processes
+            yield images.to(processes.device), on_device(targets, processes.device)

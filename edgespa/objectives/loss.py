@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from edgespa.data import Kind
-from edgespa.distributed.processes import ALONE, Processes
-from edgespa.errors import ConfigError
-from edgespa.objectives.targets import plain_loss
+from edgespa.objectives.base import Objective
+from edgespa.objectives.table import Classes
 from edgespa.objectives.units import Units
 
 
@@ -33,32 +30,29 @@ class Teacher:
 
 
 @dataclasses.dataclass(frozen=True)
-class Objective:
-    """``(1 - w) * task + w * T**2 * KL(teacher || student)``, or the task's loss alone.
+class TrainingLoss:
+    """``(1 - w) * task + w * distance(teacher, student)``, or the loss of the objective alone.
 
-    The task's loss is the cross-entropy, with smoothed labels and class weights; for multi-label data the binary one;
-    for regression the squared error of standardised numbers, as the student gives them (`edgespa.objectives.units`),
-    where the distance to a teacher is that, too. Distillation: Hinton, Vinyals, Dean
-    2015, arXiv 1503.02531, section 2, with the distributions softened by the temperature T.
+    For classes the distance is ``T**2 * KL(teacher || student)`` with the distributions softened by the temperature T
+    (Hinton, Vinyals, Dean 2015, arXiv 1503.02531, section 2). Numbers are compared standardised, as the student gives
+    them, see `edgespa.objectives.units`.
 
     Attributes:
+        objective: What is learned.
         label_smoothing: Share of each label that is spread over all classes.
-        class_weights: ``[classes]``, or None. Of the images of a class; for multi-label data of its yeses.
+        class_weights: ``[classes]``, or None. Of the images or pixels of a class; for multi-label data of its yeses.
         teacher: Whose outputs are distilled, or None.
         distill_weight: w.
         temperature: T.
-        kind: What the data ask for.
-        processes: Those that share a batch: a weighted mean is over the weights of all of them.
         units: Of numbers to predict: labels and what a teacher says come in them; None if they are learned as they are.
     """
 
+    objective: Objective = dataclasses.field(default_factory=Classes)
     label_smoothing: float = 0.0
     class_weights: Tensor | None = None
     teacher: Teacher | None = None
     distill_weight: float = 0.5
     temperature: float = 2.0
-    kind: Kind = "classes"
-    processes: Processes = ALONE
     units: Units | None = None
 
     @property
@@ -66,102 +60,53 @@ class Objective:
         """The teacher, for the record."""
         return self.teacher.name if self.teacher else None
 
-    def task_loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
-        """The task's loss alone.
+    def plain(self, output: Any, targets: Any) -> Tensor:
+        """The objective's loss without smoothing and class weights: what criteria differentiate.
 
         Args:
-            outputs: Logits ``[N, classes]``.
-            labels: Class indices ``[N]``, or targets ``[N, K]``.
+            output: What the student gives.
+            targets: What is right.
         """
-        if self.kind == "regression":
-            return plain_loss(self.kind, outputs, self.standard(labels))
-        if self.kind == "multi-label":
-            wanted = labels * (1 - self.label_smoothing) + 0.5 * self.label_smoothing
-            return nn.functional.binary_cross_entropy_with_logits(outputs, wanted, pos_weight=self.class_weights)
-        loss = nn.functional.cross_entropy(
-            outputs, labels, weight=self.class_weights, label_smoothing=self.label_smoothing
-        )
-        return loss if self.class_weights is None else loss * self.processes.share(self.class_weights[labels].sum())
+        return self.objective.loss(self.objective.take(output), self.standard(targets))
 
-    def plain(self, outputs: Tensor, labels: Tensor) -> Tensor:
-        """The task's loss without smoothing and class weights: what criteria differentiate.
+    def mass(self, targets: Any) -> float:
+        """How much the loss of a batch counts beside that of others, see `Objective.mass`."""
+        return self.objective.mass(targets, self.class_weights)
+
+    def standard(self, values: Any) -> Any:
+        """Targets, or what a teacher says, as the student should give them; the same unless there are units.
 
         Args:
-            outputs: As `task_loss`.
-            labels: As `task_loss`.
-        """
-        return plain_loss(self.kind, outputs, self.standard(labels))
-
-    def standard(self, values: Tensor) -> Tensor:
-        """Labels, or what a teacher says, as the student should give them; the same unless there are units.
-
-        Args:
-            values: ``[N]``, or ``[N, K]`` in the units of the data.
+            values: Where there are: ``[N, K]`` in the units of the data.
         """
         return values if self.units is None else self.units.standard(values)
 
-    def raw(self, outputs: Tensor) -> Tensor:
-        """The inverse of `standard`: the student's outputs in the units of the data."""
-        return outputs if self.units is None else self.units.raw(outputs)
+    def raw(self, output: Any) -> Any:
+        """The inverse of `standard`: what the student gives in the units of the data."""
+        return output if self.units is None else self.units.raw(self.objective.take(output))
 
-    def __call__(self, outputs: Tensor, labels: Tensor, inputs: Tensor) -> Tensor:
-        """The whole objective.
+    def __call__(self, output: Any, targets: Any, inputs: Tensor) -> Tensor:
+        """The whole loss.
 
         Args:
-            outputs: The student's logits ``[N, classes]``.
-            labels: Class indices ``[N]``, or targets ``[N, K]``.
+            output: What the student gives.
+            targets: What is right.
             inputs: What the student was given; the teacher is given the same.
         """
-        loss = self.task_loss(outputs, labels)
+        outputs = self.objective.take(output)
+        loss = self.objective.loss(outputs, self.standard(targets), self.class_weights, self.label_smoothing)
         if self.teacher is None:
             return loss
         with torch.no_grad():
-            wanted = self.teacher.run(inputs)
-        return (1 - self.distill_weight) * loss + self.distill_weight * self._distance(outputs, wanted)
+            wanted = self.standard(self.objective.take(self.teacher.run(inputs)))
+        distance = self.objective.distance(outputs, wanted, self.temperature)
+        return (1 - self.distill_weight) * loss + self.distill_weight * distance
 
-    def _distance(self, outputs: Tensor, wanted: Tensor) -> Tensor:
-        if self.kind == "classes":
-            return distance(outputs, wanted, self.temperature)
-        _require_same_shape(outputs, wanted)
-        if self.kind == "regression":
-            return nn.functional.mse_loss(outputs, self.standard(wanted))
-        yes = torch.sigmoid(wanted / self.temperature)
-        loss = nn.functional.binary_cross_entropy_with_logits(outputs / self.temperature, yes)
-        return loss * self.temperature**2
-
-    def guess(self, labels: Tensor, classes: int) -> float:
-        """The task's loss of outputs that do not depend on the input, the best ones for numbers, else undecided ones.
+    def guess(self, targets: Any, outputs: int) -> float | None:
+        """The loss of outputs that do not depend on the input; None where nobody knows.
 
         Args:
-            labels: Class indices ``[N]``, or targets ``[N, K]``.
-            classes: Number of outputs.
+            targets: Of some samples.
+            outputs: Width of the last layer.
         """
-        if self.kind == "regression":
-            labels = self.standard(labels)
-            return float((labels - labels.mean(0)).square().mean())
-        return math.log(2 if self.kind == "multi-label" else classes)
-
-
-def distance(outputs: Tensor, wanted: Tensor, temperature: float) -> Tensor:
-    """``T**2 * KL(softmax(wanted / T) || softmax(outputs / T))``, mean over samples.
-
-    Args:
-        outputs: The student's logits ``[N, classes]``.
-        wanted: The teacher's.
-        temperature: T.
-
-    Raises:
-        ConfigError: If the teacher has another number of outputs.
-    """
-    _require_same_shape(outputs, wanted)
-    student = nn.functional.log_softmax(outputs / temperature, 1)
-    teacher = nn.functional.log_softmax(wanted / temperature, 1)
-    return nn.functional.kl_div(student, teacher, reduction="batchmean", log_target=True) * temperature**2
-
-
-def _require_same_shape(outputs: Tensor, wanted: Tensor) -> None:
-    if outputs.shape != wanted.shape:
-        raise ConfigError(
-            f"the teacher's outputs have the shape {tuple(wanted.shape)}, the task's {tuple(outputs.shape)}",
-            "distill from a task with the same classes (--distill TASK.spa)",
-        )
+        return self.objective.guess(self.standard(targets), outputs)

@@ -7,11 +7,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from edgespa.objectives.measures import NAME, Measure, measure_named
+
 IMAGES = "images"
 """``test_images``, ``validation_images``: how many images a metric of that kind is of."""
 SEEN = "test_seen"
 """The share of the test images that the task was made with."""
-_NAME = re.compile(r"(?:(?P<of>[a-z]+)_)?(?P<kind>validation|test)_(?P<measure>accuracy|r2)(?:_(?P<store>[a-z0-9]+))?")
+_NAME = re.compile(rf"(?:(?P<of>[a-z]+)_)?(?P<kind>validation|test)_(?P<measure>{NAME})(?:_(?P<store>[a-z0-9]+))?")
+_NO_MEASURES = ("images", "seen")
 
 
 @dataclass(frozen=True)
@@ -21,7 +24,7 @@ class Measured:
     Attributes:
         kind: ``validation``: of the part of the training data that the best epoch was chosen on; ``test``: of images
             that nothing was chosen by.
-        measure: ``accuracy``, a fraction, or ``r2``.
+        measure: What was measured.
         value: The figure.
         images: On how many images; None where that was not recorded.
         of: Of what, if not of the task: ``base``, ``uncut``.
@@ -30,7 +33,7 @@ class Measured:
     """
 
     kind: Literal["validation", "test"]
-    measure: Literal["accuracy", "r2"]
+    measure: Measure
     value: float
     images: int | None = None
     of: str = ""
@@ -39,15 +42,14 @@ class Measured:
 
     @property
     def name(self) -> str:
-        """Such as ``test accuracy``, ``uncut test R2``, ``validation accuracy in fp32``."""
-        measure = "R2" if self.measure == "r2" else self.measure
+        """Such as ``test accuracy``, ``uncut test R2``, ``validation mIoU in fp32``."""
         stored = f" in {self.store}" if self.store else ""
-        return f"{self.of} {self.kind} {measure}{stored}".lstrip()
+        return f"{self.of} {self.kind} {self.measure.title}{stored}".lstrip()
 
     @property
     def figure(self) -> str:
-        """The value alone: an accuracy in per cent, R2 as it is."""
-        return f"{self.value:.2%}" if self.measure == "accuracy" else f"{self.value:.4f}"
+        """The value alone: a fraction in per cent, another number as it is."""
+        return self.measure.figure(self.value)
 
     @property
     def count(self) -> str:
@@ -63,8 +65,7 @@ class Measured:
 
 def others(metrics: Mapping[str, float]) -> dict[str, float]:
     """The metrics that `measured` does not look at: errors of reconstructions, latencies."""
-    counts = {f"{kind}_{IMAGES}" for kind in ("validation", "test")} | {SEEN}
-    return {name: value for name, value in metrics.items() if name not in counts and not _NAME.fullmatch(name)}
+    return {name: value for name, value in metrics.items() if not _NAME.fullmatch(name)}
 
 
 def measured(metrics: Mapping[str, float]) -> tuple[Measured, ...]:
@@ -75,11 +76,11 @@ def measured(metrics: Mapping[str, float]) -> tuple[Measured, ...]:
     """
     found = []
     for name, value in metrics.items():
-        if (match := _NAME.fullmatch(name)) is not None:
+        if (match := _NAME.fullmatch(name)) is not None and match["measure"] not in _NO_MEASURES:
             count = metrics.get(f"{match['kind']}_{IMAGES}")
             images = None if count is None else int(count)
             kind: Literal["validation", "test"] = "test" if match["kind"] == "test" else "validation"
-            measure: Literal["accuracy", "r2"] = "r2" if match["measure"] == "r2" else "accuracy"
             seen = metrics.get(SEEN, 0.0) if kind == "test" else 0.0
+            measure = measure_named(match["measure"])
             found.append(Measured(kind, measure, value, images, match["of"] or "", match["store"] or "", seen))
     return tuple(found)

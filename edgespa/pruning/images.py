@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,7 +11,8 @@ from torch import Tensor
 from edgespa.data import Prepared
 from edgespa.errors import ConfigError, DataError
 from edgespa.graph.program import BATCH, Program, shape_of
-from edgespa.objectives.targets import has_answers, require_scores
+from edgespa.objectives.base import Objective
+from edgespa.objectives.evaluate import objective_for, require_answers
 from edgespa.tasks.base import Base
 
 MOST_IMAGES = 128
@@ -82,10 +84,16 @@ class Images:
         start = index * self.batch_size
         return self.data.tensor(range(start, min(start + self.batch_size, self.count))).to(self._dtype)
 
-    def labels(self, index: int) -> Tensor:
-        """Their classes, ``[N]``, negative where there are none; or their targets, ``[N, K]``."""
+    def targets(self, index: int) -> Any:
+        """What is right for them, as `edgespa.data.Prepared.batches` gives it."""
         start = index * self.batch_size
-        return self.data.labels[start : min(start + self.batch_size, self.count)]
+        return self.data.targets.of(torch.arange(start, min(start + self.batch_size, self.count)))
+
+    @property
+    def table(self) -> Tensor | None:
+        """All of it, where it is rows of a table."""
+        rows = self.data.targets.table
+        return None if rows is None else rows[: self.count]
 
     def require_answers(self, what: str) -> None:
         """Refuse images of which it is not known what is right, or which the network gives no answers to.
@@ -96,12 +104,17 @@ class Images:
         Raises:
             DataError: With what is missing.
         """
-        if not has_answers(self.data):
+        if not self.data.answered:
             raise DataError(
                 f"{self.name} has neither classes nor targets, and {what} needs them",
                 "give labelled images, or take another method",
             )
-        require_scores(self._program, self.data)
+        require_answers(self._program, self.data)
+
+    @property
+    def objective(self) -> Objective:
+        """What the data are for."""
+        return objective_for(self.data)
 
     @property
     def name(self) -> str:

@@ -12,7 +12,6 @@ from torch import Tensor, fx
 from edgespa.errors import DataError
 from edgespa.graph.groups import Group
 from edgespa.graph.program import Program, fetch
-from edgespa.objectives.targets import plain_loss, scores
 from edgespa.pruning.config import PruneConfig
 from edgespa.pruning.evidence import Evidence
 from edgespa.pruning.images import MOST_IMAGES, Images
@@ -103,11 +102,12 @@ def activation_gradients(network: Network, images: Images, groups: Iterable[str]
     readers = {name: network.of_group[name] for name in groups}
     sources = {reader.source for own in readers.values() for reader in own}
     totals = {name: np.zeros(len(network.group(name))) for name in readers}
+    objective = images.objective
     for index in range(images.batches):
-        labels = images.labels(index)
+        targets = images.targets(index)
         inner: dict[str, Tensor] = {}
         output = _forward(network.base.program, images.batch(index).requires_grad_(True), sources, inner)
-        loss = plain_loss(images.data.kind, scores(output, images.data), labels, reduction="sum")
+        loss = objective.loss(objective.take(output, images.data), targets) * objective.mass(targets)
         if not bool(torch.isfinite(loss)):
             raise DataError(
                 f"{images.name}: the loss of the network on these images is {loss.item()}",

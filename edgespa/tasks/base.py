@@ -115,7 +115,7 @@ class Base:
         return find_blocks(self.program)
 
     def outputs(self) -> int | None:
-        """Number of outputs of the last linear layer; None if the network does not end in one."""
+        """Number of outputs of the last layer, see `head_tensors`; None if the network does not end in one."""
         names = head_tensors(self.program)
         return dict(self.program.tensors())[names[0]].shape[0] if names else None
 
@@ -123,7 +123,7 @@ class Base:
         """The base with another number of outputs: a fresh last layer, Kaiming-uniform weights and zero biases.
 
         Raises:
-            GraphError: If the network does not end in a linear layer.
+            GraphError: If the network does not end in one layer.
         """
         if self.whole is not None:
             return self.whole.with_outputs(size, seed).without_blocks(self.removed)
@@ -132,7 +132,7 @@ class Base:
         tensors = dict(program.tensors())
         for name in names:
             tensor = tensors[name].detach()
-            bound = 1 / math.sqrt(tensor.shape[1]) if tensor.dim() > 1 else 0.0
+            bound = 1 / math.sqrt(math.prod(tensor.shape[1:])) if tensor.dim() > 1 else 0.0
             assign(
                 program.module, name, (torch.rand(tensor.shape, generator=generator) * 2 - 1).to(tensor.dtype) * bound
             )

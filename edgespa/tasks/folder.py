@@ -57,7 +57,7 @@ class Entry:
             path: Where it lies.
         """
         figures, metrics, adapter = task.header.figures, task.header.metrics, task.header.adapter
-        own = {each.kind: each for each in measured(metrics) if not (each.of or each.store)}
+        own = {each.kind: each for each in reversed(measured(metrics)) if not (each.of or each.store)}
         store = f" {adapter.store}" if adapter is not None and adapter.store != "fp32" else ""
         return cls(
             path.name,

@@ -42,6 +42,7 @@ from edgespa.models.reference import BaseReference
 from edgespa.models.trust import require_trusted
 from edgespa.system.bounds import MAX_OUTPUTS, Count, Figure, Name, Sizes, sizes_problem
 from edgespa.system.files import write_whole
+from edgespa.system.recognised import hint_of_task_folder
 from edgespa.tasks import sealed
 from edgespa.tasks.base import Base
 
@@ -311,7 +312,10 @@ class Task:
                 f"{path}: there is no such task file", "make one with: edgespa adapt or edgespa prune"
             ) from None
         except (OSError, ValueError) as error:
-            raise TaskFileError(f"{path}: not a task file, or damaged: {error}", _REMAKE) from error
+            what, hint = f"not a task file, or damaged: {error}", _REMAKE
+            if path.is_dir():
+                what, hint = "a folder, not a task file", hint_of_task_folder(path) or f"edgespa tasks {path} lists its"
+            raise TaskFileError(f"{path}: {what}", hint) from error
         try:
             return cls._from(text, tensors, str(path))
         except AdapterError as error:

@@ -16,35 +16,37 @@ from edgespa.adaptation.config import AdaptConfig
 from edgespa.adaptation.log import TrainingLog
 from edgespa.adaptation.timeline import Timeline
 from edgespa.errors import ConfigError
+from edgespa.objectives.base import softened
 from edgespa.objectives.class_weights import balanced_weights, balanced_yeses, class_weights, read_weights
-from edgespa.objectives.loss import Objective, Teacher, distance
+from edgespa.objectives.loss import Teacher, TrainingLoss
+from edgespa.objectives.table import Classes, MultiLabel, Regression
 
 
 def test_distance_by_hand() -> None:
     student, teacher = torch.tensor([[0.0, 0.0]]), torch.tensor([[2 * math.log(3.0), 0.0]])
     # at T = 2 the teacher says (3/4, 1/4), the student (1/2, 1/2)
     expected = 4 * (0.75 * math.log(1.5) + 0.25 * math.log(0.5))
-    assert float(distance(student, teacher, 2.0)) == pytest.approx(expected, rel=1e-5)
-    assert float(distance(teacher, teacher, 2.0)) == pytest.approx(0, abs=1e-6)
+    assert float(softened(student, teacher, 2.0)) == pytest.approx(expected, rel=1e-5)
+    assert float(softened(teacher, teacher, 2.0)) == pytest.approx(0, abs=1e-6)
     with pytest.raises(ConfigError, match=r"teacher's outputs have the shape \(1, 3\)"):
-        distance(student, torch.zeros(1, 3), 2.0)
+        softened(student, torch.zeros(1, 3), 2.0)
 
 
 def test_the_objective_is_a_mixture() -> None:
     logits, labels, inputs = torch.randn(4, 3), torch.tensor([0, 1, 2, 0]), torch.randn(4, 5)
     wanted = torch.randn(4, 3)
     plain = nn.functional.cross_entropy(logits, labels)
-    assert torch.equal(Objective()(logits, labels, inputs), plain)
-    mixed = Objective(teacher=Teacher("t", lambda x: wanted if x is inputs else None), distill_weight=0.25)
-    expected = 0.75 * plain + 0.25 * distance(logits, wanted, 2.0)
+    assert torch.equal(TrainingLoss()(logits, labels, inputs), plain)
+    mixed = TrainingLoss(teacher=Teacher("t", lambda x: wanted if x is inputs else None), distill_weight=0.25)
+    expected = 0.75 * plain + 0.25 * softened(logits, wanted, 2.0)
     torch.testing.assert_close(mixed(logits, labels, inputs), expected)
 
 
 def test_smoothed_labels_and_class_weights() -> None:
     logits, labels = torch.zeros(1, 4), torch.tensor([2])
-    assert float(Objective(label_smoothing=0.5)(logits, labels, logits)) == pytest.approx(math.log(4))
+    assert float(TrainingLoss(label_smoothing=0.5)(logits, labels, logits)) == pytest.approx(math.log(4))
     two = torch.tensor([[5.0, 0.0], [0.0, 0.0]])
-    weighted = Objective(class_weights=torch.tensor([0.0, 1.0]))(two, torch.tensor([0, 1]), two)
+    weighted = TrainingLoss(class_weights=torch.tensor([0.0, 1.0]))(two, torch.tensor([0, 1]), two)
     assert float(weighted) == pytest.approx(math.log(2))  # the first sample counts nothing
 
 
@@ -69,7 +71,7 @@ def test_balanced_yeses_by_hand() -> None:
 def test_class_weights_of_a_file(tmp_path: Path, name: str, text: str, expected: list[float]) -> None:
     (tmp_path / name).write_text(text)
     given = read_weights(tmp_path / name)
-    weights = class_weights(given, torch.tensor([0, 1]), ("cat", "dog"), "classes", "pets")
+    weights = class_weights(given, torch.tensor([0, 1]), ("cat", "dog"), Classes(), "pets")
     assert weights is not None
     assert weights.tolist() == expected
 
@@ -87,7 +89,7 @@ def test_class_weights_of_a_file(tmp_path: Path, name: str, text: str, expected:
 )
 def test_class_weights_that_do_not_fit(given: Any, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        class_weights(given, torch.tensor([0, 1]), ("cat", "dog"), "classes", "pets")
+        class_weights(given, torch.tensor([0, 1]), ("cat", "dog"), Classes(), "pets")
 
 
 @pytest.mark.parametrize("text", ["{", '{"cat": "much"}', "[true]", "cat;1", "", "cat,many", '["cat"]'])
@@ -100,12 +102,12 @@ def test_a_file_without_class_weights_is_refused(tmp_path: Path, text: str) -> N
 
 
 def test_weights_of_yeses_and_not_of_numbers() -> None:
-    assert class_weights("none", torch.zeros(2), (), "regression", "d") is None
+    assert class_weights("none", torch.zeros(2), (), Regression(), "d") is None
     with pytest.raises(ConfigError, match="has no classes to weigh"):
-        class_weights("balanced", torch.zeros(2, 1), ("x",), "regression", "d")
-    weights = class_weights((2.0, 1.0), torch.zeros(1, 2), ("a", "b"), "multi-label", "d")
-    objective = Objective(class_weights=weights, kind="multi-label")
-    yes = objective(torch.zeros(1, 2), torch.tensor([[1.0, 1.0]]), torch.zeros(1))
+        class_weights("balanced", torch.zeros(2, 1), ("x",), Regression(), "d")
+    weights = class_weights((2.0, 1.0), torch.zeros(1, 2), ("a", "b"), MultiLabel(), "d")
+    loss = TrainingLoss(MultiLabel(), class_weights=weights)
+    yes = loss(torch.zeros(1, 2), torch.tensor([[1.0, 1.0]]), torch.zeros(1))
     assert float(yes) == pytest.approx(1.5 * math.log(2))  # (2 + 1) / 2
 
 

@@ -14,10 +14,11 @@ from edgespa.adaptation.config import AdaptConfig
 from edgespa.adaptation.learn import adapt
 from edgespa.api.quality import with_quality
 from edgespa.config import Preprocess
-from edgespa.data import ImageData, load_data, prepare
+from edgespa.data import ImageData, Prepared, load_data, prepare
 from edgespa.errors import ConfigError, DataError
-from edgespa.objectives.evaluate import accuracy, blind_quality, quality
-from edgespa.objectives.loss import Objective, Teacher
+from edgespa.objectives.evaluate import accuracy, evaluate
+from edgespa.objectives.loss import Teacher, TrainingLoss
+from edgespa.objectives.table import MultiLabel, Regression
 from edgespa.objectives.units import Units
 from edgespa.tasks.base import Base
 from edgespa.tasks.task import Task
@@ -81,11 +82,11 @@ def test_names_that_do_not_fit_the_targets(tmp_path: Path) -> None:
 def test_quality_by_hand(tmp_path: Path, toy_preprocess: Preprocess) -> None:
     bright = arrays()[1]
     labels = prepare(data_of(tmp_path, bright), toy_preprocess)
-    assert quality(lambda x: torch.ones(len(x), 3), labels) == pytest.approx(bright.mean())
+    assert evaluate(lambda x: torch.ones(len(x), 3), labels).value == pytest.approx(bright.mean())
     numbers = prepare(data_of(tmp_path, bright * 1.0), toy_preprocess)
     mean = torch.tensor(bright.mean(0))
-    assert quality(lambda x: mean.expand(len(x), 3), numbers) == pytest.approx(0, abs=1e-6)
-    assert quality(lambda x: 2 * mean.expand(len(x), 3), numbers) < 0
+    assert evaluate(lambda x: mean.expand(len(x), 3), numbers).value == pytest.approx(0, abs=1e-6)
+    assert evaluate(lambda x: 2 * mean.expand(len(x), 3), numbers).value < 0
     with pytest.raises(DataError, match="no classes"):
         accuracy(lambda x: x, numbers)
 
@@ -94,7 +95,7 @@ def test_several_labels_are_learned(tmp_path: Path, toy_base: Base, toy_preproce
     data = data_of(tmp_path, arrays()[1], classes=np.array(["r", "g", "b"]))
     task = learn(toy_base, data, toy_preprocess, tmp_path)
     assert task.header.metrics["validation_accuracy"] > 0.9
-    assert quality(task.program(toy_base), prepare(data, toy_preprocess)) > 0.9
+    assert evaluate(task.program(toy_base), prepare(data, toy_preprocess)).value > 0.9
     assert task.header.classes == ("r", "g", "b")
     assert task.header.provenance["learns"] == "multi-label"
     assert task.header.figures.channel_density == 0.5
@@ -119,31 +120,34 @@ def test_what_needs_classes_is_refused(tmp_path: Path, toy_base: Base, toy_prepr
 
 def test_objectives_by_hand() -> None:
     outputs, wanted = torch.zeros(2, 3), torch.tensor([[1.0, 0, 1], [0, 0, 1]])
-    labels = Objective(kind="multi-label", label_smoothing=0.2)
+    labels = TrainingLoss(MultiLabel(), label_smoothing=0.2)
     assert float(labels(outputs, wanted, outputs)) == pytest.approx(math.log(2))
     assert labels.guess(wanted, 3) == pytest.approx(math.log(2))
     large = torch.full((2, 3), 50.0)
     assert float(labels.plain(large, wanted)) == pytest.approx(25)  # half of the answers are wrong, by 50 each
-    numbers = Objective(kind="regression")
+    numbers = TrainingLoss(Regression())
     assert float(numbers(outputs, wanted, outputs)) == pytest.approx(0.5)
     assert numbers.guess(wanted, 3) == pytest.approx((0.25 + 0 + 0) / 3)
     teacher = Teacher("t", lambda x: x + 2)
-    for kind, expected in (("regression", 4.0), ("multi-label", None)):
-        taught = Objective(kind=kind, teacher=teacher, distill_weight=1.0)  # type: ignore[arg-type]
-        value = float(taught(outputs, wanted, outputs))
-        assert value == pytest.approx(expected if expected is not None else 4 * math.log(2))
+    for objective, expected in ((Regression(), 4.0), (MultiLabel(), 4 * math.log(2))):
+        taught = TrainingLoss(objective, teacher=teacher, distill_weight=1.0)
+        assert float(taught(outputs, wanted, outputs)) == pytest.approx(expected)
     with pytest.raises(ConfigError, match="teacher's outputs"):
-        Objective(kind="regression", teacher=Teacher("t", lambda x: x[:, :1]))(outputs, wanted, outputs)
+        TrainingLoss(Regression(), teacher=Teacher("t", lambda x: x[:, :1]))(outputs, wanted, outputs)
+
+
+def blind(data: Prepared) -> float | None:
+    return evaluate(lambda images: torch.zeros(len(images), len(data.classes)), data).blind
 
 
 def test_what_answers_without_looking_reach(
     tmp_path: Path, toy_base: Base, toy_data: ImageData, toy_preprocess: Preprocess, caplog: pytest.LogCaptureFixture
 ) -> None:
-    assert blind_quality(prepare(toy_data.subset([0, 1, 3, 6]), toy_preprocess)) == 0.75  # classes 0, 1, 0, 0
+    assert blind(prepare(toy_data.subset([0, 1, 3, 6]), toy_preprocess)) == 0.75  # classes 0, 1, 0, 0
     labels = data_of(tmp_path, np.tile([[1, 1, 0], [1, 0, 0], [1, 0, 0], [1, 1, 0]], (24, 1)))
-    assert blind_quality(prepare(labels, toy_preprocess)) == pytest.approx((1 + 0.5 + 1) / 3)
+    assert blind(prepare(labels, toy_preprocess)) == pytest.approx((1 + 0.5 + 1) / 3)
     numbers = data_of(tmp_path, np.linspace(0.0, 0.9, 96))
-    assert blind_quality(prepare(numbers, toy_preprocess)) == 0
+    assert blind(prepare(numbers, toy_preprocess)) == 0
     learn(toy_base, toy_data, toy_preprocess, tmp_path, lr=1e-9, epochs=1, density=1.0)
     assert "nothing was learned" in caplog.text
     caplog.clear()

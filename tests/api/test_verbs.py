@@ -25,23 +25,36 @@ from edgespa.graph.cost import Cost
 
 SIGNATURES = {
     "adapt": "model data output eval_data start distill input_shape weights trust mean std limit labels class_offset "
-    "latency_ms device log_file resume fresh overwrite progress settings",
+    "latency_ms device threads variant log_file resume fresh overwrite progress settings",
     "export": "model output calibration eval_data input_shape weights base trust mean std limit labels class_offset "
-    "sign_key license overwrite progress settings",
+    "device sign_key license overwrite progress settings",
     "inspect": "model input_shape weights base trust",
     "open_bundle": "path signers identity revoked",
     "open_task": "path",
     "profile": "bundle device against variants threads providers runs seconds duration cooldown rounds signers "
     "identity revoked trust again save progress",
-    "prune": "model output density calibration eval_data held_out input_shape weights mean std limit labels "
-    "class_offset latency_ms device resume fresh overwrite progress settings",
+    "prune": "model output density calibration eval_data held_out data input_shape weights base trust mean std limit "
+    "labels class_offset latency_ms device threads variant plot resume fresh overwrite progress settings",
+    "remove": "task device",
     "rollback": "task device to threads",
     "ship": "source device task keep with_base base weights sign_key signers identity revoked trust volatile threads "
     "progress",
-    "status": "device selfcheck timeout_s",
-    "verify": "bundle signers identity revoked run pythons threads",
+    "status": "device selfcheck timeout_s progress",
+    "verify": "bundle signers identity revoked run pythons threads timeout_s memory_mib",
 }
-RESULTS = {"Bundle", "Inspection", "Profile", "Result", "Rollback", "Shipping", "Status", "TaskFile", "Verification"}
+RESULTS = {
+    "Bundle",
+    "Inspection",
+    "Profile",
+    "Profiles",
+    "Removal",
+    "Result",
+    "Rollback",
+    "Shipping",
+    "Status",
+    "TaskFile",
+}
+RESULTS |= {"Verification"}
 
 
 def test_names_and_signatures_stay() -> None:
@@ -260,6 +273,19 @@ def test_a_base_given_in_python_is_given_again(net: Net, tmp_path: Path) -> None
             lambda net, out: es.adapt(net, data=(images()[0], images(6)[1]), output=out, input_shape=(1, 1, 12, 12)),
             "as many labels",
         ),
+        (lambda net, out: es.inspect(Net, input_shape=(1, 1, 12, 12)), "Net()"),
+        (lambda net, out: es.prune(net, density=0.5, method="sls", output=out), "density: not for the method sls"),
+        (lambda net, out: es.prune(net, density=0.5, data=images(), output=out), "method='sls'"),
+        (lambda net, out: es.prune(net, density=0.5, latency_ms=3, output=out), "exclude each other"),
+        (lambda net, out: es.adapt(net, data=images(), device="pi-4b", output=out), "latency_ms"),
+        (lambda net, out: es.prune(net, density=0.5, method="l3", output=out), "prune: unknown method 'l3'"),
+        (lambda net, out: es.adapt(net, data=images(), class_weights="w.json", output=out), "w.json: no such file"),
+        (lambda net, out: es.export(net, output=out, device="pi-4b", onnx_runtime="1.19"), "leave out onnx_runtime"),
+        (lambda net, out: es.verify(net), "a Net is no file"),
+        (lambda net, out: es.verify(out, run=False, pythons=["python3"]), "run=False"),
+        (lambda net, out: es.verify(out, identity="me"), "signers"),
+        (lambda net, out: es.ship([], device="local"), "nothing is to be shipped"),
+        (lambda net, out: es.open_task(out.parent), "a folder, not a task file"),
     ],
 )
 def test_mistakes_are_answered(call: Any, words: str, net: Net, tmp_path: Path) -> None:
@@ -267,6 +293,38 @@ def test_mistakes_are_answered(call: Any, words: str, net: Net, tmp_path: Path) 
         call(net, tmp_path / "out.spa")
     assert words in f"{failed.value.message} {failed.value.hint}"
     assert list(tmp_path.iterdir()) == []
+
+
+def test_one_is_as_good_as_a_list_of_one(net: Net, tmp_path: Path) -> None:
+    task, same = (
+        es.prune(net, density=0.8, input_shape=(1, 1, 12, 12), round_to=1, only=only, output=tmp_path / f"{name}.spa")
+        for name, only in (("cut", "conv"), ("same", ["conv"]))
+    )
+    assert task.channel_density == same.channel_density < 1
+    names = ["dark", "bright"]
+    bundle = es.export(task, output=tmp_path / "cut", formats="onnx", precisions="fp32", labels=names, cache=False)
+    assert [each.name for each in bundle.manifest.variants] == ["onnx-fp32"]
+    assert (tmp_path / "cut" / "labels.txt").read_text().split() == names
+    measured = es.profile(bundle, device=["local"], variants="onnx-fp32", runs=3, save=False)
+    assert (measured.ok, len(measured.profiles), measured.kept) == (True, 1, {})
+    assert "onnx-fp32" in repr(measured)
+    assert es.open_bundle(bundle).to_dict() == bundle.to_dict()
+    assert es.open_task(task).to_dict() == task.to_dict()
+
+
+def test_a_profile_that_cannot_be_saved_is_given_and_kept(
+    net: Net, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EDGESPA_CACHE", str(tmp_path / "cache"))
+    bundle = es.export(net, output=tmp_path / "b", input_shape=(1, 1, 12, 12), formats="onnx", cache=False)
+    (tmp_path / "b" / "profiles").touch()
+    found = es.profile(bundle, runs=3)
+    assert found.saved is None
+    assert "cannot save the profile" in repr(found)
+    (tmp_path / "b" / "profiles").unlink()
+    again = es.profile(bundle, runs=3)
+    assert again.saved is not None
+    assert again.measured.results == found.measured.results
 
 
 def test_names_of_outputs_without_data_are_taken_or_refused(net: Net, tmp_path: Path) -> None:

@@ -15,13 +15,13 @@ from pydantic import ValidationError
 
 from edgespa import __version__
 from edgespa.bundle import (
-    Accuracy,
     Base,
     BundleWriter,
     Compaction,
     FileEntry,
     Manifest,
     Parity,
+    Quality,
     TensorSpec,
     Variant,
     read_manifest,
@@ -60,7 +60,7 @@ def variant(**changes: Any) -> Variant:
         "runtime": "onnxruntime 1.31.1",
         "size_bytes": len(MODEL),
         "parity": parity(),
-        "accuracy": Accuracy(value=0.9, count=100, data="toy:test"),
+        "accuracy": Quality(value=0.9, count=100, data="toy:test"),
     }
     return Variant.model_validate({**values, **changes})
 

@@ -52,14 +52,14 @@ def run(*arguments: str, code: int = 0) -> Result:
 def test_the_summary_counts_causes(place: Path) -> None:
     text = run(f"{place / 'net.py'}:build", *SHAPE).stdout
     table = text[text.index("\nFixed\n") :]
-    assert table.count("layer_norm statistics over the channels") == 1
+    assert table.split().count("layer_norm") == 1
     assert "kernel extents (2 slots)" in table
     assert "multiplied" not in table
-    assert "…" in table  # the long name of the example
+    assert "…" not in table  # the example can be looked up
     # q, k, v and the first MLP layer of each of two layers; the other 16 + 2 * (16 + 16) channels meet the norm
     assert f"{2 * (48 + 24)} of {2 * (48 + 24) + 16 + 2 * 32} channels (64.3%)" in table
     row = next(line for line in table.splitlines() if line.startswith("layer_norm"))
-    assert row.split()[6] == str(16 + 2 * 32)
+    assert str(16 + 2 * 32) in row.split()
     assert max(map(len, text.splitlines())) <= 100
 
 

@@ -132,6 +132,24 @@ class TestTable:
         # Wrapped, not cut.
         assert sum(line.count("word") for line in lines) == 60
 
+    @pytest.mark.parametrize("width", [50, 80, 120])
+    @pytest.mark.parametrize("name", ["fruit.spa", "a" * 30, "/somewhere/far/" + "deep/" * 20 + "net.py:build"])
+    def test_no_word_is_torn_and_nothing_is_lost(
+        self, width: int, name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """It was, of `edgespa tasks` at 80 columns: headings, names, figures."""
+        monkeypatch.setattr("edgespa.cli._output.WIDTH", width)
+        columns = ["task", "adapter", "bytes", "blocks", "channels", "MACs", "validation", "test"]
+        rows = [[name, "splora", 123456, "all", "50.0%", "33.1%", "98.7% (223)", "97.1% (1,000)"], ["b.spa"] * 8]
+        table(columns, rows, title=f"base {name} (1,234,567 bytes)", right=["validation"])
+        lines = capsys.readouterr().out.splitlines()
+        words = " ".join(lines).split()
+        for cell in [*columns, f"base {name}", *map(str, (*rows[0][:2], "123,456", *rows[0][3:]))]:
+            assert all(word in words for word in cell.split()), cell
+        assert words.count("b.spa") == 8
+        longest = max(map(len, words))
+        assert max(len(line.rstrip()) for line in lines) <= max(width, longest + 12)
+
     def test_is_as_wide_as_the_terminal(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("COLUMNS", "200")
         monkeypatch.setenv("TERM", "xterm")

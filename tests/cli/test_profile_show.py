@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from edgespa.api.results import Profile as Measured
 from edgespa.cli._profile import remark, show, show_fleet
 from edgespa.device import load_device
 from edgespa.device.fleet import Outcome
@@ -110,11 +112,16 @@ def test_a_board_that_does_not_say_whether_it_is_throttled(capsys: pytest.Captur
     assert "kitchen: not known: throttling: no counter" in capsys.readouterr().err
 
 
+def of(found: Profile) -> Measured:
+    """As the public call gives it."""
+    return Measured(Path("bundle"), found)
+
+
 def test_several_devices_in_one_table(capsys: pytest.CaptureFixture[str]) -> None:
     devices = [load_device(name) for name in ("pi-4b", "pi-5", "jetson-nano")]
     outcomes = (
-        Outcome(devices[0], profile(result(p50=93.0), result("onnx-int8", p50=50.0), device="pi-4b"), None),
-        Outcome(devices[1], profile(result(p50=16.4), device="pi-5"), None),
+        Outcome(devices[0], of(profile(result(p50=93.0), result("onnx-int8", p50=50.0), device="pi-4b")), None),
+        Outcome(devices[1], of(profile(result(p50=16.4), device="pi-5")), None),
         Outcome(devices[2], None, DeviceError("away")),
     )
     show_fleet(outcomes)
@@ -122,7 +129,7 @@ def test_several_devices_in_one_table(capsys: pytest.CaptureFixture[str]) -> Non
     assert ["variant", "threads", "pi-4b", "pi-5", "jetson-nano"] in rows(text)
     assert ["onnx-fp32", "1", "93.0", "16.4", "failed"] in rows(text)
     assert ["onnx-int8", "1", "50.0", "-", "failed"] in rows(text)
-    show_fleet((Outcome(devices[0], profile(result(), result(provider=CUDA), device="pi-4b"), None),))
+    show_fleet((Outcome(devices[0], of(profile(result(), result(provider=CUDA), device="pi-4b")), None),))
     assert ["variant", "threads", "on", "pi-4b"] in rows(capsys.readouterr().out)
 
 

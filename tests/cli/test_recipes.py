@@ -15,8 +15,8 @@ from typed import result_of, run
 
 from edgespa.api.recipes import COMMANDS, Step, read_recipe
 from edgespa.cli import main
-from edgespa.cli._asking import DATA, DEVICES, HARMLESS, MODELS, SAID, WRITTEN
-from edgespa.cli._recipes import keys_of, words_of
+from edgespa.cli._asking import DATA, DEVICES, HARMLESS, MODELS, OBJECTIVE, SAID, WRITTEN
+from edgespa.cli._recipes import command_of, keys_of, words_of
 from edgespa.errors import ConfigError
 from edgespa.models.trust import remember
 from edgespa.tasks.task import Task
@@ -43,9 +43,7 @@ def write(text: str, name: str = "recipe.toml") -> str:
 
 
 def command_named(name: str) -> click.Command:
-    found = main.get_command(click.Context(main), name)
-    assert found is not None
-    return found
+    return command_of(click.Context(main), name)
 
 
 def content(path: Path) -> Any:
@@ -120,7 +118,7 @@ def test_what_no_option_takes_is_refused_with_its_place(text: str, message: str,
 
 def test_every_option_of_a_step_is_known_to_be_harmless_or_asked_about() -> None:
     """Who adds an option decides."""
-    lists = (*SAID, *WRITTEN, DEVICES, *MODELS, *DATA, *HARMLESS)
+    lists = (*SAID, *WRITTEN, DEVICES, *MODELS, OBJECTIVE, *DATA, *HARMLESS)
     assert len(lists) == len(set(lists))
     known = {name: keys_of(command_named(name)) for name in COMMANDS}
     assert {key for keys in known.values() for key in keys} == set(lists)
@@ -381,6 +379,53 @@ def test_what_is_shown_moves_no_cursor(place: Path) -> None:
 def test_several_processes_run_no_recipe(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert "type its adapt by itself" in run("run", write(CHAIN), code=2).stderr
+
+
+def test_a_saved_calibration_spec_is_made_again_by_its_recipe(place: Path) -> None:
+    words = ("calibration", "make", "--data", "colours.npz", "--count", "8", "--output", "spec.toml")
+    run(*words, "--save-recipe", "recipe.toml")
+    assert list(tomllib.loads(Path("recipe.toml").read_text())) == ["version", "calibration-make"]
+    first = Path("spec.toml").read_bytes()
+    Path("spec.toml").unlink()
+    run("run", "recipe.toml")
+    assert Path("spec.toml").read_bytes() == first
+
+
+@pytest.mark.parametrize(
+    ("line", "table"),
+    [
+        (["pack", "b", "--output", "b.tar"], {"pack": {"bundle": "b", "output": "b.tar"}}),
+        (["unpack", "b", "--output", "c"], {"unpack": {"archive": "b", "output": "c"}}),
+        (["card", "b", "--output", "b.md"], {"card": {"bundle": "b", "output": "b.md"}}),
+        (["rollback", "fruit", "--device", "pi-4b"], {"rollback": {"task": "fruit", "device": ["pi-4b"]}}),
+        (["devices", "setup", "pi-4b", "--offline"], {"devices-setup": {"name": "pi-4b", "offline": True}}),
+    ],
+)
+def test_what_makes_or_sends_something_is_a_step(line: list[str], table: dict[str, Any], place: Path) -> None:
+    Path("b").mkdir()
+    said = run(*line, "--dry-run")
+    assert tomllib.loads(said.stdout) == {"version": 1, **table}
+    assert NOTHING in said.stderr
+    Path("recipe.toml").write_text(said.stdout)
+    again = run("run", "recipe.toml", "--dry-run", "--trust")
+    (typed,) = again.stdout.splitlines()
+    assert sorted(typed.split()) == sorted(["edgespa", *line])
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ('[rollback]\ntask = "t"\ndevice = "local"', "it changes what is in use on devices"),
+        ('[devices-setup]\nname = "local"', "it puts runtimes on a device"),
+        ('[sign]\nbundle = "../b"\nkey = "k"', "the signature is written into it"),
+        ('[sign]\nbundle = "b"\nkey = "k"', "signs with that key"),
+        ('[pack]\nbundle = "b"\noutput = "/tmp/b.tar"', "neither below the recipe's folder"),
+        ('[card]\nbundle = "b"\noutput = ".bashrc"', "hidden"),
+    ],
+)
+def test_what_only_its_user_may_ask_for_is_asked_of_every_step(text: str, why: str, place: Path) -> None:
+    said = run("run", write(text), "--dry-run", code=1).stderr
+    assert why in " ".join(said.split())
 
 
 def test_help_names_the_steps() -> None:

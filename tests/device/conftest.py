@@ -19,7 +19,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from edgespa.bundle import Accuracy, Base, BundleWriter, Compaction, Manifest, Metric, Parity, TensorSpec, Variant
+from edgespa.bundle import Base, BundleWriter, Compaction, Manifest, Metric, Parity, Quality, TensorSpec, Variant
 from edgespa.config import Preprocess
 from edgespa.device import runner_source
 
@@ -119,7 +119,7 @@ def _variant(kind: str, size_bytes: int, bound: dict[Metric, float], **changes: 
             varying=3,
             bound=bound,
         ),
-        "accuracy": Accuracy(value=0.75, count=4, data="toy:test"),
+        "accuracy": Quality(value=0.75, count=4, data="toy:test"),
     }
     return Variant.model_validate({**values, **changes})
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from edgespa.bundle import Accuracy, Manifest, read_manifest
+from edgespa.bundle import Manifest, Quality, read_manifest
 from edgespa.cli import card, profile
 from edgespa.config import Preprocess
 from edgespa.device.measure.profile import read_profiles
@@ -95,7 +95,7 @@ def test_what_it_says_of_a_task(manifest: Manifest) -> None:
         "base_size_bytes": 56789,
     }
     values = {"base": base, "compaction": compaction, "learns": "multi-label"}
-    reference = Accuracy(value=0.7501, count=2000, data="flowers:test").model_dump()
+    reference = Quality(value=0.7501, count=2000, data="flowers:test").model_dump()
     text = model_card(
         changed(manifest, **values, reference_accuracy=reference, provenance={"task": TASK, "proof": proof}), ()
     )

@@ -12,7 +12,7 @@ import pytest
 
 from edgespa.adaptation.config import AdaptConfig
 from edgespa.api.tasks import adapt_to_file
-from edgespa.bundle import Accuracy
+from edgespa.bundle import Quality
 from edgespa.cli import main
 
 
@@ -48,11 +48,11 @@ def test_a_bundle_says_how_well_it_does_without_classes(
         assert (found["measure"], found["count"]) == (measure, 96)
         assert found["value"] == pytest.approx(task.header.metrics[f"test_{measure}"], abs=1e-4)
         assert found["value"] > 0.5
-    assert ("R2 0." in result.output) == (kind == "regression")
+    assert ("test R2: on 96 images" in result.output) == (kind == "regression")
 
 
 def test_only_numbers_may_be_worse_than_nothing() -> None:
-    assert str(Accuracy(value=0.5, count=1, data="d")) == "50.00%"
-    assert str(Accuracy(value=-2.0, count=1, data="d", measure="r2")) == "R2 -2.0000"
-    with pytest.raises(ValueError, match="an accuracy of -2"):
-        Accuracy(value=-2.0, count=1, data="d")
+    assert str(Quality(value=0.5, count=1, data="d")) == "50.00%"
+    assert str(Quality(value=-2.0, count=1, data="d", measure="r2")) == "R2 -2.0000"
+    with pytest.raises(ValueError, match="accuracy -2: that cannot be"):
+        Quality(value=-2.0, count=1, data="d")

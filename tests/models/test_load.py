@@ -12,6 +12,7 @@ import random
 import shutil
 import struct
 import sys
+import time
 import zipfile
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -552,11 +553,14 @@ class TestReferences:
                 BaseReference.from_json(bad)
 
 
+CLOSED = "http://127.0.0.1:9"
+
+
 class TestLibraries:
     """With stand-ins for what is not installed here; the real libraries where they are."""
 
     @pytest.fixture
-    def torchvision(self, monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    def torchvision(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> SimpleNamespace:
         calls: list[dict[str, Any]] = []
 
         def get_model(name: str, **options: Any) -> nn.Module:
@@ -565,6 +569,7 @@ class TestLibraries:
 
         class Entry:
             meta = {"categories": ["a", "b"]}  # noqa: RUF012
+            url = f"{CLOSED}/resnet18-f37072fd.pth"
 
             def get_state_dict(self, **options: Any) -> dict[str, torch.Tensor]:
                 calls.append(options)
@@ -572,7 +577,11 @@ class TestLibraries:
                     raise OSError("Name or service not known")
                 return {"0.weight": torch.ones(2, 3), "0.bias": torch.zeros(2), **seen.more}
 
-        seen = SimpleNamespace(calls=calls, offline=False, more={})
+        kept = tmp_path / "checkpoints"
+        kept.mkdir()
+        (kept / "resnet18-f37072fd.pth").touch()
+        monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+        seen = SimpleNamespace(calls=calls, offline=False, more={}, kept=kept / "resnet18-f37072fd.pth")
         package, models = ModuleType("torchvision"), ModuleType("torchvision.models")
         for module in (package, models):
             module.__spec__ = importlib.machinery.ModuleSpec(module.__name__, None)
@@ -620,6 +629,15 @@ class TestLibraries:
         assert "Name or service not known" in error.message
         assert "--weights FILE" in str(error.hint)
         assert "--weights random" in str(error.hint)
+
+    def test_what_is_not_here_and_not_to_be_had_is_told_at_once(self, torchvision: SimpleNamespace) -> None:
+        torchvision.kept.unlink()
+        began = time.monotonic()
+        error = _failure(ModelError, "torchvision:resnet18")
+        assert time.monotonic() - began < 5
+        assert error.message.endswith("127.0.0.1:9 cannot be reached: Connection refused")
+        assert f"it fetches {CLOSED}/resnet18-f37072fd.pth; without a network give --weights FILE" in str(error.hint)
+        assert not [call for call in torchvision.calls if "weights_only" in call]
 
     def test_unknown_name(self, torchvision: SimpleNamespace) -> None:
         error = _failure(ModelError, "torchvision:resnet51")

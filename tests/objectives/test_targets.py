@@ -19,8 +19,8 @@ from edgespa.config import Preprocess
 from edgespa.data import Prepared, load_data, prepare
 from edgespa.errors import ConfigError, DataError
 from edgespa.exporting.config import ExportConfig
-from edgespa.objectives.evaluate import accuracy, quality
-from edgespa.objectives.targets import has_answers, plain_loss, scores
+from edgespa.objectives.evaluate import accuracy, evaluate
+from edgespa.objectives.table import Classes, MultiLabel, Regression
 from edgespa.pruning.config import PruneConfig
 from edgespa.tasks.base import Base
 
@@ -48,7 +48,7 @@ def kinds() -> dict[str, dict[str, np.ndarray]]:
 def test_outputs_that_are_no_answers(tmp_path: Path, kind: str, shape: tuple[int, ...]) -> None:
     data = data_of(tmp_path, **kinds()[kind])
     with pytest.raises(DataError, match=r"gives \[N.*d has 4 (classes|columns)"):
-        quality(lambda images: torch.ones(len(images), *shape), data)
+        evaluate(lambda images: torch.ones(len(images), *shape), data)
 
 
 def test_one_class_is_no_map_of_it(tmp_path: Path) -> None:
@@ -64,26 +64,26 @@ def test_outputs_that_are_no_numbers_are_no_answers(tmp_path: Path, kind: str) -
     # the largest of NaN is the first, and NaN is not above 0: both would count as answers
     data = data_of(tmp_path, **kinds()[kind])
     with pytest.raises(DataError, match="outputs on d are not numbers"):
-        quality(lambda images: torch.full((len(images), 4), torch.nan), data)
+        evaluate(lambda images: torch.full((len(images), 4), torch.nan), data)
     if kind == "classes":  # a class that is ruled out
         assert accuracy(lambda images: torch.tensor([[-torch.inf, 1.0, 0, 0]]).expand(len(images), 4), data) == 0.25
 
 
 def test_what_is_known_of_each_image(tmp_path: Path) -> None:
     for arrays in kinds().values():  # also numbers below zero
-        assert has_answers(data_of(tmp_path, **arrays))
-    bare = data_of(tmp_path, labels=np.zeros(12, dtype=np.int64))
-    bare.labels = torch.full((12,), -1)
-    assert not has_answers(bare)
+        assert data_of(tmp_path, **arrays).answered
+    np.savez(tmp_path / "bare.npz", images=np.zeros((3, 8, 8, 3), np.uint8))
+    bare = prepare(load_data(str(tmp_path / "bare.npz"), labelled=False), PREPROCESS)
+    assert not bare.answered
     with pytest.raises(DataError, match="no classes to compare with"):
-        quality(lambda images: images[:, :1, 0, 0], bare)
+        evaluate(lambda images: images[:, :1, 0, 0], bare)
 
 
 def test_losses_by_hand() -> None:
     zero, wanted = torch.zeros(2, 4), torch.tensor([[1.0, 0, 0, 2], [0, 0, 0, 3]])
-    assert float(plain_loss("regression", zero, wanted, reduction="sum")) == pytest.approx(14)
-    assert float(plain_loss("multi-label", zero, (wanted > 0).float())) == pytest.approx(np.log(2))
-    assert float(plain_loss("classes", zero, torch.tensor([1, 2]))) == pytest.approx(np.log(4))
+    assert float(Regression().loss(zero, wanted)) == pytest.approx(14 / 8)
+    assert float(MultiLabel().loss(zero, (wanted > 0).float())) == pytest.approx(np.log(2))
+    assert float(Classes().loss(zero, torch.tensor([1, 2]))) == pytest.approx(np.log(4))
 
 
 DENSE = """
@@ -143,9 +143,9 @@ def test_a_number_per_token_is_nothing_to_learn(dense: Callable[[str], str], tmp
 
 def test_more_outputs_than_classes(tmp_path: Path) -> None:
     data, output = data_of(tmp_path, **kinds()["classes"]), torch.randn(3, 6)
-    assert scores(output, data) is output
+    assert Classes().take(output, data) is output
     with pytest.raises(DataError, match=r"gives \[N, 6\], and d has 4 classes"):
-        scores(output, data, own=True)
-    for kind in ("multi-label", "regression"):
+        Classes().take(output, data, own=True)
+    for objective in (MultiLabel(), Regression()):
         with pytest.raises(DataError, match=r"gives \[N, 6\], and d has 4 columns"):
-            scores(output, data_of(tmp_path, **kinds()[kind]))
+            objective.take(output, data_of(tmp_path, **kinds()[objective.name]))

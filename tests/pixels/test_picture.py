@@ -315,6 +315,27 @@ class TestResizing:
             runner.preprocess(tmp_path / "a.png", {**how().model_dump(), **wrong})
 
 
+@pytest.mark.parametrize("way", [{}, {"resize": "crop", "resize_to": 9}, {"resize": "letterbox", "resize_to": 7}])
+def test_a_mask_goes_where_its_photograph_goes(tmp_path: Path, way: dict[str, Any]) -> None:
+    """What is bright is class 1: after both were resized, cropped and padded still."""
+    bright = np.zeros((40, 24), np.uint8)
+    bright[5:20, 3:15] = 1
+    for folder in ("images", "masks"):
+        (tmp_path / folder).mkdir()
+    for name in "abcd":
+        noise = RANDOM.integers(0, 60, bright.shape, dtype=np.uint8)
+        Image.fromarray(bright * 150 + 20 + noise).save(tmp_path / "images" / f"{name}.png")
+        Image.fromarray(bright).save(tmp_path / "masks" / f"{name}.png")
+    data = prepare(load_data(str(tmp_path)), how(3, (8, 6), interpolation="nearest", **way))
+    ((images, masks),) = list(data.batches(4))
+    pixels = data.pixels([0])[0, 0]
+    assert masks[0].shape == images[0, 0].shape
+    padded = pixels == 114
+    assert bool(padded.any()) == (way.get("resize") == "letterbox")
+    assert torch.equal(masks[0] == 255, padded)
+    assert torch.equal(masks[0][~padded] == 1, (pixels > 150)[~padded])
+
+
 EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n%%EOF\n"
 
 

@@ -6,7 +6,7 @@ Pillow only for ``--input IMAGE``. So the parts import nothing of edgespa but ea
 those of `edgespa.pixels` that stand alone, which are joined to them.
 """
 
-from edgespa.device.runner.answer import interpret, preprocess, read_arrays
+from edgespa.device.runner.answer import areas, interpret, preprocess, read_arrays
 from edgespa.device.runner.bundle import RunnerError, read_bundle
 from edgespa.device.runner.check import Recorded, noise, noise_pixels, read_samples
 from edgespa.device.runner.command import main
@@ -31,6 +31,7 @@ __all__ = [
     "TOLERANCE",
     "Recorded",
     "RunnerError",
+    "areas",
     "as_the_file_takes",
     "compare",
     "exceeded",

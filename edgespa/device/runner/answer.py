@@ -14,6 +14,9 @@ from edgespa.device.runner.runtimes import import_runtime
 from edgespa.pixels.picture import TooManyBits, model_pixels, upright_pixels
 from edgespa.pixels.values import normalised
 
+LISTS = ("classes", "multi-label", "regression")
+"""What is learned where the first output of a sample is a list."""
+
 
 def preprocess(path: Path, how: dict[str, Any]) -> np.ndarray:
     """An image file as a float32 array [1, C, H, W]: upright, channels, size, scale, normalise.
@@ -89,15 +92,9 @@ def interpret(scores: np.ndarray, learns: str, labels: list[str], count: int) ->
         labels: Their names.
         count: The likeliest so many; all of a regression.
     """
-
-    def named(index: int) -> dict[str, Any]:
-        return {"index": index, "label": labels[index] if index < len(labels) else str(index)}
-
-    values = scores.astype(np.float64)
-    if not np.isfinite(values).all():
-        raise RunnerError("the outputs are not finite")
+    values = _finite(scores)
     if learns == "regression":
-        return {"values": [{**named(i), "value": float(value)} for i, value in enumerate(values)]}
+        return {"values": [{**_named(i, labels), "value": float(value)} for i, value in enumerate(values)]}
     if learns == "multi-label":
         odds = np.exp(-np.logaddexp(0.0, -values))
     elif (values >= 0).all() and abs(values.sum() - 1) < 1e-3:  # the model ends in a softmax of its own
@@ -106,10 +103,33 @@ def interpret(scores: np.ndarray, learns: str, labels: list[str], count: int) ->
         odds = np.exp(values - values.max())
         odds /= odds.sum()
     top = [int(index) for index in np.argsort(-odds, kind="stable")[:count]]
-    rows = [{**named(index), "probability": float(odds[index])} for index in top]
+    rows = [{**_named(index, labels), "probability": float(odds[index])} for index in top]
     if learns == "multi-label":
         rows = [{**row, "present": row["probability"] >= 0.5} for row in rows]
     return {"top": rows}
+
+
+def areas(scores: np.ndarray, labels: list[str], count: int) -> dict[str, Any]:
+    """How much of one sample each class covers.
+
+    Args:
+        scores: Of each class in each place, [classes, height, width]; the largest one is the place's class.
+        labels: Their names.
+        count: The largest so many of the classes that are there.
+    """
+    found = np.bincount(_finite(scores).argmax(0).reshape(-1), minlength=len(scores))
+    largest = [int(index) for index in np.argsort(-found, kind="stable")[:count] if found[index]]
+    return {"areas": [{**_named(index, labels), "share": float(found[index] / found.sum())} for index in largest]}
+
+
+def _named(index: int, labels: list[str]) -> dict[str, Any]:
+    return {"index": index, "label": labels[index] if index < len(labels) else str(index)}
+
+
+def _finite(scores: np.ndarray) -> np.ndarray:
+    if not np.isfinite(scores).all():
+        raise RunnerError("the outputs are not finite")
+    return scores.astype(np.float64)
 
 
 def summarise_output(spec: dict[str, Any], array: np.ndarray) -> dict[str, Any]:
@@ -136,12 +156,15 @@ def predict(
         outputs = infer(model, arrays)
     result: dict[str, Any] = {"variant": variant["name"], "input": str(path)}
     first = outputs[0]
+    labels, learns = read_labels(folder), manifest.get("learns", "classes")
     if first.ndim == 4 and first.shape[2:] == (1, 1):  # a head of 1 x 1 convolutions
         first = first[:, :, 0, 0]
-    if first.ndim != 2:
+    if first.ndim == 4 and learns == "segmentation":
+        samples = [areas(scores, labels, options.top) for scores in first]
+    elif first.ndim == 2 and learns in LISTS:
+        samples = [interpret(scores, learns, labels, options.top) for scores in first]
+    else:
         return {**result, "outputs": [summarise_output(*pair) for pair in zip(variant["outputs"], outputs)]}
-    labels, learns = read_labels(folder), manifest.get("learns", "classes")
-    samples = [interpret(scores, learns, labels, options.top) for scores in first]
     rest = [summarise_output(*pair) for pair in zip(variant["outputs"][1:], outputs[1:])]
     others = {"other_outputs": rest} if rest else {}
     if len(samples) == 1:

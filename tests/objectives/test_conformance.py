@@ -1,0 +1,158 @@
+"""What every objective has to keep: batches add up to one, whatever they are cut into."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from edgespa.data.answers import IGNORED
+from edgespa.errors import ConfigError
+from edgespa.objectives.base import Objective
+from edgespa.objectives.kinds import OWN, objective_named
+from edgespa.objectives.measures import Measure
+
+RANDOM = torch.Generator().manual_seed(3)
+CUTS = ([16], [8, 8], [1, 15], [5, 4, 7])
+
+
+def masks() -> Tensor:
+    found = torch.randint(0, 4, (16, 6, 5), generator=RANDOM)
+    found[torch.rand(found.shape, generator=RANDOM) < 0.3] = IGNORED
+    found[2] = IGNORED  # a picture of which nothing is known
+    return found
+
+
+MADE: dict[str, tuple[Callable[[], Tensor], Callable[[], Tensor]]] = {
+    "classes": (lambda: torch.randn(16, 4, generator=RANDOM), lambda: torch.randint(0, 4, (16,), generator=RANDOM)),
+    "multi-label": (
+        lambda: torch.randn(16, 4, generator=RANDOM),
+        lambda: (torch.rand(16, 4, generator=RANDOM) > 0.5).float(),
+    ),
+    "regression": (lambda: torch.randn(16, 4, generator=RANDOM), lambda: torch.randn(16, 4, generator=RANDOM)),
+    "segmentation": (lambda: torch.randn(16, 4, 3, 5, generator=RANDOM), masks),
+}
+
+
+def parts(values: Tensor, sizes: list[int]) -> list[Tensor]:
+    return list(values.split(sizes))
+
+
+@pytest.mark.parametrize("name", OWN)
+@pytest.mark.parametrize("weighed", [False, True])
+@pytest.mark.parametrize("sizes", CUTS, ids=str)
+def test_losses_of_batches_are_one_by_mass(name: str, weighed: bool, sizes: list[int]) -> None:
+    objective = objective_named(name)
+    if weighed and not objective.weighs:
+        pytest.skip("it has no classes")
+    weights = torch.tensor([0.5, 3.0, 1.0, 7.0]) if weighed else None
+    outputs, targets = (make() for make in MADE[name])
+    whole = objective.loss(outputs, targets, weights)
+    losses = [
+        (float(objective.loss(out, right, weights)), objective.mass(right, weights))
+        for out, right in zip(parts(outputs, sizes), parts(targets, sizes), strict=True)
+    ]
+    mass = objective.mass(targets, weights)
+    assert sum(each for _, each in losses) == pytest.approx(mass)
+    assert sum(loss * each for loss, each in losses) / mass == pytest.approx(float(whole), rel=1e-5)
+
+
+@pytest.mark.parametrize("name", OWN)
+@pytest.mark.parametrize("sizes", CUTS, ids=str)
+def test_sums_add(name: str, sizes: list[int]) -> None:
+    objective = objective_named(name)
+    outputs, targets = (make() for make in MADE[name])
+    whole = objective.sums(outputs, targets)
+    apart = [objective.sums(*each) for each in zip(parts(outputs, sizes), parts(targets, sizes), strict=True)]
+    assert {(each.shape, each.dtype) for each in apart} == {(whole.shape, torch.float64)}
+    torch.testing.assert_close(torch.stack(apart).sum(0), whole, rtol=1e-12, atol=1e-12)
+    values = objective.values(whole, targets if targets.dim() < 3 else None)
+    assert len(values) == len(objective.measures)
+    assert all(value <= 1 for value in values)
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_what_is_right_has_the_least_loss_and_the_best_measure(name: str) -> None:
+    objective = objective_named(name)
+    outputs, targets = (make() for make in MADE[name])
+    right = answers_that_are_right(name, targets)
+    assert float(objective.loss(right, targets)) < float(objective.loss(outputs, targets))
+    table = targets if targets.dim() < 3 else None
+    assert objective.values(objective.sums(right, targets), table) == pytest.approx([1.0] * len(objective.measures))
+    blind = objective.blind(objective.sums(right, targets), table)
+    assert blind is not None
+    assert blind < 1
+
+
+def answers_that_are_right(name: str, targets: Tensor) -> Tensor:
+    if name == "regression":
+        return targets
+    if name == "multi-label":
+        return (targets - 0.5) * 20
+    known = targets.where(targets != IGNORED, 0) if name == "segmentation" else targets
+    return torch.nn.functional.one_hot(known, 4).movedim(-1, 1).float() * 20
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_a_teacher_that_says_the_same_is_at_no_distance(name: str) -> None:
+    objective = objective_named(name)
+    outputs = MADE[name][0]().requires_grad_(True)
+    if name != "multi-label":  # whose cross-entropy is not zero
+        assert float(objective.distance(outputs, outputs, 2.0).detach()) == pytest.approx(0, abs=1e-5)
+    (gradient,) = torch.autograd.grad(objective.distance(outputs, outputs.detach(), 2.0), outputs)
+    assert float(gradient.abs().max()) < 1e-6
+    with pytest.raises(ConfigError, match="teacher's outputs"):
+        objective.distance(outputs, outputs[:, :1].detach(), 2.0)
+
+
+class _NoMeasures(Objective):
+    name = "odd"
+    measures = ()
+
+    def loss(self, outputs: Any, targets: Any, weights: Tensor | None = None, smoothing: float = 0.0) -> Tensor:
+        raise NotImplementedError
+
+    def sums(self, outputs: Any, targets: Any) -> Tensor:
+        raise NotImplementedError
+
+    def values(self, sums: Tensor, table: Tensor | None) -> tuple[float, ...]:
+        raise NotImplementedError
+
+
+@pytest.mark.parametrize(
+    ("spec", "text", "message"),
+    [
+        ("segmentaton", "", "no objective 'segmentaton'"),
+        ("o.py:absent", "", "has no 'absent'"),
+        ("o.py:make", "make = lambda: 3", "gives a int"),
+        ("o.py:make", "def make(): raise ValueError('no')", "failed"),
+    ],
+)
+def test_objectives_that_are_none(
+    tmp_path: Any, monkeypatch: pytest.MonkeyPatch, spec: str, text: str, message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "o.py").write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        objective_named(spec)
+
+
+def test_an_objective_has_measures_and_a_name_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    import sys
+    import types
+
+    module = types.ModuleType("made_here")
+    monkeypatch.setitem(sys.modules, "made_here", module)
+    module.make = _NoMeasures  # type: ignore[attr-defined]
+    with pytest.raises(ConfigError, match="has no measures"):
+        objective_named("made_here:make")
+    monkeypatch.setattr(_NoMeasures, "measures", (Measure("one", "one"),))
+    monkeypatch.setattr(_NoMeasures, "name", "classes")
+    with pytest.raises(ConfigError, match="is called 'classes'") as caught:
+        objective_named("made_here:make")
+    assert caught.value.hint == "that name is taken"
+    with pytest.raises(ValueError, match="lower-case letters"):
+        Measure("mAP_50", "mAP@50")
