@@ -15,6 +15,7 @@ from edgespa.device.runner.models import infer, open_model
 from edgespa.device.runner.places import thinned
 from edgespa.device.runner.runtimes import import_runtime
 from edgespa.device.runner.weights import beyond, task_files, wrong_base
+from edgespa.pixels.values import normalised
 
 
 def noise(number: int, shape: tuple[int, ...]) -> np.ndarray:
@@ -29,16 +30,6 @@ def noise_pixels(number: int, shape: tuple[int, ...]) -> np.ndarray:
     """Uniformly random pixels, 0 to 255, of which `noise` is made."""
     content = hashlib.shake_256(b"edgespa noise %d" % number).digest(int(np.prod(shape)))
     return np.frombuffer(content, np.uint8).reshape(shape)
-
-
-def normalised(pixels: np.ndarray, how: dict[str, Any]) -> np.ndarray:
-    """The input [N, C, H, W] that a program makes of pixels: as `preprocess` does, bit for bit."""
-    mean, std = (np.array(how[key], np.float32).reshape(1, -1, 1, 1) for key in ("mean", "std"))
-    made = pixels.astype(np.float32)
-    made /= np.float32(255)
-    made -= mean
-    made /= std
-    return made
 
 
 class Recorded:

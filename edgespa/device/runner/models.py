@@ -13,6 +13,7 @@ from edgespa.bundle.limits import MAX_ELEMENTS
 from edgespa.device.runner.bundle import RunnerError, inside
 from edgespa.device.runner.tensors import unpacked
 from edgespa.device.runner.weights import materialise
+from edgespa.pixels.values import to_pixels
 
 CHUNK = 8  # samples at a time where the batch is free: small boards have little memory
 CHUNK_ELEMENTS = 1 << 22  # of their inputs, or one sample
@@ -35,13 +36,6 @@ def to_program_layout(array: np.ndarray, spec: dict[str, Any]) -> np.ndarray:
     if spec.get("layout") == "NHWC":
         array = np.transpose(array, (0, 3, 1, 2))
     return np.ascontiguousarray(array)
-
-
-def to_pixels(array: np.ndarray, how: dict[str, Any]) -> np.ndarray:
-    """From a normalised input [N, C, H, W] back to the pixels it was made of, 0 to 255 (see `preprocess`)."""
-    mean, std = (np.float32(how[key]).reshape(1, -1, 1, 1) for key in ("mean", "std"))
-    pixels: np.ndarray = np.clip(np.rint((array * std + mean) * np.float32(255)), 0, 255).astype(np.uint8)
-    return pixels
 
 
 def as_the_file_takes(arrays: list[np.ndarray], variant: dict[str, Any]) -> list[np.ndarray]:
