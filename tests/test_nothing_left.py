@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import signal
 import subprocess
@@ -13,11 +14,27 @@ import pytest
 import torch
 
 from edgespa.api.demo_folder import MARK, require_own_folder, take_folder
+from edgespa.bundle import pack, unpack
 from edgespa.bundle.whole import WholeFolder
 from edgespa.errors import OutputExistsError
 from edgespa.pruning.sweep import Shelf
 from edgespa.system import files
 from edgespa.system.files import require_folder_possible, require_writable, write_whole
+
+# Test folders are no packages.
+_spec = importlib.util.spec_from_file_location("tiny_bundles_left", Path(__file__).parent / "device" / "conftest.py")
+assert _spec is not None
+assert _spec.loader is not None
+_tiny = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(_tiny)
+
+
+@pytest.fixture
+def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small real bundle as one file."""
+    place = tmp_path_factory.mktemp("packed")
+    pack(_tiny.write_bundle(place / "good", onnx=_tiny.onnx_bytes()), place / "good.tar")
+    return place / "good.tar"
 
 
 def killed(script: str, *arguments: str, code: int = -signal.SIGKILL) -> str:
@@ -32,10 +49,7 @@ def hidden(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.glob(".*"))
 
 
-def test_half_a_file_of_a_killed_process_is_removed_by_the_next_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(files, "_JUST_MADE_S", 0.0)
+def test_half_a_file_of_a_killed_process_is_removed_by_the_next_one(tmp_path: Path) -> None:
     path = tmp_path / "a.bin"
     write_whole(path, b"old")
     half = (
@@ -53,8 +67,7 @@ def test_half_a_file_of_a_killed_process_is_removed_by_the_next_one(
     assert (path.read_bytes(), hidden(tmp_path)) == (b"new", [])
 
 
-def test_files_with_such_names_that_are_not_ours_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(files, "_JUST_MADE_S", 0.0)
+def test_files_with_such_names_that_are_not_ours_stay(tmp_path: Path) -> None:
     (tmp_path / "kept").write_text("kept")
     for name in (".a.bin.tmp-xyz", ".a.bin.tmp-0123456789", ".b.bin.tmp-01234567", "a.bin.tmp-01234567"):
         (tmp_path / name).write_text("kept")
@@ -65,10 +78,7 @@ def test_files_with_such_names_that_are_not_ours_stay(tmp_path: Path, monkeypatc
     assert (tmp_path / "kept").read_text() == "kept"
 
 
-def test_half_a_bundle_of_a_killed_process_is_removed_by_the_next_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(files, "_JUST_MADE_S", 0.0)
+def test_half_a_bundle_of_a_killed_process_is_removed_by_the_next_one(tmp_path: Path) -> None:
     half = """
         import os, sys
         from pathlib import Path
@@ -85,6 +95,97 @@ def test_half_a_bundle_of_a_killed_process_is_removed_by_the_next_one(
         with WholeFolder(tmp_path / "out") as other:  # both are in use
             assert hidden(tmp_path) == sorted([writer.path.name, other.path.name])
     assert hidden(tmp_path) == []
+
+
+@pytest.mark.parametrize("what", ["whole_file", "WholeFolder", "folder_beside", "require_writable"])
+def test_whoever_removes_takes_nothing_that_is_being_made(tmp_path: Path, what: str) -> None:
+    """Between the making of a file and its lock another process may take it for abandoned: it is made again."""
+    script = """
+        import os, sys, threading
+        from pathlib import Path
+        from edgespa.bundle.whole import WholeFolder
+        from edgespa.system import files
+        path, what = Path(sys.argv[1]), sys.argv[2]
+        real, taken = files.hold, []
+
+        def late(descriptor, *, wait=False):
+            if wait and len(taken) < 3:
+                files.remove_abandoned(path, "try" if what == "require_writable" else "tmp")
+                taken.append(descriptor)
+            real(descriptor, wait=wait)
+
+        files.hold = late
+        if what == "whole_file":
+            files.write_whole(path, b"new")
+            assert path.read_bytes() == b"new"
+        elif what == "WholeFolder":
+            with WholeFolder(path) as folder:
+                (folder.path / "a").write_bytes(b"new")
+                folder.install()
+            assert (path / "a").read_bytes() == b"new"
+        elif what == "folder_beside":
+            with files.folder_beside(path) as folder:
+                (folder / "a").write_bytes(b"new")
+        else:
+            files.require_writable(path)
+        print(len(taken))
+    """
+    assert killed(script, str(tmp_path / "out"), what, code=0) == "3\n"
+    assert hidden(tmp_path) == []
+
+
+def test_what_is_being_put_in_its_place_is_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another process looks at the last moment, when all is written."""
+    path, real = tmp_path / "out", os.replace
+
+    def late(source: Path, target: Path) -> None:
+        files.remove_abandoned(path)
+        real(source, target)
+
+    monkeypatch.setattr(files.os, "replace", late)
+    write_whole(path, b"new")
+    assert path.read_bytes() == b"new"
+
+
+@pytest.mark.parametrize("kind", ["tmp", "try"])
+def test_what_a_killed_process_left_a_moment_ago_is_removed(tmp_path: Path, kind: str) -> None:
+    """Whoever types the command again does so at once; afterwards the output is there, and nobody would come by."""
+    half = """
+        import os, sys
+        from pathlib import Path
+        from edgespa.system import files
+        if sys.argv[2] == "try":
+            files.os.lstat = lambda path: None
+            files._PROBE_BYTES = type("Dying", (), {"__index__": lambda self: os.kill(os.getpid(), 9)})()
+            files.require_writable(Path(sys.argv[1]))
+        with files.folder_beside(Path(sys.argv[1])) as folder:
+            (folder / "half").write_bytes(b"half")
+            os.kill(os.getpid(), 9)
+    """
+    killed(half, str(tmp_path / "out"), kind)
+    assert len(hidden(tmp_path)) == 1
+    require_writable(tmp_path / "out")
+    with files.folder_beside(tmp_path / "out") as folder:
+        assert hidden(tmp_path) == [folder.name]
+    assert hidden(tmp_path) == []
+
+
+def test_an_interrupted_unpacking_leaves_nothing_after_the_next(packed: Path, tmp_path: Path) -> None:
+    half = """
+        import os, sys
+        from pathlib import Path
+        from edgespa.bundle import archive
+        real, copied = archive._copy, []
+        def dying(*arguments):
+            copied.append(1)
+            return real(*arguments) if len(copied) < 4 else os.kill(os.getpid(), 9)
+        archive._copy = dying
+        archive.unpack(Path(sys.argv[1]), Path(sys.argv[2]))
+    """
+    killed(half, str(packed), str(tmp_path / "out"))
+    assert [name[:9] for name in os.listdir(tmp_path)] == [".out.tmp-"]
+    unpack(packed, tmp_path / "out")
+    assert os.listdir(tmp_path) == ["out"]
 
 
 def test_values_on_disk_have_no_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -128,7 +229,9 @@ def test_where_nothing_can_be_written(tmp_path: Path, what: str, monkeypatch: py
     else:
         with pytest.raises(OSError, match="too long"):
             require_writable(tmp_path / ("n" * 300))
-        monkeypatch.setattr(Path, "open", lambda *_, **__: (_ for _ in ()).throw(OSError(30, "Read-only file system")))
+        monkeypatch.setattr(
+            files.os, "open", lambda *_, **__: (_ for _ in ()).throw(OSError(30, "Read-only file system"))
+        )
         with pytest.raises(OSError, match="Read-only") as caught:
             require_folder_possible(tmp_path / "a" / "b")
         assert caught.value.filename == str(tmp_path / "a")

@@ -215,7 +215,7 @@ def _require_trainable(
             "scores for each class, [N, classes, height, width]",
             "give a model that segments, or data with a folder per class",
         )
-    if not data.answered:
+    if objective.answers != "none" and not data.answered:
         raise DataError(f"{data.name} has no classes to learn", "put the images of each class into a folder of its own")
     if objective.name != "classes" and criterion_named(config.criterion).relevance:
         raise ConfigError(

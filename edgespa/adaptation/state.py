@@ -33,7 +33,7 @@ _OPTIONS = MappingProxyType(
         "data": "--data",
         "samples": "--data (its images or labels)",
         "config.adapter_settings": "--adapter-option",
-        "preprocess": "--mean, --std or --input-shape",
+        "preprocess": "--mean, --std, --resize and what else is said of images, or --input-shape",
         "objective": "--objective",
         "teacher": "--distill",
         "precision": "--mixed-precision",

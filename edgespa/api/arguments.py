@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from torch.utils.data import DataLoader, Dataset
 
     from edgespa.api.options import DataOptions, Progress
-    from edgespa.config import Strict
+    from edgespa.config import PixelSettings, Strict
     from edgespa.device.board import Device
     from edgespa.device.fleet import Outcome
     from edgespa.latency.stopwatch import LatencyBudget
@@ -96,6 +96,7 @@ def options_of(
     labels: Labels | None,
     class_offset: int | None,
     objective: str | None,
+    pixels: PixelSettings,
 ) -> DataOptions:
     """How the data become inputs."""
     from edgespa.api.options import DataOptions
@@ -104,7 +105,7 @@ def options_of(
         return None if value is None else (float(value),) if isinstance(value, (int, float)) else tuple(value)
 
     named = None if labels is None else file_of_names(labels) or several(labels)
-    return DataOptions(numbers(mean), numbers(std), limit, seed, named, class_offset, objective)
+    return DataOptions(numbers(mean), numbers(std), limit, seed, named, class_offset, objective, pixels)
 
 
 def file_of_names(labels: Labels | None) -> Path | None:
@@ -214,6 +215,15 @@ def settings_of(settings: Mapping[str, Any], config: type[Strict]) -> dict[str, 
 def several(value: Any) -> tuple[Any, ...]:
     """One or several, as several: a text is one."""
     return tuple(value) if isinstance(value, (list, tuple)) else (value,)
+
+
+def parted(settings: Mapping[str, Any]) -> tuple[PixelSettings, dict[str, Any]]:
+    """What settings say of how an image becomes an input, and all else."""
+    from edgespa.config import PixelSettings
+
+    pixels = {name: each for name, each in settings.items() if name in PixelSettings.model_fields}
+    rest = {name: each for name, each in settings.items() if name not in pixels}
+    return PixelSettings.parse(pixels, "images"), rest
 
 
 def path_of(bundle: str | Path | Result) -> Path:

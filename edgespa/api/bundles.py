@@ -20,6 +20,7 @@ from edgespa.exporting.bundle import ExportConfig, Origin, export, require_possi
 from edgespa.graph.program import Program
 from edgespa.graph.proof import LIMIT, largest_difference, prove
 from edgespa.graph.surgery import compact
+from edgespa.models.given import PREFIX, Given
 from edgespa.models.inputs import InputSizes
 from edgespa.models.interface import output_tensors
 from edgespa.objectives.evaluate import require_answers
@@ -164,7 +165,7 @@ def _from_model(model: str, input_shape: InputSizes | None, weights: str | None)
     base = Base.open(model, input_shape, weights)
     cost = base.whole_cost
     origin = Origin(
-        task=readable(Path(model.partition(":")[0]).stem + (f" {model.rpartition(':')[2]}" if ":" in model else "")),
+        task=_name_of(model),
         base=BaseEntry(spec=base.spec, digest=base.digest, weights=base.weights),
         compaction=Compaction(
             parameters=cost.parameters,
@@ -176,6 +177,14 @@ def _from_model(model: str, input_shape: InputSizes | None, weights: str | None)
         provenance={"torch": torch.__version__},
     )
     return base.program, origin, base
+
+
+def _name_of(model: str) -> str:
+    """What a model may be called: the words of its spec, or the class of what was given in Python."""
+    if isinstance(model, Given):
+        return readable(model.removeprefix(PREFIX))
+    place, colon, name = model.partition(":")
+    return readable(Path(place).stem + (f" {name.rpartition(':')[2]}" if colon else ""))
 
 
 def check_task(task: Task, base: Base) -> dict[str, JsonValue]:

@@ -6,14 +6,20 @@ import dataclasses
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
-from edgespa.config import Preprocess
+from pydantic import ValidationError
+
+from edgespa.config import PixelSettings, Preprocess
 from edgespa.data import ImageData, Numbering, load_data
-from edgespa.data.calibration import find_spec
+from edgespa.data.calibration import Named, find_spec
 from edgespa.errors import ConfigError
 from edgespa.models.inputs import InputSizes, as_inputs
 from edgespa.objectives.kinds import fitted, objective_named
-from edgespa.pixels.normalisation import Values, half_given, refuse_bytes, text
+from edgespa.pixels.normalisation import Values, half_given, refuse_other_scales, text
+from edgespa.pixels.picture import SAMPLED
+from edgespa.pixels.placement import LETTERBOX
+from edgespa.pixels.words import resizing
 from edgespa.system.quiet import NOTE
 from edgespa.tasks.base import Base
 
@@ -34,6 +40,7 @@ class DataOptions:
         labels: The class name of each output, or a file with them, a line each; None for the order of the data.
         objective: What is learned or measured; that of the data's kind where nothing is said.
         class_offset: Class k is output k + this, and other outputs have no images; None: the classes are all outputs.
+        pixels: All else of how an image becomes an input.
     """
 
     mean: Values | None = None
@@ -43,11 +50,17 @@ class DataOptions:
     labels: Path | tuple[str, ...] | None = None
     class_offset: int | None = None
     objective: str | None = None
+    pixels: PixelSettings = dataclasses.field(default_factory=PixelSettings)
 
     @property
     def normalised(self) -> bool:
-        """Whether mean and std are given."""
-        return self.mean is not None or self.std is not None
+        """Whether mean, std or scale are given."""
+        return self.mean is not None or self.std is not None or self.pixels.scale is not None
+
+    @property
+    def said(self) -> bool:
+        """Whether anything is given of how an image becomes an input."""
+        return self.normalised or bool(self.pixels.said())
 
     def load(self, spec: str, *, labelled: bool = True, outputs: int | None = None) -> ImageData:
         """A data set, or the images of a named calibration spec, limited and its classes numbered as asked.
@@ -80,10 +93,12 @@ class DataOptions:
         calibration: str | None = None,
         tensors: bool = False,
     ) -> Preprocess:
-        """From image to input, for a model's input sizes; which normalisation that is, is told.
+        """From image to input, for a model's input sizes; which way that is, and whose, is told.
 
-        Mean and std are those of the options; else those that a task file records, which need not be said again; else
-        those that the model's library records; else those of a calibration spec; else 0 and 1.
+        Mean, std and scale are those of the options; else those that a task file records, which need not be said
+        again; else those that the model's library records; else those of a calibration spec; else 0, 1 and 0-1. What
+        else there is to say is taken in the same order; of the options each by itself, but that another way to resize
+        begins without a size and a padding.
 
         Args:
             base: The model.
@@ -92,41 +107,52 @@ class DataOptions:
             tensors: The data are preprocessed already, so nothing is told.
 
         Raises:
-            ConfigError: If the model does not take images alone, or mean and std do not fit its channels or pixels in
-                [0, 1], or one of them is given alone.
+            ConfigError: If the model does not take images alone; if mean and std do not fit its channels or the scale,
+                or one of them is given alone; if the options do not go together.
         """
         channels, height, width = image_size(base.input_sizes)
-        if recorded is not None and not self.normalised and recorded.channels == channels:
-            return recorded.model_copy(update={"height": height, "width": width})
+        if (taken := str(base.program.inputs[0].dtype)) != "torch.float32":
+            raise ConfigError(
+                f"{base.spec} takes inputs of {taken.removeprefix('torch.')}, and images become float32",
+                "give the model with weights in float32: model.float()",
+            )
+        task = recorded.at(height, width) if recorded is not None and recorded.channels == channels else None
+        if task is not None and not self.said:
+            return task
         if question := half_given(self.mean, self.std):
             raise ConfigError(question, "give both --mean and --std, or none")
-        mean, std, of = self._normalisation(base, channels, calibration)
-        for name, values in (("--mean", mean), ("--std", std)):
-            if len(values) not in (1, channels):
+        named = find_spec(calibration) if calibration is not None else None
+        values, of = self._normalisation(base, task, channels, named)
+        settings, whose = self._settings(base, task, (channels, height, width), named)
+        for name in ("mean", "std"):
+            if len(values[name]) not in (1, channels):
                 raise ConfigError(
-                    f"{name} has {len(values)} values, the model's input has {channels} channels",
+                    f"--{name} has {len(values[name])} values, the model's input has {channels} channels",
                     f"give one value, or {channels}",
                 )
-        refuse_bytes(mean, std)
-        if of and not tensors:
+            values[name] *= channels if len(values[name]) == 1 else 1
+        refuse_other_scales(values["mean"], values["std"], values["scale"])
+        try:
+            how = Preprocess(height=height, width=width, channels=channels, **values, **settings)
+        except ValidationError as error:
+            raise ConfigError(
+                f"images for an input of {channels} x {height} x {width}: "
+                + str(error.errors()[0]["msg"]).removeprefix("Value error, "),
+                "change what is said by " + ", ".join(map(option_of, _SETTINGS)),
+            ) from error
+        if tensors:
+            return how
+        if of:
             log.log(NOTE, "normalisation: %s (--mean and --std give others)", of)
-        if not tensors and base.recorded is not None and base.recorded.otherwise:
+        if whose:
+            log.log(NOTE, "images: %s, %s (--resize and --interpolation give others)", in_words(how), whose)
+        if task is None and base.recorded is not None and base.recorded.otherwise:
             log.log(
                 NOTE,
-                "%s saw images that were %s; here each is resized (bilinear) as a whole to %d x %d, its proportions "
-                "are not kept: that may cost accuracy",
-                base.spec,
-                base.recorded.otherwise,
-                height,
-                width,
+                "%s saw images that were %s; here each is %s: that may cost accuracy",
+                *(base.spec, base.recorded.otherwise, in_words(how)),
             )
-        return Preprocess(
-            height=height,
-            width=width,
-            channels=channels,
-            mean=mean * channels if len(mean) == 1 else mean,
-            std=std * channels if len(std) == 1 else std,
-        )
+        return how
 
     def preprocess_if_known(
         self,
@@ -146,7 +172,7 @@ class DataOptions:
         """
         sets = tuple(data)
         own = base.recorded is not None and base.recorded.mean is not None
-        if not (sets or own or self.normalised or recorded is not None):
+        if not (sets or own or self.said or recorded is not None):
             return None
         tensors = bool(sets) and all(each.preprocessed for each in sets)
         return self.preprocess(base, recorded, calibration=calibration, tensors=tensors)
@@ -163,27 +189,72 @@ class DataOptions:
             recorded: What a task file has.
         """
         own = base.recorded is not None and base.recorded.mean is not None
-        said = self.normalised or own or recorded is not None
+        said = self.said or own or recorded is not None
         return preprocess if said or not any(each.preprocessed for each in data) else None
 
-    def _normalisation(self, base: Base, channels: int, calibration: str | None) -> tuple[Values, Values, str]:
-        """Mean, std, and where they are from, in words; empty for the options' own."""
-        if self.mean is not None and self.std is not None:
-            return self.mean, self.std, ""
-        named = find_spec(calibration) if calibration is not None else None
-        spec = named.spec if named is not None else None
-        own = base.recorded
+    def _normalisation(
+        self, base: Base, task: Preprocess | None, channels: int, named: Named | None
+    ) -> tuple[dict[str, Any], str]:
+        """Mean, std, scale, and where they are from, in words; empty for the options' own and a task's."""
+
+        def of(mean: Values | None, std: Values | None, scale: str | None) -> dict[str, Any]:
+            return {"mean": mean or (0.0,), "std": std or (1.0,), "scale": scale or "0-1"}
+
+        if self.normalised:
+            return of(self.mean, self.std, self.pixels.scale), ""
+        if task is not None:
+            return of(task.mean, task.std, task.scale), ""
+        spec, own = named.spec if named is not None else None, base.recorded
         if own is not None and own.mean is not None and own.std is not None and len(own.mean) in (1, channels):
             if spec is not None and spec.mean is not None and (spec.mean, spec.std) != (own.mean, own.std):
-                log.warning("mean and std of the calibration spec %s are not those of %s", calibration, base.spec)
-            return own.mean, own.std, f"mean {text(own.mean)} and std {text(own.std)}, as {base.spec} records"
-        if spec is not None and spec.mean is not None and spec.std is not None:
-            return (
-                spec.mean,
-                spec.std,
-                f"mean {text(spec.mean)} and std {text(spec.std)}, of the calibration spec {calibration}",
+                log.warning("mean and std of the calibration spec %s are not those of %s", named, base.spec)
+            found = f"mean {text(own.mean)} and std {text(own.std)}, as {base.spec} records"
+            return of(own.mean, own.std, None), found
+        if spec is not None and (spec.mean is not None or spec.scale is not None):
+            values = of(spec.mean, spec.std, spec.scale)
+            scaled = f" of pixels in {spec.scale}" if spec.scale else ""
+            found = (
+                f"mean {text(values['mean'])} and std {text(values['std'])}{scaled}, of the calibration spec {named}"
             )
-        return (0.0,), (1.0,), "none given: mean 0 and std 1, so inputs are pixels in 0..1"
+            return values, found
+        return of(None, None, None), "none given: mean 0 and std 1, so inputs are pixels in 0..1"
+
+    def _settings(
+        self, base: Base, task: Preprocess | None, size: tuple[int, int, int], named: Named | None
+    ) -> tuple[dict[str, Any], str]:
+        """All else, for an input of a size, and whose it is, in words; empty where it is the options' own, or usual."""
+        given, found, whose = self.pixels.said(), {}, ""
+        if task is not None:
+            found = {name: getattr(task, name) for name in _SETTINGS}
+        elif base.recorded is not None and (found := base.recorded.for_input(*size)):
+            whose = f"as {base.spec} records"
+        elif named is not None and (found := {k: v for k, v in named.spec.said().items() if k in _SETTINGS}):
+            whose = f"as the calibration spec {named} has it"
+        if given.get("resize", found.get("resize")) != found.get("resize"):
+            found.update(resize_to=None, padding=None)
+        elif "resize_to" in given and found.get("resize") != LETTERBOX:
+            found["padding"] = None
+        if given.get("interpolation", SAMPLED[0]) not in SAMPLED:
+            found["antialias"] = True
+        if own := [option_of(name) for name in given if name in _SETTINGS]:
+            whose = f"{whose} but for {', '.join(own)}" if whose else ""
+        made = {name: value for name, value in {**found, **given}.items() if name in _SETTINGS}
+        if made.get("resize_to") == size[1:]:
+            made["resize_to"] = None
+        return made, whose
+
+
+_SETTINGS = tuple(name for name in PixelSettings.model_fields if name != "scale")
+
+
+def option_of(name: str) -> str:
+    """How the command line calls a field."""
+    return "--" + name.replace("_", "-")
+
+
+def in_words(how: Preprocess) -> str:
+    """How an image becomes the input's size and colours, in words."""
+    return resizing(how) + (", in the order blue, green, red" if how.channel_order == "bgr" else "")
 
 
 def image_size(inputs: InputSizes) -> tuple[int, int, int]:

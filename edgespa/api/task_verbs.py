@@ -15,6 +15,7 @@ from edgespa.api.arguments import (
     latency_of,
     model_of,
     options_of,
+    parted,
     path_of,
     require_of_method,
     settings_of,
@@ -88,7 +89,10 @@ def adapt(
         fresh: Start anew where there is the state of an interrupted run, and give it up.
         overwrite: Replace a task file that is there.
         progress: See `edgespa.api.verbs`.
-        **settings: Fields of `edgespa.adaptation.config.AdaptConfig`: ``density``, ``rank``, ``epochs``, ...
+        **settings: Fields of `edgespa.adaptation.config.AdaptConfig`: ``density``, ``rank``, ``epochs``, ...; and of
+            `edgespa.config.PixelSettings`, for how an image becomes an input: ``resize``, ``resize_to``, ``padding``,
+            ``interpolation``, ``antialias``, ``scale``, ``channel_order``. Those are recorded, as mean and std are, and
+            by default what the model's library records.
 
     Raises:
         ConfigError: A setting is not known or not allowed; it names the nearest one.
@@ -126,7 +130,8 @@ def adapt(
 
     if weighing is not None:
         asked["class_weights"] = read_weights(weighing)
-    config = AdaptConfig.parse(settings_of(asked, AdaptConfig), "adapt")
+    pixels, rest = parted(asked)
+    config = AdaptConfig.parse(settings_of(rest, AdaptConfig), "adapt")
     checked()
     processes = Processes.start(config.mixed_precision)
     with said_once(processes.index), told("adapt", progress if processes.is_main else False) as report:
@@ -138,7 +143,7 @@ def adapt(
             input_shape=sizes_of(input_shape),
             weights=text_of(weights),
             trust=trust,
-            options=options_of(mean, std, limit, config.seed, labels, class_offset, objective),
+            options=options_of(mean, std, limit, config.seed, labels, class_offset, objective, pixels),
             evaluation=test,
             overwrite=overwrite,
             resume=resume,
@@ -151,6 +156,7 @@ def adapt(
             processes=processes,
             latency=budget,
         )
+    processes.totals([0.0])  # the main one has written the file
     processes.end()
     return TaskFile.of(task, path, given_in(spec))
 
@@ -215,7 +221,8 @@ def prune(
         overwrite: Replace a task file that is there.
         progress: See `edgespa.api.verbs`.
         **settings: Fields of `edgespa.pruning.PruneConfig`: ``method``, ``budget``, ``allocation``, ``round_to``, ...;
-            for sls of `edgespa.pruning.depth.DepthConfig`: ``alpha``, ``metric``, ``keep_depth``, ``score_images``.
+            for sls of `edgespa.pruning.depth.DepthConfig`: ``alpha``, ``metric``, ``keep_depth``, ``score_images``; and
+            of `edgespa.config.PixelSettings`, see `adapt`.
 
     Raises:
         ConfigError: A setting is not known or not allowed; it names the nearest one.
@@ -243,7 +250,7 @@ def prune(
         from edgespa.api.depth import cut_to_file
         from edgespa.pruning.depth import DepthConfig
 
-        how = {name: value for name, value in settings.items() if name != "method"}
+        pixels, how = parted({name: value for name, value in settings.items() if name != "method"})
         rule = DepthConfig.parse(settings_of(how, DepthConfig), "prune")
         checked()
         with told("prune", progress) as report:
@@ -255,7 +262,7 @@ def prune(
                 weights=text_of(weights),
                 base=base_of(base, own),
                 trust=trust,
-                options=options_of(mean, std, limit, rule.seed, labels, class_offset, objective),
+                options=options_of(mean, std, limit, rule.seed, labels, class_offset, objective, pixels),
                 data=sets["data"],
                 evaluation=sets["eval_data"],
                 plot=drawing,
@@ -271,7 +278,8 @@ def prune(
     from edgespa.api.tasks import prune_to_file
     from edgespa.pruning import PruneConfig
 
-    config = PruneConfig.parse(settings_of(asked, PruneConfig), "prune")
+    pixels, rest = parted(asked)
+    config = PruneConfig.parse(settings_of(rest, PruneConfig), "prune")
     checked()
     with told("prune", progress) as report:
         task = prune_to_file(
@@ -280,7 +288,7 @@ def prune(
             config,
             input_shape=sizes_of(input_shape),
             weights=text_of(weights),
-            options=options_of(mean, std, limit, config.seed, labels, class_offset, objective),
+            options=options_of(mean, std, limit, config.seed, labels, class_offset, objective, pixels),
             calibration=sets["calibration"],
             held_out=sets["held_out"],
             evaluation=sets["eval_data"],

@@ -21,6 +21,7 @@ from edgespa.api.arguments import (
     file_of_names,
     model_of,
     options_of,
+    parted,
     runtime_of,
     settings_of,
     sizes_of,
@@ -122,7 +123,8 @@ def export(
         overwrite: Replace a bundle that is there.
         progress: See `edgespa.api.verbs`.
         **settings: Fields of `edgespa.exporting.config.ExportConfig`: ``formats=("onnx",)``, ``precisions=("fp32",
-            "int8")``, ``int8_tolerance``, ``onnx_runtime``, ``strict``, ...
+            "int8")``, ``int8_tolerance``, ``onnx_runtime``, ``strict``, ...; and of `edgespa.config.PixelSettings`, see
+            `adapt`.
 
     Raises:
         ConfigError: A setting is not known or not allowed; it names the nearest one.
@@ -149,7 +151,8 @@ def export(
     from edgespa.api.bundles import export_bundle
     from edgespa.exporting.config import ExportConfig
 
-    config = ExportConfig.parse(settings_of(asked, ExportConfig), "export")
+    pixels, rest = parted(asked)
+    config = ExportConfig.parse(settings_of(rest, ExportConfig), "export")
     checked()
     with told("export", progress) as report:
         manifest = export_bundle(
@@ -160,7 +163,7 @@ def export(
             base=base_of(base, own),
             weights=text_of(weights),
             trust=trust,
-            options=options_of(mean, std, limit, config.seed, labels, class_offset, objective),
+            options=options_of(mean, std, limit, config.seed, labels, class_offset, objective, pixels),
             calibration=images,
             evaluation=test,
             overwrite=overwrite,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
 import os
@@ -15,7 +14,7 @@ from typing import Any, Self
 from edgespa.bundle.files import walk_files
 from edgespa.bundle.manifest import MANIFEST
 from edgespa.errors import BundleError, OutputExistsError
-from edgespa.system.files import hold, name_file, remove_abandoned, sibling, uninterrupted
+from edgespa.system.files import make_held_folder, name_file, remove_abandoned, sibling, uninterrupted
 
 _log = logging.getLogger(__name__)
 
@@ -60,22 +59,19 @@ class WholeFolder:
         # this method and the block, where nothing can catch it, leaves the rest to the end of the process.
         self._temporary = temporary
         self._last_resort = weakref.finalize(self, _remove_own, temporary, os.getpid())
-        temporary.mkdir()
-        with contextlib.suppress(OSError):
-            self._held = os.open(temporary, os.O_RDONLY)
-            hold(self._held)
+        self._held = make_held_folder(temporary)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         with uninterrupted():
-            if self._held is not None:
-                os.close(self._held)
-                self._held = None
             if self._temporary is not None:
                 _remove(self._temporary)
                 self._temporary = None
+            if self._held is not None:
+                os.close(self._held)
+                self._held = None
             if self._aside is not None and os.path.lexists(self.target):
                 _remove(self._aside)
             if self._last_resort is not None:

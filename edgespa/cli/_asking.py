@@ -41,8 +41,9 @@ MODELS = ("model", "base")
 OBJECTIVE = "objective"
 DATA = ("data", "eval-data", "calibration", "held-out")
 HARMLESS = (
-    "input-shape", "weights", "from", "task", "bundle", "sources", "mean", "std", "limit", "labels",
-    "class-offset", "adapter", "rank", "kernel", "adapter-option", "density", "budget", "threads", "variant",
+    "input-shape", "weights", "from", "task", "bundle", "sources", "mean", "std", "scale", "resize",
+    "resize-to", "padding", "interpolation", "antialias", "channel-order", "limit", "labels", "class-offset",
+    "adapter", "rank", "kernel", "adapter-option", "density", "budget", "threads", "variant",
     "normalisation", "round-to", "min-width", "keep", "only", "criterion", "schedule", "prune-steps",
     "prune-fraction", "recovery-epochs", "lr-restart", "epochs", "batch-size", "accumulate", "lr",
     "label-smoothing", "class-weights", "augment", "distill", "distill-weight", "distill-temperature",

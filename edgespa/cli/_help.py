@@ -8,6 +8,8 @@ from typing import Any
 
 import click
 
+from edgespa.cli._unread import refuse_unread
+
 Sections = Mapping[str, Sequence[str]]
 """Heading -> options by their long names, the most used first."""
 Examples = Sequence[tuple[str, str]]
@@ -43,6 +45,15 @@ class Explained(click.Command):
         super().__init__(*args, **attrs)
         self.sections = sections or {}
         self.examples = examples
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """As click; options that nothing would read are refused first.
+
+        Args:
+            ctx: Of the command.
+        """
+        refuse_unread(ctx)
+        return super().invoke(ctx)
 
     def get_help(self, ctx: click.Context) -> str:
         """The help, with no word broken at a hyphen.

@@ -79,12 +79,16 @@ class Numbers(click.ParamType[tuple[float, ...]]):
 
     Args:
         positive: Refuse zero and less.
+        whole: They are whole numbers, from 0.
+        metavar: What the help shows.
     """
 
     name = "numbers"
 
-    def __init__(self, *, positive: bool = False) -> None:
+    def __init__(self, *, positive: bool = False, whole: bool = False, metavar: str = "X,Y,...") -> None:
         self.positive = positive
+        self.whole = whole
+        self.metavar = metavar
 
     def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
         """What the help shows.
@@ -93,7 +97,7 @@ class Numbers(click.ParamType[tuple[float, ...]]):
             param: Not used.
             ctx: Not used.
         """
-        return "X,Y,..."
+        return self.metavar
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, ...]:
         """Parse.
@@ -108,8 +112,13 @@ class Numbers(click.ParamType[tuple[float, ...]]):
         """
         if not isinstance(value, str):
             return tuple(value)
-        numbers = []
+        numbers: list[float] = []
         for part in _parts(value):
+            if self.whole:
+                if not part.isdecimal():
+                    self.fail(f"'{part}' is not a whole number in '{value}'; write {self.metavar}", param, ctx)
+                numbers.append(int(part))
+                continue
             try:
                 number = float(part)
             except ValueError:
@@ -137,7 +146,7 @@ def model_options(metavar: str = "MODEL", *, required: bool = True) -> Callable[
         metavar: What the help calls the argument, for example ``"MODEL|TASK"``.
         required: MODEL must be given; else it may be None.
     """
-    return _all(
+    return together(
         click.argument("model", metavar=metavar, required=required),
         click.option(
             "--input-shape",
@@ -170,12 +179,13 @@ def data_options(*names: str, required: tuple[str, ...] = ()) -> Callable[[_F], 
     data = [
         click.option(f"--{name}", metavar="DATA", required=name in required, help=_DATA_HELP[name]) for name in names
     ]
-    return _all(
+    return together(
         *data,
         click.option(
             "--mean",
             type=Numbers(),
-            help="Normalisation: subtracted from pixels in [0, 1], per channel. Recorded, so given only once.  "
+            help="Normalisation: subtracted from pixels in [0, 1], or of --scale, per channel. Recorded, so given only "
+            "once.  "
             "[default: what the model's library records, else 0]",
         ),
         click.option(
@@ -183,6 +193,7 @@ def data_options(*names: str, required: tuple[str, ...] = ()) -> Callable[[_F], 
             type=Numbers(positive=True),
             help="Normalisation: what the difference is divided by, per channel.  [default: likewise, else 1]",
         ),
+        *pixel_options(),
         click.option(
             "--limit",
             type=click.IntRange(min=1),
@@ -212,7 +223,56 @@ def data_options(*names: str, required: tuple[str, ...] = ()) -> Callable[[_F], 
     )
 
 
+_LIBRARY = "  [default: what the model's library records, else {}]"
+
+
+def pixel_options() -> tuple[Callable[[Any], Any], ...]:
+    """How an image becomes an input, beside ``--mean`` and ``--std``: the fields of `edgespa.config.PixelSettings`."""
+    return (
+        click.option(
+            "--resize",
+            type=click.Choice(["stretch", "crop", "letterbox"]),
+            help="How an image becomes as large as the input, turned as its EXIF orientation says: as a whole, its "
+            "proportions not kept; until it covers it, and the middle of that; until it fits into it, and padded. "
+            "Recorded, as all of these are." + _LIBRARY.format("stretch"),
+        ),
+        click.option(
+            "--resize-to",
+            type=Numbers(whole=True, metavar="N[,M]"),
+            help="Shortest side before the middle is taken, or height and width that are covered.  [default: likewise, "
+            "else the input's]",
+        ),
+        click.option(
+            "--padding",
+            type=Numbers(whole=True, metavar="V[,V,V]"),
+            help="What is beside a letterboxed image, 0 to 255, for all channels or each.  [default: 114]",
+        ),
+        click.option(
+            "--interpolation",
+            type=click.Choice(["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"]),
+            help="Of resizing, as Pillow has it." + _LIBRARY.format("bilinear"),
+        ),
+        click.option(
+            "--antialias/--no-antialias",
+            default=None,
+            help="Interpolate over all pixels that become one, as Pillow does; or between the nearest alone, as OpenCV "
+            "does.  [default: antialias]",
+        ),
+        click.option(
+            "--scale",
+            type=click.Choice(["0-1", "-1-1", "0-255"]),
+            help="Of pixels, before mean and std.  [default: 0-1]",
+        ),
+        click.option(
+            "--channel-order",
+            type=click.Choice(["rgb", "bgr"]),
+            help="Of the input's channels; mean, std and padding are in it." + _LIBRARY.format("rgb"),
+        ),
+    )
+
+
 _IMAGES = ("mean", "std", "limit", "labels", "class_offset", "objective")
+PIXELS = ("resize", "resize_to", "padding", "interpolation", "antialias", "scale", "channel_order")
 
 
 def _gathered(function: _F) -> _F:
@@ -220,7 +280,9 @@ def _gathered(function: _F) -> _F:
 
     @functools.wraps(function)
     def command(*args: Any, **values: Any) -> Any:
+        pixels = {name: values.pop(name) for name in PIXELS}
         values["images"] = {name: values.pop(name) for name in _IMAGES}
+        values["images"] |= {name: value for name, value in pixels.items() if value is not None}
         require_both(values["images"]["mean"], values["images"]["std"])
         return function(*args, **values)
 
@@ -256,7 +318,7 @@ def output_options(what: str, *, required: bool = True) -> Callable[[_F], _F]:
         what: What is written, for the help: ``"The task file"``.
         required: ``--output`` must be given; else it may be None.
     """
-    return _all(
+    return together(
         click.option(
             "-o", "--output", type=click.Path(path_type=Path), required=required, help=f"{what} that is written."
         ),
@@ -266,7 +328,7 @@ def output_options(what: str, *, required: bool = True) -> Callable[[_F], _F]:
 
 def seed_option() -> Callable[[_F], _F]:
     """``--seed`` -> ``seed: int``, 0 by default."""
-    return _all(
+    return together(
         click.option(
             "--seed",
             type=click.IntRange(min=0, max=2**32 - 1),
@@ -279,7 +341,7 @@ def seed_option() -> Callable[[_F], _F]:
 
 def trust_option() -> Callable[[_F], _F]:
     """``--trust`` -> ``trust: bool``."""
-    return _all(
+    return together(
         click.option(
             "--trust",
             is_flag=True,
@@ -290,10 +352,14 @@ def trust_option() -> Callable[[_F], _F]:
 
 def json_option() -> Callable[[_F], _F]:
     """``--json`` -> ``as_json: bool``."""
-    return _all(click.option("--json", "as_json", is_flag=True, help="Print the result as JSON instead of a table."))
+    return together(
+        click.option("--json", "as_json", is_flag=True, help="Print the result as JSON instead of a table.")
+    )
 
 
-def _all(*decorators: Callable[[Any], Any]) -> Callable[[_F], _F]:
+def together(*decorators: Callable[[Any], Any]) -> Callable[[_F], _F]:
+    """Several decorators as one, the first of them first in the help."""
+
     def decorate(function: _F) -> _F:
         # The last one applied comes first in the help.
         for decorator in reversed(decorators):

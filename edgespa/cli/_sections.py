@@ -6,7 +6,11 @@ from edgespa.cli._help import Examples, Sections
 
 _BUDGET = ("--device", "--threads", "--variant")
 _SELECTION = ("--keep", "--only", "--round-to", "--min-width", "--normalisation")
-_IMAGES = ("--mean", "--std", "--limit", "--labels", "--class-offset", "--objective")
+_PIXELS = (
+    "--mean", "--std", "--scale", "--resize", "--resize-to", "--padding", "--interpolation", "--antialias",
+    "--channel-order",
+)  # fmt: skip
+_IMAGES = (*_PIXELS, "--limit", "--labels", "--class-offset", "--objective")
 _AGAIN = ("--resume", "--fresh")
 _SIGNERS = ("--signers", "--identity", "--revoked")
 _LATENCY = "With --budget latency_ms=X"
@@ -162,7 +166,7 @@ DEVICES_EXAMPLES: Examples = (
     ("Put runtimes there, and try them", "devices setup pi-4b"),
 )
 CALIBRATION_MAKE: Sections = {
-    "Images": ("--data", "--count", "--balance", "--seed", "--mean", "--std"),
+    "Images": ("--data", "--count", "--balance", "--seed", *_PIXELS),
     "Output": (*_WRITTEN, "--description", *_RECIPE),
 }
 DEVICES_SETUP: Sections = {

@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from types import MappingProxyType
 from typing import Any
@@ -44,6 +44,26 @@ COMMANDS: Mapping[str, str] = MappingProxyType(
     }
 )
 """Command -> the module that defines it as ``command``, in the order of the help."""
+
+
+def _require_readable_paths(args: Sequence[str]) -> None:
+    """Say that it is the locale where names of files are read as ASCII: libraries would be given other paths.
+
+    Raises:
+        ConfigError: One of the arguments, or the current folder, has other letters.
+    """
+    encoding = sys.getfilesystemencoding()
+    if encoding.replace("-", "").lower() == "utf8":
+        return
+    with contextlib.suppress(OSError):
+        args = [*args, os.getcwd()]
+    if any("\udc80" <= letter <= "\udcff" for each in args for letter in each):
+        from edgespa.errors import ConfigError
+
+        raise ConfigError(
+            f"names of files are read as {encoding} here, by LC_ALL or PYTHONUTF8, and one has other letters",
+            "set LC_ALL=C.UTF-8, or PYTHONUTF8=1",
+        )
 
 
 class Shell(ExplainedGroup):
@@ -113,6 +133,7 @@ class Shell(ExplainedGroup):
         """
         ctx.meta[_LINE] = tuple(args)
         with reported(lambda: _debug(ctx)):
+            _require_readable_paths(args)
             return super().parse_args(ctx, args)
 
     def invoke(self, ctx: click.Context) -> object:

@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from edgespa.cli._help import ExplainedGroup
-from edgespa.cli._options import Numbers, json_option, output_options, require_both, seed_option
+from edgespa.cli._options import (
+    Numbers,
+    json_option,
+    output_options,
+    pixel_options,
+    require_both,
+    seed_option,
+    together,
+)
 from edgespa.cli._recipes import Repeatable, recipe_options
 from edgespa.cli._sections import CALIBRATION_EXAMPLES, CALIBRATION_MAKE
 from edgespa.cli._terminal import echo
@@ -96,6 +104,7 @@ def check(name: str, as_json: bool) -> None:
 )
 @click.option("--mean", type=Numbers(), help="Normalisation: subtracted from pixels in [0, 1], per channel.")
 @click.option("--std", type=Numbers(positive=True), help="Normalisation: what the difference is divided by.")
+@together(*pixel_options())
 @click.option("--description", default="", help="For people.")
 @seed_option()
 @output_options("The .toml file")
@@ -112,6 +121,7 @@ def make(
     output: Path,
     overwrite: bool,
     as_json: bool,
+    **pixels: Any,
 ) -> None:
     """Write a spec, with the digest of its images."""
     from edgespa.api.shell import checked
@@ -126,7 +136,7 @@ def make(
         raise ConfigError(f"{output}: a calibration spec ends in .toml", f"write it to {output.with_suffix('.toml')}")
     refuse_existing(output, overwrite)
     values = {"source": data, "count": count, "seed": seed, "balance": balance, "mean": mean, "std": std}
-    spec = CalibrationSpec.parse({**values, "description": description}, "edgespa calibration make")
+    spec = CalibrationSpec.parse({**values, **pixels, "description": description}, "edgespa calibration make")
     checked()
     # A path is taken as the shell means it, not from the folder of the file.
     found = expanded(data.partition(":")[0])

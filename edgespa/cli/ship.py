@@ -166,6 +166,8 @@ def _remark(each: Shipped, shipment: Shipment) -> None:
         if check.status == "not run":
             text = f"NOT RUN: {what}: {check.name}: {'; '.join(check.failures)}"
             secho(harmless(text), err=True, fg="yellow", bold=True)
+        if check.remark is not None:
+            secho(harmless(f"note: {what}: {check.remark}"), err=True, fg="yellow")
     if each.emulated:
         echo(f"note: {each.device} is emulated: its seconds mean nothing", err=True)
     echo(harmless(f"in use: {each.folder.rpartition('/')[0]}/current"))

@@ -73,7 +73,7 @@ def _show(families: Iterable[Family]) -> None:
         columns = ["task", "adapter", "bytes", "blocks", "channels", "MACs", "validation", "test"]
         table(columns, rows, title=title, right=["bytes", "blocks", "channels", "MACs", "validation", "test"])
         if any(entry.validation or entry.test for entry in family.entries):
-            echo("validation, test: accuracy or R2, and of how many images; epochs were chosen by validation")
+            echo("validation, test: accuracy, R2 or mIoU, and of how many images; epochs were chosen by validation")
         together, apart = f"{family.shared_bytes:,}", f"{family.separate_bytes:,}"
         echo(f"together with the base {together} bytes; as separate fine-pruned models {apart} bytes")
         if family.break_even is None:

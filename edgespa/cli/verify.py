@@ -100,6 +100,8 @@ def _remark(found: Verification) -> None:
     for check in found.variants:
         if check.status == "not run":
             secho(f"NOT RUN: {check.name}: {'; '.join(check.failures)}", err=True, fg="yellow", bold=True)
+        if check.remark is not None:
+            secho(f"note: {check.remark}", err=True, fg="yellow")
     if not found.run:
         secho("NOT RUN: no variant, because of --no-run", err=True, fg="yellow", bold=True)
     if found.signature["status"] == "not checked":

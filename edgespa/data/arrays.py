@@ -19,6 +19,7 @@ from edgespa.data.bounded import require_memory
 from edgespa.data.images import ImageData, ImageSource, Kind, checked_labels, no_classes
 from edgespa.errors import DataError
 from edgespa.models.imports import nearest
+from edgespa.system.files import open_plain
 
 _IDX = re.compile(r"(?P<split>.+?)-(?P<what>images|labels)[-.]idx(?P<dims>[134])-ubyte(?:\.gz)?")
 _IMAGE_KEYS = ("images", "x")
@@ -85,7 +86,7 @@ def load_idx(folder: Path, split: str | None, labelled: bool, title: str) -> Ima
 def _read_idx(path: Path) -> NDArray[np.uint8]:
     """One idx file: two zero bytes, type 8 (ubyte), number of dimensions, big-endian sizes, bytes."""
     try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as stream:
+        with open_plain(path) as file, gzip.open(file) if path.suffix == ".gz" else file as stream:
             start = stream.read(4)
             if len(start) < 4 or start[:3] != b"\x00\x00\x08":
                 raise DataError(f"{path}: no idx file of bytes (it starts with {start.hex()})", _AGAIN)
@@ -181,6 +182,8 @@ def load_npz(path: Path, split: str | None, labelled: bool, title: str) -> Image
             classes = tuple(str(name) for name in names)
         else:
             numbers = every[chosen]
+            for name, each in every.items():
+                checked_labels(each, each.size, f"{path}: {label_keys[name]}")
             classes = _class_names(archive, path) or _numbered(every.values())
         labels = checked_labels(numbers, len(images), where)
         if len(labels) and int(labels.max()) >= len(classes):

@@ -14,22 +14,22 @@ from typing import Literal, Self
 import numpy as np
 from pydantic import Field, model_validator
 
-from edgespa.config import Strict
+from edgespa.config import PixelSettings
 from edgespa.data import ImageData, load_data
 from edgespa.data.load import is_code
 from edgespa.errors import ConfigError, DataError
 from edgespa.models.given import Given
 from edgespa.models.imports import nearest
 from edgespa.models.trust import is_remembered
-from edgespa.pixels.normalisation import refuse_bytes
+from edgespa.pixels.normalisation import refuse_other_scales
 from edgespa.system.files import expanded
 
 SUFFIX = ".toml"
 FOLDER_VARIABLE = "EDGESPA_DATA"
 
 
-class CalibrationSpec(Strict):
-    """Which images calibrate a network.
+class CalibrationSpec(PixelSettings):
+    """Which images calibrate a network, and how they become its inputs where neither it nor the command line says that.
 
     Attributes:
         format_version: Of the file.
@@ -39,7 +39,8 @@ class CalibrationSpec(Strict):
         count: Number of images; None for all.
         seed: Which ones.
         balance: ``classes``: as equal a number of each class as there is; ``none``: any, labels are not looked at.
-        mean: Subtracted from pixels in [0, 1], per channel; None if the command line says it.
+        mean: Subtracted from the scaled pixels, per channel; None if the command line says it. The other fields of
+            `edgespa.config.PixelSettings` likewise.
         std: Divided by.
         digest: SHA-256 of the chosen images' pixels, so that they are known to be the same elsewhere; None if it was
             never taken.
@@ -60,17 +61,22 @@ class CalibrationSpec(Strict):
         if (self.mean is None) != (self.std is None):
             raise ValueError("mean and std go together: give both or none")
         if self.mean is not None and self.std is not None:
-            refuse_bytes(self.mean, self.std, ("mean", "std"))
+            refuse_other_scales(self.mean, self.std, self.scale or "0-1", ("mean", "std", "scale"))
         return self
 
     def to_toml(self) -> str:
         """The content of a file."""
         lines = []
-        for key, value in self.model_dump(exclude_none=True).items():
+        values = self.model_dump(exclude_none=True)
+        own = [key for key in values if key not in PixelSettings.model_fields]
+        for key in [*own, *(key for key in values if key not in own)]:
+            value = values[key]
             if isinstance(value, str):
                 lines.append(f'{key} = "{_escaped(value)}"')
             elif isinstance(value, tuple):
-                lines.append(f"{key} = [{', '.join(repr(float(item)) for item in value)}]")
+                lines.append(f"{key} = [{', '.join(map(repr, value))}]")
+            elif isinstance(value, bool):
+                lines.append(f"{key} = {str(value).lower()}")
             else:
                 lines.append(f"{key} = {value}")
         return "\n".join([*lines, ""])
@@ -91,6 +97,9 @@ class Named:
     folder: Path
     spec: CalibrationSpec
     own: bool = False
+
+    def __str__(self) -> str:
+        return self.name
 
     def load(self, limit: int | None = None, *, labelled: bool = False) -> ImageData:
         """The images.

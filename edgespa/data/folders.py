@@ -30,6 +30,7 @@ from edgespa.data.whole import looks_whole
 from edgespa.errors import DataError
 from edgespa.models.imports import nearest
 from edgespa.pixels.picture import TooManyBits, upright_pixels
+from edgespa.system.files import open_plain
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +53,7 @@ class _Files(ImageSource):
         path = Path(self._where) / file
         try:
             # In a zip file it is read whole, and so its checksum is looked at.
-            with path.open("rb") if Path(self._where).is_dir() else io.BytesIO(self._read(file)) as stream:
+            with open_plain(path) if Path(self._where).is_dir() else io.BytesIO(self._read(file)) as stream:
                 if looks_whole(stream):
                     return None
             self.image(index)
@@ -112,7 +113,13 @@ def load_folder(root: Path, split: str | None, labelled: bool, title: str) -> Im
         for name in files:
             if not _hidden(name):
                 tree.add_file(prefix + name)
-    return _from_tree(tree, lambda file: (root / file).read_bytes(), str(root), split, labelled, title)
+
+    def read(file: str) -> bytes:
+        with open_plain(root / file) as stream:
+            require_file_of_an_image(os.fstat(stream.fileno()).st_size, f"{root}/{file}")
+            return stream.read()
+
+    return _from_tree(tree, read, str(root), split, labelled, title)
 
 
 def load_zip(path: Path, split: str | None, labelled: bool, title: str) -> ImageData:

@@ -14,7 +14,7 @@ from torch import Tensor
 from edgespa.data.answers import Answers, MaskAnswers
 from edgespa.errors import DataError
 from edgespa.models.imports import nearest
-from edgespa.system.bounds import names_problem, readable
+from edgespa.system.bounds import MAX_OUTPUTS, names_problem, readable
 
 Kind = str
 """What is to be learned: the name of an objective, such as ``classes``, ``regression``, ``segmentation``."""
@@ -395,7 +395,7 @@ def checked_labels(raw: NDArray[np.generic], count: int, title: str) -> NDArray[
         title: Name of the data set for messages.
 
     Raises:
-        DataError: Wrong kind, shape or number, or a negative class.
+        DataError: Wrong kind, shape or number, or a negative class, or one of more than anything has.
     """
     labels = raw.reshape(-1) if raw.ndim == 2 and raw.shape[1] == 1 else raw
     if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
@@ -407,4 +407,9 @@ def checked_labels(raw: NDArray[np.generic], count: int, title: str) -> NDArray[
         raise DataError(f"{title}: {count} images but {len(labels)} labels", "make the file again from whole data")
     if count and int(labels.min()) < 0:
         raise DataError(f"{title}: a label of {int(labels.min())}", "number the classes from 0")
+    if count and int(labels.max()) >= MAX_OUTPUTS:
+        raise DataError(
+            f"{title}: a label of {int(labels.max()):,}, and {MAX_OUTPUTS:,} classes are the most",
+            "number the classes from 0, without gaps",
+        )
     return labels.astype(np.int64)

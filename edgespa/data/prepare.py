@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
@@ -18,6 +19,7 @@ from edgespa.data.targets import Items, Masks, Table, Targets, pool
 from edgespa.data.whole import summary
 from edgespa.errors import DataError
 from edgespa.pixels.picture import model_pixels
+from edgespa.pixels.values import SCALINGS
 
 Augment = Callable[[Tensor, torch.Generator], Tensor]
 """(uint8 [N, C, H, W], generator) -> uint8 [N, C, H, W]; draws only from the generator. Where there are masks it has
@@ -35,13 +37,20 @@ def fit_image(image: NDArray[np.uint8], preprocess: Preprocess) -> NDArray[np.ui
 
     Args:
         image: uint8 [H, W, C] with C of 1, 3 or 4.
-        preprocess: Wanted height, width, channels, and the background of transparent parts.
+        preprocess: What is wanted.
 
     Returns:
         uint8 [channels, height, width].
+
+    Raises:
+        ValueError: With its proportions kept the image would be too large.
     """
-    wanted = preprocess
-    return model_pixels(image, wanted.channels, wanted.height, wanted.width, wanted.background)
+    return model_pixels(image, _plain(preprocess))
+
+
+@functools.lru_cache(maxsize=8)
+def _plain(preprocess: Preprocess) -> dict[str, Any]:
+    return preprocess.model_dump()
 
 
 class Prepared:
@@ -213,8 +222,9 @@ class Prepared:
     def _normalise(self, raw: Tensor) -> Tensor:
         if self.preprocessed:
             return raw
-        # In this order, in float32, as a stand-alone runner does it: results are equal to the last bit.
-        return raw.to(torch.float32).div_(255).sub_(self._mean).div_(self._std)
+        # As `edgespa.pixels.values.normalised`, which a stand-alone runner has: results are equal to the last bit.
+        by, less = SCALINGS[self.preprocess.scale]
+        return raw.to(torch.float32).div_(by).sub_(less).sub_(self._mean).div_(self._std)
 
     def _read_all(self, chunks: list[Tensor]) -> Iterator[Tensor]:
         """Raw items of each chunk of positions, in order."""
@@ -325,13 +335,20 @@ def _same_size(image_shape: tuple[int, int, int] | None, preprocess: Preprocess)
         return False
     height, width, channels = image_shape
     fits = channels == preprocess.channels or (channels == 1 and preprocess.channels == 3)
-    return fits and (height, width) == (preprocess.height, preprocess.width)
+    return fits and preprocess.channel_order == "rgb" and preprocess.placement(height, width).unchanged
 
 
 def _item(data: ImageData, preprocess: Preprocess, index: int) -> Tensor:
     if not data.preprocessed:
+        image = data.image(index)
+        try:
+            fitted = fit_image(image, preprocess)
+        except ValueError as error:
+            raise DataError(
+                f"{data.name}: item {index}: {error}", "leave this image out, or give --resize stretch"
+            ) from error
         # A copy, because Pillow's memory is not writable.
-        return torch.from_numpy(np.array(fit_image(data.image(index), preprocess), order="C"))
+        return torch.from_numpy(np.array(fitted, order="C"))
     tensor = data.tensor(index)
     wanted = (preprocess.channels, preprocess.height, preprocess.width)
     if tuple(tensor.shape) != wanted:

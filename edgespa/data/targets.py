@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import default_collate
 
 from edgespa.config import Preprocess
+from edgespa.data.answers import IGNORED
 from edgespa.data.images import ImageData
 from edgespa.errors import DataError
 
@@ -147,12 +147,10 @@ def fit_mask(mask: NDArray[np.uint8], preprocess: Preprocess) -> NDArray[np.uint
 
     Args:
         mask: uint8 [H, W].
-        preprocess: Wanted height and width.
+        preprocess: What becomes of its image. Beside a picture that is padded nothing counts.
     """
-    if mask.shape == (preprocess.height, preprocess.width):
-        return mask
-    size = (preprocess.width, preprocess.height)
-    return np.asarray(Image.fromarray(mask, "L").resize(size, Image.Resampling.NEAREST))
+    place = preprocess.placement(*mask.shape)
+    return mask if place.unchanged else place.mask(mask, IGNORED)
 
 
 @contextlib.contextmanager

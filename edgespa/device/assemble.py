@@ -13,6 +13,7 @@ PARTS = (
         "external",
         "limits",
         "bundle",
+        "values",
         "runtimes",
         "tensors",
         "weights",
@@ -25,7 +26,7 @@ PARTS = (
         "confine",
         "measure",
     ),
-    *("picture", "answer", "command"),
+    *("placement", "picture", "answer", "command"),
 )
 """Of the runner, in the order in which names are defined before they are used."""
 
@@ -36,7 +37,10 @@ AGENT_PARTS = (
 """Of the agent, likewise."""
 
 _OWN = "edgespa."
-_SHARED = {"external": ("bundle",), "limits": ("bundle",), "picture": ("pixels",)}  # they stand alone, as all parts do
+_SHARED = {
+    **dict.fromkeys(("external", "limits"), ("bundle",)),
+    **dict.fromkeys(("values", "placement", "picture"), ("pixels",)),
+}  # they stand alone, as all parts do
 _DOC = '''"""Runs the models of this bundle: checks them, measures them, says what they see in an image.
 
 Joined by edgespa from parts, which are what is tested. It stands alone: Python 3.8 or newer, numpy, and one of

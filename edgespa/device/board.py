@@ -69,6 +69,11 @@ class Reference(Strict):
     precision: Literal["fp32", "fp16", "int8"] = "fp32"
 
 
+_SHELL = r"\s\x00-\x1f\x7f'\"`$\\;&<>|(){}"
+NO_SHELL = f"[^{_SHELL}-][^{_SHELL}]*"
+"""A host or a user: OpenSSH puts them into the command line of a shell, where a host is reached through another."""
+
+
 class Reach(Strict):
     """How a device is reached; what is not given here comes from the user's ``~/.ssh/config``.
 
@@ -84,8 +89,8 @@ class Reach(Strict):
         silence_timeout_s: A connection that does not answer for so long is given up.
     """
 
-    host: str | None = Field(default=None, pattern=r"^[^-\s][^\s]*$")
-    user: str | None = Field(default=None, pattern=r"^[^-\s@][^\s@]*$")
+    host: str | None = Field(default=None, pattern=f"^{NO_SHELL}$")
+    user: str | None = Field(default=None, pattern=f"^[^@{_SHELL}-][^@{_SHELL}]*$")
     port: int | None = Field(default=None, ge=1, le=65535)
     python: str = Field(default="python3", pattern=r"^[^-\s]")
     folder: str = Field(default=DEFAULT_FOLDER, min_length=1)
@@ -168,6 +173,11 @@ class Device(Strict):
     def asked(self) -> str:
         """What a command is given to mean this device: its name, or the path of its file; quoted for a shell."""
         return shlex.quote(self._path or self.name)
+
+    @property
+    def file(self) -> Path | None:
+        """The file that was given by its path; None for one that was asked for by its name."""
+        return None if self._path is None else expanded(self._path)
 
     @property
     def host(self) -> str:

@@ -10,6 +10,7 @@ from pydantic import JsonValue
 from edgespa.bundle import Manifest, TensorSpec
 from edgespa.objectives.measured import measured, others
 from edgespa.objectives.measures import measure_named
+from edgespa.pixels.words import steps
 
 if TYPE_CHECKING:
     from edgespa.device.measure.results import Profile
@@ -224,11 +225,9 @@ def _in_and_out(manifest: Manifest, classes: Sequence[str]) -> Iterator[str]:
         yield f"- out: {_spec(spec)}"
     how = manifest.preprocessing
     if how is not None:
-        yield "- an image is turned as its EXIF orientation says"
-        if how.channels < 4:
-            yield f"- transparent parts of it become grey of {how.background} (255 is white)"
-        yield f"- it is resized to {how.height} x {how.width} (bilinear), {how.channels} channel(s), divided by"
-        yield f"  255, less mean {list(how.mean)}, divided by {list(how.std)}"
+        first, *rest = steps(how)
+        yield f"- an image is {first}"
+        yield from (f"- it is {each}" for each in rest)
     inside = [variant.name for variant in manifest.variants if variant.preprocess is not None]
     if inside:
         yield f"- taken as pixels, for they normalise by themselves: {', '.join(inside)}"

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
 from edgespa.exporting.ranges import Range
+from edgespa.system.guarded import private_folder
 from edgespa.system.quiet import first_line
 
 
@@ -31,8 +31,8 @@ def refused(quantiser: Writer, ranges: Mapping[str, Range], suffix: str) -> dict
         Empty if all layers together can be written; also if each can be alone, as then no single one is to blame.
     """
     found: dict[str, str] = {}
-    with tempfile.TemporaryDirectory(prefix="edgespa-") as folder:
-        trial = Path(folder) / f"trial.{suffix}"
+    with private_folder() as folder:
+        trial = folder / f"trial.{suffix}"
         try:
             quantiser.write_static(trial, ranges)
         except Exception:  # quantisers raise whatever they like

@@ -15,6 +15,7 @@ from typing import Any
 
 from edgespa.bundle import LABELS
 from edgespa.config import Preprocess
+from edgespa.pixels.values import SCALINGS
 from edgespa.system.quiet import quiet
 
 NAME, IDENTIFIER, PARSER = "TFLITE_METADATA", b"M001", "1.0.0"
@@ -137,14 +138,16 @@ def _metadata(
 def _image(write: _Writer, how: Preprocess) -> int:
     """Content of an image: its colours and size."""
     size = write.table({0: ("uint32", how.width), 1: ("uint32", how.height)}, 2)
-    properties = write.table({0: ("int8", _COLORS.get(how.channels, 0)), 1: size}, 2)
+    colours = _COLORS.get(how.channels, 0) if how.channel_order == "rgb" else 0  # there is no word for others
+    properties = write.table({0: ("int8", colours), 1: size}, 2)
     return write.table({0: ("uint8", _IMAGE), 1: properties}, 3)
 
 
 def _normalisation(write: _Writer, how: Preprocess, pixels: bool) -> int:
     """``(pixel - mean) / std``, pixels from 0 to 255; nothing to do where the file does it."""
-    mean = [0.0] if pixels else [255 * value for value in how.mean]
-    std = [1.0] if pixels else [255 * value for value in how.std]
+    by, less = SCALINGS[how.scale]
+    mean = [0.0] if pixels else [by * (value + less) for value in how.mean]
+    std = [1.0] if pixels else [by * value for value in how.std]
     options = write.table({0: write.floats(mean), 1: write.floats(std)}, 2)
     return write.table({0: ("uint8", _NORMALIZATION), 1: options}, 2)
 

@@ -8,9 +8,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 
 from edgespa.bundle import Base as BaseEntry
 from edgespa.bundle import Compaction
@@ -23,6 +21,7 @@ from edgespa.device.measure.profile import Settings, profile
 from edgespa.errors import ConfigError, DeviceError, UnreachableError
 from edgespa.exporting.config import ExportConfig, Origin
 from edgespa.graph.program import Program
+from edgespa.system.guarded import private_folder
 
 log = logging.getLogger(__name__)
 
@@ -132,8 +131,8 @@ class Stopwatch:
             Compaction(parameters=0, macs=0, base_parameters=0, base_macs=0),
             preprocess=self._preprocess,
         )
-        with tempfile.TemporaryDirectory(prefix="edgespa-", ignore_cleanup_errors=True) as place:
-            folder = Path(place) / "candidate"
+        with private_folder() as place:
+            folder = place / "candidate"
             with _unsaid("edgespa.exporting.bundle"):  # that its outputs prove little: it is thrown away
                 export(program, origin, config, folder, calibration=images)
             budget = self.budget

@@ -67,7 +67,7 @@ def require_trusted(spec: str, task: str, *, trust: bool = False) -> None:
     if spec.startswith(PREFIX):
         raise ModelError(
             f"{task}: its base was a module given in Python: {spec.removeprefix(PREFIX)}",
-            "give it again: base= in Python, or --base MODEL with a spec that builds the same one",
+            "give it again: base= in Python (of adapt its model), or --base MODEL with a spec that builds the same one",
         )
     if _runs_nothing(spec) or is_remembered(spec):
         return
@@ -192,7 +192,10 @@ def _runs_nothing(spec: str) -> bool:
 def _is_plain_folder(folder: Path) -> bool:
     """Whether a folder has a configuration without code or other models in it, and its weights in safetensors alone."""
     try:
-        names = [entry.name for entry in folder.iterdir()] if is_there(folder) else []
+        entries = list(folder.iterdir()) if is_there(folder) else []
+        if not all(entry.is_file() or entry.is_dir() for entry in entries):
+            return False  # pipes and devices
+        names = [entry.name for entry in entries]
         config = json.loads((folder / "config.json").read_bytes()) if "config.json" in names else None
         leads_on = _leads_on(config)
     except (OSError, ValueError, RecursionError):

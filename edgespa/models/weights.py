@@ -23,7 +23,7 @@ from edgespa.models.imports import nearest_path
 from edgespa.system.files import expanded
 
 _TORCH_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".tar")
-_LISTED = 5
+_LISTED, _LONGEST = 5, 100
 _MISFIT_HINT = "use the model that these weights were saved from, with the same number of classes"
 
 
@@ -151,6 +151,8 @@ def misfit(source: str, missing: list[str], unexpected: list[str], wrong: list[s
 
 def _kind(tensor: Tensor) -> str:
     """Shape and kind of number: integers that stand for quantised weights must not pass for floats."""
+    if tensor.is_nested or tensor.is_meta or tensor.layout != torch.strided:  # nested ones have no shape
+        return "nested" if tensor.is_nested else "without values" if tensor.is_meta else "sparse"
     shape = "x".join(map(str, tensor.shape)) or "scalar"
     if tensor.is_complex():
         return f"{shape} complex"
@@ -160,7 +162,8 @@ def _kind(tensor: Tensor) -> str:
 def some_names(names: list[str]) -> str:
     """The first names of a list that may be long, for a message."""
     more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
-    return ", ".join(names[:_LISTED]) + more
+    short = (name if len(name) <= _LONGEST else f"{name[: _LONGEST - 3]}..." for name in names[:_LISTED])
+    return ", ".join(short) + more
 
 
 def state_digest(state: Mapping[str, Tensor]) -> str:

@@ -21,7 +21,7 @@ from edgespa.objectives.measures import Measure
 if TYPE_CHECKING:
     from edgespa.data import Prepared
 
-Answers = Literal["table", "masks", "items", "none"]
+Known = Literal["table", "masks", "items", "none"]
 """What is known of each sample: a class or numbers; a class for each pixel; whatever a data set gives; nothing."""
 
 
@@ -42,7 +42,7 @@ class Objective(ABC):
     """
 
     name: ClassVar[str]
-    answers: ClassVar[Answers] = "items"
+    answers: ClassVar[Known] = "items"
     measures: ClassVar[tuple[Measure, ...]]
     standardised: ClassVar[bool] = False
     smooths: ClassVar[bool] = False

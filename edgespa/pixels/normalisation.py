@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from edgespa.errors import ConfigError
+from edgespa.pixels.values import SCALINGS
 
 Values = tuple[float, ...]
 
@@ -43,28 +44,48 @@ def half_given(mean: Values | None, std: Values | None) -> str | None:
     return f"{name} without {other}: give both, with {neutral} if nothing is {_MEANING[other]}"
 
 
-def refuse_bytes(mean: Values, std: Values, names: tuple[str, str] = ("--mean", "--std")) -> None:
-    """Refuse values that are meant for pixels from 0 to 255.
+def refuse_other_scales(
+    mean: Values, std: Values, scale: str = "0-1", names: tuple[str, str, str] = ("--mean", "--std", "--scale")
+) -> None:
+    """Refuse values that are meant for pixels of another scale.
 
     Args:
-        mean: Subtracted from pixels in [0, 1].
+        mean: Subtracted from pixels of that scale.
         std: Divided by.
-        names: Of both, for the message.
+        scale: ``0-1``, ``-1-1`` or ``0-255``.
+        names: Of the three, for the message.
 
     Raises:
-        ConfigError: The hint has them for pixels in [0, 1].
+        ConfigError: The hint has them for that scale.
     """
-    wrong = [f"{name} {text(values)}" for name, values in zip(names, (mean, std), strict=True) if _of_bytes(values)]
+    if scale != "0-1":
+        _refuse_fractions(mean, std, scale, names)
+    if scale == "0-255":
+        return
+    wrong = [f"{name} {text(values)}" for name, values in zip(names[:2], (mean, std), strict=True) if _of_bytes(values)]
     if not wrong:
         return
     # A std of 1 beside a mean of bytes means bytes too; one below 1 was divided already.
     std_too = _of_bytes(std) or (_of_bytes(mean) and max(std) >= 1)
     right = tuple(v / 255 for v in mean) if _of_bytes(mean) else mean, tuple(v / 255 for v in std) if std_too else std
+    unit = scale == "0-1"
     raise ConfigError(
-        f"{' and '.join(wrong)}: too large for pixels in 0..1, which mean and std are for",
+        f"{' and '.join(wrong)}: too large for pixels in {'0..1' if unit else '-1..1'}, which mean and std are for",
         f"pixels are divided by 255 first; divided by 255 they are {names[0]} {text(right[0])} {names[1]} "
-        f"{text(right[1])}",
+        f"{text(right[1])}" + ("" if unit else f", without {names[2]}"),
     )
+
+
+def _refuse_fractions(mean: Values, std: Values, scale: str, names: tuple[str, str, str]) -> None:
+    """Refuse a pair that belongs together for pixels in [0, 1] where those are of another scale."""
+    by, less = SCALINGS[scale]
+    for what, known_mean, known_std in _KNOWN:
+        if _same(mean, known_mean) and _same(std, known_std):
+            right = text([255 / by * v - less for v in mean]), text([255 / by * v for v in std])
+            raise ConfigError(
+                f"{names[0]} {text(mean)} and {names[1]} {text(std)} are those of {what}, of pixels in 0..1",
+                f"leave out {names[2]} {scale}; with it they are {names[0]} {right[0]} {names[1]} {right[1]}",
+            )
 
 
 _MEANING = {"--mean": "subtracted", "--std": "divided by"}

@@ -1,22 +1,31 @@
 """From an image file to a model's pixels, the one way there is.
 
 Training, calibration and evaluation go it, and the runner of a bundle: this is a part of ``run.py`` too
-(`edgespa.device.assemble`), so it imports nothing of edgespa, runs on Python 3.8, and needs Pillow only when called.
+(`edgespa.device.assemble`), so it imports other parts alone, runs on Python 3.8, and needs Pillow only when called.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence  # for annotations only: Python 3.8 cannot subscript them
 from typing import Any
 
 import numpy as np
 
+from edgespa.pixels.placement import Placement, placed
+
 ORIENTATION = 0x0112
 """The EXIF tag that says how a stored image is turned."""
 WHITE = 255
+GREY = 114
+"""Beside a letterboxed picture, as detectors of the YOLO family have it."""
 MAX_PIXELS = 1 << 27
 """134 million: more than cameras make. A file of some kilobytes may say that it has more."""
 FORMATS = ("JPEG", "MPO", "PNG", "BMP", "DIB", "GIF", "WEBP", "TIFF", "PPM", "TGA", "JPEG2000", "AVIF", "HEIF")
 """That are decoded by a library: for others, as PostScript, Pillow starts a program."""
+INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos", "box", "hamming")
+"""As Pillow has them."""
+SAMPLED = ("nearest", "bilinear", "bicubic")
+"""Those that there are without antialiasing, too."""
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 _TRANSPARENT = ("RGBA", "LA", "PA", "La", "RGBa")
 # What 1 in a file of so many bits per value is in Pillow's 8 bits; a file of 16 keeps its upper ones.
@@ -76,40 +85,104 @@ def upright_pixels(image: Any) -> np.ndarray:
     return _turned(pixels[:, :, None] if pixels.ndim == 2 else pixels, turned)
 
 
-def model_pixels(pixels: np.ndarray, channels: int, height: int, width: int, background: int = WHITE) -> np.ndarray:
+def model_pixels(pixels: np.ndarray, how: Mapping[str, Any]) -> np.ndarray:
     """Give a picture the model's channels and size.
 
     Transparent parts show the background, unless the model takes four channels. Then ``Image.convert`` to L, RGB or
-    RGBA if the number of channels differs, and ``Image.resize((width, height), BILINEAR)`` if the size does. No
-    cropping: the whole image is kept and its proportions are not.
+    RGBA if the number of channels differs, ``Image.resize`` if the size does, and the middle of it (`placed`).
 
     Args:
         pixels: uint8 [H, W, C] with C of 1, 3 or 4 (RGBA).
-        channels: 1, 3 or 4.
-        height: Wanted.
-        width: Wanted.
-        background: Grey value, 0 to 255, behind what is transparent.
+        how: Fields of `edgespa.config.Preprocess`; ``channels`` is 1, 3 or 4.
 
     Returns:
         uint8 [channels, height, width].
+
+    Raises:
+        ValueError: With its proportions kept it has more than `MAX_PIXELS`, or ``how`` says what is not known here.
     """
     from PIL import Image
 
+    channels = how["channels"]
+    place = placed(pixels.shape[:2], how)
+    if place.resized[0] * place.resized[1] > MAX_PIXELS:
+        raise ValueError(
+            f"{pixels.shape[1]:,} x {pixels.shape[0]:,} pixels become {place.resized[1]:,} x {place.resized[0]:,} with "
+            f"their proportions kept, more than {MAX_PIXELS:,}"
+        )
     picture = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else np.ascontiguousarray(pixels))
     wanted = _MODES[channels]
     if picture.mode == "RGBA" and wanted != "RGBA":
-        behind = Image.new("RGBA", picture.size, (background, background, background, 255))
+        behind = Image.new("RGBA", picture.size, (how.get("background", WHITE),) * 3 + (255,))
         picture = Image.alpha_composite(behind, picture).convert("RGB")
     # Grey to RGB only repeats values, which may as well be done after resizing, at a third of the cost.
     widen = picture.mode == "L" and wanted == "RGB"
     if picture.mode != wanted and not widen:
         picture = picture.convert(wanted)
-    if picture.size != (width, height):
-        picture = picture.resize((width, height), getattr(Image, "Resampling", Image).BILINEAR)
+    if place.resized != place.source:
+        picture = _resized(picture, place.resized, how.get("interpolation", "bilinear"), how.get("antialias", True))
     fitted = np.asarray(picture)
-    if fitted.ndim == 2:
-        return np.broadcast_to(fitted, (channels, *fitted.shape))
-    return fitted.transpose(2, 0, 1)
+    fitted = np.broadcast_to(fitted, (channels, *fitted.shape)) if fitted.ndim == 2 else fitted.transpose(2, 0, 1)
+    if how.get("channel_order", "rgb") == "bgr":
+        fitted = fitted[[2, 1, 0, 3][:channels]]
+    return _cut(fitted, place, how.get("padding") or (GREY,))
+
+
+def _resized(picture: Any, size: tuple[int, int], interpolation: str, antialias: bool) -> Any:
+    """A picture of Pillow at another height and width."""
+    from PIL import Image
+
+    height, width = size
+    if interpolation not in (INTERPOLATIONS if antialias else SAMPLED):
+        raise ValueError(f"interpolation '{interpolation}'{'' if antialias else ' without antialiasing'} is not known")
+    if antialias or interpolation == "nearest":
+        kinds = getattr(Image, "Resampling", Image)
+        return picture.resize((width, height), getattr(kinds, interpolation.upper()))
+    # As Pillow does it: a colour counts as much as it is seen.
+    own = picture.convert("RGBa") if picture.mode == "RGBA" else picture
+    made = Image.frombytes(own.mode, (width, height), _sampled(np.asarray(own), size, interpolation).tobytes())
+    return made.convert(picture.mode)
+
+
+def _sampled(pixels: np.ndarray, size: tuple[int, int], interpolation: str) -> np.ndarray:
+    """Interpolated between the nearest two or four rows and columns, however many lie between two results.
+
+    As ``interpolate(..., antialias=False)`` of PyTorch and ``resize`` of OpenCV do it, which Pillow does not.
+    """
+    made = pixels.astype(np.float32)
+    for axis, (whole, there) in enumerate(zip(pixels.shape, size)):
+        at = (np.arange(there) + 0.5) * (whole / there) - 0.5
+        first = np.floor(at)
+        weights = _weights(at - first, interpolation).astype(np.float32)
+        total: Any = 0.0
+        for number, weight in enumerate(weights):
+            index = np.clip(first.astype(np.int64) + number - (len(weights) // 2 - 1), 0, whole - 1)
+            total = total + np.take(made, index, axis) * weight.reshape(-1, *[1] * (made.ndim - 1 - axis))
+        made = total
+    result: np.ndarray = np.clip(np.rint(made), 0, 255).astype(np.uint8)
+    return result
+
+
+def _weights(part: np.ndarray, interpolation: str) -> np.ndarray:
+    """What the rows around a place count, [2 or 4, places]; cubic with the -0.75 that PyTorch and OpenCV have."""
+    if interpolation == "bilinear":
+        return np.stack([1 - part, part])
+    sharp = -0.75
+    near = [((sharp + 2) * x - (sharp + 3)) * x * x + 1 for x in (part, 1 - part)]
+    far = [((sharp * x - 5 * sharp) * x + 8 * sharp) * x - 4 * sharp for x in (1 + part, 2 - part)]
+    return np.stack([far[0], *near, far[1]])
+
+
+def _cut(pixels: np.ndarray, place: Placement, padding: Sequence[int]) -> np.ndarray:
+    """[C, H, W] of the resized picture -> of the input."""
+    seen, become = place.window()
+    shown = pixels[(slice(None), *seen)]
+    if shown.shape[1:] == place.size:
+        return shown
+    made = np.empty((len(pixels), *place.size), np.uint8)
+    made[:] = np.array(padding, np.uint8).reshape(-1, 1, 1)
+    made[(slice(None), *become)] = shown
+    return made
 
 
 def _transparent_colour(image: Any) -> Any:

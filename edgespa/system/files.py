@@ -11,7 +11,6 @@ import shutil
 import signal
 import stat
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -23,8 +22,7 @@ with contextlib.suppress(ImportError):  # Windows has none, and there nothing is
 _LOCKS = "fcntl" in globals()
 
 _PROBE_BYTES = 4096
-_JUST_MADE_S = 2.0
-_HEX = re.compile(r"[0-9a-f]{8}")
+_HEX = "[0-9a-f]{8}"
 
 
 def refuse_existing(path: Path, overwrite: bool) -> None:
@@ -63,11 +61,12 @@ def require_writable(path: Path) -> None:
         OSError: With the path, and the reason: the disk is full or read-only, the folder is another user's, the name is
             too long.
     """
+    remove_abandoned(path, "try")
     probe = sibling(path, "try")
     try:
         with contextlib.suppress(FileNotFoundError):
             os.lstat(path)
-        with probe.open("xb") as stream:
+        with _made(probe, 0o666) as stream:
             stream.write(bytes(_PROBE_BYTES))
             stream.flush()
     except OSError as error:
@@ -105,6 +104,22 @@ def expanded(text: str | Path) -> Path:
     except (RuntimeError, ValueError):
         path = Path(text)
         return Path("/", *path.parts[1:]) if path.parts[:1] == ("~",) else path
+
+
+def open_plain(path: Path) -> BinaryIO:
+    """Open a file to read that lies in a folder of whomever: what has no end, or nothing to give, is not waited for.
+
+    Args:
+        path: Of a file, or of a link to one.
+
+    Raises:
+        OSError: It cannot be opened, or is a pipe, a device or a folder.
+    """
+    stream = open(path, "rb", opener=lambda name, flags: os.open(name, flags | getattr(os, "O_NONBLOCK", 0)))  # noqa: SIM115
+    if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+        stream.close()
+        raise OSError(errno.EINVAL, "it is a pipe or a device, not a file", str(path))
+    return stream
 
 
 def is_there(path: Path) -> bool:
@@ -155,12 +170,14 @@ def whole_file(path: Path, *, mode: int = 0o666) -> Iterator[BinaryIO]:
     # Named before it is made: an interrupt straight afterwards must still find what to remove.
     temporary = sibling(path, "tmp")
     try:
-        with open(temporary, "xb", opener=lambda name, flags: os.open(name, flags, mode)) as stream:
-            hold(stream.fileno())
+        with _made(temporary, mode) as stream:
             yield stream
             stream.flush()
             os.fsync(stream.fileno())
-        os.replace(temporary, path)
+            if _LOCKS:
+                os.replace(temporary, path)  # while it is held: afterwards it would be taken for abandoned
+        if not _LOCKS:
+            os.replace(temporary, path)
     except BaseException as error:
         with uninterrupted():
             temporary.unlink(missing_ok=True)
@@ -183,15 +200,78 @@ def _stem(path: Path, kind: str) -> str:
     return f".{path.name[:60]}.{kind}-"
 
 
-def hold(descriptor: int) -> None:
+def _made(path: Path, mode: int) -> BinaryIO:
+    while True:
+        stream = open(path, "xb", opener=lambda name, flags: os.open(name, flags, mode))  # noqa: SIM115
+        if _held_new(stream.fileno(), path):
+            return stream
+        stream.close()
+
+
+def make_held_folder(path: Path) -> int | None:
+    """Make a folder that is in use, see `hold`.
+
+    Args:
+        path: The folder.
+
+    Returns:
+        A descriptor of it, for as long as it is open; None where folders cannot be opened.
+
+    Raises:
+        OSError: It cannot be made.
+    """
+    while True:
+        path.mkdir()
+        try:
+            descriptor = os.open(path, os.O_RDONLY)
+        except FileNotFoundError:
+            continue
+        except OSError:
+            return None
+        if _held_new(descriptor, path):
+            return descriptor
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def folder_beside(path: Path) -> Iterator[Path]:
+    """A hidden folder on the file system of a path, for the while; what killed processes left of such is removed.
+
+    Args:
+        path: Its folder is there.
+
+    Raises:
+        OSError: It cannot be made.
+    """
+    remove_abandoned(path)
+    folder = sibling(path, "tmp")
+    held = None
+    try:
+        held = make_held_folder(folder)
+        yield folder
+    finally:
+        with uninterrupted():
+            shutil.rmtree(folder, ignore_errors=True)
+            if held is not None:
+                os.close(held)
+
+
+def _held_new(descriptor: int, path: Path) -> bool:
+    """Hold what has just been made; False if another process took it for abandoned before that."""
+    hold(descriptor, wait=True)  # for whoever is removing it
+    return os.path.lexists(path)
+
+
+def hold(descriptor: int, *, wait: bool = False) -> None:
     """Mark a temporary file or folder as in use, for as long as it is open here or in a child.
 
     Args:
         descriptor: Of it, open.
+        wait: Until nobody else has it.
     """
     if _LOCKS:
         with contextlib.suppress(OSError):  # a file system without locks: nothing is ever removed there
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def is_held(path: Path) -> bool:
@@ -215,20 +295,29 @@ def remove_abandoned(path: Path, kind: str = "tmp") -> None:
         path: The output.
         kind: Of `sibling`.
     """
+    _remove_left(path.absolute().parent, re.compile(re.escape(_stem(path, kind)) + _HEX))
+
+
+def remove_abandoned_in(folder: Path) -> None:
+    """As `remove_abandoned`, of all outputs: for a folder that nobody else writes, and whose names do not come again.
+
+    Args:
+        folder: It.
+    """
+    _remove_left(folder, re.compile(rf"\..+\.tmp-{_HEX}"))
+
+
+def _remove_left(folder: Path, names: re.Pattern[str]) -> None:
     if not _LOCKS:
         return
-    stem = _stem(path, kind)
     with contextlib.suppress(OSError):
-        for name in os.listdir(path.absolute().parent):
-            if name.startswith(stem) and _HEX.fullmatch(name[len(stem) :]):
-                _remove_unheld(path.absolute().with_name(name))
+        for name in os.listdir(folder):
+            if names.fullmatch(name):
+                _remove_unheld(folder / name)
 
 
 def _remove_unheld(found: Path) -> None:
     try:
-        # A moment passes between the making of a file and its lock.
-        if found.is_symlink() or time.time() - found.lstat().st_mtime < _JUST_MADE_S:
-            return
         descriptor = os.open(found, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:
         return

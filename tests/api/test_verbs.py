@@ -250,6 +250,8 @@ def test_the_model_is_not_touched(net: Net, tmp_path: Path) -> None:
 def test_a_base_given_in_python_is_given_again(net: Net, tmp_path: Path) -> None:
     task = es.prune(net, density=0.5, input_shape=(1, 1, 12, 12), round_to=1, output=tmp_path / "cut.spa")
     settings: dict[str, Any] = {"formats": ["onnx"], "precisions": ["fp32"], "progress": False, "cache": False}
+    plain = es.export(net, output=tmp_path / "plain", input_shape=(1, 1, 12, 12), **settings)
+    assert plain.manifest.task == "Net"
     with pytest.raises(es.EdgespaError, match="given in Python: Net") as failed:
         es.export(tmp_path / "cut.spa", output=tmp_path / "a", **settings)
     assert "base=" in (failed.value.hint or "")
@@ -273,6 +275,7 @@ def test_a_base_given_in_python_is_given_again(net: Net, tmp_path: Path) -> None
             lambda net, out: es.adapt(net, data=(images()[0], images(6)[1]), output=out, input_shape=(1, 1, 12, 12)),
             "as many labels",
         ),
+        (lambda net, out: es.adapt(net.half(), data=images(), output=out, input_shape=(1, 1, 12, 12)), "model.float()"),
         (lambda net, out: es.inspect(Net, input_shape=(1, 1, 12, 12)), "Net()"),
         (lambda net, out: es.prune(net, density=0.5, method="sls", output=out), "density: not for the method sls"),
         (lambda net, out: es.prune(net, density=0.5, data=images(), output=out), "method='sls'"),

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgespa.cli._options import (
+    PIXELS,
     InputShape,
     Numbers,
     data_options,
@@ -20,6 +21,7 @@ from edgespa.cli._options import (
     output_options,
     seed_option,
 )
+from edgespa.config import PixelSettings
 from edgespa.models.inputs import InputSize
 
 got: dict[str, Any] = {}
@@ -40,6 +42,47 @@ def run(*arguments: str) -> Result:
     return CliRunner().invoke(command, ["net.py:make", "--data", "d.zip:train", "--output", "a.spa", *arguments])
 
 
+def test_every_setting_of_pixels_is_an_option() -> None:
+    assert tuple(PixelSettings.model_fields) == PIXELS
+
+
+@pytest.mark.parametrize(
+    ("words", "pixels"),
+    [
+        (("--resize", "crop", "--resize-to", "256"), {"resize": "crop", "resize_to": (256, 256)}),
+        (("--resize-to", "292, 146"), {"resize_to": (292, 146)}),
+        (("--resize", "letterbox", "--padding", "114"), {"resize": "letterbox", "padding": (114,)}),
+        (("--padding", "124,116,104"), {"padding": (124, 116, 104)}),
+        (("--interpolation", "bicubic", "--no-antialias"), {"interpolation": "bicubic", "antialias": False}),
+        (("--antialias",), {"antialias": True}),
+        (("--scale", "-1-1"), {"scale": "-1-1"}),
+        (("--scale=0-255", "--channel-order", "bgr"), {"scale": "0-255", "channel_order": "bgr"}),
+    ],
+)
+def test_pixels(words: tuple[str, ...], pixels: dict[str, Any]) -> None:
+    done = run(*words)
+    assert done.exit_code == 0, done.output
+    said = {name: got["images"][name] for name in PIXELS if name in got["images"]}
+    assert PixelSettings(**said) == PixelSettings(**pixels)
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("--resize", "squeeze"), "stretch"),
+        (("--resize-to", "2.5"), "'2.5' is not a whole number in '2.5'; write N[,M]"),
+        (("--resize-to=-1",), "'-1' is not a whole number"),
+        (("--padding", "a"), "write V[,V,V]"),
+        (("--interpolation", "cubic"), "bicubic"),
+        (("--scale", "0..1"), "0-255"),
+    ],
+)
+def test_pixels_that_cannot_be(words: tuple[str, ...], says: str) -> None:
+    done = run(*words)
+    assert done.exit_code == 2
+    assert says in " ".join(done.output.split())
+
+
 def test_defaults() -> None:
     assert run().exit_code == 0
     assert got == {
@@ -48,7 +91,14 @@ def test_defaults() -> None:
         "weights": None,
         "data": "d.zip:train",
         "eval_data": None,
-        "images": {"mean": None, "std": None, "limit": None, "labels": None, "class_offset": None},
+        "images": {
+            "mean": None,
+            "std": None,
+            "limit": None,
+            "labels": None,
+            "class_offset": None,
+            "objective": None,
+        },
         "seed": 0,
         "as_json": False,
         "output": Path("a.spa"),

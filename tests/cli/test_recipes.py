@@ -68,6 +68,8 @@ def words(text: str, command: str = "prune") -> list[str]:
         ("prune", "mean = [0.5, 0, -1.5]", ["--mean", "0.5,0,-1.5"]),
         ("prune", "mean = '0.5,0'", ["--mean", "0.5,0"]),
         ("prune", "mean = [-0.5, 1]", ["--mean=-0.5,1"]),
+        ("prune", "resize-to = 256\npadding = [1, 2, 3]", ["--resize-to", "256", "--padding", "1,2,3"]),
+        ("prune", "scale = '-1-1'\nantialias = false", ["--scale=-1-1", "--no-antialias"]),
         ("prune", "input-shape = [1, 3, 8, 8]", ["--input-shape", "1,3,8,8"]),
         ("prune", "input-shape = ['1,3', '1,4:int64']", ["--input-shape", "1,3", "--input-shape", "1,4:int64"]),
         ("prune", "input-shape = [[1, 3], [1, 4]]", ["--input-shape", "1,3", "--input-shape", "1,4"]),

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
+import subprocess
+import sys
 import zipfile
 from collections.abc import Callable
 from io import BytesIO
@@ -81,7 +84,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_no_order_reaches_the_terminal(place: Path, door: str, more: tuple[str, ...]) -> None:
     make, command = DOORS[door]
     make(EVIL.replace("/", ""))
-    said = run(*more, *command, code=0 if door == "host" else 1)
+    said = run(*more, *command, code=1)
     assert ORDERS.findall(said.stdout + said.stderr) == []
     assert "internal error" not in said.stderr
     assert "x?]0;title??[2J?1A?" in said.stdout + said.stderr or r"\x1b" in said.stderr
@@ -116,3 +119,17 @@ def test_there_is_no_other_way_out() -> None:
     folder = Path(edgespa.cli.__file__).parent
     others = [each.name for each in folder.glob("*.py") if re.search(r"click\.s?echo\(", each.read_text())]
     assert others == ["_terminal.py"]
+
+
+@pytest.mark.parametrize("line", [["inspect", "ü/net.py:build"], ["verify", "ü"], ["export", "n.py:b", "-o", "ü/o"]])
+def test_a_locale_that_reads_names_as_ascii_is_what_is_told(tmp_path: Path, line: list[str]) -> None:
+    """The path was said not to be UTF-8, or a converter to be at fault."""
+    environment = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    command = [sys.executable, "-m", "edgespa", *line]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment, check=False)
+    assert done.returncode == 1
+    assert "names of files are read as ascii here" in done.stderr
+    assert "Hint: set LC_ALL=C.UTF-8, or PYTHONUTF8=1" in done.stderr
+    environment["PYTHONUTF8"] = "1"
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment, check=False)
+    assert "names of files are read" not in done.stderr

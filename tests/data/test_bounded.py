@@ -113,6 +113,34 @@ def test_data_that_would_fill_the_memory(
     assert taken < 50 << 20, caught.value.message
 
 
+LABELS = {
+    "a huge one": np.array([0, 10**12]),
+    "an unsigned one": np.array([0, 2**64 - 1], dtype=np.uint64),
+    "structures": np.zeros(2, dtype=[("a", "i4"), ("b", "f8")]),
+    "dates": np.zeros(2, dtype="datetime64[s]"),
+    "a single number": np.array(3),
+    "none": np.zeros((0, 2), dtype=np.int64),
+}
+
+
+@pytest.mark.parametrize("where", ["labels_train", "labels_test"])
+@pytest.mark.parametrize("what", LABELS)
+def test_labels_that_are_no_numbers_of_classes(tmp_path: Path, what: str, where: str) -> None:
+    """A name was made for each number up to the highest, of any split: 14 GB, before memory ended."""
+    images = np.zeros((2, 8, 8), dtype=np.uint8)
+    arrays = {"images_train": images, "labels_train": np.arange(2)} | {
+        "images_test": images,
+        "labels_test": np.arange(2),
+    }
+    arrays["labels_train" if where == "labels" else where] = LABELS[what]
+    np.savez(tmp_path / "a.npz", **arrays)
+    tracemalloc.start()
+    with pytest.raises(DataError, match="label"):
+        load_data(f"{tmp_path / 'a.npz'}:train")
+    assert tracemalloc.get_traced_memory()[1] < 50 << 20
+    tracemalloc.stop()
+
+
 def test_weights_that_would_fill_the_memory(tmp_path: Path) -> None:
     torch.save({"a": torch.zeros(8)}, tmp_path / "good.pt")
     with zipfile.ZipFile(tmp_path / "good.pt") as archive:

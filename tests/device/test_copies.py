@@ -299,7 +299,7 @@ def test_whatever_lies_in_the_way_is_replaced(tmp_path: Path, what: str, kind: s
 
 def test_old_transfers_go(tmp_path: Path) -> None:
     shipped(tmp_path, 1)
-    for name in ("0" * 64 + ".part", "2" * 64 + ".copy"):
+    for name in ("0" * 64 + ".part", "2" * 64 + ".copy", "." + "4" * 64 + ".77.tmp"):
         (tmp_path / "cache" / name).write_bytes(b"x")
         os.utime(tmp_path / "cache" / name, (1, 1))
     kept = {"1" * 64, "3" * 64 + ".part"}  # a base that no task has now, and what comes at the moment

@@ -21,6 +21,7 @@ from edgespa.device import agent_source, connect, load_device
 from edgespa.device.agent.place import unsafe
 from edgespa.device.board import Device
 from edgespa.device.link.boot import BOOT
+from edgespa.device.link.refusals import refusal
 from edgespa.errors import RefusedError
 
 OTHER = 12345  # nobody's number here
@@ -225,6 +226,20 @@ def test_what_lies_beside_the_agent_is_not_run(tmp_path: Path, monkeypatch: pyte
     assert sorted(path.name for path in compiled.parent.iterdir()) == [compiled.name]  # and none is left there
 
 
+def test_agents_of_other_versions_and_halves_of_them_go(tmp_path: Path) -> None:
+    folder = tmp_path / "kept" / "agent"
+    folder.mkdir(parents=True)
+    old = [f"agent_{'0' * 64}.py", f"agent_{'1' * 64}.py.4711"]
+    kept = [f"agent_{'2' * 64}.py", "mine.txt", f"agent_{'3' * 64}"]
+    (folder / kept[2]).mkdir()
+    for name in (*old, *kept[:2]):
+        (folder / name).write_text("")
+    for name in (*old, *kept[1:]):
+        os.utime(folder / name, (1, 1))
+    ask(tmp_path / "kept")
+    assert sorted(os.listdir(folder)) == sorted([f"agent_{hashlib.sha256(agent_source()).hexdigest()}.py", *kept])
+
+
 def test_over_ssh_too(sshd: Any, tmp_path: Path) -> None:
     (tmp_path / "open").mkdir()
     (tmp_path / "open").chmod(0o777)
@@ -246,3 +261,12 @@ def test_words_for_people_are_not_sent() -> None:
     source = zlib.decompress(b64decode(BOOT.split("b64decode('")[1].split("'")[0])).decode()
     assert "StrictModes" not in source
     assert subprocess.run([sys.executable, "-c", f"compile({source!r}, 'boot', 'exec')"], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("kind", ["full", "read-only", "forbidden", "unsafe", "missing", "no-program", "else"])
+def test_this_machine_has_no_profile_to_name_another_folder_in(kind: str, tmp_path: Path) -> None:
+    here = str(refusal(load_device("local"), kind, "/proc/.local").hint)
+    there = str(refusal(load_device("pi-4b"), kind, "/proc/.local").hint)
+    assert "set XDG_DATA_HOME to a folder that can be written" in here
+    assert "profile" not in here
+    assert "folder in [connection] of the device's profile" in there

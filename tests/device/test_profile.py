@@ -243,6 +243,16 @@ def test_saved_profiles_are_read_back_and_add_up(profile: Profile, bundle: Path)
     assert len(os.listdir(bundle / "profiles")) == 2
 
 
+def test_half_a_profile_of_a_killed_process_goes_with_the_next(profile: Profile, bundle: Path) -> None:
+    """Its name has the time in it, and does not come again."""
+    folder = bundle / "profiles"
+    folder.mkdir()
+    for name in (".20251121T023001.250000Z-local.json.tmp-0123abcd", ".mine.json"):
+        (folder / name).write_text("half")
+    saved = save_profile(profile, bundle)
+    assert sorted(os.listdir(folder)) == [".mine.json", saved.name]
+
+
 def test_a_failing_save_leaves_nothing(profile: Profile, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(source: Path, target: Path) -> None:
         raise OSError(28, "No space left on device")

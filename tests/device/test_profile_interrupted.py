@@ -16,7 +16,6 @@ from click.testing import CliRunner, Result
 
 from edgespa.cli._shell import main
 from edgespa.device import connect, load_device
-from edgespa.device.measure import profile as profile_module
 from edgespa.device.measure.profile import Settings, profile, read_profiles
 from edgespa.device.measure.results import Measurement
 from edgespa.device.measure.saved import Journal, journal_folder
@@ -168,16 +167,14 @@ def test_the_command_says_what_is_kept(
 def test_a_full_disk_when_it_is_saved_costs_nothing(
     bundle: Path, measured: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = profile_module.save_profile
-
     def full(*_: Any) -> None:
         raise DeviceError("cannot save the profile: No space left on device", "--no-save")
 
-    monkeypatch.setattr(profile_module, "save_profile", full)
-    first = invoke(bundle)
+    with monkeypatch.context() as filled:
+        filled.setattr("edgespa.api.profiling.save_profile", full)
+        first = invoke(bundle)
     assert first.exit_code == 1
     assert "p50" in first.stdout  # shown before it is saved
-    monkeypatch.setattr(profile_module, "save_profile", real)
     assert invoke(bundle).exit_code == 0
     assert len(measured) == 2
     assert len(read_profiles(bundle)) == 1

@@ -22,7 +22,7 @@ from edgespa.bundle.files import seal_of
 from edgespa.config import Preprocess
 from edgespa.device import runner, runner_source
 from edgespa.device.assemble import PARTS
-from edgespa.pixels import picture
+from edgespa.pixels import picture, placement, values
 
 HOW = Preprocess(height=8, width=8, channels=3, mean=(0.5, 0.25, 0.0), std=(0.5, 1.0, 2.0))
 SOURCE = runner_source().decode()
@@ -55,7 +55,7 @@ def test_the_parts_are_joined_whole() -> None:
     defined = [node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)]
     assert len(set(defined)) == len(defined)
     parts = {path.stem: path for path in (Path(runner.__file__).parent).glob("*.py") if path.name != "__init__.py"}
-    parts |= {"picture": Path(picture.__file__), "external": Path(external.__file__), "limits": Path(limits.__file__)}
+    parts |= {Path(part.__file__).stem: Path(part.__file__) for part in (external, limits, picture, placement, values)}
     assert sorted(parts) == sorted(PARTS)
     expected = [
         node.name
@@ -64,13 +64,14 @@ def test_the_parts_are_joined_whole() -> None:
         if isinstance(node, ast.FunctionDef | ast.ClassDef)
     ]
     assert defined == expected
-    constants = {
+    constants = [
         name.id
         for node in tree.body
         if isinstance(node, ast.Assign)
         for name in ast.walk(node.targets[0])
         if isinstance(name, ast.Name)
-    }
+    ]
+    assert len({*defined, *constants}) == len(defined) + len(constants)
     assert set(runner.__all__) <= {*defined, *constants}
     assert "edgespa.device" not in SOURCE
     assert max(map(len, SOURCE.splitlines())) <= 120

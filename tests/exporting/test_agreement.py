@@ -20,13 +20,14 @@ from edgespa.graph.trace import trace
 class FakeFile:
     name = "onnx-fp16"
 
-    def __init__(self, wrong: float) -> None:
-        self.wrong, self.seen = wrong, 0
+    def __init__(self, wrong: float, output: int = 0) -> None:
+        self.wrong, self.output = wrong, output
 
     def __call__(self, inputs: list[Any]) -> list[Any]:
         outputs = np.tile(np.arange(4, dtype=np.float32), (len(inputs[0]), 1))
-        outputs[-1, 0] = self.wrong
-        return [outputs]
+        both = [outputs, outputs.copy()]
+        both[self.output][-1, 0] = self.wrong
+        return both
 
 
 @pytest.mark.parametrize("labelled", [True, False])
@@ -40,7 +41,8 @@ def test_what_is_not_finite_on_images_that_the_proof_does_not_see(
     program = trace(network, (torch.zeros(2, *shape[1:]),))
     judge = Judge(program, data if labelled else None, None if labelled else data, "classes")
     assert judge.of(cast("File", FakeFile(0.0)))[1] is not None
-    with pytest.raises(ParityError, match="not finite on some of"):
-        judge.of(cast("File", FakeFile(wrong)))
+    for output in (0, 1):
+        with pytest.raises(ParityError, match="not finite on some of"):
+            judge.of(cast("File", FakeFile(wrong, output)))
     ordered = Judge(program, None, data, "classes", decides=False)
     assert ordered.of(cast("File", FakeFile(0.0))) == (None, None)

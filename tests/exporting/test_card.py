@@ -67,7 +67,11 @@ def test_what_it_says_of_a_plain_model(manifest: Manifest) -> None:
     assert "`onnx-fp32` is worst at `output_0[:, 0]` and must keep: relative error 0.0001, top1 agreement 1." in files
     assert "component of the outputs that is worst, on 11 seeded:" in files
     assert "Not measured yet" in section(text, "Latency")
-    assert "resized to 8 x 8 (bilinear), 3 channel(s)" in section(text, "Input and output")
+    steps = section(text, "Input and output")
+    assert "- an image is turned as its EXIF orientation says\n" in steps
+    assert "- it is put on grey of 255 where it is transparent (255 is white)\n" in steps
+    assert "- it is resized to 8 x 8 (bilinear), its proportions not kept\n" in steps
+    assert "- it is given 3 channel(s): red, green, blue\n- it is divided by 255, less mean [" in steps
     assert "3: round, square, star" in section(text, "Input and output")
     assert "pip install numpy onnxruntime pillow" in section(text, "Run")
 

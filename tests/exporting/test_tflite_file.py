@@ -116,6 +116,27 @@ def test_labels_and_normalisation_are_in_the_file(program_of: Make, tmp_path: Pa
     assert tables["label_file"] == "labels.txt"
 
 
+@pytest.mark.parametrize(
+    ("changes", "mean", "std", "colours"),
+    [
+        ({}, [102, 127.5, 153], [51, 76.5, 102], 1),
+        ({"scale": "-1-1"}, [178.5, 191.25, 204], [25.5, 38.25, 51], 1),  # pixel / 127.5 - 1
+        ({"scale": "0-255", "mean": (9.0,) * 3, "std": (2.0,) * 3}, [9] * 3, [2] * 3, 1),
+        ({"channel_order": "bgr"}, [102, 127.5, 153], [51, 76.5, 102], 0),  # for which there is no word
+    ],
+)
+def test_every_scale(
+    program_of: Make, tmp_path: Path, changes: dict[str, Any], mean: list[float], std: list[float], colours: int
+) -> None:
+    path = tmp_path / "m.tflite"
+    tflite_file.write_fp32(program_of("Plain"), path, Form())
+    write_metadata(path, "task", ["x"], ["y"], preprocess=HOW.model_copy(update=changes), classes=["x"])
+    tables = _metadata_of(path)
+    np.testing.assert_allclose(tables["mean"], mean, rtol=1e-6)
+    np.testing.assert_allclose(tables["std"], std, rtol=1e-6)
+    assert tables["colours"] == colours
+
+
 def test_the_same_content_gives_the_same_bytes(program_of: Make, tmp_path: Path) -> None:
     program = program_of("Plain")
     tflite_file.write_fp32(program, tmp_path / "a.tflite", Form())
@@ -142,6 +163,12 @@ def _metadata_of(path: Path) -> dict[str, Any]:
         assert place
         return table + int(place)
 
+    def small(table: int, slot: int) -> int:
+        """A number that is left out where it is 0."""
+        vtable = table - struct.unpack_from("<i", data, table)[0]
+        place = struct.unpack_from("<H", data, vtable + 4 + 2 * slot)[0]
+        return data[table + place] if place else 0
+
     def follow(at: int) -> int:
         return at + u32(at)
 
@@ -154,13 +181,15 @@ def _metadata_of(path: Path) -> dict[str, Any]:
     image = follow(items(field(graph, 2))[0])
     scores = follow(items(field(graph, 3))[0])
     options = follow(field(follow(items(field(image, 4))[0]), 1))
-    size = follow(field(follow(field(follow(field(image, 3)), 1)), 1))
+    properties = follow(field(follow(field(image, 3)), 1))
+    size = follow(field(properties, 1))
     name = follow(field(follow(items(field(scores, 6))[0]), 0))
     return {
         "identifier": data[4:8],
         "mean": [struct.unpack_from("<f", data, at)[0] for at in items(field(options, 0))],
         "std": [struct.unpack_from("<f", data, at)[0] for at in items(field(options, 1))],
         "size": (u32(field(size, 0)), u32(field(size, 1))),
+        "colours": small(properties, 0),
         "label_file": data[name + 4 : name + 4 + u32(name)].decode(),
     }
 

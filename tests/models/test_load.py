@@ -296,6 +296,25 @@ class TestWeights:
         assert "empty" in _failure(WeightsError, spec, str(path)).message
         assert "unknown kind" in _failure(WeightsError, spec, str(net_file)).message
 
+    @pytest.mark.filterwarnings("ignore:.*nested.*:UserWarning")
+    @pytest.mark.parametrize("kind", ["nested", "sparse", "without values"])
+    def test_tensors_that_are_not_plain(
+        self, net_file: Path, tmp_path: Path, state: dict[str, torch.Tensor], kind: str
+    ) -> None:
+        made = {
+            "nested": lambda: torch.nested.nested_tensor([torch.ones(2), torch.ones(3)]),
+            "sparse": lambda: state["0.weight"].to_sparse(),
+            "without values": lambda: state["0.weight"].to("meta"),
+        }[kind]()
+        torch.save({**state, "0.weight": made}, tmp_path / "w.pt")
+        error = _failure(WeightsError, f"{net_file}:net", str(tmp_path / "w.pt"))
+        assert "1 of wrong shape or kind: 0.weight " in error.message
+        assert f"{kind} instead of" in error.message
+
+    def test_a_name_without_an_end_is_cut(self, net_file: Path, tmp_path: Path, state: dict[str, torch.Tensor]) -> None:
+        torch.save({**state, "x" * 100_000: torch.ones(1)}, tmp_path / "w.pt")
+        assert len(_failure(WeightsError, f"{net_file}:net", str(tmp_path / "w.pt")).message) < 400
+
     def test_missing_file(self, net_file: Path, tmp_path: Path) -> None:
         (tmp_path / "w.safetensors").write_bytes(b"")
         error = _failure(WeightsError, f"{net_file}:net", str(tmp_path / "v.safetensors"))

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 from edgespa.adaptation.config import AdaptConfig
@@ -21,10 +22,12 @@ from edgespa.api.bundles import export_bundle
 from edgespa.api.options import DataOptions
 from edgespa.api.tasks import adapt_to_file, prune_to_file
 from edgespa.bundle import read_manifest
-from edgespa.config import Preprocess
+from edgespa.config import PixelSettings, Preprocess
 from edgespa.errors import ConfigError, ModelError
 from edgespa.exporting.bundle import ExportConfig
-from edgespa.models.recorded import Recorded, of_timm, of_torchvision, of_transformers
+from edgespa.models.recorded import Recorded, of_timm, of_torchvision, of_transformers, recorded
+from edgespa.pixels.picture import model_pixels
+from edgespa.pixels.values import normalised
 from edgespa.pruning import PruneConfig
 from edgespa.tasks.base import Base
 
@@ -34,18 +37,23 @@ HALF = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
 
 class TestReading:
     @pytest.mark.parametrize(
-        ("config", "otherwise"),
+        ("config", "settings"),
         [
             ({"crop_pct": 0.875, "interpolation": "bicubic", "crop_mode": "center"},
-             "resized (bicubic), keeping their proportions, cropped to 0.875 of that"),
-            ({"crop_pct": 1.0, "interpolation": "bilinear", "crop_mode": "squash"}, ""),
-            ({"crop_pct": 1.0, "interpolation": "bicubic", "crop_mode": "squash"}, "resized (bicubic)"),
-            ({"crop_pct": 1.0, "interpolation": "bilinear"}, "resized, keeping their proportions"),
+             {"resize": "crop", "resize_to": (292, 146), "interpolation": "bicubic"}),
+            ({"crop_pct": 1.0, "interpolation": "bilinear", "crop_mode": "squash"},
+             {"resize": "stretch", "resize_to": (256, 128), "interpolation": "bilinear"}),
+            ({"crop_pct": 0.9, "interpolation": "bicubic", "crop_mode": "squash"},
+             {"resize": "stretch", "resize_to": (284, 142), "interpolation": "bicubic"}),
+            ({"crop_pct": 1.0, "interpolation": "lanczos", "crop_mode": "border"},
+             {"resize": "letterbox", "resize_to": (256, 128), "interpolation": "lanczos", "padding": (128,) * 3}),
+            ({}, {"resize": "crop", "resize_to": (292, 146), "interpolation": "bicubic"}),
         ],
     )  # fmt: skip
-    def test_timm(self, config: dict[str, Any], otherwise: str) -> None:
+    def test_timm(self, config: dict[str, Any], settings: dict[str, Any]) -> None:
         found = of_timm({"input_size": (3, 256, 128), **HALF, **config})
-        assert found == Recorded((3, 256, 128), (0.5,) * 3, (0.5,) * 3, otherwise)
+        assert (found.size, found.mean, found.std) == ((3, 256, 128), (0.5,) * 3, (0.5,) * 3)
+        assert found.settings == PixelSettings(**settings)
 
     def test_torchvision(self) -> None:
         transforms = SimpleNamespace(
@@ -54,9 +62,16 @@ class TestReading:
         found = of_torchvision(transforms)
         assert found.size == (3, 224, 224)
         assert (found.mean, found.std) == (IMAGENET["mean"], IMAGENET["std"])
-        assert found.otherwise == (
-            "resized (bicubic) with the shorter side to 256, keeping their proportions, cropped to 224"
+        assert found.settings.said() == {"resize": "crop", "resize_to": (256, 256), "interpolation": "bicubic"}
+
+    def test_torchvision_of_no_fixed_size(self) -> None:
+        """Transforms of segmentation crop nothing, those of detection do nothing at all."""
+        found = of_torchvision(
+            SimpleNamespace(resize_size=[520], interpolation=SimpleNamespace(value="bilinear"), **IMAGENET)
         )
+        assert (found.size, found.mean) == (None, IMAGENET["mean"])
+        assert "shorter side was 520" in found.otherwise
+        assert of_torchvision(SimpleNamespace()) == Recorded(None, (0.0,), (1.0,))
 
     @pytest.mark.parametrize(
         ("processor", "mean", "std"),
@@ -80,26 +95,72 @@ class TestReading:
         assert found.std == pytest.approx(std)
 
     @pytest.mark.parametrize(
-        ("config", "processor", "size", "otherwise"),
+        ("config", "processor", "size", "settings"),
         [
-            ({"image_size": 16}, {}, (3, 16, 16), ""),
-            ({"image_size": [16, 24], "num_channels": 1}, {}, (1, 16, 24), ""),
-            ({}, {"size": {"height": 8, "width": 9}, "resample": 2}, (3, 8, 9), ""),
-            ({}, {"size": 8, "resample": 3}, (3, 8, 8), "resized (bicubic)"),
+            ({"image_size": 16}, {}, (3, 16, 16), {}),
+            ({"image_size": [16, 24], "num_channels": 1}, {}, (1, 16, 24), {}),
+            ({}, {"size": {"height": 8, "width": 9}, "resample": 2}, (3, 8, 9),
+             {"resize": "stretch", "resize_to": (8, 9), "interpolation": "bilinear"}),
+            ({}, {"size": 8, "resample": 3}, (3, 8, 8),
+             {"resize": "stretch", "resize_to": (8, 8), "interpolation": "bicubic"}),
             ({}, {"size": {"shortest_edge": 256}, "do_center_crop": True, "crop_size": {"height": 224, "width": 224}},
-             (3, 224, 224), "resized with the shorter side to 256, keeping their proportions, cropped to 224"),
+             (3, 224, 224), {"resize": "crop", "resize_to": (256, 256), "interpolation": "bilinear"}),
+            ({}, {"size": 256, "do_center_crop": True, "crop_size": 224},
+             (3, 224, 224), {"resize": "crop", "resize_to": (256, 256), "interpolation": "bilinear"}),
+            ({}, {"size": 256, "do_center_crop": True, "crop_size": 224, "feature_extractor_type": "BeitX"},
+             (3, 224, 224), {"resize": "stretch", "resize_to": (256, 256), "interpolation": "bilinear"}),
             ({}, {"size": {"shortest_edge": 224}, "crop_pct": 0.875, "resample": 3}, (3, 224, 224),
-             "resized (bicubic) with the shorter side to 224, keeping their proportions, cropped to 0.875 of that"),
+             {"resize": "crop", "resize_to": (256, 256), "interpolation": "bicubic"}),
+            ({}, {"size": {"shortest_edge": 384}, "crop_pct": 0.875, "resample": 1}, (3, 384, 384),
+             {"resize": "stretch", "resize_to": (384, 384), "interpolation": "lanczos"}),
+            # an input of another size than the processor's: as much of the picture is seen
+            ({"image_size": 112}, {"size": {"shortest_edge": 256}, "do_center_crop": True, "crop_size": 224},
+             (3, 112, 112), {"resize": "crop", "resize_to": (128, 128), "interpolation": "bilinear"}),
+            ({}, {"size": {"shortest_edge": 6}, "do_center_crop": True, "crop_size": 8, "resample": 0}, (3, 8, 8),
+             {"resize": "crop", "resize_to": (6, 6), "interpolation": "nearest", "padding": (0,)}),
             ({"image_size": 8}, {"do_flip_channel_order": True, "do_resize": False}, (3, 8, 8),
-             "and their channels put into the order blue, green, red"),
-            ({}, {}, None, ""),
+             {"channel_order": "bgr"}),
+            ({}, {}, None, {}),
         ],
     )  # fmt: skip
-    def test_sizes_of_transformers(
-        self, config: dict[str, Any], processor: dict[str, Any], size: tuple[int, int, int] | None, otherwise: str
+    def test_settings_of_transformers(
+        self,
+        config: dict[str, Any],
+        processor: dict[str, Any],
+        size: tuple[int, int, int] | None,
+        settings: dict[str, Any],
     ) -> None:
         found = of_transformers(config, processor)
-        assert (found.size, found.otherwise) == (size, otherwise)
+        assert (found.size, found.settings.said(), found.otherwise) == (size, settings, "")
+
+    @pytest.mark.parametrize(
+        "processor",
+        [
+            {"size": {"shortest_edge": 800, "longest_edge": 1333}},
+            {"size": {"shortest_edge": 224}},  # and any longer side
+            {"size": {"height": 8, "width": 8}, "image_processor_type": "PerceiverImageProcessor"},  # crops first
+            {"size": {"height": 8, "width": 8}, "keep_aspect_ratio": True, "resample": None},
+            {"size": {"height": 8, "width": 8}, "do_pad": True, "pad_size": 12},
+        ],
+    )
+    def test_what_is_not_done_here(self, processor: dict[str, Any]) -> None:
+        assert "which is not done here" in of_transformers({"image_size": 8}, processor).otherwise
+
+    def test_a_crop_without_a_size(self) -> None:
+        found = of_transformers({"image_size": 8}, {"do_resize": False, "do_center_crop": True, "crop_size": 8})
+        assert found.otherwise == "cropped without being resized"
+
+    def test_for_another_input(self) -> None:
+        boxed = of_timm({"input_size": (3, 8, 8), **HALF, "crop_mode": "border", "crop_pct": 0.95})
+        assert boxed.for_input(3, 224, 160) == {
+            "resize": "letterbox", "resize_to": (235, 168), "interpolation": "bicubic", "padding": (128,) * 3,
+        }  # fmt: skip
+        assert "padding" not in boxed.for_input(1, 8, 8)
+        assert of_timm({"crop_pct": 0.5}).for_input(3, 8, 8)["resize_to"] == (16, 16)  # of no size of its own
+        settings = PixelSettings(resize="crop", resize_to=(6, 6), padding=(0,), channel_order="bgr")
+        assert Recorded((3, 8, 8), settings=settings).for_input(1, 16, 16) == {
+            "resize": "crop", "resize_to": (12, 12), "padding": (0,),
+        }  # fmt: skip
 
 
 class Tiny(nn.Module):
@@ -107,7 +168,7 @@ class Tiny(nn.Module):
         super().__init__()
         self.conv, self.head = nn.Conv2d(3, 16, 3, padding=1), nn.Linear(16, 4)
         self.pretrained_cfg = {
-            "input_size": (3, 8, 8), **HALF, "crop_pct": 0.9, "interpolation": "bicubic", "crop_mode": "center",
+            "input_size": (3, 8, 8), **HALF, "crop_pct": 0.8, "interpolation": "bicubic", "crop_mode": "center",
         }  # fmt: skip
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -147,15 +208,20 @@ class TestTaken:
         base = Base.open("timm:tiny", None)
         assert base.input_shape == (1, 3, 8, 8)
         found = DataOptions().preprocess(base)
-        assert found == Preprocess(height=8, width=8, channels=3, mean=(0.5,) * 3, std=(0.5,) * 3)
+        assert found == Preprocess(
+            height=8, width=8, channels=3, mean=(0.5,) * 3, std=(0.5,) * 3,
+            resize="crop", resize_to=(10, 10), interpolation="bicubic",
+        )  # fmt: skip
         assert "NOTE: input shape: 1,3,8,8, as timm:tiny records" in told()
         assert "NOTE: normalisation: mean 0.5,0.5,0.5 and std 0.5,0.5,0.5, as timm:tiny records" in told()
-        assert "NOTE: timm:tiny saw images that were resized (bicubic), keeping their proportions" in told()
+        done = "resized until its shorter side is 10 (bicubic), of that the middle 8 x 8"
+        assert f"NOTE: images: {done}, as timm:tiny records" in told()
 
     def test_what_is_given_wins(self, timm: SimpleNamespace, told: Callable[[], str]) -> None:
         base = Base.open("timm:tiny", (1, 3, 16, 12))
         found = DataOptions(**IMAGENET).preprocess(base)  # type: ignore[arg-type]
         assert (found.height, found.width, found.mean) == (16, 12, IMAGENET["mean"])
+        assert (found.resize, found.resize_to) == ("crop", (20, 15))  # as much of the picture as at the recorded size
         assert "normalisation" not in told()
         assert "input shape" not in told()
 
@@ -255,9 +321,59 @@ class TestTransformers:
             path.write_text(json.dumps({"size": {"height": 16, "width": 16}, "resample": 2, **settings}))
         base = Base.open(f"hf:{folder}", None)
         assert base.input_shape == (1, 3, 16, 16)
-        assert base.recorded == Recorded((3, 16, 16), mean, base.recorded.std if base.recorded else None, "")
+        assert base.recorded is not None
+        assert (base.recorded.size, base.recorded.mean, base.recorded.otherwise) == ((3, 16, 16), mean, "")
 
     def test_a_damaged_file_is_told(self, folder: Path, told: Callable[[], str]) -> None:
         (folder / "preprocessor_config.json").write_text("{")
         assert Base.open(f"hf:{folder}", (1, 3, 16, 16)).recorded is None
         assert "cannot be read" in told()
+
+    def test_nothing_is_downloaded_for_it(self, told: Callable[[], str], monkeypatch: pytest.MonkeyPatch) -> None:
+        """A name on the hub whose settings are not on this machine: that is told, with what fetches them."""
+        hub = pytest.importorskip("transformers.utils", reason="TRANSFORMERS ABSENT: hf: models are not tested")
+        asked: list[dict[str, Any]] = []
+        monkeypatch.setattr(hub, "cached_file", lambda *names, **options: asked.append(options))
+        core = SimpleNamespace(config=SimpleNamespace(to_dict=lambda: {"image_size": 16}))
+        found = recorded("hf:someone/model", SimpleNamespace(core=core))  # type: ignore[arg-type]
+        assert found == Recorded((3, 16, 16))
+        assert asked
+        assert all(options["local_files_only"] for options in asked)
+        assert "hf download someone/model preprocessor_config.json" in told()
+
+
+PROCESSORS = (
+    ("vit", "ViT", {}),
+    ("clip", "CLIP", {}),
+    ("convnext", "ConvNext", {"size": {"shortest_edge": 224}}),
+    ("convnext", "ConvNext", {}),
+    ("deit", "DeiT", {}),
+    ("levit", "Levit", {}),
+    ("poolformer", "PoolFormer", {}),
+    ("mobilevit", "MobileViT", {}),
+    ("efficientnet", "EfficientNet", {"do_center_crop": True, "rescale_offset": True, "rescale_factor": 1 / 127.5}),
+    ("mobilenet_v2", "MobileNetV2", {}),
+    ("bit", "Bit", {}),
+)
+
+
+@pytest.mark.parametrize(("module", "name", "options"), PROCESSORS)
+def test_as_transformers_does_it(module: str, name: str, options: dict[str, Any]) -> None:
+    """Pixels are the same; numbers differ where a scale of theirs is folded into mean and std, by rounding."""
+    pytest.importorskip("transformers", reason="TRANSFORMERS ABSENT: hf: models are not tested")
+    found = importlib.import_module(f"transformers.models.{module}.image_processing_pil_{module}")
+    theirs = getattr(found, f"{name}ImageProcessorPil")(**options)
+    said = {**json.loads(json.dumps(theirs.to_dict(), default=str)), "do_normalize": bool(theirs.do_normalize)}
+    own = of_transformers({}, said)
+    assert own.size is not None
+    assert own.mean is not None
+    assert own.std is not None
+    channels, height, width = own.size
+    mean, std = (values * (channels // len(values)) for values in (own.mean, own.std))
+    how = Preprocess(
+        channels=channels, height=height, width=width, mean=mean, std=std, **own.settings.said()
+    ).model_dump()
+    for size in ((480, 640), (331, 500), (300, 400), (200, 333)):
+        picture = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+        wanted = np.asarray(theirs(Image.fromarray(picture))["pixel_values"][0])
+        np.testing.assert_allclose(normalised(model_pixels(picture, how), how), wanted, atol=2e-6)

@@ -7,7 +7,7 @@ from click.testing import CliRunner
 
 from edgespa.cli import main
 from edgespa.errors import ConfigError
-from edgespa.pixels.normalisation import half_given, refuse_bytes
+from edgespa.pixels.normalisation import half_given, refuse_other_scales
 
 IMAGENET = (0.485, 0.456, 0.406)
 SPREAD = (0.229, 0.224, 0.225)
@@ -29,7 +29,7 @@ def test_bytes_are_refused_and_the_right_ones_named(
     mean: tuple[float, ...], std: tuple[float, ...], right: str
 ) -> None:
     with pytest.raises(ConfigError, match=r"too large for pixels in 0\.\.1") as caught:
-        refuse_bytes(mean, std)
+        refuse_other_scales(mean, std)
     assert right in str(caught.value.hint)
 
 
@@ -45,8 +45,33 @@ def test_bytes_are_refused_and_the_right_ones_named(
     ],
 )
 def test_what_can_be_meant_is_taken(mean: tuple[float, ...], std: tuple[float, ...]) -> None:
-    refuse_bytes(mean, std)
+    refuse_other_scales(mean, std)
     assert half_given(mean, std) is None
+
+
+@pytest.mark.parametrize(
+    ("mean", "std", "scale", "says", "hint"),
+    [
+        (IMAGENET, SPREAD, "0-255", "ImageNet, of pixels in 0..1", "--mean 123.7,116.3,103.5 --std 58.4,57.12,57.38"),
+        ((0.5,), (0.5,), "-1-1", "are those of inputs from -1 to 1", "with it they are --mean 0 --std 1"),
+        ((127.5,), (127.5,), "-1-1", "too large for pixels in -1..1", "--mean 0.5 --std 0.5, without --scale"),
+    ],
+)
+def test_those_of_another_scale_are_refused(
+    mean: tuple[float, ...], std: tuple[float, ...], scale: str, says: str, hint: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        refuse_other_scales(mean, std, scale)
+    assert says in caught.value.message
+    assert hint in str(caught.value.hint)
+
+
+@pytest.mark.parametrize(
+    ("mean", "std", "scale"),
+    [((103.94, 116.78, 123.68), (58.8,), "0-255"), ((0.0,), (1.0,), "0-255"), ((0.0,), (1.0,), "-1-1")],
+)
+def test_those_of_the_scale_are_taken(mean: tuple[float, ...], std: tuple[float, ...], scale: str) -> None:
+    refuse_other_scales(mean, std, scale)
 
 
 @pytest.mark.parametrize(

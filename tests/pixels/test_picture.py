@@ -146,8 +146,12 @@ class TestTransparency:
     def test_the_background_shows(self, background: int) -> None:
         clear = np.zeros((4, 4, 4), np.uint8)
         clear[:, :, :3] = 33
-        assert set(model_pixels(clear, 3, 4, 4, background).ravel().tolist()) == {background}
-        assert set(model_pixels(clear, 1, 2, 2, background).ravel().tolist()) == {background}
+        assert set(model_pixels(clear, how(3, (4, 4), background=background).model_dump()).ravel().tolist()) == {
+            background
+        }
+        assert set(model_pixels(clear, how(1, (2, 2), background=background).model_dump()).ravel().tolist()) == {
+            background
+        }
 
     def test_white_is_recorded(self) -> None:
         assert how().model_dump()["background"] == 255
@@ -155,7 +159,7 @@ class TestTransparency:
     def test_half_transparent_by_hand(self) -> None:
         half = np.full((2, 2, 4), 100, np.uint8)
         half[:, :, 3] = 51
-        assert set(model_pixels(half, 3, 2, 2).ravel().tolist()) == {round(100 * 0.2 + 255 * 0.8)}
+        assert set(model_pixels(half, how(3, (2, 2)).model_dump()).ravel().tolist()) == {round(100 * 0.2 + 255 * 0.8)}
 
     @pytest.mark.parametrize("mode", ["RGBA", "LA"])
     def test_four_channels_are_data(self, tmp_path: Path, mode: str) -> None:
@@ -195,6 +199,141 @@ def test_every_other_mode(tmp_path: Path, mode: str, size: tuple[int, int]) -> N
     image = Image.new("LAB", (7, 11), (50, 99, 3)) if mode == "LAB" else Image.fromarray(SCENE).convert(mode)
     content = stored(image, "PNG" if mode in ("L", "RGB", "1", "P") else "TIFF")
     the_same(every_way(content, how(3, size), tmp_path / "mode"))
+
+
+WAYS: tuple[dict[str, Any], ...] = (
+    {},
+    {"resize": "crop", "interpolation": "bicubic"},
+    {"resize": "crop", "resize_to": 17, "interpolation": "lanczos", "scale": "-1-1"},
+    {"resize": "crop", "resize_to": (9, 30), "interpolation": "bilinear", "antialias": False},
+    {"resize": "stretch", "resize_to": (12, 13), "interpolation": "box", "scale": "0-255"},
+    {"resize": "letterbox"},
+    {"resize": "letterbox", "padding": 7, "interpolation": "bicubic", "antialias": False},
+    {"resize": "letterbox", "resize_to": 10, "interpolation": "hamming"},
+    {"resize": "crop", "resize_to": 5, "padding": 0, "interpolation": "nearest"},
+)
+
+
+def photographs() -> dict[str, bytes]:
+    """Files as they come: grey, alpha, palette, 16 bits of colour, turned, of one pixel."""
+    exif = Image.Exif()
+    exif[ORIENTATION] = 6
+    large = Image.fromarray(RANDOM.integers(0, 256, (43, 71, 3), dtype=np.uint8))
+    deep = b"".join(int(value).to_bytes(2, "big") for value in RANDOM.integers(0, 1 << 16, 3 * 9))
+    return {
+        "jpeg": stored(large, "JPEG"),
+        "grey": stored(large.convert("L")),
+        "alpha": stored(Image.merge("RGBA", (*large.split(), large.convert("L")))),
+        "palette": stored(large.convert("P")),
+        "bits16": png(9, 16, 2, deep, b"\xff\xff" * 3),
+        "turned": stored(large, "JPEG", exif=exif),
+        "one": stored(Image.new("RGB", (1, 1), (1, 2, 3))),
+        "wide": stored(large.resize((90, 2))),
+    }
+
+
+PHOTOGRAPHS = photographs()
+
+
+@pytest.mark.parametrize("name", PHOTOGRAPHS)
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_every_way_to_resize_by_every_way(tmp_path: Path, name: str, channels: int) -> None:
+    """Training, calibration and evaluation read by folders, zips and data sets; ``run.py`` reads files."""
+    for number, way in enumerate(WAYS):
+        made = {}
+        for order in ["rgb"] if channels == 1 else ["rgb", "bgr"]:
+            wanted = how(channels, channel_order=order, **way)
+            made[order] = the_same(every_way(PHOTOGRAPHS[name], wanted, tmp_path / f"{order}{number}"))
+        assert made["rgb"].shape == (1, channels, 8, 6)
+        assert np.isfinite(made["rgb"]).all()
+
+
+class TestResizing:
+    def test_a_crop_by_hand(self) -> None:
+        pixels = np.arange(8, dtype=np.uint8).reshape(2, 4, 1).repeat(3, 2)
+        found = model_pixels(pixels, how(3, (2, 2), resize="crop").model_dump())
+        assert found[0].tolist() == [[1, 2], [5, 6]]
+
+    def test_a_letterbox_by_hand(self) -> None:
+        pixels = np.arange(6, dtype=np.uint8).reshape(2, 3, 1).repeat(3, 2)
+        fitted = model_pixels(pixels, how(3, (4, 3), resize="letterbox", padding=(9, 8, 7)).model_dump())
+        assert fitted[0].tolist() == [[9] * 3, [0, 1, 2], [3, 4, 5], [9] * 3]
+        assert fitted[2, 0].tolist() == [7] * 3
+        grey = model_pixels(pixels[:, :, :1], how(3, (4, 3), resize="letterbox").model_dump())
+        assert set(grey[:, 0].ravel().tolist()) == {114}
+
+    def test_channels_the_other_way_round(self) -> None:
+        pixels = np.array([[[1, 2, 3, 255]]], np.uint8)
+        assert model_pixels(pixels, how(3, (1, 1), channel_order="bgr").model_dump()).ravel().tolist() == [3, 2, 1]
+        assert model_pixels(pixels, how(4, (1, 1), channel_order="bgr").model_dump()).ravel().tolist() == [3, 2, 1, 255]
+
+    def test_without_antialiasing_the_nearest_alone_count(self) -> None:
+        """Of nine columns that become three the middle one of each; with it all of them."""
+        pixels = np.array([[0, 90, 0, 0, 60, 0, 0, 30, 0]], np.uint8)[:, :, None]
+        for kind in ("bilinear", "bicubic", "nearest"):
+            way = how(1, (1, 3), interpolation=kind, antialias=False).model_dump()
+            assert model_pixels(pixels, way).ravel().tolist() == [90, 60, 30]
+        assert model_pixels(pixels, how(1, (1, 3)).model_dump()).max() < 60
+
+    @pytest.mark.parametrize("kind", ["bilinear", "bicubic"])
+    @pytest.mark.parametrize("size", [(5, 4), (23, 31), (11, 7), (3, 40)])
+    def test_without_antialiasing_as_torch_does_it(self, kind: str, size: tuple[int, int]) -> None:
+        """Within a grey level: torch computes places in float32."""
+        wanted = torch.nn.functional.interpolate(
+            torch.from_numpy(SCENE).permute(2, 0, 1)[None].float(), size, mode=kind, align_corners=False
+        )
+        found = model_pixels(SCENE, how(3, size, interpolation=kind, antialias=False).model_dump())
+        np.testing.assert_allclose(found, wanted[0].clamp(0, 255).numpy(), atol=0.51)
+
+    @pytest.mark.parametrize("kind", ["bilinear", "bicubic"])
+    def test_hidden_colours_do_not_bleed(self, kind: str) -> None:
+        shown = np.zeros((6, 6, 4), np.uint8)
+        shown[:, :3] = (200, 100, 50, 255)
+        hidden_red = shown.copy()
+        hidden_red[:, 3:, 0] = 255
+        way = how(4, (9, 9), interpolation=kind, antialias=False).model_dump()
+        np.testing.assert_array_equal(model_pixels(shown, way), model_pixels(hidden_red, way))
+
+    def test_a_line_that_would_become_huge(self, tmp_path: Path) -> None:
+        """Its proportions kept, a picture of 60,000 pixels has 2 billion."""
+        line = stored(Image.new("L", (60_000, 1)))
+        (tmp_path / "a").mkdir()
+        (tmp_path / "a" / "line.png").write_bytes(line)
+        way = how(1, (200, 200), resize="crop")
+        with pytest.raises(DataError, match=r"60,000 x 1 pixels become 12,000,000 x 200") as caught:
+            prepare(load_data(str(tmp_path / "a"), labelled=False), way).tensor([0])
+        assert "--resize stretch" in str(caught.value.hint)
+        with pytest.raises(runner.RunnerError, match=r"more than 134,217,728"):
+            runner.preprocess(tmp_path / "a" / "line.png", way.model_dump())
+
+    @pytest.mark.parametrize(
+        "wrong", [{"resize": "squeeze"}, {"interpolation": "__class__"}, {"interpolation": "box", "antialias": False}]
+    )
+    def test_what_is_not_known(self, tmp_path: Path, wrong: dict[str, Any]) -> None:
+        (tmp_path / "a.png").write_bytes(stored(Image.fromarray(SCENE)))
+        with pytest.raises(runner.RunnerError, match=next(iter(wrong.values()))):
+            runner.preprocess(tmp_path / "a.png", {**how().model_dump(), **wrong})
+
+
+@pytest.mark.parametrize("way", [{}, {"resize": "crop", "resize_to": 9}, {"resize": "letterbox", "resize_to": 7}])
+def test_a_mask_goes_where_its_photograph_goes(tmp_path: Path, way: dict[str, Any]) -> None:
+    """What is bright is class 1: after both were resized, cropped and padded still."""
+    bright = np.zeros((40, 24), np.uint8)
+    bright[5:20, 3:15] = 1
+    for folder in ("images", "masks"):
+        (tmp_path / folder).mkdir()
+    for name in "abcd":
+        noise = RANDOM.integers(0, 60, bright.shape, dtype=np.uint8)
+        Image.fromarray(bright * 150 + 20 + noise).save(tmp_path / "images" / f"{name}.png")
+        Image.fromarray(bright).save(tmp_path / "masks" / f"{name}.png")
+    data = prepare(load_data(str(tmp_path)), how(3, (8, 6), interpolation="nearest", **way))
+    ((images, masks),) = list(data.batches(4))
+    pixels = data.pixels([0])[0, 0]
+    assert masks[0].shape == images[0, 0].shape
+    padded = pixels == 114
+    assert bool(padded.any()) == (way.get("resize") == "letterbox")
+    assert torch.equal(masks[0] == 255, padded)
+    assert torch.equal(masks[0][~padded] == 1, (pixels > 150)[~padded])
 
 
 EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n%%EOF\n"

@@ -168,7 +168,7 @@ def test_without_a_home_folder_places_are_known_and_nothing_is_written_into_a_fo
     assert expanded("~") == Path("/")
     assert expanded("~nobody-of-that-name/net.py") == Path("~nobody-of-that-name/net.py")
     places = [
-        state_folder(), user_folder(), Cache.of_user().folder, journal_folder(), wheel_folder("key")[0],
+        state_folder(), user_folder(), Cache.of_user().folder, journal_folder(), wheel_folder("key"),
         Path(LocalConnection(load_device("local")).folder),
     ]  # fmt: skip
     assert all(place is not None and place.is_absolute() for place in places), places

@@ -291,7 +291,7 @@ def discard(root: Path, request: dict[str, Any], stream: BinaryIO) -> dict[str, 
     freed = sum(_remove(folder, name, root) for name in removed)
     with contextlib.suppress(OSError):
         folder.rmdir()
-    freed += sweep_cache(root, (".part", ".copy"))
+    freed += sweep_cache(root, (".part", ".copy", ".tmp"))
     return {"removed": removed, "removed_bytes": freed}
 
 

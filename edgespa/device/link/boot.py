@@ -12,6 +12,7 @@ from edgespa.device.agent.protocol import MARK
 from edgespa.system.sources import own_source
 
 OLDEST_PYTHON = (3, 8)
+_KEPT_S = 30 * 86400  # of agents of other versions, and of halves of them
 
 
 def _bare(text: str) -> str:
@@ -37,7 +38,7 @@ def say(text):
 if sys.version_info < {OLDEST_PYTHON!r}:
     say('{{"error": {{"kind": "old", "message": "%d.%d.%d"}}}}' % sys.version_info[:3])
     sys.exit(0)
-import errno, hashlib, json, types
+import errno, hashlib, json, time, types
 def refuse(kind, text):
     say(json.dumps({{"error": {{"kind": kind, "message": text}}}}))
     sys.exit(0)
@@ -56,11 +57,24 @@ if sys.argv[2] == "install":
         source = sys.stdin.buffer.read()
         if hashlib.sha256(source).hexdigest() != sys.argv[3]:
             raise OSError(errno.EIO, "the connection damaged what was sent")
-        with open(path + "." + str(os.getpid()), "wb") as file:
-            file.write(source)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(file.name, path)
+        new = path + "." + str(os.getpid())
+        try:
+            with open(new, "wb") as file:
+                file.write(source)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(new, path)
+        except OSError:
+            if os.path.exists(new):
+                os.remove(new)
+            raise
+        for other in os.listdir(folder):
+            old = os.path.join(folder, other)
+            try:
+                if other.startswith("agent_") and os.path.getmtime(old) < time.time() - {_KEPT_S}:
+                    os.remove(old)
+            except OSError:
+                pass
         say('{{"ok": {{}}}}')
     except OSError as error:
         kinds = {{"ENOSPC": "full", "EDQUOT": "full", "EROFS": "read-only", "EACCES": "forbidden"}}

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from edgespa.device.board import Device
+from edgespa.device.link.config import require_plain
 from edgespa.device.link.ssh import SshConnection
 from edgespa.device.link.transport import Connection, LocalConnection
 
@@ -12,5 +15,10 @@ def connect(device: Device) -> Connection:
 
     Args:
         device: Its profile.
+
+    Raises:
+        ConfigError: It is of somebody else, and would have ssh do more than connect, see `require_plain`.
     """
+    if device.file is not None and device.connection.ssh_config is not None:
+        require_plain(device.file, Path(device.connection.ssh_config))
     return LocalConnection(device) if device.is_local else SshConnection(device)

@@ -5,7 +5,10 @@ from __future__ import annotations
 from edgespa.device.board import Device
 from edgespa.errors import DeviceError, RefusedError
 
+_OTHER_FOLDER_HERE = "set XDG_DATA_HOME to a folder that can be written"
 _OTHER_FOLDER = "say where it may keep things: folder in [connection] of the device's profile"
+
+_BY_HAND = f"look at it there, by hand: these are its system's own words; or {_OTHER_FOLDER}"
 
 # Kind -> what has happened, what to do.
 _KINDS = {
@@ -16,7 +19,7 @@ _KINDS = {
         "others could change what edgespa runs there",
         f"let nobody but its user write to that folder (ls -ld; chown; chmod go-w), or {_OTHER_FOLDER}",
     ),
-    "missing": ("something is not there", "look at that path there, by hand"),
+    "missing": ("something is not there", f"look at that path there, by hand, or {_OTHER_FOLDER}"),
     "busy": ("another edgespa works there", "wait until it is done, then try again"),
     "memory": ("it is out of memory", "stop other programs there, or add swap"),
     "processes": (
@@ -45,5 +48,7 @@ def refusal(device: Device, kind: str, message: str) -> DeviceError:
             f"{device.name}: its Python is {message}; edgespa needs 3.8 or newer there",
             "install a newer one, or say where it is: python in [connection] of the device's profile",
         )
-    what, hint = _KINDS.get(kind, ("it cannot do that", "look at it there, by hand: these are its system's own words"))
+    what, hint = _KINDS.get(kind, ("it cannot do that", _BY_HAND))
+    if device.is_local:
+        hint = hint.replace(_OTHER_FOLDER, _OTHER_FOLDER_HERE)
     return RefusedError(kind, f"{device.name}: {what}: {message}", hint)

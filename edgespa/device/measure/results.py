@@ -250,6 +250,7 @@ class Check(Strict):
         name: The variant.
         status: ``"not run"`` where the runtime or ``selfcheck.npz`` is not there.
         failures: Bounds that are exceeded, the error, or why it was not run.
+        farther: So many times as far off as where it was proved, where that is more than other samples explain.
     """
 
     name: str
@@ -271,7 +272,18 @@ class Check(Strict):
     constant: int | None = None
     lost: int | None = None
     finite: bool | None = None
+    farther: float | None = None
     bound: dict[str, float] = Field(default_factory=dict)
+
+    @property
+    def remark(self) -> str | None:
+        """What is odd about a file that keeps its bounds; None where nothing is."""
+        if self.status != "passed" or self.farther is None:
+            return None
+        return (
+            f"{self.name}: within its bounds, but {self.farther:.1f} times as far off as where it was exported "
+            f"(error {self.component_error:.2g}): this runtime computes otherwise, or the file is not the one"
+        )
 
 
 def _median(values: list[Any]) -> float | None:

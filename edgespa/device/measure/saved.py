@@ -15,7 +15,7 @@ from typing import Any
 from edgespa.bundle import PROFILES
 from edgespa.device.measure.results import Measurement, Profile
 from edgespa.errors import ConfigError, DeviceError
-from edgespa.system.files import expanded, write_whole
+from edgespa.system.files import expanded, open_plain, remove_abandoned_in, write_whole
 
 MAX_PROFILE_BYTES = 32 << 20
 """They come with a bundle of whomever, and no digest covers them."""
@@ -44,6 +44,7 @@ def save_profile(profile: Profile, bundle: Path) -> Path:
     text = json.dumps(profile.model_dump(), indent=2, allow_nan=False) + "\n"
     try:
         folder.mkdir(exist_ok=True)
+        remove_abandoned_in(folder)
         number, target = 1, folder / f"{stamp}-{profile.device}.json"
         while target.exists():
             number += 1
@@ -62,9 +63,11 @@ def read_profiles(bundle: Path) -> tuple[Profile, ...]:
     found = []
     for path in sorted((bundle / PROFILES).glob("*.json")):
         try:
-            if path.stat().st_size > MAX_PROFILE_BYTES:
+            with open_plain(path) as stream:
+                content = stream.read(MAX_PROFILE_BYTES + 1)
+            if len(content) > MAX_PROFILE_BYTES:
                 raise ValueError(f"it is larger than {MAX_PROFILE_BYTES >> 20} MiB")
-            found.append(Profile.parse(json.loads(path.read_text(encoding="utf-8")), str(path)))
+            found.append(Profile.parse(json.loads(content), str(path)))
         except (OSError, ValueError, RecursionError, ConfigError) as error:
             _log.warning("%s is left out: %s", path, error)
     return tuple(found)

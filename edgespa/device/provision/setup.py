@@ -37,7 +37,6 @@ from edgespa.device.provision.wheels import (
     Fetched,
     Wanted,
     fetch,
-    forget,
     key_of,
     requirements_of,
     wanted_for,
@@ -45,6 +44,7 @@ from edgespa.device.provision.wheels import (
 )
 from edgespa.device.versions import MODULES
 from edgespa.errors import DeviceError, UnreachableError
+from edgespa.system.guarded import private_folder
 
 Progress = Callable[[float, float | None, str], None]
 """Called with what is done, the total where it is known, and what it is."""
@@ -342,9 +342,9 @@ def _step(connection: Connection, what: str, argv: Sequence[str]) -> None:
 
 @contextlib.contextmanager
 def _wheels(key: str) -> Iterator[Path]:
-    folder, temporary = wheel_folder(key)
-    try:
-        yield folder
-    finally:
-        if temporary:
-            forget(folder)
+    kept = wheel_folder(key)
+    if kept is not None:
+        yield kept
+    else:
+        with private_folder() as folder:
+            yield folder / key

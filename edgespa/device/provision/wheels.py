@@ -11,8 +11,6 @@ import hashlib
 import json
 import os
 import re
-import shutil
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +21,7 @@ from edgespa.device.inventory import python_version
 from edgespa.device.provision.pip import Asked, ask_pip, index_name
 from edgespa.device.versions import excluded, tested_versions
 from edgespa.errors import ConfigError, DeviceError
-from edgespa.system.files import expanded
+from edgespa.system.files import expanded, folder_beside
 
 MACHINES = ("aarch64", "x86_64")
 OLDEST_GLIBC = 17
@@ -180,7 +178,7 @@ def fetch(facts: Facts, wanted: Sequence[Wanted], target: Path, *, wheels: Path 
     target.mkdir(parents=True, exist_ok=True)
     options = _options(facts, wheels, offline)
     missing: dict[str, str] = {}
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".wheels-") as new:
+    with folder_beside(target) as new:
         asked = _download(options, new, (*requirements_of(wanted),))
         found = [(each.choices[0], *each.beside) for each in wanted]
         if not asked.done:
@@ -202,9 +200,9 @@ def fetch(facts: Facts, wanted: Sequence[Wanted], target: Path, *, wheels: Path 
                     + "\n".join(missing.values()),
                     "give a folder of wheels that do: --wheels FOLDER, or versions: --runtime onnxruntime==1.20.1",
                 )
-        fetched = {path.name for path in Path(new).glob("*.whl")}
+        fetched = {path.name for path in new.glob("*.whl")}
         for name in fetched:
-            os.replace(Path(new) / name, target / name)
+            os.replace(new / name, target / name)
     for path in target.glob("*.whl"):
         if path.name not in fetched:
             path.unlink()
@@ -221,8 +219,8 @@ def _options(facts: Facts, wheels: Path | None, offline: bool) -> list[str]:
     return options + (["--no-index"] if offline else [])
 
 
-def _download(options: Sequence[str], folder: str, requirements: Sequence[str]) -> Asked:
-    return ask_pip(["download", *options, "--dest", folder, *requirements])
+def _download(options: Sequence[str], folder: Path, requirements: Sequence[str]) -> Asked:
+    return ask_pip(["download", *options, "--dest", str(folder), *requirements])
 
 
 def _require_index(asked: Asked, offline: bool) -> None:
@@ -235,19 +233,10 @@ def _require_index(asked: Asked, offline: bool) -> None:
         )
 
 
-def wheel_folder(key: str) -> tuple[Path, bool]:
-    """Where wheels for a device are kept here, and whether they stay: ``EDGESPA_CACHE=off`` keeps nothing.
-
-    Returns:
-        The folder, and True if the caller is to remove it.
-    """
+def wheel_folder(key: str) -> Path | None:
+    """Where wheels for a device are kept here; None where ``EDGESPA_CACHE=off`` keeps nothing."""
     named = os.environ.get(_CACHE)
     if named in ("", "off"):
-        return Path(tempfile.mkdtemp(prefix="edgespa-")) / key, True
+        return None
     home = expanded(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "edgespa"
-    return (expanded(named) if named else home) / "wheels" / key, False
-
-
-def forget(folder: Path) -> None:
-    """Remove a folder that `wheel_folder` gave for the while."""
-    shutil.rmtree(folder.parent, ignore_errors=True)
+    return (expanded(named) if named else home) / "wheels" / key

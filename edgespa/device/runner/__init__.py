@@ -3,12 +3,12 @@
 The parts are joined into one file (`edgespa.device.assemble.runner_source`) that goes into every bundle as ``run.py``.
 It stands alone there: Python 3.8 or newer, numpy, and one of onnxruntime, ai_edge_litert, tflite_runtime or tensorflow;
 Pillow only for ``--input IMAGE``. So the parts import nothing of edgespa but each other and
-`edgespa.pixels.picture`, which is joined to them.
+those of `edgespa.pixels` that stand alone, which are joined to them.
 """
 
 from edgespa.device.runner.answer import areas, interpret, preprocess, read_arrays
 from edgespa.device.runner.bundle import RunnerError, read_bundle
-from edgespa.device.runner.check import Recorded, noise, noise_pixels, normalised, read_samples
+from edgespa.device.runner.check import Recorded, noise, noise_pixels, read_samples
 from edgespa.device.runner.command import main
 from edgespa.device.runner.compare import TOLERANCE, compare, exceeded, scales_of
 from edgespa.device.runner.measure import summarise
@@ -17,7 +17,6 @@ from edgespa.device.runner.models import (
     infer,
     open_model,
     to_file_layout,
-    to_pixels,
     to_program_layout,
 )
 from edgespa.device.runner.places import thinned
@@ -25,6 +24,7 @@ from edgespa.device.runner.runtimes import import_runtime
 from edgespa.device.runner.sets import reordered
 from edgespa.device.runner.tensors import read_tensors
 from edgespa.device.runner.weights import BASE, materialise
+from edgespa.pixels.values import normalised, to_pixels
 
 __all__ = [
     "BASE",

@@ -11,14 +11,15 @@ import numpy as np
 from edgespa.device.runner.bundle import RunnerError
 from edgespa.device.runner.models import infer, open_model, running
 from edgespa.device.runner.runtimes import import_runtime
-from edgespa.pixels.picture import WHITE, TooManyBits, model_pixels, upright_pixels
+from edgespa.pixels.picture import TooManyBits, model_pixels, upright_pixels
+from edgespa.pixels.values import normalised
 
 LISTS = ("classes", "multi-label", "regression")
 """What is learned where the first output of a sample is a list."""
 
 
 def preprocess(path: Path, how: dict[str, Any]) -> np.ndarray:
-    """An image file as a float32 array [1, C, H, W]: upright, channels, size, scale to [0, 1], normalise.
+    """An image file as a float32 array [1, C, H, W]: upright, channels, size, scale, normalise.
 
     The pixels come by the very code that training and calibration data went through.
     """
@@ -30,16 +31,12 @@ def preprocess(path: Path, how: dict[str, Any]) -> np.ndarray:
         raise RunnerError(f"an image has no {how['channels']} channels: give a .npy file")
     try:
         with Image.open(path) as opened:
-            stored = upright_pixels(opened)
+            fitted = model_pixels(upright_pixels(opened), how)
     except TooManyBits as error:
         raise RunnerError(f"{path} is {error}: convert it to 8 bits first") from error
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise RunnerError(f"cannot read the image {path}: {error}") from error
-    background = how.get("background", WHITE)
-    fitted = model_pixels(stored, how["channels"], how["height"], how["width"], background)
-    mean, std = (np.array(how[key], np.float32)[:, None, None] for key in ("mean", "std"))
-    pixels = (fitted.astype(np.float32) / np.float32(255) - mean) / std
-    return np.ascontiguousarray(pixels[None], dtype=np.float32)
+    return normalised(fitted[None], how)
 
 
 def read_arrays(path: Path, specs: list[dict[str, Any]]) -> list[np.ndarray]:

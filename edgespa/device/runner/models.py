@@ -13,6 +13,7 @@ from edgespa.bundle.limits import MAX_ELEMENTS
 from edgespa.device.runner.bundle import RunnerError, inside
 from edgespa.device.runner.tensors import unpacked
 from edgespa.device.runner.weights import materialise
+from edgespa.pixels.values import to_pixels
 
 CHUNK = 8  # samples at a time where the batch is free: small boards have little memory
 CHUNK_ELEMENTS = 1 << 22  # of their inputs, or one sample
@@ -35,13 +36,6 @@ def to_program_layout(array: np.ndarray, spec: dict[str, Any]) -> np.ndarray:
     if spec.get("layout") == "NHWC":
         array = np.transpose(array, (0, 3, 1, 2))
     return np.ascontiguousarray(array)
-
-
-def to_pixels(array: np.ndarray, how: dict[str, Any]) -> np.ndarray:
-    """From a normalised input [N, C, H, W] back to the pixels it was made of, 0 to 255 (see `preprocess`)."""
-    mean, std = (np.float32(how[key]).reshape(1, -1, 1, 1) for key in ("mean", "std"))
-    pixels: np.ndarray = np.clip(np.rint((array * std + mean) * np.float32(255)), 0, 255).astype(np.uint8)
-    return pixels
 
 
 def as_the_file_takes(arrays: list[np.ndarray], variant: dict[str, Any]) -> list[np.ndarray]:
@@ -183,7 +177,7 @@ def running(variant: dict[str, Any]) -> Iterator[None]:
         raise RunnerError(f"{variant['name']} does not run: {error}") from error
 
 
-def infer(model: Any, arrays: list[np.ndarray]) -> list[np.ndarray]:
+def infer(model: Any, arrays: list[np.ndarray], alone: int = 0) -> list[np.ndarray]:
     """Outputs for any number of samples, in pieces of the file's batch size.
 
     A file may take and give one sample whole: with a batch of 1 that is not the first dimension of everything, as of
@@ -192,6 +186,7 @@ def infer(model: Any, arrays: list[np.ndarray]) -> list[np.ndarray]:
     Args:
         model: An opened model.
         arrays: One per input, in the program's layout; all with the same first size, the samples.
+        alone: So many of them are run one by one where the file takes any number: it may be right for one of the two.
     """
     if takes_whole(model):
         return _one_by_one(model, arrays)
@@ -201,9 +196,12 @@ def infer(model: Any, arrays: list[np.ndarray]) -> list[np.ndarray]:
     size = batch if isinstance(batch, int) else chunk_of(elements)
     if size * elements > MAX_ELEMENTS:  # each may be within its bounds, and what they make together not
         raise RunnerError(f"a batch of {size:,} samples of {elements:,} numbers is more than {MAX_ELEMENTS:,}")
+    if isinstance(batch, int):
+        alone = 0
+    edges = [*range(alone), *range(alone, count, size), count]
     pieces = []
-    for start in range(0, count, size):
-        part = [array[start : start + size] for array in arrays]
+    for start, end in zip(edges, edges[1:]):
+        part = [array[start:end] for array in arrays]
         missing = size - len(part[0]) if isinstance(batch, int) else 0
         if missing:  # a fixed batch must be full: repeat the last sample, drop its results
             part = [np.concatenate([array, np.repeat(array[-1:], missing, axis=0)]) for array in part]

@@ -10,16 +10,18 @@ from torch import Tensor, nn
 
 from edgespa.config import Preprocess
 from edgespa.graph.program import Program
+from edgespa.pixels.values import SCALINGS
 
 
 class FromPixels(nn.Module):
     """A module whose input are pixels, [N, H, W, C] in uint8, instead of normalised images.
 
-    ``(p / 255 - mean) / std`` as one multiplication and one addition: ``p * 1 / (255 std) - mean / std``.
+    ``(p / 255 - mean) / std`` as one multiplication and one addition: ``p * 1 / (255 std) - mean / std``; other scales
+    likewise.
 
     Args:
         module: Takes one input [N, C, H, W] in float32.
-        how: Mean and std.
+        how: Scale, mean and std.
     """
 
     scale: Tensor
@@ -28,9 +30,10 @@ class FromPixels(nn.Module):
     def __init__(self, module: nn.Module, how: Preprocess) -> None:
         super().__init__()
         self.module = module
-        mean, std = np.array(how.mean, dtype=np.float64), np.array(how.std, dtype=np.float64)
+        by, less = SCALINGS[how.scale]
+        mean, std = np.array(how.mean, dtype=np.float64) + less, np.array(how.std, dtype=np.float64)
         # The channels are the last dimension until the images are made of them.
-        self.register_buffer("scale", torch.tensor(1 / (255 * std), dtype=torch.float32))
+        self.register_buffer("scale", torch.tensor(1 / (by * std), dtype=torch.float32))
         self.register_buffer("shift", torch.tensor(-mean / std, dtype=torch.float32))
 
     def forward(self, pixels: Tensor) -> Any:

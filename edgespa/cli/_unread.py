@@ -1,0 +1,198 @@
+"""Options that nothing reads in the company of the others: an error that says what they are for, not silence.
+
+What only allows something (``--overwrite``, ``--trust``, ``--yes``, ``--again``, ``--fresh``) may be given where there
+is nothing to allow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import click
+from click.core import ParameterSource
+
+Values = Mapping[str, Any]
+
+
+class Rule(NamedTuple):
+    """When options are read.
+
+    Attributes:
+        options: Names of parameters.
+        read: Says so, of all parameters of the command.
+        why: What they are for, behind their names.
+    """
+
+    options: tuple[str, ...]
+    read: Callable[[Values], Any]
+    why: str
+
+
+def _of_task(values: Values) -> bool:
+    return str(values["model"]).endswith(".spa")
+
+
+def _prunes(values: Values) -> bool:
+    return (values["density"] or 1) < 1 or values["budget"][1] is not None
+
+
+def _has_int8(values: Values) -> bool:
+    return "int8" in values["precisions"]
+
+
+def _ranks_all_layers(values: Values) -> bool:
+    alone = values["method"].startswith("layer-") or values["method"].endswith("-in-change")
+    return bool(values["allocation"] == "global" or (values["allocation"] == "auto" and not alone))
+
+
+def _labelled(values: Values) -> Any:
+    by_labels = values["method"] in ("act-grad", "layer-act-grad")
+    return values["eval_data"] or values["held_out"] or values["data"] or (by_labels and values["calibration"])
+
+
+_RANKED, _KERNELS = ("splora", "lora", "repadapter"), ("splora", "splopa")
+_WITHOUT = {"ssf", "convpass", "splopa", "full", *_RANKED}  # of other packages, nothing is known here
+_TASK = (
+    Rule(("base",), _of_task, "is of a TASK file, and MODEL is none"),
+    Rule(
+        ("input_shape",), lambda values: not _of_task(values), "is of a MODEL: a TASK file has the sizes of its inputs"
+    ),
+)
+
+RULES: Mapping[str, tuple[Rule, ...]] = MappingProxyType(
+    {
+        "inspect": (
+            *_TASK,
+            Rule(("show_all",), lambda values: not values["as_json"], "is of the table; --json has all"),
+        ),
+        "export": (
+            *_TASK,
+            Rule(
+                ("limit",),
+                lambda values: values["calibration"] or values["eval_data"],
+                "is of --calibration and --eval-data, and neither is given",
+            ),
+            Rule(
+                ("class_offset",), lambda values: values["eval_data"], "numbers the classes of --eval-data: give that"
+            ),
+            Rule(
+                ("int8_tolerance",),
+                lambda values: {"int8", "int8-weights"} & set(values["precisions"]),
+                "is of int8 files: add --precision int8",
+            ),
+            Rule(
+                ("int8_calibration", "int8_slowdown", "calibration_images"),
+                _has_int8,
+                "is of int8 files: add --precision int8",
+            ),
+            Rule(("layout",), lambda values: "tflite" in values["formats"], "is of TFLite files: add --format tflite"),
+            Rule(
+                ("onnx_runtime", "opset"),
+                lambda values: "onnx" in values["formats"],
+                "is of ONNX files: add --format onnx",
+            ),
+            Rule(
+                ("device",),
+                lambda values: "onnx" in values["formats"] or _has_int8(values),
+                "decides on ONNX files and on int8, and neither is asked for",
+            ),
+        ),
+        "adapt": (
+            Rule(
+                (
+                    *("normalisation", "round_to", "min_width", "keep", "only", "criterion", "schedule", "prune_steps"),
+                    *("prune_fraction", "recovery_epochs", "lr_restart"),
+                ),
+                _prunes,
+                "is of pruning, and nothing is pruned without --density below 1 (or --budget latency_ms=X)",
+            ),
+            Rule(
+                ("prune_steps",),
+                lambda values: values["schedule"] in ("linear", "cubic"),
+                "is of --schedule linear and cubic",
+            ),
+            Rule(("prune_fraction",), lambda values: values["schedule"] == "stepwise", "is of --schedule stepwise"),
+            Rule(
+                ("distill_weight", "distill_temperature"),
+                lambda values: values["distill"],
+                "is of --distill, which is not given",
+            ),
+            Rule(
+                ("rank",),
+                lambda values: values["start"] or values["adapter"] not in _WITHOUT - set(_RANKED),
+                f"is of --adapter {', '.join(_RANKED)}",
+            ),
+            Rule(
+                ("kernel",),
+                lambda values: values["start"] or values["adapter"] not in _WITHOUT - set(_KERNELS),
+                f"is of --adapter {', '.join(_KERNELS)}",
+            ),
+        ),
+        "prune": (
+            Rule(
+                ("limit",),
+                lambda values: any(values[name] for name in ("calibration", "held_out", "eval_data", "data")),
+                "is of data, and there are none",
+            ),
+            Rule(("labels", "class_offset"), _labelled, "numbers the classes of labelled data: give --eval-data"),
+            Rule(("normalisation",), _ranks_all_layers, "is of rankings over all layers: --allocation global"),
+            Rule(
+                ("held_out",),
+                lambda values: values["allocation"] == "equal-accuracy",
+                "is of --allocation equal-accuracy; --eval-data tells the accuracy in the end",
+            ),
+            Rule(
+                ("activations",),
+                lambda values: values["calibration"] and values["reweight"] is not False,
+                "is of new weights, which are fitted on --calibration",
+            ),
+            Rule(
+                ("alpha",),
+                lambda values: values["keep_depth"] is None,
+                "is of scores, and --keep-depth says what stays",
+            ),
+            Rule(
+                ("metric", "score_images"),
+                lambda values: values["keep_depth"] is None or values["plot"],
+                "is of scores, and --keep-depth says what stays",
+            ),
+        ),
+        "verify": (
+            Rule(
+                ("threads", "timeout", "memory"),
+                lambda values: not values["no_run"],
+                "is of what runs the files, and --no-run runs none",
+            ),
+        ),
+        "ship": (
+            Rule(
+                ("base", "weights", "sign_key", "with_base"),
+                lambda values: any(str(each).endswith(".spa") for each in values["sources"]),
+                "is of TASK files, and none is shipped",
+            ),
+            Rule(
+                ("task", "keep", "threads", "signers", "identity", "revoked"),
+                lambda values: values["remove"] is None,
+                "is of what is shipped, and --remove ships nothing",
+            ),
+        ),
+    }
+)
+
+
+def refuse_unread(ctx: click.Context) -> None:
+    """Refuse what was typed and is read by nothing.
+
+    Args:
+        ctx: Of a command, parsed.
+
+    Raises:
+        click.UsageError: It names the options, and says what they are for.
+    """
+    names = {parameter.name: parameter.opts[0] for parameter in ctx.command.params}
+    for rule in RULES.get(str(ctx.command.name), ()):
+        given = [name for name in rule.options if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE]
+        if given and not rule.read(ctx.params):
+            raise click.UsageError(f"{', '.join(names[name] for name in given)} {rule.why}.")
