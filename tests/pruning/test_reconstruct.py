@@ -238,7 +238,7 @@ class TestAllocation:
         mixed = dataclasses.replace(mixed, program=fair)  # it finds all classes, and is always right on these images
         seen = Images(mixed, images)
         truth = Images(mixed, images)
-        truth.labels = lambda index: classes[index * 128 : (index + 1) * 128]  # type: ignore[method-assign]
+        truth.targets = lambda index: classes[index * 128 : (index + 1) * 128]  # type: ignore[method-assign]
         whole = Network.of(mixed)
         evidence = gather(whole, seen, whole.readers.values(), lambda text: None)
         paths = {name: path_of(whole, name, evidence) for name in whole.of_group}
