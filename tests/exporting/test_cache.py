@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import time
 from pathlib import Path
 
 import numpy as np
@@ -83,6 +84,7 @@ def test_two_writers_leave_one_whole_entry(tmp_path: Path) -> None:
     store = Cache(tmp_path / "cache")
     while any(each.is_alive() for each in writers):
         seen += store.restore(key_of("same"), tmp_path / "out") is not None
+        time.sleep(0.001)
     for each in writers:
         each.join()
         assert each.exitcode == 0
