@@ -143,14 +143,13 @@ class Items(Targets):
 
 
 def fit_mask(mask: NDArray[np.uint8], preprocess: Preprocess) -> NDArray[np.uint8]:
-    """A mask at the model's size, by nearest neighbours: where `edgespa.data.prepare.fit_image` puts its image.
+    """A mask where `edgespa.data.prepare.fit_image` puts its image: the nearest value, `IGNORED` where there is none.
 
     Args:
         mask: uint8 [H, W].
-        preprocess: What becomes of its image. Beside a picture that is padded nothing counts.
+        preprocess: What is wanted.
     """
-    place = preprocess.placement(*mask.shape)
-    return mask if place.unchanged else place.mask(mask, IGNORED)
+    return preprocess.placement(*mask.shape).mask(mask, IGNORED)
 
 
 @contextlib.contextmanager

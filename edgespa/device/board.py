@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 import shlex
 import statistics
 import tomllib
@@ -21,13 +22,14 @@ from collections.abc import Mapping
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, PrivateAttr, model_validator
+from pydantic import AfterValidator, Field, PrivateAttr, model_validator
 
 from edgespa.config import Strict
 from edgespa.errors import ConfigError, DeviceError
 from edgespa.models.imports import nearest
+from edgespa.system.bounds import shown
 from edgespa.system.files import expanded
 
 SUFFIX = ".toml"
@@ -74,6 +76,15 @@ NO_SHELL = f"[^{_SHELL}-][^{_SHELL}]*"
 """A host or a user: OpenSSH puts them into the command line of a shell, where a host is reached through another."""
 
 
+def _plain(text: str) -> str:
+    if re.fullmatch(NO_SHELL, text) is None:
+        raise ValueError(f"{shown(text)} has a blank, a dash in front, or what means something to a shell")
+    return text
+
+
+_Plain = Annotated[str, AfterValidator(_plain)]
+
+
 class Reach(Strict):
     """How a device is reached; what is not given here comes from the user's ``~/.ssh/config``.
 
@@ -89,8 +100,8 @@ class Reach(Strict):
         silence_timeout_s: A connection that does not answer for so long is given up.
     """
 
-    host: str | None = Field(default=None, pattern=f"^{NO_SHELL}$")
-    user: str | None = Field(default=None, pattern=f"^[^@{_SHELL}-][^@{_SHELL}]*$")
+    host: _Plain | None = None
+    user: _Plain | None = Field(default=None, pattern=r"^[^@]*$")
     port: int | None = Field(default=None, ge=1, le=65535)
     python: str = Field(default="python3", pattern=r"^[^-\s]")
     folder: str = Field(default=DEFAULT_FOLDER, min_length=1)

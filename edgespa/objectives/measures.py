@@ -44,9 +44,7 @@ ACCURACY = Measure("accuracy", "accuracy", percent=True)
 R2 = Measure("r2", "R2")
 MIOU = Measure("miou", "mIoU", percent=True)
 PIXEL_ACCURACY = Measure("pixelaccuracy", "pixel accuracy", percent=True)
-MEASURES: Mapping[str, Measure] = MappingProxyType(
-    {each.name: each for each in (ACCURACY, R2, MIOU, PIXEL_ACCURACY)}
-)
+MEASURES: Mapping[str, Measure] = MappingProxyType({each.name: each for each in (ACCURACY, R2, MIOU, PIXEL_ACCURACY)})
 """Those of the objectives that come with edgespa, by name."""
 
 

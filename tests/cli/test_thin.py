@@ -15,7 +15,7 @@ import edgespa as es
 from edgespa.adaptation.config import AdaptConfig
 from edgespa.cli import main
 from edgespa.cli._shell import COMMANDS
-from edgespa.config import Strict
+from edgespa.config import PixelSettings, Strict
 from edgespa.exporting.config import ExportConfig
 from edgespa.pruning import PruneConfig
 from edgespa.pruning.depth import DepthConfig
@@ -35,9 +35,9 @@ LINES: Mapping[str, list[str]] = {
 WITHOUT = {"tasks", "calibration", "sign", "pack", "unpack", "devices", "card", "run", "demo"}
 """Commands on files and this machine, which have no public call."""
 CONFIGS: Mapping[str, tuple[type[Strict], ...]] = {
-    "adapt": (AdaptConfig,),
-    "prune": (PruneConfig, DepthConfig),
-    "export": (ExportConfig,),
+    "adapt": (AdaptConfig, PixelSettings),
+    "prune": (PruneConfig, DepthConfig, PixelSettings),
+    "export": (ExportConfig, PixelSettings),
 }
 OF_THE_TERMINAL = {"json", "save-recipe", "dry-run", "all", "svg", "yes"}
 """How the command is called, and how its result is shown: ``svg`` is `Inspection.to_svg`."""
@@ -65,6 +65,8 @@ VALUES = {
     "std": "0.5",
     "budget": "macs",
     "format": "onnx",
+    "resize-to": "8",
+    "padding": "0",
     "adapter": "lora",
     "criterion": "l2",
     "adapter-option": "alpha=16",
@@ -97,6 +99,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, inspect.BoundArgum
 
         return call
 
+    monkeypatch.setattr("edgespa.cli._help.refuse_unread", lambda ctx: None)  # each option by itself
     for name in LINES:
         monkeypatch.setattr(es, name, stand_in(name))
     return found

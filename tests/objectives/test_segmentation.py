@@ -131,7 +131,7 @@ def test_the_measures_by_hand() -> None:
     assert accuracy == pytest.approx(3 / 5)
     assert objective.blind(objective.sums(scores, masks), None) == pytest.approx((3 / 5 + 0) / 2)
     nothing = torch.full((1, 2, 3), IGNORED)
-    assert float(objective.loss(scores.requires_grad_(True), nothing)) == 0
+    assert float(objective.loss(scores, nothing)) == 0
     assert objective.mass(nothing) == 0
 
 
@@ -281,3 +281,13 @@ def test_what_the_device_says(place: Path) -> None:
     scores[1, 1, 1] = np.nan
     with pytest.raises(RunnerError, match="not finite"):
         areas(scores, [], 1)
+
+
+@pytest.mark.parametrize("how", [{"resize": "crop", "resize_to": (20, 20)}, {"resize": "letterbox"}, {}], ids=str)
+def test_masks_land_where_their_images_land(place: Path, how: dict[str, object]) -> None:
+    preprocess = Preprocess(**PREPROCESS.model_dump(exclude=set(how)), **how)  # type: ignore[arg-type]
+    images, masks = next(prepare(load_data("d"), preprocess).batches(40))
+    level = images.mean(1)
+    assert level[masks == 1].mean() > 0.4 > -0.3 > level[masks == 2].mean()
+    padded = (masks == IGNORED).float().mean()
+    assert (padded > 0.15) == (how.get("resize") == "letterbox")  # what shows no picture counts nowhere
