@@ -47,6 +47,7 @@ help:
 venv: $(STAMP)
 
 # pip, and a line for each file that it fetches: some are large. Its own status is the step's.
+comma := ,
 define install
 @{ rc=$$({ { $(PIP) install --progress-bar off -c constraints.txt $(1); echo $$? >&3; } | awk \
 	'/^ *Downloading / && $$3 ~ /^\(/ { print "    " $$2, $$3, $$4 } /^Installing collected/ { print "    unpacking" } { fflush() }' \
@@ -69,7 +70,7 @@ $(USER_STAMP): pyproject.toml constraints.txt
 # What its tests and checks need, too.
 $(STAMP): $(USER_STAMP)
 	@echo 'for development: linters, types, tests'
-	$(call install,-e '.[all,dev]')
+	$(call install,-e '.[all$(comma)dev]')
 	@touch $@
 
 zoo: $(ZOO)/.installed
