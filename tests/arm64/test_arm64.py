@@ -65,7 +65,8 @@ def output_there(connection: Connection, folder: str, variant: str) -> np.ndarra
 
 
 def output_here(folder: Path, variant: str) -> np.ndarray:
-    command = [sys.executable, "-P", "-c", ANSWER, str(folder), variant]
+    # -B: what Python would keep of the runner beside it is no part of the bundle.
+    command = [sys.executable, "-P", "-B", "-c", ANSWER, str(folder), variant]
     return decoded(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
 
