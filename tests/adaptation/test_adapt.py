@@ -19,7 +19,8 @@ from edgespa.adaptation.learn import adapt
 from edgespa.config import Preprocess
 from edgespa.data import ImageData, load_data, prepare
 from edgespa.errors import AdapterError, ConfigError, DataError, TaskFileError
-from edgespa.objectives.evaluate import accuracy
+from edgespa.objectives.evaluate import Evaluation, accuracy
+from edgespa.objectives.measures import ACCURACY
 from edgespa.tasks.base import Base
 from edgespa.tasks.checkpoint import Checkpoint
 from edgespa.tasks.task import Task
@@ -86,7 +87,7 @@ def test_what_is_reported_is_the_accuracy_of_the_task_that_is_returned(
 
 def test_the_best_epoch_is_one_at_the_final_density(run: Adapt, monkeypatch: pytest.MonkeyPatch) -> None:
     falling = iter([0.9, 0.8, 0.5, 0.6, 0.55])
-    monkeypatch.setattr(run_module, "quality", lambda *_, **__: next(falling))
+    monkeypatch.setattr(run_module, "evaluate", lambda *_, **__: Evaluation((ACCURACY,), (next(falling),), None, 1))
     task = run(epochs=5, prune_until=0.5, schedule="linear")
     history: Any = task.header.provenance["history"]
     assert [round(entry["density"], 2) for entry in history][2:] == [0.5] * 3

@@ -170,14 +170,14 @@ def test_an_end_during_a_validation_keeps_the_epoch(
 ) -> None:
     from edgespa.adaptation import run as module
 
-    path, whole, real = tmp_path / "state", run(), module.quality
+    path, whole, real = tmp_path / "state", run(), module.evaluate
 
-    def asked(*arguments: Any, **keywords: Any) -> float:
+    def asked(*arguments: Any, **keywords: Any) -> Any:
         signal.raise_signal(signal.SIGTERM)
         return real(*arguments, **keywords)
 
     with monkeypatch.context() as patch:
-        patch.setattr(module, "quality", asked)
+        patch.setattr(module, "evaluate", asked)
         with pytest.raises(SystemExit):
             run(checkpoint=path)
     facts = Checkpoint.load(path).facts

@@ -40,7 +40,7 @@ def asked(base: Base, recorded: Preprocess | None = None, **said: Any) -> dict[s
 
 def of_size(base: Base, sizes: tuple[int, ...]) -> Any:
     """As much of a model with inputs of another size as is looked at."""
-    return SimpleNamespace(spec=base.spec, recorded=base.recorded, input_sizes=sizes)
+    return SimpleNamespace(spec=base.spec, recorded=base.recorded, input_sizes=sizes, program=base.program)
 
 
 class TestWhoSaysIt:

@@ -155,7 +155,6 @@ def test_two_sources_the_first_stays_when_the_second_fails(bundle: Path, bad_bun
     [
         (["absent"], BundleError, "is not a bundle: there is no such folder"),
         (["absent.spa"], TaskFileError, "there is no such task file"),
-        (["{bundle}", "--base", "net.py:build"], ConfigError, "--base, --weights and --sign are for task files"),
         (["{bundle}", "--task", "a/b"], ConfigError, "cannot be the name of a task"),
         (["{bundle}", "--device", "pi-44b"], DeviceError, "there is no device 'pi-44b'"),
     ],
