@@ -111,6 +111,12 @@ class Setting:
             return self.adapter
         return f"{self.adapter}-r{self.rank}" + ("-full-kernel" if self.kernel == "full" else "")
 
+    @property
+    def _sizes(self) -> tuple[str, ...]:
+        """Of those adapters that have them."""
+        rank = ("--rank", str(self.rank)) if self.adapter in ("splora", "lora", "repadapter") else ()
+        return (*rank, *(("--kernel", self.kernel) if self.adapter in ("splora", "splopa") else ()))
+
     def arguments(self, data: Path, work: Path) -> tuple[str, ...]:
         """Arguments of ``edgespa adapt``; the option value ``unpruned`` is the task file of ``unpruned``."""
         network = NETWORKS[self.network]
@@ -118,8 +124,8 @@ class Setting:
         more = (*network.options, *(str(whole) if each == UNPRUNED else each for each in self.options))
         return (
             *network.model(data), "--data", f"{data}/{network.data}:train", "--limit", str(self.images),
-            "--mean", network.mean, "--std", network.std, "--adapter", self.adapter, "--rank", str(self.rank),
-            "--kernel", self.kernel, "--criterion", self.criterion, "--density", str(self.density),
+            "--mean", network.mean, "--std", network.std, "--adapter", self.adapter, *self._sizes,
+            "--criterion", self.criterion, "--density", str(self.density),
             "--round-to", str(self.round_to), "--epochs", str(self.epochs), "--seed", str(self.seed),
             "--mixed-precision", PRECISION, "--lr", str(network.lr[self.adapter]), *more,
         )  # fmt: skip

@@ -14,6 +14,8 @@ import click
 from click.core import ParameterSource
 
 Values = Mapping[str, Any]
+SAID = "said"
+"""Among the values: the names of what was typed."""
 
 
 class Rule(NamedTuple):
@@ -35,7 +37,8 @@ def _of_task(values: Values) -> bool:
 
 
 def _prunes(values: Values) -> bool:
-    return (values["density"] or 1) < 1 or values["budget"][1] is not None
+    said = "density" in values[SAID]  # 1 too, as scripts say it that go through several
+    return said or (values["density"] or 1) < 1 or values["budget"][1] is not None
 
 
 def _has_int8(values: Values) -> bool:
@@ -192,7 +195,9 @@ def refuse_unread(ctx: click.Context) -> None:
         click.UsageError: It names the options, and says what they are for.
     """
     names = {parameter.name: parameter.opts[0] for parameter in ctx.command.params}
+    typed = {name for name in ctx.params if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE}
+    values = {**ctx.params, SAID: typed}
     for rule in RULES.get(str(ctx.command.name), ()):
-        given = [name for name in rule.options if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE]
-        if given and not rule.read(ctx.params):
+        given = [name for name in rule.options if name in typed]
+        if given and not rule.read(values):
             raise click.UsageError(f"{', '.join(names[name] for name in given)} {rule.why}.")

@@ -239,11 +239,11 @@ class TestCommands:
         assert done.exit_code == 0, done.output
         assert "new head" not in done.output
 
-    @pytest.mark.parametrize("option", ["--eval-data", "--held-out"])
-    def test_prune_refuses_too(self, place: Path, option: str) -> None:
+    @pytest.mark.parametrize("options", [("--eval-data",), ("--allocation", "equal-accuracy", "--held-out")])
+    def test_prune_refuses_too(self, place: Path, options: tuple[str, ...]) -> None:
         (place / "lin.py").write_text(LINEAR)
         command = ("prune", "lin.py:build", "--input-shape", "1,3,8,8", "--density", "0.5", "--output", "x.spa")
-        done = CliRunner().invoke(main, [*command, option, "a.npz"])
+        done = CliRunner().invoke(main, [*command, *options, "a.npz"])
         assert done.exit_code == 1
         assert "the model has 5 outputs, a has 4 classes" in done.output
         done = CliRunner().invoke(main, [*command, "--eval-data", "a.npz", "--class-offset", "1"])

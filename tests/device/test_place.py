@@ -127,7 +127,7 @@ def test_what_others_may_change_is_not_used(tmp_path: Path, attack: Callable[[Pa
         ask(tmp_path / "a" / "b")
     assert caught.value.kind == "unsafe"
     assert "others could change" in caught.value.message
-    assert "folder in [connection]" in (caught.value.hint or "")
+    assert "set XDG_DATA_HOME" in (caught.value.hint or "")
     # Nothing of the agent's work was done; where only a part is foreign, the agent itself may be there.
     made = [path for path in sorted(tmp_path.rglob("*")) if path not in before]
     assert all("agent" in path.parts[-1] or path.parent.name == "agent" for path in made)
