@@ -106,7 +106,7 @@ def test_an_option_is_named_only_where_it_helps(monkeypatch: pytest.MonkeyPatch)
     for share, named in ((5e-4, True), (5e-3, False)):
         wrong = found.outputs[0].copy()
         wrong[:, column] += share * scale[column]
-        monkeypatch.setattr(File, "__call__", lambda *_, wrong=wrong: [wrong])
+        monkeypatch.setattr(File, "__call__", lambda *_, wrong=wrong, **__: [wrong])
         with pytest.raises(ParityError, match="tolerance_used") as failed:
             file.prove(found, bound_for("fp32", 0.3, found.explained))
         assert ("--fp32-tolerance" in (failed.value.hint or "")) == named
