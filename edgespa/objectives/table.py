@@ -90,6 +90,10 @@ class MultiLabel(_Table):
         wanted = targets * (1 - smoothing) + 0.5 * smoothing if smoothing else targets
         return nn.functional.binary_cross_entropy_with_logits(outputs, wanted, pos_weight=weights)
 
+    def mass(self, targets: Tensor, weights: Tensor | None = None) -> float:
+        """See `Objective.mass`: decisions."""
+        return float(targets.numel())
+
     def sums(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """A mark and the number of samples."""
         return _counted(((outputs > 0) == (targets > 0.5)).double().mean(1).sum(), len(targets))
@@ -126,6 +130,10 @@ class Regression(_Table):
     def loss(self, outputs: Tensor, targets: Tensor, weights: Tensor | None = None, smoothing: float = 0.0) -> Tensor:
         """See `Objective.loss`."""
         return nn.functional.mse_loss(outputs, targets)
+
+    def mass(self, targets: Tensor, weights: Tensor | None = None) -> float:
+        """See `Objective.mass`: numbers."""
+        return float(targets.numel())
 
     def sums(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """A mark and the number of samples."""

@@ -162,5 +162,5 @@ def test_resized_output(zoo: Any) -> None:
 
 def test_output_without_a_head(zoo: Any) -> None:
     for name in ("several_outputs", "matrix_products"):
-        with pytest.raises(GraphError, match="not the output of one linear layer"):
+        with pytest.raises(GraphError, match="not the output of one layer"):
             resize_output(zoo(name).program, 3)
