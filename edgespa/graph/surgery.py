@@ -128,7 +128,11 @@ def head_tensors(program: Program) -> tuple[str, ...]:
     if len(sources) == 1 and sources[0].target is torch.ops.aten.linear.default:
         return _weights_of(sources[0])
     found = _convolutions_before(sources[0]) if sources else None
-    return tuple(name for node in found or () for name in _weights_of(node))
+    names = tuple(name for node in found or () for name in _weights_of(node))
+    tensors = dict(program.tensors())
+    # Flattened before all places are pooled, an output is a channel in a place.
+    whole = all(tensors[name].shape[0] == shape_of(sources[0].meta["val"])[1] for name in names)
+    return names if whole else ()
 
 
 _BEHIND_A_HEAD = (
