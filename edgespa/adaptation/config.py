@@ -23,6 +23,7 @@ class AdaptConfig(SelectionConfig):
     """How to adapt; with the attributes of `SelectionConfig`.
 
     Attributes:
+        objective: What is learned, where it was named and not told by the data.
         adapter: An adapter kind, or ``full`` for fine-pruning.
         rank: Upper bound of the adapters' inner size.
         kernel: Where a convolution's adapter acts: its ``centre`` tap or the ``full`` kernel.
@@ -38,7 +39,7 @@ class AdaptConfig(SelectionConfig):
         lr_restart: Begin the learning-rate schedule anew at each pruning step.
         epochs: Passes over the training part.
         batch_size: Images at a time.
-        accumulate: Batches whose gradients are averaged for one training step.
+        accumulate: Batches that are one in a training step.
         head: ``keep`` the base's last layer, start a ``new`` one, or decide (``auto``): a new one if the base's outputs
             are another number than the classes, or if on the training data they are worse than a guess.
         lr: Peak learning rate of AdamW; None for that of the task that is gone on with, else for the adapter's own, or

@@ -55,7 +55,6 @@ def adapt(
     progress: Progress | None = None,
     processes: Processes | None = None,
     facts: Mapping[str, Any] | None = None,
-    objective: Objective | None = None,
 ) -> Task:
     """Learn a task.
 
@@ -81,7 +80,6 @@ def adapt(
         progress: Told ``(done, total, text)`` in training steps.
         processes: Those that share the training; by default those that were launched.
         facts: What the state says besides, as plain values.
-        objective: What is learned; that of the data's kind where nothing is said.
 
     Returns:
         The task: its best epoch at the final density.
@@ -91,7 +89,7 @@ def adapt(
         DataError: If the images have no classes, or are less than one batch.
         AdapterError: If the loss or a trained value is not a number.
     """
-    objective = objective or objective_named(data.kind)
+    objective = objective_named(data.kind)
     _require_trainable(base, data, preprocess, config, objective)
     goes_on = start is not None and is_adapted(start)
     if start is not None and goes_on:

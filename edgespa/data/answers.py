@@ -158,7 +158,12 @@ def as_mask(values: NDArray[Any], label: str) -> NDArray[np.uint8]:
 
 
 def look_at_masks(
-    read: Callable[[int], NDArray[np.uint8]], count: int, names: Sequence[str], title: str
+    read: Callable[[int], NDArray[np.uint8]],
+    count: int,
+    names: Sequence[str],
+    title: str,
+    *,
+    first: Callable[[int], NDArray[np.uint8]] | None = None,
 ) -> tuple[MaskAnswers, tuple[str, ...]]:
     """All masks of a data set, read once: which classes there are.
 
@@ -171,6 +176,7 @@ def look_at_masks(
         count: How many there are.
         names: Of the classes, as far as they are known; else they are called by their numbers.
         title: Of the data, for messages.
+        first: Gives it this once, where more is looked at than later.
 
     Returns:
         The masks, and the names of their classes.
@@ -180,7 +186,9 @@ def look_at_masks(
     """
     with ThreadPoolExecutor(_WORKERS, thread_name_prefix="edgespa-masks") as threads:
         counts = np.stack(
-            list(threads.map(lambda index: np.bincount(read(index).reshape(-1), minlength=256), range(count)))
+            list(
+                threads.map(lambda index: np.bincount((first or read)(index).reshape(-1), minlength=256), range(count))
+            )
         ).astype(np.int64)
     there = np.flatnonzero(counts.any(0))
     moved = np.arange(256, dtype=np.uint8)

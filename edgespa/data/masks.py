@@ -15,6 +15,7 @@ from edgespa.data.images import ImageData, ImageSource
 from edgespa.data.pairs import Pairs, find_masks, masks_among, pairs_across
 from edgespa.data.tree import Tree, join
 from edgespa.errors import DataError
+from edgespa.pixels.picture import upright_size
 
 logger = logging.getLogger(__name__)
 
@@ -93,7 +94,23 @@ def masked_images(
             raise DataError(f"{label} cannot be read: {error}", "copy or make the data again") from error
         return decoded_mask(content, label)
 
-    answers, classes = look_at_masks(read_mask, len(masks), _class_names(tree, base, read), title)
+    def checked_mask(index: int) -> NDArray[np.uint8]:
+        values, photograph = read_mask(index), found.files[index][0]
+        try:
+            with Image.open(io.BytesIO(read(photograph))) as image:
+                size = upright_size(image)
+        except (*UNREADABLE, ValueError, SyntaxError, Image.DecompressionBombError):
+            return values  # what is wrong with the photograph is told with all others that are wrong
+        if values.shape != size:
+            raise DataError(
+                f"{where}/{masks[index]} is {values.shape[1]} x {values.shape[0]}, its image {photograph} "
+                f"{size[1]} x {size[0]} as it is seen",
+                "make the mask again at the size of its image, turned as that is shown",
+            )
+        return values
+
+    names = _class_names(tree, base, read)
+    answers, classes = look_at_masks(read_mask, len(masks), names, title, first=checked_mask)
     return ImageData(source, None, classes, title, answers=answers)
 
 

@@ -165,14 +165,6 @@ class Processes:
         torch.distributed.broadcast(result, 0)
         return result.to(values.device)
 
-    def share(self, own: Tensor) -> Tensor | float:
-        """How much more than the mean of all processes this one has: 1 if it is alone.
-
-        Args:
-            own: A sum over this process's samples.
-        """
-        return 1.0 if self.count == 1 else own * self.count / self.total(own)
-
     @property
     def part(self) -> tuple[int, int]:
         """Which part of each batch is this process's: the index, of how many."""

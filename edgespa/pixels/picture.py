@@ -199,6 +199,12 @@ def _transparent_colour(image: Any) -> Any:
     return tuple(int(value * scale) for value in found) if isinstance(found, tuple) else int(found * scale)
 
 
+def upright_size(image: Any) -> tuple[int, int]:
+    """Height and width of an opened image as it is seen, without decoding it."""
+    width, height = image.size
+    return (width, height) if _orientation(image) > 4 else (height, width)
+
+
 def _orientation(image: Any) -> int:
     try:
         found = image.getexif().get(ORIENTATION, 1)

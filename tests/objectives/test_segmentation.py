@@ -291,3 +291,18 @@ def test_masks_land_where_their_images_land(place: Path, how: dict[str, object])
     assert level[masks == 1].mean() > 0.4 > -0.3 > level[masks == 2].mean()
     padded = (masks == IGNORED).float().mean()
     assert (padded > 0.15) == (how.get("resize") == "letterbox")  # what shows no picture counts nowhere
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_mask_of_another_size_than_its_image_is_refused(place: Path, turned: bool) -> None:
+    """Of one pair among many; also where the image is stored turned and its mask lies as it is stored."""
+    photograph, mask = place / "d" / "images" / "007.png", place / "d" / "masks" / "007.png"
+    if turned:
+        image = Image.open(photograph)
+        exif = image.getexif()
+        exif[274] = 6
+        image.save(photograph, exif=exif)
+    else:
+        Image.open(mask).resize((8, 8), Image.Resampling.NEAREST).save(mask)
+    with pytest.raises(DataError, match=r"007.png is \d+ x \d+, its image"):
+        load_data("d")
