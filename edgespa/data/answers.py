@@ -163,7 +163,7 @@ def look_at_masks(
     names: Sequence[str],
     title: str,
     *,
-    first: Callable[[int], NDArray[np.uint8]] | None = None,
+    once: Callable[[int], NDArray[np.uint8]] | None = None,
 ) -> tuple[MaskAnswers, tuple[str, ...]]:
     """All masks of a data set, read once: which classes there are.
 
@@ -176,7 +176,7 @@ def look_at_masks(
         count: How many there are.
         names: Of the classes, as far as they are known; else they are called by their numbers.
         title: Of the data, for messages.
-        first: Gives it this once, where more is looked at than later.
+        once: Gives it this time, where more is looked at than later.
 
     Returns:
         The masks, and the names of their classes.
@@ -186,9 +186,7 @@ def look_at_masks(
     """
     with ThreadPoolExecutor(_WORKERS, thread_name_prefix="edgespa-masks") as threads:
         counts = np.stack(
-            list(
-                threads.map(lambda index: np.bincount((first or read)(index).reshape(-1), minlength=256), range(count))
-            )
+            list(threads.map(lambda index: np.bincount((once or read)(index).reshape(-1), minlength=256), range(count)))
         ).astype(np.int64)
     there = np.flatnonzero(counts.any(0))
     moved = np.arange(256, dtype=np.uint8)

@@ -110,7 +110,7 @@ def masked_images(
         return values
 
     names = _class_names(tree, base, read)
-    answers, classes = look_at_masks(read_mask, len(masks), names, title, first=checked_mask)
+    answers, classes = look_at_masks(read_mask, len(masks), names, title, once=checked_mask)
     return ImageData(source, None, classes, title, answers=answers)
 
 
