@@ -24,6 +24,7 @@ from edgespa.device.runner.runtimes import import_runtime
 from edgespa.device.runner.sets import reordered
 from edgespa.device.runner.tensors import read_tensors
 from edgespa.device.runner.weights import BASE, materialise
+from edgespa.pixels.boxes import decode_boxes
 from edgespa.pixels.values import normalised, to_pixels
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
     "areas",
     "as_the_file_takes",
     "compare",
+    "decode_boxes",
     "exceeded",
     "import_runtime",
     "infer",
