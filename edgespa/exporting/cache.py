@@ -125,6 +125,15 @@ class Cache:
         except OSError as error:
             log.warning("the cache %s cannot be written: %s", self.folder, error)
 
+    def beside(self, key: str, suffix: str) -> Path | None:
+        """Where something small may be kept that is no entry, and goes when it was not used for long, as they do.
+
+        Args:
+            key: Of an entry that there may be or not.
+            suffix: What it is.
+        """
+        return None if self.folder is None else self._path(f"{key}.{suffix}")
+
     def _path(self, key: str) -> Path:
         assert self.folder is not None
         return self.folder / key[:2] / key

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from edgespa.errors import EdgespaError, ExportError
 from edgespa.exporting.config import ExportConfig
+from edgespa.exporting.journal import Journal
 from edgespa.exporting.parity import File
 from edgespa.exporting.ranges import Observed, Range, find_ranges
 from edgespa.exporting.samples import Samples
@@ -89,6 +90,7 @@ def make(
     judge: Samples | None,
     open_file: Open,
     config: ExportConfig,
+    journal: Journal | None = None,
 ) -> Made:
     """Write the best file of a precision.
 
@@ -101,6 +103,7 @@ def make(
         judge: Calibration images and the program's outputs; the proof's samples if there are none. None for fp16.
         open_file: Loads a file.
         config: Tolerance, methods, slowdown.
+        journal: Of what was measured on the way before, with the same file, calibration and judge.
 
     Raises:
         NotUseful: If the precision cannot be had within the tolerance, or not without being slower; or a file that is
@@ -114,7 +117,7 @@ def make(
         if not quantiser.layers:
             raise NotUseful("it has no layer with weights that int8 is made for")
         assert judge is not None
-        search = _Search(quantiser, plain, path, judge, open_file, config)
+        search = _Search(quantiser, plain, path, judge, open_file, config, journal)
         return search.static(feeds) if precision == "int8" else _smaller(search.weights(), path, plain)
     except (EdgespaError, NotUseful):
         raise
@@ -143,6 +146,7 @@ class _Search:
         judge: Samples,
         open_file: Open,
         config: ExportConfig,
+        journal: Journal | None = None,
     ) -> None:
         self._quantiser = quantiser
         self._plain = plain
@@ -151,6 +155,7 @@ class _Search:
         self._judge = judge
         self._open = open_file
         self._config = config
+        self._journal = journal or Journal(None)
         self._most = _SHARE * config.int8_tolerance
 
     @property
@@ -163,12 +168,12 @@ class _Search:
         if not self._quantiser.layers:
             raise NotUseful(f"no layer can be in int8: {'; '.join(self._quantiser.unfit.values())}")
         found = {method: find_ranges(observed, method) for method in self._config.methods}
-        errors = {method: self._error(self._path, ranges) for method, ranges in found.items()}
+        errors = {method: self._error(method, ranges) for method, ranges in found.items()}
         method = min(errors, key=errors.__getitem__)
         choice = Choice((), errors[method], 0)
         if not choice.error <= self._most:
-            choice = self._with_float(found[method], choice.error)
-        self._error(self._path, found[method], choice.float_layers)
+            choice = self._with_float(method, found[method], choice.error)
+        self._quantiser.write_static(self._path, found[method], without=choice.float_layers)
         in_float = (*self._quantiser.float_layers, *choice.float_layers)
         self._improve(found[method], in_float)
         ours, theirs = self._path.stat().st_size, self._plain.stat().st_size
@@ -229,19 +234,14 @@ class _Search:
         self._trial.unlink(missing_ok=True)
         return good
 
-    def _with_float(self, ranges: dict[str, Range], plain_error: float) -> Choice:
+    def _with_float(self, method: str, ranges: dict[str, Range], plain_error: float) -> Choice:
         few = self._judge.part(slice(RANK_IMAGES))
 
         def alone(layer: str) -> float:
-            self._quantiser.write_static(self._trial, ranges, only=(layer,))
-            return self._open(self._trial).error(few)
-
-        def with_float(layers: tuple[str, ...]) -> float:
-            return self._error(self._trial, ranges, layers)
+            return self._journal.error(f"{method}, {layer} alone", lambda: self._tried(few, ranges, only=(layer,)))
 
         harm = rank(self._quantiser.layers, alone)
-        choice = choose(harm, with_float, self._most, least=1)
-        self._trial.unlink(missing_ok=True)
+        choice = choose(harm, lambda layers: self._error(method, ranges, layers), self._most, least=1)
         if choice is None:
             raise NotUseful(
                 f"the error of a component is {plain_error:.3g} of its spread, and above {self._most:.3g} with any "
@@ -249,9 +249,16 @@ class _Search:
             )
         return choice
 
-    def _error(self, path: Path, ranges: dict[str, Range], without: tuple[str, ...] = ()) -> float:
-        self._quantiser.write_static(path, ranges, without=without)
-        return self._open(path).error(self._judge)
+    def _error(self, method: str, ranges: dict[str, Range], without: tuple[str, ...] = ()) -> float:
+        what = f"{method}, without {sorted(without)}"
+        return self._journal.error(what, lambda: self._tried(self._judge, ranges, without=without))
+
+    def _tried(self, judge: Samples, ranges: dict[str, Range], **layers: Any) -> float:
+        try:
+            self._quantiser.write_static(self._trial, ranges, **layers)
+            return self._open(self._trial).error(judge)
+        finally:
+            self._trial.unlink(missing_ok=True)
 
     def _time(self, path: Path) -> tuple[float, str]:
         """CPU time of one inference against the fp32 file; 1 where there is little difference."""

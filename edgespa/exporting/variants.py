@@ -21,6 +21,7 @@ from edgespa.exporting.cache import Cache, key_of
 from edgespa.exporting.config import PRECISIONS, ExportConfig
 from edgespa.exporting.conversion import Conversions
 from edgespa.exporting.converter import Form
+from edgespa.exporting.journal import Journal
 from edgespa.exporting.onnx_quant import OnnxQuantiser
 from edgespa.exporting.parity import File, bound_for
 from edgespa.exporting.quantise import Made, NotUseful, make
@@ -212,9 +213,11 @@ def _made(job: Job, name: str, precision: str, quantiser: Any, plain: Path, path
             feeds = _pieces(open_file(job, name, plain, "fp32", 1), inputs)
     settings = (_JUDGED_BY, config.int8_tolerance, config.int8_calibration, config.int8_slowdown, config.int8_ratio)
     images = [array for feed in feeds for array in feed]
-    key = ""
+    key, journal = "", Journal(None)
     if job.cache.folder:
-        key = key_of(*settings, precision, name, repr(job.form), plain.read_bytes(), *images, *judge.inputs)
+        made_of = (precision, name, repr(job.form), plain.read_bytes(), *images, *judge.inputs)
+        key = key_of(*settings, *made_of)
+        journal = Journal(job.cache.beside(key_of(_JUDGED_BY, *made_of), "measured"))
     if (notes := job.cache.restore(key, path)) is not None:
         return Made(notes["how"], tuple(notes["float_layers"]), notes["time_ratio"])
     made = make(
@@ -226,6 +229,7 @@ def _made(job: Job, name: str, precision: str, quantiser: Any, plain: Path, path
         judge,
         lambda file: open_file(job, name, file, precision, 1),
         config,
+        journal,
     )
     job.cache.store(key, path, dataclasses.asdict(made))
     return made

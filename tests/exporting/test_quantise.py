@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import ANY
 
 import numpy as np
 import onnx
@@ -18,6 +20,7 @@ from edgespa.config import Preprocess
 from edgespa.exporting import onnx_file, quantise, tflite_file
 from edgespa.exporting.config import ExportConfig
 from edgespa.exporting.converter import Form
+from edgespa.exporting.journal import Journal
 from edgespa.exporting.onnx_quant import OnnxQuantiser
 from edgespa.exporting.parity import File
 from edgespa.exporting.quantise import Made, NotUseful, interleaved_ms, make
@@ -99,6 +102,37 @@ def test_the_layer_that_int8_hurts_stays_in_float(fragile: Case) -> None:
     assert set(made.float_layers) & set(fragile.quantiser.layers[:2])
     assert fragile.error() < 0.15
     assert [path.name for path in fragile.path.parent.iterdir() if path.name.startswith("trial")] == []
+
+
+def test_a_search_that_was_interrupted_goes_on(fragile: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = fragile.make("int8", int8_tolerance=0.15)
+    wanted, measure, calls = fragile.path.read_bytes(), File.error, 0
+
+    def search(most: int | None, tolerance: float = 0.15) -> Made:
+        nonlocal calls
+        calls = 0
+
+        def error(file: File, judge: Samples) -> float:
+            nonlocal calls
+            if calls == most:
+                raise KeyboardInterrupt
+            calls += 1
+            return measure(file, judge)
+
+        monkeypatch.setattr(File, "error", error)
+        config = ExportConfig(int8_tolerance=tolerance)
+        parts = (fragile.quantiser, fragile.plain, fragile.path, fragile.feeds, fragile.judge, fragile.open)
+        return make("int8", *parts, config, Journal(tmp_path / "a" / "measured"))
+
+    with pytest.raises(KeyboardInterrupt):
+        search(5)
+    assert search(None) == dataclasses.replace(whole, time_ratio=ANY)
+    assert fragile.path.read_bytes() == wanted
+    rest, ways = calls, len(fragile.quantiser.rest_ways) + 1
+    assert search(None) == dataclasses.replace(whole, time_ratio=ANY)
+    assert calls <= ways < rest + 5  # what is tried last is no part of the search
+    search(None, 0.2)
+    assert calls <= ways
 
 
 def test_what_cannot_be_had_is_said_with_figures(fragile: Case) -> None:
