@@ -215,21 +215,27 @@ def summarise_output(spec: dict[str, Any], array: np.ndarray) -> dict[str, Any]:
     return row
 
 
+def percent(share: float) -> str:
+    """A share for people: what is there is never 0%."""
+    return f"{share:.0%}" if share >= 0.005 or not share else "<1%"
+
+
 def brief(result: Result) -> str:
     """What is said of one sample, in a line."""
     answer = result.answer
     if "top" in answer:
         rows = [row for row in answer["top"] if row.get("present", True)]
-        return ", ".join(f"{row['label']} {row['probability']:.0%}" for row in rows) or "none"
+        return ", ".join(f"{row['label']} {percent(row['probability'])}" for row in rows) or "none"
     if "values" in answer:
         return ", ".join(f"{row['label']} {row['value']:.4g}" for row in answer["values"])
     if "areas" in answer:
-        return ", ".join(f"{row['label']} {row['share']:.0%}" for row in answer["areas"])
+        return ", ".join(f"{row['label']} {percent(row['share'])}" for row in answer["areas"])
     if "points" in answer:
         return ", ".join(f"{row['label']} ({row['x']:.0f}, {row['y']:.0f})" for row in answer["points"])
     if "boxes" in answer:
         rows = [
-            f"{row['label']} {row['score']:.0%} at {[round(side) for side in row['box']]}" for row in answer["boxes"]
+            f"{row['label']} {percent(row['score'])} at {[round(side) for side in row['box']]}"
+            for row in answer["boxes"]
         ]
         return "; ".join(rows) or "none"
     return ", ".join(f"{row['output']} of {row['shape']}" for row in answer["outputs"])

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from edgespa.device.runner.answer import Result
+from edgespa.device.runner.answer import Result, percent
 from edgespa.device.runner.bundle import RunnerError
 
 # Far apart, also for most who see fewer colours: Okabe and Ito 2008, then others between them.
@@ -164,7 +164,7 @@ def draw(pixels: np.ndarray, result: Result, labels: list[str], skeleton: Any = 
         _draw_areas(canvas, result.mask, labels)
     elif "top" in answer:
         rows = [row for row in answer["top"] if row.get("present", True)]
-        canvas.caption([f"{_short(row['label'])} {row['probability']:.0%}" for row in rows] or ["none"])
+        canvas.caption([f"{_short(row['label'])} {percent(row['probability'])}" for row in rows] or ["none"])
     elif "values" in answer:
         canvas.caption([f"{_short(row['label'])} {row['value']:.4g}" for row in answer["values"]])
     else:
@@ -180,7 +180,7 @@ def _draw_boxes(canvas: Canvas, rows: list[dict[str, Any]]) -> None:
         x1, y1, _, y2 = row["box"]
         inside = y1 + canvas.letter * 1.25 + canvas.gap
         places = [(x1, y1), (x1, inside), (x1, y2), (x1, y2 + canvas.letter * 1.25 + canvas.gap)]
-        canvas.label(f"{_short(row['label'])} {row['score']:.0%}", colour_of(row["index"]), places)
+        canvas.label(f"{_short(row['label'])} {percent(row['score'])}", colour_of(row["index"]), places)
 
 
 def _draw_points(canvas: Canvas, rows: list[dict[str, Any]], skeleton: Any, least: float) -> None:
@@ -200,7 +200,7 @@ def _draw_areas(canvas: Canvas, mask: np.ndarray, labels: list[str]) -> None:
     order = [int(index) for index in np.argsort(-seen, kind="stable") if seen[index]]
     canvas.cover(mask, order)
     shares = [(index, seen[index] / max(1, seen.sum())) for index in order]
-    rows = [(f"{_label_of(i, labels)} {s:.0%}", colour_of(i)) for i, s in shares if s >= LEAST_SHARE]
+    rows = [(f"{_label_of(i, labels)} {percent(s)}", colour_of(i)) for i, s in shares if s >= LEAST_SHARE]
     names = [_short(label) for label in labels] or ["999"]
     canvas.legend(rows, max(names, key=len) + " 100%")
 

@@ -68,8 +68,8 @@ def targets_of(given: Path, files: list[Path], output: Path, overwrite: bool) ->
             raise RunnerError(f"--output {target}: pictures are written as {', '.join(WRITTEN)}")
     there = [target for target in wanted if target.exists()]
     if there and not overwrite:
-        more = f" and {len(there) - 1} others" if len(there) > 1 else ""
-        raise RunnerError(f"{there[0]}{more} exist: --overwrite replaces them, or name another --output")
+        more = f" and {len(there) - 1} more exist" if len(there) > 1 else " exists"
+        raise RunnerError(f"{there[0]}{more}: --overwrite replaces what is there, or name another --output")
     return targets
 
 

@@ -1,4 +1,4 @@
-"""A model that a program uses: ``import run; model = run.Model("/srv/edgespa/task/current"); model(image)``."""
+"""A model for programs: ``import run; model = run.Model(folder); model(image)``."""
 
 from __future__ import annotations
 
