@@ -271,22 +271,6 @@ def test_masks_that_are_no_classes(place: Path, spoil: Callable[[list[np.ndarray
         load_data("d")
 
 
-def test_what_the_device_says(place: Path) -> None:
-    from edgespa.device.runner import areas
-    from edgespa.device.runner.bundle import RunnerError
-
-    scores = np.zeros((3, 2, 4), np.float32)
-    scores[2] = 1
-    scores[0, 0, :3] = 2
-    assert areas(scores, ["ground", "bright"], 5) == {
-        "areas": [{"index": 2, "label": "2", "share": 5 / 8}, {"index": 0, "label": "ground", "share": 3 / 8}]
-    }
-    assert len(areas(scores, [], 1)["areas"]) == 1
-    scores[1, 1, 1] = np.nan
-    with pytest.raises(RunnerError, match="not finite"):
-        areas(scores, [], 1)
-
-
 @pytest.mark.parametrize("how", [{"resize": "crop", "resize_to": (20, 20)}, {"resize": "letterbox"}, {}], ids=str)
 def test_masks_land_where_their_images_land(place: Path, how: dict[str, object]) -> None:
     preprocess = Preprocess(**PREPROCESS.model_dump(exclude=set(how)), **how)  # type: ignore[arg-type]
