@@ -32,10 +32,11 @@ from edgespa.data import ImageData, Prepared
 from edgespa.distributed.processes import ALONE, Processes
 from edgespa.errors import AdapterError, ConfigError, DataError
 from edgespa.graph.groups import Kept
-from edgespa.graph.surgery import compact, head_tensors, relative_indices
+from edgespa.graph.surgery import compact, relative_indices
 from edgespa.objectives.evaluate import BATCH_SIZE, Evaluation, batch_size, evaluate
 from edgespa.objectives.loss import TrainingLoss
 from edgespa.objectives.measures import Measure
+from edgespa.selection.criteria import criterion_named
 from edgespa.selection.score import loss_of, score_units
 from edgespa.selection.select import select
 from edgespa.tasks.base import Base
@@ -100,7 +101,7 @@ class Run:
         self.kept: Kept = base.groups.all_kept()
         self._cost = base.cost.cost()
         generator = torch.Generator().manual_seed(config.seed)
-        head = head_tensors(base.program)
+        head = base.head()
         options = config.adapter_options
         planned = plan(base.program, config.adapter, options, head, generator, freeze_norms=config.freeze_norms)
         self.plan = planned
@@ -266,8 +267,8 @@ class Run:
             config.normalisation,
             torch.Generator().manual_seed(config.seed + self.epoch),
             program=self.model.program,
-            loss=loss_of(self.model.forward_with, self.loss.plain),
-            output_loss=self.loss.plain,
+            loss=loss_of(self.model.forward_with, self.loss.scored),
+            output_loss=self.loss.relevance if criterion_named(config.criterion).relevance else self.loss.scored,
             batches=self.batches.for_scoring(self.epoch),
             processes=self.processes,
         )

@@ -85,6 +85,8 @@ def load_data(
     asked = Asked(split, labelled, title, wanted, skip)
     if path.is_dir():
         return load_idx(path, split, labelled, title) if has_idx(path) else load_folder(path, asked)
+    if not path.is_file():  # a device has no end
+        raise DataError(f"{path}: neither a file nor a folder", nearest_path(path) or _KINDS)
     if path.suffix == ".npz":
         return load_npz(path, split, labelled, title)
     if path.suffix == ".zip" or zipfile.is_zipfile(path):

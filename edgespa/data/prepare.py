@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -22,8 +23,8 @@ from edgespa.pixels.picture import model_pixels
 from edgespa.pixels.values import SCALINGS
 
 Augment = Callable[[Tensor, torch.Generator], Tensor]
-"""(uint8 [N, C, H, W], generator) -> uint8 [N, C, H, W]; draws only from the generator. Where there are masks it has
-``with_masks`` too, from both to both: `edgespa.adaptation.augment.Augmentation`."""
+"""(uint8 [N, C, H, W], generator) -> uint8 [N, C, H, W]; draws only from the generator. Where there are masks or
+boxes it has ``with_masks`` or ``with_boxes`` too, from both to both: `edgespa.adaptation.augment.Augmentation`."""
 
 CACHE_BYTES = 2 << 30
 _IMAGE_CHANNELS = (1, 3, 4)
@@ -97,6 +98,16 @@ class Prepared:
     def __len__(self) -> int:
         return len(self._data)
 
+    def with_targets(self, targets: Targets) -> Prepared:
+        """The same with something else that is right for each of them.
+
+        Args:
+            targets: What.
+        """
+        other = copy.copy(self)
+        other.targets, other.answered = targets, True
+        return other
+
     def num_batches(self, batch_size: int, drop_last: bool = False) -> int:
         """How many batches `batches` gives.
 
@@ -150,7 +161,7 @@ class Prepared:
                 f"{self.name}: the items are preprocessed tensors, which are not augmented here",
                 "augment inside the data set, or let it return images",
             )
-        if augment is not None and isinstance(self.targets, Items | Boxes) and getattr(augment, "moves", True):
+        if augment is not None and isinstance(self.targets, Items) and getattr(augment, "moves", True):
             raise DataError(
                 f"{self.name}: what is right for an image may lie elsewhere in it once it is augmented",
                 "augment inside the data set, where both can be moved",
@@ -181,12 +192,14 @@ class Prepared:
             chunks = [chunk[own] for chunk in chunks]
         for chunk, raw in zip(chunks, self._read_all(chunks), strict=True):
             if augment is None:
-                yield self._normalise(raw), self.targets.of(chunk)
-            elif isinstance(self.targets, Masks):  # it draws for the whole batch
-                changed, masks = self.targets.augmented(raw, chunk, augment, generator)
-                yield self._normalise(changed[own]), masks[own]
+                inputs = self._normalise(raw)
+                yield inputs, self.targets.beside(inputs, chunk)
+            elif (both := self.targets.augmented(raw, chunk, augment, generator)) is not None:
+                changed, targets = both  # it draws for the whole batch
+                yield self._normalise(changed[own]), targets[own]
             else:
-                yield self._normalise(_augmented(raw, augment, generator)[own]), self.targets.of(chunk[own])
+                inputs = self._normalise(_augmented(raw, augment, generator)[own])
+                yield inputs, self.targets.beside(inputs, chunk[own])
 
     def tensor(self, indices: Sequence[int] | NDArray[np.int64] | Tensor) -> Tensor:
         """Some images as the model takes them.
