@@ -268,7 +268,7 @@ def test_the_runner_imports_nothing_of_ours(package: dict[str, list[Import]]) ->
     imports = [each.target for name in parts for each in package[name] if each.target.startswith("edgespa")]
     assert len(parts) > 5
     shared = {f"edgespa.bundle.{part}" for part in ("external", "limits")}
-    shared |= {f"edgespa.pixels.{part}" for part in ("picture", "placement", "values")}
+    shared |= {f"edgespa.pixels.{part}" for part in ("boxes", "picture", "placement", "values")}
     assert [each for each in imports if not each.startswith("edgespa.device.runner.") and each not in shared] == []
     deeper = [each.target for name in shared for each in package[name] if each.target.startswith("edgespa")]
     assert [each for each in deeper if each not in shared] == []

@@ -32,7 +32,7 @@ from edgespa.data import ImageData, Prepared
 from edgespa.distributed.processes import ALONE, Processes
 from edgespa.errors import AdapterError, ConfigError, DataError
 from edgespa.graph.groups import Kept
-from edgespa.graph.surgery import compact, head_tensors, relative_indices
+from edgespa.graph.surgery import compact, relative_indices
 from edgespa.objectives.evaluate import BATCH_SIZE, Evaluation, batch_size, evaluate
 from edgespa.objectives.loss import TrainingLoss
 from edgespa.objectives.measures import Measure
@@ -100,7 +100,7 @@ class Run:
         self.kept: Kept = base.groups.all_kept()
         self._cost = base.cost.cost()
         generator = torch.Generator().manual_seed(config.seed)
-        head = head_tensors(base.program)
+        head = base.head()
         options = config.adapter_options
         planned = plan(base.program, config.adapter, options, head, generator, freeze_norms=config.freeze_norms)
         self.plan = planned

@@ -17,6 +17,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, ConfigDict, Field, JsonValue, model_validator
 
 from edgespa import __version__
+from edgespa.bundle.decoding import Decoding
 from edgespa.bundle.limits import MAX_TENSORS, MAX_VARIANTS, picture_problem, shapes_problem
 from edgespa.config import Preprocess, Strict
 from edgespa.errors import BundleError
@@ -358,6 +359,7 @@ class Manifest(_Part):
         inputs: The program's inputs, in its own layout: what ``selfcheck.npz`` holds as ``input_0``...
         outputs: The program's outputs: ``output_0``...
         sets: Those whose entries have no order of their own.
+        decoding: From the outputs of a detector to boxes; None for other programs.
         variants: The model files.
         compaction: What was removed.
         reference_accuracy: Of the program itself, on the same data as the variants'.
@@ -377,6 +379,7 @@ class Manifest(_Part):
     inputs: tuple[TensorSpec, ...] = Field(min_length=1, max_length=MAX_TENSORS)
     outputs: tuple[TensorSpec, ...] = Field(min_length=1, max_length=MAX_TENSORS)
     sets: tuple[OutputSet, ...] = Field(default=(), max_length=MAX_TENSORS)
+    decoding: Decoding | None = None
     variants: tuple[Variant, ...] = Field(min_length=1, max_length=MAX_VARIANTS)
     compaction: Compaction
     reference_accuracy: Quality | None = None
@@ -412,6 +415,12 @@ class Manifest(_Part):
         for index, axis in (pair for each in self.sets for pair in each.axes):
             if not (0 <= index < len(self.outputs) and 0 < axis < len(self.outputs[index].shape)):
                 raise ValueError(f"a set along axis {axis} of output {index}, which is not there")
+        return self
+
+    @model_validator(mode="after")
+    def _decoding_fits(self) -> Self:
+        if self.decoding is not None and (problem := self.decoding.problem([each.shape for each in self.outputs])):
+            raise ValueError(problem)
         return self
 
     @model_validator(mode="after")

@@ -49,6 +49,14 @@ class Answers(ABC):
     def digest(self) -> str:
         """Of what they are; others have another one, as far as that is known without reading all of them again."""
 
+    def groups(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
+        """What a part of some samples is drawn evenly over, int64 [n]; all as one where nothing tells them apart.
+
+        Args:
+            indices: The samples, int64 [n].
+        """
+        return np.zeros(len(indices), dtype=np.int64)
+
 
 class MaskAnswers(Answers):
     """Masks, all of which were looked at once. See `look_at_masks`.

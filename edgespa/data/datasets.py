@@ -15,7 +15,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from edgespa.data.answers import ItemAnswers, as_mask, look_at_masks, picture_as_mask
-from edgespa.data.images import ImageData, ImageSource, Progress, checked_labels, no_classes
+from edgespa.data.images import ImageData, ImageSource, Progress
+from edgespa.data.labels import checked_labels, no_classes
 from edgespa.errors import DataError, EdgespaError
 from edgespa.models.imports import find_object
 from edgespa.pixels.picture import TooManyBits, upright_pixels

@@ -16,7 +16,8 @@ from PIL import Image, UnidentifiedImageError
 
 from edgespa.data.answers import UNREADABLE
 from edgespa.data.bounded import require_file_of_an_image
-from edgespa.data.images import ImageData, ImageSource, no_classes
+from edgespa.data.images import ImageData, ImageSource
+from edgespa.data.labels import no_classes
 from edgespa.data.masks import find_pairs, masked_images, pairs_of_split
 from edgespa.data.pairs import (
     Pairs,

@@ -12,9 +12,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from edgespa.data.answers import Answers, MaskAnswers
+from edgespa.data.boxes import BoxAnswers
+from edgespa.data.labels import no_classes
 from edgespa.errors import DataError
 from edgespa.models.imports import nearest
-from edgespa.system.bounds import MAX_OUTPUTS, names_problem, readable
+from edgespa.system.bounds import names_problem, readable
 
 Kind = str
 """What is to be learned: the name of an objective, such as ``classes``, ``regression``, ``segmentation``."""
@@ -124,6 +126,11 @@ class ImageData:
     def has_masks(self) -> bool:
         """Whether it is known of each pixel what is right."""
         return isinstance(self._answers, MaskAnswers)
+
+    @property
+    def has_boxes(self) -> bool:
+        """Whether it is known of each image which objects are where: `edgespa.data.boxes.BoxAnswers`."""
+        return isinstance(self._answers, BoxAnswers)
 
     @property
     def has_table(self) -> bool:
@@ -347,7 +354,9 @@ class ImageData:
         return part
 
     def _groups(self) -> NDArray[np.int64]:
-        """What to balance over: the classes, or all images as one."""
+        """What to balance over: the classes, what the answers say, or all images as one."""
+        if self._answers is not None:
+            return self._answers.groups(self._indices)
         return np.zeros(len(self), dtype=np.int64) if self._labels is None else self._labels
 
     def _ranks(self, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -375,41 +384,3 @@ def _named(classes: Sequence[str], title: str) -> tuple[str, ...]:
             f"{title}: a class: {problem}", "rename its folder, or name it otherwise where the classes are listed"
         )
     return tuple(classes)
-
-
-def no_classes(title: str) -> DataError:
-    """The error for images without classes where classes are needed."""
-    return DataError(
-        f"{title} has no classes",
-        "put the images of each class into a folder of its own, or give an .npz with labels; "
-        "images without classes serve for calibration only",
-    )
-
-
-def checked_labels(raw: NDArray[np.generic], count: int, title: str) -> NDArray[np.int64]:
-    """Labels as int64 [N], checked.
-
-    Args:
-        raw: What a file or data set gave: integers [N] or [N, 1].
-        count: The number of images.
-        title: Name of the data set for messages.
-
-    Raises:
-        DataError: Wrong kind, shape or number, or a negative class, or one of more than anything has.
-    """
-    labels = raw.reshape(-1) if raw.ndim == 2 and raw.shape[1] == 1 else raw
-    if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
-        raise DataError(
-            f"{title}: labels of shape {raw.shape} and type {raw.dtype}",
-            "give one integer per image, from 0; one-hot rows become that by argmax(1)",
-        )
-    if len(labels) != count:
-        raise DataError(f"{title}: {count} images but {len(labels)} labels", "make the file again from whole data")
-    if count and int(labels.min()) < 0:
-        raise DataError(f"{title}: a label of {int(labels.min())}", "number the classes from 0")
-    if count and int(labels.max()) >= MAX_OUTPUTS:
-        raise DataError(
-            f"{title}: a label of {int(labels.max()):,}, and {MAX_OUTPUTS:,} classes are the most",
-            "number the classes from 0, without gaps",
-        )
-    return labels.astype(np.int64)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from edgespa.config import Preprocess
 from edgespa.data.images import ImageData, Progress
-from edgespa.data.targets import Items, Masks, Table, Targets, pool
+from edgespa.data.targets import Boxes, Items, Masks, Table, Targets, pool
 from edgespa.data.whole import summary
 from edgespa.errors import DataError
 from edgespa.pixels.picture import model_pixels
@@ -150,7 +150,7 @@ class Prepared:
                 f"{self.name}: the items are preprocessed tensors, which are not augmented here",
                 "augment inside the data set, or let it return images",
             )
-        if augment is not None and isinstance(self.targets, Items) and getattr(augment, "moves", True):
+        if augment is not None and isinstance(self.targets, Items | Boxes) and getattr(augment, "moves", True):
             raise DataError(
                 f"{self.name}: what is right for an image may lie elsewhere in it once it is augmented",
                 "augment inside the data set, where both can be moved",
@@ -285,7 +285,7 @@ def prepare(
     size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
     targets: Targets | None = None
     if not data.has_table:
-        targets = Masks(data, preprocess, workers) if data.has_masks else Items(data)
+        targets = _targets(data, preprocess, workers)
     if size > cache_bytes:
         return Prepared(data, preprocess, None, workers, targets)
     cache = torch.empty(shape, dtype=dtype)
@@ -327,6 +327,13 @@ def prepare(
             raise first
         raise DataError(summary(data.name, [faults[index].message for index in sorted(faults)], len(data)), first.hint)
     return Prepared(data, preprocess, cache, workers, targets)
+
+
+def _targets(data: ImageData, preprocess: Preprocess, workers: int) -> Targets:
+    """What is right where that is no row of a table."""
+    if data.has_masks:
+        return Masks(data, preprocess, workers)
+    return Boxes(data, preprocess) if data.has_boxes else Items(data)
 
 
 def _same_size(image_shape: tuple[int, int, int] | None, preprocess: Preprocess) -> bool:

@@ -1,4 +1,4 @@
-"""What is right for each sample, as batches have it: rows of a table, masks at the model's size, or anything."""
+"""What is right for each sample, as batches have it: rows of a table, masks and boxes at the model's size, anything."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from torch.utils.data import default_collate
 
 from edgespa.config import Preprocess
 from edgespa.data.answers import IGNORED
+from edgespa.data.boxes import Objects, fit_objects
 from edgespa.data.images import ImageData
 from edgespa.errors import DataError
 
@@ -115,6 +116,23 @@ class Masks(Targets):
 
     def _read(self, index: int) -> Tensor:
         return torch.from_numpy(np.array(fit_mask(self._data.answer(index), self._preprocess), order="C"))
+
+
+class Boxes(Targets):
+    """Objects, as the model's input has them.
+
+    Args:
+        data: Has them.
+        preprocess: Wanted height and width.
+    """
+
+    def __init__(self, data: ImageData, preprocess: Preprocess) -> None:
+        self._data = data
+        self._preprocess = preprocess
+
+    def of(self, chunk: Tensor) -> list[Objects]:
+        """Those of each picture; they are in memory, and moving them costs less than keeping both."""
+        return [fit_objects(self._data.answer(index), self._preprocess) for index in chunk.tolist()]
 
 
 class Items(Targets):

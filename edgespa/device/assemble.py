@@ -26,7 +26,7 @@ PARTS = (
         "confine",
         "measure",
     ),
-    *("placement", "picture", "inputs", "points", "answer", "draw", "model", "many", "command"),
+    *("placement", "picture", "boxes", "inputs", "points", "answer", "draw", "model", "many", "command"),
 )
 """Of the runner, in the order in which names are defined before they are used."""
 
@@ -39,7 +39,7 @@ AGENT_PARTS = (
 _OWN = "edgespa."
 _SHARED = {
     **dict.fromkeys(("external", "limits"), ("bundle",)),
-    **dict.fromkeys(("values", "placement", "picture"), ("pixels",)),
+    **dict.fromkeys(("values", "placement", "picture", "boxes"), ("pixels",)),
 }  # they stand alone, as all parts do
 _DOC = '''"""Runs the models of this bundle: checks them, measures them, says what they see in images.
 

@@ -14,6 +14,7 @@ from edgespa.errors import BaseMismatchError, EdgespaError, ModelError, TraceErr
 from edgespa.graph.finite import not_finite
 from edgespa.graph.program import BATCH, Program, shape_of
 from edgespa.graph.trace import from_exported, trace
+from edgespa.models.detectors import Detector, TakenApart, taken_apart
 from edgespa.models.first_layer import misfit
 from edgespa.models.inputs import InputSize
 from edgespa.models.interface import with_plain_inputs
@@ -38,12 +39,16 @@ class Opened:
         program: What it computes.
         inputs: What it takes; a batch that is free has the size that was given, or 1.
         recorded: What the library of the model records of its images; None for a model of no library.
+        apart: A detector of torchvision, of which the program is the raw network; None for any other model.
+        detector: What there is to know of it at the size of the input.
     """
 
     digest: str
     program: Program
     inputs: tuple[InputSize, ...]
     recorded: Recorded | None = None
+    apart: TakenApart | None = None
+    detector: Detector | None = None
 
 
 def open_program(spec: str, inputs: tuple[InputSize, ...], weights: str | None, wanted: str | None = None) -> Opened:
@@ -65,7 +70,8 @@ def open_program(spec: str, inputs: tuple[InputSize, ...], weights: str | None, 
     model = load_model(spec, weights)  # first: of a wrong name the sizes do not matter
     digest = state_digest(model.state_dict())
     require_digest(wanted, digest, spec)
-    known = recorded(spec, model)
+    apart = taken_apart(model, spec)
+    known = recorded(spec, model) if apart is None else apart.recorded
     if not inputs and known is not None and known.size is not None:
         inputs = (InputSize((1, *known.size)),)
         log.log(NOTE, "input shape: %s, as %s records (--input-shape gives another)", inputs[0], spec)
@@ -73,9 +79,33 @@ def open_program(spec: str, inputs: tuple[InputSize, ...], weights: str | None, 
         raise ModelError(
             f"the sizes of the input of {spec} are not known", "pass --input-shape, for example 1,3,224,224"
         )
-    program = _traced(model, spec, inputs)
+    if apart is None:
+        program, detector = _traced(model, spec, inputs), None
+    else:
+        program, detector = traced_detector(apart, spec, inputs)
     _require_finite(program, spec, dict(model.named_parameters()))
-    return Opened(digest, program, inputs, known)
+    return Opened(digest, program, inputs, known, apart, detector)
+
+
+def traced_detector(apart: TakenApart, spec: str, inputs: tuple[InputSize, ...]) -> tuple[Program, Detector]:
+    """The raw network of a detector, traced, and what its outputs mean.
+
+    Args:
+        apart: The detector.
+        spec: How it was named.
+        inputs: Sizes of its input.
+
+    Raises:
+        ModelError: If that is no image, or the detector cannot be described.
+        TraceError: If it cannot be traced.
+    """
+    shape = inputs[0].shape
+    if len(inputs) != 1 or len(shape) != 4 or shape[1] != 3:
+        raise ModelError(
+            f"{spec} takes images, and sizes were given for {'; '.join(map(str, inputs))}",
+            "pass --input-shape 1,3,HEIGHT,WIDTH",
+        )
+    return _traced(apart.network, spec, inputs), apart.detector(*shape[2:])
 
 
 def require_digest(wanted: str | None, found: str, spec: str) -> None:

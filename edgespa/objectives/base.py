@@ -21,8 +21,9 @@ from edgespa.objectives.measures import Measure
 if TYPE_CHECKING:
     from edgespa.data import Prepared
 
-Known = Literal["table", "masks", "items", "none"]
-"""What is known of each sample: a class or numbers; a class for each pixel; whatever a data set gives; nothing."""
+Known = Literal["table", "masks", "boxes", "items", "none"]
+"""What is known of each sample: a class or numbers; a class for each pixel; objects (a batch of targets is a list of
+`edgespa.data.boxes.Objects`); whatever a data set gives; nothing."""
 
 
 class Objective(ABC):
@@ -79,7 +80,7 @@ class Objective(ABC):
 
     def mass(self, targets: Any, weights: Tensor | None = None) -> float:
         """How much `loss` is the mean of: by default samples. The loss of several batches is their mean by mass."""
-        return float(len(_pytree.tree_leaves(targets)[0]))
+        return float(len(targets) if self.answers == "boxes" else len(_pytree.tree_leaves(targets)[0]))
 
     @abstractmethod
     def sums(self, outputs: Any, targets: Any) -> Tensor:

@@ -11,7 +11,7 @@ from edgespa.data import ImageData
 from edgespa.errors import ConfigError, DataError
 from edgespa.models.imports import find_object, is_module_spec, nearest, split_file_spec
 from edgespa.models.sources import code_digest
-from edgespa.objectives.base import Objective
+from edgespa.objectives.base import Known, Objective
 from edgespa.objectives.measures import Measure
 from edgespa.objectives.segmentation import Segmentation
 from edgespa.objectives.table import Classes, MultiLabel, Regression
@@ -88,7 +88,11 @@ def fitted(data: ImageData, objective: Objective) -> ImageData:
     Raises:
         DataError: Something else is known, or nothing.
     """
-    has = "table" if data.has_table else "masks" if data.has_masks else "items"
+    has: Known = "items"
+    if data.has_table:
+        has = "table"
+    elif data.has_masks or data.has_boxes:
+        has = "masks" if data.has_masks else "boxes"
     if objective.answers != "none" and (has != objective.answers or not data.answered):
         found = _KNOWN[has] if data.answered else "nothing"
         raise DataError(
@@ -104,9 +108,10 @@ def fitted(data: ImageData, objective: Objective) -> ImageData:
     return data.of_kind(objective.name)
 
 
-_KNOWN = {
+_KNOWN: dict[Known, str] = {
     "table": "a class or a row of numbers",
     "masks": "a mask",
+    "boxes": "boxes",
     "items": "what a data set of yours gives",
     "none": "nothing",
 }

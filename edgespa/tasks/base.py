@@ -21,8 +21,9 @@ from edgespa.graph.cost import Cost, CostModel
 from edgespa.graph.groups import Groups, find_groups
 from edgespa.graph.program import Program, assign
 from edgespa.graph.surgery import head_tensors, resize_output
+from edgespa.models.detectors import Detector, TakenApart
 from edgespa.models.inputs import InputSize, InputSizes, as_inputs
-from edgespa.models.opening import open_program, require_digest
+from edgespa.models.opening import open_program, require_digest, traced_detector
 from edgespa.models.recorded import Recorded
 from edgespa.models.reference import BaseReference
 from edgespa.models.trust import remember
@@ -44,6 +45,8 @@ class Base:
         removed: Names of the residual blocks that were removed from it, in the order of the program.
         whole: The base with all its blocks, where some were removed; else None.
         recorded: What the library of the model records of its images; None for a model of no library.
+        apart: A detector of torchvision, of which the program is the raw network; None for any other model.
+        detector: What there is to know of it.
     """
 
     spec: str
@@ -56,6 +59,8 @@ class Base:
     removed: tuple[str, ...] = ()
     whole: Base | None = None
     recorded: Recorded | None = None
+    apart: TakenApart | None = None
+    detector: Detector | None = None
 
     @classmethod
     def open(
@@ -92,6 +97,8 @@ class Base:
             find_groups(program),
             () if plain else inputs,
             recorded=opened.recorded,
+            apart=opened.apart,
+            detector=opened.detector,
         )
 
     @property
@@ -115,9 +122,18 @@ class Base:
         return find_blocks(self.program)
 
     def outputs(self) -> int | None:
-        """Number of outputs of the last layer, see `head_tensors`; None if the network does not end in one."""
-        names = head_tensors(self.program)
+        """Number of outputs of the last layer, see `head`; None if the network does not end in one.
+
+        Of a detector the classes that it tells apart, without a background.
+        """
+        if self.detector is not None:
+            return self.detector.classes
+        names = self.head()
         return dict(self.program.tensors())[names[0]].shape[0] if names else None
+
+    def head(self) -> tuple[str, ...]:
+        """Tensors of the last layer, see `head_tensors`; of a detector those of all that write an output."""
+        return head_tensors(self.program) if self.detector is None else self.detector.head
 
     def with_outputs(self, size: int, seed: int = 0) -> Base:
         """The base with another number of outputs: a fresh last layer, Kaiming-uniform weights and zero biases.
@@ -127,6 +143,8 @@ class Base:
         """
         if self.whole is not None:
             return self.whole.with_outputs(size, seed).without_blocks(self.removed)
+        if self.apart is not None:
+            return self._with_classes(self.apart.with_classes(size, seed))
         program, names = resize_output(self.program, size)
         generator = torch.Generator().manual_seed(seed)
         tensors = dict(program.tensors())
@@ -137,6 +155,14 @@ class Base:
                 program.module, name, (torch.rand(tensor.shape, generator=generator) * 2 - 1).to(tensor.dtype) * bound
             )
         return dataclasses.replace(self, program=program, groups=find_groups(program))
+
+    def _with_classes(self, apart: TakenApart) -> Base:
+        sizes = self.inputs or (InputSize(self.input_shape),)
+        program, detector = traced_detector(apart, self.spec, sizes)
+        new, own = program.state(), self.program.state()
+        same = {name: tensor for name, tensor in own.items() if new[name].shape == tensor.shape}
+        program = program.with_state(same)  # the base's may not be the model's any more
+        return dataclasses.replace(self, program=program, groups=find_groups(program), apart=apart, detector=detector)
 
     def extended(self, kind: str, options: Mapping[str, Any], *, norms: bool = False) -> Base:
         """The base with the operators that an adapter kind inserts, which change nothing yet.

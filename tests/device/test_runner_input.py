@@ -22,7 +22,9 @@ from edgespa.bundle.files import seal_of
 from edgespa.config import Preprocess
 from edgespa.device import runner, runner_source
 from edgespa.device.assemble import PARTS
-from edgespa.pixels import picture, placement, values
+from edgespa.pixels import boxes, picture, placement, values
+
+STAND_ALONE = (external, limits, boxes, picture, placement, values)
 
 HOW = Preprocess(height=8, width=8, channels=3, mean=(0.5, 0.25, 0.0), std=(0.5, 1.0, 2.0))
 SOURCE = runner_source().decode()
@@ -55,7 +57,7 @@ def test_the_parts_are_joined_whole() -> None:
     defined = [node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)]
     assert len(set(defined)) == len(defined)
     parts = {path.stem: path for path in (Path(runner.__file__).parent).glob("*.py") if path.name != "__init__.py"}
-    parts |= {Path(part.__file__).stem: Path(part.__file__) for part in (external, limits, picture, placement, values)}
+    parts |= {Path(part.__file__).stem: Path(part.__file__) for part in STAND_ALONE}
     assert sorted(parts) == sorted(PARTS)
     expected = [
         node.name

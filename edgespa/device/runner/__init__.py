@@ -29,6 +29,7 @@ from edgespa.device.runner.runtimes import import_runtime
 from edgespa.device.runner.sets import reordered
 from edgespa.device.runner.tensors import read_tensors
 from edgespa.device.runner.weights import BASE, materialise
+from edgespa.pixels.boxes import decode_boxes
 from edgespa.pixels.values import normalised, to_pixels
 
 __all__ = [
@@ -43,6 +44,7 @@ __all__ = [
     "as_the_file_takes",
     "class_map",
     "compare",
+    "decode_boxes",
     "draw",
     "exceeded",
     "files_of",
