@@ -86,7 +86,7 @@ class Reader:
     ) -> None:
         self.labels = read_labels(folder)
         self.learns = str(manifest.get("learns", "classes"))
-        self.decoding = manifest.get("decoding")
+        self.decoding: Any = manifest.get("decoding")
         self._specs, self._count, self._least = variant["outputs"], count, least
         shape = manifest["inputs"][0]["shape"]
         how = manifest.get("preprocessing")

@@ -124,9 +124,9 @@ def _reasons(rows: list[dict[str, Any]]) -> list[str]:
 def _cell(value: Any) -> str:
     if isinstance(value, list) and value:
         return ", ".join(f"{each:.1f}" if isinstance(each, float) else str(each) for each in value)
-    return (
-        "none" if value == [] else f"{value:.6g}" if isinstance(value, float) else "-" if value is None else str(value)
-    )
+    if value is None or value == []:
+        return "-" if value is None else "none"
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 def execute(folder: Path, options: argparse.Namespace) -> tuple[dict[str, Any], int]:
