@@ -14,7 +14,9 @@ from edgespa.distributed.processes import ALONE, Processes
 from edgespa.errors import ConfigError
 from edgespa.graph.program import Program
 from edgespa.models.interface import output_tensors
+from edgespa.objectives.evaluate import objective_for
 from edgespa.objectives.measured import SEEN
+from edgespa.objectives.taught import taught
 from edgespa.tasks.base import Base
 from edgespa.tasks.task import Task
 
@@ -38,7 +40,7 @@ def require_outputs(outputs: int | None, data: ImageData) -> None:
     Raises:
         ConfigError: It says what may be the matter.
     """
-    if outputs is None or not data.has_table or outputs == len(data.classes):
+    if outputs is None or not (data.has_table and data.answered) or outputs == len(data.classes):
         return
     if data.kind != "classes":
         raise ConfigError(
@@ -72,6 +74,7 @@ def with_quality(
         progress: Told ``(done, total, text)`` in batches.
         processes: Each takes its part of every batch.
     """
+    test = taught(test, objective_for(test), (base.whole or base).program)
     own = evaluated(task.program(base), test, processes, progress)
     found = dict(own.named("test"))
     for key, program in (before or {}).items():

@@ -211,11 +211,15 @@ def test_what_does_not_fit_is_told_before_anything_long(place: Path, toy_folder:
             "nets.py:net", place / "p.spa", PruneConfig(method="l1", density=0.5), input_shape=(1, 3, SIDE, SIDE),
             options=options, evaluation="d",
         )  # fmt: skip
-    with pytest.raises(ConfigError, match="output of a class"):
-        adapt_to_file(
-            "nets.py:net", "d", place / "c.spa", AdaptConfig(criterion="lrp", batch_size=8),
-            input_shape=(1, 3, SIDE, SIDE), options=options,
-        )  # fmt: skip
+
+
+def test_relevance_begins_at_the_class_of_each_pixel(place: Path) -> None:
+    task = adapt_to_file(
+        "nets.py:net", "d", place / "c.spa",
+        AdaptConfig(criterion="lrp", batch_size=8, epochs=2, lr=1e-3, density=0.6, round_to=1),
+        input_shape=(1, 3, SIDE, SIDE), options=DataOptions((0.5,), (0.5,)),
+    )  # fmt: skip
+    assert task.header.figures.channel_density < 0.7
 
 
 def test_pruning_by_what_is_lost(place: Path) -> None:
