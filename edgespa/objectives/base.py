@@ -21,9 +21,9 @@ from edgespa.objectives.measures import Measure
 if TYPE_CHECKING:
     from edgespa.data import Prepared
 
-Known = Literal["table", "masks", "boxes", "items", "none"]
+Known = Literal["table", "masks", "boxes", "points", "items", "none"]
 """What is known of each sample: a class or numbers; a class for each pixel; objects (a batch of targets is a list of
-`edgespa.data.boxes.Objects`); whatever a data set gives; nothing."""
+`edgespa.data.boxes.Objects`); key points (`edgespa.data.points.Points`); whatever a data set gives; nothing."""
 
 
 class Objective(ABC):

@@ -46,8 +46,10 @@ MIOU = Measure("miou", "mIoU", percent=True)
 PIXEL_ACCURACY = Measure("pixelaccuracy", "pixel accuracy", percent=True)
 ERROR = Measure("error", "relative error", rises=False)
 COSINE = Measure("cosine", "cosine")
+PCK = Measure("pck", "PCK@0.1", percent=True)
+NME = Measure("nme", "NME", rises=False)
 MEASURES: Mapping[str, Measure] = MappingProxyType(
-    {each.name: each for each in (ACCURACY, R2, MIOU, PIXEL_ACCURACY, ERROR, COSINE)}
+    {each.name: each for each in (ACCURACY, R2, MIOU, PIXEL_ACCURACY, ERROR, COSINE, PCK, NME)}
 )
 """Those of the objectives that come with edgespa, by name."""
 
