@@ -89,7 +89,7 @@ def adapt(
         DataError: If the images have no classes, or are less than one batch.
         AdapterError: If the loss or a trained value is not a number.
     """
-    objective = objective_named(data.kind)
+    objective = objective_named(data.kind).bound(base.detector)
     _require_trainable(base, data, preprocess, config, objective)
     goes_on = start is not None and is_adapted(start)
     if start is not None and goes_on:
@@ -128,6 +128,8 @@ def adapt(
             )
         log.info("a new head for %d classes is trained", len(data.classes))
         base = base.with_outputs(len(data.classes), config.seed)
+        objective = objective.bound(base.detector)
+        loss = dataclasses.replace(loss, objective=objective)
     require_answers(base.program, prepared[1], objective)
     base = base.extended(config.adapter, config.adapter_options, norms=config.adds_norms(base.program))
     run = Run(base, data, *prepared, preprocess, config, progress, loss, processes)

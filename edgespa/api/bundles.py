@@ -23,7 +23,7 @@ from edgespa.graph.surgery import compact
 from edgespa.models.given import PREFIX, Given
 from edgespa.models.inputs import InputSizes
 from edgespa.models.interface import output_tensors
-from edgespa.objectives.evaluate import require_answers
+from edgespa.objectives.evaluate import objective_for, require_answers
 from edgespa.system.bounds import readable
 from edgespa.system.files import require_folder_possible
 from edgespa.tasks.base import Base
@@ -94,8 +94,10 @@ def export_bundle(
     elif options.labels is not None:
         origin = _named(origin, count_outputs(program), options.labels)
     prepared = {spec: prepare(data, preprocess) for spec, data in images.items()} if preprocess is not None else {}
+    objective = None
     if evaluation:
-        require_answers(program, prepared[evaluation])
+        objective = objective_for(prepared[evaluation], opened.detector)
+        require_answers(program, prepared[evaluation], objective)
         tell_overlap(images[evaluation], {"--calibration": prepared[calibration]} if calibration else {})
         recorded = origin.provenance.get("task")
         tell_trained_on(images[evaluation], recorded.get("data") if isinstance(recorded, dict) else None)
@@ -108,6 +110,7 @@ def export_bundle(
         output,
         calibration=prepared.get(calibration) if calibration else None,
         evaluation=prepared.get(evaluation) if evaluation else None,
+        objective=objective,
         overwrite=overwrite,
         sign=signer,
         progress=progress,
@@ -146,7 +149,8 @@ def origin_of_task(task: Task, base: Base, path: Path) -> tuple[Program, Origin]
         ),
         preprocess=header.preprocess,
         classes=header.classes,
-        learns=_kind(header.provenance.get("learns")),
+        learns=_kind(header.provenance.get("learns"), base),
+        decoding=base.detector.decoding if base.detector is not None else None,
         provenance={
             "task_file_sha256": sha256_file(path),
             "task": {**header.provenance, "metrics": dict(header.metrics)},
@@ -157,8 +161,10 @@ def origin_of_task(task: Task, base: Base, path: Path) -> tuple[Program, Origin]
     return task.program(base), origin
 
 
-def _kind(learns: JsonValue) -> Kind:
-    return learns if isinstance(learns, str) else "classes"  # a task of an older edgespa does not say
+def _kind(learns: JsonValue, base: Base) -> Kind:
+    if isinstance(learns, str):
+        return learns
+    return "classes" if base.detector is None else "detection"  # a task without training does not say
 
 
 def _from_model(model: str, input_shape: InputSizes | None, weights: str | None) -> tuple[Program, Origin, Base]:
@@ -174,6 +180,8 @@ def _from_model(model: str, input_shape: InputSizes | None, weights: str | None)
             base_macs=cost.macs,
             base_size_bytes=cost.size_bytes,
         ),
+        learns=_kind(None, base),
+        decoding=base.detector.decoding if base.detector is not None else None,
         provenance={"torch": torch.__version__},
     )
     return base.program, origin, base

@@ -14,6 +14,7 @@ from edgespa.distributed.processes import ALONE, Processes
 from edgespa.errors import ConfigError
 from edgespa.graph.program import Program
 from edgespa.models.interface import output_tensors
+from edgespa.objectives.evaluate import objective_for
 from edgespa.objectives.measured import SEEN
 from edgespa.tasks.base import Base
 from edgespa.tasks.task import Task
@@ -72,10 +73,12 @@ def with_quality(
         progress: Told ``(done, total, text)`` in batches.
         processes: Each takes its part of every batch.
     """
-    own = evaluated(task.program(base), test, processes, progress)
+    base = task.fit(base)
+    objective = objective_for(test, base.detector)
+    own = evaluated(task.program(base), test, processes, progress, objective=objective)
     found = dict(own.named("test"))
     for key, program in (before or {}).items():
-        found.update(evaluated(program, test, processes, progress).named(f"{key}_test"))
+        found.update(evaluated(program, test, processes, progress, objective=objective).named(f"{key}_test"))
     if test.kind == "regression" and own.value < 0:
         log.warning(
             "%s: R2 is %.3g, and the mean of these targets has 0: what was learned does not hold here; see that the "

@@ -26,7 +26,7 @@ from edgespa.errors import ConfigError
 from edgespa.latency.budget import LatencyFitting
 from edgespa.latency.stopwatch import LatencyBudget
 from edgespa.models.inputs import InputSizes
-from edgespa.objectives.evaluate import require_answers
+from edgespa.objectives.evaluate import objective_for, require_answers
 from edgespa.pruning import PruneConfig, prune
 from edgespa.system.quiet import NOTE
 from edgespa.tasks.base import Base
@@ -230,7 +230,7 @@ def prune_to_file(
     test, data = prepared.get("evaluation"), prepared.get("calibration")
     for name in prepared:
         if labelled[name]:
-            require_answers(base.program, prepared[name])
+            require_answers(base.program, prepared[name], objective_for(prepared[name], base.detector))
     seen = 0.0
     if "evaluation" in images:
         others = {f"--{_SPOKEN[name]}": each for name, each in prepared.items() if name != "evaluation"}

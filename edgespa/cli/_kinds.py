@@ -11,7 +11,7 @@ CRITERIA = (
 )  # fmt: skip
 
 
-OBJECTIVES = ("classes", "multi-label", "regression", "segmentation")
+OBJECTIVES = ("classes", "multi-label", "regression", "segmentation", "detection")
 LATENCY = "latency_ms"
 
 

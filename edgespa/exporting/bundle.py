@@ -36,6 +36,7 @@ from edgespa.models.interface import (
     with_batch_first,
     with_plain_outputs,
 )
+from edgespa.objectives.base import Objective
 
 log = logging.getLogger(__name__)
 
@@ -68,6 +69,7 @@ def export(
     *,
     calibration: Prepared | None = None,
     evaluation: Prepared | None = None,
+    objective: Objective | None = None,
     overwrite: bool = False,
     sign: Callable[[bytes], bytes] | None = None,
     progress: Progress | None = None,
@@ -82,6 +84,7 @@ def export(
         output: The folder to make.
         calibration: Images for int8.
         evaluation: Labelled images to measure accuracy on.
+        objective: By whose measures; None for that of the data's kind.
         overwrite: Replace a bundle that is there.
         sign: Makes the manifest's signature, see `BundleWriter`.
         progress: Told ``(done, total, text)``.
@@ -129,7 +132,7 @@ def export(
             folder=writer.path,
             samples=samples,
             calibration=calibration,
-            judge=Judge(program, evaluation, calibration, origin.learns, _decides(samples), whole),
+            judge=Judge(program, evaluation, calibration, origin.learns, _decides(samples), whole, objective),
             title=origin.task,
             preprocess=origin.preprocess,
             classes=origin.classes,
@@ -198,6 +201,7 @@ def _manifest(
         inputs=inputs,
         outputs=outputs,
         sets=samples.sets,
+        decoding=origin.decoding,
         variants=variants,
         compaction=origin.compaction,
         reference_accuracy=reference,

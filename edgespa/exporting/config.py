@@ -9,6 +9,7 @@ from pydantic import Field, JsonValue, model_validator
 
 from edgespa.bundle import MAX_FP32_ERROR, Compaction, Kind
 from edgespa.bundle import Base as BaseEntry
+from edgespa.bundle.decoding import Decoding
 from edgespa.config import Preprocess, Strict
 from edgespa.errors import ConfigError
 from edgespa.exporting.converter import Form
@@ -120,6 +121,7 @@ class Origin:
         classes: Names of the outputs.
         provenance: Anything else.
         learns: What the first output is.
+        decoding: From its outputs to boxes; None where there are none.
     """
 
     task: str
@@ -129,3 +131,4 @@ class Origin:
     classes: tuple[str, ...] = ()
     provenance: dict[str, JsonValue] = dataclasses.field(default_factory=dict)
     learns: Kind = "classes"
+    decoding: Decoding | None = None
