@@ -26,6 +26,7 @@ from typing import Any
 from edgespa.errors import ConfigError
 from edgespa.models.imports import nearest, nearest_path
 from edgespa.system.bounds import oddity, readable, shown
+from edgespa.system.files import plain_text
 
 COMMANDS = (
     "adapt", "prune", "export", "verify", "sign", "pack", "unpack", "profile", "card", "ship", "rollback",
@@ -167,9 +168,7 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         if not path.is_file():
             raise ConfigError(f"{path}: no such file", nearest_path(path) or "check the path")
-        if path.stat().st_size > _MOST_BYTES:
-            raise ConfigError(f"{path}: larger than a recipe is", "give a recipe; see: edgespa run --help")
-        found = tomllib.loads(path.read_text(encoding="utf-8"))
+        found = tomllib.loads(plain_text(path, most=_MOST_BYTES))
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else "it is not text in UTF-8"
         raise ConfigError(f"{path}: cannot be read: {why}", "check the path") from error

@@ -22,7 +22,7 @@ from edgespa.models.given import Given
 from edgespa.models.imports import nearest
 from edgespa.models.trust import is_remembered
 from edgespa.pixels.normalisation import refuse_other_scales
-from edgespa.system.files import expanded
+from edgespa.system.files import expanded, plain_text
 
 SUFFIX = ".toml"
 FOLDER_VARIABLE = "EDGESPA_DATA"
@@ -164,7 +164,7 @@ def find_spec(text: str) -> Named | None:
         return None
     path = expanded(text)
     try:
-        content = path.read_text(encoding="utf-8")
+        content = plain_text(path)
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read: {error}", "write one with: edgespa calibration make") from error
     return Named(text, path.absolute().parent, _parse(content, text))

@@ -74,6 +74,8 @@ def load_data(
     if path.is_dir():
         load = load_idx if has_idx(path) else load_folder
         return load(path, split, labelled, title)
+    if not path.is_file():  # a device has no end
+        raise DataError(f"{path}: neither a file nor a folder", nearest_path(path) or _KINDS)
     if path.suffix == ".npz":
         return load_npz(path, split, labelled, title)
     if path.suffix == ".zip" or zipfile.is_zipfile(path):

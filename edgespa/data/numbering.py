@@ -13,6 +13,7 @@ from edgespa.data.images import ImageData
 from edgespa.errors import ConfigError, DataError
 from edgespa.models.imports import nearest
 from edgespa.system.bounds import names_problem
+from edgespa.system.files import plain_text
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class Numbering:
                 raise ConfigError(f"labels: {problem}", "give one class name for each output")
             return cls(labels, file="labels")
         try:
-            lines = labels.read_text(encoding="utf-8-sig").rstrip().split("\n")
+            lines = plain_text(labels, "utf-8-sig").rstrip().split("\n")
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(
                 f"--labels {labels} cannot be read: {error}", "name a text file, a class a line"

@@ -30,7 +30,7 @@ from edgespa.config import Strict
 from edgespa.errors import ConfigError, DeviceError
 from edgespa.models.imports import nearest
 from edgespa.system.bounds import shown
-from edgespa.system.files import expanded
+from edgespa.system.files import expanded, plain_text
 
 SUFFIX = ".toml"
 LOCAL = "local"
@@ -278,7 +278,7 @@ def profile_text(name: str) -> str:
     """
     own = user_folder() / f"{name}{SUFFIX}"
     path = expanded(name) if "/" in name or name.endswith(SUFFIX) else own
-    return path.read_text(encoding="utf-8") if path.is_file() else _shipped()[name]
+    return plain_text(path) if path.is_file() else _shipped()[name]
 
 
 def _own_files() -> list[Path]:
@@ -298,7 +298,7 @@ def _shipped() -> dict[str, str]:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(plain_text(path))
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else "it is not text in UTF-8"
         raise ConfigError(f"{path}: cannot be read: {why}", "see the names of devices: edgespa devices list") from error

@@ -100,7 +100,7 @@ def nearest(name: str, known: Iterable[str], limit: int = 3) -> list[str]:
 
 
 def nearest_path(path: Path) -> str | None:
-    """A hint for a path that does not exist: the most similar entry of the deepest parent that does.
+    """A hint for a file that is not there: the most similar entry of the deepest folder, or what is in its place.
 
     Only what may be meant is: a folder for a folder, a file of the same suffix for a file, or one of the same name but
     for the suffix.
@@ -111,6 +111,10 @@ def nearest_path(path: Path) -> str | None:
     Returns:
         A sentence, or None if nothing there looks alike.
     """
+    if path.is_dir():
+        return "that is a folder: name a file"
+    if path.exists() and not path.is_file():
+        return "that is a pipe or a device: copy what comes out of it into a file"
     missing = path
     while not missing.parent.is_dir():
         if missing.parent == missing:

@@ -15,6 +15,7 @@ from torch import Tensor
 from edgespa.errors import ConfigError
 from edgespa.models.imports import nearest
 from edgespa.objectives.base import Objective
+from edgespa.system.files import plain_text
 
 Given = str | Mapping[str, float] | Sequence[float]
 _FORMATS = 'write JSON, {"cat": 2, "dog": 1} or [2, 1] in the order of the classes, or CSV with lines of class,weight'
@@ -30,7 +31,7 @@ def read_weights(path: Path) -> dict[str, float] | tuple[float, ...]:
         ConfigError: If it cannot be read, or a weight is not a number.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = plain_text(path)
     except (OSError, ValueError) as error:
         raise ConfigError(f"the class weights {path} cannot be read: {error}", "name a file, or: balanced") from error
     try:

@@ -21,6 +21,8 @@ with contextlib.suppress(ImportError):  # Windows has none, and there nothing is
     import fcntl
 _LOCKS = "fcntl" in globals()
 
+MAX_TEXT = 1 << 24
+"""Bytes of what somebody may have written by hand."""
 _PROBE_BYTES = 4096
 _HEX = "[0-9a-f]{8}"
 
@@ -120,6 +122,25 @@ def open_plain(path: Path) -> BinaryIO:
         stream.close()
         raise OSError(errno.EINVAL, "it is a pipe or a device, not a file", str(path))
     return stream
+
+
+def plain_text(path: Path, encoding: str = "utf-8", most: int = MAX_TEXT) -> str:
+    """The text in a file of whomever, with the ends of lines that Unix has.
+
+    Args:
+        path: See `open_plain`.
+        encoding: In Python's words.
+        most: More bytes are not a file of the kind that is looked for.
+
+    Raises:
+        OSError: It cannot be read, or is larger.
+        UnicodeDecodeError: It is not text.
+    """
+    with open_plain(path) as stream:
+        content = stream.read(most + 1)
+    if len(content) > most:
+        raise OSError(errno.EFBIG, f"it has more than {most / 2**20:g} MiB, and should be a short text", str(path))
+    return content.decode(encoding).replace("\r\n", "\n").replace("\r", "\n")
 
 
 def is_there(path: Path) -> bool:

@@ -91,7 +91,7 @@ def test_what_is_no_file_of_a_recipe(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.toml")
     (tmp_path / "big.toml").write_bytes(b"#" * (1 << 21))
     (tmp_path / "binary.toml").write_bytes(b"\xff\xfe")
-    names = {"pipe.toml": "no such file", "big.toml": "larger", "binary.toml": "UTF-8", ".": "no such"}
+    names = {"pipe.toml": "no such file", "big.toml": "more than 1 MiB", "binary.toml": "UTF-8", ".": "no such"}
     for name, said in names.items():
         with pytest.raises(ConfigError, match=said):
             read_recipe(tmp_path / name)

@@ -14,11 +14,16 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from edgespa.api.recipes import read_recipe
+from edgespa.data.calibration import find_spec
 from edgespa.data.load import load_data
+from edgespa.data.numbering import Numbering
 from edgespa.data.whole import require_whole
+from edgespa.device.board import load_device
 from edgespa.device.measure.saved import read_profiles
 from edgespa.errors import DataError, EdgespaError
 from edgespa.models.trust import _is_plain_folder
+from edgespa.objectives.class_weights import read_weights
 
 Make = Callable[[Path], object]
 SECONDS = 20
@@ -71,6 +76,39 @@ def test_in_a_folder_of_images(folder: Path, make: Make) -> None:
         require_whole({"--data": data})
     with pytest.raises(DataError, match=r"x\.png cannot be read"):
         list(map(data.image, range(5)))
+
+
+@pytest.mark.parametrize("name", ["data.zip", "data.npz", "data"])
+def test_in_the_place_of_data(tmp_path: Path, make: Make, name: str) -> None:
+    make(tmp_path / name)
+    with pytest.raises(DataError, match="neither a file nor a folder") as caught:
+        load_data(str(tmp_path / name))
+    assert "pipe or a device" in str(caught.value.hint)
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        load_device,
+        find_spec,
+        lambda path: read_recipe(Path(path)),
+        lambda path: read_weights(Path(path)),
+        lambda path: Numbering.of(Path(path), None),
+    ],
+    ids=["device", "calibration", "recipe", "weights", "labels"],
+)
+def test_in_the_place_of_a_text(tmp_path: Path, make: Make, read: Callable[[str], object]) -> None:
+    make(tmp_path / "x.toml")
+    with pytest.raises(EdgespaError):
+        read(str(tmp_path / "x.toml"))
+
+
+def test_a_text_of_a_terabyte(tmp_path: Path) -> None:
+    for read in (load_device, find_spec, lambda path: read_recipe(Path(path))):
+        with (tmp_path / "x.toml").open("wb") as file:
+            file.truncate(1 << 40)
+        with pytest.raises(EdgespaError, match="cannot be read"):
+            read(str(tmp_path / "x.toml"))
 
 
 @pytest.mark.parametrize("name", ["train-images-idx3-ubyte", "train-images-idx3-ubyte.gz"])

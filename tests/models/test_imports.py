@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,12 @@ def folder(tmp_path: Path) -> Path:
 )
 def test_what_may_be_meant_is_named(folder: Path, missing: str, meant: str) -> None:
     assert nearest_path(folder / missing) == f"did you mean {folder / meant}?"
+
+
+def test_what_is_there_and_no_file_is_called_so(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.spa")
+    assert nearest_path(tmp_path / "pipe.spa") == "that is a pipe or a device: copy what comes out of it into a file"
+    assert nearest_path(tmp_path) == "that is a folder: name a file"
 
 
 @pytest.mark.parametrize(
