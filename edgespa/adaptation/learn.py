@@ -23,13 +23,14 @@ from edgespa.data import ImageData, Prepared, prepare, why_counts_differ
 from edgespa.distributed.processes import Processes
 from edgespa.errors import ConfigError, DataError
 from edgespa.graph.program import BATCH, Program
+from edgespa.models.interface import output_tensors
 from edgespa.objectives.base import Objective, first_tensor, shapes_of
 from edgespa.objectives.class_weights import class_weights
 from edgespa.objectives.evaluate import BATCH_SIZE, Evaluation, batch_size, evaluate, require_answers
 from edgespa.objectives.kinds import objective_named
 from edgespa.objectives.loss import Teacher, TrainingLoss
+from edgespa.objectives.taught import taught
 from edgespa.objectives.units import Units
-from edgespa.selection.criteria import criterion_named
 from edgespa.system.stopping import held_back
 from edgespa.tasks.base import Base
 from edgespa.tasks.checkpoint import Checkpoint
@@ -101,9 +102,20 @@ def adapt(
                 "distill from the task as it was before it was cut: --distill TASK.spa",
             )
     processes = processes or Processes.start(config.mixed_precision)
+    original = (base.whole or base).program
     base = started(base, start) if start is not None else base
+    objective = objective.bound(base.detector)  # a start has a head of its own
     train, held_out = data.split(config.validation, config.seed)
     prepared = prepare(train, preprocess), prepare(held_out, preprocess)
+    if objective.of_base:
+        if teacher is not None:
+            raise ConfigError(
+                f"the objective {objective.name} learns from the base already: it is a distillation",
+                "leave out --distill, or learn something else",
+            )
+        ask = _on_device(original, processes)
+        ours, theirs = (taught(each, objective, original, ask, processes.device) for each in prepared)
+        prepared = ours, theirs
     if config.label_smoothing and not objective.smooths:
         raise ConfigError(f"the objective {objective.name} has no labels to smooth", "leave out --label-smoothing")
     pixels = train.pixels_of_classes.tolist() if train.has_masks else None
@@ -131,6 +143,8 @@ def adapt(
         objective = objective.bound(base.detector)
         loss = dataclasses.replace(loss, objective=objective)
     require_answers(base.program, prepared[1], objective)
+    if objective.of_base:
+        _require_same_outputs(base, original, objective)
     base = base.extended(config.adapter, config.adapter_options, norms=config.adds_norms(base.program))
     run = Run(base, data, *prepared, preprocess, config, progress, loss, processes)
     if start is not None and goes_on:
@@ -217,10 +231,19 @@ def _require_trainable(
         )
     if objective.answers != "none" and not data.answered:
         raise DataError(f"{data.name} has no classes to learn", "put the images of each class into a folder of its own")
-    if objective.name != "classes" and criterion_named(config.criterion).relevance:
+    if objective.of_base and config.head == "new":
+        raise ConfigError(f"the objective {objective.name} is the base's own outputs", "leave out --head new")
+
+
+@torch.no_grad()
+def _require_same_outputs(base: Base, original: Program, objective: Objective) -> None:
+    """Refuse a task that is gone on with and has other outputs than the base."""
+    own, its = (output_tensors(objective.take(each(*each.example_inputs()))) for each in (base.program, original))
+    if [each.shape for each in own] != [each.shape for each in its]:
         raise ConfigError(
-            f"the criterion {config.criterion} begins at the output of a class, and {data.name} is {data.kind} data",
-            "choose another criterion, such as taylor",
+            f"the task to start from gives {shapes_of(own)}, and {base.spec} gives {shapes_of(its)}, which the "
+            f"objective {objective.name} learns",
+            "adapt the base itself, or give data with classes",
         )
 
 

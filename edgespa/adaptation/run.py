@@ -36,6 +36,7 @@ from edgespa.graph.surgery import compact, relative_indices
 from edgespa.objectives.evaluate import BATCH_SIZE, Evaluation, batch_size, evaluate
 from edgespa.objectives.loss import TrainingLoss
 from edgespa.objectives.measures import Measure
+from edgespa.selection.criteria import criterion_named
 from edgespa.selection.score import loss_of, score_units
 from edgespa.selection.select import select
 from edgespa.tasks.base import Base
@@ -266,8 +267,8 @@ class Run:
             config.normalisation,
             torch.Generator().manual_seed(config.seed + self.epoch),
             program=self.model.program,
-            loss=loss_of(self.model.forward_with, self.loss.plain),
-            output_loss=self.loss.plain,
+            loss=loss_of(self.model.forward_with, self.loss.scored),
+            output_loss=self.loss.relevance if criterion_named(config.criterion).relevance else self.loss.scored,
             batches=self.batches.for_scoring(self.epoch),
             processes=self.processes,
         )

@@ -24,6 +24,8 @@ from edgespa.models.given import PREFIX, Given
 from edgespa.models.inputs import InputSizes
 from edgespa.models.interface import output_tensors
 from edgespa.objectives.evaluate import objective_for, require_answers
+from edgespa.objectives.kinds import OWN
+from edgespa.objectives.taught import taught
 from edgespa.system.bounds import readable
 from edgespa.system.files import require_folder_possible
 from edgespa.tasks.base import Base
@@ -89,7 +91,7 @@ def export_bundle(
         )
     known = options.known(opened, preprocess, images.values(), origin.preprocess)
     origin = dataclasses.replace(origin, preprocess=known)
-    if evaluation:
+    if evaluation and images[evaluation].answered:
         origin, images[evaluation] = _with_classes(origin, outputs, images[evaluation])
     elif options.labels is not None:
         origin = _named(origin, count_outputs(program), options.labels)
@@ -97,6 +99,7 @@ def export_bundle(
     objective = None
     if evaluation:
         objective = objective_for(prepared[evaluation], opened.detector)
+        prepared[evaluation] = taught(prepared[evaluation], objective, (opened.whole or opened).program)
         require_answers(program, prepared[evaluation], objective)
         tell_overlap(images[evaluation], {"--calibration": prepared[calibration]} if calibration else {})
         recorded = origin.provenance.get("task")
@@ -162,9 +165,10 @@ def origin_of_task(task: Task, base: Base, path: Path) -> tuple[Program, Origin]
 
 
 def _kind(learns: JsonValue, base: Base) -> Kind:
-    if isinstance(learns, str):
-        return learns
-    return "classes" if base.detector is None else "detection"  # a task without training does not say
+    """What is learned; the usual where an older edgespa did not say, or where it was what the base gives anyway."""
+    of_base = [name for name, each in OWN.items() if each.of_base]
+    usual = "classes" if base.detector is None else "detection"
+    return learns if isinstance(learns, str) and learns not in of_base else usual
 
 
 def _from_model(model: str, input_shape: InputSizes | None, weights: str | None) -> tuple[Program, Origin, Base]:

@@ -74,13 +74,14 @@ class DataOptions:
             ConfigError: If the file of labels cannot be read.
             DataError: If it cannot be read, is smaller than the limit, or has classes without an output.
         """
-        number = Numbering.of(self.labels, self.class_offset) if labelled else Numbering()
         wanted = objective_named(self.objective) if self.objective and labelled else None
+        labelled = labelled and (wanted is None or wanted.answers != "none")
+        number = Numbering.of(self.labels, self.class_offset) if labelled else Numbering()
         if (found := find_spec(spec)) is not None:
             data = found.load(self.limit, labelled=labelled)
         else:
             items = wanted.name if wanted is not None and wanted.answers == "items" else None
-            data = load_data(spec, labelled=labelled and (wanted is None or wanted.answers != "none"), items=items)
+            data = load_data(spec, labelled=labelled, items=items)
             data = data.limit(min(self.limit, len(data)), self.seed) if self.limit else data
         data = number.up_to(outputs, number(data))
         return data if wanted is None else fitted(data, wanted)

@@ -16,6 +16,7 @@ from edgespa.graph.program import Program
 from edgespa.models.interface import output_tensors
 from edgespa.objectives.evaluate import objective_for
 from edgespa.objectives.measured import SEEN
+from edgespa.objectives.taught import taught
 from edgespa.tasks.base import Base
 from edgespa.tasks.task import Task
 
@@ -39,7 +40,7 @@ def require_outputs(outputs: int | None, data: ImageData) -> None:
     Raises:
         ConfigError: It says what may be the matter.
     """
-    if outputs is None or not data.has_table or outputs == len(data.classes):
+    if outputs is None or not (data.has_table and data.answered) or outputs == len(data.classes):
         return
     if data.kind != "classes":
         raise ConfigError(
@@ -75,6 +76,7 @@ def with_quality(
     """
     base = task.fit(base)
     objective = objective_for(test, base.detector)
+    test = taught(test, objective, (base.whole or base).program)
     own = evaluated(task.program(base), test, processes, progress, objective=objective)
     found = dict(own.named("test"))
     for key, program in (before or {}).items():

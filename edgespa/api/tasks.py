@@ -27,6 +27,7 @@ from edgespa.latency.budget import LatencyFitting
 from edgespa.latency.stopwatch import LatencyBudget
 from edgespa.models.inputs import InputSizes
 from edgespa.objectives.evaluate import objective_for, require_answers
+from edgespa.objectives.taught import taught
 from edgespa.pruning import PruneConfig, prune
 from edgespa.system.quiet import NOTE
 from edgespa.tasks.base import Base
@@ -227,6 +228,9 @@ def prune_to_file(
     require_whole({f"--{_SPOKEN[name]}": each for name, each in images.items()}, progress)
     preprocess = options.preprocess_if_known(base, images.values(), calibration=calibration)
     prepared = {name: prepare(each, preprocess) for name, each in images.items()} if preprocess is not None else {}
+    for name in prepared:
+        if labelled[name]:
+            prepared[name] = taught(prepared[name], objective_for(prepared[name]), base.program)
     test, data = prepared.get("evaluation"), prepared.get("calibration")
     for name in prepared:
         if labelled[name]:

@@ -122,6 +122,12 @@ class ImageData:
         part.kind = kind
         return part
 
+    def unanswered(self) -> Self:
+        """The images alone: nothing is known of them, and there are no classes."""
+        part = type(self)(self._source, None, (), self._title, kind=self.kind)
+        part._indices, part._total = self._indices, self._total
+        return part
+
     @property
     def has_masks(self) -> bool:
         """Whether it is known of each pixel what is right."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -97,6 +98,16 @@ class Prepared:
     def __len__(self) -> int:
         return len(self._data)
 
+    def with_targets(self, targets: Targets) -> Prepared:
+        """The same with something else that is right for each of them.
+
+        Args:
+            targets: What.
+        """
+        other = copy.copy(self)
+        other.targets, other.answered = targets, True
+        return other
+
     def num_batches(self, batch_size: int, drop_last: bool = False) -> int:
         """How many batches `batches` gives.
 
@@ -181,12 +192,14 @@ class Prepared:
             chunks = [chunk[own] for chunk in chunks]
         for chunk, raw in zip(chunks, self._read_all(chunks), strict=True):
             if augment is None:
-                yield self._normalise(raw), self.targets.of(chunk)
+                inputs = self._normalise(raw)
+                yield inputs, self.targets.beside(inputs, chunk)
             elif isinstance(self.targets, Masks):  # it draws for the whole batch
                 changed, masks = self.targets.augmented(raw, chunk, augment, generator)
                 yield self._normalise(changed[own]), masks[own]
             else:
-                yield self._normalise(_augmented(raw, augment, generator)[own]), self.targets.of(chunk[own])
+                inputs = self._normalise(_augmented(raw, augment, generator)[own])
+                yield inputs, self.targets.beside(inputs, chunk[own])
 
     def tensor(self, indices: Sequence[int] | NDArray[np.int64] | Tensor) -> Tensor:
         """Some images as the model takes them.

@@ -41,6 +41,15 @@ class Targets(ABC):
             chunk: Their positions, int64 [n].
         """
 
+    def beside(self, inputs: Any, chunk: Tensor) -> Any:
+        """The same, where it may depend on what was made of the samples.
+
+        Args:
+            inputs: As the model gets them.
+            chunk: Their positions, int64 [n].
+        """
+        return self.of(chunk)
+
 
 class Table(Targets):
     """Rows.

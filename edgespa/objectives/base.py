@@ -43,6 +43,7 @@ class Objective(ABC):
         smooths: Whether labels can be smoothed.
         weighs: Whether classes can count differently in the loss.
         gathers: Whether what batches add are rows, which are put one below the other, instead of sums; see `sums`.
+        of_base: What is right is made of the base's own outputs for the same inputs, see `wanted`: no labels are read.
     """
 
     name: ClassVar[str]
@@ -65,6 +66,8 @@ class Objective(ABC):
             detector: What there is to know of a detector; None for any other network.
         """
         return self
+
+    of_base: ClassVar[bool] = False
 
     @property
     def measure(self) -> Measure:
@@ -94,6 +97,29 @@ class Objective(ABC):
             weights: ``[classes]``, where the classes count differently; None where an objective has none.
             smoothing: Share of each label that is spread over all classes.
         """
+
+    def wanted(self, outputs: Any, some: Any) -> Any:
+        """What is right, where that is told by the base; see `of_base`.
+
+        Args:
+            outputs: The base's for some samples, from `take`.
+            some: The base's for a part of the data, the same for every batch: what scales can be taken from.
+        """
+        raise NotImplementedError(f"{self.name} is not learned from the base")
+
+    def scored(self, outputs: Any, targets: Any) -> Tensor:
+        """The number whose gradients say which units matter: the loss, where that has any at its least value."""
+        return self.loss(outputs, targets)
+
+    def relevance(self, outputs: Any, targets: Any) -> Tensor:
+        """Where layer-wise relevance propagation begins, as a sum: here each output with its own size.
+
+        Args:
+            outputs: From `take`.
+            targets: Of the same samples.
+        """
+        found = [each.abs().sum() for each in output_tensors(outputs) if each.is_floating_point()]
+        return torch.stack(found).sum()
 
     def mass(self, targets: Any, weights: Tensor | None = None) -> float:
         """How much `loss` is the mean of: by default samples. The loss of several batches is their mean by mass."""
@@ -205,3 +231,20 @@ def softened(outputs: Tensor, wanted: Tensor, temperature: float) -> Tensor:
 def on_device(targets: Any, device: torch.device) -> Any:
     """Targets on the device that a network runs on, whatever they are wrapped in."""
     return _pytree.tree_map_only(Tensor, lambda each: each.to(device), targets)
+
+
+def projected(outputs: Tensor) -> Tensor:
+    """``sum_j r_j y_j`` per sample with random signs r, the same for every batch: ``[N]``.
+
+    The distance to one's own outputs has its least value at the start, and no gradient there. What removing a unit with
+    the activations ``a`` does to it is ``||J a||**2`` to the second order, J the outputs' derivative; and with random
+    signs the mean of ``(r^T J a)**2`` is just that (Hutchinson 1990, "A stochastic estimator of the trace of the
+    influence matrix", equation 2.1). Deviation: criteria add ``r^T J a`` over the samples of a batch before they take
+    its size, whose signs are drawn for each place in the batch.
+
+    Args:
+        outputs: ``[N, ...]``.
+    """
+    generator = torch.Generator().manual_seed(len(outputs))
+    signs = torch.randint(0, 2, outputs.shape, generator=generator).to(outputs.device, outputs.dtype) * 2 - 1
+    return (outputs * signs).flatten(1).sum(1)

@@ -228,7 +228,7 @@ def require_answered(data: Prepared, objective: Objective) -> None:
     Raises:
         DataError: With the name of the data.
     """
-    if objective.answers != "none" and not data.answered:
+    if (objective.answers != "none" or objective.of_base) and not data.answered:
         raise DataError(f"{data.name} has no classes to compare with", "give labelled data")
 
 

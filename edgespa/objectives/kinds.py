@@ -13,6 +13,8 @@ from edgespa.models.imports import find_object, is_module_spec, nearest, split_f
 from edgespa.models.sources import code_digest
 from edgespa.objectives.base import Known, Objective
 from edgespa.objectives.detection import Detection
+from edgespa.objectives.embedding import Embedding
+from edgespa.objectives.match import Match
 from edgespa.objectives.measures import Measure
 from edgespa.objectives.segmentation import Segmentation
 from edgespa.objectives.table import Classes, MultiLabel, Regression
@@ -20,7 +22,7 @@ from edgespa.system.files import expanded
 
 GROUP = "edgespa.objectives"
 OWN: Mapping[str, type[Objective]] = MappingProxyType(
-    {kind.name: kind for kind in (Classes, MultiLabel, Regression, Segmentation, Detection)}
+    {kind.name: kind for kind in (Classes, MultiLabel, Regression, Segmentation, Detection, Embedding, Match)}
 )
 _WANTED = "return an instance of a subclass of edgespa.objectives.base.Objective"
 
@@ -89,12 +91,14 @@ def fitted(data: ImageData, objective: Objective) -> ImageData:
     Raises:
         DataError: Something else is known, or nothing.
     """
+    if objective.answers == "none":
+        return data.unanswered().of_kind(objective.name)
     has: Known = "items"
     if data.has_table:
         has = "table"
     elif data.has_masks or data.has_boxes:
         has = "masks" if data.has_masks else "boxes"
-    if objective.answers != "none" and (has != objective.answers or not data.answered):
+    if has != objective.answers or not data.answered:
         found = _KNOWN[has] if data.answered else "nothing"
         raise DataError(
             f"the objective {objective.name} needs {_KNOWN[objective.answers]} for each image, and {data.name} has "

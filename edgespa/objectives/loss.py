@@ -61,13 +61,31 @@ class TrainingLoss:
         return self.teacher.name if self.teacher else None
 
     def plain(self, output: Any, targets: Any) -> Tensor:
-        """The objective's loss without smoothing and class weights: what criteria differentiate.
+        """The objective's loss without smoothing and class weights.
 
         Args:
             output: What the student gives.
             targets: What is right.
         """
         return self.objective.loss(self.objective.take(output), self.standard(targets))
+
+    def scored(self, output: Any, targets: Any) -> Tensor:
+        """What criteria differentiate, see `Objective.scored`.
+
+        Args:
+            output: What the student gives.
+            targets: What is right.
+        """
+        return self.objective.scored(self.objective.take(output), self.standard(targets))
+
+    def relevance(self, output: Any, targets: Any) -> Tensor:
+        """What relevance begins with, see `Objective.relevance`.
+
+        Args:
+            output: What the student gives.
+            targets: What is right.
+        """
+        return self.objective.relevance(self.objective.take(output), self.standard(targets))
 
     def mass(self, targets: Any) -> float:
         """How much the loss of a batch counts beside that of others, see `Objective.mass`."""

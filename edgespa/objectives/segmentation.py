@@ -12,6 +12,7 @@ from edgespa.data.answers import IGNORED
 from edgespa.errors import DataError
 from edgespa.objectives.base import Objective, first_tensor, shapes_of, softened
 from edgespa.objectives.measures import MIOU, PIXEL_ACCURACY
+from edgespa.selection.relevance import begun_at
 
 if TYPE_CHECKING:
     from edgespa.data import Prepared
@@ -77,6 +78,12 @@ class Segmentation(Objective):
     def guess(self, targets: Tensor, outputs: int) -> float:
         """See `Objective.guess`."""
         return math.log(outputs)
+
+    def relevance(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """See `Objective.relevance`: 1 at each pixel's class."""
+        known = targets != IGNORED
+        chosen = _resized(outputs, targets).gather(1, targets.where(known, 0)[:, None])[:, 0]
+        return begun_at(chosen[known])
 
     def distance(self, outputs: Tensor, wanted: Tensor, temperature: float) -> Tensor:
         """See `Objective.distance`: a mean over pixels."""

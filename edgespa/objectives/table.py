@@ -12,6 +12,7 @@ from edgespa.errors import DataError
 from edgespa.models.interface import output_tensors
 from edgespa.objectives.base import Objective, require_same_shape, shapes_of, softened
 from edgespa.objectives.measures import ACCURACY, R2
+from edgespa.selection.relevance import begun_at
 
 if TYPE_CHECKING:
     from edgespa.data import Prepared
@@ -73,6 +74,10 @@ class Classes(_Table):
         """See `Objective.guess`."""
         return math.log(outputs)
 
+    def relevance(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """See `Objective.relevance`: 1 at each sample's class."""
+        return begun_at(outputs.gather(1, targets[:, None]))
+
     def distance(self, outputs: Tensor, wanted: Tensor, temperature: float) -> Tensor:
         """See `Objective.distance`."""
         return softened(outputs, wanted, temperature)
@@ -112,6 +117,10 @@ class MultiLabel(_Table):
     def guess(self, targets: Tensor, outputs: int) -> float:
         """See `Objective.guess`."""
         return math.log(2)
+
+    def relevance(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """See `Objective.relevance`: 1 at each label that a sample has."""
+        return begun_at(outputs[targets > 0.5])
 
     def distance(self, outputs: Tensor, wanted: Tensor, temperature: float) -> Tensor:
         """See `Objective.distance`."""

@@ -107,7 +107,7 @@ def activation_gradients(network: Network, images: Images, groups: Iterable[str]
         targets = images.targets(index)
         inner: dict[str, Tensor] = {}
         output = _forward(network.base.program, images.batch(index).requires_grad_(True), sources, inner)
-        loss = objective.loss(objective.take(output, images.data), targets) * objective.mass(targets)
+        loss = objective.scored(objective.take(output, images.data), targets) * objective.mass(targets)
         if not bool(torch.isfinite(loss)):
             raise DataError(
                 f"{images.name}: the loss of the network on these images is {loss.item()}",

@@ -26,7 +26,6 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from edgespa.errors import ConfigError
 from edgespa.graph.program import fetch
 from edgespa.graph.rules.registry import named_arguments, operator_name
 
@@ -69,23 +68,13 @@ def captured(
     return {name: (v.detach(), g) for name, v, g in zip(names, values, gradients, strict=True)}
 
 
-def relevance_of(labels: Tensor) -> Objective:
-    """The start of a relevance: 1 at the output of each sample's class.
+def begun_at(chosen: Tensor) -> Tensor:
+    """The start of a relevance: 1 at each of some outputs, in sum over them.
 
     Args:
-        labels: Class indices, ``[N]``.
-
-    Raises:
-        ConfigError: From the objective, if the outputs are not one number per class.
+        chosen: Of any shape, such as the output of each sample's class.
     """
-
-    def objective(logits: Any) -> Tensor:
-        if not isinstance(logits, Tensor) or logits.dim() != 2 or labels.dim() != 1 or labels.is_floating_point():
-            raise ConfigError("relevance propagation begins at the output of a class", "choose another criterion")
-        chosen = logits.gather(1, labels[:, None])
-        return (chosen / _away_from_zero(chosen).detach()).sum()
-
-    return objective
+    return (chosen / _away_from_zero(chosen).detach()).sum()
 
 
 class _Runner(fx.Interpreter):

@@ -16,7 +16,7 @@ from edgespa.errors import AdapterError, ConfigError
 from edgespa.graph.groups import Group, Groups, Mask, Slot
 from edgespa.graph.program import Program
 from edgespa.selection.criteria import Criterion, Scores, combined, criterion_named, normalise, slots_of, unit_scores
-from edgespa.selection.relevance import Objective, captured, relevance_of
+from edgespa.selection.relevance import Objective, captured
 
 Batches = Iterable[tuple[Tensor, Tensor]]
 Loss = Callable[[Mapping[str, Tensor], Tensor, Tensor], Tensor]
@@ -51,7 +51,8 @@ def score_units(
         generator: For the random criterion.
         program: The compacted program, for criteria that look at activations or at scales of batch norms.
         loss: ``(weights, inputs, labels) -> scalar``, for criteria that need gradients by weights.
-        output_loss: ``(outputs, labels) -> scalar``, for those that need gradients by activations.
+        output_loss: ``(outputs, labels) -> scalar``, for those that need gradients by activations; where the criterion
+            is relevance, what it begins with.
         batches: Inputs and labels; of several processes, those of this one.
         processes: Those that share the batches.
 
@@ -165,8 +166,7 @@ def _by_activations(
     places = look.written_by(program)
     wanted = {node for nodes in places.values() for node in nodes}
     for inputs, labels in batches:
-        objective = relevance_of(labels) if look.rule.relevance else _bound(loss, labels)
-        found = captured(program.module, weights, inputs, wanted, objective, relevance=look.rule.relevance)
+        found = captured(program.module, weights, inputs, wanted, _bound(loss, labels), relevance=look.rule.relevance)
         result = {}
         for name, group in look.groups.groups.items():
             own = [look.at_node(group, node, dim, *found[node]) for node, dim in places[name].items() if node in found]

@@ -113,9 +113,13 @@ def test_what_needs_classes_is_refused(tmp_path: Path, toy_base: Base, toy_prepr
     numbers = data_of(tmp_path, arrays()[1].sum(1) / 3)
     with pytest.raises(ConfigError, match="no classes to weigh"):
         learn(toy_base, numbers, toy_preprocess, tmp_path, class_weights="balanced")
-    data = data_of(tmp_path, arrays()[1])
-    with pytest.raises(ConfigError, match="output of a class"):
-        learn(toy_base, data, toy_preprocess, tmp_path, criterion="lrp", epochs=1)
+
+
+def test_relevance_begins_at_the_labels_that_there_are(
+    tmp_path: Path, toy_base: Base, toy_preprocess: Preprocess
+) -> None:
+    task = learn(toy_base, data_of(tmp_path, arrays()[1]), toy_preprocess, tmp_path, criterion="lrp", epochs=2)
+    assert task.header.figures.channel_density < 0.6
 
 
 def test_objectives_by_hand() -> None:

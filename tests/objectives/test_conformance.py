@@ -8,11 +8,13 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.utils import _pytree
 
 from edgespa.data.answers import IGNORED
 from edgespa.errors import ConfigError
 from edgespa.objectives.base import Objective
 from edgespa.objectives.kinds import OWN, objective_named
+from edgespa.objectives.match import Match
 from edgespa.objectives.measures import Measure
 
 RANDOM = torch.Generator().manual_seed(3)
@@ -34,6 +36,8 @@ MADE: dict[str, tuple[Callable[[], Tensor], Callable[[], Tensor]]] = {
     ),
     "regression": (lambda: torch.randn(16, 4, generator=RANDOM), lambda: torch.randn(16, 4, generator=RANDOM)),
     "segmentation": (lambda: torch.randn(16, 4, 3, 5, generator=RANDOM), masks),
+    "embedding": (lambda: torch.randn(16, 4, generator=RANDOM), lambda: torch.randn(16, 4, generator=RANDOM)),
+    "match": (lambda: several(1), lambda: Match().wanted(several(1), several(3))),
 }
 
 
@@ -44,8 +48,22 @@ def test_all_are_tried() -> None:
     assert set(OWN) == set(MADE) | ELSEWHERE
 
 
-def parts(values: Tensor, sizes: list[int]) -> list[Tensor]:
-    return list(values.split(sizes))
+def several(scale: float) -> list[Tensor]:
+    """A list of scores, and a map in other units."""
+    return [
+        scale * torch.randn(16, 4, generator=RANDOM), 50 * scale * torch.randn(16, 2, 3, 5, generator=RANDOM) + 20
+    ]  # fmt: skip
+
+
+def parts(values: Any, sizes: list[int]) -> list[Any]:
+    """Batches of samples; what is no row of theirs is the same in all."""
+    leaves, tree = _pytree.tree_flatten(values)
+    cut = [each.split(sizes) if each.dim() else [each] * len(sizes) for each in leaves]
+    return [_pytree.tree_unflatten(list(each), tree) for each in zip(*cut, strict=True)]
+
+
+def table_of(targets: Any) -> Tensor | None:
+    return targets if isinstance(targets, Tensor) and targets.dim() < 3 else None
 
 
 @pytest.mark.parametrize("name", MADE)
@@ -76,9 +94,9 @@ def test_sums_add(name: str, sizes: list[int]) -> None:
     apart = [objective.sums(*each) for each in zip(parts(outputs, sizes), parts(targets, sizes), strict=True)]
     assert {(each.shape, each.dtype) for each in apart} == {(whole.shape, torch.float64)}
     torch.testing.assert_close(torch.stack(apart).sum(0), whole, rtol=1e-12, atol=1e-12)
-    values = objective.values(whole, targets if targets.dim() < 3 else None)
+    values = objective.values(whole, table_of(targets))
     assert len(values) == len(objective.measures)
-    assert all(value <= 1 for value in values)
+    assert all(value <= 1 for value, each in zip(values, objective.measures, strict=True) if each.rises)
 
 
 @pytest.mark.parametrize("name", MADE)
@@ -87,15 +105,18 @@ def test_what_is_right_has_the_least_loss_and_the_best_measure(name: str) -> Non
     outputs, targets = (make() for make in MADE[name])
     right = answers_that_are_right(name, targets)
     assert float(objective.loss(right, targets)) < float(objective.loss(outputs, targets))
-    table = targets if targets.dim() < 3 else None
-    assert objective.values(objective.sums(right, targets), table) == pytest.approx([1.0] * len(objective.measures))
+    table = table_of(targets)
+    best = [float(each.rises) for each in objective.measures]
+    assert objective.values(objective.sums(right, targets), table) == pytest.approx(best)
     blind = objective.blind(objective.sums(right, targets), table)
-    assert blind is not None
-    assert blind < 1
+    assert objective.of_base == (blind is None)
+    assert objective.of_base or blind < 1  # type: ignore[operator]
 
 
-def answers_that_are_right(name: str, targets: Tensor) -> Tensor:
-    if name == "regression":
+def answers_that_are_right(name: str, targets: Any) -> Any:
+    if name == "match":
+        return targets["outputs"]
+    if name in ("regression", "embedding"):
         return targets
     if name == "multi-label":
         return (targets - 0.5) * 20
@@ -104,6 +125,20 @@ def answers_that_are_right(name: str, targets: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("name", MADE)
+def test_scores_have_gradients_where_the_loss_has_none(name: str) -> None:
+    objective = objective_named(name)
+    targets = MADE[name][1]()
+    right = _pytree.tree_map(
+        lambda each: each.detach().clone().requires_grad_(True), answers_that_are_right(name, targets)
+    )
+    leaves = _pytree.tree_leaves(right)
+    for number in (objective.scored(right, targets), objective.relevance(right, targets)):
+        gradients = torch.autograd.grad(number, leaves)
+        assert all(bool(torch.isfinite(each).all()) for each in gradients)
+        assert name == "regression" or all(float(each.abs().max()) > 0 for each in gradients)
+
+
+@pytest.mark.parametrize("name", [name for name in MADE if not OWN[name].of_base])
 def test_a_teacher_that_says_the_same_is_at_no_distance(name: str) -> None:
     objective = objective_named(name)
     outputs = MADE[name][0]().requires_grad_(True)

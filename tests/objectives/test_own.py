@@ -120,13 +120,15 @@ def test_the_whole_way(place: Path) -> None:
     assert "mean distance in pixels" in (place / "b" / "README.md").read_text()
 
 
+def test_relevance_begins_with_its_outputs(place: Path) -> None:
+    assert learn(criterion="lrp", epochs=2).header.figures.channel_density < 0.75
+
+
 def test_what_an_objective_has_not_is_refused(place: Path) -> None:
     with pytest.raises(ConfigError, match="spot has no labels to smooth"):
         learn(label_smoothing=0.1)
     with pytest.raises(ConfigError, match="no classes to weigh"):
         learn(class_weights="balanced")
-    with pytest.raises(ConfigError, match="output of a class"):
-        learn(criterion="lrp")
     with pytest.raises(DataError, match="may lie elsewhere in it once it is augmented"):
         learn(augment=("flip",))
     options = DataOptions((0.5,), (0.5,), objective="mine.py:Spot")

@@ -211,11 +211,15 @@ def test_what_does_not_fit_is_told_before_anything_long(place: Path, toy_folder:
             "nets.py:net", place / "p.spa", PruneConfig(method="l1", density=0.5), input_shape=(1, 3, SIDE, SIDE),
             options=options, evaluation="d",
         )  # fmt: skip
-    with pytest.raises(ConfigError, match="output of a class"):
-        adapt_to_file(
-            "nets.py:net", "d", place / "c.spa", AdaptConfig(criterion="lrp", batch_size=8),
-            input_shape=(1, 3, SIDE, SIDE), options=options,
-        )  # fmt: skip
+
+
+def test_relevance_begins_at_the_class_of_each_pixel(place: Path) -> None:
+    task = adapt_to_file(
+        "nets.py:net", "d", place / "c.spa",
+        AdaptConfig(criterion="lrp", batch_size=8, epochs=2, lr=1e-3, density=0.6, round_to=1),
+        input_shape=(1, 3, SIDE, SIDE), options=DataOptions((0.5,), (0.5,)),
+    )  # fmt: skip
+    assert task.header.figures.channel_density < 0.7
 
 
 def test_pruning_by_what_is_lost(place: Path) -> None:
@@ -265,22 +269,6 @@ def test_masks_that_are_no_classes(place: Path, spoil: Callable[[list[np.ndarray
         Image.fromarray(mask).save(file)
     with pytest.raises(DataError, match=message):
         load_data("d")
-
-
-def test_what_the_device_says(place: Path) -> None:
-    from edgespa.device.runner import areas
-    from edgespa.device.runner.bundle import RunnerError
-
-    scores = np.zeros((3, 2, 4), np.float32)
-    scores[2] = 1
-    scores[0, 0, :3] = 2
-    assert areas(scores, ["ground", "bright"], 5) == {
-        "areas": [{"index": 2, "label": "2", "share": 5 / 8}, {"index": 0, "label": "ground", "share": 3 / 8}]
-    }
-    assert len(areas(scores, [], 1)["areas"]) == 1
-    scores[1, 1, 1] = np.nan
-    with pytest.raises(RunnerError, match="not finite"):
-        areas(scores, [], 1)
 
 
 @pytest.mark.parametrize("how", [{"resize": "crop", "resize_to": (20, 20)}, {"resize": "letterbox"}, {}], ids=str)
