@@ -44,6 +44,8 @@ class ExportConfig(Strict):
         opset: Of ONNX files; None: what suits that runtime.
         preprocess: ``in-graph``: files take pixels, uint8 [N, H, W, C], and normalise them; ``outside``: they take what
             the program takes.
+        decode: ``in-graph``: files of a detector give boxes, scores and classes, see `edgespa.exporting.decoding`;
+            ``outside``: its raw outputs, which ``run.py`` reads.
         cache: Take converted files from the cache, and keep them there.
         strict: Every file that is asked for must be there, or no bundle is written.
         threads: For the runtimes during the proof.
@@ -63,6 +65,7 @@ class ExportConfig(Strict):
     onnx_runtime: str = DEFAULT_RUNTIME
     opset: int | None = None
     preprocess: Literal["outside", "in-graph"] = "outside"
+    decode: Literal["outside", "in-graph"] = "outside"
     cache: bool = True
     strict: bool = False
     threads: int = Field(default=2, ge=1)

@@ -69,6 +69,14 @@ class Objective(ABC):
 
     of_base: ClassVar[bool] = False
 
+    def decoded_by(self, decoding: Decoding) -> Objective:
+        """The same, measured on outputs that are read otherwise than the network's own.
+
+        Args:
+            decoding: How: of a graph in which boxes are read off already.
+        """
+        return self
+
     @property
     def measure(self) -> Measure:
         """The one that decides."""

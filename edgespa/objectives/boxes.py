@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from abc import abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -39,6 +40,19 @@ class Boxes(Objective):
     def decoding(self) -> Decoding:
         """From outputs to boxes, for the network as it is."""
 
+    _read: Decoding | None = None
+
+    def decoded_by(self, decoding: Decoding) -> Boxes:
+        """See `Objective.decoded_by`."""
+        result = copy.copy(self)
+        result._read = decoding
+        return result
+
+    @property
+    def reading(self) -> Decoding:
+        """How the outputs are read that are measured: as `decoding` says, unless a graph does that itself."""
+        return self._read or self.decoding
+
     def take(self, output: Any, data: Prepared | None = None, *, own: bool = False) -> Any:
         """See `Objective.take`: all outputs, of which the decoding says what they are.
 
@@ -47,7 +61,7 @@ class Boxes(Objective):
         """
         if data is not None:
             require_library()
-            problem = self.decoding.problem([each.shape for each in output_tensors(output)])
+            problem = self.reading.problem([each.shape for each in output_tensors(output)])
             if problem is not None:
                 raise DataError(
                     f"the network gives {shapes_of(output)}: {problem}",
@@ -57,7 +71,7 @@ class Boxes(Objective):
 
     def sums(self, outputs: Any, targets: Sequence[Objects]) -> Tensor:
         """A row for each object there is and for each that is found, see `edgespa.objectives.average_precision`."""
-        how = self.decoding.model_dump()
+        how = self.reading.model_dump()
         arrays = [each.detach().cpu().numpy() for each in output_tensors(outputs)]
         rows = [np.zeros((0, COLUMNS))]
         for index, objects in enumerate(targets):

@@ -38,21 +38,12 @@ class Detection(Boxes):
 
     name = "detection"
 
-    def __init__(self, detector: Detector | None = None, decoding: Decoding | None = None) -> None:
+    def __init__(self, detector: Detector | None = None) -> None:
         self._detector = detector
-        self._decoding = decoding
 
     def bound(self, detector: Detector | None) -> Detection:
         """See `edgespa.objectives.base.Objective.bound`."""
         return Detection(detector)
-
-    def decoded_by(self, decoding: Decoding) -> Detection:
-        """The same, measured on outputs that are read otherwise.
-
-        Args:
-            decoding: How: of a graph in which boxes are read off already.
-        """
-        return Detection(self._detector, decoding)
 
     @property
     def detector(self) -> Detector:
@@ -72,14 +63,14 @@ class Detection(Boxes):
     @property
     def decoding(self) -> Decoding:
         """See `edgespa.objectives.boxes.Boxes.decoding`."""
-        return self._decoding or self.detector.decoding
+        return self.detector.decoding
 
     def take(self, output: Any, data: Prepared | None = None, *, own: bool = False) -> Any:
         """See `Objective.take`: the outputs by name."""
         if data is None:
             return output
         known = self.detector
-        if self._decoding is None and not (isinstance(output, Mapping) and {LOGITS, BOXES} <= set(output)):
+        if self.reading is self.decoding and not (isinstance(output, Mapping) and {LOGITS, BOXES} <= set(output)):
             raise DataError(
                 f"the network gives {shapes_of(output)}, not {LOGITS} and {BOXES}", "give the detector itself"
             )
