@@ -9,17 +9,32 @@ import numpy as np
 import pytest
 import torch
 
+from edgespa.bundle.decoding import Columns, Decoding
 from edgespa.config import Preprocess
 from edgespa.device import runner
 from edgespa.device.runner.answer import UNSEEN, brief, together
 from edgespa.pixels.placement import placed
 
 
-def reader(folder: Path, learns: str, how: dict[str, Any], labels: str = "", outputs: int = 1) -> runner.Reader:
+def reader(
+    folder: Path,
+    learns: str,
+    how: dict[str, Any],
+    labels: str = "",
+    outputs: int = 1,
+    decoding: Decoding | None = None,
+    least: float | None = None,
+) -> runner.Reader:
     (folder / "labels.txt").write_text(labels)
     pre = Preprocess(channels=3, mean=(0, 0, 0), std=(1, 1, 1), **how).model_dump()
-    manifest = {"learns": learns, "preprocessing": pre, "inputs": [{"shape": [1, 3, pre["height"], pre["width"]]}]}
-    return runner.Reader(folder, manifest, {"outputs": [{"name": f"out_{i}"} for i in range(outputs)]})
+    manifest: dict[str, Any] = {
+        "learns": learns,
+        "preprocessing": pre,
+        "inputs": [{"shape": [1, 3, pre["height"], pre["width"]]}],
+    }
+    if decoding is not None:
+        manifest["decoding"] = decoding.model_dump()
+    return runner.Reader(folder, manifest, {"outputs": [{"name": f"out_{i}"} for i in range(outputs)]}, 5, least)
 
 
 def test_areas_by_hand() -> None:
@@ -105,3 +120,26 @@ def test_several_samples_are_one_table(tmp_path: Path) -> None:
             {"sample": 1, "index": 0, "label": "0", "value": 2.0},
         ]
     }
+
+
+def test_boxes_come_back_to_the_photograph(tmp_path: Path) -> None:
+    """What lies in the padding is no box of it, what sticks out is cut, what is not sure is left out."""
+    how = {"height": 32, "width": 32, "resize": "letterbox"}
+    decoding = Decoding(size=(32, 32), scores=Columns(output=0), boxes=Columns(output=1), overlap=None)
+    corners = [[4, 8, 8, 16], [0, 0, 32, 7], [28, 20, 40, 30], [1, 9, 2, 10]]
+    scores = [[0.0, 0.9], [0.8, 0.0], [0.7, 0.0], [0.2, 0.0]]
+    outputs = [np.array(each, np.float32)[None] for each in (scores, corners)]
+    for least, count in ((None, 2), (0.1, 3), (0.85, 1)):
+        own = reader(tmp_path, "detection", how, "cat\ndog\n", 2, decoding, least)
+        (result,) = own.read(outputs, placed((40, 80), how))
+        assert len(result["boxes"]) == count
+    own = reader(tmp_path, "detection", how, "cat\ndog\n", 2, decoding)
+    (result,) = own.read(outputs, placed((40, 80), how))
+    first, second = result["boxes"]
+    assert (first["label"], first["score"]) == ("dog", pytest.approx(0.9))
+    assert first["box"] == [10, 0, 20, 20]  # 2.5 times as large, and 8 rows of padding above it
+    assert second["box"] == [70, 30, 80, 40]
+    assert brief(result) == "dog 90% at [10, 0, 20, 20]; cat 70% at [70, 30, 80, 40]"
+    assert own.draws
+    with pytest.raises(runner.RunnerError, match="not as the manifest's decoding describes"):
+        own.read([outputs[0], outputs[1][:, :, :3]])

@@ -87,11 +87,9 @@ def test_what_was_not_looked_at_is_dark() -> None:
 
 
 def test_points_and_their_lines() -> None:
-    rows = [
-        {"index": i, "label": "p", "score": s, "x": 40.0 + 100 * i, "y": 50.0} for i, s in enumerate([0.9, 0.8, 0.1])
-    ]
+    rows = [{"index": i, "label": "p", "score": s, "x": 40.0 + 100 * i, "y": 50.0} for i, s in enumerate([0.9, 0.8])]
     found = result("heatmaps", {"points": rows}, (100, 300))
-    picture = np.asarray(runner.draw(grey((100, 300)), found, [], skeleton=[(0, 1), (1, 2)], least=0.5))
+    picture = np.asarray(runner.draw(grey((100, 300)), found, [], skeleton=[(0, 1), (1, 2)]))
     assert picture[50, 40].tolist() == list(colour_of(0))
     assert picture[50, 140].tolist() == list(colour_of(1))
     assert picture[50, 90].tolist() == [255, 255, 255]

@@ -9,12 +9,15 @@ import numpy as np
 
 from edgespa.device.runner.bundle import RunnerError
 from edgespa.device.runner.points import point_rows
+from edgespa.pixels.boxes import decode_boxes
 from edgespa.pixels.placement import Placement
 
 LISTS = ("classes", "multi-label", "regression")
 """What is learned where the first output of a sample is a list."""
 DRAWN = (*LISTS, "segmentation", "heatmaps")
 """What is learned where the answer can be drawn on a photograph."""
+SURE = 0.3
+"""Boxes below that score are left out where nothing else is said: of one that is right there are many that are not."""
 UNSEEN = -1
 """In `Result.mask`, where the input shows nothing of the photograph."""
 
@@ -70,12 +73,21 @@ class Reader:
         manifest: Of the bundle.
         variant: Whose outputs they are.
         count: Classes that are named, the likeliest so many.
+        least: Boxes and key points below that score are left out; None: boxes below `SURE`.
     """
 
-    def __init__(self, folder: Path, manifest: dict[str, Any], variant: dict[str, Any], count: int = 5) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        manifest: dict[str, Any],
+        variant: dict[str, Any],
+        count: int = 5,
+        least: float | None = None,
+    ) -> None:
         self.labels = read_labels(folder)
         self.learns = str(manifest.get("learns", "classes"))
-        self._specs, self._count = variant["outputs"], count
+        self.decoding: Any = manifest.get("decoding")
+        self._specs, self._count, self._least = variant["outputs"], count, least
         shape = manifest["inputs"][0]["shape"]
         how = manifest.get("preprocessing")
         self.size = (how["height"], how["width"]) if how else tuple(shape[2:]) if len(shape) == 4 else None
@@ -87,12 +99,19 @@ class Reader:
             outputs: In the program's layout, the samples first.
             place: Where the photograph lies in the input, if there is one.
         """
+        if self.decoding is not None:
+            return self._boxes(outputs, place)
         count = len(outputs[0]) if outputs[0].ndim else 1
         whole = any(not output.ndim or len(output) != count for output in outputs)
         if whole or not self._is_known(outputs[0]):
             rows = [summarise_output(*pair) for pair in zip(self._specs, outputs)]
             return [Result(self.learns, {"outputs": rows}, outputs, place)]
         return [self._sample([output[i] for output in outputs], place) for i in range(count)]
+
+    @property
+    def draws(self) -> bool:
+        """Whether what is said can be drawn on a photograph."""
+        return self.decoding is not None or self.learns in DRAWN
 
     def _is_known(self, first: np.ndarray) -> bool:
         if self.learns in ("segmentation", "heatmaps"):
@@ -106,11 +125,35 @@ class Reader:
             seen = classes if place is None else classes[place.window()[1]]
             answer = areas(seen, len(first), self.labels, self._count)
         elif self.learns == "heatmaps":
-            answer = {"points": [{**_named(i, self.labels), **row} for i, row in enumerate(self._points(first, place))]}
+            rows = [{**_named(i, self.labels), **row} for i, row in enumerate(self._points(first, place))]
+            answer = {"points": [row for row in rows if self._least is None or row["score"] >= self._least]}
         else:
             answer = interpret(first.reshape(-1), self.learns, self.labels, self._count)
         rest = [summarise_output(*pair) for pair in zip(self._specs[1:], outputs[1:])]
         return Result(self.learns, {**answer, **({"other_outputs": rest} if rest else {})}, outputs, place, classes)
+
+    def _boxes(self, outputs: list[np.ndarray], place: Placement | None) -> list[Result]:
+        for output in outputs:
+            _finite(output)
+        try:
+            samples = decode_boxes(outputs, self.decoding)
+        except ValueError as error:
+            raise RunnerError(f"the outputs are not as the manifest's decoding describes them: {error}") from error
+        results = []
+        for i, found in enumerate(samples):
+            rows = []
+            for each in found:
+                if each["score"] < (SURE if self._least is None else self._least):
+                    continue
+                box = np.array(each["box"], np.float64)
+                if place is not None:
+                    box = place.boxes_back(box, clip=True)
+                    if not (box[2] > box[0] and box[3] > box[1]):  # beside the photograph, in what pads it
+                        continue
+                named = _named(each["index"], self.labels)
+                rows.append({**named, "score": float(each["score"]), "box": [float(side) for side in box]})
+            results.append(Result(self.learns, {"boxes": rows}, [output[i] for output in outputs], place))
+        return results
 
     def _points(self, maps: np.ndarray, place: Placement | None) -> list[dict[str, float]]:
         places, scores = point_rows(_finite(maps), self.size)

@@ -69,6 +69,9 @@ def parser(folder: Path = FOLDER) -> argparse.ArgumentParser:
     command.add_argument("--warmup", type=_warmup, default=MIN_WARMUP, metavar="N", help="default and least 10")
     command.add_argument("--top", type=_positive, default=5, metavar="K", help="classes to show; default 5")
     command.add_argument(
+        "--score", type=float, metavar="X", help="leave out boxes and key points below it; default: boxes below 0.3"
+    )
+    command.add_argument(
         "--timeout",
         type=_seconds,
         default=SECONDS,
@@ -119,7 +122,11 @@ def _reasons(rows: list[dict[str, Any]]) -> list[str]:
 
 
 def _cell(value: Any) -> str:
-    return f"{value:.6g}" if isinstance(value, float) else "-" if value is None else str(value)
+    if isinstance(value, list) and value:
+        return ", ".join(f"{each:.1f}" if isinstance(each, float) else str(each) for each in value)
+    if value is None or value == []:
+        return "-" if value is None else "none"
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 def execute(folder: Path, options: argparse.Namespace) -> tuple[dict[str, Any], int]:
@@ -142,7 +149,7 @@ def execute(folder: Path, options: argparse.Namespace) -> tuple[dict[str, Any], 
     in_time = _confine(folder, [variant], options)
     if options.bench:
         return bench(folder, variant, manifest["inputs"], options, in_time), 0
-    opened = Opened(folder, manifest, variant, options.threads, options.top)
+    opened = Opened(folder, manifest, variant, options.threads, options.top, options.score)
     if options.output is not None and not opened.draws:
         raise RunnerError(f"nothing can be drawn of what it learned ({opened.reader.learns}): leave out --output")
     if not options.input.is_dir():

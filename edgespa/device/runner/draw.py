@@ -138,7 +138,7 @@ class Canvas:
             self.image.paste(DARK, (left + step, top - self.gap // 2), self.text(words))
 
 
-def draw(pixels: np.ndarray, result: Result, labels: list[str], skeleton: Any = (), least: float = 0.0) -> Any:
+def draw(pixels: np.ndarray, result: Result, labels: list[str], skeleton: Any = ()) -> Any:
     """The photograph with what a model says of it.
 
     Args:
@@ -146,7 +146,6 @@ def draw(pixels: np.ndarray, result: Result, labels: list[str], skeleton: Any = 
         result: Of that photograph.
         labels: All names.
         skeleton: Pairs of key points that a line connects.
-        least: Key points below that score are left out.
 
     Returns:
         An image of Pillow in RGB; of areas it is wider by the legend.
@@ -159,7 +158,7 @@ def draw(pixels: np.ndarray, result: Result, labels: list[str], skeleton: Any = 
     if "boxes" in answer:
         _draw_boxes(canvas, answer["boxes"])
     elif "points" in answer:
-        _draw_points(canvas, answer["points"], skeleton, least)
+        _draw_points(canvas, answer["points"], skeleton)
     elif result.mask is not None:
         _draw_areas(canvas, result.mask, labels)
     elif "top" in answer:
@@ -183,8 +182,8 @@ def _draw_boxes(canvas: Canvas, rows: list[dict[str, Any]]) -> None:
         canvas.label(f"{_short(row['label'])} {percent(row['score'])}", colour_of(row["index"]), places)
 
 
-def _draw_points(canvas: Canvas, rows: list[dict[str, Any]], skeleton: Any, least: float) -> None:
-    seen = {row["index"]: (row["x"], row["y"]) for row in rows if row["score"] >= least}
+def _draw_points(canvas: Canvas, rows: list[dict[str, Any]], skeleton: Any) -> None:
+    seen = {row["index"]: (row["x"], row["y"]) for row in rows}
     for one, other in skeleton:
         if one in seen and other in seen:
             canvas.pen.line([seen[one], seen[other]], fill=DARK, width=canvas.line + 2)

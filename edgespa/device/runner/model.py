@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from edgespa.device.runner.answer import DRAWN, Reader, Result
+from edgespa.device.runner.answer import Reader, Result
 from edgespa.device.runner.bundle import RunnerError, altered, read_bundle
 from edgespa.device.runner.draw import draw
 from edgespa.device.runner.inputs import fitted_arrays, picture_input, pixels_of, read_arrays
@@ -32,14 +32,21 @@ class Opened:
         variant: Of the manifest.
         threads: Of the runtime.
         count: Classes that are named.
+        least: Boxes and key points below that score are left out; see `Reader`.
     """
 
     def __init__(
-        self, folder: Path, manifest: dict[str, Any], variant: dict[str, Any], threads: int = 1, count: int = 5
+        self,
+        folder: Path,
+        manifest: dict[str, Any],
+        variant: dict[str, Any],
+        threads: int = 1,
+        count: int = 5,
+        least: float | None = None,
     ) -> None:
         self.folder, self.manifest, self.variant = folder, manifest, variant
         self.how = manifest.get("preprocessing")
-        self.reader = Reader(folder, manifest, variant, count)
+        self.reader = Reader(folder, manifest, variant, count, least)
         self._model = open_model(folder, variant, threads, import_runtime(variant["format"])[0])
 
     def see(self, pixels: np.ndarray) -> Result:
@@ -65,11 +72,11 @@ class Opened:
     @property
     def draws(self) -> bool:
         """Whether there is something to draw on a picture."""
-        return self.how is not None and self.reader.learns in DRAWN
+        return self.how is not None and self.reader.draws
 
     def draw(self, pixels: np.ndarray, result: Result) -> Any:
         """The picture with what is said of it: an image of Pillow."""
-        return draw(pixels, result, self.reader.labels)
+        return draw(pixels, result, self.reader.labels, self.manifest.get("skeleton", ()))
 
     def try_out(self) -> None:
         """One run, of nothing: what loads may still not run."""
@@ -99,6 +106,7 @@ class Model:
         variant: Its name; the first that can run here where nothing is said.
         threads: Of the runtime.
         top: Classes that are named, the likeliest so many.
+        score: Boxes and key points below it are left out; boxes below 0.3 where nothing is said.
 
     Raises:
         RunnerError: The folder is no bundle, it was damaged, or no variant can run here.
@@ -110,9 +118,10 @@ class Model:
         variant: str | None = None,
         threads: int = 1,
         top: int = 5,
+        score: float | None = None,
     ) -> None:
         self._folder = Path(os.path.abspath(HERE if folder is None else folder))
-        self._asked = (variant, threads, top)
+        self._asked = (variant, threads, top, score)
         self._lock = threading.Lock()
         self._key = self._look()
         self._refused: Any = None
@@ -192,7 +201,7 @@ class Model:
         return self._opened
 
     def _open(self, key: Any = None) -> Opened:
-        name, threads, top = self._asked
+        name, threads, top, score = self._asked
         folder = Path((key or self._key or (self._folder,))[0])
         manifest = read_bundle(folder)
         try:
@@ -201,7 +210,7 @@ class Model:
             wrong = wrong or beyond(folder, manifest, variant)
             if wrong:
                 raise RunnerError(f"{folder}: {'; '.join(wrong)}")
-            opened = Opened(folder, manifest, variant, threads, top)
+            opened = Opened(folder, manifest, variant, threads, top, score)
         except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
             raise RunnerError(f"manifest.json is not as edgespa writes it: {type(error).__name__}: {error}") from error
         opened.try_out()
