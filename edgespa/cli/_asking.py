@@ -51,7 +51,7 @@ HARMLESS = (
     "mixed-precision", "norms", "freeze-norms", "store", "head", "validation", "seed", "method", "alpha",
     "metric", "keep-depth", "score-images", "allocation", "reweight", "activations", "bn-reestimate", "format",
     "precision", "int8-tolerance", "fp32-tolerance", "int8-calibration", "int8-slowdown", "calibration-images",
-    "layout", "batch", "onnx-runtime", "opset", "preprocess", "cache", "strict", "license", "signers",
+    "layout", "batch", "onnx-runtime", "opset", "preprocess", "decode", "cache", "strict", "license", "signers",
     "identity", "revoked", "no-run", "timeout", "provider", "runs", "seconds", "duration", "cooldown", "rounds",
     "against", "again", "no-save", "with-base", "volatile", "archive", "to", "count", "balance", "description", "name",
     "wheels", "offline", "runtime",

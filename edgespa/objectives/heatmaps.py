@@ -29,9 +29,9 @@ class Heatmaps(Objective):
 
     The wanted map of a key point is ``exp(-((x - a)^2 + (y - b)^2) / (2 s^2))`` over the middles of its pixels, with
     ``s`` a 32nd of its longer side, which is the 2 pixels of the paper for maps of 64 x 48, but at least one pixel.
-    Other than in the paper (a, b) is not rounded to whole pixels (Zhang et al. 2020, arXiv 1910.06278, section 3.2), and
-    the loss is a mean over the key points that are known alone, without the half in front. An answer is the highest
-    pixel, a quarter towards its higher neighbour in each direction, as in the paper's code.
+    Other than in the paper (a, b) is not rounded to whole pixels (Zhang et al. 2020, arXiv 1910.06278, section 3.2),
+    and the loss is a mean over the key points that are known alone, without the half in front. An answer is the
+    highest pixel, a quarter towards its higher neighbour in each direction, as in the paper's code.
 
     PCK is the share of the known key points that are found within `NEAR` of the size of their thing: the longer side
     of the box around its known points (Yang and Ramanan 2013, section 5), of the input where fewer than two are known.
