@@ -159,7 +159,7 @@ def test_the_whole_way(tmp_path: Path) -> None:
     source = _written(tmp_path / "set", 1, 32)
     task = es.adapt(
         Net().eval(), data=str(source), output=tmp_path / "t.spa", eval_data=str(source), input_shape=(1, 3, 48, 64),
-        density=0.8, adapter="full", epochs=6, batch_size=4, lr=0.03, augment=("crop",), validation=0.2,
+        density=0.8, adapter="full", epochs=16, batch_size=4, lr=0.02, augment=("crop",), validation=0.2,
     )  # fmt: skip
     assert task.metrics["test_pck"] > 0.8
     assert task.metrics["test_nme"] < 0.2
