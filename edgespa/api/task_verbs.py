@@ -49,6 +49,7 @@ def adapt(
     labels: Labels | None = None,
     class_offset: int | None = None,
     objective: str | None = None,
+    skip_bad_files: bool = False,
     latency_ms: float | None = None,
     device: str = "local",
     threads: int = 1,
@@ -80,6 +81,7 @@ def adapt(
         class_offset: Class k is output k + this.
         objective: What is learned: ``"classes"``, ``"multi-label"``, ``"regression"``, ``"segmentation"``, or your own,
             ``"file.py:factory"`` or ``"package.module:factory"``; that of the data's kind where nothing is said.
+        skip_bad_files: Leave out images and annotations that cannot be used, and say which, instead of ending there.
         latency_ms: Find the density by it: candidates are measured on ``device`` until one takes so long.
         device: Where.
         threads: With how many.
@@ -143,7 +145,7 @@ def adapt(
             input_shape=sizes_of(input_shape),
             weights=text_of(weights),
             trust=trust,
-            options=options_of(mean, std, limit, config.seed, labels, class_offset, objective, pixels),
+            options=options_of(mean, std, limit, config.seed, labels, class_offset, objective, pixels, skip_bad_files),
             evaluation=test,
             overwrite=overwrite,
             resume=resume,
@@ -180,6 +182,7 @@ def prune(
     labels: Labels | None = None,
     class_offset: int | None = None,
     objective: str | None = None,
+    skip_bad_files: bool = False,
     latency_ms: float | None = None,
     device: str = "local",
     threads: int = 1,
@@ -211,6 +214,7 @@ def prune(
         labels: See `adapt`.
         class_offset: See `adapt`.
         objective: See `adapt`.
+        skip_bad_files: See `adapt`.
         latency_ms: Find the density by it: candidates are measured on ``device`` until one takes so long.
         device: Where.
         threads: With how many.
@@ -262,7 +266,9 @@ def prune(
                 weights=text_of(weights),
                 base=base_of(base, own),
                 trust=trust,
-                options=options_of(mean, std, limit, rule.seed, labels, class_offset, objective, pixels),
+                options=options_of(
+                    mean, std, limit, rule.seed, labels, class_offset, objective, pixels, skip_bad_files
+                ),
                 data=sets["data"],
                 evaluation=sets["eval_data"],
                 plot=drawing,
@@ -288,7 +294,7 @@ def prune(
             config,
             input_shape=sizes_of(input_shape),
             weights=text_of(weights),
-            options=options_of(mean, std, limit, config.seed, labels, class_offset, objective, pixels),
+            options=options_of(mean, std, limit, config.seed, labels, class_offset, objective, pixels, skip_bad_files),
             calibration=sets["calibration"],
             held_out=sets["held_out"],
             evaluation=sets["eval_data"],

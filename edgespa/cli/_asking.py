@@ -43,6 +43,7 @@ DATA = ("data", "eval-data", "calibration", "held-out")
 HARMLESS = (
     "input-shape", "weights", "from", "task", "bundle", "sources", "mean", "std", "scale", "resize",
     "resize-to", "padding", "interpolation", "antialias", "channel-order", "limit", "labels", "class-offset",
+    "skip-bad-files",
     "adapter", "rank", "kernel", "adapter-option", "density", "budget", "threads", "variant",
     "normalisation", "round-to", "min-width", "keep", "only", "criterion", "schedule", "prune-steps",
     "prune-fraction", "recovery-epochs", "lr-restart", "epochs", "batch-size", "accumulate", "lr",

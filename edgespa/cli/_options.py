@@ -219,6 +219,11 @@ def data_options(*names: str, required: tuple[str, ...] = ()) -> Callable[[_F], 
             help="What is learned and measured; your own by FILE.py:NAME or PACKAGE.MODULE:NAME.  [default: what the "
             "data are for]",
         ),
+        click.option(
+            "--skip-bad-files",
+            is_flag=True,
+            help="Leave out images and annotations that cannot be used, and say which, instead of ending there.",
+        ),
         _gathered,
     )
 
@@ -271,7 +276,7 @@ def pixel_options() -> tuple[Callable[[Any], Any], ...]:
     )
 
 
-_IMAGES = ("mean", "std", "limit", "labels", "class_offset", "objective")
+_IMAGES = ("mean", "std", "limit", "labels", "class_offset", "objective", "skip_bad_files")
 PIXELS = ("resize", "resize_to", "padding", "interpolation", "antialias", "scale", "channel_order")
 
 

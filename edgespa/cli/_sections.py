@@ -10,7 +10,7 @@ _PIXELS = (
     "--mean", "--std", "--scale", "--resize", "--resize-to", "--padding", "--interpolation", "--antialias",
     "--channel-order",
 )  # fmt: skip
-_IMAGES = (*_PIXELS, "--limit", "--labels", "--class-offset", "--objective")
+_IMAGES = (*_PIXELS, "--limit", "--labels", "--class-offset", "--objective", "--skip-bad-files")
 _AGAIN = ("--resume", "--fresh")
 _SIGNERS = ("--signers", "--identity", "--revoked")
 _LATENCY = "With --budget latency_ms=X"

@@ -73,7 +73,7 @@ RULES: Mapping[str, tuple[Rule, ...]] = MappingProxyType(
         "export": (
             *_TASK,
             Rule(
-                ("limit",),
+                ("limit", "skip_bad_files"),
                 lambda values: values["calibration"] or values["eval_data"],
                 "is of --calibration and --eval-data, and neither is given",
             ),
@@ -135,7 +135,7 @@ RULES: Mapping[str, tuple[Rule, ...]] = MappingProxyType(
         ),
         "prune": (
             Rule(
-                ("limit",),
+                ("limit", "skip_bad_files"),
                 lambda values: any(values[name] for name in ("calibration", "held_out", "eval_data", "data")),
                 "is of data, and there are none",
             ),

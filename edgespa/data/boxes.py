@@ -139,6 +139,24 @@ class BoxAnswers(Answers):
             digest.update(np.ascontiguousarray(each).tobytes())
         return digest.hexdigest()[:16]
 
+    def renumbered(self, numbers: NDArray[np.int64]) -> BoxAnswers:
+        """The same with other class indices.
+
+        Args:
+            numbers: The new one of each, int64 [classes].
+        """
+        return BoxAnswers(self.boxes, numbers[self.labels], self.ignored, self.offsets, self.sizes)
+
+    def counts(self, indices: NDArray[np.int64], classes: int) -> NDArray[np.int64]:
+        """How many objects of each class some pictures have, int64 [classes].
+
+        Args:
+            indices: The pictures.
+            classes: Their number.
+        """
+        owners = np.repeat(np.arange(len(self.sizes)), np.diff(self.offsets))
+        return np.bincount(self.labels[np.isin(owners, indices)], minlength=classes)
+
     def groups(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
         """The class of each picture that the fewest of them have; those of nothing are a group of their own.
 

@@ -338,6 +338,30 @@ class ImageData:
         part.classes = _named(classes, self._title)
         return part
 
+    def with_classes(self, numbers: NDArray[np.int64], classes: Sequence[str]) -> Self:
+        """The same images, each class with another index and name.
+
+        Args:
+            numbers: The new index of each class that there are images or objects of, int64 [classes].
+            classes: Class names; ``numbers`` index it.
+        """
+        if self._labels is not None:
+            return self.renumbered(numbers[self._labels], classes)
+        part = self._part(np.arange(len(self)), None)
+        if isinstance(self._answers, BoxAnswers):
+            part._answers = self._answers.renumbered(numbers)
+        part.classes = _named(classes, self._title)
+        return part
+
+    @property
+    def used_classes(self) -> NDArray[np.bool_]:
+        """Of which classes there are images or objects, bool [classes]."""
+        if isinstance(self._answers, BoxAnswers):
+            counts = self._answers.counts(self._indices, len(self.classes))
+        else:
+            counts = np.bincount(self.labels, minlength=len(self.classes))
+        return np.asarray(counts > 0)
+
     def _class_index(self, chosen: str | int) -> int:
         if isinstance(chosen, str):
             if chosen in self.classes:
