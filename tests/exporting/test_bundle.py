@@ -337,7 +337,7 @@ def test_int8_alone_leaves_no_fp32_file(toy_base: Base, prepared: Prepared, tmp_
     assert [variant.name for variant in manifest.variants] == ["onnx-int8"]
     assert sorted(path.name for path in (tmp_path / "b").glob("model*")) == ["model.int8.onnx"]
     strict = config.model_copy(update={"int8_tolerance": 1e-9})
-    with pytest.raises(ParityError, match=r"onnx-int8: the error of a component is .*, and above 8.5e-10 with any"):
+    with pytest.raises(ParityError, match=r"onnx-int8: the error of a component is .*, and more than 8.5e-10 with any"):
         export(toy_base.program, origin_of(), strict, tmp_path / "c", calibration=prepared)
 
 
