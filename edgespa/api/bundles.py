@@ -96,10 +96,11 @@ def export_bundle(
     elif options.labels is not None:
         origin = _named(origin, count_outputs(program), options.labels)
     prepared = {spec: prepare(data, preprocess) for spec, data in images.items()} if preprocess is not None else {}
+    objective = None
     if evaluation:
-        original = (opened.whole or opened).program
-        prepared[evaluation] = taught(prepared[evaluation], objective_for(prepared[evaluation]), original)
-        require_answers(program, prepared[evaluation])
+        objective = objective_for(prepared[evaluation], opened.detector)
+        prepared[evaluation] = taught(prepared[evaluation], objective, (opened.whole or opened).program)
+        require_answers(program, prepared[evaluation], objective)
         tell_overlap(images[evaluation], {"--calibration": prepared[calibration]} if calibration else {})
         recorded = origin.provenance.get("task")
         tell_trained_on(images[evaluation], recorded.get("data") if isinstance(recorded, dict) else None)
@@ -112,6 +113,7 @@ def export_bundle(
         output,
         calibration=prepared.get(calibration) if calibration else None,
         evaluation=prepared.get(evaluation) if evaluation else None,
+        objective=objective,
         overwrite=overwrite,
         sign=signer,
         progress=progress,
@@ -150,7 +152,8 @@ def origin_of_task(task: Task, base: Base, path: Path) -> tuple[Program, Origin]
         ),
         preprocess=header.preprocess,
         classes=header.classes,
-        learns=_kind(header.provenance.get("learns")),
+        learns=_kind(header.provenance.get("learns"), base),
+        decoding=base.detector.decoding if base.detector is not None else None,
         provenance={
             "task_file_sha256": sha256_file(path),
             "task": {**header.provenance, "metrics": dict(header.metrics)},
@@ -161,10 +164,11 @@ def origin_of_task(task: Task, base: Base, path: Path) -> tuple[Program, Origin]
     return task.program(base), origin
 
 
-def _kind(learns: JsonValue) -> Kind:
+def _kind(learns: JsonValue, base: Base) -> Kind:
     """What is learned; the usual where an older edgespa did not say, or where it was what the base gives anyway."""
     of_base = [name for name, each in OWN.items() if each.of_base]
-    return learns if isinstance(learns, str) and learns not in of_base else "classes"
+    usual = "classes" if base.detector is None else "detection"
+    return learns if isinstance(learns, str) and learns not in of_base else usual
 
 
 def _from_model(model: str, input_shape: InputSizes | None, weights: str | None) -> tuple[Program, Origin, Base]:
@@ -180,6 +184,8 @@ def _from_model(model: str, input_shape: InputSizes | None, weights: str | None)
             base_macs=cost.macs,
             base_size_bytes=cost.size_bytes,
         ),
+        learns=_kind(None, base),
+        decoding=base.detector.decoding if base.detector is not None else None,
         provenance={"torch": torch.__version__},
     )
     return base.program, origin, base

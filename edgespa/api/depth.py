@@ -13,7 +13,7 @@ from edgespa.data import Prepared, prepare, require_whole
 from edgespa.errors import ConfigError
 from edgespa.graph.program import Program
 from edgespa.models.inputs import InputSizes
-from edgespa.objectives.evaluate import require_answers
+from edgespa.objectives.evaluate import objective_for, require_answers
 from edgespa.pruning.cut import cut, whole_task
 from edgespa.pruning.depth import (
     Decision,
@@ -102,7 +102,7 @@ def cut_to_file(
     seen = tell_overlap(sets["evaluation"], scored) if "evaluation" in sets else 0.0
     program = task.program(opened)
     if test is not None:
-        require_answers(program, test)
+        require_answers(program, test, objective_for(test, opened.detector))
     decision = _decision(program, opened, images, config, plot is not None, progress)
     known = options.known(opened, preprocess, sets.values(), task.header.preprocess)
     task = dataclasses.replace(task, header=task.header.model_copy(update={"preprocess": known}))

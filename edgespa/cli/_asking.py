@@ -52,7 +52,7 @@ HARMLESS = (
     "metric", "keep-depth", "score-images", "allocation", "reweight", "activations", "bn-reestimate", "format",
     "precision", "int8-tolerance", "int8-max-loss", "fp32-tolerance", "int8-calibration", "int8-slowdown",
     "calibration-images",
-    "layout", "batch", "onnx-runtime", "opset", "preprocess", "cache", "strict", "license", "signers",
+    "layout", "batch", "onnx-runtime", "opset", "preprocess", "decode", "cache", "strict", "license", "signers",
     "identity", "revoked", "no-run", "timeout", "provider", "runs", "seconds", "duration", "cooldown", "rounds",
     "against", "again", "no-save", "with-base", "volatile", "archive", "to", "count", "balance", "description", "name",
     "wheels", "offline", "runtime",

@@ -11,7 +11,7 @@ CRITERIA = (
 )  # fmt: skip
 
 
-OBJECTIVES = ("classes", "multi-label", "regression", "segmentation", "embedding", "match")
+OBJECTIVES = ("classes", "multi-label", "regression", "segmentation", "detection", "embedding", "match")
 LATENCY = "latency_ms"
 
 

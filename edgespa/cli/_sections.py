@@ -77,7 +77,7 @@ PRUNE_EXAMPLES: Examples = (
 
 EXPORT: Sections = {
     "Model": ("--input-shape", "--weights", "--base", "--trust"),
-    "Files": ("--format", "--precision", "--batch", "--layout", "--preprocess", "--strict"),
+    "Files": ("--format", "--precision", "--batch", "--layout", "--preprocess", "--decode", "--strict"),
     "Data": ("--calibration", "--eval-data", *_IMAGES, "--seed"),
     "For a device": ("--device", "--onnx-runtime", "--opset"),
     "With --precision int8": (

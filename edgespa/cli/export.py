@@ -124,6 +124,14 @@ if TYPE_CHECKING:
     help="in-graph: the files take pixels, uint8 N,H,W,C, and normalise them by themselves.",
 )
 @click.option(
+    "--decode",
+    type=click.Choice(["outside", "in-graph"]),
+    default="outside",
+    show_default=True,
+    help="Of a detector. in-graph: the files give boxes, scores and classes, overlaps suppressed; outside: their raw "
+    "outputs, which run.py reads.",
+)
+@click.option(
     "--cache/--no-cache", default=True, show_default=True, help="Take files from the cache where nothing changed."
 )
 @click.option("--strict", is_flag=True, help="No bundle, and exit 1, unless every file that is asked for is there.")

@@ -18,6 +18,7 @@ from edgespa.errors import ParityError
 from edgespa.exporting.parity import File
 from edgespa.exporting.samples import run_program
 from edgespa.graph.program import Program
+from edgespa.objectives.base import Objective
 from edgespa.objectives.evaluate import Evaluation, batch_size, evaluate
 from edgespa.objectives.measures import MEASURES
 
@@ -44,6 +45,7 @@ class Judge:
         learns: What the first output is.
         decides: Whether its largest column is a decision: of scores in falling order it is the first whatever they are.
         whole: From its output tensors to what it gave before its outputs were made plain: for the measures.
+        objective: Whose measures; None for that of the data's kind.
 
     Attributes:
         accuracy: Of the program; None without evaluation data.
@@ -57,9 +59,11 @@ class Judge:
         learns: Kind,
         decides: bool = True,
         whole: Callable[[list[Tensor]], Any] = lambda tensors: tensors,
+        objective: Objective | None = None,
     ) -> None:
         self._evaluation, self._calibration, self._learns, self._decides = evaluation, calibration, learns, decides
         self._whole = whole
+        self._objective = objective
         self._batch = batch_size(program, _BATCH)
         self._wanted: Array | None = None
         self._said = hashlib.sha256()
@@ -137,7 +141,7 @@ class Judge:
 
         accuracy = None
         if self._evaluation is not None:
-            found = evaluate(seen, self._evaluation, batch=self._batch, progress=progress)
+            found = evaluate(seen, self._evaluation, self._objective, batch=self._batch, progress=progress)
             accuracy = quality_of(found, self._evaluation.name)
         elif self._calibration is not None and len(self._calibration) and self._decides:
             places = np.unique(np.linspace(0, len(self._calibration) - 1, CALIBRATION_IMAGES).astype(np.int64))

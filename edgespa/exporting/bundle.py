@@ -23,6 +23,7 @@ from edgespa.exporting.card import model_card
 from edgespa.exporting.config import FORMATS, PRECISIONS, ExportConfig, Origin
 from edgespa.exporting.conversion import CONVERTERS, Conversions, conversions
 from edgespa.exporting.converter import require
+from edgespa.exporting.decoding import NAMES, with_decoding
 from edgespa.exporting.quantise import NotUseful
 from edgespa.exporting.samples import Samples, draw_samples, fixed_batch
 from edgespa.exporting.trial import trials
@@ -36,6 +37,7 @@ from edgespa.models.interface import (
     with_batch_first,
     with_plain_outputs,
 )
+from edgespa.objectives.base import Objective
 
 log = logging.getLogger(__name__)
 
@@ -76,6 +78,7 @@ def export(
     *,
     calibration: Prepared | None = None,
     evaluation: Prepared | None = None,
+    objective: Objective | None = None,
     overwrite: bool = False,
     sign: Callable[[bytes], bytes] | None = None,
     progress: Progress | None = None,
@@ -90,6 +93,7 @@ def export(
         output: The folder to make.
         calibration: Images for int8.
         evaluation: Labelled images to measure accuracy on.
+        objective: By whose measures; None for that of the data's kind.
         overwrite: Replace a bundle that is there.
         sign: Makes the manifest's signature, see `BundleWriter`.
         progress: Told ``(done, total, text)``.
@@ -108,6 +112,9 @@ def export(
     names, whole = input_and_output_names(program), outputs_like(program)
     # Folded in the model's own element types: positions are often made in float64.
     program = _with_batch(with_plain_outputs(in_float32(folded(program))))
+    if config.decode == "in-graph":
+        program, origin, objective = _decoded(program, origin, objective)
+        names, whole = (names[0], list(NAMES)), list
     form = dataclasses.replace(config.form(origin.preprocess, len(program.inputs), fixed_batch(program)), names=names)
     cache = Cache.of_user() if config.cache else Cache(None)
     steps = Steps(progress, len(config.formats) * len(config.precisions) * 2 + 2)
@@ -137,7 +144,7 @@ def export(
             folder=writer.path,
             samples=samples,
             calibration=calibration,
-            judge=Judge(program, evaluation, calibration, origin.learns, _decides(samples), whole),
+            judge=Judge(program, evaluation, calibration, origin.learns, _decides(samples), whole, objective),
             title=origin.task,
             preprocess=origin.preprocess,
             classes=origin.classes,
@@ -149,6 +156,23 @@ def export(
         manifest = _manifest(specs, origin, samples, variants, job.judge.accuracy, left_out)
         _write_rest(writer.path, manifest, samples, origin.classes)
         return writer.commit(manifest)
+
+
+def _decoded(program: Program, origin: Origin, objective: Objective | None) -> tuple[Program, Origin, Objective | None]:
+    """The program with its decoding, and what that changes.
+
+    Raises:
+        ConfigError: If nothing says how boxes are read off its outputs.
+    """
+    if origin.decoding is None:
+        raise ConfigError(
+            "how boxes are read off the model's outputs is not known, so it cannot go into the files",
+            "leave out --decode in-graph; or give a detector of torchvision, or --objective with a decoding",
+        )
+    program, decoding = with_decoding(program, origin.decoding)
+    if objective is not None:
+        objective = objective.decoded_by(decoding)
+    return program, dataclasses.replace(origin, decoding=decoding), objective
 
 
 def _with_batch(program: Program) -> Program:
@@ -206,6 +230,7 @@ def _manifest(
         inputs=inputs,
         outputs=outputs,
         sets=samples.sets,
+        decoding=origin.decoding,
         variants=variants,
         compaction=origin.compaction,
         reference_accuracy=reference,

@@ -9,6 +9,7 @@ from pydantic import Field, JsonValue, model_validator
 
 from edgespa.bundle import MAX_FP32_ERROR, Compaction, Kind
 from edgespa.bundle import Base as BaseEntry
+from edgespa.bundle.decoding import Decoding
 from edgespa.config import Preprocess, Strict
 from edgespa.errors import ConfigError
 from edgespa.exporting.converter import Form
@@ -45,6 +46,8 @@ class ExportConfig(Strict):
         opset: Of ONNX files; None: what suits that runtime.
         preprocess: ``in-graph``: files take pixels, uint8 [N, H, W, C], and normalise them; ``outside``: they take what
             the program takes.
+        decode: ``in-graph``: files of a detector give boxes, scores and classes, see `edgespa.exporting.decoding`;
+            ``outside``: its raw outputs, which ``run.py`` reads.
         cache: Take converted files from the cache, and keep them there.
         strict: Every file that is asked for must be there, or no bundle is written.
         threads: For the runtimes during the proof.
@@ -65,6 +68,7 @@ class ExportConfig(Strict):
     onnx_runtime: str = DEFAULT_RUNTIME
     opset: int | None = None
     preprocess: Literal["outside", "in-graph"] = "outside"
+    decode: Literal["outside", "in-graph"] = "outside"
     cache: bool = True
     strict: bool = False
     threads: int = Field(default=2, ge=1)
@@ -125,6 +129,7 @@ class Origin:
         classes: Names of the outputs.
         provenance: Anything else.
         learns: What the first output is.
+        decoding: From its outputs to boxes; None where there are none.
     """
 
     task: str
@@ -134,3 +139,4 @@ class Origin:
     classes: tuple[str, ...] = ()
     provenance: dict[str, JsonValue] = dataclasses.field(default_factory=dict)
     learns: Kind = "classes"
+    decoding: Decoding | None = None

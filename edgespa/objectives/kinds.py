@@ -12,6 +12,7 @@ from edgespa.errors import ConfigError, DataError
 from edgespa.models.imports import find_object, is_module_spec, nearest, split_file_spec
 from edgespa.models.sources import code_digest
 from edgespa.objectives.base import Known, Objective
+from edgespa.objectives.detection import Detection
 from edgespa.objectives.embedding import Embedding
 from edgespa.objectives.match import Match
 from edgespa.objectives.measures import Measure
@@ -21,7 +22,7 @@ from edgespa.system.files import expanded
 
 GROUP = "edgespa.objectives"
 OWN: Mapping[str, type[Objective]] = MappingProxyType(
-    {kind.name: kind for kind in (Classes, MultiLabel, Regression, Segmentation, Embedding, Match)}
+    {kind.name: kind for kind in (Classes, MultiLabel, Regression, Segmentation, Detection, Embedding, Match)}
 )
 _WANTED = "return an instance of a subclass of edgespa.objectives.base.Objective"
 

@@ -166,7 +166,9 @@ def test_a_search_that_was_interrupted_goes_on(fragile: Case, tmp_path: Path, mo
 
 
 def test_what_cannot_be_had_is_said_with_figures(fragile: Case) -> None:
-    with pytest.raises(NotUseful, match=r"component is [\d.]+ of its spread, and more than .* with any number of layers"):
+    with pytest.raises(
+        NotUseful, match=r"component is [\d.]+ of its spread, and more than .* with any number of layers"
+    ):
         fragile.make("int8", int8_tolerance=1e-12)
 
 
