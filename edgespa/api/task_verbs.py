@@ -204,7 +204,7 @@ def prune(
         calibration: Images that units are chosen by, and new weights fitted on; see ``data`` of `adapt`.
         eval_data: Test data; the accuracy before and after is recorded and never used to choose anything.
         held_out: Labelled images, for ``allocation="equal-accuracy"``.
-        data: For sls: labelled images that blocks are scored on.
+        data: For sls: images with a class each that blocks are scored on; without them ``keep_depth``.
         input_shape: See `inspect`.
         weights: Weight file of the model.
         base: For sls and a task file: its base, if it is not where it was.

@@ -100,6 +100,11 @@ class Prepared:
     def __len__(self) -> int:
         return len(self._data)
 
+    @property
+    def digest(self) -> str:
+        """Of what is right for each sample, see `edgespa.data.ImageData.digest`."""
+        return self._data.digest
+
     def with_targets(self, targets: Targets) -> Prepared:
         """The same with something else that is right for each of them.
 
