@@ -101,6 +101,7 @@ LAYOUTS = {
     "in a split": (pairs(given="train/input/{}.jpg", wanted="train/target/{}.png"), "train", 6),
     "above splits": (pairs(given="LQ/train/{}.jpg", wanted="GT/train/{}.png"), "train", 6),
     "arrays": (beside("npy", lambda: stored(RANDOM.random((24, 32)), "npy")), None, 3),
+    "grey": (beside("png", lambda: stored(scene()[:, :, 0])), None, 3),
     "deep": (beside("png", lambda: stored(RANDOM.integers(0, 9999, (24, 32)).astype(np.uint16))), None, 3),
 }
 
