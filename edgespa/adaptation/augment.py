@@ -9,8 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from edgespa.data.boxes import Objects
+from edgespa.pixels.picture import GREY
+
 CROP_FRACTION = 0.125
 COLOUR_STRENGTH = 0.25
+_LEAST_SEEN = 0.1
 
 
 def flip(images: Tensor, generator: torch.Generator) -> Tensor:
@@ -81,10 +85,47 @@ def _mirrored(positions: Tensor, size: int) -> Tensor:
     return torch.where(positions >= size, 2 * (size - 1) - positions, positions)
 
 
+def _padded(images: Tensor, shifts: list[Tensor]) -> Tensor:
+    """Shifted, with grey where nothing comes in: what is mirrored would be objects without a box."""
+    height, width = images.shape[2:]
+    rows, columns = (torch.arange(size) + shift[:, None] for size, shift in zip((height, width), shifts, strict=True))
+    shown = ((rows >= 0) & (rows < height))[:, None, :, None] & ((columns >= 0) & (columns < width))[:, None, None, :]
+    return torch.where(shown, _shifted(images, shifts), GREY)
+
+
+def _objects_flipped(objects: Sequence[Objects], chosen: Tensor, size: tuple[int, int]) -> list[Objects]:
+    return [each.moved((size[1], 0), (-1, 1)) if turn else each for each, turn in zip(objects, chosen, strict=True)]
+
+
+def _objects_shifted(objects: Sequence[Objects], shifts: list[Tensor], size: tuple[int, int]) -> list[Objects]:
+    """An object of which less than `_LEAST_SEEN` is left is no example of one any more."""
+    return [
+        each.moved((-float(right), -float(down)), (1, 1)).inside(*size, _LEAST_SEEN)
+        for each, down, right in zip(objects, *shifts, strict=True)
+    ]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Move:
+    """A change after which things are elsewhere in an image.
+
+    Attributes:
+        draw: What it draws for some images.
+        images: Moves images, or masks.
+        seen: Moves images of which it is known where each thing is.
+        objects: Moves objects, in images of a height and width.
+    """
+
+    draw: Callable[[Tensor, torch.Generator], Any]
+    images: Callable[[Tensor, Any], Tensor]
+    seen: Callable[[Tensor, Any], Tensor]
+    objects: Callable[[Sequence[Objects], Any, tuple[int, int]], list[Objects]]
+
+
 AUGMENTATIONS: dict[str, Callable[[Tensor, torch.Generator], Tensor]] = {"flip": flip, "crop": crop, "colour": colour}
-_MOVES: dict[str, tuple[Callable[[Tensor, torch.Generator], Any], Callable[[Tensor, Any], Tensor]]] = {
-    "flip": (_chosen, _flipped),
-    "crop": (_shifts, _shifted),
+_MOVES: dict[str, _Move] = {
+    "flip": _Move(_chosen, _flipped, _flipped, _objects_flipped),
+    "crop": _Move(_shifts, _shifted, _padded, _objects_shifted),
 }
 
 
@@ -124,12 +165,35 @@ class Augmentation:
         """
         for name in self.names:
             if name in _MOVES:
-                draw, move = _MOVES[name]
-                drawn = draw(images, generator)
-                images, masks = move(images, drawn), move(masks[:, None], drawn)[:, 0]
+                move = _MOVES[name]
+                drawn = move.draw(images, generator)
+                images, masks = move.images(images, drawn), move.images(masks[:, None], drawn)[:, 0]
             else:
                 images = AUGMENTATIONS[name](images, generator)
         return images, masks
+
+    def with_boxes(
+        self, images: Tensor, objects: Sequence[Objects], generator: torch.Generator
+    ) -> tuple[Tensor, list[Objects]]:
+        """Images with their objects, which go where the images go; what is no longer seen of one is gone.
+
+        What comes in at the borders of a shifted image is grey, not mirrored: a mirrored object would have no box.
+
+        Args:
+            images: uint8 ``[N, C, H, W]``.
+            objects: Of each, in pixels of it.
+            generator: What the changes draw from: the same as for images alone.
+        """
+        objects = list(objects)
+        for name in self.names:
+            if name in _MOVES:
+                move = _MOVES[name]
+                drawn = move.draw(images, generator)
+                size = (images.shape[2], images.shape[3])
+                images, objects = move.seen(images, drawn), move.objects(objects, drawn, size)
+            else:
+                images = AUGMENTATIONS[name](images, generator)
+        return images, objects
 
 
 def augmentation(names: Sequence[str]) -> Augmentation | None:

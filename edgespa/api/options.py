@@ -85,9 +85,9 @@ class DataOptions:
             items = wanted.name if wanted is not None and wanted.answers == "items" else None
             data = load_data(
                 spec,
-                labelled=labelled and (wanted is None or wanted.answers != "none"),
+                labelled=labelled,
                 items=items,
-                wanted=wanted.answers if wanted is not None and wanted.answers != "none" else None,
+                wanted=wanted.answers if wanted is not None and labelled else None,
                 skip=self.skip_bad,
             )
             data = usable(data) if self.skip_bad else data

@@ -48,6 +48,17 @@ class Objects:
         """
         return Objects(self.boxes[which], self.labels[which], self.ignored[which])
 
+    def moved(self, by: tuple[float, float], times: tuple[int, int]) -> Objects:
+        """Elsewhere: ``times * (x, y) + by``.
+
+        Args:
+            by: To the right and down, in pixels.
+            times: -1 mirrors, 1 does not; of x and of y.
+        """
+        corners = self.boxes.reshape(-1, 2, 2) * self.boxes.new_tensor(times) + self.boxes.new_tensor(by)
+        boxes = torch.cat([corners.amin(1), corners.amax(1)], 1)
+        return Objects(boxes, self.labels, self.ignored)
+
     def inside(self, height: int, width: int, least: float = 0.0) -> Objects:
         """What is seen of them in a picture: cut off at its sides, and without those that lie outside of it.
 

@@ -23,8 +23,8 @@ from edgespa.pixels.picture import model_pixels
 from edgespa.pixels.values import SCALINGS
 
 Augment = Callable[[Tensor, torch.Generator], Tensor]
-"""(uint8 [N, C, H, W], generator) -> uint8 [N, C, H, W]; draws only from the generator. Where there are masks it has
-``with_masks`` too, from both to both: `edgespa.adaptation.augment.Augmentation`."""
+"""(uint8 [N, C, H, W], generator) -> uint8 [N, C, H, W]; draws only from the generator. Where there are masks or
+boxes it has ``with_masks`` or ``with_boxes`` too, from both to both: `edgespa.adaptation.augment.Augmentation`."""
 
 CACHE_BYTES = 2 << 30
 _IMAGE_CHANNELS = (1, 3, 4)
@@ -161,7 +161,7 @@ class Prepared:
                 f"{self.name}: the items are preprocessed tensors, which are not augmented here",
                 "augment inside the data set, or let it return images",
             )
-        if augment is not None and isinstance(self.targets, Items | Boxes) and getattr(augment, "moves", True):
+        if augment is not None and isinstance(self.targets, Items) and getattr(augment, "moves", True):
             raise DataError(
                 f"{self.name}: what is right for an image may lie elsewhere in it once it is augmented",
                 "augment inside the data set, where both can be moved",
@@ -194,9 +194,9 @@ class Prepared:
             if augment is None:
                 inputs = self._normalise(raw)
                 yield inputs, self.targets.beside(inputs, chunk)
-            elif isinstance(self.targets, Masks):  # it draws for the whole batch
-                changed, masks = self.targets.augmented(raw, chunk, augment, generator)
-                yield self._normalise(changed[own]), masks[own]
+            elif (both := self.targets.augmented(raw, chunk, augment, generator)) is not None:
+                changed, targets = both  # it draws for the whole batch
+                yield self._normalise(changed[own]), targets[own]
             else:
                 inputs = self._normalise(_augmented(raw, augment, generator)[own])
                 yield inputs, self.targets.beside(inputs, chunk[own])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
@@ -49,6 +49,22 @@ class Targets(ABC):
             chunk: Their positions, int64 [n].
         """
         return self.of(chunk)
+
+    def augmented(
+        self, raw: Tensor, chunk: Tensor, augment: Augment, generator: torch.Generator
+    ) -> tuple[Tensor, Any] | None:
+        """Images and what is right for them, changed alike; None where nothing has to move with an image.
+
+        Args:
+            raw: uint8 [n, C, H, W].
+            chunk: Their positions, int64 [n].
+            augment: Changes images.
+            generator: What it draws from.
+
+        Raises:
+            DataError: It knows images alone.
+        """
+        return None
 
 
 class Table(Targets):
@@ -108,14 +124,8 @@ class Masks(Targets):
     def augmented(
         self, raw: Tensor, chunk: Tensor, augment: Augment, generator: torch.Generator
     ) -> tuple[Tensor, Tensor]:
-        """Images and their masks, changed alike.
-
-        Raises:
-            DataError: The augmentation knows images alone.
-        """
-        together = getattr(augment, "with_masks", None)
-        if together is None:
-            raise DataError(f"{self._data.name}: this augmentation does not move masks", "give it with_masks")
+        """See `Targets.augmented`."""
+        together = _moving(augment, "with_masks", self._data.name)
         images, masks = together(raw, self.of(chunk), generator)
         return images, masks
 
@@ -143,6 +153,14 @@ class Boxes(Targets):
         """Those of each picture; they are in memory, and moving them costs less than keeping both."""
         return [fit_objects(self._data.answer(index), self._preprocess) for index in chunk.tolist()]
 
+    def augmented(
+        self, raw: Tensor, chunk: Tensor, augment: Augment, generator: torch.Generator
+    ) -> tuple[Tensor, list[Objects]]:
+        """See `Targets.augmented`."""
+        together = _moving(augment, "with_boxes", self._data.name)
+        images, objects = together(raw, self.of(chunk), generator)
+        return images, objects
+
 
 class Items(Targets):
     """Whatever a data set gives.
@@ -167,6 +185,14 @@ class Items(Targets):
                 f"{self._data.name}: the answers of a batch cannot be put together: {str(error).splitlines()[0]}",
                 "let the data set give answers of one shape and type: padded, with their number beside them",
             ) from error
+
+
+def _moving(augment: Augment, name: str, data: str) -> Callable[..., tuple[Tensor, Any]]:
+    """What of an augmentation moves answers with their images."""
+    together: Callable[..., tuple[Tensor, Any]] | None = getattr(augment, name, None)
+    if together is None:
+        raise DataError(f"{data}: this augmentation moves images alone", f"give it {name}")
+    return together
 
 
 def fit_mask(mask: NDArray[np.uint8], preprocess: Preprocess) -> NDArray[np.uint8]:

@@ -10,7 +10,6 @@ import pytest
 import torch
 from torch.utils import _pytree
 
-from edgespa.adaptation.augment import augmentation
 from edgespa.api.classes import of_classes
 from edgespa.config import Preprocess
 from edgespa.data import ImageData, Numbering, prepare
@@ -95,13 +94,6 @@ def test_a_batch_is_a_list_of_objects() -> None:
     moved = on_device(targets, torch.device("meta"))
     assert all(each.boxes.is_meta and each.ignored.is_meta for each in moved)
     assert len(_pytree.tree_leaves(targets)) == 9
-
-
-def test_what_moves_pictures_alone_is_refused() -> None:
-    prepared = prepare(_data([_objects((1, 1, 5, 5))]), _how(20, 40))
-    with pytest.raises(DataError, match="may lie elsewhere"):
-        prepared.batches(1, augment=lambda images, generator: images)
-    assert next(prepared.batches(1, augment=augmentation(["colour"])))[1][0].boxes.tolist() == [[1, 1, 5, 5]]
 
 
 def test_a_part_is_drawn_evenly_over_the_rarest_classes() -> None:

@@ -117,7 +117,7 @@ def test_masks_go_where_their_images_go(place: Path, names: tuple[str, ...]) -> 
 
 
 def test_an_augmentation_of_images_alone_is_refused(place: Path) -> None:
-    with pytest.raises(DataError, match="does not move masks"):
+    with pytest.raises(DataError, match="moves images alone"):
         list(prepare(load_data("d"), PREPROCESS).batches(4, augment=lambda images, _: images))
 
 
