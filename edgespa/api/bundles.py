@@ -71,7 +71,7 @@ def export_bundle(
     require_there(model=model, weights=weights, data={"--calibration": calibration, "--eval-data": evaluation})
     BundleWriter(output, overwrite=overwrite)  # refuses an output that is there before any work is done
     require_folder_possible(output)
-    require_possible(config, calibrated=calibration is not None)
+    require_possible(config, calibrated=calibration is not None, evaluated=evaluation is not None)
     signer = Signer.open(sign_key) if sign_key is not None else None
     if is_task_file(model):
         program, origin, opened = _from_task(Path(model), base, weights, trust)

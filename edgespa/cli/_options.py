@@ -23,7 +23,7 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 
 _DATA_HELP = {
     "data": "Training data.",
-    "eval-data": "Evaluation data, for accuracy; never trained on.",
+    "eval-data": "Evaluation data, for the objective's measure; never trained on.",
     "calibration": "Calibration images, labels not needed; or the name of a spec, see: edgespa calibration.",
 }
 

@@ -80,7 +80,13 @@ EXPORT: Sections = {
     "Files": ("--format", "--precision", "--batch", "--layout", "--preprocess", "--decode", "--strict"),
     "Data": ("--calibration", "--eval-data", *_IMAGES, "--seed"),
     "For a device": ("--device", "--onnx-runtime", "--opset"),
-    "With --precision int8": ("--int8-tolerance", "--int8-calibration", "--calibration-images", "--int8-slowdown"),
+    "With --precision int8": (
+        "--int8-tolerance",
+        "--int8-max-loss",
+        "--int8-calibration",
+        "--calibration-images",
+        "--int8-slowdown",
+    ),
     "Output": (*_WRITTEN, "--sign", "--license", "--fp32-tolerance", "--cache", *_RECIPE),
 }
 EXPORT_EXAMPLES: Examples = (

@@ -81,7 +81,7 @@ RULES: Mapping[str, tuple[Rule, ...]] = MappingProxyType(
                 ("class_offset",), lambda values: values["eval_data"], "numbers the classes of --eval-data: give that"
             ),
             Rule(
-                ("int8_tolerance",),
+                ("int8_tolerance", "int8_max_loss"),
                 lambda values: {"int8", "int8-weights"} & set(values["precisions"]),
                 "is of int8 files: add --precision int8",
             ),

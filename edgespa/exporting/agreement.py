@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
@@ -25,6 +27,7 @@ Progress = Callable[[float, float | None, str], None]
 
 CALIBRATION_IMAGES = 1000
 """Most images of a calibration set, which may be that of a training."""
+PROGRAM = "the program"
 _BATCH = 100
 _WHAT: dict[str, Literal["signs", "top class of a pixel"]] = {
     "multi-label": "signs",
@@ -63,7 +66,8 @@ class Judge:
         self._objective = objective
         self._batch = batch_size(program, _BATCH)
         self._wanted: Array | None = None
-        self.accuracy, self._wanted = self._judge(lambda images: run_program(program, [images]), "the program", None)
+        self._said = hashlib.sha256()
+        self.accuracy, self._wanted = self._judge(lambda images: run_program(program, [images]), PROGRAM, None)
 
     def of(self, file: File, progress: Progress | None = None) -> tuple[Quality | None, Agreement | None]:
         """A file's accuracy, and how often it decides as the program does; None where there is no such thing.
@@ -91,6 +95,31 @@ class Judge:
             data=data.name,
         )
 
+    @property
+    def identity(self) -> str:
+        """Of the evaluation data and what the program says of them: losses of a file are the same where it is."""
+        if self._evaluation is None or self.accuracy is None:
+            return ""
+        return f"{self._evaluation.digest} {self._said.hexdigest()} {self.accuracy.measure} {self.accuracy.value!r}"
+
+    def lost(self, quality: Quality | None) -> float:
+        """How much worse that is than the program on the evaluation data, in the measure's units.
+
+        Args:
+            quality: Of a file, on the same data.
+        """
+        assert self.accuracy is not None
+        assert quality is not None
+        merit = self.accuracy.of.merit
+        return merit(self.accuracy.value) - merit(quality.value)
+
+    def loss(self, file: File) -> float:
+        """The same of a file that is measured for it; infinite where its outputs are no numbers."""
+        try:
+            return self.lost(self._judge(lambda images: file([images.numpy()]), file.name, None)[0])
+        except ParityError:
+            return math.inf
+
     def _judge(
         self, run: Callable[[Tensor], Sequence[Array]], name: str, progress: Progress | None
     ) -> tuple[Quality | None, Array | None]:
@@ -105,6 +134,9 @@ class Judge:
                     "numbers beyond what its precision holds: leave that out, or check --mean, --std and the weights",
                 )
             decided.append(self._decide(outputs[0]))
+            if name == PROGRAM:
+                for each in outputs:
+                    self._said.update(np.ascontiguousarray(each).tobytes())
             return self._whole([torch.from_numpy(each) for each in outputs])
 
         accuracy = None

@@ -42,15 +42,16 @@ from edgespa.objectives.base import Objective
 log = logging.getLogger(__name__)
 
 
-def require_possible(config: ExportConfig, *, calibrated: bool) -> None:
+def require_possible(config: ExportConfig, *, calibrated: bool, evaluated: bool) -> None:
     """Refuse what cannot be exported whatever the program is.
 
     Args:
         config: What to export.
         calibrated: Whether there are images to calibrate on.
+        evaluated: Whether there are samples to measure on.
 
     Raises:
-        ConfigError: If int8 is asked for without them.
+        ConfigError: If int8 is asked for without images, or a largest loss without samples or without int8.
         MissingExtraError: If a converter is not installed.
     """
     if "int8" in config.precisions and not calibrated:
@@ -58,6 +59,13 @@ def require_possible(config: ExportConfig, *, calibrated: bool) -> None:
             "int8 needs images to calibrate on",
             "pass --calibration DATA (a few hundred unlabelled images of the task will do)",
         )
+    if config.int8_max_loss is not None and not evaluated:
+        raise ConfigError(
+            "--int8-max-loss is of the objective's measure, and on what is it measured?",
+            "pass --eval-data DATA (not what --calibration has), or bound the error of the outputs: --int8-tolerance",
+        )
+    if config.int8_max_loss is not None and not {"int8", "int8-weights"} & set(config.precisions):
+        raise ConfigError("--int8-max-loss is of int8 files, and none is asked for", "add --precision int8")
     for name in config.formats:
         require(CONVERTERS[name].PACKAGES, CONVERTERS[name].EXTRA)
 
@@ -117,7 +125,7 @@ def export(
         ParityError: If no file computes what the program computes; if any does not and ``config.strict``.
         OutputExistsError: If the output is there already.
     """
-    require_possible(config, calibrated=calibration is not None)
+    require_possible(config, calibrated=calibration is not None, evaluated=evaluation is not None)
     require_decodable(config, origin)
     names, whole = input_and_output_names(program), outputs_like(program)
     # Folded in the model's own element types: positions are often made in float64.
@@ -195,14 +203,14 @@ def _all_variants(job: Job, made: Conversions, steps: Steps) -> tuple[tuple[Vari
         variants += outcome.variants
         missing += outcome.left_out
     if missing and (job.config.strict or not variants):
-        raise _refusal(missing)
+        raise _refusal(missing, "--int8-tolerance" if job.config.int8_max_loss is None else "--int8-max-loss")
     left_out: list[JsonValue] = [
         {"variant": name, "reason": str(reason), "hint": getattr(reason, "hint", None)} for name, reason in missing
     ]
     return tuple(variants), left_out
 
 
-def _refusal(missing: Sequence[tuple[str, EdgespaError | NotUseful]]) -> EdgespaError:
+def _refusal(missing: Sequence[tuple[str, EdgespaError | NotUseful]], asked: str) -> EdgespaError:
     """Why there is no bundle: the error of the only file that has one of its own, or all of them."""
     errors = [reason for _, reason in missing if isinstance(reason, EdgespaError)]
     if len(errors) == 1 and len({name.partition("-")[0] for name, _ in missing}) == 1:
@@ -210,7 +218,7 @@ def _refusal(missing: Sequence[tuple[str, EdgespaError | NotUseful]]) -> Edgespa
     words = "".join(f"\n  {name}: {reason}" for name, reason in missing if str(reason) != NO_SOURCE)
     kind = ParityError if all(isinstance(error, ParityError) for error in errors) else ExportError
     hints = dict.fromkeys(error.hint for error in errors if error.hint)
-    hint = "; ".join(hints) or "calibrate on images of the task, raise --int8-tolerance, or export --precision fp32"
+    hint = "; ".join(hints) or f"calibrate on images of the task, raise {asked}, or export --precision fp32"
     return kind(f"no bundle was written:{words}", hint)
 
 

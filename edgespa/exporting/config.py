@@ -30,7 +30,9 @@ class ExportConfig(Strict):
         precisions: ``fp32``; ``fp16``; ``int8``: static, calibrated, sensitive layers in float; ``int8-weights``.
         int8_tolerance: Largest error of a component of the outputs of files with int8 in them, against its own spread
             over samples: rms(a - b) / spread.
-        fp32_tolerance: The same of float32 files, where rounding does not explain more: max|a - b| / spread.
+        int8_max_loss: In its place: what they may lose of the objective's measure on evaluation data, in its units;
+            0.01 of accuracy or mIoU is one in a hundred.
+        fp32_tolerance: Largest such error of float32 files, where rounding does not explain more: max|a - b| / spread.
         int8_calibration: How the ranges of activations are found, one of `edgespa.exporting.ranges.METHODS`; ``auto``
             keeps the one that is nearest to the program.
         int8_slowdown: Most CPU time of an int8 file on this machine, against the fp32 file of its format; one that
@@ -55,6 +57,7 @@ class ExportConfig(Strict):
     formats: tuple[str, ...] = FORMATS
     precisions: tuple[str, ...] = ("fp32",)
     int8_tolerance: float = Field(default=INT8_TOLERANCE, gt=0, le=1)
+    int8_max_loss: float | None = Field(default=None, ge=0, allow_inf_nan=False)
     fp32_tolerance: float = Field(default=FP32_TOLERANCE, ge=FP32_TOLERANCE, le=MAX_FP32_ERROR)
     int8_calibration: Literal["auto", "minmax", "percentile", "entropy"] = "auto"
     int8_slowdown: float | None = Field(default=None, gt=0)
@@ -79,6 +82,8 @@ class ExportConfig(Strict):
                 raise ValueError(f"unknown {what} '{', '.join(unknown)}'; choose from: {', '.join(known)}")
             if len(set(values)) < len(values):
                 raise ValueError(f"a {what} is named twice")
+        if self.int8_max_loss is not None and "int8_tolerance" in self.model_fields_set:
+            raise ValueError("int8_max_loss takes the place of int8_tolerance: give one of them")
         return self
 
     @property

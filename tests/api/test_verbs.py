@@ -201,6 +201,8 @@ def test_from_a_module_to_a_measured_bundle(net: Net, tmp_path: Path) -> None:
     assert any("prove" in text for text in told)
     checked = es.verify(bundle)
     assert checked.passed
+    assert checked.recorded == {"onnx-fp32": bundle.manifest.variants[0].accuracy}
+    assert "accuracy" in repr(checked)
     measured = es.profile(bundle, runs=5)
     assert measured.saved is not None
     assert measured.saved.is_file()

@@ -178,11 +178,10 @@ class Model:
         return self._opened.reader.size
 
     def _look(self) -> Any:
-        """What tells one version from another: where the folder leads, and which manifest lies there."""
+        """What tells one version from another: which folder it is, and which manifest lies there."""
         try:
-            real = os.path.realpath(self._folder)
-            found = os.stat(os.path.join(real, "manifest.json"))
-            return real, found.st_ino, found.st_mtime_ns, found.st_size
+            folder, found = os.stat(self._folder), os.stat(self._folder / "manifest.json")
+            return folder.st_dev, folder.st_ino, found.st_ino, found.st_mtime_ns, found.st_size
         except OSError:
             return None
 
@@ -192,7 +191,7 @@ class Model:
             try:
                 if key is None:
                     raise RunnerError("the bundle is not there any more")
-                self._opened, self._key, self._refused = self._open(key), key, None
+                self._opened, self._key, self._refused = self._open(), key, None
             except Exception as error:  # whatever it is: there is one that works
                 self._refused = key
                 LOG.warning("%s: the new version is not used, the one before is: %s", self._folder, error)
@@ -200,9 +199,9 @@ class Model:
             self._refused = None
         return self._opened
 
-    def _open(self, key: Any = None) -> Opened:
+    def _open(self) -> Opened:
         name, threads, top, score = self._asked
-        folder = Path((key or self._key or (self._folder,))[0])
+        folder = Path(os.path.realpath(self._folder))  # all of it from one version, whatever happens meanwhile
         manifest = read_bundle(folder)
         try:
             variant = choose(manifest, name)
