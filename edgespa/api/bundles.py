@@ -61,7 +61,7 @@ def export_bundle(
         trust: The base that a task file names may be run if it is code.
         options: How images become inputs; a task file records mean and std.
         calibration: Images for int8.
-        evaluation: Labelled images to measure accuracy on.
+        evaluation: Labelled images to measure on, by the objective's measure.
         overwrite: Replace a bundle that is there.
         sign_key: An OpenSSH key to sign the bundle with.
         license: Of the base's weights; it is recorded.
