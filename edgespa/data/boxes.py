@@ -111,6 +111,7 @@ class BoxAnswers(Answers):
     """
 
     kind = "detection"
+    form = "boxes"
 
     def __init__(
         self,

@@ -30,6 +30,7 @@ from edgespa.data.pairs import (
     holds_annotations,
     holds_photographs,
 )
+from edgespa.data.points import Cut
 from edgespa.data.tree import IMAGE_SUFFIXES, Tree, join
 from edgespa.data.whole import looks_whole
 from edgespa.errors import DataError
@@ -182,7 +183,10 @@ def _from_tree(place: Place, read: Callable[[str], bytes], asked: Asked) -> Imag
     tree, where, split, labelled, title = place.tree, place.where, asked.split, asked.labelled, asked.title
     drawn = find_drawn(place, split, title, labelled=labelled, wanted=asked.wanted, skip=asked.skip)
     if drawn is not None:
-        return ImageData(_Files(drawn.files, read, where), None, drawn.classes, title, answers=drawn.answers)
+        source: ImageSource = _Files(drawn.files, read, where)
+        if drawn.windows is not None:
+            source = Cut(source, *drawn.windows)
+        return ImageData(source, None, drawn.classes, title, answers=drawn.answers)
     if found := pairs_of_split(tree, split):
         return _with_masks(tree, "", found, read, where, labelled, title)
     base = _base(tree, split, where)

@@ -44,7 +44,7 @@ def load_data(
               mask; 255 counts nowhere. Names are in ``classes.txt`` there, a line each;
             - a folder or ``.zip`` with pictures and the boxes that were drawn on them: Pascal VOC (``Annotations``,
               ``JPEGImages``, ``ImageSets/Main/*.txt``), COCO (``annotations/instances_*.json``, or a ``.json`` beside
-              the pictures), YOLO (``images``, ``labels``, ``data.yaml``); see `edgespa.data.drawn`;
+              the pictures; of key points too), YOLO (``images``, ``labels``, ``data.yaml``); see `edgespa.data.drawn`;
             - a folder of idx files as MNIST has them, gzipped or not: ``train``, ``test``;
             - an ``.npz`` with ``images`` (or ``x``) and ``labels`` (or ``y``), or per split ``x_train``, ``y_train``;
 

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from edgespa.config import Preprocess
 from edgespa.data.images import ImageData, Progress
-from edgespa.data.targets import Boxes, Items, Masks, Table, Targets, pool
+from edgespa.data.points import PointAnswers
+from edgespa.data.targets import Boxes, Items, KeyPoints, Masks, Table, Targets, pool
 from edgespa.data.whole import summary
 from edgespa.errors import DataError
 from edgespa.pixels.picture import model_pixels
@@ -166,11 +167,8 @@ class Prepared:
                 f"{self.name}: the items are preprocessed tensors, which are not augmented here",
                 "augment inside the data set, or let it return images",
             )
-        if augment is not None and isinstance(self.targets, Items) and getattr(augment, "moves", True):
-            raise DataError(
-                f"{self.name}: what is right for an image may lie elsewhere in it once it is augmented",
-                "augment inside the data set, where both can be moved",
-            )
+        if augment is not None:
+            self.targets.require_movable(augment)
         return self._batches(batch_size, count, shuffle_seed, augment, part, behind, draws)
 
     def _batches(
@@ -351,6 +349,8 @@ def _targets(data: ImageData, preprocess: Preprocess, workers: int) -> Targets:
     """What is right where that is no row of a table."""
     if data.has_masks:
         return Masks(data, preprocess, workers)
+    if isinstance(data.answers, PointAnswers):
+        return KeyPoints(data, data.answers, preprocess)
     return Boxes(data, preprocess) if data.has_boxes else Items(data)
 
 

@@ -18,6 +18,7 @@ from edgespa.config import Preprocess
 from edgespa.data.answers import IGNORED
 from edgespa.data.boxes import Objects, fit_objects
 from edgespa.data.images import ImageData
+from edgespa.data.points import PointAnswers, Points, fit_points
 from edgespa.errors import DataError
 
 if TYPE_CHECKING:
@@ -63,6 +64,14 @@ class Targets(ABC):
 
         Raises:
             DataError: It knows images alone.
+        """
+        return None
+
+    def require_movable(self, augment: Augment) -> None:
+        """Refuse an augmentation after which nobody knows what is right.
+
+        Raises:
+            DataError: It is one.
         """
         return None
 
@@ -162,6 +171,44 @@ class Boxes(Targets):
         return images, objects
 
 
+class KeyPoints(Targets):
+    """Key points, as the model's input has them.
+
+    Args:
+        data: Has them.
+        answers: All of its source.
+        preprocess: Wanted height and width.
+    """
+
+    def __init__(self, data: ImageData, answers: PointAnswers, preprocess: Preprocess) -> None:
+        self._data = data
+        self._pairs = answers.pairs
+        self._preprocess = preprocess
+
+    def of(self, chunk: Tensor) -> Points:
+        """Those of some images."""
+        size = torch.tensor([self._preprocess.height, self._preprocess.width]).float().expand(len(chunk), 2)
+        count = len(self._data.classes)
+        found = [fit_points(self._data.answer(index), self._preprocess) for index in chunk.tolist()]
+        return Points(torch.stack(found) if found else torch.zeros(0, count, 3), size)
+
+    def augmented(
+        self, raw: Tensor, chunk: Tensor, augment: Augment, generator: torch.Generator
+    ) -> tuple[Tensor, Points]:
+        """See `Targets.augmented`."""
+        together = _moving(augment, "with_points", self._data.name)
+        images, points = together(raw, self.of(chunk), self._pairs, generator)
+        return images, points
+
+    def require_movable(self, augment: Augment) -> None:
+        """See `Targets.require_movable`."""
+        if self._pairs is None and getattr(augment, "mirrors", False):
+            raise DataError(
+                f"{self._data.name}: which key points are each other's left and right in a mirror is not known",
+                "leave flip out of --augment, or name them so: left_eye, right_eye",
+            )
+
+
 class Items(Targets):
     """Whatever a data set gives.
 
@@ -185,6 +232,14 @@ class Items(Targets):
                 f"{self._data.name}: the answers of a batch cannot be put together: {str(error).splitlines()[0]}",
                 "let the data set give answers of one shape and type: padded, with their number beside them",
             ) from error
+
+    def require_movable(self, augment: Augment) -> None:
+        """See `Targets.require_movable`."""
+        if getattr(augment, "moves", True):
+            raise DataError(
+                f"{self._data.name}: what is right for an image may lie elsewhere in it once it is augmented",
+                "augment inside the data set, where both can be moved",
+            )
 
 
 def _moving(augment: Augment, name: str, data: str) -> Callable[..., tuple[Tensor, Any]]:

@@ -11,8 +11,10 @@ from torch import Tensor
 from torch.utils import _pytree
 
 from edgespa.data.answers import IGNORED
+from edgespa.data.points import Points
 from edgespa.errors import ConfigError
 from edgespa.objectives.base import Objective
+from edgespa.objectives.heatmaps import maps_of
 from edgespa.objectives.kinds import OWN, objective_named
 from edgespa.objectives.match import Match
 from edgespa.objectives.measures import Measure
@@ -28,6 +30,14 @@ def masks() -> Tensor:
     return found
 
 
+def key_points() -> Points:
+    """In the middles of pixels of maps that are half as large."""
+    columns, rows, seen = (torch.randint(0, most, (16, 4), generator=RANDOM) for most in (5, 6, 3))
+    places = torch.stack([2 * columns + 1, 2 * rows + 1, seen], -1).float()
+    places[3, :, 2] = 0  # a thing of which nothing is known
+    return Points(places, torch.tensor([[12.0, 10.0]]).repeat(16, 1))
+
+
 MADE: dict[str, tuple[Callable[[], Tensor], Callable[[], Tensor]]] = {
     "classes": (lambda: torch.randn(16, 4, generator=RANDOM), lambda: torch.randint(0, 4, (16,), generator=RANDOM)),
     "multi-label": (
@@ -36,6 +46,7 @@ MADE: dict[str, tuple[Callable[[], Tensor], Callable[[], Tensor]]] = {
     ),
     "regression": (lambda: torch.randn(16, 4, generator=RANDOM), lambda: torch.randn(16, 4, generator=RANDOM)),
     "segmentation": (lambda: torch.randn(16, 4, 3, 5, generator=RANDOM), masks),
+    "heatmaps": (lambda: torch.randn(16, 4, 6, 5, generator=RANDOM), key_points),
     "embedding": (lambda: torch.randn(16, 4, generator=RANDOM), lambda: torch.randn(16, 4, generator=RANDOM)),
     "match": (lambda: several(1), lambda: Match().wanted(several(1), several(3))),
 }
@@ -120,6 +131,8 @@ def answers_that_are_right(name: str, targets: Any) -> Any:
         return targets
     if name == "multi-label":
         return (targets - 0.5) * 20
+    if name == "heatmaps":
+        return maps_of(targets, 6, 5)
     known = targets.where(targets != IGNORED, 0) if name == "segmentation" else targets
     return torch.nn.functional.one_hot(known, 4).movedim(-1, 1).float() * 20
 
@@ -135,7 +148,7 @@ def test_scores_have_gradients_where_the_loss_has_none(name: str) -> None:
     for number in (objective.scored(right, targets), objective.relevance(right, targets)):
         gradients = torch.autograd.grad(number, leaves)
         assert all(bool(torch.isfinite(each).all()) for each in gradients)
-        assert name == "regression" or all(float(each.abs().max()) > 0 for each in gradients)
+        assert name in ("regression", "heatmaps") or all(float(each.abs().max()) > 0 for each in gradients)
 
 
 @pytest.mark.parametrize("name", [name for name in MADE if not OWN[name].of_base])

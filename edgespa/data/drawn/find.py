@@ -7,12 +7,14 @@ import logging
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edgespa.data.answers import Answers
 from edgespa.data.boxes import BoxAnswers
 from edgespa.data.drawn import coco, voc, yolo
 from edgespa.data.drawn.marked import Looked, Marked, Wrong, look
 from edgespa.data.drawn.places import Place
+from edgespa.data.drawn.things import things_of
 from edgespa.data.pairs import are_splits, holds_annotations, holds_photographs
 from edgespa.data.tree import join
 from edgespa.data.whole import summary
@@ -30,11 +32,13 @@ class Found:
         files: The pictures.
         answers: What is drawn on each; None where nobody asked.
         classes: Names.
+        windows: What of which file each sample is, see `edgespa.data.drawn.things.Things`; None: each file whole.
     """
 
     files: list[str]
     answers: Answers | None
     classes: list[str]
+    windows: tuple[NDArray[np.int64], NDArray[np.int64]] | None = None
 
 
 def find_drawn(
@@ -67,9 +71,11 @@ def find_drawn(
         return None
     if not labelled and split is None:
         return Found(pictures, None, [])
+    points: coco.KeyPoints | None = None
     if kind == coco.FORMAT:
         read = coco.read_coco(place, base, coco.file_of(place, files, split, wanted != "boxes", not labelled)[0])
         marked, classes, alone = read.pictures, read.classes, read.alone
+        points = read.points if wanted != "boxes" else None
     else:
         reader = voc.read_voc if kind == voc.FORMAT else yolo.read_yolo
         marked, classes, alone = reader(place, base, split, not labelled)
@@ -81,7 +87,7 @@ def find_drawn(
         log.warning("%s: %d pictures have no annotation and were left out", title, alone)
     if not good:
         raise DataError(f"{place.where}: no picture with an annotation", "name another split, or annotate some")
-    return _boxes(good, classes, kind, title)
+    return _boxes(good, classes, kind, title) if points is None else _points(good, points, kind, title)
 
 
 def _once(marked: Sequence[Marked], where: str) -> list[Marked]:
@@ -111,6 +117,14 @@ def _boxes(good: Sequence[Looked], classes: list[str], kind: str, title: str) ->
     )
     _tell(title, kind, len(good), f"{sum(counts):,} boxes of {len(classes)} classes", counts.count(0))
     return Found([each.marked.picture for each in good], answers, classes)
+
+
+def _points(good: Sequence[Looked], points: coco.KeyPoints, kind: str, title: str) -> Found:
+    things = things_of(good, points, title)
+    count, whole = len(things.answers.points), things.windows is None
+    what = "each a picture" if whole else "each cut out of its picture, with a quarter more around its box"
+    _tell(title, kind, len(things.files), f"{count:,} things with {len(points.names)} key points, {what}", 0)
+    return Found(things.files, things.answers, list(points.names), things.windows)
 
 
 def _tell(title: str, kind: str, pictures: int, what: str, empty: int) -> None:
