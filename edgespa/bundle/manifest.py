@@ -50,6 +50,9 @@ _ERRORS = ("max_abs_error", "relative_error", "component_error", "tolerance_used
 Kind = Annotated[str, Field(pattern="^[a-z][a-z0-9-]*$", max_length=64)]
 """What is learned: the name of an objective, such as ``classes``, ``multi-label``, ``regression``, ``segmentation``."""
 
+MAX_LINES = 1000
+"""Of a skeleton."""
+PointNumber = Annotated[int, Field(ge=0, lt=1 << 16)]
 MeasureName = Annotated[str, Field(pattern=f"^{NAME}$", max_length=64)]
 
 
@@ -363,6 +366,7 @@ class Manifest(_Part):
         outputs: The program's outputs: ``output_0``...
         sets: Those whose entries have no order of their own.
         decoding: From the outputs of a detector to boxes; None for other programs.
+        skeleton: Pairs of key points, by their numbers, that a line connects where they are drawn.
         variants: The model files.
         compaction: What was removed.
         reference_accuracy: Of the program itself, on the same data as the variants'.
@@ -383,6 +387,7 @@ class Manifest(_Part):
     outputs: tuple[TensorSpec, ...] = Field(min_length=1, max_length=MAX_TENSORS)
     sets: tuple[OutputSet, ...] = Field(default=(), max_length=MAX_TENSORS)
     decoding: Decoding | None = None
+    skeleton: tuple[tuple[PointNumber, PointNumber], ...] = Field(default=(), max_length=MAX_LINES)
     variants: tuple[Variant, ...] = Field(min_length=1, max_length=MAX_VARIANTS)
     compaction: Compaction
     reference_accuracy: Quality | None = None

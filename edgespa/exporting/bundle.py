@@ -231,6 +231,7 @@ def _manifest(
         outputs=outputs,
         sets=samples.sets,
         decoding=origin.decoding,
+        skeleton=origin.skeleton,
         variants=variants,
         compaction=origin.compaction,
         reference_accuracy=reference,
