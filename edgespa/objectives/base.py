@@ -82,6 +82,13 @@ class Objective(ABC):
         """The one that decides."""
         return self.measures[0]
 
+    def require(self) -> None:  # noqa: B027
+        """Refuse what cannot be measured on this machine, before anything long begins.
+
+        Raises:
+            MissingExtraError: A package that it is measured with is not installed.
+        """
+
     def take(self, output: Any, data: Prepared | None = None, *, own: bool = False) -> Any:
         """The part of what a program gives that is an answer.
 
