@@ -61,8 +61,9 @@ class Names:
 
 def is_yolo(place: Place, base: str) -> bool:
     """Whether there are text files of boxes beside pictures below a folder."""
-    pictures = {label_of(file) for file in place.images(base)}
-    files = [file for file in place.others(base, ".txt") if file in pictures and name(file).lower() not in _NAME_FILES]
+    texts = [file for file in place.others(base, ".txt") if name(file).lower() not in _NAME_FILES]
+    pictures = {label_of(file) for file in place.images(base)} if texts else set()
+    files = [file for file in texts if file in pictures]
     votes = 0
     looked = files[:: max(1, len(files) // _LOOKED_AT)]
     filled = 0
