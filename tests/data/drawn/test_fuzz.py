@@ -82,8 +82,8 @@ def test_fuzz_of_coco(drawn: st.DataObject, tmp_path: Path) -> None:
 
 PARTS = st.sampled_from([
     "<annotation>", "</annotation>", "<object>", "</object>", "<name>", "</name>", "<bndbox>", "</bndbox>", "<xmin>",
-    "1",    "</xmin>", "<size>", "</size>", "<width>", "</width>", "&lt;", "&x;", "<!DOCTYPE a>", "<![CDATA[a]]>", "<?x y?>",
-    "\x00", "\ufeff", "nan", "<part>", "</part>", "é",
+    "1", "</xmin>", "<size>", "</size>", "<width>", "</width>", "&lt;", "&x;", "<!DOCTYPE a>", "<![CDATA[a]]>",
+    "<?x y?>", "\x00", "\ufeff", "nan", "<part>", "</part>", "é",
 ])  # fmt: skip
 
 
