@@ -26,6 +26,7 @@ FORMAT = "YOLO"
 _LOOKED_AT = 20
 _MOST_YAML = 1 << 20
 _NAME_FILES = frozenset({"classes.txt", "obj.names", "names.txt", "labels.txt", "predefined_classes.txt"})
+_OWN_FILES = {"data.yaml", "data.yml", "dataset.yaml"}
 _LINE = re.compile(rb"\s*\d+(?:\.0+)?(?:\s+[-+.\deE]+){4,}\s*")
 _SPLIT_KEYS = ("train", "val", "test")
 _ROUNDING = 0.02
@@ -65,6 +66,8 @@ def is_yolo(place: Place, base: str) -> bool:
     texts = [file for file in place.others(base, ".txt") if name(file).lower() not in _NAME_FILES]
     pictures = {label_of(file) for file in place.images(base)} if texts else set()
     files = [file for file in texts if file in pictures]
+    if files and any(name(file).lower() in _OWN_FILES for file in place.others(base, ".yaml", ".yml")):
+        return True  # and what is wrong with the texts is told
     votes = 0
     looked = files[:: max(1, len(files) // _LOOKED_AT)]
     filled = 0
