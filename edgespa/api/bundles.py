@@ -17,7 +17,7 @@ from edgespa.bundle import BundleWriter, Compaction, Kind, Manifest, Signer, sha
 from edgespa.bundle.manifest import MAX_LINES
 from edgespa.data import ImageData, Numbering, prepare, require_whole
 from edgespa.errors import AdapterError, ConfigError, TaskFileError
-from edgespa.exporting.bundle import ExportConfig, Origin, export, require_possible
+from edgespa.exporting.bundle import ExportConfig, Origin, export, require_decodable, require_possible
 from edgespa.graph.program import Program
 from edgespa.graph.proof import LIMIT, largest_difference, prove
 from edgespa.graph.surgery import compact
@@ -25,7 +25,7 @@ from edgespa.models.given import PREFIX, Given
 from edgespa.models.inputs import InputSizes
 from edgespa.models.interface import output_tensors
 from edgespa.objectives.evaluate import objective_for, require_answers
-from edgespa.objectives.kinds import OWN
+from edgespa.objectives.kinds import OWN, objective_named
 from edgespa.objectives.taught import taught
 from edgespa.system.bounds import readable
 from edgespa.system.files import require_folder_possible
@@ -78,6 +78,10 @@ def export_bundle(
         program, origin, opened = _from_task(Path(model), base, weights, trust)
     else:
         program, origin, opened = _from_model(model, input_shape, weights)
+    if options.objective is not None:  # one of the user's own may say how its boxes are read
+        decoding = objective_named(options.objective).bound(opened.detector).decoding
+        origin = dataclasses.replace(origin, decoding=decoding or origin.decoding)
+    require_decodable(config, origin)
     specs = dict.fromkeys(each for each in (calibration, evaluation) if each)
     outputs = count_outputs(program) if evaluation else None
     images = {spec: options.load(spec, labelled=spec == evaluation, outputs=outputs) for spec in specs}

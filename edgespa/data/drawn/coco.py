@@ -30,6 +30,9 @@ _NO_SPLIT = frozenset(
 )
 _WRITE = "write it again with the tool that it is from"
 
+# As COCO's own files and those of exports are called: what such a one is, is told, also if it is damaged.
+_NAMED = re.compile(r"(instances|person_keypoints)_.*\.json$|.*annotations\.coco\.json$", re.IGNORECASE)
+
 
 @dataclasses.dataclass(frozen=True)
 class KeyPoints:
@@ -64,9 +67,9 @@ class Coco:
 
 
 def candidates(place: Place, base: str) -> list[str]:
-    """Files below a folder that may be of this kind, by their first bytes; captions are left out."""
+    """Files below a folder that may be of this kind, by their names or first bytes; captions are left out."""
     files = [file for file in place.others(base, ".json") if "caption" not in name(file).lower()]
-    return [file for file in files if _looks_like(place, file)]
+    return [file for file in files if _NAMED.match(name(file)) or _looks_like(place, file)]
 
 
 def _looks_like(place: Place, file: str) -> bool:
