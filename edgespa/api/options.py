@@ -93,6 +93,8 @@ class DataOptions:
             data = usable(data) if self.skip_bad else data
             data = data.limit(min(self.limit, len(data)), self.seed) if self.limit else data
         data = number.up_to(outputs, number(data))
+        if labelled and data.answered:
+            (wanted or objective_named(data.kind)).require()
         return data if wanted is None else fitted(data, wanted)
 
     def preprocess(

@@ -53,6 +53,10 @@ class Boxes(Objective):
         """How the outputs are read that are measured: as `decoding` says, unless a graph does that itself."""
         return self._read or self.decoding
 
+    def require(self) -> None:
+        """See `Objective.require`."""
+        require_library()
+
     def take(self, output: Any, data: Prepared | None = None, *, own: bool = False) -> Any:
         """See `Objective.take`: all outputs, of which the decoding says what they are.
 
@@ -60,7 +64,6 @@ class Boxes(Objective):
             DataError: They are not what the decoding reads.
         """
         if data is not None:
-            require_library()
             problem = self.reading.problem([each.shape for each in output_tensors(output)])
             if problem is not None:
                 raise DataError(

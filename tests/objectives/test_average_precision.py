@@ -60,6 +60,8 @@ def test_without_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(MissingExtraError, match="pycocotools") as caught:
         average_precisions(np.zeros((0, 8)))
     assert "[detection]" in str(caught.value.hint)
+    with pytest.raises(MissingExtraError, match="pycocotools"):  # before any image is looked at
+        Plain().require()
 
 
 class Plain(Boxes):
