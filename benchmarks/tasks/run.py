@@ -148,8 +148,9 @@ def measured(name: str, setting: str) -> Row:
     if not task.exists():
         edgespa(
             "adapt", f"{HERE / 'nets.py'}:{what.network}{how.peer}", "--data", f"{what.data}:train", "--eval-data",
-            f"{what.data}:test", *what.words, *how.adapter, "--budget", "macs", "--density", "1" if how.peer else str(how.density), "--epochs",
-            str(what.epochs), "--augment", "flip,crop,colour", "--output", str(task),
+            f"{what.data}:test", *what.words, *how.adapter, "--budget", "macs", "--density",
+            "1" if how.peer else str(how.density), "--epochs", str(what.epochs), "--augment",
+            "flip,crop,colour", "--output", str(task),
         )  # fmt: skip
     seconds = of_children() - began
     if not bundle.exists():

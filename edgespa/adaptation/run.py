@@ -29,6 +29,7 @@ from edgespa.adapters.renorm import calibrate, inserted_norms
 from edgespa.adapters.splopa import SPLoPA
 from edgespa.config import Preprocess
 from edgespa.data import ImageData, Prepared
+from edgespa.data.points import PointAnswers
 from edgespa.distributed.processes import ALONE, Processes
 from edgespa.errors import AdapterError, ConfigError, DataError
 from edgespa.graph.groups import Kept
@@ -81,6 +82,7 @@ class Run:
         self.data_name = data.name
         self.samples = data.digest
         self.classes = tuple(data.classes)
+        self.lines = data.answers.lines if isinstance(data.answers, PointAnswers) else ()
         self.preprocess = preprocess
         self.loss = loss or TrainingLoss()
         self.processes = processes
@@ -429,6 +431,7 @@ class Run:
                 "trained": dict(self.plan.trained_whole),
                 "teacher": self.loss.teacher_name,
                 "learns": self.loss.objective.name,
+                **({"skeleton": [list(line) for line in self.lines]} if self.lines else {}),
                 **({"units": units.record()} if (units := self.loss.units) is not None else {}),
                 "blocks": dict(blocks) if blocks else None,
                 "history": list(self.history),

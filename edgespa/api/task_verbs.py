@@ -68,7 +68,7 @@ def adapt(
         data: Training data: a folder, zip or ``.npz``, a ``Dataset`` or ``DataLoader`` of (image, label), or (images,
             labels) as arrays: uint8 [N, H, W, C], or float32 [N, C, H, W] that go to the model as they are.
         output: The task file, ``fruit.spa``. The state of an unfinished training lies beside it.
-        eval_data: Test data; the accuracy on it is recorded and never used to choose anything.
+        eval_data: Test data; what is measured on it is recorded and never used to choose anything.
         start: A task file to start from.
         distill: ``"base"``, or a task of the same base, whose outputs are learned from too.
         input_shape: See `inspect`.
@@ -202,7 +202,7 @@ def prune(
         output: The task file.
         density: Fraction to keep, of channels, parameters or MACs (``budget``); or give ``latency_ms``.
         calibration: Images that units are chosen by, and new weights fitted on; see ``data`` of `adapt`.
-        eval_data: Test data; the accuracy before and after is recorded and never used to choose anything.
+        eval_data: Test data; what is measured before and after is recorded and never used to choose anything.
         held_out: Labelled images, for ``allocation="equal-accuracy"``.
         data: For sls: images with a class each that blocks are scored on; without them ``keep_depth``.
         input_shape: See `inspect`.

@@ -70,7 +70,7 @@ class Judge:
         self.accuracy, self._wanted = self._judge(lambda images: run_program(program, [images]), PROGRAM, None)
 
     def of(self, file: File, progress: Progress | None = None) -> tuple[Quality | None, Agreement | None]:
-        """A file's accuracy, and how often it decides as the program does; None where there is no such thing.
+        """How well a file does, and how often it decides as the program does; None where there is no such thing.
 
         Args:
             file: The file.
@@ -82,7 +82,7 @@ class Judge:
 
         def told(done: float, total: float | None, _text: str) -> None:
             if progress:
-                progress(done, total, f"accuracy of {file.name}")
+                progress(done, total, f"measure {file.name}")
 
         accuracy, decided = self._judge(lambda images: file([images.numpy()]), file.name, told)
         data = self._evaluation or self._calibration

@@ -1,4 +1,4 @@
-"""The whole export: convert, quantise, prove, measure accuracy, and write the bundle, or nothing."""
+"""The whole export: convert, quantise, prove, measure, and write the bundle, or nothing."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def export(
         config: What to export.
         output: The folder to make.
         calibration: Images for int8.
-        evaluation: Labelled images to measure accuracy on.
+        evaluation: Labelled images to measure on, by the objective's measure.
         objective: By whose measures; None for that of the data's kind.
         overwrite: Replace a bundle that is there.
         sign: Makes the manifest's signature, see `BundleWriter`.
@@ -241,6 +241,7 @@ def _manifest(
         outputs=outputs,
         sets=samples.sets,
         decoding=origin.decoding,
+        skeleton=origin.skeleton,
         variants=variants,
         compaction=origin.compaction,
         reference_accuracy=reference,
