@@ -57,6 +57,10 @@ class ImageSource(ABC):
         """One preprocessed item as float32 [C, H, W]; only if `preprocessed`."""
         raise NotImplementedError("this source has images, not tensors")
 
+    def tensors(self, index: int) -> Any:
+        """One item that is no image, in order or by the names of a model's inputs; only if `preprocessed`."""
+        return (self.tensor(index),)
+
 
 class ImageData:
     """Images and their classes, in a fixed order. Every method that takes a part of it returns a new object.
@@ -235,6 +239,10 @@ class ImageData:
         """One preprocessed item as float32 [C, H, W]; only if `preprocessed`."""
         return self._source.tensor(int(self._indices[index]))
 
+    def tensors(self, index: int) -> Any:
+        """One item that is no image, for `edgespa.data.inputs.matched`; only if `preprocessed`."""
+        return self._source.tensors(int(self._indices[index]))
+
     def subset(self, indices: Sequence[int] | NDArray[np.int64]) -> Self:
         """The images at some positions, in the order given.
 
@@ -269,7 +277,7 @@ class ImageData:
         # First all images that are drawn first in their class, then all that are drawn second, and so on.
         return self.subset(np.sort(np.lexsort((turn, rank))[:n]))
 
-    def split(self, fraction: float, seed: int = 0) -> tuple[Self, Self]:
+    def split(self, fraction: float, seed: int = 0, *, block: bool = False) -> tuple[Self, Self]:
         """Hold out a fraction, with the classes in proportion.
 
         At least one image of every class stays in the rest.
@@ -277,6 +285,8 @@ class ImageData:
         Args:
             fraction: Fraction to hold out, in (0, 1).
             seed: Which part.
+            block: Hold out images that follow each other, of each class so many in a row: neighbours of one video are
+                then apart, but for those at the ends of the row.
 
         Returns:
             The rest and the held-out part, both in the original order.
@@ -295,8 +305,11 @@ class ImageData:
             if held.sum() >= round(len(self) * fraction):
                 break
             held[group] += 1 if held[group] < counts[group] - 1 else 0
-        rank, _ = self._ranks(seed)
-        out = rank < held[groups]
+        if block:
+            out = _in_a_row(groups, held, seed)
+        else:
+            rank, _ = self._ranks(seed)
+            out = rank < held[groups]
         if not out.any() or out.all():
             raise DataError(
                 f"{self.name}: {len(self)} images in {len(np.unique(groups))} classes, too few to hold out {fraction}",
@@ -377,6 +390,17 @@ class ImageData:
             members = np.flatnonzero(inverse == group)
             rank[members] = random.permutation(len(members))
         return rank, turn
+
+
+def _in_a_row(groups: NDArray[np.int64], held: NDArray[np.int64], seed: int) -> NDArray[np.bool_]:
+    """Where so many of each group are that follow each other, from a random one on."""
+    random = np.random.RandomState(seed)
+    out = np.zeros(len(groups), dtype=bool)
+    for group in np.unique(groups):
+        members = np.flatnonzero(groups == group)
+        start = int(random.randint(0, len(members) - held[group] + 1))
+        out[members[start : start + held[group]]] = True
+    return out
 
 
 def _named(classes: Sequence[str], title: str) -> tuple[str, ...]:

@@ -153,6 +153,21 @@ class Items(Targets):
 
     def __init__(self, data: ImageData) -> None:
         self._data = data
+        self._read: dict[int, Any] = {}
+        self._kept = False
+
+    def keep(self) -> None:
+        """Have all of them in memory, where `fill` puts them."""
+        self._kept = True
+
+    def fill(self, indices: Iterable[int]) -> None:
+        """Read some, each just after its input and in the same thread: they are then of one draw of the data set.
+
+        Raises:
+            DataError: One cannot be read.
+        """
+        for index in indices:
+            self._read[index] = self._data.answer(index)
 
     def of(self, chunk: Tensor) -> Any:
         """Put together as torch does it: tensors stacked, numbers to tensors, dicts and tuples part by part.
@@ -161,12 +176,17 @@ class Items(Targets):
             DataError: They are of different shapes or types.
         """
         try:
-            return default_collate([self._data.answer(index) for index in chunk.tolist()])
+            return default_collate([self._one(index) for index in chunk.tolist()])
         except (RuntimeError, TypeError, ValueError) as error:
             raise DataError(
                 f"{self._data.name}: the answers of a batch cannot be put together: {str(error).splitlines()[0]}",
                 "let the data set give answers of one shape and type: padded, with their number beside them",
             ) from error
+
+    def _one(self, index: int) -> Any:
+        if index not in self._read:
+            return self._data.answer(index)
+        return self._read[index] if self._kept else self._read.pop(index)
 
 
 def fit_mask(mask: NDArray[np.uint8], preprocess: Preprocess) -> NDArray[np.uint8]:

@@ -14,7 +14,7 @@ from edgespa.bundle import Agreement, Kind, Quality
 from edgespa.data import Prepared
 from edgespa.errors import ParityError
 from edgespa.exporting.parity import File
-from edgespa.exporting.samples import run_program
+from edgespa.exporting.samples import run_program, samples_of
 from edgespa.graph.program import Program
 from edgespa.objectives.evaluate import Evaluation, batch_size, evaluate
 from edgespa.objectives.measures import MEASURES
@@ -55,11 +55,12 @@ class Judge:
         decides: bool = True,
         whole: Callable[[list[Tensor]], Any] = lambda tensors: tensors,
     ) -> None:
+        self._program = program
         self._evaluation, self._calibration, self._learns, self._decides = evaluation, calibration, learns, decides
         self._whole = whole
         self._batch = batch_size(program, _BATCH)
         self._wanted: Array | None = None
-        self.accuracy, self._wanted = self._judge(lambda images: run_program(program, [images]), "the program", None)
+        self.accuracy, self._wanted = self._judge(lambda inputs: run_program(program, inputs), "the program", None)
 
     def of(self, file: File, progress: Progress | None = None) -> tuple[Quality | None, Agreement | None]:
         """A file's accuracy, and how often it decides as the program does; None where there is no such thing.
@@ -76,7 +77,7 @@ class Judge:
             if progress:
                 progress(done, total, f"accuracy of {file.name}")
 
-        accuracy, decided = self._judge(lambda images: file([images.numpy()]), file.name, told)
+        accuracy, decided = self._judge(lambda inputs: file([each.numpy() for each in inputs]), file.name, told)
         data = self._evaluation or self._calibration
         if decided is None or self._wanted is None or data is None:
             return accuracy, None
@@ -88,13 +89,13 @@ class Judge:
         )
 
     def _judge(
-        self, run: Callable[[Tensor], Sequence[Array]], name: str, progress: Progress | None
+        self, run: Callable[[Sequence[Tensor]], Sequence[Array]], name: str, progress: Progress | None
     ) -> tuple[Quality | None, Array | None]:
         decided: list[Array | None] = []
         data = self._evaluation or self._calibration
 
-        def seen(images: Tensor) -> Any:
-            outputs = run(images)
+        def seen(*inputs: Tensor) -> Any:
+            outputs = run(inputs)
             if data is not None and not all(np.isfinite(each).all() for each in outputs):
                 raise ParityError(
                     f"{name}: the outputs are not finite on some of {data.name}",
@@ -112,7 +113,7 @@ class Judge:
             for at in range(0, len(places), self._batch):
                 if at and decided[0] is None:
                     break
-                seen(self._calibration.tensor(places[at : at + self._batch]))
+                seen(*samples_of(self._program, self._calibration, places[at : at + self._batch]))
                 if progress:
                     progress(at + self._batch, len(places), "")
         known = [each for each in decided if each is not None]

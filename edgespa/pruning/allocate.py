@@ -145,7 +145,7 @@ def _accuracy(network: Network, changed: Mapping[str, Tensor], images: Images) -
     data, module, objective = images.data, network.base.program.module, images.objective
     sums: Tensor | None = None
     for index in range(images.batches):
-        output = torch.func.functional_call(module, dict(changed), (images.batch(index),))
+        output = torch.func.functional_call(module, dict(changed), images.batch(index))
         own = sums_of(output, images.targets(index), data, objective)
         sums = own if sums is None else sums + own
     assert sums is not None  # there are two images at least
