@@ -59,10 +59,7 @@ def tell_if_neighbours_are_alike(data: ImageData, train: Prepared) -> None:
     random = np.random.RandomState(0)
     chosen = np.sort(random.choice(near, _PAIRS, replace=False))
     others = np.array([random.choice(np.flatnonzero(groups == groups[place])) for place in chosen])
-    first, second, other = (
-        torch.cat([each.flatten(1).float() for each in arguments(train.tensor(places)) if each.dim() > 1], 1)
-        for places in (chosen, chosen + 1, others)
-    )
+    first, second, other = (_rows(train, places) for places in (chosen, chosen + 1, others))
     apart = float((first - other).abs().mean(1).median())
     if float((first - second).abs().mean(1).median()) < _ALIKE * apart:
         log.log(
@@ -72,3 +69,9 @@ def tell_if_neighbours_are_alike(data: ImageData, train: Prepared) -> None:
             "data of their own (--validation-data)",
             data.name,
         )
+
+
+def _rows(train: Prepared, places: np.ndarray) -> torch.Tensor:
+    """All numbers of some samples, ``[n, numbers]``."""
+    pairs = zip(arguments(train.tensor(places)), train.axes, strict=True)
+    return torch.cat([each.movedim(axis, 0).reshape(len(places), -1).float() for each, axis in pairs], 1)

@@ -230,10 +230,10 @@ def _require_trainable(
             "correct --input-shape, or write the model so that it takes any batch size",
         )
     output = base.program(*base.program.example_inputs())
-    if objective.answers == "table" and (not isinstance(output, torch.Tensor) or output.dim() != 2):
+    if objective.answers == "table" and first_tensor(output).dim() != 2:
         raise ConfigError(
-            f"{base.spec} gives {shapes_of(output)}, and training needs one output [N, K]: a number per class",
-            "give a model that returns its logits alone",
+            f"{base.spec} gives {shapes_of(output)}, and training needs a first output [N, K]: a number per class",
+            "give a model that returns its logits, alone or first",
         )
     if objective.answers == "masks" and first_tensor(output).dim() != 4:
         raise ConfigError(

@@ -12,9 +12,10 @@ from torch import Tensor
 
 from edgespa.bundle import Agreement, Kind, Quality
 from edgespa.data import Prepared
+from edgespa.data.inputs import arguments
 from edgespa.errors import ParityError
 from edgespa.exporting.parity import File
-from edgespa.exporting.samples import run_program, samples_of
+from edgespa.exporting.samples import run_program, samples_in_front
 from edgespa.graph.program import Program
 from edgespa.objectives.evaluate import Evaluation, batch_size, evaluate
 from edgespa.objectives.measures import MEASURES
@@ -95,8 +96,9 @@ class Judge:
         data = self._evaluation or self._calibration
 
         def seen(*inputs: Tensor) -> Any:
-            outputs = run(inputs)
-            if data is not None and not all(np.isfinite(each).all() for each in outputs):
+            assert data is not None
+            outputs = run(samples_in_front(self._program, data, inputs))
+            if not all(np.isfinite(each).all() for each in outputs):
                 raise ParityError(
                     f"{name}: the outputs are not finite on some of {data.name}",
                     "numbers beyond what its precision holds: leave that out, or check --mean, --std and the weights",
@@ -113,7 +115,7 @@ class Judge:
             for at in range(0, len(places), self._batch):
                 if at and decided[0] is None:
                     break
-                seen(*samples_of(self._program, self._calibration, places[at : at + self._batch]))
+                seen(*arguments(self._calibration.tensor(places[at : at + self._batch])))
                 if progress:
                     progress(at + self._batch, len(places), "")
         known = [each for each in decided if each is not None]

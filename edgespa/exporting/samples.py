@@ -343,10 +343,22 @@ def samples_of(program: Program, data: Prepared, places: Array) -> list[Tensor]:
         data: The samples.
         places: Which.
     """
+    return samples_in_front(program, data, arguments(data.tensor(places)))
+
+
+def samples_in_front(program: Program, data: Prepared, inputs: Sequence[Tensor]) -> list[Tensor]:
+    """A batch of data as a program's files take it, see `samples_of`.
+
+    Args:
+        program: With plain inputs; a batch of 1 where the data's is not first in all of them.
+        data: Where the batch is from.
+        inputs: All inputs, as `edgespa.data.Prepared.batches` gives them.
+    """
     found = []
-    for tensor, axis in zip(arguments(data.tensor(places)), data.axes, strict=True):
-        # Of a program that runs whole a sample is all of a run: see `_samples_first`.
-        found.append(tensor.movedim(axis, 0).unsqueeze(axis + 1) if axis else tensor)
+    for tensor, axis, spec in zip(inputs, data.axes, program.inputs, strict=True):
+        first = tensor.movedim(axis, 0)
+        # A sample is all of a run, see `_samples_first`; where a run's first size is 1 that is the sample's.
+        found.append(first.unsqueeze(axis + 1) if axis and spec.shape[0] != 1 else first)
     return found
 
 

@@ -261,7 +261,14 @@ def _pieces(file: File, inputs: Sequence[Any]) -> list[list[Any]]:
     batch = file.inputs[0].shape[0]
     size = batch if isinstance(batch, int) else 1
     count = len(inputs[0]) // size * size
-    return [file.own_inputs([array[at : at + size] for array in inputs]) for at in range(0, count, size)]
+    # Of a program that runs whole a sample has all dimensions of a run.
+    whole = [array.ndim > len(spec.shape) for array, spec in zip(inputs, file.inputs, strict=True)]
+    return [
+        file.own_inputs(
+            [array[at] if all_of_it else array[at : at + size] for array, all_of_it in zip(inputs, whole, strict=True)]
+        )
+        for at in range(0, count, size)
+    ]
 
 
 def _proved(job: Job, name: str, precision: str, path: Path, how: Made, steps: Steps) -> Variant:

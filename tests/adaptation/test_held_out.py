@@ -72,7 +72,7 @@ def test_data_of_their_own(toy_folder: Path, tmp_path: Path) -> None:
         adapt_to_file(
             net, data, tmp_path / "o.spa", config, input_shape=(1, 3, 8, 8), validation=str(tmp_path / "other.npz")
         )
-    with pytest.raises(DataError, match="3$") as caught:
+    with pytest.raises(DataError, match="data with 3") as caught:
         parted(load_data(data), load_data(data).unanswered(), 0.1, 0)
     assert "same task" in str(caught.value.hint)
 

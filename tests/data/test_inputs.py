@@ -129,6 +129,53 @@ def test_the_whole_way(place: Path, name: str) -> None:
         assert variant.accuracy.value == pytest.approx(metrics["test_accuracy"], abs=0.1)
 
 
+STREAM = """
+import torch
+from torch import nn
+
+class Stream(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.front, self.rnn = nn.Linear(3, 12), nn.GRU(12, 8, 2, batch_first=True)
+        self.mid, self.head = nn.Linear(8, 16), nn.Linear(16, 2)
+
+    def forward(self, x, state):
+        y, state = self.rnn(torch.relu(self.front(x)), state)
+        return self.head(torch.relu(self.mid(y[:, -1]))), state
+"""
+
+
+@pytest.mark.parametrize("precision", ["fp32", pytest.param("int8", marks=pytest.mark.more)])
+def test_a_state_in_and_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "stream.py").write_text(STREAM)
+    generator = np.random.default_rng(0)
+    labels = generator.integers(0, 2, 60)
+    x = (labels[:, None, None] + generator.normal(0, 0.3, (60, 10, 3))).astype(np.float32)
+    np.savez(tmp_path / "s.npz", x=x, state=generator.normal(0, 0.1, (60, 2, 8)).astype(np.float32), labels=labels)
+    config = AdaptConfig(adapter="lora", rank=2, epochs=8, batch_size=9, lr=0.02, density=0.7, round_to=1)
+    sizes = (InputSize((1, 10, 3)), InputSize((2, 1, 8)))
+    task = adapt_to_file("stream.py:Stream", "s.npz", tmp_path / "t.spa", config, input_shape=sizes, evaluation="s.npz")
+    assert task.header.metrics["test_accuracy"] > 0.9
+    assert {"rnn.weight_ih_l0", "rnn.weight_hh_l1"} <= set(task.adapters)
+    form = ExportConfig(
+        formats=("onnx",),
+        precisions=("fp32", precision),
+        int8_slowdown=100,
+        int8_tolerance=1,  # type: ignore[arg-type]
+    )
+    export_bundle("t.spa", tmp_path / "b", form, calibration="s.npz", evaluation="s.npz", trust=True)
+    for variant in read_manifest(tmp_path / "b").variants:
+        assert variant.accuracy is not None
+        assert variant.accuracy.value == pytest.approx(task.header.metrics["test_accuracy"], abs=0.05)
+    pruned = prune_to_file(
+        "stream.py:Stream", tmp_path / "p.spa", PruneConfig(method="asym-in-change", density=0.5, round_to=1),
+        input_shape=sizes, calibration="s.npz",
+    )  # fmt: skip
+    assert pruned.header.figures.channel_density < 0.7
+
+
 @pytest.mark.parametrize("name", ["Series", "Words"])
 @pytest.mark.parametrize("settings", [{"method": "asym-in-change"}, {"method": "act-grad"}], ids=str)
 def test_pruned_by_what_they_show(place: Path, name: str, settings: dict[str, str]) -> None:
