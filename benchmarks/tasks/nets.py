@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
+import itertools
 import os
+import sys
 from pathlib import Path
 from types import ModuleType
 
 import torch
 from torch import Tensor, nn
 
-DATA = Path(os.environ.get("EDGESPA_DATA", Path(__file__).resolve().parents[3] / "shared" / "data"))
-CAMVID_CLASSES = 11
+HERE = Path(__file__).resolve().parent
+DATA = Path(os.environ.get("EDGESPA_DATA", HERE.parents[2] / "shared" / "data"))
+CAMVID_CLASSES, BLOOD_CLASSES = 11, 3
 
 
 def _models() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("models_of_the_data", DATA / "models.py")
+    return _loaded(DATA / "models.py", "models_of_the_data")
+
+
+def _loaded(path: Path, name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
     spec.loader.exec_module(module)
     return module
 
@@ -60,3 +69,65 @@ def lraspp() -> nn.Module:
     """For CamVid; the head is random."""
     torch.manual_seed(0)
     return Lraspp(_models().mobilenet_v2(), CAMVID_CLASSES).eval()
+
+
+class Features(nn.Module):
+    """MobileNetV2's features of strides 16 and 32, and four smaller ones, as SSDLite takes them.
+
+    Sandler et al. 2018, arXiv 1801.04381, section 6.2: the first head is on the expansion of the first block
+    of stride 32, the second on the last features; the smaller ones are made by separable convolutions.
+
+    Args:
+        backbone: As for `Lraspp`; its last convolution is left out.
+    """
+
+    EXPANDED = 13
+    """The first block of stride 32: what its first convolution gives has 576 channels."""
+
+    def __init__(self, backbone: nn.Module) -> None:
+        super().__init__()
+        self.stem, self.blocks, self.residual = backbone.stem, backbone.blocks, backbone.residual
+        widths = (320, 512, 256, 256, 128)
+        self.extra = nn.ModuleList(_smaller(*pair) for pair in itertools.pairwise(widths))
+        self.out_channels = [576, *widths]
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        x = self.stem(x)
+        found = []
+        for number, (block, residual) in enumerate(zip(self.blocks, self.residual, strict=True)):
+            if number == self.EXPANDED:
+                found.append(block[0](x))
+            x = x + block(x) if residual else block(x)
+        found.append(x)
+        for each in self.extra:
+            found.append(each(found[-1]))
+        return {str(index): each for index, each in enumerate(found)}
+
+
+def _smaller(wide: int, narrow: int) -> nn.Module:
+    half = narrow // 2
+    return nn.Sequential(
+        *_normed(nn.Conv2d(wide, half, 1, bias=False)),
+        *_normed(nn.Conv2d(half, half, 3, 2, 1, groups=half, bias=False)),
+        *_normed(nn.Conv2d(half, narrow, 1, bias=False)),
+    )
+
+
+def _normed(layer: nn.Conv2d) -> tuple[nn.Module, ...]:
+    return layer, nn.BatchNorm2d(layer.out_channels, eps=1e-3, momentum=0.03), nn.ReLU6()
+
+
+def ssdlite() -> nn.Module:
+    """For the blood cells, at 320 x 320; torchvision's own head, random."""
+    _loaded(HERE.parent / "zoo" / "networks.py", "networks_of_the_zoo").import_torchvision()
+    from torchvision.models.detection.anchor_utils import DefaultBoxGenerator
+    from torchvision.models.detection.ssd import SSD
+    from torchvision.models.detection.ssdlite import SSDLiteHead
+
+    torch.manual_seed(0)
+    features = Features(_models().mobilenet_v2())
+    anchors = DefaultBoxGenerator([[2, 3] for _ in features.out_channels], min_ratio=0.2, max_ratio=0.95)
+    norm = functools.partial(nn.BatchNorm2d, eps=1e-3, momentum=0.03)
+    head = SSDLiteHead(features.out_channels, anchors.num_anchors_per_location(), 1 + BLOOD_CLASSES, norm)
+    mean = std = [0.5] * 3
+    return SSD(features, anchors, (320, 320), 1 + BLOOD_CLASSES, head=head, image_mean=mean, image_std=std).eval()

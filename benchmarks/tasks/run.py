@@ -1,6 +1,7 @@
 """Tasks other than classes, from training to the compacted exported file.
 
-    EDGESPA_DATA=../shared/data OMP_NUM_THREADS=1 python benchmarks/tasks/run.py [--only NAME ...] [--epochs N]
+    make zoo    for detection: torchvision
+    EDGESPA_DATA=../shared/data OMP_NUM_THREADS=1 python benchmarks/tasks/run.py [TASK ...] [--only NAME ...]
     python benchmarks/tasks/run.py --table        the tables of README.md from results/rows.jsonl
 
 Each row is one training on the training split and one export; the measure is that of each exported file on the test
@@ -11,8 +12,10 @@ is not made again.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import os
+import resource
 import statistics
 import subprocess
 import sys
@@ -41,14 +44,61 @@ SETTINGS: dict[str, Setting] = {
         "SPLoRA r32": ("--adapter", "splora", "--rank", "32"),
     }.items()
 }
-CAMVID = f"{DATA}/camvid_240x180.zip"
-COMMON = ("--mean", "0.5", "--std", "0.5")
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """What is learned.
+
+    Attributes:
+        network: A function of ``nets.py``.
+        data: With the splits ``train`` and ``test``.
+        words: For `adapt`.
+        measures: Their names in the manifest; the first decides.
+        title: Of them.
+        epochs: Of a training.
+    """
+
+    network: str
+    data: str
+    words: tuple[str, ...]
+    measures: tuple[str, ...]
+    title: str
+    epochs: int
+
+
+TASKS = {
+    "segmentation": Task(
+        "lraspp",
+        f"{DATA}/camvid_240x180.zip",
+        ("--input-shape", "1,3,96,128", "--mean", "0.5", "--std", "0.5", "--batch-size", "16"),
+        ("miou",),
+        "mIoU",
+        30,
+    ),
+    "detection": Task(
+        "ssdlite",
+        f"{DATA}/bccd_voc.zip",
+        ("--batch-size", "8", "--lr", "0.002"),
+        ("map", "map50"),
+        "mAP@50:95 / mAP@50",
+        40,
+    ),
+}
+PATHS = os.pathsep.join(map(str, [ROOT, ROOT / ".zoo"]))
 
 
 def edgespa(*words: str) -> dict[str, Any]:
     command = [sys.executable, "-m", "edgespa", *words, "--json"]
-    found: dict[str, Any] = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": PATHS})
+    found: dict[str, Any] = json.loads(done.stdout)
     return found
+
+
+def of_children() -> float:
+    """CPU seconds of the processes that were started and have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def milliseconds(bundle: Path, variant: dict[str, Any]) -> float:
@@ -68,28 +118,29 @@ def milliseconds(bundle: Path, variant: dict[str, Any]) -> float:
     return statistics.median(times[3:])
 
 
-def segmented(setting: str, epochs: int) -> Row:
-    """One row of CamVid."""
-    _, words, density = SETTINGS[setting]
-    name = setting.replace(" ", "-")
-    task, bundle = OUT / f"{name}.spa", OUT / name
-    began = time.perf_counter()
+def measured(name: str, setting: str) -> Row:
+    """One row."""
+    what, (_, words, density) = TASKS[name], SETTINGS[setting]
+    place = OUT / name / setting.replace(" ", "-")
+    task, bundle = place.with_suffix(".spa"), place
+    place.parent.mkdir(parents=True, exist_ok=True)
+    began = of_children()
     if not task.exists():
         edgespa(
-            "adapt", f"{HERE / 'nets.py'}:lraspp", "--input-shape", "1,3,96,128", "--data", f"{CAMVID}:train",
-            "--eval-data", f"{CAMVID}:test", *COMMON, *words, "--budget", "macs", "--density", str(density),
-            "--epochs", str(epochs), "--batch-size", "16", "--augment", "flip,crop,colour", "--output", str(task),
+            "adapt", f"{HERE / 'nets.py'}:{what.network}", "--data", f"{what.data}:train", "--eval-data",
+            f"{what.data}:test", *what.words, *words, "--budget", "macs", "--density", str(density), "--epochs",
+            str(what.epochs), "--augment", "flip,crop,colour", "--output", str(task),
         )  # fmt: skip
-    seconds = time.perf_counter() - began
+    seconds = of_children() - began
     if not bundle.exists():
         edgespa(
-            "export", str(task), "--precision", "fp32", "--precision", "int8", "--calibration", f"{CAMVID}:train",
-            "--eval-data", f"{CAMVID}:test", "--trust", "--output", str(bundle),
+            "export", str(task), "--precision", "fp32", "--precision", "int8", "--calibration", f"{what.data}:train",
+            "--eval-data", f"{what.data}:test", "--trust", "--output", str(bundle),
         )  # fmt: skip
     manifest = json.loads((bundle / "manifest.json").read_text())
     files = {
         each["name"]: {
-            "miou": each["accuracy"]["value"],
+            **values(each["accuracy"]),
             "bytes": each["size_bytes"],
             "milliseconds": milliseconds(bundle, each),
         }
@@ -97,49 +148,62 @@ def segmented(setting: str, epochs: int) -> Row:
     }
     costs = manifest["compaction"]
     return {
-        "epochs": epochs,
-        "training_seconds": seconds,
-        "program": manifest["reference_accuracy"]["value"],
+        "epochs": what.epochs,
+        "training_cpu_seconds": seconds,
+        "program": values(manifest["reference_accuracy"]),
         "macs": costs["macs"] / costs["base_macs"],
         "task_bytes": costs["task_size_bytes"],
         "files": files,
     }
 
 
-def lines(rows: list[Row]) -> list[list[str]]:
+def values(quality: dict[str, Any]) -> dict[str, float]:
+    """All measures, by name."""
+    return {quality["measure"]: quality["value"], **quality["others"]}
+
+
+def lines(name: str, rows: list[Row]) -> list[list[str]]:
+    """The rows of a task, as the table has them."""
+
+    def figures(found: dict[str, float]) -> str:
+        return " / ".join(f"{found[each]:.1%}" for each in TASKS[name].measures)
+
     def cell(files: dict[str, Any], variant: str) -> str:
         found = files.get(variant)
-        return (
-            "-" if found is None else f"{found['miou']:.1%}, {found['bytes'] / 1024:,.0f}, {found['milliseconds']:.2f}"
-        )
+        if found is None:
+            return "-"
+        return f"{figures(found)}, {found['bytes'] / 1024:,.0f}, {found['milliseconds']:.2f}"
 
     return [
         [
             row["setting"],
             f"{row['macs']:.0%}",
             f"{row['task_bytes'] / 1024:,.0f}",
-            f"{row['program']:.1%}",
+            figures(row["program"]),
             *(cell(row["files"], variant) for variant in VARIANTS),
-            f"{row['training_seconds']:,.0f}",
+            f"{row['training_cpu_seconds']:,.0f}",
         ]
         for row in rows
+        if row["task"] == name
     ]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("tasks", nargs="*", choices=[*TASKS, []], metavar="TASK")
     parser.add_argument("--only", action="append", choices=list(SETTINGS), metavar="NAME")
-    parser.add_argument("--epochs", type=int, default=30)
     parser.add_argument("--table", action="store_true")
     options = parser.parse_args()
-    OUT.mkdir(exist_ok=True)
     rows = Rows(RESULTS)
-    for setting in () if options.table else options.only or SETTINGS:
-        key = {"task": "segmentation", "setting": setting}
-        rows.get(key, lambda setting=setting: segmented(setting, options.epochs))
-    head = ["trained, MACs asked", "MACs", "task file KiB", "program mIoU"]
-    head += [f"{variant}: mIoU, KiB, ms" for variant in VARIANTS]
-    fill(HERE / "README.md", {"segmentation": table([*head, "training s"], lines(rows.rows))})
+    for name in () if options.table else options.tasks or TASKS:
+        for setting in options.only or SETTINGS:
+            rows.get({"task": name, "setting": setting}, lambda name=name, setting=setting: measured(name, setting))
+    parts = {}
+    for name, what in TASKS.items():
+        head = ["trained, MACs asked", "MACs", "task file KiB", f"program: {what.title}"]
+        head += [f"{variant}: the same, KiB, ms" for variant in VARIANTS]
+        parts[name] = table([*head, "training CPU s"], lines(name, rows.rows))
+    fill(HERE / "README.md", parts)
 
 
 if __name__ == "__main__":

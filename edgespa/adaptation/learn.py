@@ -95,7 +95,7 @@ def adapt(
         DataError: If the images have no classes, or are less than one batch.
         AdapterError: If the loss or a trained value is not a number.
     """
-    objective = objective_named(data.kind)
+    objective = objective_named(data.kind).bound(base.detector)
     _require_trainable(base, data, preprocess, config, objective)
     goes_on = start is not None and is_adapted(start)
     if start is not None and goes_on:
@@ -109,6 +109,7 @@ def adapt(
     processes = processes or Processes.start(config.mixed_precision)
     original = (base.whole or base).program
     base = started(base, start) if start is not None else base
+    objective = objective.bound(base.detector)  # a start has a head of its own
     train, held_out = parted(data, validation, config.validation, config.seed, block=config.hold_out == "block")
     prepared = prepare_for(base.program, train, preprocess), prepare_for(base.program, held_out, preprocess)
     if validation is None and config.hold_out == "random" and processes.is_main:
@@ -146,6 +147,8 @@ def adapt(
             )
         log.info("a new head for %d classes is trained", len(data.classes))
         base = base.with_outputs(len(data.classes), config.seed)
+        objective = objective.bound(base.detector)
+        loss = dataclasses.replace(loss, objective=objective)
     require_answers(base.program, prepared[1], objective)
     require_measures(base.program, prepared[1], objective)
     if objective.of_base:

@@ -74,7 +74,7 @@ def export_bundle(
     require_there(model=model, weights=weights, data={"--calibration": calibration, "--eval-data": evaluation})
     BundleWriter(output, overwrite=overwrite)  # refuses an output that is there before any work is done
     require_folder_possible(output)
-    require_possible(config, calibrated=calibration is not None)
+    require_possible(config, calibrated=calibration is not None, evaluated=evaluation is not None)
     signer = Signer.open(sign_key) if sign_key is not None else None
     if is_task_file(model):
         program, origin, opened = _from_task(Path(model), base, weights, trust)
@@ -101,10 +101,11 @@ def export_bundle(
     elif options.labels is not None:
         origin = _named(origin, count_outputs(program), options.labels)
     prepared = {name: prepare_for(opened.program, data, preprocess) for name, data in images.items()}
+    objective = None
     if evaluation:
-        original = (opened.whole or opened).program
-        prepared[_TEST] = taught(prepared[_TEST], objective_for(prepared[_TEST]), original)
-        require_answers(program, prepared[_TEST])
+        objective = objective_for(prepared[_TEST], opened.detector)
+        prepared[_TEST] = taught(prepared[_TEST], objective, (opened.whole or opened).program)
+        require_answers(program, prepared[_TEST], objective)
         tell_overlap(images[_TEST], {"--calibration": prepared[_SET]} if calibration else {})
         recorded = origin.provenance.get("task")
         tell_trained_on(images[_TEST], recorded.get("data") if isinstance(recorded, dict) else None)
@@ -117,6 +118,7 @@ def export_bundle(
         output,
         calibration=prepared.get(_SET),
         evaluation=prepared.get(_TEST),
+        objective=objective,
         overwrite=overwrite,
         sign=signer,
         progress=progress,
@@ -155,7 +157,8 @@ def origin_of_task(task: Task, base: Base, path: Path) -> tuple[Program, Origin]
         ),
         preprocess=header.preprocess,
         classes=header.classes,
-        learns=_kind(header.provenance.get("learns")),
+        learns=_kind(header.provenance.get("learns"), base),
+        decoding=base.detector.decoding if base.detector is not None else None,
         provenance={
             "task_file_sha256": sha256_file(path),
             "task": {**header.provenance, "metrics": dict(header.metrics)},
@@ -166,10 +169,11 @@ def origin_of_task(task: Task, base: Base, path: Path) -> tuple[Program, Origin]
     return task.program(base), origin
 
 
-def _kind(learns: JsonValue) -> Kind:
+def _kind(learns: JsonValue, base: Base) -> Kind:
     """What is learned; the usual where an older edgespa did not say, or where it was what the base gives anyway."""
     of_base = [name for name, each in OWN.items() if each.of_base]
-    return learns if isinstance(learns, str) and learns not in of_base else "classes"
+    usual = "classes" if base.detector is None else "detection"
+    return learns if isinstance(learns, str) and learns not in of_base else usual
 
 
 def _from_model(model: str, input_shape: InputSizes | None, weights: str | None) -> tuple[Program, Origin, Base]:
@@ -185,6 +189,8 @@ def _from_model(model: str, input_shape: InputSizes | None, weights: str | None)
             base_macs=cost.macs,
             base_size_bytes=cost.size_bytes,
         ),
+        learns=_kind(None, base),
+        decoding=base.detector.decoding if base.detector is not None else None,
         provenance={"torch": torch.__version__},
     )
     return base.program, origin, base

@@ -62,6 +62,7 @@ def check_bundle(
         own_runner=same_runner,
         run=run,
         variants=checks,
+        recorded={each.name: each.accuracy for each in manifest.variants if each.accuracy is not None},
         passed=not run or (bool(ran) and all(check.status == "passed" for check in ran)),
     )
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import logging
 
-import numpy as np
-
 from edgespa.api.options import some
 from edgespa.data import ImageData, Numbering, are_numbers
 from edgespa.errors import ConfigError
@@ -30,24 +28,26 @@ def of_classes(train: ImageData, test: ImageData) -> ImageData:
         )
     if tuple(test.classes) != tuple(train.classes):
         test = _renumbered(train, test)
-    if test.kind == "classes" and test.labelled and train.labelled:
-        has, learned = (np.bincount(each.labels, minlength=len(train.classes)) > 0 for each in (test, train))
+    if (test.has_boxes and train.has_boxes) or (test.kind == "classes" and test.labelled and train.labelled):
+        has, learned = (each.used_classes for each in (test, train))
         if absent := [
             name for name, here, there in zip(train.classes, has, learned, strict=True) if there and not here
         ]:
             log.warning(
-                "%s has no images of %d of the %d classes of %s (%s): its accuracy says nothing about them",
+                "%s has no %s of %d of the %d classes of %s (%s): its %s says nothing about them",
                 test.name,
+                "boxes" if test.has_boxes else "images",
                 len(absent),
                 len(train.classes),
                 train.name,
                 some(absent),
+                "quality" if test.has_boxes else "accuracy",
             )
     return test
 
 
 def _renumbered(train: ImageData, test: ImageData) -> ImageData:
-    if test.kind != "classes":
+    if test.kind != "classes" and not test.has_boxes:
         raise ConfigError(
             f"{train.name} has the targets {some(train.classes)}, {test.name} has {some(test.classes)}",
             "give --eval-data with the same targets",

@@ -14,9 +14,17 @@ from edgespa.data.tensors import prepare_for
 from edgespa.errors import ConfigError
 from edgespa.graph.program import Program
 from edgespa.models.inputs import InputSizes
-from edgespa.objectives.evaluate import require_answers
+from edgespa.objectives.evaluate import objective_for, require_answers
 from edgespa.pruning.cut import cut, whole_task
-from edgespa.pruning.depth import Decision, DepthConfig, decide, given_depth, require_blocks, with_points
+from edgespa.pruning.depth import (
+    Decision,
+    DepthConfig,
+    decide,
+    given_depth,
+    require_blocks,
+    require_classes,
+    with_points,
+)
 from edgespa.reports.depth_plot import Panel, draw_depth, plot_format
 from edgespa.selection.depth import METRICS
 from edgespa.system.files import refuse_existing, require_writable, write_whole
@@ -51,7 +59,7 @@ def cut_to_file(
         base: For a task file: its base, if it is not where it was.
         trust: The base that a task file names may be run if it is code.
         options: How images become inputs; a task file records mean and std.
-        data: Labelled images to score on; not needed for a given depth without a plot.
+        data: Images of classes to score on, whatever the task learns; not needed for a given depth without a plot.
         evaluation: Test data; the accuracy on it, before and after, is recorded and never used to choose anything.
         plot: Also draw what was seen, to this SVG or PNG file.
         overwrite: Replace files that are there.
@@ -85,6 +93,8 @@ def cut_to_file(
         for name, spec in named.items()
         if spec is not None
     }
+    if "data" in sets and (plot is not None or not config.keep_depth):
+        require_classes(sets["data"])
     if "evaluation" in sets:
         require_outputs(outputs, sets["evaluation"])
     preprocess = options.preprocess_if_known(opened, sets.values(), task.header.preprocess)
@@ -97,7 +107,7 @@ def cut_to_file(
     seen = tell_overlap(sets["evaluation"], scored) if "evaluation" in sets else 0.0
     program = task.program(opened)
     if test is not None:
-        require_answers(program, test)
+        require_answers(program, test, objective_for(test, opened.detector))
     decision = _decision(program, opened, images, config, plot is not None, progress)
     known = options.known(opened, preprocess, sets.values(), task.header.preprocess)
     task = dataclasses.replace(task, header=task.header.model_copy(update={"preprocess": known}))

@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from edgespa.config import PixelSettings, Preprocess
-from edgespa.data import ImageData, Numbering, load_data
+from edgespa.data import ImageData, Numbering, load_data, usable
 from edgespa.data.calibration import Named, find_spec
 from edgespa.errors import ConfigError
 from edgespa.models.inputs import InputSizes, as_inputs
@@ -41,6 +41,7 @@ class DataOptions:
         objective: What is learned or measured; that of the data's kind where nothing is said.
         class_offset: Class k is output k + this, and other outputs have no images; None: the classes are all outputs.
         pixels: All else of how an image becomes an input.
+        skip_bad: Leave out images and annotations that cannot be used, and say so.
         eval_limit: Use such a part of what is measured on.
     """
 
@@ -52,6 +53,7 @@ class DataOptions:
     class_offset: int | None = None
     objective: str | None = None
     pixels: PixelSettings = dataclasses.field(default_factory=PixelSettings)
+    skip_bad: bool = False
     eval_limit: int | None = None
 
     @property
@@ -87,9 +89,18 @@ class DataOptions:
             data = found.load(limit, labelled=labelled)
         else:
             items = wanted.name if wanted is not None and wanted.answers == "items" else None
-            data = load_data(spec, labelled=labelled, items=items)
+            data = load_data(
+                spec,
+                labelled=labelled,
+                items=items,
+                wanted=wanted.answers if wanted is not None and labelled else None,
+                skip=self.skip_bad,
+            )
+            data = usable(data) if self.skip_bad else data
             data = data.limit(min(limit, len(data)), self.seed) if limit else data
         data = number.up_to(outputs, number(data))
+        if labelled and data.answered:
+            (wanted or objective_named(data.kind)).require()
         return data if wanted is None else fitted(data, wanted)
 
     def preprocess(

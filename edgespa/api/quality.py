@@ -74,11 +74,13 @@ def with_quality(
         progress: Told ``(done, total, text)`` in batches.
         processes: Each takes its part of every batch.
     """
-    test = taught(test, objective_for(test), (base.whole or base).program)
-    own = evaluated(task.program(base), test, processes, progress)
+    base = task.fit(base)
+    objective = objective_for(test, base.detector)
+    test = taught(test, objective, (base.whole or base).program)
+    own = evaluated(task.program(base), test, processes, progress, objective=objective)
     found = dict(own.named("test"))
     for key, program in (before or {}).items():
-        found.update(evaluated(program, test, processes, progress).named(f"{key}_test"))
+        found.update(evaluated(program, test, processes, progress, objective=objective).named(f"{key}_test"))
     if test.kind == "regression" and own.value < 0:
         log.warning(
             "%s: R2 is %.3g, and the mean of these targets has 0: what was learned does not hold here; see that the "

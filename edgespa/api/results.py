@@ -12,7 +12,7 @@ from edgespa.api.tables import Table
 from edgespa.system.plain import to_plain
 
 if TYPE_CHECKING:
-    from edgespa.bundle import Manifest
+    from edgespa.bundle import Manifest, Quality
     from edgespa.device.measure.results import Check
     from edgespa.device.measure.results import Profile as Measured
     from edgespa.errors import EdgespaError
@@ -188,6 +188,8 @@ class Verification(Result):
         own_runner: Whether its ``run.py`` is that of this edgespa.
         run: Whether the files were run.
         variants: One check for each file and runtime.
+        recorded: How well each file does by the objective's measure, by the name of its variant, as the manifest says;
+            empty where nothing was measured when the bundle was made.
         passed: All that ran are right, and some did; or nothing was to be run.
     """
 
@@ -199,12 +201,15 @@ class Verification(Result):
     own_runner: bool
     run: bool
     variants: tuple[Check, ...]
+    recorded: Mapping[str, Quality]
     passed: bool
 
     def _title(self) -> str:
         return f"{self.bundle}: {self.files} files as in the manifest, {'passed' if self.passed else 'NOT PASSED'}"
 
     def _tables(self) -> Sequence[Table]:
+        known = self.recorded
+        title = tuple({each.of.title: None for each in known.values()})[:1]
         rows = tuple(
             (
                 each.name,
@@ -213,10 +218,11 @@ class Verification(Result):
                 None if each.component_error is None else f"{each.component_error:.1e}",
                 None if each.correlation is None else f"{each.correlation:.5f}",
                 each.count,
+                *([] if not title else [known[each.name].figure if each.name in known else None]),
             )
             for each in self.variants
         )
-        columns = ("variant", "check", "runtime", "error", "correlation", "samples")
+        columns = ("variant", "check", "runtime", "error", "correlation", "samples", *title)
         return [Table(columns, rows, right=columns[3:])] if rows else []
 
     def _notes(self) -> Sequence[str]:

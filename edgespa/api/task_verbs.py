@@ -51,6 +51,7 @@ def adapt(
     labels: Labels | None = None,
     class_offset: int | None = None,
     objective: str | None = None,
+    skip_bad_files: bool = False,
     latency_ms: float | None = None,
     device: str = "local",
     threads: int = 1,
@@ -83,8 +84,10 @@ def adapt(
         eval_limit: Use such a part of ``eval_data``.
         labels: The class name of each output, or a file with them, a line each.
         class_offset: Class k is output k + this.
-        objective: What is learned: ``"classes"``, ``"multi-label"``, ``"regression"``, ``"segmentation"``, or your own,
-            ``"file.py:factory"`` or ``"package.module:factory"``; that of the data's kind where nothing is said.
+        objective: What is learned: ``"classes"``, ``"multi-label"``, ``"regression"``, ``"segmentation"``,
+            ``"heatmaps"``, or your own, ``"file.py:factory"`` or ``"package.module:factory"``; that of the data's kind
+            where nothing is said.
+        skip_bad_files: Leave out images and annotations that cannot be used, and say which, instead of ending there.
         latency_ms: Find the density by it: candidates are measured on ``device`` until one takes so long.
         device: Where.
         threads: With how many.
@@ -148,7 +151,9 @@ def adapt(
             input_shape=sizes_of(input_shape),
             weights=text_of(weights),
             trust=trust,
-            options=options_of(mean, std, limit, config.seed, labels, class_offset, objective, pixels, eval_limit),
+            options=options_of(
+                mean, std, limit, config.seed, labels, class_offset, objective, pixels, eval_limit, skip_bad_files
+            ),
             evaluation=test,
             overwrite=overwrite,
             resume=resume,
@@ -187,6 +192,7 @@ def prune(
     labels: Labels | None = None,
     class_offset: int | None = None,
     objective: str | None = None,
+    skip_bad_files: bool = False,
     latency_ms: float | None = None,
     device: str = "local",
     threads: int = 1,
@@ -207,7 +213,7 @@ def prune(
         calibration: Images that units are chosen by, and new weights fitted on; see ``data`` of `adapt`.
         eval_data: Test data; the accuracy before and after is recorded and never used to choose anything.
         held_out: Labelled images, for ``allocation="equal-accuracy"``.
-        data: For sls: labelled images that blocks are scored on.
+        data: For sls: images with a class each that blocks are scored on; without them ``keep_depth``.
         input_shape: See `inspect`.
         weights: Weight file of the model.
         base: For sls and a task file: its base, if it is not where it was.
@@ -219,6 +225,7 @@ def prune(
         labels: See `adapt`.
         class_offset: See `adapt`.
         objective: See `adapt`.
+        skip_bad_files: See `adapt`.
         latency_ms: Find the density by it: candidates are measured on ``device`` until one takes so long.
         device: Where.
         threads: With how many.
@@ -270,7 +277,9 @@ def prune(
                 weights=text_of(weights),
                 base=base_of(base, own),
                 trust=trust,
-                options=options_of(mean, std, limit, rule.seed, labels, class_offset, objective, pixels, eval_limit),
+                options=options_of(
+                    mean, std, limit, rule.seed, labels, class_offset, objective, pixels, eval_limit, skip_bad_files
+                ),
                 data=sets["data"],
                 evaluation=sets["eval_data"],
                 plot=drawing,
@@ -296,7 +305,9 @@ def prune(
             config,
             input_shape=sizes_of(input_shape),
             weights=text_of(weights),
-            options=options_of(mean, std, limit, config.seed, labels, class_offset, objective, pixels, eval_limit),
+            options=options_of(
+                mean, std, limit, config.seed, labels, class_offset, objective, pixels, eval_limit, skip_bad_files
+            ),
             calibration=sets["calibration"],
             held_out=sets["held_out"],
             evaluation=sets["eval_data"],

@@ -243,7 +243,7 @@ def prune_to_file(
     test, data = prepared.get("evaluation"), prepared.get("calibration")
     for name in prepared:
         if labelled[name]:
-            require_answers(base.program, prepared[name])
+            require_answers(base.program, prepared[name], objective_for(prepared[name], base.detector))
     seen = 0.0
     if "evaluation" in images:
         others = {f"--{_SPOKEN[name]}": each for name, each in prepared.items() if name != "evaluation"}

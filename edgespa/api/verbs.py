@@ -93,6 +93,7 @@ def export(
     labels: Labels | None = None,
     class_offset: int | None = None,
     objective: str | None = None,
+    skip_bad_files: bool = False,
     device: str | None = None,
     sign_key: str | Path | None = None,
     license: str | None = None,
@@ -118,6 +119,7 @@ def export(
         labels: See `adapt`.
         class_offset: See `adapt`.
         objective: What is measured on ``eval_data``; see `adapt`.
+        skip_bad_files: See `adapt`.
         device: Write the files for this device, by its profile: the oldest ONNX Runtime, the time of int8. Nothing is
             connected.
         sign_key: An OpenSSH key to sign the bundle with.
@@ -165,7 +167,9 @@ def export(
             base=base_of(base, own),
             weights=text_of(weights),
             trust=trust,
-            options=options_of(mean, std, limit, config.seed, labels, class_offset, objective, pixels, eval_limit),
+            options=options_of(
+                mean, std, limit, config.seed, labels, class_offset, objective, pixels, eval_limit, skip_bad_files
+            ),
             calibration=images,
             evaluation=test,
             overwrite=overwrite,

@@ -39,6 +39,7 @@ MAX_BYTES = 1 << 40
 """Of a file in a bundle."""
 MAX_FP32_ERROR = 1e-3
 """A float32 file whose own relative bound is wider proves nothing, whoever wrote the manifest."""
+_ROUNDED = 1e-9
 MAX_ROUNDING = 0.05
 """The same where each component is bounded by what rounding explains: of a network that adds 1e4 and takes it away."""
 
@@ -267,6 +268,7 @@ class Variant(_Part):
         calibration: How the ranges of int8 activations, or the way of int8 weights, were chosen; None for others.
         float_layers: Layers of an int8 file that stay in float because int8 hurts there, the most sensitive first.
         time_ratio: CPU time of one inference against the float32 file of the same format, where the bundle was made.
+        max_loss: What an int8 file may lose of the measure of ``accuracy``, in its units, where it was chosen by that.
         preprocess: The normalisation that is inside of the file, whose input is then the pixels themselves, 0 to 255;
             None where the file takes what the program takes.
         weights: For a graph that is shipped without its weights: what they are made of; None for whole files.
@@ -287,6 +289,7 @@ class Variant(_Part):
     calibration: str | None = None
     float_layers: tuple[str, ...] = ()
     time_ratio: float | None = Field(default=None, gt=0)
+    max_loss: float | None = Field(default=None, ge=0)
     preprocess: Preprocess | None = None
     weights: Weights | None = None
 
@@ -443,9 +446,24 @@ class Manifest(_Part):
             most = MAX_ROUNDING if bound.get("tolerance_used", math.inf) <= 1 else MAX_FP32_ERROR
             if variant.precision == "fp32" and not bound.get("relative_error", math.inf) <= most:
                 raise ValueError(f"{where}: a float32 file needs a bound on relative_error of {most} or less")
+            if variant.max_loss is not None:
+                lost = self.lost(variant)
+                if lost is None or lost > variant.max_loss + _ROUNDED:
+                    raise ValueError(f"{where}: that it loses at most {variant.max_loss:g} is not what was measured")
             if failures := variant.parity.failures():
                 raise ValueError(f"{where}: it does not keep its own bounds: {'; '.join(failures)}")
         return self
+
+    def lost(self, variant: Variant) -> float | None:
+        """How much worse a file does than the program, in the measure's units; None where that was not measured.
+
+        Args:
+            variant: Of this manifest.
+        """
+        reference, own = self.reference_accuracy, variant.accuracy
+        if reference is None or own is None or own.measure != reference.measure:
+            return None
+        return reference.of.merit(reference.value) - reference.of.merit(own.value)
 
     def variant(self, name: str) -> Variant:
         """The variant of that name.

@@ -33,6 +33,7 @@ SHARED = (
     "labels",
     "class_offset",
     "objective",
+    "skip_bad_files",
     "seed",
     "output",
     "overwrite",

@@ -11,7 +11,9 @@ CRITERIA = (
 )  # fmt: skip
 
 
-OBJECTIVES = ("classes", "multi-label", "regression", "segmentation", "embedding", "match")
+OBJECTIVES = (
+    "classes", "multi-label", "regression", "segmentation", "detection", "heatmaps", "embedding", "match",
+)  # fmt: skip
 LATENCY = "latency_ms"
 
 

@@ -23,7 +23,7 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 
 _DATA_HELP = {
     "data": "Training data.",
-    "eval-data": "Evaluation data, for accuracy; never trained on.",
+    "eval-data": "Evaluation data, for the objective's measure; never trained on.",
     "calibration": "Calibration images, labels not needed; or the name of a spec, see: edgespa calibration.",
 }
 
@@ -225,6 +225,11 @@ def data_options(*names: str, required: tuple[str, ...] = ()) -> Callable[[_F], 
             help="What is learned and measured; your own by FILE.py:NAME or PACKAGE.MODULE:NAME.  [default: what the "
             "data are for]",
         ),
+        click.option(
+            "--skip-bad-files",
+            is_flag=True,
+            help="Leave out images and annotations that cannot be used, and say which, instead of ending there.",
+        ),
         _gathered,
     )
 
@@ -277,7 +282,7 @@ def pixel_options() -> tuple[Callable[[Any], Any], ...]:
     )
 
 
-_IMAGES = ("mean", "std", "limit", "eval_limit", "labels", "class_offset", "objective")
+_IMAGES = ("mean", "std", "limit", "eval_limit", "labels", "class_offset", "objective", "skip_bad_files")
 PIXELS = ("resize", "resize_to", "padding", "interpolation", "antialias", "scale", "channel_order")
 
 

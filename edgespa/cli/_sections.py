@@ -10,7 +10,9 @@ _PIXELS = (
     "--mean", "--std", "--scale", "--resize", "--resize-to", "--padding", "--interpolation", "--antialias",
     "--channel-order",
 )  # fmt: skip
-_IMAGES = (*_PIXELS, "--limit", "--eval-limit", "--labels", "--class-offset", "--objective")
+_IMAGES = (
+    *_PIXELS, "--limit", "--eval-limit", "--labels", "--class-offset", "--objective", "--skip-bad-files",
+)  # fmt: skip
 _AGAIN = ("--resume", "--fresh")
 _SIGNERS = ("--signers", "--identity", "--revoked")
 _LATENCY = "With --budget latency_ms=X"
@@ -77,10 +79,16 @@ PRUNE_EXAMPLES: Examples = (
 
 EXPORT: Sections = {
     "Model": ("--input-shape", "--weights", "--base", "--trust"),
-    "Files": ("--format", "--precision", "--batch", "--layout", "--preprocess", "--strict"),
+    "Files": ("--format", "--precision", "--batch", "--layout", "--preprocess", "--decode", "--strict"),
     "Data": ("--calibration", "--eval-data", *_IMAGES, "--seed"),
     "For a device": ("--device", "--onnx-runtime", "--opset"),
-    "With --precision int8": ("--int8-tolerance", "--int8-calibration", "--calibration-images", "--int8-slowdown"),
+    "With --precision int8": (
+        "--int8-tolerance",
+        "--int8-max-loss",
+        "--int8-calibration",
+        "--calibration-images",
+        "--int8-slowdown",
+    ),
     "Output": (*_WRITTEN, "--sign", "--license", "--fp32-tolerance", "--cache", *_RECIPE),
 }
 EXPORT_EXAMPLES: Examples = (

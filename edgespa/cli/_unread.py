@@ -79,12 +79,17 @@ RULES: Mapping[str, tuple[Rule, ...]] = MappingProxyType(
                 lambda values: values["calibration"],
                 "is of --calibration, which is not given; of --eval-data there is --eval-limit",
             ),
+            Rule(
+                ("skip_bad_files",),
+                lambda values: values["calibration"] or values["eval_data"],
+                "is of --calibration and --eval-data, and neither is given",
+            ),
             _EVAL_LIMIT,
             Rule(
                 ("class_offset",), lambda values: values["eval_data"], "numbers the classes of --eval-data: give that"
             ),
             Rule(
-                ("int8_tolerance",),
+                ("int8_tolerance", "int8_max_loss"),
                 lambda values: {"int8", "int8-weights"} & set(values["precisions"]),
                 "is of int8 files: add --precision int8",
             ),
@@ -147,6 +152,11 @@ RULES: Mapping[str, tuple[Rule, ...]] = MappingProxyType(
                 ("limit",),
                 lambda values: any(values[name] for name in ("calibration", "held_out", "data")),
                 "is of data, and there are none; of --eval-data there is --eval-limit",
+            ),
+            Rule(
+                ("skip_bad_files",),
+                lambda values: any(values[name] for name in ("calibration", "held_out", "eval_data", "data")),
+                "is of data, and there are none",
             ),
             _EVAL_LIMIT,
             Rule(("labels", "class_offset"), _labelled, "numbers the classes of labelled data: give --eval-data"),

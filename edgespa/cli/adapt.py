@@ -166,7 +166,7 @@ if TYPE_CHECKING:
     type=click.Choice(["fp32", "fp16", "int8"]),
     default="fp32",
     show_default=True,
-    help="Type of the adapter factors in the task file; what it costs in accuracy is printed.",
+    help="Type of the adapter factors in the task file; what it costs in the measure is printed.",
 )
 @click.option(
     "--head",
@@ -228,7 +228,7 @@ def command(
 
     The base's weights stay as they are; small adapters, norms and the head are trained, and units go for good along a
     schedule, so that later epochs are cheaper. The best epoch is chosen on a part of --data; --eval-data is only used
-    for the accuracy in the report. Interrupt with Ctrl-C and go on with: edgespa adapt --resume OUTPUT.resume
+    for the measure in the report. Interrupt with Ctrl-C and go on with: edgespa adapt --resume OUTPUT.resume
 
     Several processes share the batches when Hugging Face accelerate starts them: accelerate launch -m edgespa adapt ...
 

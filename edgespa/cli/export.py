@@ -58,6 +58,13 @@ if TYPE_CHECKING:
     "layers that int8 hurts most stay in float until it is kept.",
 )
 @click.option(
+    "--int8-max-loss",
+    type=click.FloatRange(min=0),
+    metavar="X",
+    help="In place of the tolerance: most that an int8 file may lose of the objective's measure on --eval-data; 0.01 "
+    "of accuracy or mIoU is one in a hundred.",
+)
+@click.option(
     "--fp32-tolerance",
     type=click.FloatRange(1e-4, 1e-3),
     default=1e-4,
@@ -115,6 +122,14 @@ if TYPE_CHECKING:
     default="outside",
     show_default=True,
     help="in-graph: the files take pixels, uint8 N,H,W,C, and normalise them by themselves.",
+)
+@click.option(
+    "--decode",
+    type=click.Choice(["outside", "in-graph"]),
+    default="outside",
+    show_default=True,
+    help="Of a detector. in-graph: the files give boxes, scores and classes, overlaps suppressed; outside: their raw "
+    "outputs, which run.py reads.",
 )
 @click.option(
     "--cache/--no-cache", default=True, show_default=True, help="Take files from the cache where nothing changed."
@@ -223,6 +238,9 @@ def _show(manifest: Manifest, output: Path, device: str | None) -> None:
     for variant in manifest.variants:
         if variant.float_layers:
             echo(f"{variant.name}: {_layers(variant.float_layers)} in float, where int8 hurts")
+        if variant.max_loss is not None and (lost := manifest.lost(variant)) is not None:
+            of = f"{max(lost, 0.0):.3g} of {manifest.measure.title}"
+            echo(f"{variant.name}: loses {of}, and may lose {variant.max_loss:g}")
         if variant.time_ratio is not None and variant.time_ratio > SLOWER:
             ratio = load_device(device).int8_ratio() if device is not None else None
             there = f"published for int8 on the device: {ratio:.2f}; " if ratio else ""

@@ -37,8 +37,8 @@ METHODS = (
     default="l1",
     show_default=True,
     help="How units are chosen. Without --calibration: the first eight. With labelled --calibration: act-grad, "
-    "layer-act-grad. sls removes whole blocks, by labelled --data. All others take unlabelled images; the best of them "
-    "is asym-in-change.",
+    "layer-act-grad. sls removes whole blocks, by --data with a class for each image, or by --keep-depth. All others "
+    "take unlabelled images; the best of them is asym-in-change.",
 )
 @selection_options(density=None, required=False)
 @depth_options()
@@ -96,9 +96,9 @@ def command(
     equals zeroing them is proved.
 
     With --method sls whole residual blocks go, of a MODEL or of a TASK file that adapt has made: from the last block
-    down, until the classes of --data are no longer as far apart as --alpha asks for. What the task stored for them
-    goes too. Then retrain with: edgespa adapt --from. Code that a TASK names as its base runs only if it was used here
-    before, or with --trust.
+    down, until the classes of --data are no longer as far apart as --alpha asks for; of a task that learns anything
+    else, by --keep-depth. What the task stored for them goes too. Then retrain with: edgespa adapt --from. Code that a
+    TASK names as its base runs only if it was used here before, or with --trust.
     """
     require_fitting_options(ctx)
     import edgespa as es

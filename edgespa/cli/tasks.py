@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 def command(paths: tuple[str, ...], as_json: bool) -> None:
     """List the task files of a folder DIR over their bases, or compare two: edgespa tasks diff A.spa B.spa.
 
-    For each base: bytes, density, validation and test accuracy of its task files, what they take together with the
-    base, what as many separately fine-pruned models would take (their parameters in float32), and from how many tasks
-    on the shared base is the smaller one. No base is opened, and nothing of the files is run.
+    For each base: bytes, density, how well its task files do by the measure of what they learned, what they take
+    together with the base, what as many separately fine-pruned models would take (their parameters in float32), and
+    from how many tasks on the shared base is the smaller one. No base is opened, and nothing of the files is run.
     """
     if len(paths) == 1:
         _list(Path(paths[0]), as_json)
@@ -56,6 +56,8 @@ def _show(families: Iterable[Family]) -> None:
     from edgespa.cli._output import table
 
     for family in families:
+        known = [each for entry in family.entries for each in (entry.validation, entry.test) if each is not None]
+        titles = tuple(dict.fromkeys(each.measure.title for each in known))
         rows = [
             [
                 e.file,
@@ -64,16 +66,16 @@ def _show(families: Iterable[Family]) -> None:
                 e.depth or "all",
                 f"{e.channel_density:.1%}",
                 f"{e.mac_density:.1%}",
-                _quality(e.validation),
-                _quality(e.test),
+                _quality(e.validation, named=len(titles) > 1),
+                _quality(e.test, named=len(titles) > 1),
             ]
             for e in family.entries
         ]
         title = f"base {family.base} ({family.base_bytes:,} bytes, {family.digest[:19]})"
         columns = ["task", "adapter", "bytes", "blocks", "channels", "MACs", "validation", "test"]
         table(columns, rows, title=title, right=["bytes", "blocks", "channels", "MACs", "validation", "test"])
-        if any(entry.validation or entry.test for entry in family.entries):
-            echo("validation, test: accuracy, R2 or mIoU, and of how many images; epochs were chosen by validation")
+        if titles:
+            echo(f"validation, test: {', '.join(titles)}, and of how many images; epochs were chosen by validation")
         together, apart = f"{family.shared_bytes:,}", f"{family.separate_bytes:,}"
         echo(f"together with the base {together} bytes; as separate fine-pruned models {apart} bytes")
         if family.break_even is None:
@@ -103,9 +105,12 @@ def _diff(one: Path, other: Path, as_json: bool) -> None:
         echo("both compute the same")
 
 
-def _quality(found: Measured | None) -> str | None:
-    """The figure, and on how many images."""
-    return None if found is None else f"{found.figure} of {found.images or '?'}{', seen' if found.seen else ''}"
+def _quality(found: Measured | None, *, named: bool) -> str | None:
+    """The figure, named where there are several measures, and on how many images."""
+    if found is None:
+        return None
+    title = f"{found.measure.title} " if named else ""
+    return f"{title}{found.figure} of {found.images or '?'}{', seen' if found.seen else ''}"
 
 
 def _short(value: Any) -> str | None:

@@ -15,10 +15,7 @@ from edgespa.cli._terminal import echo, secho
 from edgespa.cli._trust import require_signers, signers_options
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from edgespa.api.results import Verification
-    from edgespa.device.measure.results import Check
 
 
 @click.command(name="verify", cls=Repeatable, sections=VERIFY, examples=VERIFY_EXAMPLES)
@@ -91,7 +88,7 @@ def command(
         if found.signature["status"] == "good":
             echo(f"signed by {found.signature['identity']} with {found.signature['key']}")
         if found.variants:
-            _show(found.variants, runtimes=bool(pythons))
+            _show(found, runtimes=bool(pythons))
     _remark(found)
     _fail(found)
 
@@ -127,13 +124,18 @@ def _fail(found: Verification) -> None:
         )
 
 
-def _show(checks: Sequence[Check], *, runtimes: bool) -> None:
+def _show(found: Verification, *, runtimes: bool) -> None:
     from edgespa.cli._output import table
 
     def cell(value: float | None, how: str) -> str | None:
         return None if value is None else format(value, how)
 
-    figures = ["error", "correlation"] if runtimes else ["error", "correlation", "same top-1", "samples"]
+    checks, recorded = found.variants, found.recorded
+    quality = next(iter(recorded.values()), None)
+    figures = ["error", "correlation"]
+    if not runtimes:
+        top = any(check.top1_agreement is not None for check in checks)
+        figures += [*(["same top-1"] if top else []), "samples", *([quality.of.title] if quality else [])]
     rows = []
     for check in checks:
         values = {
@@ -141,11 +143,14 @@ def _show(checks: Sequence[Check], *, runtimes: bool) -> None:
             "correlation": cell(check.correlation, ".5f"),
             "same top-1": cell(check.top1_agreement, ".1%"),
             "samples": cell(check.count, ","),
+            **({quality.of.title: recorded[check.name].figure} if quality and check.name in recorded else {}),
         }
         where = [check.runtime] if runtimes else []
-        rows.append([check.name, check.status, *where, *(values[each] for each in figures)])
+        rows.append([check.name, check.status, *where, *(values.get(each) for each in figures)])
     table(["variant", "check", *(["runtime"] if runtimes else []), *figures], rows, right=figures)
     ran = [check for check in checks if check.components]
+    if quality and not runtimes:
+        echo(f"{quality.of.title}: measured when it was exported, on {quality.count:,} samples of {quality.data}")
     if ran:
         of = f"{ran[0].components:,} components" if ran[0].components != 1 else "1 component"
         echo(f"error, against its own spread, and correlation: of the worst of {of}")

@@ -9,7 +9,7 @@ from edgespa.data.images import ImageData, ImageSource, Kind, Progress
 from edgespa.data.load import load_data
 from edgespa.data.numbering import Numbering, are_numbers, why_counts_differ
 from edgespa.data.prepare import Augment, Prepared, fit_image, prepare
-from edgespa.data.whole import require_whole
+from edgespa.data.whole import require_whole, usable
 
 __all__ = [
     "Augment",
@@ -24,5 +24,6 @@ __all__ = [
     "load_data",
     "prepare",
     "require_whole",
+    "usable",
     "why_counts_differ",
 ]

@@ -32,9 +32,11 @@ class Answers(ABC):
 
     Attributes:
         kind: What is to be learned: the name of an objective.
+        form: What is known of each sample, see `edgespa.objectives.base.Known`.
     """
 
     kind: str
+    form: str
 
     @abstractmethod
     def __getitem__(self, index: int) -> Any:
@@ -68,6 +70,7 @@ class MaskAnswers(Answers):
     """
 
     kind = "segmentation"
+    form = "masks"
 
     def __init__(
         self,
@@ -97,6 +100,8 @@ class ItemAnswers(Answers):
         count: How many there are.
         kind: The name of the objective.
     """
+
+    form = "items"
 
     def __init__(self, read: Callable[[int], Any], count: int, kind: str) -> None:
         self.kind = kind

@@ -179,7 +179,7 @@ def load_npz(path: Path, split: str | None, labelled: bool, title: str) -> Image
         if chosen not in label_keys:
             if labelled and chosen in target_keys:
                 where = f"{path}: {target_keys[chosen]}"
-                targets, kind = _checked_targets(_array(archive, target_keys[chosen], path), len(source), where)
+                targets, kind = checked_targets(_array(archive, target_keys[chosen], path), len(source), where)
                 named = _class_names(archive, path) or tuple(str(number) for number in range(targets.shape[1]))
                 if len(named) != targets.shape[1]:
                     raise DataError(f"{where}: {targets.shape[1]} columns, but {len(named)} names", "name each column")
@@ -283,8 +283,17 @@ def _checked_images(images: NDArray[Any], where: str) -> NDArray[np.uint8]:
     return np.ascontiguousarray(images)
 
 
-def _checked_targets(targets: NDArray[Any], count: int, where: str) -> tuple[NDArray[np.float32], Kind]:
-    """Targets as float32 [N, K], and whether they are numbers or decisions."""
+def checked_targets(targets: NDArray[Any], count: int, where: str) -> tuple[NDArray[np.float32], Kind]:
+    """Targets as float32 [N, K], and whether they are numbers or decisions.
+
+    Args:
+        targets: [N] or [N, K].
+        count: The number of images.
+        where: They come from, for messages.
+
+    Raises:
+        DataError: They are of another shape or type, or not finite, or whole numbers other than 0 and 1.
+    """
     table = targets[:, None] if targets.ndim == 1 else targets
     floating = np.issubdtype(table.dtype, np.floating)
     whole = table.dtype == np.bool_ or np.issubdtype(table.dtype, np.integer)

@@ -48,6 +48,17 @@ class Objects:
         """
         return Objects(self.boxes[which], self.labels[which], self.ignored[which])
 
+    def moved(self, by: tuple[float, float], times: tuple[int, int]) -> Objects:
+        """Elsewhere: ``times * (x, y) + by``.
+
+        Args:
+            by: To the right and down, in pixels.
+            times: -1 mirrors, 1 does not; of x and of y.
+        """
+        corners = self.boxes.reshape(-1, 2, 2) * self.boxes.new_tensor(times) + self.boxes.new_tensor(by)
+        boxes = torch.cat([corners.amin(1), corners.amax(1)], 1)
+        return Objects(boxes, self.labels, self.ignored)
+
     def inside(self, height: int, width: int, least: float = 0.0) -> Objects:
         """What is seen of them in a picture: cut off at its sides, and without those that lie outside of it.
 
@@ -100,6 +111,7 @@ class BoxAnswers(Answers):
     """
 
     kind = "detection"
+    form = "boxes"
 
     def __init__(
         self,
@@ -138,6 +150,24 @@ class BoxAnswers(Answers):
         for each in (self.boxes, self.labels, self.ignored, self.offsets, self.sizes):
             digest.update(np.ascontiguousarray(each).tobytes())
         return digest.hexdigest()[:16]
+
+    def renumbered(self, numbers: NDArray[np.int64]) -> BoxAnswers:
+        """The same with other class indices.
+
+        Args:
+            numbers: The new one of each, int64 [classes].
+        """
+        return BoxAnswers(self.boxes, numbers[self.labels], self.ignored, self.offsets, self.sizes)
+
+    def counts(self, indices: NDArray[np.int64], classes: int) -> NDArray[np.int64]:
+        """How many objects of each class some pictures have, int64 [classes].
+
+        Args:
+            indices: The pictures.
+            classes: Their number.
+        """
+        owners = np.repeat(np.arange(len(self.sizes)), np.diff(self.offsets))
+        return np.bincount(self.labels[np.isin(owners, indices)], minlength=classes)
 
     def groups(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
         """The class of each picture that the fewest of them have; those of nothing are a group of their own.

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, default_collate
 
 from edgespa.data.answers import ItemAnswers, as_mask, look_at_masks, picture_as_mask
+from edgespa.data.beside import boxes_of, is_boxes, is_row, rows_of
 from edgespa.data.images import ImageData, ImageSource, Progress
 from edgespa.data.labels import checked_labels, no_classes
 from edgespa.errors import DataError, EdgespaError
@@ -24,13 +25,13 @@ from edgespa.pixels.picture import TooManyBits, upright_pixels
 _ITEM = (
     "items must be (image, label): a PIL image, a uint8 array [H, W, C], a uint8 tensor [C, H, W], "
     "or a float tensor [C, H, W] that is preprocessed already; or (inputs, label) of a model that takes no images: one "
-    "array or tensor, a tuple of them, or a dict by the names of its inputs; label an integer from 0, or a mask of "
-    "class numbers [H, W]"
+    "array or tensor, a tuple of them, or a dict by the names of its inputs; label an integer from 0, a row of "
+    "numbers, a mask of class numbers [H, W], or a dict of boxes and labels"
 )
 _REPORT_EVERY = 256
 # Of items that are dicts, as Hugging Face's data sets give them.
 _IMAGE_KEYS = ("image", "img", "pixel_values")
-_LABEL_KEYS = ("label", "labels", "target", "targets")
+_LABEL_KEYS = ("label", "labels", "targets", "target")
 
 
 class DatasetSource(ImageSource):
@@ -240,21 +241,43 @@ def _image_data(dataset: Any, spec: str, labelled: bool, items: str | None, prog
             lambda index: _mask(source, index, spec), len(source), _named_classes(dataset), spec
         )
         return ImageData(source, None, classes, spec, answers=masks)
+    if labelled and is_row(first):
+        table, kind = rows_of(lambda index: source.item(index)[1], len(source), spec, progress)
+        named = _named_classes(dataset) or tuple(str(column) for column in range(table.shape[1]))
+        if len(named) != table.shape[1]:
+            raise DataError(f"{spec}: {table.shape[1]} columns, but {len(named)} names", "name each column")
+        return ImageData(source, None, named, spec, table, kind)
+    if labelled and is_boxes(first):
+        boxes = boxes_of(lambda index: _with_size(source, index), len(source), spec, progress)
+        return ImageData(source, None, _names_up_to(dataset, boxes.labels, spec), spec, answers=boxes)
     try:
         labels = checked_labels(_labels(dataset, source, spec, progress), len(source), spec)
     except DataError:
         if labelled:
             raise
         return ImageData(source, None, (), spec)  # masks, boxes, nothing: only images are asked for
-    if classes := _named_classes(dataset):
-        if int(labels.max()) >= len(classes):
-            raise DataError(
-                f"{spec}: a label of {int(labels.max())}, but {len(classes)} classes are named",
-                "make classes and labels of the data set agree",
-            )
+    return ImageData(source, labels, _names_up_to(dataset, labels, spec), spec)
+
+
+def _names_up_to(dataset: Any, labels: NDArray[np.int64], spec: str) -> tuple[str, ...]:
+    """The names of the classes that labels number; the numbers where nothing names them."""
+    highest = int(labels.max(initial=-1))
+    classes = _named_classes(dataset)
+    if classes and highest >= len(classes):
+        raise DataError(
+            f"{spec}: a label of {highest}, but {len(classes)} classes are named",
+            "make classes and labels of the data set agree",
+        )
+    return classes or tuple(str(number) for number in range(highest + 1))
+
+
+def _with_size(source: DatasetSource, index: int) -> tuple[Any, tuple[int, int]]:
+    """What is right for an image, and its height and width as it is seen."""
+    if source.preprocessed:
+        height, width = source.tensor(index).shape[1:]
     else:
-        classes = tuple(str(number) for number in range(int(labels.max()) + 1))
-    return ImageData(source, labels, classes, spec)
+        height, width = source.image(index).shape[:2]
+    return source.item(index)[1], (height, width)
 
 
 def _named_classes(dataset: Any) -> tuple[str, ...]:
@@ -325,7 +348,7 @@ def _labels(dataset: Any, source: DatasetSource, spec: str, progress: Progress |
 
 def _label(source: DatasetSource, index: int, spec: str) -> int:
     raw = source.item(index)[1]
-    if isinstance(raw, Tensor | np.ndarray) and raw.ndim == 0:
+    if isinstance(raw, Tensor | np.ndarray) and tuple(raw.shape) in ((), (1,)):
         raw = raw.item()
     if isinstance(raw, bool) or not isinstance(raw, int | np.integer):
         shown = reprlib.repr(raw)

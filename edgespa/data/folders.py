@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import logging
 import os
@@ -9,6 +10,7 @@ import threading
 import zipfile
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
+from typing import BinaryIO, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +18,8 @@ from PIL import Image, UnidentifiedImageError
 
 from edgespa.data.answers import UNREADABLE
 from edgespa.data.bounded import require_file_of_an_image
+from edgespa.data.drawn.find import find_drawn
+from edgespa.data.drawn.places import Place
 from edgespa.data.images import ImageData, ImageSource
 from edgespa.data.labels import no_classes
 from edgespa.data.masks import find_pairs, masked_images, pairs_of_split
@@ -26,6 +30,7 @@ from edgespa.data.pairs import (
     holds_annotations,
     holds_photographs,
 )
+from edgespa.data.points import Cut
 from edgespa.data.tree import IMAGE_SUFFIXES, Tree, join
 from edgespa.data.whole import looks_whole
 from edgespa.errors import DataError
@@ -102,7 +107,26 @@ def decode(content: bytes, label: str) -> NDArray[np.uint8]:
         raise DataError(f"{label} is not a whole image: {error}", "replace or delete this file") from error
 
 
-def load_folder(root: Path, split: str | None, labelled: bool, title: str) -> ImageData:
+@dataclasses.dataclass(frozen=True)
+class Asked:
+    """What is wanted of a data set.
+
+    Attributes:
+        split: A part of it by name, or a folder; None for all, or the only one.
+        labelled: What is right for each image is needed.
+        title: The data set's name.
+        wanted: What the objective needs, see `edgespa.objectives.base.Known`; None where the data say it.
+        skip: Leave out what is wrong, and say so.
+    """
+
+    split: str | None
+    labelled: bool
+    title: str
+    wanted: str | None = None
+    skip: bool = False
+
+
+def load_folder(root: Path, asked: Asked) -> ImageData:
     """Images in folders on disk; see `load_data`."""
     tree = Tree()
     for folder, names, files in os.walk(root, followlinks=True):
@@ -120,10 +144,10 @@ def load_folder(root: Path, split: str | None, labelled: bool, title: str) -> Im
             require_file_of_an_image(os.fstat(stream.fileno()).st_size, f"{root}/{file}")
             return stream.read()
 
-    return _from_tree(tree, read, str(root), split, labelled, title)
+    return _from_tree(Place(tree, lambda file: open_plain(root / file), str(root)), read, asked)
 
 
-def load_zip(path: Path, split: str | None, labelled: bool, title: str) -> ImageData:
+def load_zip(path: Path, asked: Asked) -> ImageData:
     """Images in folders inside a zip file, which stays open; see `load_data`."""
     try:
         archive = zipfile.ZipFile(path)
@@ -145,16 +169,24 @@ def load_zip(path: Path, split: str | None, labelled: bool, title: str) -> Image
             require_file_of_an_image(archive.getinfo(file).file_size, f"{path}/{file}")
             return archive.read(file)
 
-    return _from_tree(tree, read, str(path), split, labelled, title)
+    def opened(file: str) -> BinaryIO:
+        return cast(BinaryIO, archive.open(file))  # several at once have one lock of their own
+
+    return _from_tree(Place(tree, opened, str(path)), read, asked)
 
 
 def _hidden(name: str) -> bool:
     return name.startswith((".", "__MACOSX")) or name == "Thumbs.db"
 
 
-def _from_tree(
-    tree: Tree, read: Callable[[str], bytes], where: str, split: str | None, labelled: bool, title: str
-) -> ImageData:
+def _from_tree(place: Place, read: Callable[[str], bytes], asked: Asked) -> ImageData:
+    tree, where, split, labelled, title = place.tree, place.where, asked.split, asked.labelled, asked.title
+    drawn = find_drawn(place, split, title, labelled=labelled, wanted=asked.wanted, skip=asked.skip)
+    if drawn is not None:
+        source: ImageSource = _Files(drawn.files, read, where)
+        if drawn.windows is not None:
+            source = Cut(source, *drawn.windows)
+        return ImageData(source, None, drawn.classes, title, answers=drawn.answers)
     if found := pairs_of_split(tree, split):
         return _with_masks(tree, "", found, read, where, labelled, title)
     base = _base(tree, split, where)

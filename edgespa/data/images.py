@@ -14,6 +14,7 @@ from torch import Tensor
 from edgespa.data.answers import Answers, MaskAnswers
 from edgespa.data.boxes import BoxAnswers
 from edgespa.data.labels import no_classes
+from edgespa.data.parts import drawn_evenly, held_out
 from edgespa.errors import DataError
 from edgespa.models.imports import nearest
 from edgespa.system.bounds import names_problem, readable
@@ -141,6 +142,16 @@ class ImageData:
     def has_boxes(self) -> bool:
         """Whether it is known of each image which objects are where: `edgespa.data.boxes.BoxAnswers`."""
         return isinstance(self._answers, BoxAnswers)
+
+    @property
+    def answers(self) -> Answers | None:
+        """What is right for each image of the source, where that is no row of a table."""
+        return self._answers
+
+    @property
+    def form(self) -> str:
+        """What is known of each image, see `edgespa.objectives.base.Known`."""
+        return "table" if self._answers is None else self._answers.form
 
     @property
     def has_table(self) -> bool:
@@ -273,9 +284,7 @@ class ImageData:
             raise DataError(f"{self.name}: a limit of {n} images", "take at least 1")
         if n > len(self):
             raise DataError(f"{self.name}: a limit of {n} images, but there are {len(self)}", "take that many or fewer")
-        rank, turn = self._ranks(seed)
-        # First all images that are drawn first in their class, then all that are drawn second, and so on.
-        return self.subset(np.sort(np.lexsort((turn, rank))[:n]))
+        return self.subset(drawn_evenly(self._groups(), n, seed))
 
     def split(self, fraction: float, seed: int = 0, *, block: bool = False) -> tuple[Self, Self]:
         """Hold out a fraction, with the classes in proportion.
@@ -297,19 +306,7 @@ class ImageData:
         if not 0 < fraction < 1:
             raise DataError(f"{self.name}: cannot hold out a fraction of {fraction}", "take one between 0 and 1")
         groups = self._groups()
-        counts = np.bincount(groups, minlength=1)
-        exact = counts * fraction
-        held = np.minimum(np.floor(exact).astype(np.int64), np.maximum(counts - 1, 0))
-        # What rounding down left over goes to the classes that lost most by it.
-        for group in np.argsort(held - exact, kind="stable"):
-            if held.sum() >= round(len(self) * fraction):
-                break
-            held[group] += 1 if held[group] < counts[group] - 1 else 0
-        if block:
-            out = _in_a_row(groups, held, seed)
-        else:
-            rank, _ = self._ranks(seed)
-            out = rank < held[groups]
+        out = held_out(groups, fraction, seed, block=block)
         if not out.any() or out.all():
             raise DataError(
                 f"{self.name}: {len(self)} images in {len(np.unique(groups))} classes, too few to hold out {fraction}",
@@ -351,6 +348,30 @@ class ImageData:
         part.classes = _named(classes, self._title)
         return part
 
+    def with_classes(self, numbers: NDArray[np.int64], classes: Sequence[str]) -> Self:
+        """The same images, each class with another index and name.
+
+        Args:
+            numbers: The new index of each class that there are images or objects of, int64 [classes].
+            classes: Class names; ``numbers`` index it.
+        """
+        if self._labels is not None:
+            return self.renumbered(numbers[self._labels], classes)
+        part = self._part(np.arange(len(self)), None)
+        if isinstance(self._answers, BoxAnswers):
+            part._answers = self._answers.renumbered(numbers)
+        part.classes = _named(classes, self._title)
+        return part
+
+    @property
+    def used_classes(self) -> NDArray[np.bool_]:
+        """Of which classes there are images or objects, bool [classes]."""
+        if isinstance(self._answers, BoxAnswers):
+            counts = self._answers.counts(self._indices, len(self.classes))
+        else:
+            counts = np.bincount(self.labels, minlength=len(self.classes))
+        return np.asarray(counts > 0)
+
     def _class_index(self, chosen: str | int) -> int:
         if isinstance(chosen, str):
             if chosen in self.classes:
@@ -377,30 +398,6 @@ class ImageData:
         if self._answers is not None:
             return self._answers.groups(self._indices)
         return np.zeros(len(self), dtype=np.int64) if self._labels is None else self._labels
-
-    def _ranks(self, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """For each image its place in a random order of its class, and its class's place in an order of classes."""
-        # RandomState and not default_rng: numpy promises that its stream never changes, so a recorded seed stays good.
-        random = np.random.RandomState(seed)
-        groups = self._groups()
-        present, inverse = np.unique(groups, return_inverse=True)
-        turn = random.permutation(len(present)).astype(np.int64)[inverse]
-        rank = np.empty(len(self), dtype=np.int64)
-        for group in range(len(present)):
-            members = np.flatnonzero(inverse == group)
-            rank[members] = random.permutation(len(members))
-        return rank, turn
-
-
-def _in_a_row(groups: NDArray[np.int64], held: NDArray[np.int64], seed: int) -> NDArray[np.bool_]:
-    """Where so many of each group are that follow each other, from a random one on."""
-    random = np.random.RandomState(seed)
-    out = np.zeros(len(groups), dtype=bool)
-    for group in np.unique(groups):
-        members = np.flatnonzero(groups == group)
-        start = int(random.randint(0, len(members) - held[group] + 1))
-        out[members[start : start + held[group]]] = True
-    return out
 
 
 def _named(classes: Sequence[str], title: str) -> tuple[str, ...]:

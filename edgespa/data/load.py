@@ -7,7 +7,7 @@ from pathlib import Path
 
 from edgespa.data.arrays import has_idx, load_digits, load_idx, load_npz
 from edgespa.data.datasets import load_dataset, of_dataset
-from edgespa.data.folders import load_folder, load_zip
+from edgespa.data.folders import Asked, load_folder, load_zip
 from edgespa.data.images import ImageData, Progress
 from edgespa.errors import DataError
 from edgespa.models.given import Given
@@ -22,7 +22,13 @@ _KINDS = (
 
 
 def load_data(
-    spec: str, *, labelled: bool = True, items: str | None = None, progress: Progress | None = None
+    spec: str,
+    *,
+    labelled: bool = True,
+    items: str | None = None,
+    wanted: str | None = None,
+    skip: bool = False,
+    progress: Progress | None = None,
 ) -> ImageData:
     """Open a data set. Images in folders and zip files are decoded only when they are used.
 
@@ -36,6 +42,9 @@ def load_data(
             - a folder or ``.zip`` with photographs and their masks in two folders, ``images`` and ``masks``, below a
               split or not (or ``images/train`` and ``masks/train``): a class for each pixel, by its number in the
               mask; 255 counts nowhere. Names are in ``classes.txt`` there, a line each;
+            - a folder or ``.zip`` with pictures and the boxes that were drawn on them: Pascal VOC (``Annotations``,
+              ``JPEGImages``, ``ImageSets/Main/*.txt``), COCO (``annotations/instances_*.json``, or a ``.json`` beside
+              the pictures; of key points too), YOLO (``images``, ``labels``, ``data.yaml``); see `edgespa.data.drawn`;
             - a folder of idx files as MNIST has them, gzipped or not: ``train``, ``test``;
             - an ``.npz`` with ``images`` (or ``x``) and ``labels`` (or ``y``), or per split ``x_train``, ``y_train``;
 
@@ -44,6 +53,8 @@ def load_data(
             folder of that name is ``./digits``); or a `Given` data set, loader, pair of arrays, or `ImageData`.
         labelled: False admits images without classes (a flat folder, an ``.npz`` without labels).
         items: Instead of labels take whatever a data set gives beside the image, for the objective of that name.
+        wanted: What the objective needs, where data have several answers, see `edgespa.objectives.base.Known`.
+        skip: Leave out pictures whose annotation cannot be used, and say so.
         progress: Called with (done, total) if a data set has to be read through for its labels.
 
     Returns:
@@ -71,15 +82,15 @@ def load_data(
     assert path is not None
     name = path.resolve().name if path.is_dir() else path.stem
     title = f"{name}:{split}" if split else name
+    asked = Asked(split, labelled, title, wanted, skip)
     if path.is_dir():
-        load = load_idx if has_idx(path) else load_folder
-        return load(path, split, labelled, title)
+        return load_idx(path, split, labelled, title) if has_idx(path) else load_folder(path, asked)
     if not path.is_file():  # a device has no end
         raise DataError(f"{path}: neither a file nor a folder", nearest_path(path) or _KINDS)
     if path.suffix == ".npz":
         return load_npz(path, split, labelled, title)
     if path.suffix == ".zip" or zipfile.is_zipfile(path):
-        return load_zip(path, split, labelled, title)
+        return load_zip(path, asked)
     hint = f"give the folder: {path.parent}" if "-ubyte" in path.name else _KINDS
     raise DataError(f"{path}: not a kind of data that is known here", hint)
 

@@ -65,15 +65,15 @@ class Numbering:
         return cls(names, file=str(labels))
 
     def __call__(self, data: ImageData) -> ImageData:
-        """The data with its classes numbered so; unlabelled data as they are.
+        """The data with its classes numbered so; data without classes as they are.
 
         Raises:
             ConfigError: The data have no classes but targets.
             DataError: A class has no name in the file, or no output.
         """
-        if not (self.names or self.offset) or (not data.labelled and data.targets is None):
+        if not (self.names or self.offset) or not (data.labelled or data.targets is not None or data.has_boxes):
             return data
-        if data.kind != "classes":
+        if data.kind != "classes" and not data.has_boxes:
             raise ConfigError(
                 f"{data.name} is {data.kind} data, and has no classes to number",
                 "leave out --labels and --class-offset",
@@ -87,14 +87,15 @@ class Numbering:
             if twice is not None:
                 raise DataError(f"{self.file} names '{twice}' twice, and {data.name} has that class", "name it once")
             place = {name: index for index, name in enumerate(self.names)}
-            return data.renumbered(np.array([place[name] for name in data.classes])[data.labels], self.names)
+            return data.with_classes(np.array([place[name] for name in data.classes], np.int64), self.names)
         if are_numbers(data.classes):  # which are places in the file
-            if len(data) and int(data.labels.max()) >= len(self.names):
+            highest = int(np.flatnonzero(data.used_classes).max(initial=0))
+            if highest >= len(self.names):
                 raise DataError(
-                    f"{data.name} has a label of {int(data.labels.max())}, {self.file} has {len(self.names)} lines",
+                    f"{data.name} has a label of {highest}, {self.file} has {len(self.names)} lines",
                     "name every output",
                 )
-            return data.renumbered(data.labels, self.names)
+            return data.with_classes(np.arange(len(data.classes)), self.names)
         absent = [name for name in data.classes if name not in self.names]
         near = nearest(absent[0], self.names)
         raise DataError(
@@ -105,16 +106,16 @@ class Numbering:
 
     def _shifted(self, data: ImageData) -> ImageData:
         offset = self.offset or 0
-        labels = data.labels + offset
-        if len(labels) and int(labels.min()) < 0:
-            first = data.classes[int(data.labels.min())]
+        numbers = np.arange(len(data.classes)) + offset
+        if (lost := data.used_classes & (numbers < 0)).any():
+            first = data.classes[int(lost.argmax())]
             raise DataError(
                 f"{data.name}: with --class-offset {offset} the class '{first}' has no output",
                 "only classes without images can be left out",
             )
         if offset < 0:
-            return data.renumbered(labels, data.classes[-offset:])
-        return data.renumbered(labels, (*_without_images(range(offset)), *data.classes))
+            return data.with_classes(numbers, data.classes[-offset:])
+        return data.with_classes(numbers, (*_without_images(range(offset)), *data.classes))
 
     def up_to(self, outputs: int | None, data: ImageData) -> ImageData:
         """The data with a class for each output of a model, where an offset says that the rest have no images.
@@ -123,11 +124,13 @@ class Numbering:
             outputs: Their number; None where it is not known.
             data: Numbered so.
         """
-        if self.offset is None or outputs is None or data.kind != "classes" or len(data.classes) >= outputs:
+        if self.offset is None or outputs is None or len(data.classes) >= outputs:
+            return data
+        if data.kind != "classes" and not data.has_boxes:
             return data
         rest = range(len(data.classes), outputs)
         names = map(str, rest) if are_numbers(data.classes) else _without_images(rest)
-        return data.renumbered(data.labels, (*data.classes, *names))
+        return data.with_classes(np.arange(len(data.classes)), (*data.classes, *names))
 
 
 def _without_images(outputs: Iterable[int]) -> Iterator[str]:

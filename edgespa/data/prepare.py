@@ -16,15 +16,16 @@ from torch import Tensor
 
 from edgespa.config import Preprocess
 from edgespa.data.images import ImageData, Progress
-from edgespa.data.targets import Boxes, Items, Masks, Table, Targets, pool
+from edgespa.data.points import PointAnswers
+from edgespa.data.targets import Boxes, Items, KeyPoints, Masks, Table, Targets, pool
 from edgespa.data.whole import summary
 from edgespa.errors import DataError
 from edgespa.pixels.picture import model_pixels
 from edgespa.pixels.values import SCALINGS
 
 Augment = Callable[[Tensor, torch.Generator], Tensor]
-"""(uint8 [N, C, H, W], generator) -> uint8 [N, C, H, W]; draws only from the generator. Where there are masks it has
-``with_masks`` too, from both to both: `edgespa.adaptation.augment.Augmentation`."""
+"""(uint8 [N, C, H, W], generator) -> uint8 [N, C, H, W]; draws only from the generator. Where there are masks or
+boxes it has ``with_masks`` or ``with_boxes`` too, from both to both: `edgespa.adaptation.augment.Augmentation`."""
 
 CACHE_BYTES = 2 << 30
 _IMAGE_CHANNELS = (1, 3, 4)
@@ -99,6 +100,11 @@ class Prepared:
     def __len__(self) -> int:
         return len(self._data)
 
+    @property
+    def digest(self) -> str:
+        """Of what is right for each sample, see `edgespa.data.ImageData.digest`."""
+        return self._data.digest
+
     def with_targets(self, targets: Targets) -> Prepared:
         """The same with something else that is right for each of them.
 
@@ -172,11 +178,8 @@ class Prepared:
                 f"{self.name}: the items are preprocessed tensors, which are not augmented here",
                 "augment inside the data set, or let it return images",
             )
-        if augment is not None and isinstance(self.targets, Items | Boxes) and getattr(augment, "moves", True):
-            raise DataError(
-                f"{self.name}: what is right for an image may lie elsewhere in it once it is augmented",
-                "augment inside the data set, where both can be moved",
-            )
+        if augment is not None:
+            self.targets.require_movable(augment)
         return self._batches(batch_size, count, shuffle_seed, augment, part, behind, draws)
 
     def _batches(
@@ -205,9 +208,9 @@ class Prepared:
             if augment is None:
                 inputs = self._normalise(raw)
                 yield inputs, self.targets.beside(inputs, chunk)
-            elif isinstance(self.targets, Masks):  # it draws for the whole batch
-                changed, masks = self.targets.augmented(raw, chunk, augment, generator)
-                yield self._normalise(changed[own]), masks[own]
+            elif (both := self.targets.augmented(raw, chunk, augment, generator)) is not None:
+                changed, targets = both  # it draws for the whole batch
+                yield self._normalise(changed[own]), targets[own]
             else:
                 inputs = self._normalise(_augmented(raw, augment, generator)[own])
                 yield inputs, self.targets.beside(inputs, chunk[own])
@@ -368,6 +371,8 @@ def _targets(data: ImageData, preprocess: Preprocess, workers: int) -> Targets:
     """What is right where that is no row of a table."""
     if data.has_masks:
         return Masks(data, preprocess, workers)
+    if isinstance(data.answers, PointAnswers):
+        return KeyPoints(data, data.answers, preprocess)
     return Boxes(data, preprocess) if data.has_boxes else Items(data)
 
 

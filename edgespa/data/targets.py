@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ from edgespa.config import Preprocess
 from edgespa.data.answers import IGNORED
 from edgespa.data.boxes import Objects, fit_objects
 from edgespa.data.images import ImageData
+from edgespa.data.points import PointAnswers, Points, fit_points
 from edgespa.errors import DataError
 
 if TYPE_CHECKING:
@@ -49,6 +50,30 @@ class Targets(ABC):
             chunk: Their positions, int64 [n].
         """
         return self.of(chunk)
+
+    def augmented(
+        self, raw: Tensor, chunk: Tensor, augment: Augment, generator: torch.Generator
+    ) -> tuple[Tensor, Any] | None:
+        """Images and what is right for them, changed alike; None where nothing has to move with an image.
+
+        Args:
+            raw: uint8 [n, C, H, W].
+            chunk: Their positions, int64 [n].
+            augment: Changes images.
+            generator: What it draws from.
+
+        Raises:
+            DataError: It knows images alone.
+        """
+        return None
+
+    def require_movable(self, augment: Augment) -> None:
+        """Refuse an augmentation after which nobody knows what is right.
+
+        Raises:
+            DataError: It is one.
+        """
+        return None
 
 
 class Table(Targets):
@@ -108,14 +133,8 @@ class Masks(Targets):
     def augmented(
         self, raw: Tensor, chunk: Tensor, augment: Augment, generator: torch.Generator
     ) -> tuple[Tensor, Tensor]:
-        """Images and their masks, changed alike.
-
-        Raises:
-            DataError: The augmentation knows images alone.
-        """
-        together = getattr(augment, "with_masks", None)
-        if together is None:
-            raise DataError(f"{self._data.name}: this augmentation does not move masks", "give it with_masks")
+        """See `Targets.augmented`."""
+        together = _moving(augment, "with_masks", self._data.name)
         images, masks = together(raw, self.of(chunk), generator)
         return images, masks
 
@@ -142,6 +161,52 @@ class Boxes(Targets):
     def of(self, chunk: Tensor) -> list[Objects]:
         """Those of each picture; they are in memory, and moving them costs less than keeping both."""
         return [fit_objects(self._data.answer(index), self._preprocess) for index in chunk.tolist()]
+
+    def augmented(
+        self, raw: Tensor, chunk: Tensor, augment: Augment, generator: torch.Generator
+    ) -> tuple[Tensor, list[Objects]]:
+        """See `Targets.augmented`."""
+        together = _moving(augment, "with_boxes", self._data.name)
+        images, objects = together(raw, self.of(chunk), generator)
+        return images, objects
+
+
+class KeyPoints(Targets):
+    """Key points, as the model's input has them.
+
+    Args:
+        data: Has them.
+        answers: All of its source.
+        preprocess: Wanted height and width.
+    """
+
+    def __init__(self, data: ImageData, answers: PointAnswers, preprocess: Preprocess) -> None:
+        self._data = data
+        self._pairs = answers.pairs
+        self._preprocess = preprocess
+
+    def of(self, chunk: Tensor) -> Points:
+        """Those of some images."""
+        size = torch.tensor([self._preprocess.height, self._preprocess.width]).float().expand(len(chunk), 2)
+        count = len(self._data.classes)
+        found = [fit_points(self._data.answer(index), self._preprocess) for index in chunk.tolist()]
+        return Points(torch.stack(found) if found else torch.zeros(0, count, 3), size)
+
+    def augmented(
+        self, raw: Tensor, chunk: Tensor, augment: Augment, generator: torch.Generator
+    ) -> tuple[Tensor, Points]:
+        """See `Targets.augmented`."""
+        together = _moving(augment, "with_points", self._data.name)
+        images, points = together(raw, self.of(chunk), self._pairs, generator)
+        return images, points
+
+    def require_movable(self, augment: Augment) -> None:
+        """See `Targets.require_movable`."""
+        if self._pairs is None and getattr(augment, "mirrors", False):
+            raise DataError(
+                f"{self._data.name}: which key points are each other's left and right in a mirror is not known",
+                "leave flip out of --augment, or name them so: left_eye, right_eye",
+            )
 
 
 class Items(Targets):
@@ -183,10 +248,26 @@ class Items(Targets):
                 "let the data set give answers of one shape and type: padded, with their number beside them",
             ) from error
 
+    def require_movable(self, augment: Augment) -> None:
+        """See `Targets.require_movable`."""
+        if getattr(augment, "moves", True):
+            raise DataError(
+                f"{self._data.name}: what is right for an image may lie elsewhere in it once it is augmented",
+                "augment inside the data set, where both can be moved",
+            )
+
     def _one(self, index: int) -> Any:
         if index not in self._read:
             return self._data.answer(index)
         return self._read[index] if self._kept else self._read.pop(index)
+
+
+def _moving(augment: Augment, name: str, data: str) -> Callable[..., tuple[Tensor, Any]]:
+    """What of an augmentation moves answers with their images."""
+    together: Callable[..., tuple[Tensor, Any]] | None = getattr(augment, name, None)
+    if together is None:
+        raise DataError(f"{data}: this augmentation moves images alone", f"give it {name}")
+    return together
 
 
 def fit_mask(mask: NDArray[np.uint8], preprocess: Preprocess) -> NDArray[np.uint8]:

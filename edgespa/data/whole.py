@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import BinaryIO
 
@@ -65,18 +65,44 @@ def require_whole(sets: Mapping[str, ImageData], progress: Progress | None = Non
     told, done = [], 0
     for option, data in sets.items():
         faults: list[str] = []
-        if data.in_files:
-            with ThreadPoolExecutor(_WORKERS, thread_name_prefix="edgespa-look") as pool:
-                chunks = [range(start, min(start + _CHUNK, len(data))) for start in range(0, len(data), _CHUNK)]
-                for found in pool.map(lambda chunk, data=data: [data.fault(index) for index in chunk], chunks):
-                    faults += [fault for fault in found if fault is not None]
-                    done += len(found)
-                    if progress is not None:
-                        progress(done, total, f"look at the images of {option}")
+        for found in _looked_at(data):
+            faults += [fault for fault in found if fault is not None]
+            done += len(found)
+            if progress is not None:
+                progress(done, total, f"look at the images of {option}")
         if faults:
             told.append(summary(f"{option} {data.name}", faults, len(data)))
     if told:
-        raise DataError("; ".join(told), "replace or delete these files; with -v all of them are listed")
+        raise DataError(
+            "; ".join(told),
+            "replace or delete these files, or leave them out: --skip-bad-files; with -v all of them are listed",
+        )
+
+
+def usable(data: ImageData) -> ImageData:
+    """The images that can be used; what was left out is told.
+
+    Raises:
+        DataError: There are none.
+    """
+    faults = [fault for found in _looked_at(data) for fault in found]
+    bad = [fault for fault in faults if fault is not None]
+    if not bad:
+        return data
+    told = summary(data.name, bad, len(data))
+    if len(bad) == len(data):
+        raise DataError(told, "give other data")
+    log.warning("%s; left out", told)
+    return data.subset([index for index, fault in enumerate(faults) if fault is None])
+
+
+def _looked_at(data: ImageData) -> Iterator[list[str | None]]:
+    """What is the matter with each image, some at a time; nothing where they are no files."""
+    if not data.in_files:
+        return
+    with ThreadPoolExecutor(_WORKERS, thread_name_prefix="edgespa-look") as pool:
+        chunks = [range(start, min(start + _CHUNK, len(data))) for start in range(0, len(data), _CHUNK)]
+        yield from pool.map(lambda chunk: [data.fault(index) for index in chunk], chunks)
 
 
 def summary(name: str, faults: Sequence[str], count: int) -> str:

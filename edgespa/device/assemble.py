@@ -26,7 +26,7 @@ PARTS = (
         "confine",
         "measure",
     ),
-    *("placement", "picture", "boxes", "answer", "command"),
+    *("placement", "picture", "boxes", "inputs", "points", "answer", "draw", "model", "many", "command"),
 )
 """Of the runner, in the order in which names are defined before they are used."""
 
@@ -41,8 +41,9 @@ _SHARED = {
     **dict.fromkeys(("external", "limits"), ("bundle",)),
     **dict.fromkeys(("values", "placement", "picture", "boxes"), ("pixels",)),
 }  # they stand alone, as all parts do
-_DOC = '''"""Runs the models of this bundle: checks them, measures them, says what they see in an image.
+_DOC = '''"""Runs the models of this bundle: checks them, measures them, says what they see in images.
 
+For programs: ``model = run.Model(folder); model(image).answer``, see the class Model below.
 Joined by edgespa from parts, which are what is tested. It stands alone: Python 3.8 or newer, numpy, and one of
 onnxruntime, ai_edge_litert, tflite_runtime or tensorflow; Pillow only for --input IMAGE. It reads manifest.json beside
 itself.
@@ -58,12 +59,15 @@ _END = """
 if __name__ == "__main__":
     sys.exit(main({}))
 """
+_IMPORTED = """
+forget_bytecode(getattr(globals().get("__spec__"), "cached", None))
+"""
 
 
 @cache
 def runner_source() -> bytes:
     """The runner as one file: the imports of all parts, then their bodies, each below a line with its title."""
-    return _joined("runner", PARTS, _DOC, _END.format("alone=True"))
+    return _joined("runner", PARTS, _DOC, _END.format("alone=True") + _IMPORTED)
 
 
 @cache

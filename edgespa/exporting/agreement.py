@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
@@ -17,6 +19,7 @@ from edgespa.errors import ParityError
 from edgespa.exporting.parity import File
 from edgespa.exporting.samples import run_program, samples_in_front
 from edgespa.graph.program import Program
+from edgespa.objectives.base import Objective
 from edgespa.objectives.evaluate import Evaluation, batch_size, evaluate
 from edgespa.objectives.measures import MEASURES
 
@@ -25,6 +28,7 @@ Progress = Callable[[float, float | None, str], None]
 
 CALIBRATION_IMAGES = 1000
 """Most images of a calibration set, which may be that of a training."""
+PROGRAM = "the program"
 _BATCH = 100
 _WHAT: dict[str, Literal["signs", "top class of a pixel"]] = {
     "multi-label": "signs",
@@ -42,6 +46,7 @@ class Judge:
         learns: What the first output is.
         decides: Whether its largest column is a decision: of scores in falling order it is the first whatever they are.
         whole: From its output tensors to what it gave before its outputs were made plain: for the measures.
+        objective: Whose measures; None for that of the data's kind.
 
     Attributes:
         accuracy: Of the program; None without evaluation data.
@@ -55,13 +60,16 @@ class Judge:
         learns: Kind,
         decides: bool = True,
         whole: Callable[[list[Tensor]], Any] = lambda tensors: tensors,
+        objective: Objective | None = None,
     ) -> None:
         self._program = program
         self._evaluation, self._calibration, self._learns, self._decides = evaluation, calibration, learns, decides
         self._whole = whole
+        self._objective = objective
         self._batch = batch_size(program, _BATCH)
         self._wanted: Array | None = None
-        self.accuracy, self._wanted = self._judge(lambda inputs: run_program(program, inputs), "the program", None)
+        self._said = hashlib.sha256()
+        self.accuracy, self._wanted = self._judge(lambda inputs: run_program(program, inputs), PROGRAM, None)
 
     def of(self, file: File, progress: Progress | None = None) -> tuple[Quality | None, Agreement | None]:
         """A file's accuracy, and how often it decides as the program does; None where there is no such thing.
@@ -89,6 +97,31 @@ class Judge:
             data=data.name,
         )
 
+    @property
+    def identity(self) -> str:
+        """Of the evaluation data and what the program says of them: losses of a file are the same where it is."""
+        if self._evaluation is None or self.accuracy is None:
+            return ""
+        return f"{self._evaluation.digest} {self._said.hexdigest()} {self.accuracy.measure} {self.accuracy.value!r}"
+
+    def lost(self, quality: Quality | None) -> float:
+        """How much worse that is than the program on the evaluation data, in the measure's units.
+
+        Args:
+            quality: Of a file, on the same data.
+        """
+        assert self.accuracy is not None
+        assert quality is not None
+        merit = self.accuracy.of.merit
+        return merit(self.accuracy.value) - merit(quality.value)
+
+    def loss(self, file: File) -> float:
+        """The same of a file that is measured for it; infinite where its outputs are no numbers."""
+        try:
+            return self.lost(self._judge(lambda inputs: file([each.numpy() for each in inputs]), file.name, None)[0])
+        except ParityError:
+            return math.inf
+
     def _judge(
         self, run: Callable[[Sequence[Tensor]], Sequence[Array]], name: str, progress: Progress | None
     ) -> tuple[Quality | None, Array | None]:
@@ -104,11 +137,14 @@ class Judge:
                     "numbers beyond what its precision holds: leave that out, or check --mean, --std and the weights",
                 )
             decided.append(self._decide(outputs[0]))
+            if name == PROGRAM:
+                for each in outputs:
+                    self._said.update(np.ascontiguousarray(each).tobytes())
             return self._whole([torch.from_numpy(each) for each in outputs])
 
         accuracy = None
         if self._evaluation is not None:
-            found = evaluate(seen, self._evaluation, batch=self._batch, progress=progress)
+            found = evaluate(seen, self._evaluation, self._objective, batch=self._batch, progress=progress)
             accuracy = quality_of(found, self._evaluation.name)
         elif self._calibration is not None and len(self._calibration) and self._decides:
             places = np.unique(np.linspace(0, len(self._calibration) - 1, CALIBRATION_IMAGES).astype(np.int64))

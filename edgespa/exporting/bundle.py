@@ -23,6 +23,7 @@ from edgespa.exporting.card import model_card
 from edgespa.exporting.config import FORMATS, PRECISIONS, ExportConfig, Origin
 from edgespa.exporting.conversion import CONVERTERS, Conversions, conversions
 from edgespa.exporting.converter import require
+from edgespa.exporting.decoding import NAMES, with_decoding
 from edgespa.exporting.quantise import NotUseful
 from edgespa.exporting.samples import Samples, draw_samples, fixed_batch
 from edgespa.exporting.trial import trials
@@ -36,19 +37,21 @@ from edgespa.models.interface import (
     with_batch_first,
     with_plain_outputs,
 )
+from edgespa.objectives.base import Objective
 
 log = logging.getLogger(__name__)
 
 
-def require_possible(config: ExportConfig, *, calibrated: bool) -> None:
+def require_possible(config: ExportConfig, *, calibrated: bool, evaluated: bool) -> None:
     """Refuse what cannot be exported whatever the program is.
 
     Args:
         config: What to export.
         calibrated: Whether there are images to calibrate on.
+        evaluated: Whether there are samples to measure on.
 
     Raises:
-        ConfigError: If int8 is asked for without them.
+        ConfigError: If int8 is asked for without images, or a largest loss without samples or without int8.
         MissingExtraError: If a converter is not installed.
     """
     if "int8" in config.precisions and not calibrated:
@@ -56,6 +59,13 @@ def require_possible(config: ExportConfig, *, calibrated: bool) -> None:
             "int8 needs images to calibrate on",
             "pass --calibration DATA (a few hundred unlabelled images of the task will do)",
         )
+    if config.int8_max_loss is not None and not evaluated:
+        raise ConfigError(
+            "--int8-max-loss is of the objective's measure, and on what is it measured?",
+            "pass --eval-data DATA (not what --calibration has), or bound the error of the outputs: --int8-tolerance",
+        )
+    if config.int8_max_loss is not None and not {"int8", "int8-weights"} & set(config.precisions):
+        raise ConfigError("--int8-max-loss is of int8 files, and none is asked for", "add --precision int8")
     for name in config.formats:
         require(CONVERTERS[name].PACKAGES, CONVERTERS[name].EXTRA)
 
@@ -68,6 +78,7 @@ def export(
     *,
     calibration: Prepared | None = None,
     evaluation: Prepared | None = None,
+    objective: Objective | None = None,
     overwrite: bool = False,
     sign: Callable[[bytes], bytes] | None = None,
     progress: Progress | None = None,
@@ -82,6 +93,7 @@ def export(
         output: The folder to make.
         calibration: Images for int8.
         evaluation: Labelled images to measure accuracy on.
+        objective: By whose measures; None for that of the data's kind.
         overwrite: Replace a bundle that is there.
         sign: Makes the manifest's signature, see `BundleWriter`.
         progress: Told ``(done, total, text)``.
@@ -96,10 +108,13 @@ def export(
         ParityError: If no file computes what the program computes; if any does not and ``config.strict``.
         OutputExistsError: If the output is there already.
     """
-    require_possible(config, calibrated=calibration is not None)
+    require_possible(config, calibrated=calibration is not None, evaluated=evaluation is not None)
     names, whole = input_and_output_names(program), outputs_like(program)
     # Folded in the model's own element types: positions are often made in float64.
     program = _with_batch(with_plain_outputs(in_float32(folded(program))))
+    if config.decode == "in-graph":
+        program, origin, objective = _decoded(program, origin, objective)
+        names, whole = (names[0], list(NAMES)), list
     form = dataclasses.replace(config.form(origin.preprocess, len(program.inputs), fixed_batch(program)), names=names)
     cache = Cache.of_user() if config.cache else Cache(None)
     steps = Steps(progress, len(config.formats) * len(config.precisions) * 2 + 2)
@@ -129,7 +144,7 @@ def export(
             folder=writer.path,
             samples=samples,
             calibration=calibration,
-            judge=Judge(program, evaluation, calibration, origin.learns, _decides(samples), whole),
+            judge=Judge(program, evaluation, calibration, origin.learns, _decides(samples), whole, objective),
             title=origin.task,
             preprocess=origin.preprocess,
             classes=origin.classes,
@@ -141,6 +156,23 @@ def export(
         manifest = _manifest(specs, origin, samples, variants, job.judge.accuracy, left_out)
         _write_rest(writer.path, manifest, samples, origin.classes)
         return writer.commit(manifest)
+
+
+def _decoded(program: Program, origin: Origin, objective: Objective | None) -> tuple[Program, Origin, Objective | None]:
+    """The program with its decoding, and what that changes.
+
+    Raises:
+        ConfigError: If nothing says how boxes are read off its outputs.
+    """
+    if origin.decoding is None:
+        raise ConfigError(
+            "how boxes are read off the model's outputs is not known, so it cannot go into the files",
+            "leave out --decode in-graph; or give a detector of torchvision, or --objective with a decoding",
+        )
+    program, decoding = with_decoding(program, origin.decoding)
+    if objective is not None:
+        objective = objective.decoded_by(decoding)
+    return program, dataclasses.replace(origin, decoding=decoding), objective
 
 
 def _with_batch(program: Program) -> Program:
@@ -161,14 +193,14 @@ def _all_variants(job: Job, made: Conversions, steps: Steps) -> tuple[tuple[Vari
         variants += outcome.variants
         missing += outcome.left_out
     if missing and (job.config.strict or not variants):
-        raise _refusal(missing)
+        raise _refusal(missing, "--int8-tolerance" if job.config.int8_max_loss is None else "--int8-max-loss")
     left_out: list[JsonValue] = [
         {"variant": name, "reason": str(reason), "hint": getattr(reason, "hint", None)} for name, reason in missing
     ]
     return tuple(variants), left_out
 
 
-def _refusal(missing: Sequence[tuple[str, EdgespaError | NotUseful]]) -> EdgespaError:
+def _refusal(missing: Sequence[tuple[str, EdgespaError | NotUseful]], asked: str) -> EdgespaError:
     """Why there is no bundle: the error of the only file that has one of its own, or all of them."""
     errors = [reason for _, reason in missing if isinstance(reason, EdgespaError)]
     if len(errors) == 1 and len({name.partition("-")[0] for name, _ in missing}) == 1:
@@ -176,7 +208,7 @@ def _refusal(missing: Sequence[tuple[str, EdgespaError | NotUseful]]) -> Edgespa
     words = "".join(f"\n  {name}: {reason}" for name, reason in missing if str(reason) != NO_SOURCE)
     kind = ParityError if all(isinstance(error, ParityError) for error in errors) else ExportError
     hints = dict.fromkeys(error.hint for error in errors if error.hint)
-    hint = "; ".join(hints) or "calibrate on images of the task, raise --int8-tolerance, or export --precision fp32"
+    hint = "; ".join(hints) or f"calibrate on images of the task, raise {asked}, or export --precision fp32"
     return kind(f"no bundle was written:{words}", hint)
 
 
@@ -198,6 +230,7 @@ def _manifest(
         inputs=inputs,
         outputs=outputs,
         sets=samples.sets,
+        decoding=origin.decoding,
         variants=variants,
         compaction=origin.compaction,
         reference_accuracy=reference,

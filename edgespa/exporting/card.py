@@ -168,6 +168,9 @@ def _files(manifest: Manifest) -> Iterator[str]:
         limits = ", ".join(f"{metric.replace('_', ' ')} {limit:g}" for metric, limit in variant.parity.bound.items())
         at = f"is worst at `{_code(variant.parity.worst)}` and " if variant.parity.worst else ""
         yield f"`{variant.name}` {at}must keep: {limits}."
+        if variant.max_loss is not None and (lost := manifest.lost(variant)) is not None:
+            of = f"{max(lost, 0.0):.3g} of {_text(manifest.measure.title)}"
+            yield f"`{variant.name}` was chosen by what it loses: {of}, of at most {variant.max_loss:g}."
     if manifest.reference_accuracy is not None:
         data = manifest.reference_accuracy
         others = "".join(

@@ -9,6 +9,7 @@ from pydantic import Field, JsonValue, model_validator
 
 from edgespa.bundle import MAX_FP32_ERROR, Compaction, Kind
 from edgespa.bundle import Base as BaseEntry
+from edgespa.bundle.decoding import Decoding
 from edgespa.config import Preprocess, Strict
 from edgespa.errors import ConfigError
 from edgespa.exporting.converter import Form
@@ -29,7 +30,9 @@ class ExportConfig(Strict):
         precisions: ``fp32``; ``fp16``; ``int8``: static, calibrated, sensitive layers in float; ``int8-weights``.
         int8_tolerance: Largest error of a component of the outputs of files with int8 in them, against its own spread
             over samples: rms(a - b) / spread.
-        fp32_tolerance: The same of float32 files, where rounding does not explain more: max|a - b| / spread.
+        int8_max_loss: In its place: what they may lose of the objective's measure on evaluation data, in its units;
+            0.01 of accuracy or mIoU is one in a hundred.
+        fp32_tolerance: Largest such error of float32 files, where rounding does not explain more: max|a - b| / spread.
         int8_calibration: How the ranges of activations are found, one of `edgespa.exporting.ranges.METHODS`; ``auto``
             keeps the one that is nearest to the program.
         int8_slowdown: Most CPU time of an int8 file on this machine, against the fp32 file of its format; one that
@@ -43,6 +46,8 @@ class ExportConfig(Strict):
         opset: Of ONNX files; None: what suits that runtime.
         preprocess: ``in-graph``: files take pixels, uint8 [N, H, W, C], and normalise them; ``outside``: they take what
             the program takes.
+        decode: ``in-graph``: files of a detector give boxes, scores and classes, see `edgespa.exporting.decoding`;
+            ``outside``: its raw outputs, which ``run.py`` reads.
         cache: Take converted files from the cache, and keep them there.
         strict: Every file that is asked for must be there, or no bundle is written.
         threads: For the runtimes during the proof.
@@ -52,6 +57,7 @@ class ExportConfig(Strict):
     formats: tuple[str, ...] = FORMATS
     precisions: tuple[str, ...] = ("fp32",)
     int8_tolerance: float = Field(default=INT8_TOLERANCE, gt=0, le=1)
+    int8_max_loss: float | None = Field(default=None, ge=0, allow_inf_nan=False)
     fp32_tolerance: float = Field(default=FP32_TOLERANCE, ge=FP32_TOLERANCE, le=MAX_FP32_ERROR)
     int8_calibration: Literal["auto", "minmax", "percentile", "entropy"] = "auto"
     int8_slowdown: float | None = Field(default=None, gt=0)
@@ -62,6 +68,7 @@ class ExportConfig(Strict):
     onnx_runtime: str = DEFAULT_RUNTIME
     opset: int | None = None
     preprocess: Literal["outside", "in-graph"] = "outside"
+    decode: Literal["outside", "in-graph"] = "outside"
     cache: bool = True
     strict: bool = False
     threads: int = Field(default=2, ge=1)
@@ -75,6 +82,8 @@ class ExportConfig(Strict):
                 raise ValueError(f"unknown {what} '{', '.join(unknown)}'; choose from: {', '.join(known)}")
             if len(set(values)) < len(values):
                 raise ValueError(f"a {what} is named twice")
+        if self.int8_max_loss is not None and "int8_tolerance" in self.model_fields_set:
+            raise ValueError("int8_max_loss takes the place of int8_tolerance: give one of them")
         return self
 
     @property
@@ -120,6 +129,7 @@ class Origin:
         classes: Names of the outputs.
         provenance: Anything else.
         learns: What the first output is.
+        decoding: From its outputs to boxes; None where there are none.
     """
 
     task: str
@@ -129,3 +139,4 @@ class Origin:
     classes: tuple[str, ...] = ()
     provenance: dict[str, JsonValue] = dataclasses.field(default_factory=dict)
     learns: Kind = "classes"
+    decoding: Decoding | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import math
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -77,6 +78,21 @@ class Made:
     time_ratio: float | None = None
 
 
+@dataclasses.dataclass(frozen=True)
+class Loss:
+    """What a smaller file loses in a measure, where that is what it is chosen by.
+
+    Attributes:
+        of: Measures a file: how much worse it is than the program, in the measure's units.
+        most: It may lose so much.
+        title: Of the measure, in words.
+    """
+
+    of: Callable[[File], float]
+    most: float
+    title: str
+
+
 class NotUseful(Exception):
     """There is no such file that is worth shipping; the message says why, with figures."""
 
@@ -91,6 +107,7 @@ def make(
     open_file: Open,
     config: ExportConfig,
     journal: Journal | None = None,
+    loss: Loss | None = None,
 ) -> Made:
     """Write the best file of a precision.
 
@@ -103,7 +120,8 @@ def make(
         judge: Calibration images and the program's outputs; the proof's samples if there are none. None for fp16.
         open_file: Loads a file.
         config: Tolerance, methods, slowdown.
-        journal: Of what was measured on the way before, with the same file, calibration and judge.
+        journal: Of what was measured on the way before, with the same file, calibration, judge and loss.
+        loss: In place of the tolerance.
 
     Raises:
         NotUseful: If the precision cannot be had within the tolerance, or not without being slower; or a file that is
@@ -117,7 +135,7 @@ def make(
         if not quantiser.layers:
             raise NotUseful("it has no layer with weights that int8 is made for")
         assert judge is not None
-        search = _Search(quantiser, plain, path, judge, open_file, config, journal)
+        search = _Search(quantiser, plain, path, judge, open_file, config, journal, loss)
         return search.static(feeds) if precision == "int8" else _smaller(search.weights(), path, plain)
     except (EdgespaError, NotUseful):
         raise
@@ -147,6 +165,7 @@ class _Search:
         open_file: Open,
         config: ExportConfig,
         journal: Journal | None = None,
+        loss: Loss | None = None,
     ) -> None:
         self._quantiser = quantiser
         self._plain = plain
@@ -156,7 +175,8 @@ class _Search:
         self._open = open_file
         self._config = config
         self._journal = journal or Journal(None)
-        self._most = _SHARE * config.int8_tolerance
+        self._loss = loss
+        self._most = loss.most if loss is not None else _SHARE * config.int8_tolerance
 
     @property
     def _count(self) -> int:
@@ -170,7 +190,7 @@ class _Search:
         found = {method: find_ranges(observed, method) for method in self._config.methods}
         errors = {method: self._error(method, ranges) for method, ranges in found.items()}
         method = min(errors, key=errors.__getitem__)
-        choice = Choice((), errors[method], 0)
+        choice = Choice((), self._off(method, found[method]), 0)
         if not choice.error <= self._most:
             choice = self._with_float(method, found[method], choice.error)
         self._quantiser.write_static(self._path, found[method], without=choice.float_layers)
@@ -180,7 +200,7 @@ class _Search:
         if len(in_float) > _MOST_IN_FLOAT * self._count and ours > _LEAST_GAIN * theirs:
             raise NotUseful(
                 f"{len(in_float)} of {self._count} layers would have to stay in float: {ours:,} bytes instead of "
-                f"{theirs:,}; with all in int8 the error of a component is {errors[method]:.3g} of its spread"
+                f"{theirs:,}; with all in int8 {self._words(self._off(method, found[method]))}"
             )
         ratio, words = self._time(self._path)
         expected = self._config.int8_ratio
@@ -190,7 +210,8 @@ class _Search:
         if most is not None and (expected or ratio) > most:
             kept = f"{len(in_float)} of {self._count} layers in float"
             what = "slower than fp32" if (expected or ratio) > 1 else f"not at {most:g} of fp32's time"
-            raise NotUseful(f"it is {what}: {words}, error {choice.error:.3g}, {kept}")
+            error = "error" if self._loss is None else f"loss of {self._loss.title}"
+            raise NotUseful(f"it is {what}: {words}, {error} {choice.error:.3g}, {kept}")
         return Made(method, in_float, round(ratio, 3))
 
     def weights(self) -> Made:
@@ -198,11 +219,14 @@ class _Search:
         errors = {}
         for way in self._quantiser.weight_ways:
             self._quantiser.write_weights(self._path, way)
-            errors[way] = self._open(self._path).error(self._judge)
+            errors[way] = self._misses(self._path)
             if errors[way] <= self._most:
                 return Made(way, (), round(self._time(self._path)[0], 3))
         words = ", ".join(f"{way} {error:.3g}" for way, error in errors.items())
-        raise NotUseful(f"the error of a component is above {self._most:.3g} of its spread: {words}")
+        above = f"the error of a component is above {self._most:.3g} of its spread"
+        if self._loss is not None:
+            above = f"it loses more than {self._most:.3g} of {self._loss.title}"
+        raise NotUseful(f"{above}: {words}")
 
     def _improve(self, ranges: dict[str, Range], float_layers: tuple[str, ...]) -> None:
         """Smaller weights for the layers that stay in float, and int8 for what lies between the others.
@@ -226,7 +250,7 @@ class _Search:
         try:
             self._quantiser.write_static(self._trial, ranges, without=float_layers, joined=joined, rest=rest)
             if not smaller or self._trial.stat().st_size < self._path.stat().st_size:
-                good = self._open(self._trial).error(self._judge) <= self._most
+                good = self._misses(self._trial) <= self._most
         except Exception as error:  # whatever quantiser or runtime make of it: there is a file without
             log.debug("joined %s, rest %s: %s", joined, rest, error)
         if good:
@@ -241,22 +265,44 @@ class _Search:
             return self._journal.error(f"{method}, {layer} alone", lambda: self._tried(few, ranges, only=(layer,)))
 
         harm = rank(self._quantiser.layers, alone)
-        choice = choose(harm, lambda layers: self._error(method, ranges, layers), self._most, least=1)
+        budget = None
+        if self._loss is not None:  # as harm adds up, so does what is lost
+            budget = sum(harm.values()) * (self._most / plain_error if math.isfinite(plain_error) else 0.0)
+        choice = choose(harm, lambda layers: self._off(method, ranges, layers), self._most, least=1, budget=budget)
         if choice is None:
             raise NotUseful(
-                f"the error of a component is {plain_error:.3g} of its spread, and above {self._most:.3g} with any "
-                "number of layers in float"
+                f"{self._words(plain_error)}, and more than {self._most:.3g} with any number of layers in float"
             )
         return choice
+
+    def _words(self, off: float) -> str:
+        if self._loss is not None:
+            return f"it loses {off:.3g} of {self._loss.title}"
+        return f"the error of a component is {off:.3g} of its spread"
+
+    def _misses(self, path: Path) -> float:
+        """How far a file is off, by what is asked for."""
+        file = self._open(path)
+        return file.error(self._judge) if self._loss is None else self._loss.of(file)
+
+    def _off(self, method: str, ranges: dict[str, Range], without: tuple[str, ...] = ()) -> float:
+        """The same of a file with some layers in float."""
+        if self._loss is None:
+            return self._error(method, ranges, without)
+        what = f"{method}, without {sorted(without)}, loss"
+        return self._journal.error(what, lambda: self._written(self._misses, ranges, without=without))
 
     def _error(self, method: str, ranges: dict[str, Range], without: tuple[str, ...] = ()) -> float:
         what = f"{method}, without {sorted(without)}"
         return self._journal.error(what, lambda: self._tried(self._judge, ranges, without=without))
 
     def _tried(self, judge: Samples, ranges: dict[str, Range], **layers: Any) -> float:
+        return self._written(lambda path: self._open(path).error(judge), ranges, **layers)
+
+    def _written(self, measure: Callable[[Path], float], ranges: dict[str, Range], **layers: Any) -> float:
         try:
             self._quantiser.write_static(self._trial, ranges, **layers)
-            return self._open(self._trial).error(judge)
+            return measure(self._trial)
         finally:
             self._trial.unlink(missing_ok=True)
 

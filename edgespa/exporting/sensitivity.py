@@ -38,7 +38,11 @@ def rank(layers: Sequence[str], alone: Callable[[str], float]) -> dict[str, floa
 
 
 def choose(
-    harm: Mapping[str, float], error_with: Callable[[tuple[str, ...]], float], most: float, least: int = 0
+    harm: Mapping[str, float],
+    error_with: Callable[[tuple[str, ...]], float],
+    most: float,
+    least: int = 0,
+    budget: float | None = None,
 ) -> Choice | None:
     """The fewest of the most harmful layers that must stay in float.
 
@@ -50,6 +54,8 @@ def choose(
         error_with: Error of a file that keeps these layers in float.
         most: Largest error.
         least: Count that is known not to be enough below it.
+        budget: Harm of the rest that the first guess allows, where errors are of another kind than the harm; else the
+            square of ``most``.
 
     Returns:
         None if even the last layer but one is not enough.
@@ -62,7 +68,7 @@ def choose(
             found[count] = error_with(tuple(names[:count]))
         return found[count] <= most
 
-    low, high = least - 1, _guess(list(harm.values()), most**2, least)
+    low, high = least - 1, _guess(list(harm.values()), most**2 if budget is None else budget, least)
     step = max(1, high // 2)
     while not good(high):
         if high >= len(names) - 1:

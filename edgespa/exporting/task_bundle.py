@@ -110,6 +110,7 @@ def write_task_bundle(
             inputs=own[0],
             outputs=own[1],
             sets=samples.sets,
+            decoding=origin.decoding,
             variants=(variant,),
             compaction=origin.compaction,
             provenance=origin.provenance,

@@ -24,7 +24,7 @@ from edgespa.exporting.converter import Form
 from edgespa.exporting.journal import Journal
 from edgespa.exporting.onnx_quant import OnnxQuantiser
 from edgespa.exporting.parity import File, bound_for
-from edgespa.exporting.quantise import Made, NotUseful, make
+from edgespa.exporting.quantise import Loss, Made, NotUseful, make
 from edgespa.exporting.samples import Samples, fixed_batch, run_program, samples_of
 from edgespa.exporting.tflite_meta import write_metadata
 from edgespa.exporting.tflite_quant import TfliteQuantiser
@@ -34,6 +34,8 @@ JUDGE_IMAGES = 32
 NO_SOURCE = "the float32 file that it is made from cannot be had"
 _JUDGED_BY = "components of all axes, and no clock"
 _RETRY = 0.8
+FARTHER = 2.0
+"""Times the error of a file that is judged by what it loses: its bound. Recorded samples may be worse than all."""
 QUANTISERS: dict[str, Any] = {"onnx": OnnxQuantiser, "tflite": TfliteQuantiser}
 
 Progress = Callable[[float, float | None, str], None]
@@ -183,7 +185,7 @@ def _smaller(job: Job, name: str, precision: str, quantiser: Any, plain: Path, p
     try:
         return _proved(job, name, precision, path, how, steps)
     except ParityError as failed:
-        if precision == "fp16":
+        if precision == "fp16" or job.config.int8_max_loss is not None:
             raise
         error = open_file(job, name, path, precision, job.config.threads).error(job.samples)
         asked = job.config.int8_tolerance
@@ -211,13 +213,16 @@ def _made(job: Job, name: str, precision: str, quantiser: Any, plain: Path, path
         )
         if precision == "int8":
             feeds = _pieces(open_file(job, name, plain, "fp32", 1), inputs)
-    settings = (_JUDGED_BY, config.int8_tolerance, config.int8_calibration, config.int8_slowdown, config.int8_ratio)
+    loss = _loss(job, config) if precision != "fp16" else None
+    asked = config.int8_tolerance if loss is None else f"{loss.most!r} {job.judge.identity}"
+    settings = (_JUDGED_BY, asked, config.int8_calibration, config.int8_slowdown, config.int8_ratio)
     images = [array for feed in feeds for array in feed]
     key, journal = "", Journal(None)
     if job.cache.folder:
         made_of = (precision, name, repr(job.form), plain.read_bytes(), *images, *judge.inputs)
         key = key_of(*settings, *made_of)
-        journal = Journal(job.cache.beside(key_of(_JUDGED_BY, *made_of), "measured"))
+        measured = made_of if loss is None else (*made_of, job.judge.identity)
+        journal = Journal(job.cache.beside(key_of(_JUDGED_BY, *measured), "measured"))
     if (notes := job.cache.restore(key, path)) is not None:
         return Made(notes["how"], tuple(notes["float_layers"]), notes["time_ratio"])
     made = make(
@@ -230,9 +235,16 @@ def _made(job: Job, name: str, precision: str, quantiser: Any, plain: Path, path
         lambda file: open_file(job, name, file, precision, 1),
         config,
         journal,
+        loss,
     )
     job.cache.store(key, path, dataclasses.asdict(made))
     return made
+
+
+def _loss(job: Job, config: ExportConfig) -> Loss | None:
+    if config.int8_max_loss is None or job.judge.accuracy is None:
+        return None
+    return Loss(job.judge.loss, config.int8_max_loss, job.judge.accuracy.of.title)
 
 
 def _calibration_inputs(job: Job) -> list[Any]:
@@ -275,8 +287,16 @@ def _proved(job: Job, name: str, precision: str, path: Path, how: Made, steps: S
     if name == "tflite":
         _describe(job, path)
     file = open_file(job, name, path, precision, job.config.threads)
-    parity = file.prove(job.samples, bound_for(precision, job.config.int8_tolerance, job.samples.explained))
+    tolerance, loss = job.config.int8_tolerance, _loss(job, job.config) if precision.startswith("int8") else None
+    if loss is not None:  # how near it is, is not asked; what it is held to from now on, is that it stays as near
+        tolerance = max(tolerance, FARTHER * file.error(job.samples))
+    parity = file.prove(job.samples, bound_for(precision, tolerance, job.samples.explained))
     accuracy, agreement = job.judge.of(file, steps.within)
+    if loss is not None and not job.judge.lost(accuracy) <= loss.most:
+        raise ParityError(
+            f"{file.name} loses {job.judge.lost(accuracy):.3g} of {loss.title}, more than {loss.most:g}",
+            "raise --int8-max-loss, calibrate on images of the task, or leave out the precision",
+        )
     return Variant(
         name=file.name,
         file=path.name,
@@ -293,6 +313,7 @@ def _proved(job: Job, name: str, precision: str, path: Path, how: Made, steps: S
         calibration=how.how,
         float_layers=how.float_layers,
         time_ratio=how.time_ratio,
+        max_loss=None if loss is None else loss.most,
         preprocess=job.form.pixels,
     )
 

@@ -111,9 +111,9 @@ def nearest_path(path: Path) -> str | None:
     Returns:
         A sentence, or None if nothing there looks alike.
     """
-    if path.is_dir():
+    if path.name and path.is_dir():
         return "that is a folder: name a file"
-    if path.exists() and not path.is_file():
+    if path.exists() and not (path.is_file() or path.is_dir()):
         return "that is a pipe or a device: copy what comes out of it into a file"
     missing = path
     while not missing.parent.is_dir():

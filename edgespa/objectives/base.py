@@ -19,11 +19,13 @@ from edgespa.models.interface import output_tensors
 from edgespa.objectives.measures import Measure
 
 if TYPE_CHECKING:
+    from edgespa.bundle.decoding import Decoding
     from edgespa.data import Prepared
+    from edgespa.models.detectors import Detector
 
-Known = Literal["table", "masks", "boxes", "items", "none"]
+Known = Literal["table", "masks", "boxes", "points", "items", "none"]
 """What is known of each sample: a class or numbers; a class for each pixel; objects (a batch of targets is a list of
-`edgespa.data.boxes.Objects`); whatever a data set gives; nothing."""
+`edgespa.data.boxes.Objects`); key points (`edgespa.data.points.Points`); whatever a data set gives; nothing."""
 
 
 class Objective(ABC):
@@ -40,6 +42,7 @@ class Objective(ABC):
         standardised: The answers are numbers that are learned without their units, see `edgespa.objectives.units`.
         smooths: Whether labels can be smoothed.
         weighs: Whether classes can count differently in the loss.
+        gathers: Whether what batches add are rows, which are put one below the other, instead of sums; see `sums`.
         of_base: What is right is made of the base's own outputs for the same inputs, see `wanted`: no labels are read.
     """
 
@@ -49,12 +52,42 @@ class Objective(ABC):
     standardised: ClassVar[bool] = False
     smooths: ClassVar[bool] = False
     weighs: ClassVar[bool] = False
+    gathers: ClassVar[bool] = False
+
+    @property
+    def decoding(self) -> Decoding | None:
+        """How boxes are read off the outputs; None where there are none."""
+        return None
+
+    def bound(self, detector: Detector | None) -> Objective:
+        """The same for one network, for an objective that has to know more of it than its outputs.
+
+        Args:
+            detector: What there is to know of a detector; None for any other network.
+        """
+        return self
+
     of_base: ClassVar[bool] = False
+
+    def decoded_by(self, decoding: Decoding) -> Objective:
+        """The same, measured on outputs that are read otherwise than the network's own.
+
+        Args:
+            decoding: How: of a graph in which boxes are read off already.
+        """
+        return self
 
     @property
     def measure(self) -> Measure:
         """The one that decides."""
         return self.measures[0]
+
+    def require(self) -> None:  # noqa: B027
+        """Refuse what cannot be measured on this machine, before anything long begins.
+
+        Raises:
+            MissingExtraError: A package that it is measured with is not installed.
+        """
 
     def take(self, output: Any, data: Prepared | None = None, *, own: bool = False) -> Any:
         """The part of what a program gives that is an answer.
@@ -111,6 +144,9 @@ class Objective(ABC):
     def sums(self, outputs: Any, targets: Any) -> Tensor:
         """What a batch adds to the measures: float64 ``[n]``, of the same n for every batch.
 
+        Of an objective that `gathers`: float64 ``[rows, n]``, of as many rows as the batch has; the first number of a
+        row is that of its sample in the batch, and afterwards that of the sample among all.
+
         Args:
             outputs: From `take`.
             targets: Of the same samples.
@@ -121,7 +157,7 @@ class Objective(ABC):
         """The measures, from the sums over all samples.
 
         Args:
-            sums: float64 ``[n]``.
+            sums: float64 ``[n]``; ``[rows, n]`` of an objective that `gathers`.
             table: All targets ``[N]`` or ``[N, K]``, where they are a table.
         """
 

@@ -16,6 +16,7 @@ from edgespa.data.inputs import Inputs, arguments, moved, samples_in
 from edgespa.distributed.processes import ALONE, Processes
 from edgespa.errors import ConfigError, DataError, EdgespaError
 from edgespa.graph.program import Program
+from edgespa.models.detectors import Detector
 from edgespa.models.interface import output_shapes
 from edgespa.objectives.base import Objective, on_device
 from edgespa.objectives.kinds import objective_named
@@ -56,13 +57,68 @@ class Evaluation:
         }
 
 
-def objective_for(data: Prepared) -> Objective:
+def objective_for(data: Prepared, detector: Detector | None = None) -> Objective:
     """The objective that comes with edgespa and is made for a kind of data.
+
+    Args:
+        data: The data.
+        detector: What there is to know of the network, if it is a detector.
 
     Raises:
         ConfigError: The data are for an objective of the user's own.
     """
-    return objective_named(data.kind)
+    return objective_named(data.kind).bound(detector)
+
+
+class Tally:
+    """What an objective measures, put together from batches and processes.
+
+    Args:
+        objective: Whose measures.
+    """
+
+    def __init__(self, objective: Objective) -> None:
+        self._objective = objective
+        self._parts: list[Tensor] = []
+        self._samples = 0
+
+    def add(self, own: Tensor, samples: int) -> None:
+        """What a batch adds.
+
+        Args:
+            own: From `Objective.sums`.
+            samples: Of how many it is.
+        """
+        own = own.cpu()
+        if self._objective.gathers:
+            shift = torch.zeros(own.shape[1], dtype=own.dtype)
+            shift[0] = self._samples
+            self._parts.append(own + shift)
+        else:
+            self._parts = [self._parts[0] + own if self._parts else own]
+        self._samples += samples
+
+    def whole(self, processes: Processes = ALONE) -> Tensor:
+        """Of all batches of all processes.
+
+        Args:
+            processes: Each has added its own; the main one has samples whenever there are any, others may have none.
+        """
+        width = int(processes.from_main(torch.tensor(self._parts[0].shape[-1] if self._parts else 0)))
+        if not self._objective.gathers:
+            own = self._parts[0] if self._parts else torch.zeros(width, dtype=torch.float64)
+            return torch.tensor(processes.totals(own.tolist()), dtype=torch.float64)
+        rows = torch.cat([torch.zeros((0, width), dtype=torch.float64), *self._parts])
+        mine = [0.0] * processes.count
+        mine[processes.index] = float(self._samples)
+        samples = [int(count) for count in processes.totals(mine)]
+        mine[processes.index] = float(len(rows))
+        counts = [int(count) for count in processes.totals(mine)]
+        everything = torch.zeros((sum(counts), width), dtype=torch.float64)  # zeros where the rows of others are
+        first = sum(counts[: processes.index])
+        everything[first : first + len(rows)] = rows
+        everything[first : first + len(rows), :1] += sum(samples[: processes.index])
+        return processes.total(everything)
 
 
 def batch_size(program: object, most: int = BATCH_SIZE) -> int:
@@ -106,16 +162,12 @@ def evaluate(
     if not total:
         raise DataError("no images to evaluate on", "give a data set with at least one image")
     require_answered(data, objective)
-    sums: Tensor | None = None
+    tally = Tally(objective)
     for index, (inputs, targets) in enumerate(_batches(data, batch, processes)):
-        own = sums_of(run(*arguments(inputs)), targets, data, objective)
-        sums = own if sums is None else sums + own
+        tally.add(sums_of(run(*arguments(inputs)), targets, data, objective), samples_in(inputs))
         if progress:
             progress(index + 1, total, "evaluate")
-    # The main process has samples whenever there are any; others may have none.
-    width = int(processes.from_main(torch.tensor(0 if sums is None else len(sums))))
-    own = torch.zeros(width, dtype=torch.float64) if sums is None else sums.cpu()
-    whole = torch.tensor(processes.totals(own.tolist()), dtype=torch.float64)
+    whole = tally.whole(processes)
     table = data.targets.table
     return Evaluation(objective.measures, objective.values(whole, table), objective.blind(whole, table), len(data))
 
@@ -167,11 +219,17 @@ def require_measures(program: Program, data: Prepared, objective: Objective) -> 
     inputs, targets = next(iter(data.batches(min(_FEW, len(data)))))
     try:
         sums: Any = sums_of(program(*arguments(inputs)), targets, data, objective)
-        if not isinstance(sums, Tensor) or sums.dim() != 1 or sums.dtype != torch.float64:
+        dims = 1 + objective.gathers
+        if not isinstance(sums, Tensor) or sums.dim() != dims or sums.dtype != torch.float64:
             found = f"{sums.dtype} {list(sums.shape)}" if isinstance(sums, Tensor) else type(sums).__name__
-            raise ConfigError(f"sums of the objective {objective.name} gives {found}", "give float64 [n]: .double()")
+            raise ConfigError(
+                f"sums of the objective {objective.name} gives {found}",
+                f"give float64 {'[n]' if dims == 1 else '[rows, n]'}: .double()",
+            )
         table = data.targets.table
-        values: Any = objective.values(sums.cpu(), None if table is None else table[: samples_in(inputs)])
+        tally = Tally(objective)
+        tally.add(sums, samples_in(inputs))
+        values: Any = objective.values(tally.whole(), None if table is None else table[: samples_in(inputs)])
     except ZeroDivisionError:  # of a few samples there may be none of a kind
         return
     except EdgespaError:

@@ -11,8 +11,10 @@ from edgespa.data import ImageData
 from edgespa.errors import ConfigError, DataError
 from edgespa.models.imports import find_object, is_module_spec, nearest, split_file_spec
 from edgespa.models.sources import code_digest
-from edgespa.objectives.base import Known, Objective
+from edgespa.objectives.base import Objective
+from edgespa.objectives.detection import Detection
 from edgespa.objectives.embedding import Embedding
+from edgespa.objectives.heatmaps import Heatmaps
 from edgespa.objectives.match import Match
 from edgespa.objectives.measures import Measure
 from edgespa.objectives.segmentation import Segmentation
@@ -21,7 +23,7 @@ from edgespa.system.files import expanded
 
 GROUP = "edgespa.objectives"
 OWN: Mapping[str, type[Objective]] = MappingProxyType(
-    {kind.name: kind for kind in (Classes, MultiLabel, Regression, Segmentation, Embedding, Match)}
+    {kind.name: kind for kind in (Classes, MultiLabel, Regression, Segmentation, Detection, Heatmaps, Embedding, Match)}
 )
 _WANTED = "return an instance of a subclass of edgespa.objectives.base.Objective"
 
@@ -92,11 +94,7 @@ def fitted(data: ImageData, objective: Objective) -> ImageData:
     """
     if objective.answers == "none":
         return data.unanswered().of_kind(objective.name)
-    has: Known = "items"
-    if data.has_table:
-        has = "table"
-    elif data.has_masks or data.has_boxes:
-        has = "masks" if data.has_masks else "boxes"
+    has = data.form
     if has != objective.answers or not data.answered:
         found = _KNOWN[has] if data.answered else "nothing"
         raise DataError(
@@ -112,10 +110,11 @@ def fitted(data: ImageData, objective: Objective) -> ImageData:
     return data.of_kind(objective.name)
 
 
-_KNOWN: dict[Known, str] = {
+_KNOWN = {
     "table": "a class or a row of numbers",
     "masks": "a mask",
     "boxes": "boxes",
+    "points": "key points",
     "items": "what a data set of yours gives",
     "none": "nothing",
 }

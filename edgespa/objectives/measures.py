@@ -44,10 +44,14 @@ ACCURACY = Measure("accuracy", "accuracy", percent=True)
 R2 = Measure("r2", "R2")
 MIOU = Measure("miou", "mIoU", percent=True)
 PIXEL_ACCURACY = Measure("pixelaccuracy", "pixel accuracy", percent=True)
+MAP = Measure("map", "mAP@50:95", percent=True)
+MAP50 = Measure("map50", "mAP@50", percent=True)
 ERROR = Measure("error", "relative error", rises=False)
 COSINE = Measure("cosine", "cosine")
+PCK = Measure("pck", "PCK@0.1", percent=True)
+NME = Measure("nme", "NME", rises=False)
 MEASURES: Mapping[str, Measure] = MappingProxyType(
-    {each.name: each for each in (ACCURACY, R2, MIOU, PIXEL_ACCURACY, ERROR, COSINE)}
+    {each.name: each for each in (ACCURACY, R2, MIOU, PIXEL_ACCURACY, MAP, MAP50, PCK, NME, ERROR, COSINE)}
 )
 """Those of the objectives that come with edgespa, by name."""
 

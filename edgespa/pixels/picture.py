@@ -71,7 +71,7 @@ def upright_pixels(image: Any) -> np.ndarray:
     refuse_deep(image)
     transparent = _transparent_colour(image)
     image.load()  # before the orientation is asked for: TIFF files are turned here, and forget it
-    turned = _orientation(image)
+    turned = orientation(image)
     if transparent is not None and image.info.get("transparency") != transparent:
         image = image.copy()
         image.info["transparency"] = transparent
@@ -201,11 +201,30 @@ def _transparent_colour(image: Any) -> Any:
 
 def upright_size(image: Any) -> tuple[int, int]:
     """Height and width of an opened image as it is seen, without decoding it."""
-    width, height = image.size
-    return (width, height) if _orientation(image) > 4 else (height, width)
+    return turned_size(stored_size(image), orientation(image))
 
 
-def _orientation(image: Any) -> int:
+def stored_size(image: Any) -> tuple[int, int]:
+    """Height and width of an opened image as it is stored, without decoding it.
+
+    Of TIFF files some versions of Pillow say what is stored, and some what is seen.
+    """
+    tags = getattr(image, "tag_v2", None) or {}
+    return tags.get(257, image.size[1]), tags.get(256, image.size[0])
+
+
+def turned_size(stored: tuple[int, int], turn: int) -> tuple[int, int]:
+    """Height and width of a picture as it is seen.
+
+    Args:
+        stored: As it is stored.
+        turn: From `orientation`.
+    """
+    return (stored[1], stored[0]) if turn > 4 else stored
+
+
+def orientation(image: Any) -> int:
+    """How an opened image is turned, 1 to 8 as EXIF has it; 1, as it is, where that is not said or is damaged."""
     try:
         found = image.getexif().get(ORIENTATION, 1)
         return int(found) if found in range(1, 9) else 1
@@ -213,12 +232,12 @@ def _orientation(image: Any) -> int:
         return 1
 
 
-def _turned(pixels: np.ndarray, orientation: int) -> np.ndarray:
+def _turned(pixels: np.ndarray, turn: int) -> np.ndarray:
     """[H, W, C] with row 0 on top and column 0 on the left."""
-    if orientation >= 5:  # stored with rows for columns
+    if turn >= 5:  # stored with rows for columns
         pixels = pixels.transpose(1, 0, 2)
-    if orientation in (3, 4, 7, 8):
+    if turn in (3, 4, 7, 8):
         pixels = pixels[::-1]
-    if orientation in (2, 3, 6, 7):
+    if turn in (2, 3, 6, 7):
         pixels = pixels[:, ::-1]
     return np.ascontiguousarray(pixels)

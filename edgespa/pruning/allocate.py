@@ -13,8 +13,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from edgespa.data.inputs import samples_in
 from edgespa.graph.groups import Kept
-from edgespa.objectives.evaluate import sums_of
+from edgespa.objectives.evaluate import Tally, sums_of
 from edgespa.pruning.config import PruneConfig
 from edgespa.pruning.evidence import Evidence, solve
 from edgespa.pruning.images import Images
@@ -143,10 +144,9 @@ def _pruned(
 @torch.no_grad()
 def _accuracy(network: Network, changed: Mapping[str, Tensor], images: Images) -> float:
     data, module, objective = images.data, network.base.program.module, images.objective
-    sums: Tensor | None = None
+    tally = Tally(objective)
     for index in range(images.batches):
-        output = torch.func.functional_call(module, dict(changed), images.batch(index))
-        own = sums_of(output, images.targets(index), data, objective)
-        sums = own if sums is None else sums + own
-    assert sums is not None  # there are two images at least
-    return objective.measure.merit(objective.values(sums, images.table)[0])
+        inputs = images.batch(index)
+        output = torch.func.functional_call(module, dict(changed), inputs)
+        tally.add(sums_of(output, images.targets(index), data, objective), samples_in(inputs))
+    return objective.measure.merit(objective.values(tally.whole(), images.table)[0])

@@ -19,7 +19,7 @@ from pydantic import Field, field_validator
 from torch import Tensor, fx
 
 from edgespa.config import Strict
-from edgespa.data import Prepared
+from edgespa.data import ImageData, Prepared
 from edgespa.data.inputs import Inputs, arguments
 from edgespa.errors import ConfigError, DataError, GraphError
 from edgespa.graph.blocks import Block
@@ -155,6 +155,22 @@ def require_blocks(blocks: Sequence[Block], spec: str) -> None:
         )
 
 
+def require_classes(data: ImageData | Prepared) -> None:
+    """Refuse images that are not each of one class: no block can be scored on them.
+
+    Raises:
+        DataError: With what is learned of them, and what can be done for that.
+    """
+    if data.kind == "classes" and data.answered and not bool((data.labels < 0).any()):
+        return
+    what = "has no classes" if data.kind == "classes" else f"is {data.kind} data"
+    raise DataError(
+        f"the method sls scores blocks by how far images of different classes are apart, and {data.name} {what}",
+        "it fits one objective, classes; for any other say the depth yourself, --keep-depth N, or remove channels with "
+        "another --method; images of classes lie in a folder for each class",
+    )
+
+
 def given_depth(blocks: Sequence[Block], depth: Sequence[int]) -> tuple[str, ...]:
     """The blocks that go if the first ones of every stage stay.
 
@@ -211,8 +227,7 @@ def decide(
         ConfigError: If the classes are not apart at the network's last block.
         DataError: If the images have no classes, or not enough of them.
     """
-    if data.kind != "classes" or bool((data.labels < 0).any()):
-        raise DataError(f"{data.name} has no classes to tell apart", "put the images of each class into its own folder")
+    require_classes(data)
     labels = data.labels.numpy().astype(np.int64)
     require_separable(labels, data.name)
     metric = METRICS[config.metric]

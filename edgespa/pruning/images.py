@@ -44,6 +44,7 @@ class Images:
             )
         self.data = data
         self._program = base.program
+        self._detector = base.detector
         self._types = [spec.dtype for spec in base.program.inputs]
         free = shape[0] == BATCH
         most = _BATCH_ELEMENTS // _largest(base.program)
@@ -117,12 +118,12 @@ class Images:
                 f"{self.name} has neither classes nor targets, and {what} needs them",
                 "give labelled images, or take another method",
             )
-        require_answers(self._program, self.data)
+        require_answers(self._program, self.data, self.objective)
 
     @property
     def objective(self) -> Objective:
         """What the data are for."""
-        return objective_for(self.data)
+        return objective_for(self.data, self._detector)
 
     @property
     def name(self) -> str:

@@ -25,16 +25,17 @@ from edgespa.graph.cost import Cost
 
 SIGNATURES = {
     "adapt": "model data output eval_data start distill input_shape weights trust mean std limit labels class_offset "
-    "objective latency_ms device threads variant log_file resume fresh overwrite progress settings",
+    "objective skip_bad_files latency_ms device threads variant log_file resume fresh overwrite progress settings",
     "export": "model output calibration eval_data input_shape weights base trust mean std limit labels class_offset "
-    "objective device sign_key license overwrite progress settings",
+    "objective skip_bad_files device sign_key license overwrite progress settings",
     "inspect": "model input_shape weights base trust",
     "open_bundle": "path signers identity revoked",
     "open_task": "path",
     "profile": "bundle device against variants threads providers runs seconds duration cooldown rounds signers "
     "identity revoked trust again save progress",
     "prune": "model output density calibration eval_data held_out data input_shape weights base trust mean std limit "
-    "labels class_offset objective latency_ms device threads variant plot resume fresh overwrite progress settings",
+    "labels class_offset objective skip_bad_files latency_ms device threads variant plot resume fresh overwrite "
+    "progress settings",
     "remove": "task device",
     "rollback": "task device to threads",
     "ship": "source device task keep with_base base weights sign_key signers identity revoked trust volatile threads "
@@ -200,6 +201,8 @@ def test_from_a_module_to_a_measured_bundle(net: Net, tmp_path: Path) -> None:
     assert any("prove" in text for text in told)
     checked = es.verify(bundle)
     assert checked.passed
+    assert checked.recorded == {"onnx-fp32": bundle.manifest.variants[0].accuracy}
+    assert "accuracy" in repr(checked)
     measured = es.profile(bundle, runs=5)
     assert measured.saved is not None
     assert measured.saved.is_file()

@@ -84,7 +84,7 @@ disk = Path(sys.argv[4])
 counts = {}
 for name in DO:
     counts[name] = [0, 0]
-    for pages in range(2, 80):
+    for pages in range(2, 160):
         subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={pages * 4}k", "none", disk], check=True)
         try:
             with contextlib.suppress(OSError):

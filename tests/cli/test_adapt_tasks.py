@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import signal
 import subprocess
@@ -134,6 +135,15 @@ def test_distilling_from_an_unpruned_task(place: Path) -> None:
     assert "together with the base" in text
     (family,) = result_of("tasks", ".")
     assert [entry["file"] for entry in family["entries"]] == ["student.spa", "teacher.spa"]
+    # Where there is one measure it is named below; where there are several, each figure has its own.
+    assert "validation, test: accuracy, and of how many images" in text
+    task = Task.load(place / "student.spa")
+    header = task.header.model_copy(update={"metrics": {"test_miou": 0.25, "test_images": 12.0}})
+    dataclasses.replace(task, header=header).save(place / "street.spa")
+    both = " ".join(run("tasks", ".").stdout.split())
+    assert "validation, test: accuracy, mIoU, and of how many images" in both
+    assert "mIoU" in both.partition("validation, test:")[0]
+    (place / "street.spa").unlink()
     assert family["shared_bytes"] == family["base_bytes"] + sum(entry["size_bytes"] for entry in family["entries"])
     (place / "torn.spa").write_bytes((place / "teacher.spa").read_bytes()[:-1])
     torn = run("tasks", ".", code=1)

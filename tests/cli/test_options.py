@@ -99,6 +99,7 @@ def test_defaults() -> None:
             "labels": None,
             "class_offset": None,
             "objective": None,
+            "skip_bad_files": False,
         },
         "seed": 0,
         "as_json": False,

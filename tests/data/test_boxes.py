@@ -10,12 +10,12 @@ import pytest
 import torch
 from torch.utils import _pytree
 
-from edgespa.adaptation.augment import augmentation
+from edgespa.api.classes import of_classes
 from edgespa.config import Preprocess
-from edgespa.data import ImageData, prepare
+from edgespa.data import ImageData, Numbering, prepare
 from edgespa.data.arrays import ArraySource
 from edgespa.data.boxes import BoxAnswers, Drawn, Objects, fit_objects
-from edgespa.errors import DataError
+from edgespa.errors import ConfigError, DataError
 from edgespa.objectives.base import on_device
 
 
@@ -96,13 +96,6 @@ def test_a_batch_is_a_list_of_objects() -> None:
     assert len(_pytree.tree_leaves(targets)) == 9
 
 
-def test_what_moves_pictures_alone_is_refused() -> None:
-    prepared = prepare(_data([_objects((1, 1, 5, 5))]), _how(20, 40))
-    with pytest.raises(DataError, match="may lie elsewhere"):
-        prepared.batches(1, augment=lambda images, generator: images)
-    assert next(prepared.batches(1, augment=augmentation(["colour"])))[1][0].boxes.tolist() == [[1, 1, 5, 5]]
-
-
 def test_a_part_is_drawn_evenly_over_the_rarest_classes() -> None:
     common, rare = _objects((1, 1, 5, 5)), _objects((1, 1, 5, 5), (2, 2, 4, 4), labels=[0, 1])
     data = _data([common] * 6 + [rare] * 2 + [_objects()] * 2)
@@ -127,3 +120,26 @@ def test_the_digest_is_of_the_boxes() -> None:
         data.subset([1, 0]),
     ]
     assert len({data.digest, *(each.digest for each in changed)}) == 7
+
+
+def test_classes_go_by_name(caplog: pytest.LogCaptureFixture) -> None:
+    train = _data([_objects((1, 1, 5, 5), labels=[0]), _objects((1, 1, 5, 5), labels=[1])], classes=2)
+    other = _data([_objects((1, 1, 5, 5), (2, 2, 9, 9), labels=[0, 0])], classes=1)
+    other.classes = ("c1",)
+    test = of_classes(train, other)
+    assert test.classes == ("c0", "c1")
+    assert test.answer(0).objects.labels.tolist() == [1, 1]
+    assert "no boxes of 1 of the 2 classes" in caplog.text
+    other.classes = ("c9",)
+    with pytest.raises(ConfigError, match="c9"):
+        of_classes(train, other)
+
+
+def test_classes_are_numbered_as_asked() -> None:
+    data = _data([_objects((1, 1, 5, 5), (2, 2, 9, 9), labels=[0, 2])])
+    shifted = Numbering.of(None, 1)(data)
+    assert (shifted.classes[1:], shifted.answer(0).objects.labels.tolist()) == (("c0", "c1", "c2"), [1, 3])
+    named = Numbering.of(("c2", "x", "c0", "c1"), None)(data)
+    assert (named.classes, named.answer(0).objects.labels.tolist()) == (("c2", "x", "c0", "c1"), [2, 0])
+    with pytest.raises(DataError, match="'c0' has no output"):
+        Numbering.of(None, -1)(data)

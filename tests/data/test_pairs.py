@@ -168,10 +168,10 @@ ANNOTATED: dict[str, tuple[Files, str | None, str]] = {
     "VOC whole": (
         _of(3, **{"JPEGImages/{}.jpg": photo, "Annotations/{}.xml": lambda: b"<a/>",
                   "ImageSets/Main/{}.txt": lambda: b""}), None, "JPEGImages"),
-    "YOLO": (
-        _of(3, **{"train/images/{}.jpg": photo, "train/labels/{}.txt": lambda: b"0 1 1 1 1"}), "train", "train/images"),
-    "YOLO the other way": (
-        _of(3, **{"images/train/{}.jpg": photo, "labels/train/{}.txt": lambda: b"0 1 1 1 1"}), None, "images/train"),
+    "texts": (
+        _of(3, **{"train/images/{}.jpg": photo, "train/labels/{}.txt": lambda: b"a cat"}), "train", "train/images"),
+    "texts the other way": (
+        _of(3, **{"images/train/{}.jpg": photo, "labels/train/{}.txt": lambda: b"a cat"}), None, "images/train"),
     "masks the other way": (_of(3, **{"images/val/{}.jpg": photo, "masks/val/{}.png": mask}), None, "images/val"),
     "COCO": ({**_of(3, **{"images/{}.jpg": photo}), "annotations/instances.json": b"{}"}, None, "images"),
 }  # fmt: skip
@@ -191,7 +191,7 @@ def test_annotations_are_told_and_the_images_alone_can_be_named(tmp_path: Path, 
 
 
 def test_a_split_of_the_other_way_is_suggested(tmp_path: Path) -> None:
-    source = write(tmp_path, ANNOTATED["YOLO the other way"][0], False)
+    source = write(tmp_path, ANNOTATED["texts the other way"][0], False)
     with pytest.raises(DataError, match="no split 'train'") as caught:
         load_data(f"{source}:train", labelled=False)
     assert "images/train" in str(caught.value.hint)

@@ -12,7 +12,7 @@ from PIL import Image
 
 from edgespa.api.classes import of_classes
 from edgespa.config import Preprocess
-from edgespa.data import ImageData, load_data, prepare, require_whole
+from edgespa.data import ImageData, load_data, prepare, require_whole, usable
 from edgespa.data.whole import looks_whole
 from edgespa.errors import ConfigError, DataError
 from tests.cli.typed import run
@@ -164,3 +164,24 @@ def test_each_command_tells_it_before_it_works(tmp_path: Path, monkeypatch: pyte
     assert "--eval-data junk: 7 of 16 images cannot be used" in said
     assert not list(tmp_path.glob("out*"))
     assert not list(tmp_path.glob(".out*"))
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+def test_what_cannot_be_used_is_left_out_and_told(
+    tmp_path: Path, zipped: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = folder(tmp_path / "set", DAMAGE)
+    if zipped:
+        with zipfile.ZipFile(tmp_path / "set.zip", "w") as archive:
+            for file in path.rglob("*.*"):
+                archive.write(file, file.relative_to(path))
+        path = tmp_path / "set.zip"
+    data = usable(load_data(str(path)))
+    assert len(data) == 16 - len(DAMAGE)
+    assert np.bincount(data.labels).tolist() == [5, 4]
+    assert "7 of 16 images cannot be used" in caplog.text
+    assert (
+        len(list(prepare(data, Preprocess(height=8, width=8, channels=3, mean=(0,) * 3, std=(1,) * 3)).batches(9))) == 1
+    )
+    with pytest.raises(DataError, match="7 of 7 images cannot be used"):
+        usable(load_data(str(path)).subset([index for index in range(16) if load_data(str(path)).fault(index)]))

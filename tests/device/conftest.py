@@ -9,7 +9,7 @@ import importlib.util
 import os
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -148,6 +148,7 @@ def write_bundle(
     selfcheck: bool = True,
     bound: dict[Metric, float] | None = None,
     extra: Mapping[str, bytes] = MappingProxyType({}),
+    classes: Sequence[str] = CLASSES,
 ) -> Path:
     """Write a bundle; the files may be garbage, the digests are always right."""
     images = np.random.default_rng(3).standard_normal((11, 3, 8, 8)).astype(np.float32)
@@ -165,7 +166,7 @@ def write_bundle(
             (writer.path / name).write_bytes(content)
         if selfcheck:
             np.savez(writer.path / "selfcheck.npz", input_0=images, output_0=linear_program(images))
-        (writer.path / "labels.txt").write_text("\n".join(CLASSES) + "\n")
+        (writer.path / "labels.txt").write_text("\n".join(classes) + "\n")
         writer.commit(make_manifest(*variants))
     return target
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import json
+import re
 import subprocess
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +24,13 @@ from edgespa.bundle import Base as BaseEntry
 from edgespa.bundle import Compaction, Manifest
 from edgespa.config import Preprocess
 from edgespa.data import ImageData, Prepared, load_data, prepare
+from edgespa.data.targets import Table
 from edgespa.device.runner import read_samples
 from edgespa.errors import ConfigError, DataError, ExportError, MissingExtraError, OutputExistsError, ParityError
 from edgespa.exporting import onnx_file, quantise, tflite_file, variants
 from edgespa.exporting import samples as samples_module
 from edgespa.exporting.bundle import export
+from edgespa.exporting.card import model_card
 from edgespa.exporting.config import ExportConfig, Origin
 from edgespa.exporting.converter import Form
 from edgespa.exporting.quantise import Made, NotUseful
@@ -333,7 +337,7 @@ def test_int8_alone_leaves_no_fp32_file(toy_base: Base, prepared: Prepared, tmp_
     assert [variant.name for variant in manifest.variants] == ["onnx-int8"]
     assert sorted(path.name for path in (tmp_path / "b").glob("model*")) == ["model.int8.onnx"]
     strict = config.model_copy(update={"int8_tolerance": 1e-9})
-    with pytest.raises(ParityError, match=r"onnx-int8: the error of a component is .*, and above 8.5e-10 with any"):
+    with pytest.raises(ParityError, match=r"onnx-int8: the error of a component is .*, and more than 8.5e-10 with any"):
         export(toy_base.program, origin_of(), strict, tmp_path / "c", calibration=prepared)
 
 
@@ -512,6 +516,11 @@ def test_the_best_calibration_is_kept(
     assert not [path for path in (tmp_path / "b").iterdir() if path.name.startswith(("trial", "source"))]
 
 
+def tolerance_in(arguments: Sequence[Any]) -> float:
+    (config,) = (each for each in arguments if isinstance(each, ExportConfig))
+    return config.int8_tolerance
+
+
 def test_int8_that_fails_its_proof_is_made_once_more_and_nearer(
     toy_base: Base, prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -519,7 +528,7 @@ def test_int8_that_fails_its_proof_is_made_once_more_and_nearer(
     asked: list[float] = []
 
     def as_wrong_as_allowed(_precision: str, _quantiser: Any, plain: Path, path: Path, *rest: Any) -> Made:
-        asked.append(rest[-1].int8_tolerance)
+        asked.append(tolerance_in(rest))
         model = onnx.load(plain)
         (head,) = (each for each in model.graph.initializer if list(each.dims) in ([4, 16], [16, 4]))
         factor = np.float32(1 + 1.5 * asked[-1])
@@ -541,7 +550,7 @@ def test_int8_that_cannot_be_made_nearer_says_what_its_proof_was(
     toy_base: Base, prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def wrong_then_nothing(_precision: str, _quantiser: Any, plain: Path, path: Path, *rest: Any) -> Made:
-        if rest[-1].int8_tolerance < 0.3:
+        if tolerance_in(rest) < 0.3:
             raise NotUseful("the error is above 0.06")
         model = onnx.load(plain)
         (head,) = (each for each in model.graph.initializer if list(each.dims) in ([4, 16], [16, 4]))
@@ -631,3 +640,86 @@ def test_another_batch_than_the_models_only_one_is_refused(tmp_path: Path) -> No
     program = trace(Fixed(), (torch.randn(5, 3, 8, 8),))
     with pytest.raises(ConfigError, match="batches of 5 only, not of 4"):
         export(program, origin_of(), ExportConfig(batch=4), tmp_path / "b")
+
+
+# ---- int8 by what it loses
+
+
+@pytest.fixture(scope="module")
+def right(toy_base: Base, prepared: Prepared) -> Prepared:
+    """Images on which the program is right each time: whatever is decided otherwise is a loss."""
+    (outputs,) = run_program(toy_base.program, [prepared.tensor(np.arange(len(prepared)))])
+    return prepared.with_targets(Table(torch.from_numpy(outputs.argmax(1))))
+
+
+def _lossy(share: float) -> Callable[..., Made]:
+    """Stands in for a quantiser: noise on the weights of the last layer."""
+
+    def made(_precision: str, _quantiser: Any, plain: Path, path: Path, *rest: Any) -> Made:
+        model = onnx.load(plain)
+        (head,) = (each for each in model.graph.initializer if list(each.dims) in ([4, 16], [16, 4]))
+        values = numpy_helper.to_array(head).copy()
+        values[...] += share * np.random.default_rng(0).standard_normal(values.shape).astype(np.float32)
+        head.CopyFrom(numpy_helper.from_array(values, head.name))
+        onnx.save(model, path)
+        return Made("minmax")
+
+    return made
+
+
+def test_what_int8_loses_bounds_it_and_is_recorded(
+    toy_base: Base, prepared: Prepared, right: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file whose outputs are far off is taken where the measure says that it does no harm, and only there."""
+    monkeypatch.setattr(variants, "make", _lossy(0.4))
+    near = ExportConfig(formats=("onnx",), precisions=("fp32", "int8"), int8_tolerance=0.05)
+    manifest = export(toy_base.program, origin_of(), near, tmp_path / "a", calibration=prepared, evaluation=right)
+    assert list(left_out(manifest)) == ["onnx-int8"]
+    config = ExportConfig(formats=("onnx",), precisions=("fp32", "int8"), int8_max_loss=1.0)
+    manifest = export(toy_base.program, origin_of(), config, tmp_path / "b", calibration=prepared, evaluation=right)
+    small = manifest.variant("onnx-int8")
+    error = small.parity.component_error
+    lost = manifest.lost(small)
+    assert error is not None
+    assert lost is not None
+    assert lost > 0
+    assert small.max_loss == 1.0
+    assert small.parity.bound == {"component_error": max(0.3, 2 * error)}  # that it stays as near
+    assert lost == manifest.reference_accuracy.value - small.accuracy.value  # type: ignore[union-attr]
+    assert f"chosen by what it loses: {max(lost, 0):.3g} of accuracy, of at most 1" in model_card(manifest, CLASSES)
+    assert manifest.variant("onnx-fp32").max_loss is None
+    values = manifest.model_dump()
+    for variant in values["variants"]:
+        variant["max_loss"] = lost / 2 if variant["name"] == "onnx-int8" else None
+    with pytest.raises(ValidationError, match="loses at most"):
+        Manifest.model_validate(values)
+
+
+def test_what_loses_more_is_left_out_with_its_figure(
+    toy_base: Base, prepared: Prepared, right: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(variants, "make", _lossy(30.0))
+    config = ExportConfig(formats=("onnx",), precisions=("fp32", "int8"), int8_max_loss=0.01)
+    manifest = export(toy_base.program, origin_of(), config, tmp_path / "b", calibration=prepared, evaluation=right)
+    assert re.search(r"onnx-int8 loses (0\.\d+|1) of accuracy, more than 0\.01", left_out(manifest)["onnx-int8"])
+
+
+@pytest.mark.parametrize(
+    ("precisions", "evaluated", "words"),
+    [(("fp32", "int8"), False, "on what is it measured"), (("fp32",), True, "is of int8 files, and none is asked for")],
+)
+def test_a_largest_loss_needs_data_and_int8(
+    toy_base: Base, prepared: Prepared, tmp_path: Path, precisions: tuple[str, ...], evaluated: bool, words: str
+) -> None:
+    config = ExportConfig(formats=("onnx",), precisions=precisions, int8_max_loss=0.01)
+    with pytest.raises(ConfigError, match=words):
+        export(
+            toy_base.program,
+            origin_of(),
+            config,
+            tmp_path / "b",
+            calibration=prepared,
+            evaluation=prepared if evaluated else None,
+        )
+    with pytest.raises(ConfigError, match="give one of them"):
+        ExportConfig.parse({"int8_max_loss": 0.1, "int8_tolerance": 0.2}, "export")

@@ -11,8 +11,10 @@ from torch import Tensor
 from torch.utils import _pytree
 
 from edgespa.data.answers import IGNORED
+from edgespa.data.points import Points
 from edgespa.errors import ConfigError
 from edgespa.objectives.base import Objective
+from edgespa.objectives.heatmaps import maps_of
 from edgespa.objectives.kinds import OWN, objective_named
 from edgespa.objectives.match import Match
 from edgespa.objectives.measures import Measure
@@ -28,6 +30,14 @@ def masks() -> Tensor:
     return found
 
 
+def key_points() -> Points:
+    """In the middles of pixels of maps that are half as large."""
+    columns, rows, seen = (torch.randint(0, most, (16, 4), generator=RANDOM) for most in (5, 6, 3))
+    places = torch.stack([2 * columns + 1, 2 * rows + 1, seen], -1).float()
+    places[3, :, 2] = 0  # a thing of which nothing is known
+    return Points(places, torch.tensor([[12.0, 10.0]]).repeat(16, 1))
+
+
 MADE: dict[str, tuple[Callable[[], Tensor], Callable[[], Tensor]]] = {
     "classes": (lambda: torch.randn(16, 4, generator=RANDOM), lambda: torch.randint(0, 4, (16,), generator=RANDOM)),
     "multi-label": (
@@ -36,9 +46,17 @@ MADE: dict[str, tuple[Callable[[], Tensor], Callable[[], Tensor]]] = {
     ),
     "regression": (lambda: torch.randn(16, 4, generator=RANDOM), lambda: torch.randn(16, 4, generator=RANDOM)),
     "segmentation": (lambda: torch.randn(16, 4, 3, 5, generator=RANDOM), masks),
+    "heatmaps": (lambda: torch.randn(16, 4, 6, 5, generator=RANDOM), key_points),
     "embedding": (lambda: torch.randn(16, 4, generator=RANDOM), lambda: torch.randn(16, 4, generator=RANDOM)),
     "match": (lambda: several(1), lambda: Match().wanted(several(1), several(3))),
 }
+
+
+ELSEWHERE = {"detection"}  # tests/zoo/test_detection.py
+
+
+def test_all_are_tried() -> None:
+    assert set(OWN) == set(MADE) | ELSEWHERE
 
 
 def several(scale: float) -> list[Tensor]:
@@ -59,7 +77,7 @@ def table_of(targets: Any) -> Tensor | None:
     return targets if isinstance(targets, Tensor) and targets.dim() < 3 else None
 
 
-@pytest.mark.parametrize("name", OWN)
+@pytest.mark.parametrize("name", MADE)
 @pytest.mark.parametrize("weighed", [False, True])
 @pytest.mark.parametrize("sizes", CUTS, ids=str)
 def test_losses_of_batches_are_one_by_mass(name: str, weighed: bool, sizes: list[int]) -> None:
@@ -78,7 +96,7 @@ def test_losses_of_batches_are_one_by_mass(name: str, weighed: bool, sizes: list
     assert sum(loss * each for loss, each in losses) / mass == pytest.approx(float(whole), rel=1e-5)
 
 
-@pytest.mark.parametrize("name", OWN)
+@pytest.mark.parametrize("name", MADE)
 @pytest.mark.parametrize("sizes", CUTS, ids=str)
 def test_sums_add(name: str, sizes: list[int]) -> None:
     objective = objective_named(name)
@@ -92,7 +110,7 @@ def test_sums_add(name: str, sizes: list[int]) -> None:
     assert all(value <= 1 for value, each in zip(values, objective.measures, strict=True) if each.rises)
 
 
-@pytest.mark.parametrize("name", OWN)
+@pytest.mark.parametrize("name", MADE)
 def test_what_is_right_has_the_least_loss_and_the_best_measure(name: str) -> None:
     objective = objective_named(name)
     outputs, targets = (make() for make in MADE[name])
@@ -113,11 +131,13 @@ def answers_that_are_right(name: str, targets: Any) -> Any:
         return targets
     if name == "multi-label":
         return (targets - 0.5) * 20
+    if name == "heatmaps":
+        return maps_of(targets, 6, 5)
     known = targets.where(targets != IGNORED, 0) if name == "segmentation" else targets
     return torch.nn.functional.one_hot(known, 4).movedim(-1, 1).float() * 20
 
 
-@pytest.mark.parametrize("name", OWN)
+@pytest.mark.parametrize("name", MADE)
 def test_scores_have_gradients_where_the_loss_has_none(name: str) -> None:
     objective = objective_named(name)
     targets = MADE[name][1]()
@@ -128,10 +148,10 @@ def test_scores_have_gradients_where_the_loss_has_none(name: str) -> None:
     for number in (objective.scored(right, targets), objective.relevance(right, targets)):
         gradients = torch.autograd.grad(number, leaves)
         assert all(bool(torch.isfinite(each).all()) for each in gradients)
-        assert name == "regression" or all(float(each.abs().max()) > 0 for each in gradients)
+        assert name in ("regression", "heatmaps") or all(float(each.abs().max()) > 0 for each in gradients)
 
 
-@pytest.mark.parametrize("name", [name for name, kind in OWN.items() if not kind.of_base])
+@pytest.mark.parametrize("name", [name for name in MADE if not OWN[name].of_base])
 def test_a_teacher_that_says_the_same_is_at_no_distance(name: str) -> None:
     objective = objective_named(name)
     outputs = MADE[name][0]().requires_grad_(True)

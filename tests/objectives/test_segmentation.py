@@ -117,7 +117,7 @@ def test_masks_go_where_their_images_go(place: Path, names: tuple[str, ...]) -> 
 
 
 def test_an_augmentation_of_images_alone_is_refused(place: Path) -> None:
-    with pytest.raises(DataError, match="does not move masks"):
+    with pytest.raises(DataError, match="moves images alone"):
         list(prepare(load_data("d"), PREPROCESS).batches(4, augment=lambda images, _: images))
 
 
@@ -269,22 +269,6 @@ def test_masks_that_are_no_classes(place: Path, spoil: Callable[[list[np.ndarray
         Image.fromarray(mask).save(file)
     with pytest.raises(DataError, match=message):
         load_data("d")
-
-
-def test_what_the_device_says(place: Path) -> None:
-    from edgespa.device.runner import areas
-    from edgespa.device.runner.bundle import RunnerError
-
-    scores = np.zeros((3, 2, 4), np.float32)
-    scores[2] = 1
-    scores[0, 0, :3] = 2
-    assert areas(scores, ["ground", "bright"], 5) == {
-        "areas": [{"index": 2, "label": "2", "share": 5 / 8}, {"index": 0, "label": "ground", "share": 3 / 8}]
-    }
-    assert len(areas(scores, [], 1)["areas"]) == 1
-    scores[1, 1, 1] = np.nan
-    with pytest.raises(RunnerError, match="not finite"):
-        areas(scores, [], 1)
 
 
 @pytest.mark.parametrize("how", [{"resize": "crop", "resize_to": (20, 20)}, {"resize": "letterbox"}, {}], ids=str)

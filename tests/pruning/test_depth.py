@@ -348,6 +348,17 @@ def test_images_without_classes_are_refused(vit: Base, images: Prepared) -> None
         decide(vit.program, vit.blocks, data, DepthConfig())
 
 
+@pytest.mark.parametrize("kind", ["segmentation", "regression", "detection", "spot"])
+def test_what_learns_no_classes_has_no_score(vit: Base, images: Prepared, kind: str) -> None:
+    """It is said which objective the method fits, and what there is for the others."""
+    other = images.with_targets(images.targets)
+    other.kind = kind
+    with pytest.raises(DataError, match=f"is {kind} data") as caught:
+        decide(vit.program, vit.blocks, other, DepthConfig())
+    assert "it fits one objective, classes" in str(caught.value.hint)
+    assert "--keep-depth N" in str(caught.value.hint)
+
+
 def test_a_network_without_blocks_is_refused(toy_base: Base) -> None:
     with pytest.raises(GraphError, match="no residual block"):
         require_blocks(toy_base.blocks, "net.py:build")

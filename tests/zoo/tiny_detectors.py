@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import OrderedDict
+from functools import partial
 from typing import Any
 
 import pytest
@@ -45,8 +46,6 @@ class Maps(nn.Module):
 
 def made(kind: str, classes: int = 3, **options: Any) -> Any:
     """A detector of some kind, seeded, in evaluation form."""
-    from functools import partial
-
     from torchvision.models.detection import anchor_utils, fcos, retinanet, ssd, ssdlite
 
     torch.manual_seed(0)
@@ -62,7 +61,8 @@ def made(kind: str, classes: int = 3, **options: Any) -> Any:
     sides = ((8,), (16,), (32,))
     if kind == "retinanet":
         boxes = anchor_utils.AnchorGenerator(sides, ((0.5, 1.0, 2.0),) * 3)
-        return retinanet.RetinaNet(Maps(32, one=True), classes, anchor_generator=boxes, **options).eval()
+        head = retinanet.RetinaNetHead(32, 3, classes, norm_layer=partial(nn.GroupNorm, 8))  # else it learns nothing
+        return retinanet.RetinaNet(Maps(32, one=True), classes, anchor_generator=boxes, head=head, **options).eval()
     boxes = anchor_utils.AnchorGenerator(sides, ((1.0,),) * 3)
     return fcos.FCOS(Maps(32, one=True), classes, anchor_generator=boxes, **options).eval()
 

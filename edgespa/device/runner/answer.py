@@ -1,76 +1,164 @@
-"""One input, an image or arrays, and what a file says of it."""
+"""What the outputs of a model say: classes, numbers, areas, key points, boxes, pictures."""
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from edgespa.device.runner.bundle import RunnerError
-from edgespa.device.runner.models import infer, open_model, running
-from edgespa.device.runner.runtimes import import_runtime
-from edgespa.pixels.picture import TooManyBits, model_pixels, upright_pixels
-from edgespa.pixels.values import normalised
+from edgespa.device.runner.points import point_rows
+from edgespa.pixels.boxes import decode_boxes
+from edgespa.pixels.placement import Placement
 
 LISTS = ("classes", "multi-label", "regression")
 """What is learned where the first output of a sample is a list."""
+DRAWN = (*LISTS, "segmentation", "heatmaps")
+"""What is learned where the answer can be drawn on a photograph."""
+SURE = 0.3
+"""Boxes below that score are left out where nothing else is said: of one that is right there are many that are not."""
+UNSEEN = -1
+"""In `Result.mask`, where the input shows nothing of the photograph."""
 
 
-def preprocess(path: Path, how: dict[str, Any]) -> np.ndarray:
-    """An image file as a float32 array [1, C, H, W]: upright, channels, size, scale, normalise.
+class Result:
+    """What a model says of one sample.
 
-    The pixels come by the very code that training and calibration data went through.
+    Coordinates are in pixels of the photograph as it is seen, upright, from its upper left corner; of arrays, in those
+    of the model's input.
+
+    Attributes:
+        answer: Plain values, as ``--json`` prints them: ``top``, ``values``, ``areas``, ``points`` or ``boxes``, lists
+            of rows with ``index`` and ``label``; ``outputs``, figures, where the meaning of the outputs is not known.
+        outputs: All of them, each without the dimension of the batch, in the program's layout.
+        size: Height and width of the photograph; None where there was none.
+        learns: What the model has learned, such as ``classes``.
     """
-    try:
-        from PIL import Image
-    except ImportError as error:
-        raise RunnerError("--input IMAGE needs Pillow (pip install pillow); without it, give a .npy file") from error
-    if how["channels"] not in (1, 3, 4):
-        raise RunnerError(f"an image has no {how['channels']} channels: give a .npy file")
-    try:
-        with Image.open(path) as opened:
-            fitted = model_pixels(upright_pixels(opened), how)
-    except TooManyBits as error:
-        raise RunnerError(f"{path} is {error}: convert it to 8 bits first") from error
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise RunnerError(f"cannot read the image {path}: {error}") from error
-    return normalised(fitted[None], how)
+
+    def __init__(
+        self,
+        learns: str,
+        answer: dict[str, Any],
+        outputs: list[np.ndarray],
+        place: Placement | None = None,
+        classes: np.ndarray | None = None,
+    ) -> None:
+        self.learns, self.answer, self.outputs = learns, answer, outputs
+        self.size = None if place is None else place.source
+        self._place, self._classes = place, classes
+
+    def __getitem__(self, key: str) -> Any:
+        return self.answer[key]
+
+    def __contains__(self, key: str) -> bool:
+        return key in self.answer
+
+    def __repr__(self) -> str:
+        return f"Result({self.answer!r})"
+
+    @property
+    def mask(self) -> np.ndarray | None:
+        """Of a model that segments: the class of each pixel, int16 [H, W], `UNSEEN` where it was not looked."""
+        if self._classes is None or self._place is None:
+            return self._classes
+        return self._place.mask_back(self._classes, UNSEEN)
 
 
-def read_arrays(path: Path, specs: list[dict[str, Any]]) -> list[np.ndarray]:
-    """Inputs as the program takes them: the one of a .npy file, or ``input_0``... of an .npz file.
+class Reader:
+    """Reads the outputs of one variant.
 
-    A sample without the dimension of the batch gets it.
+    Args:
+        folder: Of the bundle.
+        manifest: Of the bundle.
+        variant: Whose outputs they are.
+        count: Classes that are named, the likeliest so many.
+        least: Boxes and key points below that score are left out; None: boxes below `SURE`.
     """
-    try:
-        loaded = np.load(path, allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            arrays = [loaded]
+
+    def __init__(
+        self,
+        folder: Path,
+        manifest: dict[str, Any],
+        variant: dict[str, Any],
+        count: int = 5,
+        least: float | None = None,
+    ) -> None:
+        self.labels = read_labels(folder)
+        self.learns = str(manifest.get("learns", "classes"))
+        self.decoding: Any = manifest.get("decoding")
+        self._specs, self._count, self._least = variant["outputs"], count, least
+        shape = manifest["inputs"][0]["shape"]
+        how = manifest.get("preprocessing")
+        self.size = (how["height"], how["width"]) if how else tuple(shape[2:]) if len(shape) == 4 else None
+
+    def read(self, outputs: list[np.ndarray], place: Placement | None = None) -> list[Result]:
+        """What is said of each sample.
+
+        Args:
+            outputs: In the program's layout, the samples first.
+            place: Where the photograph lies in the input, if there is one.
+        """
+        if self.decoding is not None:
+            return self._boxes(outputs, place)
+        count = len(outputs[0]) if outputs[0].ndim else 1
+        whole = any(not output.ndim or len(output) != count for output in outputs)
+        if whole or not self._is_known(outputs[0]):
+            rows = [summarise_output(*pair) for pair in zip(self._specs, outputs)]
+            return [Result(self.learns, {"outputs": rows}, outputs, place)]
+        return [self._sample([output[i] for output in outputs], place) for i in range(count)]
+
+    @property
+    def draws(self) -> bool:
+        """Whether what is said can be drawn on a photograph."""
+        return self.decoding is not None or self.learns in DRAWN
+
+    def _is_known(self, first: np.ndarray) -> bool:
+        if self.learns in ("segmentation", "heatmaps"):
+            return first.ndim == 4
+        return self.learns in LISTS and (first.ndim == 2 or (first.ndim == 4 and first.shape[2:] == (1, 1)))
+
+    def _sample(self, outputs: list[np.ndarray], place: Placement | None) -> Result:
+        first, classes = outputs[0], None
+        if self.learns == "segmentation":
+            classes = class_map(first, self.size)
+            seen = classes if place is None else classes[place.window()[1]]
+            answer = areas(seen, len(first), self.labels, self._count)
+        elif self.learns == "heatmaps":
+            rows = [{**_named(i, self.labels), **row} for i, row in enumerate(self._points(first, place))]
+            answer = {"points": [row for row in rows if self._least is None or row["score"] >= self._least]}
         else:
-            with loaded:
-                arrays = [loaded[f"input_{i}"] for i in range(len(specs))]
-    except Exception as error:
-        raise RunnerError(f"cannot read {path}: {error}") from error
-    if len(arrays) != len(specs):
-        raise RunnerError(f"the program has {len(specs)} inputs: give an .npz file with input_0, input_1, ...")
-    fitted = []
-    for spec, array in zip(specs, arrays):
-        shape = spec["shape"]
-        array = array[None] if array.ndim == len(shape) - 1 else array
-        fits = array.ndim == len(shape) and all(
-            size == want for size, want in zip(array.shape[1:], shape[1:]) if isinstance(want, int)
-        )
-        floats = spec["dtype"].startswith("float")
-        if not fits or not len(array) or array.dtype.kind not in ("f" if floats else "iu"):
-            wanted = f"{spec['dtype']} of {' x '.join(str(size) for size in shape)}, normalised as in training"
-            raise RunnerError(f"{path} holds {array.dtype} of {array.shape}; input {spec['name']} is {wanted}")
-        fitted.append(array.astype(spec["dtype"], copy=False))
-    firsts = [spec["shape"][0] for spec in specs]
-    if len(set(firsts)) == 1 and len({len(array) for array in fitted}) > 1:
-        raise RunnerError(f"{path}: the inputs have different numbers of samples")
-    return fitted
+            answer = interpret(first.reshape(-1), self.learns, self.labels, self._count)
+        rest = [summarise_output(*pair) for pair in zip(self._specs[1:], outputs[1:])]
+        return Result(self.learns, {**answer, **({"other_outputs": rest} if rest else {})}, outputs, place, classes)
+
+    def _boxes(self, outputs: list[np.ndarray], place: Placement | None) -> list[Result]:
+        for output in outputs:
+            _finite(output)
+        try:
+            samples = decode_boxes(outputs, self.decoding)
+        except ValueError as error:
+            raise RunnerError(f"the outputs are not as the manifest's decoding describes them: {error}") from error
+        results = []
+        for i, found in enumerate(samples):
+            rows = []
+            for each in found:
+                if each["score"] < (SURE if self._least is None else self._least):
+                    continue
+                box = np.array(each["box"], np.float64)
+                if place is not None:
+                    box = place.boxes_back(box, clip=True)
+                    if not (box[2] > box[0] and box[3] > box[1]):  # beside the photograph, in what pads it
+                        continue
+                named = _named(each["index"], self.labels)
+                rows.append({**named, "score": float(each["score"]), "box": [float(side) for side in box]})
+            results.append(Result(self.learns, {"boxes": rows}, [output[i] for output in outputs], place))
+        return results
+
+    def _points(self, maps: np.ndarray, place: Placement | None) -> list[dict[str, float]]:
+        places, scores = point_rows(_finite(maps), self.size)
+        places = places if place is None else place.points_back(places)
+        return [{"x": float(x), "y": float(y), "score": float(s)} for (x, y), s in zip(places, scores)]
 
 
 def read_labels(folder: Path) -> list[str]:
@@ -109,15 +197,45 @@ def interpret(scores: np.ndarray, learns: str, labels: list[str], count: int) ->
     return {"top": rows}
 
 
-def areas(scores: np.ndarray, labels: list[str], count: int) -> dict[str, Any]:
-    """How much of one sample each class covers.
+def class_map(scores: np.ndarray, size: tuple[int, int] | None) -> np.ndarray:
+    """The class of each place: of the largest score, once the scores have the input's size (bilinear, as in training).
 
     Args:
-        scores: Of each class in each place, [classes, height, width]; the largest one is the place's class.
+        scores: [classes, h, w].
+        size: Of the input; None leaves them as they are.
+
+    Returns:
+        int16 [height, width], or int32 where that does not hold them.
+    """
+    finite = _finite(scores).astype(np.float32)
+    if size is not None and finite.shape[1:] != tuple(size):
+        rows, columns = (_interpolation(there, whole) for there, whole in zip(size, finite.shape[1:]))
+        finite = np.matmul(np.matmul(rows, finite), columns.T)
+    made: np.ndarray = finite.argmax(0).astype(np.int16 if len(scores) < 1 << 15 else np.int32)
+    return made
+
+
+def _interpolation(size: int, whole: int) -> np.ndarray:
+    """What each of ``whole`` values counts in each of ``size`` between them, half-pixel centres: [size, whole]."""
+    at = np.clip((np.arange(size) + 0.5) * (whole / size) - 0.5, 0, whole - 1)
+    low = np.minimum(at.astype(np.int64), max(whole - 2, 0))
+    weights = np.zeros((size, whole), np.float32)
+    each = np.arange(size)
+    weights[each, low] = 1 - (at - low)
+    weights[each, np.minimum(low + 1, whole - 1)] += at - low
+    return weights
+
+
+def areas(classes: np.ndarray, among: int, labels: list[str], count: int) -> dict[str, Any]:
+    """How much each class covers.
+
+    Args:
+        classes: Of each place.
+        among: So many classes.
         labels: Their names.
         count: The largest so many of the classes that are there.
     """
-    found = np.bincount(_finite(scores).argmax(0).reshape(-1), minlength=len(scores))
+    found = np.bincount(classes.reshape(-1), minlength=among)
     largest = [int(index) for index in np.argsort(-found, kind="stable")[:count] if found[index]]
     return {"areas": [{**_named(index, labels), "share": float(found[index] / found.sum())} for index in largest]}
 
@@ -140,35 +258,36 @@ def summarise_output(spec: dict[str, Any], array: np.ndarray) -> dict[str, Any]:
     return row
 
 
-def predict(
-    folder: Path, manifest: dict[str, Any], variant: dict[str, Any], options: argparse.Namespace
-) -> dict[str, Any]:
-    """What a variant makes of an image, or of arrays."""
-    path = options.input
-    if path.suffix.lower() in (".npy", ".npz"):
-        arrays = read_arrays(path, manifest["inputs"])
-    elif manifest.get("preprocessing") is None:
-        raise RunnerError("the manifest does not say how an image becomes this model's input: give a .npy or .npz file")
-    else:
-        arrays = [preprocess(path, manifest["preprocessing"])]
-    model = open_model(folder, variant, options.threads, import_runtime(variant["format"])[0])
-    with running(variant):
-        outputs = infer(model, arrays)
-    result: dict[str, Any] = {"variant": variant["name"], "input": str(path)}
-    first = outputs[0]
-    labels, learns = read_labels(folder), manifest.get("learns", "classes")
-    if first.ndim == 4 and first.shape[2:] == (1, 1):  # a head of 1 x 1 convolutions
-        first = first[:, :, 0, 0]
-    if first.ndim == 4 and learns == "segmentation":
-        samples = [areas(scores, labels, options.top) for scores in first]
-    elif first.ndim == 2 and learns in LISTS:
-        samples = [interpret(scores, learns, labels, options.top) for scores in first]
-    else:
-        return {**result, "outputs": [summarise_output(*pair) for pair in zip(variant["outputs"], outputs)]}
-    rest = [summarise_output(*pair) for pair in zip(variant["outputs"][1:], outputs[1:])]
-    others = {"other_outputs": rest} if rest else {}
-    if len(samples) == 1:
-        return {**result, **samples[0], **others}
-    key = next(iter(samples[0]))
-    rows = [{"sample": i, **row} for i, sample in enumerate(samples) for row in sample[key]]
-    return {**result, key: rows, **others}
+def percent(share: float) -> str:
+    """A share for people: what is there is never 0%."""
+    return f"{share:.0%}" if share >= 0.005 or not share else "<1%"
+
+
+def brief(result: Result) -> str:
+    """What is said of one sample, in a line."""
+    answer = result.answer
+    if "top" in answer:
+        rows = [row for row in answer["top"] if row.get("present", True)]
+        return ", ".join(f"{row['label']} {percent(row['probability'])}" for row in rows) or "none"
+    if "values" in answer:
+        return ", ".join(f"{row['label']} {row['value']:.4g}" for row in answer["values"])
+    if "areas" in answer:
+        return ", ".join(f"{row['label']} {percent(row['share'])}" for row in answer["areas"])
+    if "points" in answer:
+        return ", ".join(f"{row['label']} ({row['x']:.0f}, {row['y']:.0f})" for row in answer["points"])
+    if "boxes" in answer:
+        rows = [
+            f"{row['label']} {percent(row['score'])} at {[round(side) for side in row['box']]}"
+            for row in answer["boxes"]
+        ]
+        return "; ".join(rows) or "none"
+    return ", ".join(f"{row['output']} of {row['shape']}" for row in answer["outputs"])
+
+
+def together(results: list[Result]) -> dict[str, Any]:
+    """What is said of several samples of one file, in one table: each row with its ``sample``."""
+    if len(results) == 1:
+        return results[0].answer
+    key = next(iter(results[0].answer))
+    rows = [{"sample": i, **row} for i, result in enumerate(results) for row in result.answer[key]]
+    return {key: rows}

@@ -5,16 +5,19 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 import sys
 from collections.abc import Callable  # for annotations only: Python 3.8 cannot subscript them
 from pathlib import Path
 from typing import Any
 
-from edgespa.device.runner.answer import predict
+from edgespa.device.runner.answer import Result, brief, together
 from edgespa.device.runner.bundle import RunnerError, read_bundle
 from edgespa.device.runner.check import selfcheck
 from edgespa.device.runner.confine import SECONDS, limit_memory, limit_time, memory_for
+from edgespa.device.runner.many import files_of, targets_of, write_picture
 from edgespa.device.runner.measure import MIN_WARMUP, bench
+from edgespa.device.runner.model import Opened
 from edgespa.device.runner.runtimes import choose, list_variants
 from edgespa.device.runner.weights import beyond
 
@@ -46,8 +49,18 @@ def parser(folder: Path = FOLDER) -> argparse.ArgumentParser:
     what.add_argument("--selfcheck", action="store_true", help="compare with the recorded outputs; exit 1 if too far")
     what.add_argument("--bench", action="store_true", help="measure latency and memory, batch 1")
     what.add_argument(
-        "--input", type=Path, metavar="FILE", help="what the model says of an image, or of a .npy or .npz"
+        "--input",
+        type=Path,
+        metavar="PATH",
+        help="what the model says of an image, of a .npy or .npz file, or of each of those in a folder",
     )
+    command.add_argument(
+        "--output",
+        type=Path,
+        metavar="PATH",
+        help="draw it on the image, into this file; of a folder, into this folder",
+    )
+    command.add_argument("--overwrite", action="store_true", help="replace what is at --output")
     command.add_argument("--variant", metavar="NAME", help="default: the first that can run; 'all' with --selfcheck")
     command.add_argument("--threads", type=_positive, default=1, metavar="N", help="default 1")
     command.add_argument("--provider", metavar="NAME", help="of ONNX Runtime, for --bench; default: the CPU's")
@@ -55,6 +68,9 @@ def parser(folder: Path = FOLDER) -> argparse.ArgumentParser:
     command.add_argument("--seconds", type=_seconds, metavar="S", help="stop after S seconds (and at least 10 runs)")
     command.add_argument("--warmup", type=_warmup, default=MIN_WARMUP, metavar="N", help="default and least 10")
     command.add_argument("--top", type=_positive, default=5, metavar="K", help="classes to show; default 5")
+    command.add_argument(
+        "--score", type=float, metavar="X", help="leave out boxes and key points below it; default: boxes below 0.3"
+    )
     command.add_argument(
         "--timeout",
         type=_seconds,
@@ -66,7 +82,7 @@ def parser(folder: Path = FOLDER) -> argparse.ArgumentParser:
         "--memory", type=_positive, metavar="MIB", help="it may allocate; default: by the sizes of files and tensors"
     )
     command.add_argument("--bundle", type=Path, default=folder, help="another bundle's folder; default: this one")
-    command.add_argument("--json", action="store_true", help="one line of JSON")
+    command.add_argument("--json", action="store_true", help="one line of JSON; of a folder one for each file")
     return command
 
 
@@ -106,7 +122,11 @@ def _reasons(rows: list[dict[str, Any]]) -> list[str]:
 
 
 def _cell(value: Any) -> str:
-    return f"{value:.6g}" if isinstance(value, float) else "-" if value is None else str(value)
+    if isinstance(value, list) and value:
+        return ", ".join(f"{each:.1f}" if isinstance(each, float) else str(each) for each in value)
+    if value is None or value == []:
+        return "-" if value is None else "none"
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 def execute(folder: Path, options: argparse.Namespace) -> tuple[dict[str, Any], int]:
@@ -121,6 +141,7 @@ def execute(folder: Path, options: argparse.Namespace) -> tuple[dict[str, Any], 
         return {"selfcheck": checks}, int(not good or any(check["status"] == "failed" for check in checks))
     if not options.bench and options.input is None:
         return {"variants": list_variants(manifest)}, 0
+    files, targets = _files(options) if options.input is not None else ([], [])
     variant = choose(manifest, options.variant)
     foreign = beyond(folder, manifest, variant)
     if foreign:
@@ -128,7 +149,50 @@ def execute(folder: Path, options: argparse.Namespace) -> tuple[dict[str, Any], 
     in_time = _confine(folder, [variant], options)
     if options.bench:
         return bench(folder, variant, manifest["inputs"], options, in_time), 0
-    return predict(folder, manifest, variant, options), 0
+    opened = Opened(folder, manifest, variant, options.threads, options.top, options.score)
+    if options.output is not None and not opened.draws:
+        raise RunnerError(f"nothing can be drawn of what it learned ({opened.reader.learns}): leave out --output")
+    if not options.input.is_dir():
+        return _said(opened, files[0], targets[0])[0], 0
+    failed = 0
+    for path, target in zip(files, targets):
+        in_time()
+        in_time = _timed(options)
+        try:
+            row, results = _said(opened, path, target)
+        except (RunnerError, MemoryError) as error:
+            failed += 1
+            row, results = {"input": str(path), "error": str(error) or "it takes more memory than it may have"}, []
+        if options.json:
+            print(json.dumps(row, allow_nan=False), flush=True)
+        else:
+            print(f"{path.name}: {row.get('error') or '; '.join(map(brief, results))}", flush=True)
+    in_time()
+    if failed:
+        print(f"error: {failed} of {len(files)} files were not read", file=sys.stderr)
+    return {}, int(failed > 0)
+
+
+def _files(options: argparse.Namespace) -> tuple[list[Path], list[Path | None]]:
+    """What is asked about, and where each is drawn to."""
+    files = files_of(options.input) if options.input.is_dir() else [options.input]
+    if options.output is None:
+        if options.overwrite:
+            raise RunnerError("--overwrite is for --output")
+        return files, [None] * len(files)
+    return files, targets_of(options.input, files, options.output, options.overwrite)
+
+
+def _said(opened: Opened, path: Path, target: Path | None) -> tuple[dict[str, Any], list[Result]]:
+    """What a file is, in plain values; drawn, where it is asked for."""
+    results, pixels = opened.file(path)
+    row = {"variant": opened.variant["name"], "input": str(path), **together(results)}
+    if target is not None:
+        if pixels is None:
+            raise RunnerError(f"{path} is no image, so nothing can be drawn on it: leave out --output")
+        write_picture(opened.draw(pixels, results[0]), target)
+        row["output"] = str(target)
+    return row, results
 
 
 def _confine(folder: Path, variants: list[dict[str, Any]], options: argparse.Namespace) -> Callable[[], None]:
@@ -138,6 +202,10 @@ def _confine(folder: Path, variants: list[dict[str, Any]], options: argparse.Nam
     if options.provider in (None, "CPUExecutionProvider"):  # a GPU's memory is mapped in ways of its own
         limit_memory(options.memory << 20 if options.memory else memory_for(folder, variants, options.threads))
     return limit_time(options.timeout)
+
+
+def _timed(options: argparse.Namespace) -> Callable[[], None]:
+    return limit_time(options.timeout) if options.alone else lambda: None
 
 
 def main(arguments: list[str] | None = None, folder: Path = FOLDER, alone: bool = False) -> int:
@@ -153,11 +221,21 @@ def main(arguments: list[str] | None = None, folder: Path = FOLDER, alone: bool 
     options.alone = alone
     try:
         result, status = execute(options.bundle, options)
+        if options.json and result:
+            print(json.dumps(result, allow_nan=False))
+        elif result:
+            if "variants" in result:
+                command.print_usage()
+            print(describe(result))
+        sys.stdout.flush()
     except RunnerError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except MemoryError:
         print("error: it takes more memory than it may have: --memory MIB gives it more", file=sys.stderr)
+        return 1
+    except BrokenPipeError:  # who read it has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
         # Its seal is right, its values are not: it was not edgespa that wrote it.
@@ -166,10 +244,4 @@ def main(arguments: list[str] | None = None, folder: Path = FOLDER, alone: bool 
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
-    if options.json:
-        print(json.dumps(result, allow_nan=False))
-        return status
-    if "variants" in result:
-        command.print_usage()
-    print(describe(result))
     return status

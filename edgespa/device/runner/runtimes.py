@@ -60,10 +60,16 @@ def list_variants(manifest: dict[str, Any]) -> list[dict[str, Any]]:
 
 def choose(manifest: dict[str, Any], name: str | None) -> dict[str, Any]:
     """The variant of that name, or the first whose runtime is installed."""
+    absent = set()  # a runtime takes its time to import: no more of them than it needs
+    for variant in manifest["variants"] if name is None else ():
+        if variant["format"] not in absent:
+            try:
+                import_runtime(variant["format"])
+                return dict(variant)
+            except RunnerError:
+                absent.add(variant["format"])
     if name is None:
-        name = next((row["name"] for row in list_variants(manifest) if row["runtime"]), None)
-        if name is None:
-            raise RunnerError("no runtime is installed: pip install onnxruntime, or pip install ai-edge-litert")
+        raise RunnerError("no runtime is installed: pip install onnxruntime, or pip install ai-edge-litert")
     for variant in manifest["variants"]:
         if variant["name"] == name:
             return dict(variant)

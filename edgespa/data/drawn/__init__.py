@@ -1,0 +1,1 @@
+"""Objects that were drawn on pictures, from the files that annotation tools write: COCO, Pascal VOC, YOLO."""

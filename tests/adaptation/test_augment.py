@@ -1,0 +1,99 @@
+"""What is known of an image goes where the image goes: a bright rectangle stays in its box."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from edgespa.adaptation.augment import CROP_FRACTION, augmentation
+from edgespa.config import Preprocess
+from edgespa.data import ImageData, prepare
+from edgespa.data.arrays import ArraySource
+from edgespa.data.boxes import BoxAnswers, Drawn, Objects
+from edgespa.errors import DataError
+from edgespa.pixels.picture import GREY
+
+SIZE = (40, 64)
+
+
+def _objects(*boxes: tuple[float, ...]) -> Objects:
+    count = len(boxes)
+    return Objects(torch.tensor(boxes).float(), torch.arange(count), torch.zeros(count, dtype=torch.bool))
+
+
+def _lit(boxes: list[tuple[int, int, int, int]]) -> torch.Tensor:
+    """An image for each box, bright where it is."""
+    images = torch.zeros(len(boxes), 3, *SIZE, dtype=torch.uint8)
+    for image, (x1, y1, x2, y2) in zip(images, boxes, strict=True):
+        image[:, y1:y2, x1:x2] = 255
+    return images
+
+
+@pytest.mark.parametrize("names", [["flip"], ["crop"], ["flip", "crop"], ["crop", "flip"], ["crop", "crop", "flip"]])
+def test_a_bright_rectangle_stays_in_its_box(names: list[str]) -> None:
+    random = np.random.default_rng(5)
+    corners = [(int(x), int(y), int(x) + 9, int(y) + 6) for x, y in random.integers(0, (55, 34), (60, 2))]
+    changed = augmentation(names)
+    assert changed is not None
+    images, objects = changed.with_boxes(
+        _lit(corners), [_objects(each) for each in corners], torch.Generator().manual_seed(1)
+    )
+    places, gone = set(), 0
+    for image, each in zip(images, objects, strict=True):
+        rows, columns = (image[0] == 255).nonzero(as_tuple=True)
+        if not len(each):
+            gone += 1
+            assert len(rows) < 0.1 * 54
+            continue
+        seen = [int(columns.min()), int(rows.min()), int(columns.max()) + 1, int(rows.max()) + 1]
+        assert each.boxes.tolist() == [seen]
+        places.add(tuple(seen))
+    assert len(places) > 40  # they moved
+    assert gone < 10
+
+
+def test_what_comes_in_is_grey() -> None:
+    """Mirrored it would be an object that has no box."""
+    changed = augmentation(["crop"])
+    assert changed is not None
+    images = torch.full((8, 3, *SIZE), 255, dtype=torch.uint8)
+    moved, objects = changed.with_boxes(images, [_objects((0, 0, 64, 40))] * 8, torch.Generator().manual_seed(2))
+    for image, each in zip(moved, objects, strict=True):
+        x1, y1, x2, y2 = map(int, each.boxes[0].tolist())
+        assert bool((image[:, y1:y2, x1:x2] == 255).all())
+        outside = torch.ones(SIZE, dtype=torch.bool)
+        outside[y1:y2, x1:x2] = False
+        assert bool((image[:, outside] == GREY).all())
+        assert x1 <= CROP_FRACTION * 64
+        assert y1 <= CROP_FRACTION * 40
+
+
+def test_draws_as_for_images_alone() -> None:
+    changed = augmentation(["flip", "colour"])
+    assert changed is not None
+    images = torch.randint(0, 255, (6, 3, *SIZE), dtype=torch.uint8, generator=torch.Generator().manual_seed(3))
+    alone = changed(images, torch.Generator().manual_seed(4))
+    both, _ = changed.with_boxes(images, [Objects.none()] * 6, torch.Generator().manual_seed(4))
+    assert torch.equal(alone, both)
+
+
+def test_batches_have_both() -> None:
+    """Of each of several processes the same as of one."""
+    corners = [(4 + k, 6, 20 + k, 18) for k in range(12)]
+    answers = BoxAnswers.of([Drawn(_objects(each), SIZE) for each in corners])
+    data = ImageData(ArraySource(_lit(corners).permute(0, 2, 3, 1).numpy()), None, ["c"], "made", answers=answers)
+    how = Preprocess(height=SIZE[0], width=SIZE[1], channels=3, mean=(0.0,) * 3, std=(1.0,) * 3)
+    prepared, changed = prepare(data, how), augmentation(["flip", "crop"])
+    whole = list(prepared.batches(6, shuffle_seed=3, augment=changed))
+    halves = [list(prepared.batches(6, shuffle_seed=3, augment=changed, part=(k, 2))) for k in range(2)]
+    for index, (images, objects) in enumerate(whole):
+        for image, each in zip(images, objects, strict=True):
+            rows, columns = (image[0] > 0.9).nonzero(as_tuple=True)
+            assert each.boxes[0].tolist() == [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+        for k in range(2):
+            assert torch.equal(halves[k][index][0], images[k::2])
+            wanted = [each.boxes.tolist() for each in objects[k::2]]
+            assert [each.boxes.tolist() for each in halves[k][index][1]] == wanted
+    with pytest.raises(DataError, match="moves images alone"):
+        next(prepared.batches(6, augment=lambda images, generator: images))
