@@ -7,6 +7,7 @@ import importlib.util
 import itertools
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -131,3 +132,62 @@ def ssdlite() -> nn.Module:
     head = SSDLiteHead(features.out_channels, anchors.num_anchors_per_location(), 1 + BLOOD_CLASSES, norm)
     mean = std = [0.5] * 3
     return SSD(features, anchors, (320, 320), 1 + BLOOD_CLASSES, head=head, image_mean=mean, image_std=std).eval()
+
+
+class _Raw(nn.Module):
+    """What the library traces: its tracer takes one tensor in."""
+
+    def __init__(self, detector: nn.Module) -> None:
+        super().__init__()
+        self.backbone, self.head = detector.backbone, detector.head
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        found: dict[str, Tensor] = self.head(list(self.backbone(x).values()))
+        return found
+
+
+def cut_by_the_peer(make: Callable[[], nn.Module], share: float, side: tuple[int, int]) -> nn.Module:
+    """A network that torch-pruning has cut to a share of its MACs by magnitude, the same ratio in every group.
+
+    Args:
+        make: Gives the whole network.
+        share: Of the MACs, within 1%.
+        side: Height and width of its images.
+    """
+    import torch_pruning as peer
+
+    low, high = 0.0, 0.95
+    while True:
+        ratio, model = (low + high) / 2, make()
+        raw = _Raw(model) if hasattr(model, "head") and hasattr(model, "backbone") else model
+        example = torch.zeros(1, 3, *side)
+        whole, _ = peer.utils.count_ops_and_params(raw, example)
+        last = [layer for name, layer in raw.named_modules() if name.startswith(("head.", "from_"))]
+        kept = [layer for layer in last if isinstance(layer, nn.Conv2d) and layer.groups == 1]
+        importance = peer.importance.GroupMagnitudeImportance()
+        pruner = peer.pruner.MetaPruner(raw, example, importance, pruning_ratio=ratio, ignored_layers=kept)
+        pruner.step()
+        left, _ = peer.utils.count_ops_and_params(raw, example)
+        if abs(left / whole - share) < 0.01 or high - low < 1e-3:
+            return model.eval()
+        low, high = (ratio, high) if left / whole > share else (low, ratio)
+
+
+def ssdlite_half_by_the_peer() -> nn.Module:
+    """See `cut_by_the_peer`."""
+    return cut_by_the_peer(ssdlite, 0.5, (320, 320))
+
+
+def ssdlite_quarter_by_the_peer() -> nn.Module:
+    """See `cut_by_the_peer`."""
+    return cut_by_the_peer(ssdlite, 0.25, (320, 320))
+
+
+def lraspp_half_by_the_peer() -> nn.Module:
+    """See `cut_by_the_peer`."""
+    return cut_by_the_peer(lraspp, 0.5, (96, 128))
+
+
+def lraspp_quarter_by_the_peer() -> nn.Module:
+    """See `cut_by_the_peer`."""
+    return cut_by_the_peer(lraspp, 0.25, (96, 128))

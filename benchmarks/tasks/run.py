@@ -33,16 +33,36 @@ DATA = Path(os.environ.get("EDGESPA_DATA", ROOT.parent / "shared" / "data"))
 OUT, RESULTS = HERE / "out", HERE / "results" / "rows.jsonl"
 VARIANTS = ("onnx-fp32", "tflite-fp32", "onnx-int8", "tflite-int8")
 RUNS = 31
-Setting = tuple[str, tuple[str, ...], float]
-# What is trained, and how much of the MACs is left.
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """What is trained, and how much of the MACs is left.
+
+    Attributes:
+        adapter: Options of `adapt`.
+        density: Share of the MACs.
+        peer: What the name of the network ends in that torch-pruning has cut beforehand, by magnitude and at once; it
+            is trained whole, as long as the others.
+    """
+
+    adapter: tuple[str, ...]
+    density: float
+    peer: str = ""
+
+
+FULL = ("--adapter", "full")
 SETTINGS: dict[str, Setting] = {
-    f"{name} {density:g}": (name, words, density)
+    f"{name} {density:g}": Setting(words, density)
     for density in (1.0, 0.5, 0.25)
     for name, words in {
-        "full": ("--adapter", "full"),
+        "full": FULL,
         "SPLoRA r8": ("--adapter", "splora", "--rank", "8"),
         "SPLoRA r32": ("--adapter", "splora", "--rank", "32"),
     }.items()
+} | {
+    f"torch-pruning {density:g}": Setting(FULL, density, f"_{share}_by_the_peer")
+    for density, share in ((0.5, "half"), (0.25, "quarter"))
 }
 
 
@@ -120,16 +140,17 @@ def milliseconds(bundle: Path, variant: dict[str, Any]) -> float:
 
 def measured(name: str, setting: str) -> Row:
     """One row."""
-    what, (_, words, density) = TASKS[name], SETTINGS[setting]
+    what, how = TASKS[name], SETTINGS[setting]
     place = OUT / name / setting.replace(" ", "-")
     task, bundle = place.with_suffix(".spa"), place
     place.parent.mkdir(parents=True, exist_ok=True)
     began = of_children()
     if not task.exists():
         edgespa(
-            "adapt", f"{HERE / 'nets.py'}:{what.network}", "--data", f"{what.data}:train", "--eval-data",
-            f"{what.data}:test", *what.words, *words, "--budget", "macs", "--density", str(density), "--epochs",
-            str(what.epochs), "--augment", "flip,crop,colour", "--output", str(task),
+            "adapt", f"{HERE / 'nets.py'}:{what.network}{how.peer}", "--data", f"{what.data}:train", "--eval-data",
+            f"{what.data}:test", *what.words, *how.adapter, "--budget", "macs", "--density",
+            "1" if how.peer else str(how.density), "--epochs", str(what.epochs), "--augment",
+            "flip,crop,colour", "--output", str(task),
         )  # fmt: skip
     seconds = of_children() - began
     if not bundle.exists():
@@ -151,7 +172,7 @@ def measured(name: str, setting: str) -> Row:
         "epochs": what.epochs,
         "training_cpu_seconds": seconds,
         "program": values(manifest["reference_accuracy"]),
-        "macs": costs["macs"] / costs["base_macs"],
+        "macs": how.density if how.peer else costs["macs"] / costs["base_macs"],
         "task_bytes": costs["task_size_bytes"],
         "files": files,
     }

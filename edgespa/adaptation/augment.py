@@ -87,12 +87,20 @@ def _mirrored(positions: Tensor, size: int) -> Tensor:
     return torch.where(positions >= size, 2 * (size - 1) - positions, positions)
 
 
-def _padded(images: Tensor, shifts: list[Tensor]) -> Tensor:
+def _padded(images: Tensor, shifts: list[Tensor], fill: float = GREY) -> Tensor:
     """Shifted, with grey where nothing comes in: what is mirrored would be objects without a box."""
     height, width = images.shape[2:]
     rows, columns = (torch.arange(size) + shift[:, None] for size, shift in zip((height, width), shifts, strict=True))
     shown = ((rows >= 0) & (rows < height))[:, None, :, None] & ((columns >= 0) & (columns < width))[:, None, None, :]
-    return torch.where(shown, _shifted(images, shifts), GREY)
+    return torch.where(shown, _shifted(images, shifts), fill)
+
+
+def _wanted_flipped(wanted: Tensor, chosen: Tensor, factor: int) -> Tensor:
+    return _flipped(wanted, chosen)
+
+
+def _wanted_shifted(wanted: Tensor, shifts: list[Tensor], factor: int) -> Tensor:
+    return _padded(wanted, [factor * each for each in shifts], torch.nan)
 
 
 def _objects_flipped(objects: Sequence[Objects], chosen: Tensor, size: tuple[int, int]) -> list[Objects]:
@@ -126,6 +134,7 @@ class _Move:
         images: Moves images, or masks.
         seen: Moves images of which it is known where each thing is.
         objects: Moves objects, in images of a height and width.
+        wanted: Moves pictures that are so many times as large.
         points: Moves key points [N, K, 3] likewise; in a mirror each becomes that of the number at its place.
     """
 
@@ -134,12 +143,13 @@ class _Move:
     seen: Callable[[Tensor, Any], Tensor]
     objects: Callable[[Sequence[Objects], Any, tuple[int, int]], list[Objects]]
     points: Callable[[Tensor, Any, tuple[int, int], list[int]], Tensor]
+    wanted: Callable[[Tensor, Any, int], Tensor]
 
 
 AUGMENTATIONS: dict[str, Callable[[Tensor, torch.Generator], Tensor]] = {"flip": flip, "crop": crop, "colour": colour}
 _MOVES: dict[str, _Move] = {
-    "flip": _Move(_chosen, _flipped, _flipped, _objects_flipped, _points_flipped),
-    "crop": _Move(_shifts, _shifted, _padded, _objects_shifted, _points_shifted),
+    "flip": _Move(_chosen, _flipped, _flipped, _objects_flipped, _points_flipped, _wanted_flipped),
+    "crop": _Move(_shifts, _shifted, _padded, _objects_shifted, _points_shifted, _wanted_shifted),
 }
 
 
@@ -157,6 +167,11 @@ class Augmentation:
     def moves(self) -> bool:
         """Whether things are elsewhere in an image than they were."""
         return any(name in _MOVES for name in self.names)
+
+    @property
+    def recolours(self) -> bool:
+        """Whether colours are others than they were."""
+        return "colour" in self.names
 
     @property
     def mirrors(self) -> bool:
@@ -242,6 +257,24 @@ class Augmentation:
             else:
                 images = AUGMENTATIONS[name](images, generator)
         return images, Points(places, points.size)
+
+    def with_pictures(self, images: Tensor, wanted: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Images with the pictures that are wanted for them; what comes in at the borders, nobody knows.
+
+        Args:
+            images: uint8 ``[N, C, H, W]``.
+            wanted: float ``[N, c, f H, f W]``, nan where nobody knows.
+            generator: What the changes draw from: the same as for images alone.
+        """
+        factor = wanted.shape[2] // images.shape[2]
+        for name in self.names:
+            if name in _MOVES:
+                move = _MOVES[name]
+                drawn = move.draw(images, generator)
+                images, wanted = move.images(images, drawn), move.wanted(wanted, drawn, factor)
+            else:
+                images = AUGMENTATIONS[name](images, generator)
+        return images, wanted
 
 
 def augmentation(names: Sequence[str]) -> Augmentation | None:

@@ -30,6 +30,7 @@ from edgespa.adapters.splopa import SPLoPA
 from edgespa.config import Preprocess
 from edgespa.data import ImageData, Prepared
 from edgespa.data.inputs import arguments
+from edgespa.data.points import PointAnswers
 from edgespa.distributed.processes import ALONE, Processes
 from edgespa.errors import AdapterError, ConfigError, DataError
 from edgespa.graph.groups import Kept
@@ -83,6 +84,7 @@ class Run:
         self.samples = data.digest
         self.validation: str | None = None  # data of their own that the best epoch is chosen on
         self.classes = tuple(data.classes)
+        self.lines = data.answers.lines if isinstance(data.answers, PointAnswers) else ()
         self.preprocess = preprocess
         self.loss = loss or TrainingLoss()
         self.processes = processes
@@ -431,6 +433,7 @@ class Run:
                 "trained": dict(self.plan.trained_whole),
                 "teacher": self.loss.teacher_name,
                 "learns": self.loss.objective.name,
+                **({"skeleton": [list(line) for line in self.lines]} if self.lines else {}),
                 **({"units": units.record()} if (units := self.loss.units) is not None else {}),
                 "blocks": dict(blocks) if blocks else None,
                 "history": list(self.history),

@@ -14,10 +14,11 @@ from edgespa.api.overlap import tell_overlap, tell_trained_on
 from edgespa.api.quality import count_outputs, require_outputs
 from edgespa.bundle import Base as BaseEntry
 from edgespa.bundle import BundleWriter, Compaction, Kind, Manifest, Signer, sha256_file
+from edgespa.bundle.manifest import MAX_LINES
 from edgespa.data import ImageData, Numbering, require_whole
 from edgespa.data.tensors import prepare_for
 from edgespa.errors import AdapterError, ConfigError, TaskFileError
-from edgespa.exporting.bundle import ExportConfig, Origin, export, require_possible
+from edgespa.exporting.bundle import ExportConfig, Origin, export, require_decodable, require_possible
 from edgespa.graph.program import Program
 from edgespa.graph.proof import LIMIT, largest_difference, prove
 from edgespa.graph.surgery import compact
@@ -25,7 +26,7 @@ from edgespa.models.given import PREFIX, Given
 from edgespa.models.inputs import InputSizes
 from edgespa.models.interface import output_tensors
 from edgespa.objectives.evaluate import objective_for, require_answers
-from edgespa.objectives.kinds import OWN
+from edgespa.objectives.kinds import OWN, objective_named
 from edgespa.objectives.taught import taught
 from edgespa.system.bounds import readable
 from edgespa.system.files import require_folder_possible
@@ -64,7 +65,7 @@ def export_bundle(
         trust: The base that a task file names may be run if it is code.
         options: How images become inputs; a task file records mean and std.
         calibration: Images for int8.
-        evaluation: Labelled images to measure accuracy on.
+        evaluation: Labelled images to measure on, by the objective's measure.
         overwrite: Replace a bundle that is there.
         sign_key: An OpenSSH key to sign the bundle with.
         license: Of the base's weights; it is recorded.
@@ -80,6 +81,10 @@ def export_bundle(
         program, origin, opened = _from_task(Path(model), base, weights, trust)
     else:
         program, origin, opened = _from_model(model, input_shape, weights)
+    if options.objective is not None:  # one of the user's own may say how its boxes are read
+        decoding = objective_named(options.objective).bound(opened.detector).decoding
+        origin = dataclasses.replace(origin, decoding=decoding or origin.decoding)
+    require_decodable(config, origin)
     outputs = count_outputs(program) if evaluation else None
     images = {}
     if calibration:
@@ -159,6 +164,7 @@ def origin_of_task(task: Task, base: Base, path: Path) -> tuple[Program, Origin]
         classes=header.classes,
         learns=_kind(header.provenance.get("learns"), base),
         decoding=base.detector.decoding if base.detector is not None else None,
+        skeleton=_skeleton(header.provenance.get("skeleton"), len(header.classes)),
         provenance={
             "task_file_sha256": sha256_file(path),
             "task": {**header.provenance, "metrics": dict(header.metrics)},
@@ -167,6 +173,14 @@ def origin_of_task(task: Task, base: Base, path: Path) -> tuple[Program, Origin]
         },
     )
     return task.program(base), origin
+
+
+def _skeleton(recorded: JsonValue, count: int) -> tuple[tuple[int, int], ...]:
+    """Lines between key points; none of what a task file of somebody else says that there cannot be."""
+    lines = recorded if isinstance(recorded, list) else []
+    pairs = [tuple(each) for each in lines if isinstance(each, list) and len(each) == 2]
+    whole = [(a, b) for a, b in pairs if isinstance(a, int) and isinstance(b, int) and {a, b} <= set(range(count))]
+    return tuple(whole[:MAX_LINES])
 
 
 def _kind(learns: JsonValue, base: Base) -> Kind:

@@ -60,7 +60,7 @@ def cut_to_file(
         trust: The base that a task file names may be run if it is code.
         options: How images become inputs; a task file records mean and std.
         data: Images of classes to score on, whatever the task learns; not needed for a given depth without a plot.
-        evaluation: Test data; the accuracy on it, before and after, is recorded and never used to choose anything.
+        evaluation: Test data; what is measured on it, before and after, is recorded and never used to choose anything.
         plot: Also draw what was seen, to this SVG or PNG file.
         overwrite: Replace files that are there.
         progress: Told ``(done, total, text)``.

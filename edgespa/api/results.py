@@ -153,20 +153,22 @@ class Bundle(Result):
         return f"{self.path}: {self.manifest.task}"
 
     def _tables(self) -> Sequence[Table]:
+        variants = self.manifest.variants
+        agreed = next((each.agreement for each in variants if each.agreement), None)
+        title = [self.manifest.measure.title] if any(each.accuracy for each in variants) else []
+        same = ["same signs" if agreed.what == "signs" else "same top"] if agreed else []
         rows = tuple(
             (
                 each.name,
                 each.size_bytes,
-                each.accuracy.figure if each.accuracy else None,
+                *([each.accuracy.figure if each.accuracy else None] if title else []),
                 None if each.parity.component_error is None else f"{each.parity.component_error:.1e}",
                 None if each.parity.correlation is None else f"{each.parity.correlation:.5f}",
-                None if each.agreement is None else f"{each.agreement.value:.1%}",
+                *([None if each.agreement is None else f"{each.agreement.value:.1%}"] if same else []),
             )
-            for each in self.manifest.variants
+            for each in variants
         )
-        agreed = next((each.agreement for each in self.manifest.variants if each.agreement), None)
-        same = "same signs" if agreed and agreed.what == "signs" else "same top"
-        columns = ("variant", "bytes", self.manifest.measure.title, "error", "correlation", same)
+        columns = ("variant", "bytes", *title, "error", "correlation", *same)
         return [Table(columns, rows, right=columns[1:])]
 
     def _notes(self) -> Sequence[str]:

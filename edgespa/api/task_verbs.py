@@ -70,7 +70,7 @@ def adapt(
         data: Training data: a folder, zip or ``.npz``, a ``Dataset`` or ``DataLoader`` of (image, label), or (images,
             labels) as arrays: uint8 [N, H, W, C], or float32 [N, C, H, W] that go to the model as they are.
         output: The task file, ``fruit.spa``. The state of an unfinished training lies beside it.
-        eval_data: Test data; the accuracy on it is recorded and never used to choose anything.
+        eval_data: Test data; what is measured on it is recorded and never used to choose anything.
         validation_data: Data that the best epoch is chosen on; None for a part of ``data``, see ``validation`` and
             ``hold_out``.
         start: A task file to start from.
@@ -85,8 +85,8 @@ def adapt(
         labels: The class name of each output, or a file with them, a line each.
         class_offset: Class k is output k + this.
         objective: What is learned: ``"classes"``, ``"multi-label"``, ``"regression"``, ``"segmentation"``,
-            ``"heatmaps"``, or your own, ``"file.py:factory"`` or ``"package.module:factory"``; that of the data's kind
-            where nothing is said.
+            ``"heatmaps"``, ``"image"``, or your own, ``"file.py:factory"`` or ``"package.module:factory"``; that of the
+            data's kind where nothing is said.
         skip_bad_files: Leave out images and annotations that cannot be used, and say which, instead of ending there.
         latency_ms: Find the density by it: candidates are measured on ``device`` until one takes so long.
         device: Where.
@@ -211,7 +211,7 @@ def prune(
         output: The task file.
         density: Fraction to keep, of channels, parameters or MACs (``budget``); or give ``latency_ms``.
         calibration: Images that units are chosen by, and new weights fitted on; see ``data`` of `adapt`.
-        eval_data: Test data; the accuracy before and after is recorded and never used to choose anything.
+        eval_data: Test data; what is measured before and after is recorded and never used to choose anything.
         held_out: Labelled images, for ``allocation="equal-accuracy"``.
         data: For sls: images with a class each that blocks are scored on; without them ``keep_depth``.
         input_shape: See `inspect`.

@@ -76,7 +76,7 @@ def adapt_to_file(
         weights: Its weight file.
         trust: The base that ``start`` names may be run if it is code.
         options: How images become inputs.
-        evaluation: Test data; the accuracy on it is recorded and never used to choose anything.
+        evaluation: Test data; what is measured on it is recorded and never used to choose anything.
         overwrite: Replace a task file that is there.
         resume: Go on with an interrupted run, whose state has to be there.
         fresh: Start anew where there is the state of an interrupted run, which is given up.
@@ -201,7 +201,7 @@ def prune_to_file(
         calibration: Images that units are chosen by, and new weights fitted on; labels are not looked at, but by
             act-grad.
         held_out: Labelled images, for the allocation ``equal-accuracy``.
-        evaluation: Test data; the accuracy on it, before and after, is recorded and never used to choose anything.
+        evaluation: Test data; what is measured on it, before and after, is recorded and never used to choose anything.
         overwrite: Replace a task file that is there.
         resume: Go on with an interrupted run, whose state has to be there.
         fresh: Start anew where there is the state of an interrupted run, which is given up.

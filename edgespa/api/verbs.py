@@ -107,7 +107,7 @@ def export(
         model: See `inspect`; mostly a task file, or what `adapt` and `prune` gave.
         output: The bundle, a folder.
         calibration: Images for int8, labels not needed; see ``data`` of `adapt`.
-        eval_data: Labelled images to measure accuracy on.
+        eval_data: Labelled images to measure on, by the objective's measure.
         input_shape: See `inspect`.
         weights: Weight file of the model.
         base: For a task file: its base, if it is not where it was.

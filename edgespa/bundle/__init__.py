@@ -7,27 +7,22 @@ packed file.
 """
 
 from edgespa.bundle.archive import pack, unpack
+from edgespa.bundle.figures import MAX_FP32_ERROR, MAX_ROUNDING, Agreement, Metric, Parity, Quality
 from edgespa.bundle.files import read_manifest, sha256_file, verify_files
 from edgespa.bundle.manifest import (
     LABELS,
     MANIFEST,
-    MAX_FP32_ERROR,
-    MAX_ROUNDING,
     PROFILES,
     RUNNER,
     SCHEMA_VERSION,
     SELFCHECK,
     SIGNATURE,
-    Agreement,
     Base,
     Compaction,
     FileEntry,
     Kind,
     Manifest,
-    Metric,
     OutputSet,
-    Parity,
-    Quality,
     TensorSpec,
     Variant,
     Weights,

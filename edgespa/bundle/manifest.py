@@ -14,14 +14,15 @@ from datetime import datetime
 from pathlib import PureWindowsPath
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, ConfigDict, Field, JsonValue, model_validator
+from pydantic import AfterValidator, Field, JsonValue, model_validator
 
 from edgespa import __version__
 from edgespa.bundle.decoding import Decoding
+from edgespa.bundle.figures import MAX_FP32_ERROR, MAX_ROUNDING, Agreement, Parity, Part, Quality
 from edgespa.bundle.limits import MAX_TENSORS, MAX_VARIANTS, picture_problem, shapes_problem
-from edgespa.config import Preprocess, Strict
+from edgespa.config import Preprocess
 from edgespa.errors import BundleError
-from edgespa.objectives.measures import ACCURACY, NAME, Measure, measure_named
+from edgespa.objectives.measures import ACCURACY, Measure
 from edgespa.system.bounds import Name
 
 SCHEMA_VERSION: Literal[1] = 1
@@ -37,20 +38,13 @@ MAX_PATH_BYTES = 100
 MAX_FILES = 4096
 MAX_BYTES = 1 << 40
 """Of a file in a bundle."""
-MAX_FP32_ERROR = 1e-3
-"""A float32 file whose own relative bound is wider proves nothing, whoever wrote the manifest."""
-_ROUNDED = 1e-9
-MAX_ROUNDING = 0.05
-"""The same where each component is bounded by what rounding explains: of a network that adds 1e4 and takes it away."""
-
-Metric = Literal[
-    "max_abs_error", "relative_error", "cosine", "top1_agreement", "component_error", "correlation", "tolerance_used"
-]
-_ERRORS = ("max_abs_error", "relative_error", "component_error", "tolerance_used")
 Kind = Annotated[str, Field(pattern="^[a-z][a-z0-9-]*$", max_length=64)]
 """What is learned: the name of an objective, such as ``classes``, ``multi-label``, ``regression``, ``segmentation``."""
 
-MeasureName = Annotated[str, Field(pattern=f"^{NAME}$", max_length=64)]
+_ROUNDED = 1e-9
+MAX_LINES = 1000
+"""Of a skeleton."""
+PointNumber = Annotated[int, Field(ge=0, lt=1 << 16)]
 
 
 def path_problem(text: str) -> str | None:
@@ -80,12 +74,7 @@ RelativePath = Annotated[str, AfterValidator(_safe_path)]
 IsoTime = Annotated[str, AfterValidator(_iso_time)]
 
 
-class _Part(Strict):
-    # NaN and infinity are not JSON: a figure that is not a number has no place in a manifest.
-    model_config = ConfigDict(allow_inf_nan=False)
-
-
-class TensorSpec(_Part):
+class TensorSpec(Part):
     """One input or output of a file.
 
     Attributes:
@@ -101,71 +90,7 @@ class TensorSpec(_Part):
     layout: Literal["NCHW", "NHWC", "other"] = "other"
 
 
-class Parity(_Part):
-    """How far a file's outputs are from the program's; see `edgespa.device.runner.compare` for the formulas.
-
-    Attributes:
-        inputs: What went in, for example ``"64 images of fashion:test"``.
-        count: How many samples that were.
-        max_abs_error: max|a - b|, a the file's and b the program's outputs.
-        relative_error: max|a - b| / max|b|.
-        cosine: Cosine between the flattened outputs; the least over all outputs.
-        top1_agreement: Fraction of these samples with the same largest output, None where that means nothing.
-        component_error: rms(a - b) of the worst component of an output, against its own spread over samples; None in
-            bundles of older versions, as are all figures of components.
-        correlation: Of the worst component that varies; None if none does.
-        tolerance_used: max|a - b| of the worst component against what rounding explains: at most 1 in a float32 file.
-        worst: The component of ``component_error``, in numpy's words.
-        components: How many components the outputs have.
-        varying: How many of them depend on the input. Of the others the proof says little.
-        bound: Limit per metric: errors may not exceed it, cosine, correlation and agreement may not fall below it.
-    """
-
-    inputs: str
-    count: int = Field(gt=0)
-    max_abs_error: float = Field(ge=0)
-    relative_error: float = Field(ge=0)
-    cosine: float
-    top1_agreement: float | None = Field(default=None, ge=0, le=1)
-    component_error: float | None = Field(default=None, ge=0)
-    correlation: float | None = Field(default=None, ge=-1, le=1)
-    tolerance_used: float | None = Field(default=None, ge=0)
-    worst: str | None = None
-    components: int | None = Field(default=None, ge=0)
-    varying: int | None = Field(default=None, ge=0)
-    bound: dict[Metric, float] = Field(min_length=1)
-
-    def failures(self) -> tuple[str, ...]:
-        """One phrase per bound that is not kept; empty when the file is proved."""
-        found = []
-        for metric, limit in self.bound.items():
-            value = getattr(self, metric)
-            if value is None:
-                found.append(f"{metric} is bounded but was not measured")
-            elif metric in _ERRORS and not value <= limit:
-                found.append(f"{metric} {value:.3g} is above {limit:.3g}")
-            elif metric not in _ERRORS and not value >= limit:
-                found.append(f"{metric} {value:.6g} is below {limit:.6g}")
-        return tuple(found)
-
-
-class Agreement(_Part):
-    """How often a file decides as the program does, on ``count`` samples of ``data`` (its name in words).
-
-    Attributes:
-        value: Fraction of the samples with the same top class, or of labels with the same sign.
-        what: Which of them.
-        count: Samples.
-        data: Their name.
-    """
-
-    value: float = Field(ge=0, le=1)
-    what: Literal["top class", "signs", "top class of a pixel"]
-    count: int = Field(gt=0)
-    data: str
-
-
-class OutputSet(_Part):
+class OutputSet(Part):
     """Outputs whose entries along an axis are a set, as the best of many are: nearly equal ones may change places.
 
     Attributes:
@@ -175,51 +100,7 @@ class OutputSet(_Part):
     axes: tuple[tuple[int, int], ...] = Field(min_length=1, max_length=MAX_TENSORS)
 
 
-class Quality(_Part):
-    """How well a file does on ``count`` samples of ``data`` (its name in words).
-
-    Attributes:
-        value: Of the measure: for classes top-1 accuracy; for labels of which any may be right, the fraction of
-            decisions that are; for numbers R2; for masks the mean intersection over union.
-        count: Samples.
-        data: Their name.
-        measure: A name of `edgespa.objectives.measures.MEASURES`, or of the user's own.
-        title: Of a measure of the user's own: in words.
-        percent: Likewise: whether it is a fraction.
-        rises: Likewise: the more the better.
-        others: Further measures of the same samples, by name.
-    """
-
-    value: float = Field(allow_inf_nan=False)
-    count: int = Field(gt=0)
-    data: str
-    measure: MeasureName = "accuracy"
-    title: Name | None = None
-    percent: bool = False
-    rises: bool = True
-    others: dict[MeasureName, float] = Field(default_factory=dict, max_length=64)
-
-    @model_validator(mode="after")
-    def _in_range(self) -> Self:
-        if (self.of.percent and not 0 <= self.value <= 1) or (self.measure == "r2" and self.value > 1):
-            raise ValueError(f"{self.of.title} {self.value:g}: that cannot be")
-        return self
-
-    @property
-    def of(self) -> Measure:
-        """The measure."""
-        return measure_named(self.measure, self.title or "", percent=self.percent, rises=self.rises)
-
-    @property
-    def figure(self) -> str:
-        """The value alone, as a table shows it."""
-        return self.of.figure(self.value)
-
-    def __str__(self) -> str:
-        return self.figure if self.measure == "accuracy" else f"{self.of.title} {self.figure}"
-
-
-class FileEntry(_Part):
+class FileEntry(Part):
     """One file of the bundle: path with forward slashes, size in bytes, SHA-256 in hexadecimal."""
 
     path: RelativePath
@@ -227,7 +108,7 @@ class FileEntry(_Part):
     sha256: str = Field(pattern="^[0-9a-f]{64}$")
 
 
-class Weights(_Part):
+class Weights(Part):
     """What the weights of a graph without any are made of, where it runs; see `edgespa.device.runner.materialise`.
 
     Attributes:
@@ -252,7 +133,7 @@ class Weights(_Part):
         return tuple(each for each in (self.recipe, self.task, self.rest) if each is not None)
 
 
-class Variant(_Part):
+class Variant(Part):
     """One model file: what it takes and gives, in which runtime it was proved, and how well.
 
     Attributes:
@@ -299,7 +180,7 @@ class Variant(_Part):
         return self
 
 
-class Compaction(_Part):
+class Compaction(Part):
     """What compaction left, against the base.
 
     Attributes:
@@ -331,7 +212,7 @@ class Compaction(_Part):
         return self.macs / self.base_macs if self.base_macs else 1.0
 
 
-class Base(_Part):
+class Base(Part):
     """The model that the bundle was made from.
 
     Attributes:
@@ -347,7 +228,7 @@ class Base(_Part):
     license: str | None = None
 
 
-class Manifest(_Part):
+class Manifest(Part):
     """The contents of ``manifest.json``.
 
     Attributes:
@@ -363,6 +244,7 @@ class Manifest(_Part):
         outputs: The program's outputs: ``output_0``...
         sets: Those whose entries have no order of their own.
         decoding: From the outputs of a detector to boxes; None for other programs.
+        skeleton: Pairs of key points, by their numbers, that a line connects where they are drawn.
         variants: The model files.
         compaction: What was removed.
         reference_accuracy: Of the program itself, on the same data as the variants'.
@@ -383,6 +265,7 @@ class Manifest(_Part):
     outputs: tuple[TensorSpec, ...] = Field(min_length=1, max_length=MAX_TENSORS)
     sets: tuple[OutputSet, ...] = Field(default=(), max_length=MAX_TENSORS)
     decoding: Decoding | None = None
+    skeleton: tuple[tuple[PointNumber, PointNumber], ...] = Field(default=(), max_length=MAX_LINES)
     variants: tuple[Variant, ...] = Field(min_length=1, max_length=MAX_VARIANTS)
     compaction: Compaction
     reference_accuracy: Quality | None = None

@@ -12,7 +12,7 @@ CRITERIA = (
 
 
 OBJECTIVES = (
-    "classes", "multi-label", "regression", "segmentation", "detection", "heatmaps", "embedding", "match",
+    "classes", "multi-label", "regression", "segmentation", "detection", "heatmaps", "image", "embedding", "match",
 )  # fmt: skip
 LATENCY = "latency_ms"
 

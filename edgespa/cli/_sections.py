@@ -94,7 +94,7 @@ EXPORT: Sections = {
 EXPORT_EXAMPLES: Examples = (
     ("ONNX and TFLite in float32", "export task.spa --output bundle/"),
     (
-        "int8 too, with its accuracy",
+        "int8 too, with what it measures",
         "export task.spa --precision fp32 --precision int8 --calibration photos.zip:train --eval-data photos.zip:test "
         "--output bundle/",
     ),

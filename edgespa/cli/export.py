@@ -209,6 +209,9 @@ def _show(manifest: Manifest, output: Path, device: str | None) -> None:
     from edgespa.cli._output import table
     from edgespa.device import load_device
 
+    agreed = next((each.agreement for each in manifest.variants if each.agreement), None)
+    title = [manifest.measure.title] if any(each.accuracy for each in manifest.variants) else []
+    same = ["same signs" if agreed.what == "signs" else "same top"] if agreed else []
     rows = []
     for variant in manifest.variants:
         parity, agreement = variant.parity, variant.agreement
@@ -216,15 +219,13 @@ def _show(manifest: Manifest, output: Path, device: str | None) -> None:
             [
                 variant.name,
                 f"{variant.size_bytes:,}",
-                variant.accuracy.figure if variant.accuracy else "-",
+                *([variant.accuracy.figure if variant.accuracy else "-"] if title else []),
                 f"{parity.component_error:.1e}",
                 "-" if parity.correlation is None else f"{parity.correlation:.5f}",
-                "-" if agreement is None else f"{agreement.value:.1%}",
+                *(["-" if agreement is None else f"{agreement.value:.1%}"] if same else []),
             ]
         )
-    agreed = next((each.agreement for each in manifest.variants if each.agreement), None)
-    same = "same signs" if agreed and agreed.what == "signs" else "same top"
-    columns = ["variant", "bytes", manifest.measure.title, "error", "correlation", same]
+    columns = ["variant", "bytes", *title, "error", "correlation", *same]
     table(columns, rows, right=columns[1:])
     reference = manifest.reference_accuracy
     if reference is not None:

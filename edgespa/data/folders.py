@@ -32,6 +32,7 @@ from edgespa.data.pairs import (
 )
 from edgespa.data.points import Cut
 from edgespa.data.tree import IMAGE_SUFFIXES, Tree, join
+from edgespa.data.wanted import find_wanted
 from edgespa.data.whole import looks_whole
 from edgespa.errors import DataError
 from edgespa.models.imports import nearest
@@ -187,6 +188,9 @@ def _from_tree(place: Place, read: Callable[[str], bytes], asked: Asked) -> Imag
         if drawn.windows is not None:
             source = Cut(source, *drawn.windows)
         return ImageData(source, None, drawn.classes, title, answers=drawn.answers)
+    pictures = find_wanted(place, read, split, title, labelled=labelled, wanted=asked.wanted, skip=asked.skip)
+    if pictures is not None:
+        return ImageData(_Files(pictures[0], read, where), None, (), title, answers=pictures[1])
     if found := pairs_of_split(tree, split):
         return _with_masks(tree, "", found, read, where, labelled, title)
     base = _base(tree, split, where)

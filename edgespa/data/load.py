@@ -45,6 +45,8 @@ def load_data(
             - a folder or ``.zip`` with pictures and the boxes that were drawn on them: Pascal VOC (``Annotations``,
               ``JPEGImages``, ``ImageSets/Main/*.txt``), COCO (``annotations/instances_*.json``, or a ``.json`` beside
               the pictures; of key points too), YOLO (``images``, ``labels``, ``data.yaml``); see `edgespa.data.drawn`;
+            - a folder or ``.zip`` with pictures and those that are wanted for them in two folders, ``low`` and
+              ``high``, see `edgespa.data.pictures`;
             - a folder of idx files as MNIST has them, gzipped or not: ``train``, ``test``;
             - an ``.npz`` with ``images`` (or ``x``) and ``labels`` (or ``y``), or per split ``x_train``, ``y_train``;
 

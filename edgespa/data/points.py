@@ -72,16 +72,22 @@ class PointAnswers(Answers):
         sizes: int64 [N, 2]: height and width of each picture.
         pairs: Which are each other's left and right, by their numbers; None where that is not known of all of them, so
             that pictures cannot be mirrored.
+        lines: Which of them a line connects where they are drawn, by their numbers.
     """
 
     kind = "heatmaps"
     form = "points"
 
     def __init__(
-        self, points: NDArray[np.float32], sizes: NDArray[np.int64], pairs: Sequence[tuple[int, int]] | None
+        self,
+        points: NDArray[np.float32],
+        sizes: NDArray[np.int64],
+        pairs: Sequence[tuple[int, int]] | None,
+        lines: Sequence[tuple[int, int]] = (),
     ) -> None:
         self.points, self.sizes = points, sizes
         self.pairs = None if pairs is None else tuple(pairs)
+        self.lines = tuple(lines)
 
     def __getitem__(self, index: int) -> Seen:
         height, width = self.sizes[index]

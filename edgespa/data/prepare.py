@@ -16,8 +16,9 @@ from torch import Tensor
 
 from edgespa.config import Preprocess
 from edgespa.data.images import ImageData, Progress
+from edgespa.data.pictures import PictureAnswers
 from edgespa.data.points import PointAnswers
-from edgespa.data.targets import Boxes, Items, KeyPoints, Masks, Table, Targets, pool
+from edgespa.data.targets import Boxes, Items, KeyPoints, Masks, Pictures, Table, Targets, pool
 from edgespa.data.whole import summary
 from edgespa.errors import DataError
 from edgespa.pixels.picture import model_pixels
@@ -373,6 +374,8 @@ def _targets(data: ImageData, preprocess: Preprocess, workers: int) -> Targets:
         return Masks(data, preprocess, workers)
     if isinstance(data.answers, PointAnswers):
         return KeyPoints(data, data.answers, preprocess)
+    if isinstance(data.answers, PictureAnswers):
+        return Pictures(data, data.answers, preprocess, workers)
     return Boxes(data, preprocess) if data.has_boxes else Items(data)
 
 

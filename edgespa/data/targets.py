@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +19,7 @@ from edgespa.config import Preprocess
 from edgespa.data.answers import IGNORED
 from edgespa.data.boxes import Objects, fit_objects
 from edgespa.data.images import ImageData
+from edgespa.data.pictures import PictureAnswers, fit_picture
 from edgespa.data.points import PointAnswers, Points, fit_points
 from edgespa.errors import DataError
 
@@ -25,14 +27,19 @@ if TYPE_CHECKING:
     from edgespa.data.prepare import Augment
 
 
+_KEPT_BYTES = 1 << 30
+
+
 class Targets(ABC):
     """What is right for the samples of a data set.
 
     Attributes:
         table: All of it, where it is rows: int64 [N], or float32 [N, K].
+        shape: That of one sample, where it is a picture.
     """
 
     table: Tensor | None = None
+    shape: tuple[int, ...] | None = None
 
     @abstractmethod
     def of(self, chunk: Tensor) -> Any:
@@ -207,6 +214,60 @@ class KeyPoints(Targets):
                 f"{self._data.name}: which key points are each other's left and right in a mirror is not known",
                 "leave flip out of --augment, or name them so: left_eye, right_eye",
             )
+
+
+class Pictures(Targets):
+    """Wanted pictures, as large as they are for the model's input.
+
+    Args:
+        data: Has them.
+        answers: All of its source.
+        preprocess: Height and width of the input.
+        workers: Threads that read.
+    """
+
+    def __init__(self, data: ImageData, answers: PictureAnswers, preprocess: Preprocess, workers: int) -> None:
+        self._data = data
+        self._factor = answers.factor
+        self._preprocess = preprocess
+        self._workers = workers
+        self.shape = (answers.channels, answers.factor * preprocess.height, answers.factor * preprocess.width)
+        size = 4 * len(data) * math.prod(self.shape)
+        self._kept: dict[int, Tensor] | None = {} if size <= _KEPT_BYTES else None
+
+    def of(self, chunk: Tensor) -> Tensor:
+        """float32 [n, C, h, w], nan where nobody knows."""
+        assert self.shape is not None
+        if not len(chunk):
+            return torch.empty((0, *self.shape))
+        with pool(self._workers) as threads:
+            return torch.stack(list(threads.map(self._read, chunk.tolist())))
+
+    def augmented(
+        self, raw: Tensor, chunk: Tensor, augment: Augment, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """See `Targets.augmented`."""
+        together = _moving(augment, "with_pictures", self._data.name)
+        images, wanted = together(raw, self.of(chunk), generator)
+        return images, wanted
+
+    def require_movable(self, augment: Augment) -> None:
+        """See `Targets.require_movable`."""
+        assert self.shape is not None
+        if self.shape[0] == self._preprocess.channels and getattr(augment, "recolours", False):
+            raise DataError(
+                f"{self._data.name}: pictures of other colours than those that are wanted teach to change colours",
+                "leave colour out of --augment",
+            )
+
+    def _read(self, index: int) -> Tensor:
+        if self._kept is not None and index in self._kept:
+            return self._kept[index]
+        picture, size = self._data.answer(index)
+        made = torch.from_numpy(fit_picture(picture, size, self._preprocess, self._factor))
+        if self._kept is not None:
+            self._kept[index] = made
+        return made
 
 
 class Items(Targets):

@@ -26,7 +26,7 @@ PARTS = (
         "confine",
         "measure",
     ),
-    *("placement", "picture", "boxes", "inputs", "points", "answer", "draw", "model", "many", "command"),
+    *("placement", "picture", "boxes", "inputs", "points", "maps", "answer", "draw", "model", "many", "command"),
 )
 """Of the runner, in the order in which names are defined before they are used."""
 

@@ -72,7 +72,7 @@ class Judge:
         self.accuracy, self._wanted = self._judge(lambda inputs: run_program(program, inputs), PROGRAM, None)
 
     def of(self, file: File, progress: Progress | None = None) -> tuple[Quality | None, Agreement | None]:
-        """A file's accuracy, and how often it decides as the program does; None where there is no such thing.
+        """How well a file does, and how often it decides as the program does; None where there is no such thing.
 
         Args:
             file: The file.
@@ -84,7 +84,7 @@ class Judge:
 
         def told(done: float, total: float | None, _text: str) -> None:
             if progress:
-                progress(done, total, f"accuracy of {file.name}")
+                progress(done, total, f"measure {file.name}")
 
         accuracy, decided = self._judge(lambda inputs: file([each.numpy() for each in inputs]), file.name, told)
         data = self._evaluation or self._calibration

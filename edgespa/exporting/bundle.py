@@ -1,4 +1,4 @@
-"""The whole export: convert, quantise, prove, measure accuracy, and write the bundle, or nothing."""
+"""The whole export: convert, quantise, prove, measure, and write the bundle, or nothing."""
 
 from __future__ import annotations
 
@@ -70,6 +70,23 @@ def require_possible(config: ExportConfig, *, calibrated: bool, evaluated: bool)
         require(CONVERTERS[name].PACKAGES, CONVERTERS[name].EXTRA)
 
 
+def require_decodable(config: ExportConfig, origin: Origin) -> None:
+    """Refuse boxes from the graph where nobody says how they are read off.
+
+    Args:
+        config: What to export.
+        origin: Where the program comes from.
+
+    Raises:
+        ConfigError: If it is so.
+    """
+    if config.decode == "in-graph" and origin.decoding is None:
+        raise ConfigError(
+            "how boxes are read off the model's outputs is not known, so it cannot go into the files",
+            "leave out --decode in-graph; or give a detector of torchvision, or --objective with a decoding",
+        )
+
+
 def export(
     program: Program,
     origin: Origin,
@@ -92,7 +109,7 @@ def export(
         config: What to export.
         output: The folder to make.
         calibration: Images for int8.
-        evaluation: Labelled images to measure accuracy on.
+        evaluation: Labelled images to measure on, by the objective's measure.
         objective: By whose measures; None for that of the data's kind.
         overwrite: Replace a bundle that is there.
         sign: Makes the manifest's signature, see `BundleWriter`.
@@ -109,6 +126,7 @@ def export(
         OutputExistsError: If the output is there already.
     """
     require_possible(config, calibrated=calibration is not None, evaluated=evaluation is not None)
+    require_decodable(config, origin)
     names, whole = input_and_output_names(program), outputs_like(program)
     # Folded in the model's own element types: positions are often made in float64.
     program = _with_batch(with_plain_outputs(in_float32(folded(program))))
@@ -159,16 +177,8 @@ def export(
 
 
 def _decoded(program: Program, origin: Origin, objective: Objective | None) -> tuple[Program, Origin, Objective | None]:
-    """The program with its decoding, and what that changes.
-
-    Raises:
-        ConfigError: If nothing says how boxes are read off its outputs.
-    """
-    if origin.decoding is None:
-        raise ConfigError(
-            "how boxes are read off the model's outputs is not known, so it cannot go into the files",
-            "leave out --decode in-graph; or give a detector of torchvision, or --objective with a decoding",
-        )
+    """The program with its decoding, and what that changes."""
+    assert origin.decoding is not None  # of `require_decodable`
     program, decoding = with_decoding(program, origin.decoding)
     if objective is not None:
         objective = objective.decoded_by(decoding)
@@ -231,6 +241,7 @@ def _manifest(
         outputs=outputs,
         sets=samples.sets,
         decoding=origin.decoding,
+        skeleton=origin.skeleton,
         variants=variants,
         compaction=origin.compaction,
         reference_accuracy=reference,

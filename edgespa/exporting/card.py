@@ -68,7 +68,11 @@ def _what(manifest: Manifest, classes: Sequence[str]) -> Iterator[str]:
     seen = "from an image" if manifest.preprocessing is not None else "from its input"
     count = f" ({len(classes)})" if classes else ""
     first = manifest.outputs[0].shape
-    if manifest.learns in _SPACES and (len(first) == 2 or first[2:] == (1, 1) or manifest.learns == "segmentation"):
+    if manifest.decoding is not None:
+        yield f"Finds things of {len(classes) or 'several'} classes {seen}, each with a box and a score."
+    elif manifest.learns == "heatmaps":
+        yield f"Tells where {len(classes) or 'several'} key points lie, {seen}."
+    elif manifest.learns in _SPACES and (len(first) == 2 or first[2:] == (1, 1) or manifest.learns == "segmentation"):
         yield f"Tells {_SPACES[manifest.learns]}{count} {seen}."
     else:
         yield f"Gives {', '.join(f'`{_code(each.name)}`' for each in manifest.outputs)} {seen}; see below."
@@ -138,8 +142,9 @@ def _size(manifest: Manifest) -> Iterator[str]:
 
 def _files(manifest: Manifest) -> Iterator[str]:
     agreed = next((each.agreement for each in manifest.variants if each.agreement), None)
-    same = f"same {agreed.what}" if agreed else "same top class"
-    heads = ("variant", "file", "bytes", _text(manifest.measure.title), "error", "correlation", same, "proved in")
+    measure = [_text(manifest.measure.title)] if any(each.accuracy for each in manifest.variants) else []
+    same = [f"same {agreed.what}"] if agreed else []
+    heads = ("variant", "file", "bytes", *measure, "error", "correlation", *same, "proved in")
     yield from _row(*heads)
     yield from _row(*["---"] * len(heads))
     for variant in manifest.variants:
@@ -148,10 +153,10 @@ def _files(manifest: Manifest) -> Iterator[str]:
             variant.name,
             variant.file,
             f"{variant.size_bytes:,}",
-            "-" if variant.accuracy is None else variant.accuracy.figure,
+            *(["-" if variant.accuracy is None else variant.accuracy.figure] if measure else []),
             "-" if parity.component_error is None else f"{parity.component_error:.1e}",
             "-" if parity.correlation is None else f"{parity.correlation:.6f}",
-            "-" if variant.agreement is None else f"{variant.agreement.value:.1%}",
+            *(["-" if variant.agreement is None else f"{variant.agreement.value:.1%}"] if same else []),
             variant.runtime,
         )
     yield ""

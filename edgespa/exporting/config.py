@@ -130,6 +130,7 @@ class Origin:
         provenance: Anything else.
         learns: What the first output is.
         decoding: From its outputs to boxes; None where there are none.
+        skeleton: Key points that a line connects where they are drawn.
     """
 
     task: str
@@ -140,3 +141,4 @@ class Origin:
     provenance: dict[str, JsonValue] = dataclasses.field(default_factory=dict)
     learns: Kind = "classes"
     decoding: Decoding | None = None
+    skeleton: tuple[tuple[int, int], ...] = ()

@@ -111,6 +111,7 @@ def write_task_bundle(
             outputs=own[1],
             sets=samples.sets,
             decoding=origin.decoding,
+            skeleton=origin.skeleton,
             variants=(variant,),
             compaction=origin.compaction,
             provenance=origin.provenance,

@@ -17,6 +17,7 @@ import sys
 import traceback
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -257,7 +258,23 @@ def _reported(what: str, folder: Path, error: type[EdgespaError]) -> Iterator[No
         hint = "correct the code there, then try again"
         if isinstance(failure, ModuleNotFoundError) and failure.name:
             hint = f"install '{failure.name}' into this environment"
+        elif found := re.search(r"operator (\w+)::\w+ does not exist", str(failure)):
+            hint = mismatched(found[1])
         raise error(f"{what}{where}: {type(failure).__name__}: {failure}", hint) from failure
+
+
+def mismatched(package: str) -> str:
+    """What to do where a library with compiled operators was built for another torch than the one that is here.
+
+    Args:
+        package: The library.
+    """
+    try:
+        torch = version("torch")
+    except PackageNotFoundError:
+        torch = ""
+    source = " --index-url https://download.pytorch.org/whl/cpu" if torch.endswith("+cpu") else ""
+    return f"install the build of {package} that belongs to torch {torch}: pip install {package}{source}"
 
 
 def _is_user_code(path: Path, folder: Path) -> bool:

@@ -16,7 +16,7 @@ from torch import nn
 
 from edgespa.errors import EdgespaError, MissingExtraError, ModelError
 from edgespa.models import huggingface
-from edgespa.models.imports import nearest
+from edgespa.models.imports import mismatched, nearest
 from edgespa.models.network import hub, hub_as_it_is, require_fetchable
 from edgespa.models.weights import WeightSource, fit_weights
 from edgespa.system.files import expanded
@@ -128,21 +128,25 @@ def _import(package: str) -> ModuleType:
     except Exception as error:  # a build that does not match torch raises RuntimeError, not ImportError
         raise ModelError(
             f"{package} is installed but cannot be imported: {type(error).__name__}: {error}",
-            f"install the build of {package} that belongs to torch {torch.__version__}",
+            mismatched(package),
         ) from error
 
 
 def _unknown(library: str, name: str, known: list[str]) -> ModelError:
     near = nearest(name, known)
     hint = f"nearest: {', '.join(near)}" if near else f"{library} has {len(known)} models, for example {known[0]}"
-    return ModelError(f"{library} has no image classifier named '{name}'", hint)
+    what = "image classifier or detector" if library == "torchvision" else "image classifier"
+    return ModelError(f"{library} has no {what} named '{name}'", hint)
 
 
 def _torchvision(module: ModuleType, name: str, source: WeightSource) -> nn.Module:
     models: Any = importlib.import_module(f"{module.__name__}.models")
     known: list[str] = models.list_models(module=models)
+    detectors: list[str] = models.list_models(module=models.detection) if hasattr(models, "detection") else []
+    if name in detectors:
+        return _torchvision_detector(models, name, source)
     if name not in known:
-        raise _unknown("torchvision", name, known)
+        raise _unknown("torchvision", name, known + detectors)
     options: dict[str, Any] = dict(_TORCHVISION_BUILD.get(name, {}))
     unused = _AUXILIARY if options else ()
     state, origin = source.state, source.name
@@ -161,6 +165,22 @@ def _torchvision(module: ModuleType, name: str, source: WeightSource) -> nn.Modu
             {key: value for key, value in state.items() if not key.removeprefix("module.").startswith(unused)},
             origin,
         )
+    return model
+
+
+def _torchvision_detector(models: Any, name: str, source: WeightSource) -> nn.Module:
+    """With the weights of the whole, or none: its builder would fetch those of a backbone otherwise.
+
+    Some are built with other norms for their weights, so the builder loads them; `build` has seen to it that nothing is
+    unpickled.
+    """
+    entry: Any = None
+    if source.pretrained:
+        entry = models.get_model_weights(name).DEFAULT
+        require_fetchable(entry.url, Path(torch.hub.get_dir()) / "checkpoints")
+    model: nn.Module = models.get_model(name, weights=entry, weights_backbone=None, progress=False)
+    if source.state is not None:
+        fit_weights(model, source.state, source.name)
     return model
 
 

@@ -23,9 +23,10 @@ if TYPE_CHECKING:
     from edgespa.data import Prepared
     from edgespa.models.detectors import Detector
 
-Known = Literal["table", "masks", "boxes", "points", "items", "none"]
+Known = Literal["table", "masks", "boxes", "points", "images", "items", "none"]
 """What is known of each sample: a class or numbers; a class for each pixel; objects (a batch of targets is a list of
-`edgespa.data.boxes.Objects`); key points (`edgespa.data.points.Points`); whatever a data set gives; nothing."""
+`edgespa.data.boxes.Objects`); key points (`edgespa.data.points.Points`); a picture; whatever a data set
+gives; nothing."""
 
 
 class Objective(ABC):

@@ -15,6 +15,7 @@ from edgespa.objectives.base import Objective
 from edgespa.objectives.detection import Detection
 from edgespa.objectives.embedding import Embedding
 from edgespa.objectives.heatmaps import Heatmaps
+from edgespa.objectives.image import Image
 from edgespa.objectives.match import Match
 from edgespa.objectives.measures import Measure
 from edgespa.objectives.segmentation import Segmentation
@@ -23,7 +24,10 @@ from edgespa.system.files import expanded
 
 GROUP = "edgespa.objectives"
 OWN: Mapping[str, type[Objective]] = MappingProxyType(
-    {kind.name: kind for kind in (Classes, MultiLabel, Regression, Segmentation, Detection, Heatmaps, Embedding, Match)}
+    {
+        kind.name: kind
+        for kind in (Classes, MultiLabel, Regression, Segmentation, Detection, Heatmaps, Image, Embedding, Match)
+    }
 )
 _WANTED = "return an instance of a subclass of edgespa.objectives.base.Objective"
 
@@ -115,6 +119,7 @@ _KNOWN = {
     "masks": "a mask",
     "boxes": "boxes",
     "points": "key points",
+    "images": "a picture that is wanted for it",
     "items": "what a data set of yours gives",
     "none": "nothing",
 }

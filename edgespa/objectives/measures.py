@@ -50,8 +50,10 @@ ERROR = Measure("error", "relative error", rises=False)
 COSINE = Measure("cosine", "cosine")
 PCK = Measure("pck", "PCK@0.1", percent=True)
 NME = Measure("nme", "NME", rises=False)
+PSNR = Measure("psnr", "PSNR (dB)")
+SSIM = Measure("ssim", "SSIM")
 MEASURES: Mapping[str, Measure] = MappingProxyType(
-    {each.name: each for each in (ACCURACY, R2, MIOU, PIXEL_ACCURACY, MAP, MAP50, PCK, NME, ERROR, COSINE)}
+    {each.name: each for each in (ACCURACY, R2, MIOU, PIXEL_ACCURACY, MAP, MAP50, PCK, NME, PSNR, SSIM, ERROR, COSINE)}
 )
 """Those of the objectives that come with edgespa, by name."""
 

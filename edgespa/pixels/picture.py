@@ -71,7 +71,7 @@ def upright_pixels(image: Any) -> np.ndarray:
     refuse_deep(image)
     transparent = _transparent_colour(image)
     image.load()  # before the orientation is asked for: TIFF files are turned here, and forget it
-    turned = orientation(image)
+    turn = orientation(image)
     if transparent is not None and image.info.get("transparency") != transparent:
         image = image.copy()
         image.info["transparency"] = transparent
@@ -82,7 +82,7 @@ def upright_pixels(image: Any) -> np.ndarray:
     elif image.mode not in ("L", "RGB"):
         image = image.convert("L" if image.mode == "1" else "RGB")
     pixels = np.asarray(image)
-    return _turned(pixels[:, :, None] if pixels.ndim == 2 else pixels, turned)
+    return turned(pixels[:, :, None] if pixels.ndim == 2 else pixels, turn)
 
 
 def model_pixels(pixels: np.ndarray, how: Mapping[str, Any]) -> np.ndarray:
@@ -232,7 +232,7 @@ def orientation(image: Any) -> int:
         return 1
 
 
-def _turned(pixels: np.ndarray, turn: int) -> np.ndarray:
+def turned(pixels: np.ndarray, turn: int) -> np.ndarray:
     """[H, W, C] with row 0 on top and column 0 on the left."""
     if turn >= 5:  # stored with rows for columns
         pixels = pixels.transpose(1, 0, 2)

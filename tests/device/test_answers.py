@@ -8,11 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from edgespa.bundle.decoding import Columns, Decoding
 from edgespa.config import Preprocess
 from edgespa.device import runner
 from edgespa.device.runner.answer import UNSEEN, brief, together
+from edgespa.device.runner.many import write_picture
 from edgespa.pixels.placement import placed
 
 
@@ -143,3 +145,40 @@ def test_boxes_come_back_to_the_photograph(tmp_path: Path) -> None:
     assert own.draws
     with pytest.raises(runner.RunnerError, match="not as the manifest's decoding describes"):
         own.read([outputs[0], outputs[1][:, :, :3]])
+
+
+@pytest.mark.parametrize("times", [1, 2])
+@pytest.mark.parametrize("resize", ["stretch", "letterbox", "crop"])
+def test_a_picture_has_the_proportions_of_the_photograph(tmp_path: Path, resize: str, times: int) -> None:
+    """A photograph of 20 x 40 whose left half is 1: what the model made of it, without the padding."""
+    how = {"height": 16, "width": 16, "resize": resize}
+    own, place = reader(tmp_path, "image", how), placed((20, 40), how)
+    half = np.zeros((20, 40), np.float32)
+    half[:, :20] = 1
+    over = np.repeat(np.repeat(place.mask(half, 0.5), times, 0), times, 1)
+    (result,) = own.read([over[None, None].repeat(3, 1)], place)
+    picture = result.picture
+    assert picture is not None
+    sizes = {"stretch": (16, 32), "letterbox": (8, 16), "crop": (16, 16)}
+    assert picture.shape == (sizes[resize][0] * times, sizes[resize][1] * times, 3)
+    middle = picture.shape[1] // 2
+    assert (picture[:, : middle - 1] == 1).all()
+    assert (picture[:, middle + 1 :] == 0).all()
+    assert result["outputs"][0]["shape"] == f"3 x {16 * times} x {16 * times}"
+    (plain,) = own.read([over[None, None]])
+    np.testing.assert_array_equal(plain.picture, over[:, :, None])
+
+
+def test_pictures_are_written(tmp_path: Path) -> None:
+    """Three channels in 8 bits, one in 16 where the file has them: numbers of 0 to 1, what is beyond is cut."""
+    ramp = np.linspace(-0.5, 1.5, 9, dtype=np.float32).reshape(1, 3, 3)
+    wanted = np.clip(ramp[0], 0, 1)
+    for channels, suffix, most in ((1, "png", 65535), (1, "bmp", 255), (3, "png", 255)):
+        result = runner.Result("image", {"outputs": []}, [ramp.repeat(channels, 0)])
+        path = tmp_path / f"{channels}.{suffix}"
+        write_picture(runner.draw(np.zeros((3, 3, 3), np.uint8), result, []), path)
+        with Image.open(path) as image:
+            found = np.asarray(image, np.float64)
+        assert np.abs(found / most - (wanted if channels == 1 else wanted[:, :, None])).max() <= 1 / most
+    with pytest.raises(runner.RunnerError, match="2 channels"):
+        runner.draw(np.zeros((3, 3, 3), np.uint8), runner.Result("image", {}, [ramp.repeat(2, 0)]), [])

@@ -63,7 +63,7 @@ def test_what_it_says_of_a_plain_model(manifest: Manifest) -> None:
     assert "channels" not in section(text, "Size")
     files = section(text, "Files")
     size = f"{manifest.variants[0].size_bytes:,}"
-    assert f"| onnx-fp32 | model.onnx | {size} | 75.00% | 0.0e+00 | 1.000000 | - | onnxruntime 1.31.1 |" in files
+    assert f"| onnx-fp32 | model.onnx | {size} | 75.00% | 0.0e+00 | 1.000000 | onnxruntime 1.31.1 |" in files
     assert "`onnx-fp32` is worst at `output_0[:, 0]` and must keep: relative error 0.0001, top1 agreement 1." in files
     assert "component of the outputs that is worst, on 11 seeded:" in files
     assert "Not measured yet" in section(text, "Latency")
@@ -179,3 +179,23 @@ def test_latencies_come_with_the_profiles(bundle: Path, tmp_path: Path) -> None:
     assert written.exit_code == 0
     assert (tmp_path / "card.md").read_text() == result.stdout
     assert json.loads(runner.invoke(card.command, [str(bundle), "--json"]).stdout)["card"] == result.stdout
+
+
+def test_nothing_that_was_not_measured_has_a_column(manifest: Manifest) -> None:
+    """Of a detector without evaluation data there is no accuracy to speak of, and no top class."""
+    values = manifest.model_dump()["variants"]
+    bare = [{**each, "accuracy": None, "agreement": None} for each in values]
+    decoding = {"size": (8, 8), "scores": {"output": 0, "count": 1}, "boxes": {"output": 1, "count": 4}}
+    outputs = [{**manifest.outputs[0].model_dump(), "name": name, "shape": ("batch", 5, 4)} for name in ("a", "b")]
+    detector = changed(
+        manifest,
+        learns="detection",
+        decoding=decoding,
+        outputs=outputs,
+        variants=[{**each, "outputs": outputs} for each in bare],
+    )
+    text = model_card(detector, ("round", "square", "star"))
+    assert "Finds things of 3 classes from an image, each with a box and a score." in text
+    assert "| variant | file | bytes | error | correlation | proved in |" in text
+    assert "accuracy" not in text
+    assert "top class" not in text

@@ -663,6 +663,20 @@ class TestLibraries:
         assert "resnet50" in str(error.hint)
         assert "write torchvision:NAME" in str(_failure(ModelError, "torchvision:").hint)
 
+    def test_a_detector_has_no_weights_of_a_backbone_besides(self, torchvision: SimpleNamespace) -> None:
+        models: Any = sys.modules["torchvision.models"]
+        models.detection = ModuleType("torchvision.models.detection")
+        models.list_models = lambda module: ["resnet18"] if module is models else ["ssd"]
+        whole = {"weights_backbone": None, "progress": False}
+        load_model("torchvision:ssd", "random")
+        assert torchvision.calls == [{"name": "ssd", "weights": None, **whole}]
+        load_model("torchvision:ssd")
+        assert torchvision.calls[1]["weights"].url.endswith("resnet18-f37072fd.pth")
+        assert torchvision.calls[1].items() > whole.items()
+        torchvision.kept.unlink()
+        assert "cannot be reached" in _failure(ModelError, "torchvision:ssd").message
+        assert "ssd" in str(_failure(ModelError, "torchvision:sdd").hint)
+
     @pytest.mark.parametrize(
         ("spec", "package", "extra"),
         [("torchvision:x", "torchvision", "timm"), ("timm:x", "timm", "timm"), ("hf:x", "transformers", "models")],
@@ -679,6 +693,9 @@ class TestLibraries:
         error = _failure(ModelError, "timm:resnet18")
         assert "nms does not exist" in error.message
         assert "build of timm" in str(error.hint)
+        (tmp_path / "own.py").write_text("import timm\nmake = timm.create_model\n")
+        error = _failure(ModelError, f"{tmp_path / 'own.py'}:make")  # the code there is right
+        assert "install the build of torchvision that belongs to torch 2" in str(error.hint)
 
     def test_nothing_is_unpickled_whatever_a_library_does(
         self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path

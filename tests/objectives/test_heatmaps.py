@@ -18,6 +18,7 @@ from edgespa.adaptation.augment import augmentation
 from edgespa.config import Preprocess
 from edgespa.data import load_data, prepare
 from edgespa.data.points import Points
+from edgespa.device.runner import Model
 from edgespa.device.runner.points import point_rows
 from edgespa.errors import DataError
 from edgespa.objectives.heatmaps import Heatmaps, maps_of, points_of, sizes_of
@@ -164,3 +165,54 @@ def test_the_whole_way(tmp_path: Path) -> None:
     assert task.metrics["test_pck"] > 0.8
     assert task.metrics["test_nme"] < 0.2
     assert "PCK" in str(task)
+    assert task.task.header.provenance["skeleton"] == [[0, 2]]  # COCO counts from 1
+
+
+def test_what_the_device_says_and_draws(tmp_path: Path) -> None:
+    """From a network whose maps are the colours themselves, to points in the photograph and the lines between them."""
+    pytest.importorskip("onnxscript")
+    source = _written(tmp_path / "set", 1, 8)
+
+    class Colours(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.blur = nn.Conv2d(3, 3, 5, 2, 2, bias=False)
+            own = torch.zeros(3, 3, 5, 5)
+            for k in range(3):
+                own[k, :, 1:4, 1:4] = -1.0
+                own[k, k, 1:4, 1:4] = 1.0
+            self.blur.weight.data = own / 9
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            found: torch.Tensor = self.blur(x)
+            return found
+
+    task = es.adapt(
+        Colours().eval(), data=str(source), output=tmp_path / "t.spa", input_shape=(1, 3, 48, 64), epochs=1,
+        batch_size=4, lr=1e-9, augment=(), resize="letterbox",
+    )  # fmt: skip
+    bundle = es.export(task, output=tmp_path / "b", formats="onnx", cache=False, eval_data=str(source))
+    assert bundle.manifest.skeleton == ((0, 2),)
+    assert "key points lie" in (tmp_path / "b" / "README.md").read_text()
+    wide = Image.new("RGB", (128, 48))
+    with Image.open(source / "images" / "0.png") as own:
+        wide.paste(own, (40, 0))
+    model = Model(tmp_path / "b")
+    result = model(wide)
+    truth = json.loads((source / "annotations.json").read_text())["annotations"][0]["keypoints"]
+    for row, name, x, y in zip(result["points"], NAMES, truth[::3], truth[1::3], strict=True):
+        assert row["label"] == name
+        assert (row["x"], row["y"]) == pytest.approx((x + 40, y), abs=3)
+    picture = np.asarray(model.draw(wide, result))
+    middle = [round((result["points"][0][axis] + result["points"][2][axis]) / 2) for axis in "xy"]
+    assert (picture[middle[1] - 1 : middle[1] + 2, middle[0] - 1 : middle[0] + 2] == 255).all(-1).any()
+
+
+@pytest.mark.parametrize("said", [[[1, 4]], [[0, 1]], [[1]], [["a", 1]], {"1": 2}, [[True, 1]]], ids=str)
+def test_a_skeleton_of_other_points_is_told(said: object, tmp_path: Path) -> None:
+    path = _written(tmp_path / "set", 1, 3) / "annotations.json"
+    whole = json.loads(path.read_text())
+    whole["categories"][0]["skeleton"] = said
+    path.write_text(json.dumps(whole))
+    with pytest.raises(DataError, match="its skeleton is no list of pairs of the numbers 1 to 3"):
+        load_data(str(path.parent))

@@ -23,11 +23,15 @@ _HEAD = 1 << 16
 _PARSED = 8
 """A document in memory takes so many times the bytes of its file, about."""
 _MOST_POINTS = 1000
+MOST_LINES = 1000
 _PARTS = ("images", "annotations", "categories")
 _NO_SPLIT = frozenset(
     {"instances", "person", "keypoints", "annotations", "annotation", "coco", "captions", "labels", "result"}
 )
 _WRITE = "write it again with the tool that it is from"
+
+# As COCO's own files and those of exports are called: what such a one is, is told, also if it is damaged.
+_NAMED = re.compile(r"(instances|person_keypoints)_.*\.json$|.*annotations\.coco\.json$", re.IGNORECASE)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,10 +41,12 @@ class KeyPoints:
     Attributes:
         names: In their order.
         pairs: Which of them are each other's left and right, by their numbers.
+        lines: Which of them a line connects where they are drawn, likewise.
     """
 
     names: tuple[str, ...]
     pairs: tuple[tuple[int, int], ...]
+    lines: tuple[tuple[int, int], ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,9 +67,9 @@ class Coco:
 
 
 def candidates(place: Place, base: str) -> list[str]:
-    """Files below a folder that may be of this kind, by their first bytes; captions are left out."""
+    """Files below a folder that may be of this kind, by their names or first bytes; captions are left out."""
     files = [file for file in place.others(base, ".json") if "caption" not in name(file).lower()]
-    return [file for file in files if _looks_like(place, file)]
+    return [file for file in files if _NAMED.match(name(file)) or _looks_like(place, file)]
 
 
 def _looks_like(place: Place, file: str) -> bool:
@@ -251,7 +257,24 @@ def _points(categories: Sequence[Mapping[str, Any]], label: str) -> KeyPoints | 
             f"{label} has categories with different key points",
             "learn one kind at a time: keep one of them in the file",
         )
-    return KeyPoints(tuple(names), mirrored_pairs(names))
+    return KeyPoints(tuple(names), mirrored_pairs(names), _lines(categories, len(names), label))
+
+
+def _lines(categories: Sequence[Mapping[str, Any]], count: int, label: str) -> tuple[tuple[int, int], ...]:
+    """The skeleton, of the first category that has one; COCO counts key points from 1."""
+    said: Any = next((each["skeleton"] for each in categories if each.get("skeleton")), [])
+    good = isinstance(said, list) and len(said) <= MOST_LINES
+    if not good or not all(_is_line(each, count) for each in said):
+        raise DataError(
+            f"{label}: its skeleton is no list of pairs of the numbers 1 to {count}",
+            "correct it, or leave it out: it is for drawing",
+        )
+    return tuple((one - 1, other - 1) for one, other in said)
+
+
+def _is_line(entry: Any, count: int) -> bool:
+    whole = isinstance(entry, list) and len(entry) == 2 and all(type(each) is int for each in entry)
+    return whole and all(0 < each <= count for each in entry)
 
 
 def mirrored_pairs(names: Sequence[str]) -> tuple[tuple[int, int], ...]:

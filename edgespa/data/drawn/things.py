@@ -62,7 +62,7 @@ def things_of(good: Sequence[Looked], points: KeyPoints, title: str) -> Things:
         found[:, :, :2] -= cut[:, None, :2]
         sizes = (cut[:, 2:] - cut[:, :2])[:, ::-1].copy()
         windows = owners, cut
-    return Things(files, PointAnswers(found, sizes, sides_of(points)), windows)
+    return Things(files, PointAnswers(found, sizes, sides_of(points), points.lines), windows)
 
 
 def sides_of(points: KeyPoints) -> tuple[tuple[int, int], ...] | None:

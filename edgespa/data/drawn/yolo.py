@@ -25,6 +25,7 @@ FORMAT = "YOLO"
 _LOOKED_AT = 20
 _MOST_YAML = 1 << 20
 _NAME_FILES = frozenset({"classes.txt", "obj.names", "names.txt", "labels.txt", "predefined_classes.txt"})
+_OWN_FILES = {"data.yaml", "data.yml", "dataset.yaml"}
 _LINE = re.compile(rb"\s*\d+(?:\.0+)?(?:\s+[-+.\deE]+){4,}\s*")
 _SPLIT_KEYS = ("train", "val", "test")
 _ROUNDING = 0.02
@@ -63,6 +64,8 @@ def is_yolo(place: Place, base: str) -> bool:
     """Whether there are text files of boxes beside pictures below a folder."""
     pictures = {label_of(file) for file in place.images(base)}
     files = [file for file in place.others(base, ".txt") if file in pictures and name(file).lower() not in _NAME_FILES]
+    if files and any(name(file).lower() in _OWN_FILES for file in place.others(base, ".yaml", ".yml")):
+        return True  # and what is wrong with the texts is told
     votes = 0
     looked = files[:: max(1, len(files) // _LOOKED_AT)]
     filled = 0

@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 
 from edgespa.device.runner.bundle import RunnerError
+from edgespa.device.runner.maps import resized_maps, shown_of
 from edgespa.device.runner.points import point_rows
 from edgespa.pixels.boxes import decode_boxes
 from edgespa.pixels.placement import Placement
 
 LISTS = ("classes", "multi-label", "regression")
 """What is learned where the first output of a sample is a list."""
-DRAWN = (*LISTS, "segmentation", "heatmaps")
+DRAWN = (*LISTS, "segmentation", "heatmaps", "image")
 """What is learned where the answer can be drawn on a photograph."""
 SURE = 0.3
 """Boxes below that score are left out where nothing else is said: of one that is right there are many that are not."""
@@ -64,6 +65,17 @@ class Result:
             return self._classes
         return self._place.mask_back(self._classes, UNSEEN)
 
+    @property
+    def picture(self) -> np.ndarray | None:
+        """Of a model that makes pictures: float32 [height, width, channels], 0 to 1 where that was learned.
+
+        As fine as it was made, in the proportions of the photograph and without what pads it.
+        """
+        if self.learns != "image" or self.outputs[0].ndim != 3:
+            return None
+        made = self.outputs[0] if self._place is None else shown_of(self.outputs[0], self._place)
+        return np.ascontiguousarray(made.transpose(1, 2, 0), np.float32)
+
 
 class Reader:
     """Reads the outputs of one variant.
@@ -103,6 +115,8 @@ class Reader:
             return self._boxes(outputs, place)
         count = len(outputs[0]) if outputs[0].ndim else 1
         whole = any(not output.ndim or len(output) != count for output in outputs)
+        if self.learns == "image" and outputs[0].ndim == 4 and not whole:
+            return [self._picture([output[i] for output in outputs], place) for i in range(count)]
         if whole or not self._is_known(outputs[0]):
             rows = [summarise_output(*pair) for pair in zip(self._specs, outputs)]
             return [Result(self.learns, {"outputs": rows}, outputs, place)]
@@ -131,6 +145,11 @@ class Reader:
             answer = interpret(first.reshape(-1), self.learns, self.labels, self._count)
         rest = [summarise_output(*pair) for pair in zip(self._specs[1:], outputs[1:])]
         return Result(self.learns, {**answer, **({"other_outputs": rest} if rest else {})}, outputs, place, classes)
+
+    def _picture(self, outputs: list[np.ndarray], place: Placement | None) -> Result:
+        _finite(outputs[0])
+        rows = [summarise_output(*pair) for pair in zip(self._specs, outputs)]
+        return Result(self.learns, {"outputs": rows}, outputs, place)
 
     def _boxes(self, outputs: list[np.ndarray], place: Placement | None) -> list[Result]:
         for output in outputs:
@@ -207,23 +226,10 @@ def class_map(scores: np.ndarray, size: tuple[int, int] | None) -> np.ndarray:
     Returns:
         int16 [height, width], or int32 where that does not hold them.
     """
-    finite = _finite(scores).astype(np.float32)
-    if size is not None and finite.shape[1:] != tuple(size):
-        rows, columns = (_interpolation(there, whole) for there, whole in zip(size, finite.shape[1:]))
-        finite = np.matmul(np.matmul(rows, finite), columns.T)
+    finite = _finite(scores)
+    finite = finite if size is None else resized_maps(finite, size)
     made: np.ndarray = finite.argmax(0).astype(np.int16 if len(scores) < 1 << 15 else np.int32)
     return made
-
-
-def _interpolation(size: int, whole: int) -> np.ndarray:
-    """What each of ``whole`` values counts in each of ``size`` between them, half-pixel centres: [size, whole]."""
-    at = np.clip((np.arange(size) + 0.5) * (whole / size) - 0.5, 0, whole - 1)
-    low = np.minimum(at.astype(np.int64), max(whole - 2, 0))
-    weights = np.zeros((size, whole), np.float32)
-    each = np.arange(size)
-    weights[each, low] = 1 - (at - low)
-    weights[each, np.minimum(low + 1, whole - 1)] += at - low
-    return weights
 
 
 def areas(classes: np.ndarray, among: int, labels: list[str], count: int) -> dict[str, Any]:

@@ -79,8 +79,10 @@ def _twice(names: list[str]) -> str:
 
 def write_picture(picture: Any, target: Path) -> None:
     """Write an image of Pillow beside its place, and rename it into it."""
-    beside = target.with_name(f".{target.name}.{os.getpid()}.part")
     kind = WRITTEN[target.suffix.lower()]
+    if kind != "PNG" and picture.mode.startswith("I"):  # the others have 8 bits
+        picture = picture.point(lambda value: value * (255 / 65535)).convert("L")
+    beside = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with beside.open("wb") as stream:

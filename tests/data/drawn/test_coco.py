@@ -98,3 +98,11 @@ def test_left_and_right() -> None:
     names = ["nose", "left_eye", "right_eye", "l-hip", "r-hip", "LeftKnee", "RightKnee", "tail"]
     assert mirrored_pairs(names) == ((1, 2), (3, 4), (5, 6))
     assert mirrored_pairs(["tip", "bleft", "palm"]) == ()
+
+
+@pytest.mark.parametrize("name", ["annotations/instances_train.json", "train/_annotations.coco.json"])
+@pytest.mark.parametrize("content", [b"[" * 100_000, b"[1]", b"{}", b"", b"\xff\xfe"])
+def test_what_is_called_so_is_told_also_if_it_is_none(name: str, content: bytes, tmp_path: Path) -> None:
+    files = {"images/a.png": picture((8, 8)), "train/a.png": picture((8, 8)), name: content}
+    with pytest.raises(DataError, match=name.split("/")[-1]):
+        load_data(f"{written(files, tmp_path)}:train")

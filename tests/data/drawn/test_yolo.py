@@ -50,6 +50,13 @@ def test_a_file_without_a_picture_is_named(tmp_path: Path) -> None:
     assert "labels/train/zzz.txt has no picture" in said
 
 
+@pytest.mark.parametrize("line", WRONG)
+def test_where_there_is_one_picture_its_only_line_is_named(line: str, tmp_path: Path) -> None:
+    files = {"data.yaml": b"names: [cat, dog, emu]\n", "images/train/a.png": picture((8, 8))}
+    said = _said({**files, "labels/train/a.txt": line.encode()}, tmp_path)
+    assert "labels/train/a.txt, line 1: " in said
+
+
 NAMES = {
     "names: [cat, yes, emu]": "no list of texts",
     "names: {0: cat, 2: dog}": "names have the numbers [0, 2]",
