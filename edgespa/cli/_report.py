@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edgespa.cli._said import free, say_next, typed
 from edgespa.cli._terminal import echo
+
+if TYPE_CHECKING:
+    from edgespa.bundle import Manifest
 
 
 def to_export(output: Path) -> str:
@@ -16,6 +19,28 @@ def to_export(output: Path) -> str:
         output: The task file.
     """
     return f"edgespa export {typed(output)} --output {typed(free(Path(output.stem)))}/"
+
+
+def how_well(manifest: Manifest) -> str | None:
+    """How well a bundle's files do by the objective's measure, in a line; None where nothing was measured.
+
+    Args:
+        manifest: Of the bundle; of a task that is shipped beside its base, which has the task's own figure.
+    """
+    from edgespa.objectives.measured import measured
+
+    known = [each.accuracy for each in manifest.variants if each.accuracy is not None]
+    if known:
+        lowest, highest = (each(known, key=lambda quality: quality.value) for each in (min, max))
+        span = f" to {highest.figure}" if highest.figure != lowest.figure else ""
+        return f"{lowest.of.title} {lowest.figure}{span} on {lowest.count:,} samples of {lowest.data}"
+    task = manifest.provenance.get("task")
+    metrics = task.get("metrics") if isinstance(task, dict) else None
+    plain = metrics.items() if isinstance(metrics, dict) else ()
+    numbers = {name: float(value) for name, value in plain if isinstance(value, int | float)}
+    found = [each for each in measured(numbers) if not (each.of or each.store)]
+    best = next((each for each in found if each.kind == "test"), next(iter(found), None))
+    return None if best is None else f"{best.name} {best}"
 
 
 def show_task(summary: dict[str, Any], next_command: str) -> None:

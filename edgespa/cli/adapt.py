@@ -124,9 +124,10 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--augment",
-    type=Words(("flip", "crop", "colour")),
+    type=Words(("flip", "crop", "scale", "colour")),
     default="",
-    help="Changes of the training images: flip, crop, colour; several with commas.",
+    help="Changes of the training images: flip (left to right), crop (shift by an eighth), scale (by 2/3 to 3/2), "
+    "colour; several with commas. Masks, boxes and key points go along.",
 )
 @click.option(
     "--distill",

@@ -103,8 +103,10 @@ def command(
     """
     import edgespa as es
     from edgespa.api.profiling import kept_words
+    from edgespa.bundle import read_manifest
     from edgespa.cli._output import emit_json
     from edgespa.cli._profile import remark, show, show_fleet
+    from edgespa.cli._report import how_well
 
     require_signers(signers, identity, revoked)
     try:
@@ -142,6 +144,8 @@ def command(
             show(profile, titled=several)
         if several:
             show_fleet(measured.outcomes)
+        if found and bundle.is_dir() and (words := how_well(read_manifest(bundle))) is not None:
+            echo(words)
     for each in measured.profiles:
         remark(each.measured)
         if each.unsaved is not None:

@@ -146,12 +146,16 @@ def _show(results: Sequence[Shipped], shipments: Mapping[str, Shipment]) -> None
 
 
 def _remark(each: Shipped, shipment: Shipment) -> None:
+    from edgespa.cli._report import how_well
+
     if (weights := shipment.needs) is not None:
         whole = shipment.size_bytes + weights.made_bytes
         own, base = max(0, each.bytes_sent - each.base_bytes_sent), each.base_bytes_sent
         once = f" and, once, its base of {kib(base)} KiB" if base else ""
         echo(f"{each.task}: {kib(own)} KiB{once}; as a whole bundle: {kib(whole)} KiB")
     what = f"{each.device}: {each.task}"
+    if (words := how_well(shipment.manifest)) is not None:
+        echo(harmless(f"{each.task}: {words}"))
     if each.signed_by is not None:
         echo(f"{what}: signed by {each.signed_by}, checked {each.signature}")
     elif each.signature == "not checked":

@@ -259,6 +259,11 @@ class Pictures(Targets):
                 f"{self._data.name}: pictures of other colours than those that are wanted teach to change colours",
                 "leave colour out of --augment",
             )
+        if getattr(augment, "blurs", False):
+            raise DataError(
+                f"{self._data.name}: an image and what is wanted for it cannot be resized alike",
+                "leave scale out of --augment",
+            )
 
     def _read(self, index: int) -> Tensor:
         if self._kept is not None and index in self._kept:

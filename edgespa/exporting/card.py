@@ -275,7 +275,7 @@ def _spec(spec: TensorSpec) -> str:
 
 def _short(value: JsonValue) -> str:
     if isinstance(value, float):
-        return f"{value:.4g}"
+        return f"{value + 0.0:.4g}"  # a difference of nothing may be minus zero
     return value if isinstance(value, str) else ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 

@@ -6,11 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from edgespa.adaptation.augment import CROP_FRACTION, augmentation
+from edgespa.adaptation.augment import augmentation
+from edgespa.adaptation.moves import CROP_FRACTION, SCALES
 from edgespa.config import Preprocess
 from edgespa.data import ImageData, prepare
+from edgespa.data.answers import IGNORED
 from edgespa.data.arrays import ArraySource
 from edgespa.data.boxes import BoxAnswers, Drawn, Objects
+from edgespa.data.points import Points
 from edgespa.errors import DataError
 from edgespa.pixels.picture import GREY
 
@@ -97,3 +100,46 @@ def test_batches_have_both() -> None:
             assert [each.boxes.tolist() for each in halves[k][index][1]] == wanted
     with pytest.raises(DataError, match="moves images alone"):
         next(prepared.batches(6, augment=lambda images, generator: images))
+
+
+@pytest.mark.parametrize("names", [["scale"], ["scale", "flip", "crop"]])
+def test_a_bright_rectangle_is_scaled_with_its_box(names: list[str]) -> None:
+    random = np.random.default_rng(6)
+    corners = [(int(x), int(y), int(x) + 20, int(y) + 12) for x, y in random.integers(0, (44, 28), (60, 2))]
+    changed = augmentation(names)
+    assert changed is not None
+    drawn = [_objects(each) for each in corners]
+    images, objects = changed.with_boxes(_lit(corners), drawn, torch.Generator().manual_seed(1))
+    widths = []
+    for image, each in zip(images, objects, strict=True):
+        rows, columns = (image[0] > 185).nonzero(as_tuple=True)  # half way from grey to white
+        if not len(each):
+            assert len(rows) < 0.12 * 540
+            continue
+        seen = [int(columns.min()), int(rows.min()), int(columns.max()) + 1, int(rows.max()) + 1]
+        assert each.boxes[0].tolist() == pytest.approx(seen, abs=1.01)
+        inside = seen[0] > 0 and seen[2] < 64
+        widths += [float(each.boxes[0, 2] - each.boxes[0, 0]) / 20] if inside else []
+    assert 1.2 < max(widths) < SCALES[1] + 1e-6
+    assert min(widths) < 0.8
+    assert min(widths) > SCALES[0] - 1e-6 or "crop" in names  # what was cut off may be shifted inside
+
+
+def test_masks_and_points_are_scaled_too() -> None:
+    changed = augmentation(["scale"])
+    assert changed is not None
+    corners = [(k, 10, k + 20, 30) for k in range(30)]
+    images = _lit(corners)
+    masks = (images[:, 0] > 0).long()
+    moved, scaled = changed.with_masks(images, masks, torch.Generator().manual_seed(2))
+    known = scaled != IGNORED
+    assert float(((moved[:, 0] > 127) == (scaled == 1))[known].float().mean()) > 0.97  # but for the edges
+    assert 0.6 < float(known.float().mean()) < 1
+    places = torch.tensor([[[k + 10.0, 20.0, 2.0]] for k in range(30)])
+    points = Points(places, torch.tensor([[40.0, 64.0]]).expand(30, 2))
+    same, found = changed.with_points(images, points, None, torch.Generator().manual_seed(2))
+    assert torch.equal(same, moved)
+    for image, (x, y, seen) in zip(same, found.places[:, 0].tolist(), strict=True):
+        if seen:
+            assert int(image[0, int(y), int(x)]) == 255
+    assert 20 < int(found.known.sum()) <= 30

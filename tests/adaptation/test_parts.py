@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from edgespa.adaptation.augment import AUGMENTATIONS, augmentation, crop, flip
+from edgespa.adaptation.augment import AUGMENTATIONS, Augmentation, augmentation
 from edgespa.adaptation.config import AdaptConfig
 from edgespa.adaptation.log import TrainingLog
 from edgespa.adaptation.timeline import Timeline
@@ -127,7 +127,7 @@ def test_augmentation_keeps_form_and_depends_on_the_generator_alone(name: str, c
 
 def test_flips_are_whole_images() -> None:
     images = torch.randint(0, 256, (64, 3, 5, 7), dtype=torch.uint8)
-    result = flip(images, torch.Generator().manual_seed(0))
+    result = Augmentation(("flip",))(images, torch.Generator().manual_seed(0))
     flipped = [bool(torch.equal(r, i.flip(2))) for r, i in zip(result, images, strict=True)]
     same = [bool(torch.equal(r, i)) for r, i in zip(result, images, strict=True)]
     assert all(one != other for one, other in zip(flipped, same, strict=True))
@@ -137,7 +137,7 @@ def test_flips_are_whole_images() -> None:
 def test_crops_are_shifts_with_mirrored_borders() -> None:
     rows, columns = torch.meshgrid(torch.arange(16), torch.arange(8), indexing="ij")
     images = (rows * 10 + columns).to(torch.uint8).expand(40, 2, 16, 8)
-    result = crop(images, torch.Generator().manual_seed(0))
+    result = Augmentation(("crop",))(images, torch.Generator().manual_seed(0))
     seen = set()
     for image in result.long():
         down, right = int(image[0, 8, 4]) // 10 - 8, int(image[0, 8, 4]) % 10 - 4

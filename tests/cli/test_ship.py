@@ -53,6 +53,7 @@ def test_the_whole_way(bundle: Path, home: Path, tmp_path: Path) -> None:
     assert lines[0].split()[:3] == ["device", "task", "version"]
     assert lines[2].split()[:2] == ["local", "shapes"]
     assert lines[2].endswith("1 of 1")
+    assert "shapes: accuracy 75.00% on 4 samples of toy:test" in lines
     assert lines[-1] == f"in use: {home}/tasks/shapes/current"
     assert (home / "tasks/shapes/current/run.py").is_file()
     result = invoke(status)

@@ -349,3 +349,56 @@ def test_a_component_that_is_off_by_its_whole_spread_fails_whatever_was_asked() 
         found = exceeded(compare([a], [b]), {"cosine": 0.95})
         assert (found == []) == fine
         assert fine or "output_0[:, 4] is off by" in found[0]
+
+
+def anchors(samples: int = 64, count: int = 100) -> np.ndarray:
+    """[N, anchors, 5]: boxes and scores, all of about the same spread; the last anchor hardly varies."""
+    b = RNG.standard_normal((samples, count, 5))
+    b[:, -1] *= 1e-3
+    return b.astype(np.float32)
+
+
+def test_an_anchor_that_hardly_varies_decides_nothing() -> None:
+    b = anchors()
+    steps = np.round(b / 0.05) * 0.05  # as int8 has them
+    found = compare([steps.astype(np.float32)], [b])
+    assert exceeded(found, LOSSY) == []
+    assert found["varying"] == 99 + 5
+    assert found["correlation"] > 0.99
+    b[:, -1] *= 200  # it varies by a fifth of the others
+    assert compare([b], [b])["varying"] == 100 + 5
+
+
+@pytest.mark.parametrize("wrong", ["constant", "noise", "another", "off"])
+def test_an_anchor_that_varies_is_judged_by_its_own_spread(wrong: str) -> None:
+    b = anchors()
+    a = b.copy()
+    a[:, 7] = {"constant": 0 * b[:, 7], "noise": b[::-1, 7], "another": b[:, 8], "off": b[:, 7] + 1}[wrong]
+    assert exceeded(compare([a], [b]), LOSSY) != []
+
+
+def test_an_anchor_that_hardly_varies_may_not_be_anything() -> None:
+    b = anchors()
+    a = b.copy()
+    a[:, -1] += 0.1
+    assert exceeded(compare([a], [b]), LOSSY) != []
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (0, 2, 1)])
+@pytest.mark.parametrize("classes", [1, 80, 600])
+def test_scores_beside_boxes_of_many_anchors_are_no_places(order: tuple[int, ...], classes: int) -> None:
+    boxes = 100 * RNG.standard_normal((64, 700, 4))
+    scores = 0.01 * RNG.standard_normal((64, 700, classes))
+    b = np.concatenate([boxes, scores], 2).transpose(order).astype(np.float32)
+    for dead in (4, -1):
+        a = b.copy()
+        np.moveaxis(a, order.index(2), 0)[dead] = 0
+        assert exceeded(compare([a], [b]), LOSSY) != []
+
+
+def test_channels_of_maps_are_no_places() -> None:
+    b = RNG.standard_normal((16, 80, 9, 8)).astype(np.float32)
+    b[:, 3] *= 1e-3
+    a = b.copy()
+    a[:, 3] = 0
+    assert exceeded(compare([a], [b]), LOSSY) != []

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -208,6 +209,14 @@ def test_a_folder_that_is_replaced_is_noticed(make_bundle: Maker, bundle: Path, 
     shutil.rmtree(bundle)
     make_bundle(bundle, onnx=model_bytes, classes="xyz")
     assert best(model(image)) in "xyz"
+
+
+def test_calls_from_several_threads_are_made_one_after_the_other(bundle: Path) -> None:
+    model = runner.Model(bundle)
+    images = np.random.default_rng(0).integers(0, 256, (8, 9, 9, 3), dtype=np.uint8)
+    wanted = [model(image).answer for image in images]
+    with ThreadPoolExecutor(4) as pool:
+        assert [result.answer for result in pool.map(model, list(images) * 10)] == wanted * 10
 
 
 def test_a_look_costs_little(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:

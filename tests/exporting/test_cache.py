@@ -115,8 +115,13 @@ def test_a_key_depends_on_the_code_and_the_tools(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(cache_module.metadata, "version", lambda name: f"{name} 99")
     assert key_of("a", np.zeros(3)) != before
     monkeypatch.undo()
-    monkeypatch.setattr(cache_module, "_code_digest", lambda: "other")
-    assert key_of("a", np.zeros(3)) != before
+    for part in ("exporting", "runner"):
+        monkeypatch.undo()
+        plain = cache_module.own_sources
+        monkeypatch.setattr(
+            cache_module, "own_sources", lambda *at, part=part: [*plain(*at), *(["changed"] if part in at else [])]
+        )
+        assert key_of("a", np.zeros(3)) != before
 
 
 def test_where_it_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -192,8 +192,9 @@ def test_both_move_alike(factor: int) -> None:
     known = ~shown.isnan()
     torch.testing.assert_close(shown[known], (inputs[:, :2] * 255 / 8 + 0.5)[known], atol=1e-3, rtol=0)
     assert 0.5 < float(known.float().mean()) < 1
-    with pytest.raises(DataError, match="other colours"):
-        prepared.batches(8, augment=augmentation(["colour"]))
+    for name, words in (("colour", "other colours"), ("scale", "resized alike")):
+        with pytest.raises(DataError, match=words):
+            prepared.batches(8, augment=augmentation([name]))
 
 
 class Twice(nn.Module):

@@ -23,6 +23,8 @@ from edgespa.system.quiet import NOTE
 
 log = logging.getLogger(__name__)
 
+_ENDS = (".json", ".xml", ".txt")
+
 
 @dataclasses.dataclass(frozen=True)
 class Found:
@@ -58,6 +60,8 @@ def find_drawn(
         DataError: There is no such split, or several and none is named, or something is wrong with what is drawn.
     """
     if wanted in ("table", "masks"):
+        return None
+    if not any(file.lower().endswith(_ENDS) for files in place.tree.others.values() for file in files):
         return None
     base = place.top()
     pictures = place.images(base)

@@ -20,6 +20,7 @@ from edgespa.data.drawn.marked import Mark, Marked, Wrong
 from edgespa.data.drawn.places import Pictures, Place, name, stem
 from edgespa.data.drawn.voc import folder_splits
 from edgespa.errors import DataError
+from edgespa.system.bounds import MAX_OUTPUTS
 
 FORMAT = "YOLO"
 _LOOKED_AT = 20
@@ -62,8 +63,9 @@ class Names:
 
 def is_yolo(place: Place, base: str) -> bool:
     """Whether there are text files of boxes beside pictures below a folder."""
-    pictures = {label_of(file) for file in place.images(base)}
-    files = [file for file in place.others(base, ".txt") if file in pictures and name(file).lower() not in _NAME_FILES]
+    texts = [file for file in place.others(base, ".txt") if name(file).lower() not in _NAME_FILES]
+    pictures = {label_of(file) for file in place.images(base)} if texts else set()
+    files = [file for file in texts if file in pictures]
     if files and any(name(file).lower() in _OWN_FILES for file in place.others(base, ".yaml", ".yml")):
         return True  # and what is wrong with the texts is told
     votes = 0
@@ -239,7 +241,7 @@ def parse_line(line: str, label: str, number: int, points: bool = False) -> Mark
         raise Wrong(f"{label}: {len(values)} numbers", _LINES)
     if not all(map(math.isfinite, values)):
         raise Wrong(f"{label}: a value that is not a number", _LINES)
-    if values[0] < 0 or values[0] != int(values[0]):
+    if not 0 <= values[0] < MAX_OUTPUTS or values[0] != int(values[0]):
         raise Wrong(f"{label}: the class {parts[0]}", "number the classes from 0, as in data.yaml")
     if len(values) > 5 and not points:
         if len(values) % 2 == 0 or len(values) < 7:

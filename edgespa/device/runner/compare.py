@@ -23,6 +23,8 @@ DEAD = 0.1  # of the program's spread, or less: the file gives a constant
 FAR = 1.0  # of the spread: a component that is off by so much says nothing of the input
 CLASSES = 64  # whole numbers in an output of floating point, or fewer: they are no sizes
 OFTEN = 64  # times a whole number is there, or more: it is a class, and missed
+PLACES = 64  # or more entries of an axis of [N, ..., ...], if no axis has more: anchors, ranks, pixels, not fields
+FAINT = 0.1  # of the spread that half of the places have: one that varies less is judged by so much
 LEAST_SAMPLES = 4  # for a correlation
 TINY = 1e-300
 
@@ -47,10 +49,11 @@ def scales_of(
     Returns:
         ``scale_I_A``: the spread of output I along axis A; where that is no more than `FLAT` times the program's own
         rounding, or what runtimes make of a sigmoid near 0, the largest magnitude or the largest spread of another
-        component; 1 where all are 0.
+        component; 1 where all are 0. Of places, which hold the same quantities (anchors), at least `FAINT` of the
+        spread that half of them have: an anchor that hardly varies decides nothing.
         ``allowed_I_A``: what a float32 file may be off by at most: `tolerance` of the spread, what rounding explains,
         or some steps of float32 at the component's largest magnitude, whichever is most.
-        ``varies_I_A``: whether it does.
+        ``varies_I_A``: whether it does, a place by more than that.
     """
     found: dict[str, np.ndarray] = {}
     for i, reference in enumerate(references):
@@ -73,6 +76,10 @@ def scales_of(
             widest = float(spread[varies].max(initial=0.0))
             scale = np.where(varies, spread, np.maximum(size, widest))
             scale = np.where(scale > 0, scale, 1.0)
+            if varies.any() and _holds_places(axis, reference.shape):
+                floor = FAINT * float(np.median(spread[varies]))
+                faint = varies & (spread < floor)
+                scale, varies = np.where(faint, floor, scale), varies & ~faint
             found[f"scale_{i}_{axis}"] = scale
             found[f"varies_{i}_{axis}"] = varies
             explained = np.minimum(np.maximum(ROUNDING * rounding, DEVIATIONS * noise), MOST * scale)
@@ -85,6 +92,12 @@ def scales_of(
         name: each.astype(bool) if name.startswith("varies") else np.maximum(each, least).astype(np.float32)
         for name, each in found.items()
     }
+
+
+def _holds_places(axis: int, shape: tuple[int, ...]) -> bool:
+    """Whether an axis of an output [N, ...] is of places: long, the longest, and not the channels of maps."""
+    sizes = shape[1:]
+    return len(sizes) > 1 and shape[axis] == max(sizes) >= PLACES and not (axis == 1 and len(sizes) > 2)
 
 
 def _rounding(found: np.ndarray, size: np.ndarray) -> np.ndarray:
