@@ -31,6 +31,7 @@ CASES = [
     (EXPORT, "--class-offset 1", "--eval-data d"),
     (f"{EXPORT} --calibration d", "--class-offset 1", "--eval-data d"),
     (EXPORT, "--int8-tolerance 0.2", "--precision int8-weights"),
+    (f"{EXPORT} --eval-data d", "--int8-max-loss 0.01", "--precision int8-weights"),
     (EXPORT, "--int8-calibration minmax", INT8),
     (EXPORT, "--int8-slowdown 1.1", INT8),
     (f"{EXPORT} --precision int8-weights --calibration d", "--calibration-images 9", "--precision int8"),
