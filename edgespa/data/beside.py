@@ -96,7 +96,7 @@ def boxes_of(
 
 
 def is_picture(answer: Any) -> bool:
-    """Whether an answer is a picture that is wanted: in colour, or with a dimension for channels. Others may be masks."""
+    """Whether an answer is a picture that is wanted: in colour, or with channels; others may be masks."""
     if isinstance(answer, Image.Image):
         return answer.mode in ("RGB", "RGBA", "F")
     return isinstance(answer, Tensor | np.ndarray) and answer.ndim == 3
