@@ -129,7 +129,7 @@ class _InGraph(nn.Module):
         final, order = torch.where(kept > 0.5, best, self.last_kept).topk(self._most, 1)
         there = (final > 0).float()
         boxes = boxes.gather(1, order[:, :, None].expand(-1, -1, 4)) * there[:, :, None]
-        return boxes, final * there, classes.gather(1, order) * there
+        return boxes, final.clamp(min=0), classes.gather(1, order) * there
 
     def _scores(self, outputs: tuple[Tensor, ...]) -> tuple[Tensor, Tensor | None]:
         """Scores [N, entries], and the class of each place where only the best of each counts."""

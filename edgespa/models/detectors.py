@@ -26,7 +26,7 @@ from edgespa.errors import ModelError
 from edgespa.models.recorded import Recorded
 from edgespa.pixels.boxes import anchors_of
 
-Family = Literal["ssd", "retinanet", "fcos"]
+Family = Literal["ssd", "retinanet", "fcos", "detr", "queries"]
 LOGITS, BOXES, CENTERNESS = "cls_logits", "bbox_regression", "bbox_ctrness"
 """The outputs, as the libraries' heads call them; `RawDetector` gives them in this order."""
 _CLASSES: dict[Family, str] = {"ssd": "SSD", "retinanet": "RetinaNet", "fcos": "FCOS"}
@@ -53,6 +53,7 @@ class Detector:
         negatives: Of SSD: anchors without an object that count, for each with one.
         radius: Of FCOS: how far from the middle of an object, in strides.
         box_loss: Of RetinaNet: which loss boxes have.
+        costs: Of DETR: what its matcher and its loss are weighed by, by name.
         head: Names of the tensors that write the outputs.
     """
 
@@ -65,11 +66,12 @@ class Detector:
     negatives: float = 3.0
     radius: float = 1.5
     box_loss: str = "l1"
+    costs: tuple[tuple[str, float], ...] = ()
     head: tuple[str, ...] = ()
 
     @property
     def background(self) -> bool:
-        """Whether the first of its columns is none of the classes."""
+        """Whether one of its columns is none of the classes."""
         return self.decoding.background is not None
 
 

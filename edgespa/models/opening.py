@@ -20,6 +20,7 @@ from edgespa.models.inputs import InputSize
 from edgespa.models.interface import with_plain_inputs
 from edgespa.models.load import load_model
 from edgespa.models.plain import register_outputs
+from edgespa.models.query_detectors import QueryDetector, query_detector
 from edgespa.models.recorded import Recorded, recorded
 from edgespa.models.saved import is_pt2, load_pt2
 from edgespa.models.weights import state_digest
@@ -39,7 +40,7 @@ class Opened:
         program: What it computes.
         inputs: What it takes; a batch that is free has the size that was given, or 1.
         recorded: What the library of the model records of its images; None for a model of no library.
-        apart: A detector of torchvision, of which the program is the raw network; None for any other model.
+        apart: A detector of torchvision, of which the program is the raw network, or of transformers; else None.
         detector: What there is to know of it at the size of the input.
     """
 
@@ -47,7 +48,7 @@ class Opened:
     program: Program
     inputs: tuple[InputSize, ...]
     recorded: Recorded | None = None
-    apart: TakenApart | None = None
+    apart: TakenApart | QueryDetector | None = None
     detector: Detector | None = None
 
 
@@ -70,8 +71,8 @@ def open_program(spec: str, inputs: tuple[InputSize, ...], weights: str | None, 
     model = load_model(spec, weights)  # first: of a wrong name the sizes do not matter
     digest = state_digest(model.state_dict())
     require_digest(wanted, digest, spec)
-    apart = taken_apart(model, spec)
-    known = recorded(spec, model) if apart is None else apart.recorded
+    apart = taken_apart(model, spec) or query_detector(model)
+    known = (apart.recorded if apart is not None else None) or recorded(spec, model)
     if not inputs and known is not None and known.size is not None:
         inputs = (InputSize((1, *known.size)),)
         log.log(NOTE, "input shape: %s, as %s records (--input-shape gives another)", inputs[0], spec)
@@ -87,7 +88,9 @@ def open_program(spec: str, inputs: tuple[InputSize, ...], weights: str | None, 
     return Opened(digest, program, inputs, known, apart, detector)
 
 
-def traced_detector(apart: TakenApart, spec: str, inputs: tuple[InputSize, ...]) -> tuple[Program, Detector]:
+def traced_detector(
+    apart: TakenApart | QueryDetector, spec: str, inputs: tuple[InputSize, ...]
+) -> tuple[Program, Detector]:
     """The raw network of a detector, traced, and what its outputs mean.
 
     Args:

@@ -1,4 +1,4 @@
-"""Boxes learned by the loss of torchvision's own detectors, which is called and not written again."""
+"""Boxes learned by the losses of torchvision's and transformers' own detectors, called and not written again."""
 
 from __future__ import annotations
 
@@ -25,12 +25,13 @@ _MODULES = {"ssd": "SSD", "retinanet": "RetinaNet", "fcos": "FCOS"}
 
 
 class Detection(Boxes):
-    """torchvision's SSD, SSDLite, RetinaNet or FCOS; which one it is told by `bound`.
+    """torchvision's SSD, SSDLite, RetinaNet or FCOS, or transformers' DETR and YOLOS; which one it is told by `bound`.
 
     The losses are summed as torchvision's reference training does. That of RetinaNet is a mean over pictures; those of
     SSD and FCOS are sums over anchors, divided by the number of those with an object. Objects that are ignored are left
     out, so what lies there is background to the loss. Beside other batches, one without any object counts as one anchor
-    of FCOS; of SSD it has no loss.
+    of FCOS; of SSD it has no loss. The loss of DETR is divided by several things, so that of batches put together is
+    only near that of one: they count by their pictures.
 
     Args:
         detector: What there is to know of the network; None before that is known.
@@ -54,7 +55,8 @@ class Detection(Boxes):
         """
         if self._detector is None:
             raise ConfigError(
-                "the network is not one of torchvision's detectors, whose outputs and losses are known here",
+                "the network is not one of torchvision's detectors, whose outputs and losses are known here, nor a "
+                "DETR or YOLOS of transformers",
                 "give a torchvision SSD, SSDLite, RetinaNet or FCOS; or an objective of your own with the loss of your "
                 "network: --objective file.py:factory",
             )
@@ -69,10 +71,10 @@ class Detection(Boxes):
         """See `Objective.take`: the outputs by name."""
         if data is None:
             return output
-        known = self.detector
-        if self.reading is self.decoding and not (isinstance(output, Mapping) and {LOGITS, BOXES} <= set(output)):
+        known, names = self.detector, set(self._names)
+        if self._read is None and not (isinstance(output, Mapping) and names <= set(output)):
             raise DataError(
-                f"the network gives {shapes_of(output)}, not {LOGITS} and {BOXES}", "give the detector itself"
+                f"the network gives {shapes_of(output)}, not {' and '.join(sorted(names))}", "give the detector itself"
             )
         if known.classes != len(data.classes):
             raise DataError(
@@ -90,7 +92,10 @@ class Detection(Boxes):
         smoothing: float = 0.0,
     ) -> Tensor:
         """See `Objective.loss`."""
-        known, anchors = self.detector, self._anchors(targets, outputs[LOGITS])
+        known = self.detector
+        if known.family in ("detr", "queries"):
+            return self._of_queries(outputs, targets)
+        anchors = self._anchors(targets, outputs[LOGITS])
         wanted = self._as_theirs(targets)
         losses: Mapping[str, Tensor]
         if known.family == "ssd":
@@ -106,8 +111,8 @@ class Detection(Boxes):
         return torch.stack([each.reshape(()) for each in losses.values()]).sum()
 
     def mass(self, targets: Sequence[Objects], weights: Tensor | None = None) -> float:
-        """See `Objective.mass`: pictures of RetinaNet, anchors with an object of the others."""
-        if self.detector.family == "retinanet":
+        """See `Objective.mass`: pictures of RetinaNet and DETR, anchors with an object of the others."""
+        if self.detector.family in ("retinanet", "detr", "queries"):
             return float(len(targets))
         wanted = self._as_theirs(targets)
         found = self._matched(wanted, self._anchors(targets, torch.zeros(0)))
@@ -122,21 +127,48 @@ class Detection(Boxes):
         """
         for name in outputs:
             require_same_shape(outputs[name], wanted[name])
-        first = int(self.detector.background)
-        if first:
-            sure = wanted[LOGITS].softmax(-1)[..., first:].amax(-1)
-            soft = torch.log_softmax(wanted[LOGITS] / temperature, -1)
-            ours = torch.log_softmax(outputs[LOGITS] / temperature, -1)
+        scores, places = self._names
+        background = self.detector.decoding.background
+        if background is not None:
+            sure = wanted[scores].softmax(-1)
+            sure = (sure[..., 1:] if background == "first" else sure[..., :-1]).amax(-1)
+            soft = torch.log_softmax(wanted[scores] / temperature, -1)
+            ours = torch.log_softmax(outputs[scores] / temperature, -1)
             apart = nn.functional.kl_div(ours, soft, reduction="none", log_target=True).sum(-1)
         else:
-            sure = wanted[LOGITS].sigmoid().amax(-1)
-            apart = _yes_or_no(outputs[LOGITS], wanted[LOGITS], temperature).sum(-1)
+            sure = wanted[scores].sigmoid().amax(-1)
+            apart = _yes_or_no(outputs[scores], wanted[scores], temperature).sum(-1)
         total = apart.sum() * temperature**2
-        total = total + ((outputs[BOXES] - wanted[BOXES]).abs().sum(-1) * sure).sum()
+        total = total + ((outputs[places] - wanted[places]).abs().sum(-1) * sure).sum()
         if CENTERNESS in outputs:
             apart = _yes_or_no(outputs[CENTERNESS], wanted[CENTERNESS], temperature)[..., 0]
             total = total + (apart * sure).sum() * temperature**2
         return total / sure.sum().clamp(min=1e-6)
+
+    @property
+    def _names(self) -> tuple[str, str]:
+        """Of the outputs that say classes and boxes."""
+        return ("logits", "pred_boxes") if self.detector.family in ("detr", "queries") else (LOGITS, BOXES)
+
+    def _of_queries(self, outputs: Mapping[str, Tensor], targets: Sequence[Objects]) -> Tensor:
+        """The loss of DETR (Carion et al. 2020, arXiv 2005.12872, section 3.1), without auxiliary ones."""
+        known = self.detector
+        if known.family != "detr":
+            raise ConfigError(
+                "the loss of this detector is of more than what it answers, so it is not trained here",
+                "give a DETR or YOLOS of transformers, or an objective of your own: --objective file.py:factory",
+            )
+        height, width = known.decoding.size
+        labels = []
+        for each in self._as_theirs(targets):
+            boxes = each["boxes"] / each["boxes"].new_tensor([width, height, width, height])
+            places = torch.cat([(boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]], 1)
+            labels.append({"class_labels": each["labels"], "boxes": places})
+        config = SimpleNamespace(num_labels=known.classes, auxiliary_loss=False, **dict(known.costs))
+        loss = importlib.import_module("transformers.loss.loss_for_object_detection").ForObjectDetectionLoss
+        scores, boxes = (outputs[name] for name in self._names)
+        found: Tensor = loss(scores, labels, scores.device, boxes, config)[0]
+        return found
 
     def _anchors(self, targets: Sequence[Objects], like: Tensor) -> list[Tensor]:
         grids = self.detector.decoding.anchors
@@ -145,7 +177,7 @@ class Detection(Boxes):
         return [torch.from_numpy(own).to(device)] * len(targets)
 
     def _as_theirs(self, targets: Sequence[Objects]) -> list[dict[str, Tensor]]:
-        first = int(self.detector.background)
+        first = int(self.detector.decoding.background == "first")
         counted = [each.chosen(~each.ignored) for each in targets]
         return [{"boxes": each.boxes, "labels": each.labels + first} for each in counted]
 

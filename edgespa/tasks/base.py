@@ -24,6 +24,7 @@ from edgespa.graph.surgery import head_tensors, resize_output
 from edgespa.models.detectors import Detector, TakenApart
 from edgespa.models.inputs import InputSize, InputSizes, as_inputs
 from edgespa.models.opening import open_program, require_digest, traced_detector
+from edgespa.models.query_detectors import QueryDetector
 from edgespa.models.recorded import Recorded
 from edgespa.models.reference import BaseReference
 from edgespa.models.trust import remember
@@ -45,7 +46,7 @@ class Base:
         removed: Names of the residual blocks that were removed from it, in the order of the program.
         whole: The base with all its blocks, where some were removed; else None.
         recorded: What the library of the model records of its images; None for a model of no library.
-        apart: A detector of torchvision, of which the program is the raw network; None for any other model.
+        apart: A detector of torchvision, of which the program is the raw network, or of transformers; else None.
         detector: What there is to know of it.
     """
 
@@ -59,7 +60,7 @@ class Base:
     removed: tuple[str, ...] = ()
     whole: Base | None = None
     recorded: Recorded | None = None
-    apart: TakenApart | None = None
+    apart: TakenApart | QueryDetector | None = None
     detector: Detector | None = None
 
     @classmethod
@@ -156,7 +157,7 @@ class Base:
             )
         return dataclasses.replace(self, program=program, groups=find_groups(program))
 
-    def _with_classes(self, apart: TakenApart) -> Base:
+    def _with_classes(self, apart: TakenApart | QueryDetector) -> Base:
         sizes = self.inputs or (InputSize(self.input_shape),)
         program, detector = traced_detector(apart, self.spec, sizes)
         new, own = program.state(), self.program.state()

@@ -71,6 +71,7 @@ def _write_many(folder: str, here: str) -> None:
         put(Cache(Path(folder)), key_of("same"), bytes(range(256)) * 400, Path(here))
 
 
+@pytest.mark.more
 def test_two_writers_leave_one_whole_entry(tmp_path: Path) -> None:
     context = multiprocessing.get_context("spawn")
     for name in ("one", "two"):
