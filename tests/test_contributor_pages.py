@@ -85,7 +85,18 @@ def test_every_extension_that_can_be_added_is_described() -> None:
     text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
     head = "## How to add..."
     described = re.findall(r"^\*\*(An? [^*]+)\.?\*\*", text[text.index(head) :], re.MULTILINE)
-    wanted = ("rule", "adapter", "criterion", "objective", "device", "runtime", "command", "option")
+    wanted = (
+        "rule",
+        "adapter",
+        "criterion",
+        "objective",
+        "format",
+        "augmentation",
+        "device",
+        "runtime",
+        "command",
+        "option",
+    )
     for name, found in zip(wanted, described, strict=True):
         assert name in found
     for part in re.split(r"^\*\*An? ", text[text.index(head) :], flags=re.MULTILINE)[1:]:

@@ -8,17 +8,17 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from edgespa.adaptation.augment import augmentation
 from edgespa.adaptation.config import AdaptConfig
 from edgespa.data import Augment, Prepared
+from edgespa.data.inputs import Inputs, moved
 from edgespa.distributed.processes import Processes
 from edgespa.objectives.base import on_device
 
 SCORING_BATCHES = 8
-Batch = tuple[Tensor, Any]
-"""Images ``[N, C, H, W]``, and what is right for them."""
+Batch = tuple[Inputs, Any]
+"""Images ``[N, C, H, W]``, or what else a program takes; and what is right for them."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,6 +71,6 @@ class Batches:
         batches = self.train.batches(
             size, shuffle_seed=seed, drop_last=True, augment=augment, part=part, behind=behind, draws=draws
         )
-        for images, targets in batches:
+        for inputs, targets in batches:
             # channels_last: convolutions train faster so on a CPU
-            yield images.to(device, memory_format=torch.channels_last), on_device(targets, device)
+            yield moved(inputs, device, torch.channels_last), on_device(targets, device)

@@ -57,6 +57,8 @@ class AdaptConfig(SelectionConfig):
         mixed_precision: Of the forward and backward passes; None for what accelerate was told, else full precision.
         store: Type of the adapter factors in the task file.
         validation: Fraction of the training data that the best epoch is chosen on.
+        hold_out: That fraction at ``random``, or in a ``block``: of each class images that follow each other, so that
+            neighbours of one video are not on both sides.
         seed: Of everything random.
     """
 
@@ -89,6 +91,7 @@ class AdaptConfig(SelectionConfig):
     mixed_precision: Precision | None = None
     store: Literal["fp32", "fp16", "int8"] = "fp32"
     validation: float = Field(default=0.1, gt=0, lt=1)
+    hold_out: Literal["random", "block"] = "random"
     seed: int = Field(default=0, ge=0)
 
     @model_validator(mode="after")

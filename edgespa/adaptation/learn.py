@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from edgespa.adaptation.config import AdaptConfig
+from edgespa.adaptation.held_out import parted, tell_if_neighbours_are_alike
 from edgespa.adaptation.log import TrainingLog
 from edgespa.adaptation.rates import settle_rate
 from edgespa.adaptation.run import Progress, Run
@@ -19,14 +20,16 @@ from edgespa.adaptation.start import continued, is_adapted, require_same_classes
 from edgespa.adaptation.state import Keeper, restore
 from edgespa.adapters.adapted import AdaptedProgram
 from edgespa.config import Preprocess
-from edgespa.data import ImageData, Prepared, prepare, why_counts_differ
+from edgespa.data import ImageData, Prepared, why_counts_differ
+from edgespa.data.inputs import arguments, takes_of
+from edgespa.data.tensors import prepare_for
 from edgespa.distributed.processes import Processes
 from edgespa.errors import ConfigError, DataError
 from edgespa.graph.program import BATCH, Program
 from edgespa.models.interface import output_tensors
 from edgespa.objectives.base import Objective, first_tensor, shapes_of
 from edgespa.objectives.class_weights import class_weights
-from edgespa.objectives.evaluate import BATCH_SIZE, Evaluation, batch_size, evaluate, require_answers
+from edgespa.objectives.evaluate import BATCH_SIZE, Evaluation, batch_size, evaluate, require_answers, require_measures
 from edgespa.objectives.kinds import objective_named
 from edgespa.objectives.loss import Teacher, TrainingLoss
 from edgespa.objectives.taught import taught
@@ -44,7 +47,7 @@ HEAD_CHECK_IMAGES = 512
 def adapt(
     base: Base,
     data: ImageData,
-    preprocess: Preprocess,
+    preprocess: Preprocess | None,
     config: AdaptConfig,
     folder: Path,
     *,
@@ -56,6 +59,7 @@ def adapt(
     progress: Progress | None = None,
     processes: Processes | None = None,
     facts: Mapping[str, Any] | None = None,
+    validation: ImageData | None = None,
 ) -> Task:
     """Learn a task.
 
@@ -68,7 +72,7 @@ def adapt(
     Args:
         base: The pretrained model.
         data: Training data, of which it is known what is right; a stratified part is held out for validation.
-        preprocess: How an image becomes an input.
+        preprocess: How an image becomes an input; None where the data are tensors of a model that takes no image.
         config: How to adapt.
         folder: Where the task file will lie.
         checkpoint: A file that holds the state: from the beginning, after each epoch, and every few minutes inside of
@@ -81,6 +85,7 @@ def adapt(
         progress: Told ``(done, total, text)`` in training steps.
         processes: Those that share the training; by default those that were launched.
         facts: What the state says besides, as plain values.
+        validation: Data to choose the best epoch on; None for a part of the training data.
 
     Returns:
         The task: its best epoch at the final density.
@@ -105,8 +110,10 @@ def adapt(
     original = (base.whole or base).program
     base = started(base, start) if start is not None else base
     objective = objective.bound(base.detector)  # a start has a head of its own
-    train, held_out = data.split(config.validation, config.seed)
-    prepared = prepare(train, preprocess), prepare(held_out, preprocess)
+    train, held_out = parted(data, validation, config.validation, config.seed, block=config.hold_out == "block")
+    prepared = prepare_for(base.program, train, preprocess), prepare_for(base.program, held_out, preprocess)
+    if validation is None and config.hold_out == "random" and processes.is_main:
+        tell_if_neighbours_are_alike(train, prepared[0])
     if objective.of_base:
         if teacher is not None:
             raise ConfigError(
@@ -143,10 +150,12 @@ def adapt(
         objective = objective.bound(base.detector)
         loss = dataclasses.replace(loss, objective=objective)
     require_answers(base.program, prepared[1], objective)
+    require_measures(base.program, prepared[1], objective)
     if objective.of_base:
         _require_same_outputs(base, original, objective)
     base = base.extended(config.adapter, config.adapter_options, norms=config.adds_norms(base.program))
     run = Run(base, data, *prepared, preprocess, config, progress, loss, processes)
+    run.validation = None if validation is None else f"{validation.name}: {validation.digest}"
     if start is not None and goes_on:
         run.go_on_from(start.kept, start.factors)
     else:
@@ -203,25 +212,31 @@ def _stored(task: Task, base: Base, run: Run, store: str) -> Task:
 
 @torch.no_grad()
 def _require_trainable(
-    base: Base, data: ImageData, preprocess: Preprocess, config: AdaptConfig, objective: Objective
+    base: Base, data: ImageData, preprocess: Preprocess | None, config: AdaptConfig, objective: Objective
 ) -> None:
     if objective.answers == "table" and base.outputs() is None:
         raise ConfigError(
             f"{base.spec} does not end in a linear layer, so it cannot be adapted as a classifier",
             "give a model with a linear last layer",
         )
-    wanted = (BATCH, preprocess.channels, preprocess.height, preprocess.width)
     shapes = [spec.shape for spec in base.program.inputs]
-    if shapes != [wanted]:
+    if preprocess is None:
+        if not base.program.dynamic_batch:
+            raise ConfigError(
+                f"{base.spec} takes inputs of {shapes}, and training needs batches of any size",
+                "write the model so that it takes any batch size",
+            )
+        takes_of(base.program)
+    elif shapes != [wanted := (BATCH, preprocess.channels, preprocess.height, preprocess.width)]:
         raise ConfigError(
             f"{base.spec} takes inputs of {shapes}, and training needs {wanted}: images in batches of any size",
             "correct --input-shape, or write the model so that it takes any batch size",
         )
     output = base.program(*base.program.example_inputs())
-    if objective.answers == "table" and (not isinstance(output, torch.Tensor) or output.dim() != 2):
+    if objective.answers == "table" and first_tensor(output).dim() != 2:
         raise ConfigError(
-            f"{base.spec} gives {shapes_of(output)}, and training needs one output [N, K]: a number per class",
-            "give a model that returns its logits alone",
+            f"{base.spec} gives {shapes_of(output)}, and training needs a first output [N, K]: a number per class",
+            "give a model that returns its logits, alone or first",
         )
     if objective.answers == "masks" and first_tensor(output).dim() != 4:
         raise ConfigError(
@@ -300,9 +315,9 @@ def _wants_new_head(base: Base, train: Prepared, config: AdaptConfig, loss: Trai
     if config.head != "auto":
         return config.head == "new"
     size = min(len(train), batch_size(base.program, HEAD_CHECK_IMAGES))
-    images, targets = next(iter(train.batches(size, shuffle_seed=config.seed)))
+    inputs, targets = next(iter(train.batches(size, shuffle_seed=config.seed)))
     guess = loss.guess(targets, classes)
-    now = float(processes.from_main(loss.plain(base.program(images), targets)))
+    now = float(processes.from_main(loss.plain(base.program(*arguments(inputs)), targets)))
     return guess is not None and not now < guess
 
 

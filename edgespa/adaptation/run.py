@@ -29,6 +29,7 @@ from edgespa.adapters.renorm import calibrate, inserted_norms
 from edgespa.adapters.splopa import SPLoPA
 from edgespa.config import Preprocess
 from edgespa.data import ImageData, Prepared
+from edgespa.data.inputs import arguments
 from edgespa.data.points import PointAnswers
 from edgespa.distributed.processes import ALONE, Processes
 from edgespa.errors import AdapterError, ConfigError, DataError
@@ -58,7 +59,7 @@ class Run:
         data: All training data.
         train: The part that is trained on.
         held_out: The part that the best epoch is chosen on.
-        preprocess: How an image becomes an input.
+        preprocess: How an image becomes an input; None where it is none.
         config: How to adapt.
         progress: Told ``(done, total, text)`` in training steps.
         loss: What is made small.
@@ -71,7 +72,7 @@ class Run:
         data: ImageData,
         train: Prepared,
         held_out: Prepared,
-        preprocess: Preprocess,
+        preprocess: Preprocess | None,
         config: AdaptConfig,
         progress: Progress | None,
         loss: TrainingLoss | None = None,
@@ -81,6 +82,7 @@ class Run:
         self.config = config
         self.data_name = data.name
         self.samples = data.digest
+        self.validation: str | None = None  # data of their own that the best epoch is chosen on
         self.classes = tuple(data.classes)
         self.lines = data.answers.lines if isinstance(data.answers, PointAnswers) else ()
         self.preprocess = preprocess
@@ -193,10 +195,10 @@ class Run:
         return self.loss.objective.measure
 
     def _validated(self, pause: Callable[[], None]) -> Evaluation:
-        def answer(inputs: Tensor) -> Any:
+        def answer(*inputs: Tensor) -> Any:
             if self.processes.count == 1:  # several would have to agree
                 pause()
-            return self.loss.raw(self.model(inputs))
+            return self.loss.raw(self.model(*inputs))
 
         size = batch_size(self.base.program, BATCH_SIZE)
         return evaluate(answer, self.held_out, self.loss.objective, batch=size, processes=self.processes)
@@ -215,10 +217,10 @@ class Run:
             parameters["lr"] = lr
         self.optimizer.zero_grad(set_to_none=True)
         total = 0.0
-        for (images, targets), share in zip(group, self._shares(group), strict=True):
+        for (inputs, targets), share in zip(group, self._shares(group), strict=True):
             with self.processes.autocast():
-                outputs = self.model(images)
-            loss = self.loss(_tree.tree_map_only(Tensor, _wide, outputs), targets, images) * share
+                outputs = self.model(*arguments(inputs))
+            loss = self.loss(_tree.tree_map_only(Tensor, _wide, outputs), targets, inputs) * share
             value = float(loss.detach())
             if not math.isfinite(self.processes.totals([value])[0]):
                 raise AdapterError(f"the loss is not a number in epoch {self.epoch + 1}", _LOWER)
@@ -239,8 +241,8 @@ class Run:
     @torch.no_grad()
     def loss_now(self) -> float:
         """The objective's loss on a batch as it is."""
-        images, targets = next(self.batches.plain(1))
-        return float(self.processes.from_main(self.loss.plain(self.model(images), targets).detach()))
+        inputs, targets = next(self.batches.plain(1))
+        return float(self.processes.from_main(self.loss.plain(self.model(*arguments(inputs)), targets).detach()))
 
     @property
     def density(self) -> float:
@@ -311,7 +313,7 @@ class Run:
         log.info("%d batch norms are added, behind convolutions without one", len(inserted_norms(self.base.program)))
         self.set_training(False)
         weights = self.model.effective()
-        calibrate(self.model.program, weights, (images for images, _ in self.batches.plain(SCORING_BATCHES)))
+        calibrate(self.model.program, weights, (arguments(inputs) for inputs, _ in self.batches.plain(SCORING_BATCHES)))
         self.set_training(True)
 
     @property

@@ -20,6 +20,7 @@ from edgespa.graph.rules.registry import named_arguments, operator_name, resolve
 _Dims = tuple[int | None, ...]  # for each dimension of a value, the parameter's dimension that it is, if any
 
 _SAME = {"contiguous", "clone", "to", "_to_copy", "detach", "alias", "dropout"}
+_RECURRENT = {f"{kind}{step}" for kind in ("lstm", "gru", "rnn_tanh", "rnn_relu") for step in ("", "_cell")}
 _PARTS = {"slice", "narrow", "split", "split_with_sizes", "chunk", "tensor_split", "unsafe_split", "unsafe_chunk"}
 
 
@@ -88,6 +89,8 @@ def _place(name: str, user: fx.Node, node: fx.Node, dims: _Dims) -> Place | None
         return _at(what, dims, out, inner, int(resolve(arguments["groups"])))
     if name == "linear" and arguments.get("weight") is node:
         return _at("linear", dims, 0, 1) if len(dims) == 2 else None
+    if name in _RECURRENT and _is_one_of(node, arguments):
+        return _at("linear", dims, 0, 1) if len(dims) == 2 else None
     if name == "embedding" and arguments.get("weight") is node:
         return _at("embedding", dims, 1, 0)
     if name in {"matmul", "mm", "bmm", "addmm", "baddbmm"}:
@@ -97,6 +100,12 @@ def _place(name: str, user: fx.Node, node: fx.Node, dims: _Dims) -> Place | None
         if left is node and isinstance(right, fx.Node) and len(dims) >= 2 and not _is_parameter(right):
             return _at("matmul", dims, len(dims) - 2, len(dims) - 1)
     return None
+
+
+def _is_one_of(node: fx.Node, arguments: dict[str, Any]) -> bool:
+    """Whether it is a weight of a recurrent layer ``[gates * hidden, in]``, or of one step of it."""
+    listed = arguments.get("params")
+    return node in (listed if isinstance(listed, list | tuple) else (arguments.get("w_ih"), arguments.get("w_hh")))
 
 
 def _operands(arguments: dict[str, Any]) -> tuple[Any, Any]:

@@ -75,7 +75,7 @@ def count_norms(tensors: Iterable[str]) -> int:
 
 
 @torch.no_grad()
-def calibrate(program: Program, weights: Mapping[str, Tensor], batches: Iterable[Tensor]) -> None:
+def calibrate(program: Program, weights: Mapping[str, Tensor], batches: Iterable[tuple[Tensor, ...]]) -> None:
     """Give each inserted norm the statistics of its input, with which it is the identity.
 
     The variance is the biased one over all batches. A norm whose input is constant gets that constant as its bias.
@@ -83,11 +83,11 @@ def calibrate(program: Program, weights: Mapping[str, Tensor], batches: Iterable
     Args:
         program: In evaluation form, with fresh norms; changed in place.
         weights: In place of those of the program, by name.
-        batches: Inputs, in one type, at least one.
+        batches: All inputs of a run, in one type, at least one.
     """
     watch = _Watch(program, weights)
     for batch in batches:
-        watch.run(batch)
+        watch.run(*batch)
     for node, (count, total, squares) in watch.sums.items():
         mean = total / count
         variance = (squares / count - mean.square()).clamp_min(0)

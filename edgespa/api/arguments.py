@@ -97,6 +97,7 @@ def options_of(
     class_offset: int | None,
     objective: str | None,
     pixels: PixelSettings,
+    eval_limit: int | None = None,
     skip_bad_files: bool = False,
 ) -> DataOptions:
     """How the data become inputs."""
@@ -106,7 +107,8 @@ def options_of(
         return None if value is None else (float(value),) if isinstance(value, (int, float)) else tuple(value)
 
     named = None if labels is None else file_of_names(labels) or several(labels)
-    return DataOptions(numbers(mean), numbers(std), limit, seed, named, class_offset, objective, pixels, skip_bad_files)
+    given = limit, seed, named, class_offset, objective, pixels
+    return DataOptions(numbers(mean), numbers(std), *given, skip_bad=skip_bad_files, eval_limit=eval_limit)
 
 
 def file_of_names(labels: Labels | None) -> Path | None:

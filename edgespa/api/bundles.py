@@ -15,7 +15,8 @@ from edgespa.api.quality import count_outputs, require_outputs
 from edgespa.bundle import Base as BaseEntry
 from edgespa.bundle import BundleWriter, Compaction, Kind, Manifest, Signer, sha256_file
 from edgespa.bundle.manifest import MAX_LINES
-from edgespa.data import ImageData, Numbering, prepare, require_whole
+from edgespa.data import ImageData, Numbering, require_whole
+from edgespa.data.tensors import prepare_for
 from edgespa.errors import AdapterError, ConfigError, TaskFileError
 from edgespa.exporting.bundle import ExportConfig, Origin, export, require_decodable, require_possible
 from edgespa.graph.program import Program
@@ -31,6 +32,8 @@ from edgespa.system.bounds import readable
 from edgespa.system.files import require_folder_possible
 from edgespa.tasks.base import Base
 from edgespa.tasks.task import Task, is_task_file
+
+_SET, _TEST = "--calibration", "--eval-data"
 
 
 def export_bundle(
@@ -82,11 +85,13 @@ def export_bundle(
         decoding = objective_named(options.objective).bound(opened.detector).decoding
         origin = dataclasses.replace(origin, decoding=decoding or origin.decoding)
     require_decodable(config, origin)
-    specs = dict.fromkeys(each for each in (calibration, evaluation) if each)
     outputs = count_outputs(program) if evaluation else None
-    images = {spec: options.load(spec, labelled=spec == evaluation, outputs=outputs) for spec in specs}
-    spoken = {evaluation: "--eval-data", calibration: "--calibration"}
-    require_whole({str(spoken[spec]): data for spec, data in images.items()}, progress)
+    images = {}
+    if calibration:
+        images[_SET] = options.load(calibration, labelled=False)
+    if evaluation:
+        images[_TEST] = options.load(evaluation, outputs=outputs, measured=True)
+    require_whole(images, progress)
     preprocess = options.preprocess_if_known(opened, images.values(), origin.preprocess, calibration=calibration)
     tensors = next((data.name for data in images.values() if data.preprocessed), None)
     if tensors is not None and config.preprocess == "in-graph":
@@ -96,19 +101,19 @@ def export_bundle(
         )
     known = options.known(opened, preprocess, images.values(), origin.preprocess)
     origin = dataclasses.replace(origin, preprocess=known)
-    if evaluation and images[evaluation].answered:
-        origin, images[evaluation] = _with_classes(origin, outputs, images[evaluation])
+    if evaluation and images[_TEST].answered:
+        origin, images[_TEST] = _with_classes(origin, outputs, images[_TEST])
     elif options.labels is not None:
         origin = _named(origin, count_outputs(program), options.labels)
-    prepared = {spec: prepare(data, preprocess) for spec, data in images.items()} if preprocess is not None else {}
+    prepared = {name: prepare_for(opened.program, data, preprocess) for name, data in images.items()}
     objective = None
     if evaluation:
-        objective = objective_for(prepared[evaluation], opened.detector)
-        prepared[evaluation] = taught(prepared[evaluation], objective, (opened.whole or opened).program)
-        require_answers(program, prepared[evaluation], objective)
-        tell_overlap(images[evaluation], {"--calibration": prepared[calibration]} if calibration else {})
+        objective = objective_for(prepared[_TEST], opened.detector)
+        prepared[_TEST] = taught(prepared[_TEST], objective, (opened.whole or opened).program)
+        require_answers(program, prepared[_TEST], objective)
+        tell_overlap(images[_TEST], {"--calibration": prepared[_SET]} if calibration else {})
         recorded = origin.provenance.get("task")
-        tell_trained_on(images[evaluation], recorded.get("data") if isinstance(recorded, dict) else None)
+        tell_trained_on(images[_TEST], recorded.get("data") if isinstance(recorded, dict) else None)
     if license is not None:
         origin = dataclasses.replace(origin, base=origin.base.model_copy(update={"license": license}))
     return export(
@@ -116,8 +121,8 @@ def export_bundle(
         origin,
         config,
         output,
-        calibration=prepared.get(calibration) if calibration else None,
-        evaluation=prepared.get(evaluation) if evaluation else None,
+        calibration=prepared.get(_SET),
+        evaluation=prepared.get(_TEST),
         objective=objective,
         overwrite=overwrite,
         sign=signer,

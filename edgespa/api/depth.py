@@ -9,7 +9,8 @@ from edgespa.api.early import require_there
 from edgespa.api.options import DataOptions, Progress
 from edgespa.api.overlap import tell_overlap
 from edgespa.api.quality import count_outputs, require_outputs, with_quality
-from edgespa.data import Prepared, prepare, require_whole
+from edgespa.data import Prepared, require_whole
+from edgespa.data.tensors import prepare_for
 from edgespa.errors import ConfigError
 from edgespa.graph.program import Program
 from edgespa.models.inputs import InputSizes
@@ -87,7 +88,11 @@ def cut_to_file(
     require_blocks(opened.blocks, model)
     outputs = count_outputs(opened.program) if evaluation is not None else None
     named = {"data": data, "evaluation": evaluation}
-    sets = {name: options.load(spec, outputs=outputs) for name, spec in named.items() if spec is not None}
+    sets = {
+        name: options.load(spec, outputs=outputs, measured=name == "evaluation")
+        for name, spec in named.items()
+        if spec is not None
+    }
     if "data" in sets and (plot is not None or not config.keep_depth):
         require_classes(sets["data"])
     if "evaluation" in sets:
@@ -96,7 +101,7 @@ def cut_to_file(
     if "data" in sets:
         sets["data"] = sets["data"].limit(min(config.score_images, len(sets["data"])), config.seed)
     require_whole({"--eval-data" if name == "evaluation" else "--data": each for name, each in sets.items()}, progress)
-    prepared = {name: prepare(each, preprocess) for name, each in sets.items()} if preprocess is not None else {}
+    prepared = {name: prepare_for(opened.program, each, preprocess) for name, each in sets.items()}
     images, test = prepared.get("data"), prepared.get("evaluation")
     scored = {"--data": images} if images is not None else {}
     seen = tell_overlap(sets["evaluation"], scored) if "evaluation" in sets else 0.0

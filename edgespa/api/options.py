@@ -35,13 +35,14 @@ class DataOptions:
     Attributes:
         mean: Subtracted from pixels in [0, 1], per channel; None for what the model's library records, else zero.
         std: Divided by, per channel; None for the same, else one.
-        limit: Use a seeded, class-balanced part of each data set.
+        limit: Use a seeded, class-balanced part of what is trained or calibrated on, or chosen by.
         seed: Of that part.
         labels: The class name of each output, or a file with them, a line each; None for the order of the data.
         objective: What is learned or measured; that of the data's kind where nothing is said.
         class_offset: Class k is output k + this, and other outputs have no images; None: the classes are all outputs.
         pixels: All else of how an image becomes an input.
         skip_bad: Leave out images and annotations that cannot be used, and say so.
+        eval_limit: Use such a part of what is measured on.
     """
 
     mean: Values | None = None
@@ -53,6 +54,7 @@ class DataOptions:
     objective: str | None = None
     pixels: PixelSettings = dataclasses.field(default_factory=PixelSettings)
     skip_bad: bool = False
+    eval_limit: int | None = None
 
     @property
     def normalised(self) -> bool:
@@ -64,13 +66,16 @@ class DataOptions:
         """Whether anything is given of how an image becomes an input."""
         return self.normalised or bool(self.pixels.said())
 
-    def load(self, spec: str, *, labelled: bool = True, outputs: int | None = None) -> ImageData:
+    def load(
+        self, spec: str, *, labelled: bool = True, outputs: int | None = None, measured: bool = False
+    ) -> ImageData:
         """A data set, or the images of a named calibration spec, limited and its classes numbered as asked.
 
         Args:
             spec: Of the data.
             labelled: Its classes are needed.
             outputs: Of the model, as far as they are known.
+            measured: It is for what is reported, and nothing is learned from it or chosen by it.
 
         Raises:
             ConfigError: If the file of labels cannot be read.
@@ -79,8 +84,9 @@ class DataOptions:
         wanted = objective_named(self.objective) if self.objective and labelled else None
         labelled = labelled and (wanted is None or wanted.answers != "none")
         number = Numbering.of(self.labels, self.class_offset) if labelled else Numbering()
+        limit = self.eval_limit if measured else self.limit
         if (found := find_spec(spec)) is not None:
-            data = found.load(self.limit, labelled=labelled)
+            data = found.load(limit, labelled=labelled)
         else:
             items = wanted.name if wanted is not None and wanted.answers == "items" else None
             data = load_data(
@@ -91,7 +97,7 @@ class DataOptions:
                 skip=self.skip_bad,
             )
             data = usable(data) if self.skip_bad else data
-            data = data.limit(min(self.limit, len(data)), self.seed) if self.limit else data
+            data = data.limit(min(limit, len(data)), self.seed) if limit else data
         data = number.up_to(outputs, number(data))
         if labelled and data.answered:
             (wanted or objective_named(data.kind)).require()
@@ -176,6 +182,8 @@ class DataOptions:
     ) -> Preprocess | None:
         """As `preprocess`; None where there are no images, and nothing says how one would become an input.
 
+        Of a model that takes no images it is None where all data are tensors: those are its inputs as they are.
+
         Args:
             base: The model.
             data: Images that are to become inputs.
@@ -183,6 +191,14 @@ class DataOptions:
             calibration: What ``--calibration`` names.
         """
         sets = tuple(data)
+        if sets and all(each.preprocessed for each in sets) and not takes_images(base.input_sizes):
+            if self.said:
+                raise ConfigError(
+                    f"{base.spec} takes {'; '.join(map(str, as_inputs(base.input_sizes)))}, no image: there is nothing "
+                    "to say of pixels",
+                    "leave out --mean, --std, --resize and what else is said of images",
+                )
+            return None
         own = base.recorded is not None and base.recorded.mean is not None
         if not (sets or own or self.said or recorded is not None):
             return None
@@ -269,6 +285,12 @@ def in_words(how: Preprocess) -> str:
     return resizing(how) + (", in the order blue, green, red" if how.channel_order == "bgr" else "")
 
 
+def takes_images(inputs: InputSizes) -> bool:
+    """Whether a model takes one image for each sample, or what has the form of one."""
+    sizes = as_inputs(inputs)
+    return len(sizes) == 1 and len(sizes[0].shape) == 4 and sizes[0].dtype in (None, "float32")
+
+
 def image_size(inputs: InputSizes) -> tuple[int, int, int]:
     """Channels, height and width of the images that a model takes.
 
@@ -279,13 +301,14 @@ def image_size(inputs: InputSizes) -> tuple[int, int, int]:
     if len(sizes) > 1:
         raise ConfigError(
             f"the model has {len(sizes)} inputs ({'; '.join(map(str, sizes))}), images can feed one only",
-            "leave out what needs images, or name a factory that wraps the model in a module whose forward takes "
-            "the images and supplies the other inputs",
+            "give samples of all of them: an .npz with an array for each input, or a data set of ((inputs...), label); "
+            "or a factory that wraps the model in a module that takes the images and supplies the rest",
         )
     if len(sizes[0].shape) != 4 or sizes[0].dtype not in (None, "float32"):
         raise ConfigError(
             f"the model's input of {sizes[0]} is not an image",
-            "give a model that takes N,C,H,W in the type of its weights",
+            "give samples of it: an .npz of arrays named as its inputs, or a data set that returns tensors "
+            "(module:callable); or a model that takes N,C,H,W in the type of its weights",
         )
     _, channels, height, width = sizes[0].shape
     return channels, height, width

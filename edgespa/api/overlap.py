@@ -8,7 +8,8 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from edgespa.data import ImageData, Prepared, prepare
+from edgespa.data import ImageData, Prepared
+from edgespa.data.inputs import arguments
 
 log = logging.getLogger(__name__)
 
@@ -31,9 +32,8 @@ def tell_overlap(test: ImageData, seen: Mapping[str, Prepared]) -> float:
     if not seen or not len(test):
         return 0.0
     shares = [0.0]
-    preprocess = next(iter(seen.values())).preprocess
     chosen = test.subset(_spread(len(test)))
-    digests = list(_digests(prepare(chosen, preprocess), np.arange(len(chosen))))
+    digests = list(_digests(next(iter(seen.values())).likewise(chosen), np.arange(len(chosen))))
     for option, images in seen.items():
         # What is not in memory would be decoded for this alone. Of equal sets equal parts are taken.
         known = set(_digests(images, np.arange(len(images)) if images.cached else _spread(len(images))))
@@ -77,6 +77,8 @@ def _spread(count: int) -> np.ndarray:
 def _digests(images: Prepared, positions: np.ndarray) -> Iterator[bytes]:
     for start in range(0, len(positions), _CHUNK):
         chunk = positions[start : start + _CHUNK]
-        batch = images.tensor(chunk) if images.preprocessed else images.pixels(chunk)
-        for item in batch.numpy():
-            yield hashlib.blake2b(np.ascontiguousarray(item).tobytes(), digest_size=16).digest()
+        batch = arguments(images.tensor(chunk)) if images.preprocessed else (images.pixels(chunk),)
+        parts = [each.movedim(axis, 0).numpy() for each, axis in zip(batch, images.axes, strict=True)]
+        for items in zip(*parts, strict=True):
+            content = b"".join(np.ascontiguousarray(item).tobytes() for item in items)
+            yield hashlib.blake2b(content, digest_size=16).digest()

@@ -38,6 +38,7 @@ def adapt(
     data: Data,
     output: str | Path,
     eval_data: Data | None = None,
+    validation_data: Data | None = None,
     start: str | Path | TaskFile | None = None,
     distill: str | Path | TaskFile | None = None,
     input_shape: Sizes | None = None,
@@ -46,6 +47,7 @@ def adapt(
     mean: Values | None = None,
     std: Values | None = None,
     limit: int | None = None,
+    eval_limit: int | None = None,
     labels: Labels | None = None,
     class_offset: int | None = None,
     objective: str | None = None,
@@ -69,6 +71,8 @@ def adapt(
             labels) as arrays: uint8 [N, H, W, C], or float32 [N, C, H, W] that go to the model as they are.
         output: The task file, ``fruit.spa``. The state of an unfinished training lies beside it.
         eval_data: Test data; what is measured on it is recorded and never used to choose anything.
+        validation_data: Data that the best epoch is chosen on; None for a part of ``data``, see ``validation`` and
+            ``hold_out``.
         start: A task file to start from.
         distill: ``"base"``, or a task of the same base, whose outputs are learned from too.
         input_shape: See `inspect`.
@@ -76,7 +80,8 @@ def adapt(
         trust: The base that ``start`` names may be run if it is code.
         mean: Subtracted from pixels in 0..1, one number or one per channel; default: what the model's library records.
         std: Divided by, likewise.
-        limit: Use a seeded, class-balanced part of each data set.
+        limit: Use a seeded, class-balanced part of what is trained or calibrated on, or chosen by.
+        eval_limit: Use such a part of ``eval_data``.
         labels: The class name of each output, or a file with them, a line each.
         class_offset: Class k is output k + this.
         objective: What is learned: ``"classes"``, ``"multi-label"``, ``"regression"``, ``"segmentation"``,
@@ -110,13 +115,13 @@ def adapt(
     if spec is None and isinstance(start, TaskFile):
         spec = start.given
     teacher = None if distill is None else str(distill.path if isinstance(distill, TaskFile) else distill)
-    train, test = data_of(data), data_if_any(eval_data)
+    train, test, own = data_of(data), data_if_any(eval_data), data_if_any(validation_data)
     path, log = Path(output), file_of(log_file)
     weighing = weighed_by(settings)
     require_there(
         model=spec,
         weights=text_of(weights),
-        data={"--data": train, "--eval-data": test},
+        data={"--data": train, "--eval-data": test, "--validation-data": own},
         tasks={"--from": begin, "--distill": None if teacher == "base" else teacher},
         files={"--labels": file_of_names(labels), "--class-weights": weighing},
     )
@@ -146,7 +151,9 @@ def adapt(
             input_shape=sizes_of(input_shape),
             weights=text_of(weights),
             trust=trust,
-            options=options_of(mean, std, limit, config.seed, labels, class_offset, objective, pixels, skip_bad_files),
+            options=options_of(
+                mean, std, limit, config.seed, labels, class_offset, objective, pixels, eval_limit, skip_bad_files
+            ),
             evaluation=test,
             overwrite=overwrite,
             resume=resume,
@@ -158,6 +165,7 @@ def adapt(
             progress=report,
             processes=processes,
             latency=budget,
+            validation=own,
         )
     processes.totals([0.0])  # the main one has written the file
     processes.end()
@@ -180,6 +188,7 @@ def prune(
     mean: Values | None = None,
     std: Values | None = None,
     limit: int | None = None,
+    eval_limit: int | None = None,
     labels: Labels | None = None,
     class_offset: int | None = None,
     objective: str | None = None,
@@ -212,6 +221,7 @@ def prune(
         mean: See `adapt`.
         std: See `adapt`.
         limit: See `adapt`.
+        eval_limit: See `adapt`.
         labels: See `adapt`.
         class_offset: See `adapt`.
         objective: See `adapt`.
@@ -268,7 +278,7 @@ def prune(
                 base=base_of(base, own),
                 trust=trust,
                 options=options_of(
-                    mean, std, limit, rule.seed, labels, class_offset, objective, pixels, skip_bad_files
+                    mean, std, limit, rule.seed, labels, class_offset, objective, pixels, eval_limit, skip_bad_files
                 ),
                 data=sets["data"],
                 evaluation=sets["eval_data"],
@@ -295,7 +305,9 @@ def prune(
             config,
             input_shape=sizes_of(input_shape),
             weights=text_of(weights),
-            options=options_of(mean, std, limit, config.seed, labels, class_offset, objective, pixels, skip_bad_files),
+            options=options_of(
+                mean, std, limit, config.seed, labels, class_offset, objective, pixels, eval_limit, skip_bad_files
+            ),
             calibration=sets["calibration"],
             held_out=sets["held_out"],
             evaluation=sets["eval_data"],

@@ -19,7 +19,8 @@ from edgespa.api.early import require_log_possible, require_outputs_possible, re
 from edgespa.api.options import DataOptions, Progress
 from edgespa.api.overlap import tell_overlap
 from edgespa.api.quality import count_outputs, require_outputs, with_quality
-from edgespa.data import ImageData, prepare, require_whole, why_counts_differ
+from edgespa.data import ImageData, require_whole, why_counts_differ
+from edgespa.data.tensors import prepare_for
 from edgespa.distributed.processes import Processes
 from edgespa.distributed.ranks import is_main
 from edgespa.errors import ConfigError
@@ -60,6 +61,7 @@ def adapt_to_file(
     progress: Progress | None = None,
     processes: Processes | None = None,
     latency: LatencyBudget | None = None,
+    validation: str | None = None,
 ) -> Task:
     """``edgespa adapt``: learn a task and write its task file.
 
@@ -86,12 +88,15 @@ def adapt_to_file(
         progress: Told ``(done, total, text)``.
         processes: Those that share the training; by default those that were launched. The main one writes.
         latency: Find the density by it, as a fraction of the MACs; that of the configuration does not count.
+        validation: Data to choose the best epoch on; None for a part of the training data.
 
     Returns:
         The task, as written.
     """
     options = options or DataOptions(seed=config.seed)
-    require_there(model=model, weights=weights, data={"--data": data, "--eval-data": evaluation})
+    require_there(
+        model=model, weights=weights, data={"--data": data, "--eval-data": evaluation, "--validation-data": validation}
+    )
     if is_main():
         require_outputs_possible(output, overwrite=overwrite, resume=resume, fresh=fresh)
         require_log_possible(log_file)
@@ -100,18 +105,21 @@ def adapt_to_file(
     base = _base_of(model, input_shape, weights, begin, start, trust)
     config = config.model_copy(update={"objective": options.objective})
     train = options.load(data, outputs=base.outputs())
-    test = options.load(evaluation, outputs=base.outputs()) if evaluation else None
-    if test is not None:
-        test = of_classes(train, test)
+    test = options.load(evaluation, outputs=base.outputs(), measured=True) if evaluation else None
+    whole = dataclasses.replace(options, limit=None)
+    own = whole.load(validation, outputs=base.outputs()) if validation else None
+    test, own = (of_classes(train, each) if each is not None else None for each in (test, own))
     if processes.is_main:
-        sets = {"--data": train, "--eval-data": test}
-        require_whole({option: each for option, each in sets.items() if each is not None}, progress)
+        named = {"--data": train, "--eval-data": test, "--validation-data": own}
+        require_whole({option: each for option, each in named.items() if each is not None}, progress)
     if begin is None and config.head == "auto" and (outputs := base.outputs()) is not None:
         _tell_off_by_one(base, outputs, train)
     recorded = begin.header.preprocess if begin is not None else None
-    preprocess = options.preprocess(base, recorded, tensors=train.preprocessed)
-    images = prepare(train, preprocess)
-    test_data = prepare(test, preprocess) if test is not None else None  # what is wrong with it is told now
+    sets = [each for each in (train, test, own) if each is not None]
+    preprocess = options.preprocess_if_known(base, sets, recorded)
+    images = prepare_for(base.program, train, preprocess)
+    # What is wrong with it is told now.
+    test_data = prepare_for(base.program, test, preprocess) if test is not None else None
     seen = tell_overlap(test, {"--data": images}) if test is not None and processes.is_main else 0.0
     with LatencyFitting.of(latency, base, images, preprocess, progress) as fitting:
         if latency is not None:
@@ -131,6 +139,7 @@ def adapt_to_file(
             progress=progress,
             processes=processes,
             facts={"command": command, "latency": fitting.record()},
+            validation=own,
         )
         if processes.is_main:
             task = fitting.recorded(task)
@@ -218,7 +227,7 @@ def prune_to_file(
     labelled = {name: name != "calibration" or config.how.needs_labels for name in named}
     outputs = count_outputs(base.program) if any(spec and labelled[name] for name, spec in named.items()) else None
     images = {
-        name: options.load(spec, labelled=labelled[name], outputs=outputs)
+        name: options.load(spec, labelled=labelled[name], outputs=outputs, measured=name == "evaluation")
         for name, spec in named.items()
         if spec is not None
     }
@@ -227,7 +236,7 @@ def prune_to_file(
             require_outputs(outputs, each)
     require_whole({f"--{_SPOKEN[name]}": each for name, each in images.items()}, progress)
     preprocess = options.preprocess_if_known(base, images.values(), calibration=calibration)
-    prepared = {name: prepare(each, preprocess) for name, each in images.items()} if preprocess is not None else {}
+    prepared = {name: prepare_for(base.program, each, preprocess) for name, each in images.items()}
     for name in prepared:
         if labelled[name]:
             prepared[name] = taught(prepared[name], objective_for(prepared[name]), base.program)

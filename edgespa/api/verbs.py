@@ -89,6 +89,7 @@ def export(
     mean: Values | None = None,
     std: Values | None = None,
     limit: int | None = None,
+    eval_limit: int | None = None,
     labels: Labels | None = None,
     class_offset: int | None = None,
     objective: str | None = None,
@@ -114,6 +115,7 @@ def export(
         mean: See `adapt`; a task file records it.
         std: See `adapt`.
         limit: See `adapt`.
+        eval_limit: See `adapt`.
         labels: See `adapt`.
         class_offset: See `adapt`.
         objective: What is measured on ``eval_data``; see `adapt`.
@@ -165,7 +167,9 @@ def export(
             base=base_of(base, own),
             weights=text_of(weights),
             trust=trust,
-            options=options_of(mean, std, limit, config.seed, labels, class_offset, objective, pixels, skip_bad_files),
+            options=options_of(
+                mean, std, limit, config.seed, labels, class_offset, objective, pixels, eval_limit, skip_bad_files
+            ),
             calibration=images,
             evaluation=test,
             overwrite=overwrite,

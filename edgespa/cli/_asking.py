@@ -39,11 +39,11 @@ INTO_BUNDLES = {"profile": "the profile is written into it", "sign": "the signat
 """Steps that write into what they are given."""
 MODELS = ("model", "base")
 OBJECTIVE = "objective"
-DATA = ("data", "eval-data", "calibration", "held-out")
+DATA = ("data", "eval-data", "validation-data", "calibration", "held-out")
 HARMLESS = (
     "input-shape", "weights", "from", "task", "bundle", "sources", "mean", "std", "scale", "resize",
-    "resize-to", "padding", "interpolation", "antialias", "channel-order", "limit", "labels", "class-offset",
-    "skip-bad-files",
+    "resize-to", "padding", "interpolation", "antialias", "channel-order", "limit", "eval-limit", "labels",
+    "class-offset", "hold-out", "skip-bad-files",
     "adapter", "rank", "kernel", "adapter-option", "density", "budget", "threads", "variant",
     "normalisation", "round-to", "min-width", "keep", "only", "criterion", "schedule", "prune-steps",
     "prune-fraction", "recovery-epochs", "lr-restart", "epochs", "batch-size", "accumulate", "lr",

@@ -29,6 +29,7 @@ SHARED = (
     "mean",
     "std",
     "limit",
+    "eval_limit",
     "labels",
     "class_offset",
     "objective",

@@ -198,7 +198,13 @@ def data_options(*names: str, required: tuple[str, ...] = ()) -> Callable[[_F], 
             "--limit",
             type=click.IntRange(min=1),
             metavar="N",
-            help="Use a seeded, class-balanced part of N samples of each data set.",
+            help="Use a seeded, class-balanced part of N samples of each data set but --eval-data.",
+        ),
+        click.option(
+            "--eval-limit",
+            type=click.IntRange(min=1),
+            metavar="N",
+            help="The same of --eval-data.  [default: all of it]",
         ),
         click.option(
             "--labels",
@@ -276,7 +282,7 @@ def pixel_options() -> tuple[Callable[[Any], Any], ...]:
     )
 
 
-_IMAGES = ("mean", "std", "limit", "labels", "class_offset", "objective", "skip_bad_files")
+_IMAGES = ("mean", "std", "limit", "eval_limit", "labels", "class_offset", "objective", "skip_bad_files")
 PIXELS = ("resize", "resize_to", "padding", "interpolation", "antialias", "scale", "channel_order")
 
 

@@ -10,7 +10,9 @@ _PIXELS = (
     "--mean", "--std", "--scale", "--resize", "--resize-to", "--padding", "--interpolation", "--antialias",
     "--channel-order",
 )  # fmt: skip
-_IMAGES = (*_PIXELS, "--limit", "--labels", "--class-offset", "--objective", "--skip-bad-files")
+_IMAGES = (
+    *_PIXELS, "--limit", "--eval-limit", "--labels", "--class-offset", "--objective", "--skip-bad-files",
+)  # fmt: skip
 _AGAIN = ("--resume", "--fresh")
 _SIGNERS = ("--signers", "--identity", "--revoked")
 _LATENCY = "With --budget latency_ms=X"
@@ -19,7 +21,7 @@ _RECIPE = ("--save-recipe", "--dry-run", "--json")
 
 ADAPT: Sections = {
     "Model": ("--input-shape", "--weights", "--from", "--trust"),
-    "Data": ("--data", "--eval-data", *_IMAGES, "--validation", "--augment"),
+    "Data": ("--data", "--eval-data", *_IMAGES, "--validation", "--hold-out", "--validation-data", "--augment"),
     "What is removed": ("--density", "--criterion", "--budget", *_SELECTION),
     "Adapter": (
         "--adapter", "--rank", "--kernel", "--adapter-option", "--head", "--norms", "--freeze-norms", "--store",

@@ -64,6 +64,8 @@ _TASK = (
     ),
 )
 
+_EVAL_LIMIT = Rule(("eval_limit",), lambda values: values["eval_data"], "is of --eval-data, which is not given")
+
 RULES: Mapping[str, tuple[Rule, ...]] = MappingProxyType(
     {
         "inspect": (
@@ -73,10 +75,16 @@ RULES: Mapping[str, tuple[Rule, ...]] = MappingProxyType(
         "export": (
             *_TASK,
             Rule(
-                ("limit", "skip_bad_files"),
+                ("limit",),
+                lambda values: values["calibration"],
+                "is of --calibration, which is not given; of --eval-data there is --eval-limit",
+            ),
+            Rule(
+                ("skip_bad_files",),
                 lambda values: values["calibration"] or values["eval_data"],
                 "is of --calibration and --eval-data, and neither is given",
             ),
+            _EVAL_LIMIT,
             Rule(
                 ("class_offset",), lambda values: values["eval_data"], "numbers the classes of --eval-data: give that"
             ),
@@ -103,6 +111,12 @@ RULES: Mapping[str, tuple[Rule, ...]] = MappingProxyType(
             ),
         ),
         "adapt": (
+            _EVAL_LIMIT,
+            Rule(
+                ("validation", "hold_out"),
+                lambda values: not values["validation_data"],
+                "holds out a part of --data, and --validation-data is given",
+            ),
             Rule(
                 (
                     *("normalisation", "round_to", "min_width", "keep", "only", "criterion", "schedule", "prune_steps"),
@@ -135,10 +149,16 @@ RULES: Mapping[str, tuple[Rule, ...]] = MappingProxyType(
         ),
         "prune": (
             Rule(
-                ("limit", "skip_bad_files"),
+                ("limit",),
+                lambda values: any(values[name] for name in ("calibration", "held_out", "data")),
+                "is of data, and there are none; of --eval-data there is --eval-limit",
+            ),
+            Rule(
+                ("skip_bad_files",),
                 lambda values: any(values[name] for name in ("calibration", "held_out", "eval_data", "data")),
                 "is of data, and there are none",
             ),
+            _EVAL_LIMIT,
             Rule(("labels", "class_offset"), _labelled, "numbers the classes of labelled data: give --eval-data"),
             Rule(("normalisation",), _ranks_all_layers, "is of rankings over all layers: --allocation global"),
             Rule(

@@ -183,6 +183,18 @@ if TYPE_CHECKING:
     show_default=True,
     help="Part of --data that the best epoch is chosen on.",
 )
+@click.option(
+    "--hold-out",
+    type=click.Choice(["random", "block"]),
+    default="random",
+    show_default=True,
+    help="Which part: any images, or of each class images that follow each other, as of a video.",
+)
+@click.option(
+    "--validation-data",
+    metavar="DATA",
+    help="Choose the best epoch on these instead, such as the data's own validation split.",
+)
 @seed_option()
 @click.option(
     "--log",

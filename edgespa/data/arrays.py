@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from edgespa.data.bounded import require_memory
 from edgespa.data.images import ImageData, ImageSource, Kind
 from edgespa.data.labels import checked_labels, no_classes
+from edgespa.data.named import NamedSource, inputs_by_split
 from edgespa.errors import DataError
 from edgespa.models.imports import nearest
 from edgespa.system.files import open_plain
@@ -137,6 +138,9 @@ def load_npz(path: Path, split: str | None, labelled: bool, title: str) -> Image
     Instead of labels ``targets`` [N, K]: floating-point numbers to predict (regression; [N] for one), or 0 and 1 as
     integers or booleans, one per class (multi-label).
 
+    Arrays of other names, and ``x`` where it is not uint8, are the inputs of a model that takes no images, or several
+    inputs, `[N, ...]` each: by the names of its ``forward``, or ``input_0``, ``input_1``; the only one by any name.
+
     Splits are keys such as ``x_train`` and ``y_train``, or ``train_images`` and ``train_labels``. ``classes`` or
     ``class_names`` gives names; else classes are named by their numbers, up to the highest label of any split.
     """
@@ -153,6 +157,9 @@ def load_npz(path: Path, split: str | None, labelled: bool, title: str) -> Image
         image_keys = _keys_by_split(archive.files, _IMAGE_KEYS)
         label_keys = _keys_by_split(archive.files, _LABEL_KEYS)
         target_keys = _keys_by_split(archive.files, _TARGET_KEYS)
+        inputs = _inputs(archive, image_keys, path)
+        if inputs:
+            image_keys = {name: next(iter(keys.values())) for name, keys in inputs.items()}
         if not image_keys:
             raise DataError(
                 f"{path}: no images (its arrays: {', '.join(archive.files) or 'none'})",
@@ -162,12 +169,17 @@ def load_npz(path: Path, split: str | None, labelled: bool, title: str) -> Image
             chosen = ""
         else:
             chosen = choose_split(split, [name for name in image_keys if name], str(path))
-        images = _checked_images(_array(archive, image_keys[chosen], path), f"{path}: {image_keys[chosen]}")
-        source = ArraySource(images)
+        source: ImageSource
+        if inputs:
+            own = {name: _array(archive, key, path) for name, key in inputs[chosen].items()}
+            source = NamedSource(own, str(path))
+        else:
+            images = _array(archive, image_keys[chosen], path)
+            source = ArraySource(_checked_images(images, f"{path}: {image_keys[chosen]}"))
         if chosen not in label_keys:
             if labelled and chosen in target_keys:
                 where = f"{path}: {target_keys[chosen]}"
-                targets, kind = checked_targets(_array(archive, target_keys[chosen], path), len(images), where)
+                targets, kind = checked_targets(_array(archive, target_keys[chosen], path), len(source), where)
                 named = _class_names(archive, path) or tuple(str(number) for number in range(targets.shape[1]))
                 if len(named) != targets.shape[1]:
                     raise DataError(f"{where}: {targets.shape[1]} columns, but {len(named)} names", "name each column")
@@ -186,13 +198,28 @@ def load_npz(path: Path, split: str | None, labelled: bool, title: str) -> Image
             for name, each in every.items():
                 checked_labels(each, each.size, f"{path}: {label_keys[name]}")
             classes = _class_names(archive, path) or _numbered(every.values())
-        labels = checked_labels(numbers, len(images), where)
+        labels = checked_labels(numbers, len(source), where)
         if len(labels) and int(labels.max()) >= len(classes):
             raise DataError(
                 f"{where}: a label of {int(labels.max())}, but {len(classes)} classes are named",
                 "give one name per class, in the order of the labels",
             )
     return ImageData(source, labels, classes, title)
+
+
+def _others(keys: list[str]) -> list[str]:
+    """Keys of what is right, and of names."""
+    stems = (*_LABEL_KEYS, *_TARGET_KEYS)
+    return [*_CLASS_KEYS, *(key for stem in stems for key in _keys_by_split(keys, (stem,)).values())]
+
+
+def _inputs(archive: Any, image_keys: dict[str, str], path: Path) -> dict[str, dict[str, str]]:
+    """Keys of arrays that are no images, by split and input; none where there are images, by their name or type."""
+    if any(_IMAGE_KEYS[0] in key.split("_") for key in image_keys.values()):
+        return {}
+    found = inputs_by_split(archive.files, _others(archive.files))
+    pictured = (_array(archive, key, path) for keys in found.values() for key in keys.values())
+    return {} if any(each.dtype == np.uint8 and each.ndim in (3, 4) for each in pictured) else found
 
 
 def _keys_by_split(keys: list[str], stems: tuple[str, ...]) -> dict[str, str]:

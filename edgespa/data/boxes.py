@@ -16,6 +16,8 @@ from torch.utils import _pytree
 from edgespa.config import Preprocess
 from edgespa.data.answers import Answers
 
+_NOTHING = np.iinfo(np.int64).max
+
 
 @dataclass(frozen=True, eq=False)
 class Objects:
@@ -174,15 +176,14 @@ class BoxAnswers(Answers):
 
         So a part that is drawn evenly over groups has of the rarest classes first; see `Answers.groups`.
         """
-        counts = np.diff(self.offsets)
+        owners = np.repeat(np.arange(len(self.sizes)), np.diff(self.offsets))
+        own = np.isin(owners, indices)
+        owners, labels = owners[own], self.labels[own]
         kinds = int(self.labels.max(initial=-1)) + 1
-        there = np.zeros((len(counts), kinds), np.bool_)
-        there[np.repeat(np.arange(len(counts)), counts), self.labels] = True
-        there = there[indices]
-        pictures = there.sum(0)
-        rarity = np.where(there, pictures, len(there) + 1)
-        rarest = rarity.argmin(1) if kinds else np.zeros(len(indices), np.int64)
-        return np.where(there.any(1), rarest, kinds).astype(np.int64)
+        pictures = np.bincount(np.unique(np.stack([owners, labels]), axis=1)[1], minlength=kinds)
+        rarest = np.full(len(self.sizes), _NOTHING)
+        np.minimum.at(rarest, owners, pictures[labels] * kinds + labels)
+        return np.where(rarest == _NOTHING, kinds, rarest % max(kinds, 1))[indices].astype(np.int64)
 
 
 def fit_objects(drawn: Drawn, preprocess: Preprocess) -> Objects:

@@ -13,6 +13,7 @@ from typing import Literal, Self
 
 import numpy as np
 from pydantic import Field, model_validator
+from torch.utils import _pytree
 
 from edgespa.config import PixelSettings
 from edgespa.data import ImageData, load_data
@@ -195,9 +196,10 @@ def digest_of(data: ImageData) -> str:
     """
     found = hashlib.sha256()
     for index in range(len(data)):
-        item = data.tensor(index).numpy() if data.preprocessed else data.image(index)
-        found.update(f"{item.shape} {item.dtype}\n".encode())
-        found.update(np.ascontiguousarray(item).tobytes())
+        for part in _pytree.tree_leaves(data.tensors(index)) if data.preprocessed else [data.image(index)]:
+            item = np.asarray(part)
+            found.update(f"{item.shape} {item.dtype}\n".encode())
+            found.update(np.ascontiguousarray(item).tobytes())
     return f"sha256:{found.hexdigest()}"
 
 

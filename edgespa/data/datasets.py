@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import reprlib
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, default_collate
 
 from edgespa.data.answers import ItemAnswers, as_mask, look_at_masks, picture_as_mask
 from edgespa.data.beside import boxes_of, is_boxes, is_row, rows_of
@@ -24,8 +24,9 @@ from edgespa.pixels.picture import TooManyBits, upright_pixels
 
 _ITEM = (
     "items must be (image, label): a PIL image, a uint8 array [H, W, C], a uint8 tensor [C, H, W], "
-    "or a float tensor [C, H, W] that is preprocessed already; label an integer from 0, a row "
-    "of numbers, a mask of class numbers [H, W], or a dict of boxes and labels"
+    "or a float tensor [C, H, W] that is preprocessed already; or (inputs, label) of a model that takes no images: one "
+    "array or tensor, a tuple of them, or a dict by the names of its inputs; label an integer from 0, a row of "
+    "numbers, a mask of class numbers [H, W], or a dict of boxes and labels"
 )
 _REPORT_EVERY = 256
 # Of items that are dicts, as Hugging Face's data sets give them.
@@ -37,7 +38,8 @@ class DatasetSource(ImageSource):
     """Items of a data set, read one at a time, because user code is seldom made for threads.
 
     Args:
-        dataset: Has ``__len__`` and ``__getitem__``.
+        dataset: Has ``__len__`` and ``__getitem__``; may have ``collate``, or ``collate_fn``, that makes a batch of a
+            list of items: it is given one item at a time.
         spec: Its spec, for messages.
     """
 
@@ -45,9 +47,11 @@ class DatasetSource(ImageSource):
         self._dataset = dataset
         self._spec = spec
         self._lock = threading.Lock()
+        self._last = threading.local()
         self._count = len(dataset)
-        first = self.item(0)[0]
-        self.preprocessed = isinstance(first, Tensor) and first.is_floating_point()
+        found = getattr(dataset, "collate", None) or getattr(dataset, "collate_fn", None)
+        self._collate = found if callable(found) else None
+        self.preprocessed = _is_no_image(self.item(0)[0])
 
     def __len__(self) -> int:
         return self._count
@@ -61,6 +65,8 @@ class DatasetSource(ImageSource):
         try:
             with self._lock:
                 item = self._dataset[index]
+                if self._collate is not None:
+                    item = _alone(self._collate([item]))
         except EdgespaError:
             raise
         except Exception as error:  # user code
@@ -72,12 +78,20 @@ class DatasetSource(ImageSource):
             image, label = (
                 next((item[key] for key in keys if key in item), None) for keys in (_IMAGE_KEYS, _LABEL_KEYS)
             )
-            return (item if image is None else image), label
-        if isinstance(item, tuple | list):
-            if not item:
-                raise DataError(f"{self._spec}: item {index} is empty", _ITEM)
-            return item[0], item[1] if len(item) > 1 else None
-        return item, None
+            rest = {key: each for key, each in item.items() if key not in _LABEL_KEYS}
+            item = (rest if image is None else image, label)
+        if not isinstance(item, tuple | list):
+            item = (item, None)
+        if not item:
+            raise DataError(f"{self._spec}: item {index} is empty", _ITEM)
+        self._last.read = (index, item[1] if len(item) > 1 else None)
+        return item[0], self._last.read[1]
+
+    def answer(self, index: int) -> Any:
+        """What comes with an item; of the same draw as its image, if this thread has just read that."""
+        read, label = getattr(self._last, "read", (-1, None))
+        self._last.read = (-1, None)
+        return label if read == index else self.item(index)[1]
 
     def image(self, index: int) -> NDArray[np.uint8]:
         """One image; see `ImageSource.image`."""
@@ -104,14 +118,25 @@ class DatasetSource(ImageSource):
     def tensor(self, index: int) -> Tensor:
         """One preprocessed item; see `ImageSource.tensor`."""
         raw = self.item(index)[0]
+        if isinstance(raw, np.ndarray) and raw.dtype.kind == "f":
+            raw = torch.from_numpy(np.array(raw, order="C"))
         if not isinstance(raw, Tensor) or not raw.is_floating_point() or raw.ndim != 3:
             shape = tuple(raw.shape) if isinstance(raw, Tensor) else "none"
             raise DataError(
-                f"{self._spec}: item {index} is a {_kind(raw)} of shape {shape}, item 0 a float tensor", _ITEM
+                f"{self._spec}: item {index} is a {_kind(raw)} of shape {shape}, and the model takes a float tensor "
+                "[C, H, W]",
+                _ITEM,
             )
         if not bool(torch.isfinite(raw).all()):
             raise DataError(f"{self._spec}: item {index} has values that are not finite", "correct its preprocessing")
         return raw.detach().to("cpu", torch.float32)
+
+    def tensors(self, index: int) -> Any:
+        """One item that is no image; see `ImageSource.tensors`."""
+        raw = self.item(index)[0]
+        if not _is_no_image(raw):
+            raise DataError(f"{self._spec}: item {index} is a {_kind(raw)}, item 0 is no image", _ITEM)
+        return raw if isinstance(raw, Mapping | tuple | list) else (raw,)
 
 
 def load_dataset(spec: str, labelled: bool, items: str | None, progress: Progress | None) -> ImageData:
@@ -152,7 +177,7 @@ def of_dataset(
         DataError: It is something else, or its items are.
     """
     if isinstance(given, DataLoader):
-        given = given.dataset
+        given = given.dataset if given.collate_fn is default_collate else _Collated(given.dataset, given.collate_fn)
     parts = given if isinstance(given, tuple | list) and len(given) in (1, 2) else (given,)
     if all(isinstance(each, np.ndarray | Tensor) for each in parts):
         given = _Arrays(parts, name)
@@ -162,6 +187,21 @@ def of_dataset(
             "give a Dataset with __len__ and __getitem__, a DataLoader of one, (images, labels) as arrays, or a path",
         )
     return _image_data(given, name, labelled, items, progress)
+
+
+class _Collated:
+    """A data set whose loader makes batches in its own way."""
+
+    def __init__(self, dataset: Any, collate: Callable[[list[Any]], Any]) -> None:
+        self._dataset = dataset
+        self.collate = collate
+        self.classes = getattr(dataset, "classes", None)
+
+    def __len__(self) -> int:
+        return len(self._dataset)
+
+    def __getitem__(self, index: int) -> Any:
+        return self._dataset[index]
 
 
 class _Arrays:
@@ -194,7 +234,7 @@ def _image_data(dataset: Any, spec: str, labelled: bool, items: str | None, prog
     if first is None and labelled:
         raise no_classes(spec)
     if items is not None and labelled:
-        answers = ItemAnswers(lambda index: source.item(index)[1], len(source), items)
+        answers = ItemAnswers(source.answer, len(source), items)
         return ImageData(source, None, _named_classes(dataset), spec, answers=answers)
     if labelled and _is_mask(first):
         masks, classes = look_at_masks(
@@ -245,6 +285,30 @@ def _named_classes(dataset: Any) -> tuple[str, ...]:
     if isinstance(names, list | tuple) and all(isinstance(name, str) for name in names):
         return tuple(names)
     return ()
+
+
+def _is_no_image(value: Any) -> bool:
+    """Whether an item goes to the model as it is: fractions, several tensors, or none of an image's form."""
+    if isinstance(value, Mapping | tuple | list):
+        return True
+    if isinstance(value, Tensor):
+        return value.is_floating_point() or value.dtype != torch.uint8 or value.ndim not in (2, 3)
+    if isinstance(value, np.ndarray):
+        return value.dtype.kind in "iufb" and (value.dtype != np.uint8 or value.ndim not in (2, 3))
+    return False
+
+
+def _alone(batch: Any) -> Any:
+    """The only sample of a batch of one."""
+    if isinstance(batch, Tensor | np.ndarray):
+        return batch[0]
+    if isinstance(batch, Mapping):
+        return {key: _alone(each) for key, each in batch.items()}
+    if isinstance(batch, tuple):
+        return tuple(map(_alone, batch))
+    if isinstance(batch, list):
+        return batch[0] if len(batch) == 1 else [_alone(each) for each in batch]
+    return batch
 
 
 def _is_mask(answer: Any) -> bool:

@@ -192,7 +192,7 @@ def _from_tree(place: Place, read: Callable[[str], bytes], asked: Asked) -> Imag
     if pictures is not None:
         return ImageData(_Files(pictures[0], read, where), None, (), title, answers=pictures[1])
     if found := pairs_of_split(tree, split):
-        return _with_masks(tree, "", found, read, where, labelled, title)
+        return _with_masks(tree, "", found, read, where, asked)
     base = _base(tree, split, where)
     at = f"{where}/{base}" if base else where
     subfolders = tree.children(base)
@@ -209,7 +209,7 @@ def _from_tree(place: Place, read: Callable[[str], bytes], asked: Asked) -> Imag
     flat = tree.images.get(base, [])
     _refuse_splits(tree, base, filled, where)
     if found := find_pairs(tree, base, filled, read):
-        return _with_masks(tree, base, found, read, where, labelled, title)
+        return _with_masks(tree, base, found, read, where, asked)
     if not filled:
         if not flat:
             raise DataError(
@@ -241,13 +241,13 @@ def _from_tree(place: Place, read: Callable[[str], bytes], asked: Asked) -> Imag
 
 
 def _with_masks(
-    tree: Tree, base: str, found: Pairs, read: Callable[[str], bytes], where: str, labelled: bool, title: str
+    tree: Tree, base: str, found: Pairs, read: Callable[[str], bytes], where: str, asked: Asked
 ) -> ImageData:
     """Photographs with their masks, or alone where nobody asks for classes."""
     source = _Files(list(dict.fromkeys(photograph for photograph, _ in found.files)), read, where)
-    if labelled:
-        return masked_images(tree, base, found, source, read, where, title)
-    return ImageData(source, None, (), title)
+    if asked.labelled:
+        return masked_images(tree, base, found, source, read, where, asked.title, asked.skip)
+    return ImageData(source, None, (), asked.title)
 
 
 def _refuse_splits(tree: Tree, base: str, filled: list[str], where: str) -> None:

@@ -58,6 +58,10 @@ class ImageSource(ABC):
         """One preprocessed item as float32 [C, H, W]; only if `preprocessed`."""
         raise NotImplementedError("this source has images, not tensors")
 
+    def tensors(self, index: int) -> Any:
+        """One item that is no image, in order or by the names of a model's inputs; only if `preprocessed`."""
+        return (self.tensor(index),)
+
 
 class ImageData:
     """Images and their classes, in a fixed order. Every method that takes a part of it returns a new object.
@@ -246,6 +250,10 @@ class ImageData:
         """One preprocessed item as float32 [C, H, W]; only if `preprocessed`."""
         return self._source.tensor(int(self._indices[index]))
 
+    def tensors(self, index: int) -> Any:
+        """One item that is no image, for `edgespa.data.inputs.matched`; only if `preprocessed`."""
+        return self._source.tensors(int(self._indices[index]))
+
     def subset(self, indices: Sequence[int] | NDArray[np.int64]) -> Self:
         """The images at some positions, in the order given.
 
@@ -278,7 +286,7 @@ class ImageData:
             raise DataError(f"{self.name}: a limit of {n} images, but there are {len(self)}", "take that many or fewer")
         return self.subset(drawn_evenly(self._groups(), n, seed))
 
-    def split(self, fraction: float, seed: int = 0) -> tuple[Self, Self]:
+    def split(self, fraction: float, seed: int = 0, *, block: bool = False) -> tuple[Self, Self]:
         """Hold out a fraction, with the classes in proportion.
 
         At least one image of every class stays in the rest.
@@ -286,6 +294,8 @@ class ImageData:
         Args:
             fraction: Fraction to hold out, in (0, 1).
             seed: Which part.
+            block: Hold out images that follow each other, of each class so many in a row: neighbours of one video are
+                then apart, but for those at the ends of the row.
 
         Returns:
             The rest and the held-out part, both in the original order.
@@ -296,7 +306,7 @@ class ImageData:
         if not 0 < fraction < 1:
             raise DataError(f"{self.name}: cannot hold out a fraction of {fraction}", "take one between 0 and 1")
         groups = self._groups()
-        out = held_out(groups, fraction, seed)
+        out = held_out(groups, fraction, seed, block=block)
         if not out.any() or out.all():
             raise DataError(
                 f"{self.name}: {len(self)} images in {len(np.unique(groups))} classes, too few to hold out {fraction}",

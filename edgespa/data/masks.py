@@ -14,6 +14,7 @@ from edgespa.data.answers import UNREADABLE, decoded_mask, look_at_masks, names_
 from edgespa.data.images import ImageData, ImageSource
 from edgespa.data.pairs import Pairs, find_masks, masks_among, pairs_across
 from edgespa.data.tree import Tree, join
+from edgespa.data.whole import summary
 from edgespa.errors import DataError
 from edgespa.pixels.picture import upright_size
 
@@ -61,6 +62,7 @@ def masked_images(
     read: Callable[[str], bytes],
     where: str,
     title: str,
+    skip: bool = False,
 ) -> ImageData:
     """Photographs with a class for each pixel.
 
@@ -72,6 +74,10 @@ def masked_images(
         read: Gives a file.
         where: The data set's own path.
         title: Of the data.
+        skip: Leave out photographs whose masks cannot be used, and say so.
+
+    Raises:
+        DataError: Masks cannot be used; all of them are told.
     """
     masks = [mask for _, mask in found.files]
     owner: dict[str, str] = {}
@@ -109,9 +115,26 @@ def masked_images(
             )
         return values
 
+    faults: dict[int, DataError] = {}
+
+    def looked_at(index: int) -> NDArray[np.uint8]:
+        try:
+            return checked_mask(index)
+        except DataError as error:
+            faults[index] = error
+            return np.zeros((0, 0), np.uint8)
+
     names = _class_names(tree, base, read)
-    answers, classes = look_at_masks(read_mask, len(masks), names, title, once=checked_mask)
-    return ImageData(source, None, classes, title, answers=answers)
+    answers, classes = look_at_masks(read_mask, len(masks), names, title, once=looked_at)
+    data = ImageData(source, None, classes, title, answers=answers)
+    if not faults:
+        return data
+    first = faults[min(faults)]
+    told = summary(title, [faults[index].message for index in sorted(faults)], len(masks))
+    if not skip or len(faults) == len(masks):
+        raise first if len(faults) == 1 else DataError(told, first.hint)
+    logger.warning("%s; left out", told)
+    return data.subset([index for index in range(len(masks)) if index not in faults])
 
 
 def _class_names(tree: Tree, base: str, read: Callable[[str], bytes]) -> tuple[str, ...]:

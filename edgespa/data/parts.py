@@ -19,13 +19,14 @@ def drawn_evenly(groups: NDArray[np.int64], n: int, seed: int) -> NDArray[np.int
     return np.sort(np.lexsort((turn, rank))[:n])
 
 
-def held_out(groups: NDArray[np.int64], fraction: float, seed: int) -> NDArray[np.bool_]:
+def held_out(groups: NDArray[np.int64], fraction: float, seed: int, *, block: bool = False) -> NDArray[np.bool_]:
     """Which samples are held out, with the groups in proportion; at least one of every group is not.
 
     Args:
         groups: Of each sample, int64 [N].
         fraction: To hold out, in (0, 1).
         seed: Which.
+        block: Of each group those that follow each other.
     """
     counts = np.bincount(groups, minlength=1)
     exact = counts * fraction
@@ -35,8 +36,21 @@ def held_out(groups: NDArray[np.int64], fraction: float, seed: int) -> NDArray[n
         if held.sum() >= round(len(groups) * fraction):
             break
         held[group] += 1 if held[group] < counts[group] - 1 else 0
+    if block:
+        return _in_a_row(groups, held, seed)
     rank, _ = _ranks(groups, seed)
     return np.asarray(rank < held[groups])
+
+
+def _in_a_row(groups: NDArray[np.int64], held: NDArray[np.int64], seed: int) -> NDArray[np.bool_]:
+    """Where so many of each group are that follow each other, from a random one on."""
+    random = np.random.RandomState(seed)
+    out = np.zeros(len(groups), dtype=bool)
+    for group in np.unique(groups):
+        members = np.flatnonzero(groups == group)
+        start = int(random.randint(0, len(members) - held[group] + 1))
+        out[members[start : start + held[group]]] = True
+    return out
 
 
 def _ranks(groups: NDArray[np.int64], seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

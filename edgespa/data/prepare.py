@@ -65,7 +65,7 @@ class Prepared:
             data have those.
         targets: What is right for each image; of a table the labels themselves.
         kind: What that is: the name of an objective.
-        preprocess: The preprocessing.
+        preprocess: The preprocessing; None where the samples are no images, see `edgespa.data.tensors`.
         preprocessed: True if the items came as float tensors, which are passed on as they are.
         cached: Whether all items are in memory; else each batch is decoded as it is needed.
         name: The name of the data set.
@@ -74,7 +74,7 @@ class Prepared:
     def __init__(
         self,
         data: ImageData,
-        preprocess: Preprocess,
+        preprocess: Preprocess | None,
         cache: Tensor | None,
         workers: int,
         targets: Targets | None = None,
@@ -94,8 +94,9 @@ class Prepared:
         self._data = data
         self._cache = cache
         self._workers = workers
-        self._mean = torch.tensor(preprocess.mean, dtype=torch.float32).reshape(1, -1, 1, 1)
-        self._std = torch.tensor(preprocess.std, dtype=torch.float32).reshape(1, -1, 1, 1)
+        if preprocess is not None:
+            self._mean = torch.tensor(preprocess.mean, dtype=torch.float32).reshape(1, -1, 1, 1)
+            self._std = torch.tensor(preprocess.std, dtype=torch.float32).reshape(1, -1, 1, 1)
 
     def __len__(self) -> int:
         return len(self._data)
@@ -114,6 +115,16 @@ class Prepared:
         other = copy.copy(self)
         other.targets, other.answered = targets, True
         return other
+
+    @property
+    def axes(self) -> tuple[int, ...]:
+        """Along which dimension the samples of a batch are, of each input."""
+        return (0,)
+
+    def likewise(self, data: ImageData) -> Prepared:
+        """Other data as these became inputs."""
+        assert self.preprocess is not None
+        return prepare(data, self.preprocess)
 
     def num_batches(self, batch_size: int, drop_last: bool = False) -> int:
         """How many batches `batches` gives.
@@ -139,7 +150,7 @@ class Prepared:
         part: tuple[int, int] = (0, 1),
         behind: int = 0,
         draws: torch.Generator | None = None,
-    ) -> Iterator[tuple[Tensor, Any]]:
+    ) -> Iterator[tuple[Any, Any]]:
         """Go through the data once.
 
         Order and augmentation depend on ``shuffle_seed`` alone: an epoch that is begun again with its seed is the same.
@@ -156,8 +167,8 @@ class Prepared:
             draws: What ``augment`` draws from, as it was left; seeded anew where no batch is behind.
 
         Yields:
-            Images, float32 [N, C, H, W], normalised, and what is right for them: labels, int64 [N]; targets, float32
-            [N, K]; masks, int64 [N, H, W]; or what a data set gives, put together.
+            Images, float32 [N, C, H, W], normalised, or `edgespa.data.inputs.Inputs`; and what is right for them:
+            labels, int64 [N]; targets, float32 [N, K]; masks, int64 [N, H, W]; or what a data set gives, put together.
 
         Raises:
             DataError: An image cannot be read, or ``augment`` does not fit.
@@ -181,7 +192,7 @@ class Prepared:
         part: tuple[int, int],
         behind: int,
         draws: torch.Generator | None,
-    ) -> Iterator[tuple[Tensor, Any]]:
+    ) -> Iterator[tuple[Any, Any]]:
         generator = torch.Generator().manual_seed(shuffle_seed or 0)
         order = torch.arange(len(self))
         if shuffle_seed is not None:
@@ -194,7 +205,7 @@ class Prepared:
         own = slice(part[0], None, part[1])
         if augment is None:
             chunks = [chunk[own] for chunk in chunks]
-        for chunk, raw in zip(chunks, self._read_all(chunks), strict=True):
+        for chunk, raw in zip(chunks, self._read_all(chunks, answers=True), strict=True):
             if augment is None:
                 inputs = self._normalise(raw)
                 yield inputs, self.targets.beside(inputs, chunk)
@@ -205,14 +216,14 @@ class Prepared:
                 inputs = self._normalise(_augmented(raw, augment, generator)[own])
                 yield inputs, self.targets.beside(inputs, chunk[own])
 
-    def tensor(self, indices: Sequence[int] | NDArray[np.int64] | Tensor) -> Tensor:
+    def tensor(self, indices: Sequence[int] | NDArray[np.int64] | Tensor) -> Any:
         """Some images as the model takes them.
 
         Args:
             indices: Positions, from 0.
 
         Returns:
-            float32 [N, C, H, W], normalised.
+            float32 [N, C, H, W], normalised; or `edgespa.data.inputs.Inputs`.
 
         Raises:
             DataError: An image cannot be read.
@@ -234,25 +245,35 @@ class Prepared:
         """
         if self.preprocessed:
             raise DataError(f"{self.name}: preprocessed tensors have no pixels", "let the data set return images")
-        return next(self._read_all([torch.as_tensor(indices, dtype=torch.int64).reshape(-1)]))
+        pixels: Tensor = next(self._read_all([torch.as_tensor(indices, dtype=torch.int64).reshape(-1)]))
+        return pixels
 
-    def _normalise(self, raw: Tensor) -> Tensor:
-        if self.preprocessed:
+    def _normalise(self, raw: Any) -> Any:
+        if self.preprocessed or self.preprocess is None:
             return raw
         # As `edgespa.pixels.values.normalised`, which a stand-alone runner has: results are equal to the last bit.
         by, less = SCALINGS[self.preprocess.scale]
-        return raw.to(torch.float32).div_(by).sub_(less).sub_(self._mean).div_(self._std)
+        values: Tensor = raw.to(torch.float32).div_(by).sub_(less).sub_(self._mean).div_(self._std)
+        return values
 
-    def _read_all(self, chunks: list[Tensor]) -> Iterator[Tensor]:
-        """Raw items of each chunk of positions, in order."""
+    def _read_all(self, chunks: list[Tensor], answers: bool = False) -> Iterator[Any]:
+        """Raw items of each chunk of positions, in order; with what is right for them, if that is to be read beside."""
+        preprocess = self.preprocess
+        assert preprocess is not None
         if self._cache is not None:
             for chunk in chunks:
                 yield self._cache[chunk]
             return
         with pool(self._workers) as threads:
 
+            def one(index: int) -> Tensor:
+                item = _item(self._data, preprocess, index)
+                if answers and isinstance(self.targets, Items):
+                    self.targets.fill([index])
+                return item
+
             def begin(chunk: Tensor) -> list[Future[Tensor]]:
-                return [threads.submit(_item, self._data, self.preprocess, int(index)) for index in chunk]
+                return [threads.submit(one, int(index)) for index in chunk]
 
             # One batch ahead, so that decoding goes on while the model works.
             ahead = begin(chunks[0]) if chunks else []
@@ -262,6 +283,7 @@ class Prepared:
                 yield torch.stack(items) if len(chunk) else self._empty()
 
     def _empty(self) -> Tensor:
+        assert self.preprocess is not None
         shape = (0, self.preprocess.channels, self.preprocess.height, self.preprocess.width)
         return torch.empty(shape, dtype=torch.float32 if self.preprocessed else torch.uint8)
 
@@ -306,14 +328,14 @@ def prepare(
     if size > cache_bytes:
         return Prepared(data, preprocess, None, workers, targets)
     cache = torch.empty(shape, dtype=dtype)
-    if isinstance(targets, Masks):
+    if isinstance(targets, Masks | Items):
         targets.keep()
     array = data.array if _same_size(data.image_shape, preprocess) else None
     if array is not None:
         cache.copy_(torch.from_numpy(array).permute(0, 3, 1, 2))
         if progress is not None:
             progress(len(data), len(data))
-        if isinstance(targets, Masks):
+        if isinstance(targets, Masks | Items):
             targets.fill(range(len(data)))
         return Prepared(data, preprocess, cache, workers, targets)
 
@@ -326,7 +348,7 @@ def prepare(
                 break
             try:
                 cache[index] = _item(data, preprocess, index)
-                if isinstance(targets, Masks):
+                if isinstance(targets, Masks | Items):
                     targets.fill([index])
             except DataError as error:
                 if not data.in_files:

@@ -284,6 +284,21 @@ class Items(Targets):
 
     def __init__(self, data: ImageData) -> None:
         self._data = data
+        self._read: dict[int, Any] = {}
+        self._kept = False
+
+    def keep(self) -> None:
+        """Have all of them in memory, where `fill` puts them."""
+        self._kept = True
+
+    def fill(self, indices: Iterable[int]) -> None:
+        """Read some, each just after its input and in the same thread: they are then of one draw of the data set.
+
+        Raises:
+            DataError: One cannot be read.
+        """
+        for index in indices:
+            self._read[index] = self._data.answer(index)
 
     def of(self, chunk: Tensor) -> Any:
         """Put together as torch does it: tensors stacked, numbers to tensors, dicts and tuples part by part.
@@ -292,7 +307,7 @@ class Items(Targets):
             DataError: They are of different shapes or types.
         """
         try:
-            return default_collate([self._data.answer(index) for index in chunk.tolist()])
+            return default_collate([self._one(index) for index in chunk.tolist()])
         except (RuntimeError, TypeError, ValueError) as error:
             raise DataError(
                 f"{self._data.name}: the answers of a batch cannot be put together: {str(error).splitlines()[0]}",
@@ -306,6 +321,11 @@ class Items(Targets):
                 f"{self._data.name}: what is right for an image may lie elsewhere in it once it is augmented",
                 "augment inside the data set, where both can be moved",
             )
+
+    def _one(self, index: int) -> Any:
+        if index not in self._read:
+            return self._data.answer(index)
+        return self._read[index] if self._kept else self._read.pop(index)
 
 
 def _moving(augment: Augment, name: str, data: str) -> Callable[..., tuple[Tensor, Any]]:

@@ -80,12 +80,12 @@ def require_whole(sets: Mapping[str, ImageData], progress: Progress | None = Non
 
 
 def usable(data: ImageData) -> ImageData:
-    """The images that can be used; what was left out is told.
+    """The images that can be used, each of which is decoded for it; what was left out is told.
 
     Raises:
         DataError: There are none.
     """
-    faults = [fault for found in _looked_at(data) for fault in found]
+    faults = [fault for found in _looked_at(data, whole=True) for fault in found]
     bad = [fault for fault in faults if fault is not None]
     if not bad:
         return data
@@ -96,13 +96,28 @@ def usable(data: ImageData) -> ImageData:
     return data.subset([index for index, fault in enumerate(faults) if fault is None])
 
 
-def _looked_at(data: ImageData) -> Iterator[list[str | None]]:
-    """What is the matter with each image, some at a time; nothing where they are no files."""
+def _looked_at(data: ImageData, whole: bool = False) -> Iterator[list[str | None]]:
+    """What is the matter with each image, some at a time; nothing where they are no files.
+
+    Args:
+        data: The images.
+        whole: Decode each: some damage shows in no header and no end.
+    """
     if not data.in_files:
         return
+
+    def fault(index: int) -> str | None:
+        found = data.fault(index)
+        if found is None and whole:
+            try:
+                data.image(index)
+            except DataError as error:
+                return error.message
+        return found
+
     with ThreadPoolExecutor(_WORKERS, thread_name_prefix="edgespa-look") as pool:
         chunks = [range(start, min(start + _CHUNK, len(data))) for start in range(0, len(data), _CHUNK)]
-        yield from pool.map(lambda chunk: [data.fault(index) for index in chunk], chunks)
+        yield from pool.map(lambda chunk: [fault(index) for index in chunk], chunks)
 
 
 def summary(name: str, faults: Sequence[str], count: int) -> str:

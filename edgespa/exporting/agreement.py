@@ -14,9 +14,10 @@ from torch import Tensor
 
 from edgespa.bundle import Agreement, Kind, Quality
 from edgespa.data import Prepared
+from edgespa.data.inputs import arguments
 from edgespa.errors import ParityError
 from edgespa.exporting.parity import File
-from edgespa.exporting.samples import run_program
+from edgespa.exporting.samples import run_program, samples_in_front
 from edgespa.graph.program import Program
 from edgespa.objectives.base import Objective
 from edgespa.objectives.evaluate import Evaluation, batch_size, evaluate
@@ -61,13 +62,14 @@ class Judge:
         whole: Callable[[list[Tensor]], Any] = lambda tensors: tensors,
         objective: Objective | None = None,
     ) -> None:
+        self._program = program
         self._evaluation, self._calibration, self._learns, self._decides = evaluation, calibration, learns, decides
         self._whole = whole
         self._objective = objective
         self._batch = batch_size(program, _BATCH)
         self._wanted: Array | None = None
         self._said = hashlib.sha256()
-        self.accuracy, self._wanted = self._judge(lambda images: run_program(program, [images]), PROGRAM, None)
+        self.accuracy, self._wanted = self._judge(lambda inputs: run_program(program, inputs), PROGRAM, None)
 
     def of(self, file: File, progress: Progress | None = None) -> tuple[Quality | None, Agreement | None]:
         """How well a file does, and how often it decides as the program does; None where there is no such thing.
@@ -84,7 +86,7 @@ class Judge:
             if progress:
                 progress(done, total, f"measure {file.name}")
 
-        accuracy, decided = self._judge(lambda images: file([images.numpy()]), file.name, told)
+        accuracy, decided = self._judge(lambda inputs: file([each.numpy() for each in inputs]), file.name, told)
         data = self._evaluation or self._calibration
         if decided is None or self._wanted is None or data is None:
             return accuracy, None
@@ -116,19 +118,20 @@ class Judge:
     def loss(self, file: File) -> float:
         """The same of a file that is measured for it; infinite where its outputs are no numbers."""
         try:
-            return self.lost(self._judge(lambda images: file([images.numpy()]), file.name, None)[0])
+            return self.lost(self._judge(lambda inputs: file([each.numpy() for each in inputs]), file.name, None)[0])
         except ParityError:
             return math.inf
 
     def _judge(
-        self, run: Callable[[Tensor], Sequence[Array]], name: str, progress: Progress | None
+        self, run: Callable[[Sequence[Tensor]], Sequence[Array]], name: str, progress: Progress | None
     ) -> tuple[Quality | None, Array | None]:
         decided: list[Array | None] = []
         data = self._evaluation or self._calibration
 
-        def seen(images: Tensor) -> Any:
-            outputs = run(images)
-            if data is not None and not all(np.isfinite(each).all() for each in outputs):
+        def seen(*inputs: Tensor) -> Any:
+            assert data is not None
+            outputs = run(samples_in_front(self._program, data, inputs))
+            if not all(np.isfinite(each).all() for each in outputs):
                 raise ParityError(
                     f"{name}: the outputs are not finite on some of {data.name}",
                     "numbers beyond what its precision holds: leave that out, or check --mean, --std and the weights",
@@ -148,7 +151,7 @@ class Judge:
             for at in range(0, len(places), self._batch):
                 if at and decided[0] is None:
                     break
-                seen(self._calibration.tensor(places[at : at + self._batch]))
+                seen(*arguments(self._calibration.tensor(places[at : at + self._batch])))
                 if progress:
                     progress(at + self._batch, len(places), "")
         known = [each for each in decided if each is not None]

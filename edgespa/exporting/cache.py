@@ -188,6 +188,7 @@ def program_parts(program: Program) -> list[object]:
 
 def _code_digest() -> str:
     digest = hashlib.sha256()
-    for text in own_sources("exporting"):
-        digest.update(text.encode())
+    for part in (("exporting",), ("device", "runner")):  # by the runner's figures files are chosen
+        for text in own_sources(*part):
+            digest.update(text.encode())
     return digest.hexdigest()

@@ -15,6 +15,7 @@ from torch.utils._pytree import tree_leaves
 from edgespa.bundle import OutputSet
 from edgespa.config import Preprocess
 from edgespa.data import Prepared
+from edgespa.data.inputs import arguments
 from edgespa.device import runner
 from edgespa.errors import ExportError
 from edgespa.exporting.exact import UNSURE, exact_outputs
@@ -306,10 +307,11 @@ def draw_samples(
     sets = find_sets(program)
     if data is not None and len(data):
         places = np.unique(np.linspace(0, len(data) - 1, min(count, len(data))).astype(np.int64))
-        inputs: list[Tensor] = [data.tensor(places)]
+        inputs: list[Tensor] = samples_of(program, data, places)
         kept = _steady(program, inputs) if sets else np.arange(len(places))
-        places, inputs = places[kept], [inputs[0][kept]]
-        samples = judged(program, inputs, f"{len(places)} images of {data.name}", tolerance, sets)
+        places, inputs = places[kept], [each[kept] for each in inputs]
+        what = "samples" if data.preprocess is None else "images"
+        samples = judged(program, inputs, f"{len(places)} {what} of {data.name}", tolerance, sets)
         return _with_images(samples, data, places, preprocess)
     size = fixed_batch(program) or count
     count = -(-count // size) * size
@@ -333,6 +335,33 @@ def draw_samples(
     return dataclasses.replace(samples, recorded=tuple(first), stored=short)
 
 
+def samples_of(program: Program, data: Prepared, places: Array) -> list[Tensor]:
+    """Some samples of data as a program's files take them: along the first dimension of each input.
+
+    Args:
+        program: With plain inputs.
+        data: The samples.
+        places: Which.
+    """
+    return samples_in_front(program, data, arguments(data.tensor(places)))
+
+
+def samples_in_front(program: Program, data: Prepared, inputs: Sequence[Tensor]) -> list[Tensor]:
+    """A batch of data as a program's files take it, see `samples_of`.
+
+    Args:
+        program: With plain inputs; a batch of 1 where the data's is not first in all of them.
+        data: Where the batch is from.
+        inputs: All inputs, as `edgespa.data.Prepared.batches` gives them.
+    """
+    found = []
+    for tensor, axis, spec in zip(inputs, data.axes, program.inputs, strict=True):
+        first = tensor.movedim(axis, 0)
+        # A sample is all of a run, see `_samples_first`; where a run's first size is 1 that is the sample's.
+        found.append(first.unsqueeze(axis + 1) if axis and spec.shape[0] != 1 else first)
+    return found
+
+
 def _steady(program: Program, inputs: Sequence[Tensor]) -> Array:
     """Places of the samples whose choices rounding cannot change; of all, where hardly any are."""
     size = fixed_batch(program) or len(inputs[0])
@@ -351,15 +380,16 @@ def _recorded(count: int, size: int) -> tuple[int, ...]:
 
 def _with_images(samples: Samples, data: Prepared, places: Array, preprocess: Preprocess | None) -> Samples:
     """Images are recorded as pixels, a quarter of what they are as numbers, where the same numbers come of those."""
-    if data.preprocess == preprocess and not data.preprocessed:
+    if data.preprocess is not None and data.preprocess == preprocess and not data.preprocessed:
         pixels = data.pixels(places).numpy()
         recorded = _recorded(samples.count, samples.recorded_bytes + pixels[0].nbytes)
         chosen = pixels[list(recorded)]
         made = runner.normalised(chosen, data.preprocess.model_dump())
         if np.array_equal(made, samples.inputs[0][list(recorded)]):
             return dataclasses.replace(samples, recorded=recorded, stored={"pixels_0": chosen})
-    recorded = _recorded(samples.count, samples.recorded_bytes + samples.inputs[0][0].nbytes)
-    return dataclasses.replace(samples, recorded=recorded, stored={"input_0": samples.inputs[0][list(recorded)]})
+    recorded = _recorded(samples.count, samples.recorded_bytes + sum(each[0].nbytes for each in samples.inputs))
+    stored = {f"input_{index}": each[list(recorded)] for index, each in enumerate(samples.inputs)}
+    return dataclasses.replace(samples, recorded=recorded, stored=stored)
 
 
 def _noise(program: Program, count: int, seed: int, pixels: Preprocess | None) -> tuple[list[Tensor], dict[str, Array]]:

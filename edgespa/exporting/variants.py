@@ -25,7 +25,7 @@ from edgespa.exporting.journal import Journal
 from edgespa.exporting.onnx_quant import OnnxQuantiser
 from edgespa.exporting.parity import File, bound_for
 from edgespa.exporting.quantise import Loss, Made, NotUseful, make
-from edgespa.exporting.samples import Samples, fixed_batch, run_program
+from edgespa.exporting.samples import Samples, fixed_batch, run_program, samples_of
 from edgespa.exporting.tflite_meta import write_metadata
 from edgespa.exporting.tflite_quant import TfliteQuantiser
 from edgespa.graph.program import Program
@@ -252,18 +252,20 @@ def _calibration_inputs(job: Job) -> list[Any]:
     size = job.config.batch or fixed_batch(job.program) or 1
     count = -(-min(job.config.calibration_images, len(job.calibration)) // size) * size
     chosen = np.linspace(0, len(job.calibration) - 1, count).astype(np.int64)
-    images = job.calibration.tensor(chosen).numpy()
-    if not np.isfinite(images).all():
+    inputs = [each.numpy() for each in samples_of(job.program, job.calibration, chosen)]
+    images = inputs[0]
+    if not all(np.isfinite(each).all() for each in inputs):
         raise ConfigError(
             "the calibration images hold values that are not finite", "check --calibration, --mean and --std"
         )
-    if (len(images) > 1 and (images == images[:1]).all()) or (images == images[..., :1, :1]).all():
+    same = len(images) > 1 and all((each == each[:1]).all() for each in inputs)
+    if same or (images.ndim == 4 and (images == images[..., :1, :1]).all()):
         # int8 ranges taken from them would hold for nothing else, and the proof, on the same images, would not notice.
         raise ConfigError(
             "the calibration images are all the same, or of a single colour each",
             "check --calibration: it takes images like those that the model will see",
         )
-    return [images]
+    return inputs
 
 
 def _pieces(file: File, inputs: Sequence[Any]) -> list[list[Any]]:
@@ -271,7 +273,14 @@ def _pieces(file: File, inputs: Sequence[Any]) -> list[list[Any]]:
     batch = file.inputs[0].shape[0]
     size = batch if isinstance(batch, int) else 1
     count = len(inputs[0]) // size * size
-    return [file.own_inputs([array[at : at + size] for array in inputs]) for at in range(0, count, size)]
+    # Of a program that runs whole a sample has all dimensions of a run.
+    whole = [array.ndim > len(spec.shape) for array, spec in zip(inputs, file.inputs, strict=True)]
+    return [
+        file.own_inputs(
+            [array[at] if all_of_it else array[at : at + size] for array, all_of_it in zip(inputs, whole, strict=True)]
+        )
+        for at in range(0, count, size)
+    ]
 
 
 def _proved(job: Job, name: str, precision: str, path: Path, how: Made, steps: Steps) -> Variant:

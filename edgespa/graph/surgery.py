@@ -120,13 +120,14 @@ def resize_output(program: Program, size: int) -> tuple[Program, tuple[str, ...]
 def head_tensors(program: Program) -> tuple[str, ...]:
     """Weights and biases of the layer that writes the program's first output; empty if there is none.
 
-    A linear layer of which this is the only output; or a convolution whose channels are the output's, be it resized,
-    pooled over places or flattened behind it; or several of those whose results are added.
+    A linear layer, of which this is the only output or a list ``[N, K]``; or a convolution whose channels are the
+    output's, be it resized, pooled over places or flattened behind it; or several of those whose results are added.
     """
     output = next(node for node in program.graph.nodes if node.op == "output")
     sources = output.all_input_nodes
-    if len(sources) == 1 and sources[0].target is torch.ops.aten.linear.default:
-        return _weights_of(sources[0])
+    if sources and sources[0].target is torch.ops.aten.linear.default:
+        # Beside others it is a list of scores: of boxes and maps there is none that is the head.
+        return _weights_of(sources[0]) if len(sources) == 1 or len(sources[0].meta["val"].shape) == 2 else ()
     found = _convolutions_before(sources[0]) if sources else None
     names = tuple(name for node in found or () for name in _weights_of(node))
     tensors = dict(program.tensors())

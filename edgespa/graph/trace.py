@@ -6,7 +6,7 @@ import copy
 import inspect
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import sympy  # type: ignore[import-untyped]
@@ -39,7 +39,8 @@ def trace(model: nn.Module, inputs: Sequence[Tensor]) -> Program:
         inputs: Example inputs. The first dimension of each is taken to be the batch; a batch of 1 is traced as 2. Where
             first sizes differ, those of 1 are the batch, else those like the first input's; the other inputs have no
             batch there, nor has one whose first size no output begins with though another's does. Such inputs keep the
-            sizes that they have here.
+            sizes that they have here. Where the model does not take that, inputs of three dimensions but the first
+            may be states ``[layers, N, H]``.
 
     Returns:
         The program. If the model fixes its batch size, so does the program, at the size of ``inputs``.
@@ -54,24 +55,47 @@ def trace(model: nn.Module, inputs: Sequence[Tensor]) -> Program:
     given = tuple(inputs)
     firsts = [tensor.shape[0] for tensor in given if tensor.dim()]
     batch = 1 if 1 in firsts else next(iter(firsts), 0)
-    batched = [index for index, tensor in enumerate(given) if tensor.shape[:1] == (batch,)]
+    batched = {index: 0 for index, tensor in enumerate(given) if tensor.shape[:1] == (batch,)}
     try:
         program = _export(plain, _repeated(given, batched), batched)
         unbatched = _unbatched(program, batched)
         if unbatched:
-            batched = [index for index in batched if index not in unbatched]
+            batched = {index: 0 for index in batched if index not in unbatched}
             program = _export(plain, _repeated(given, batched), batched)
-        sizes = [_input_nodes(program)[index].meta["val"].shape[0] for index in batched]
-        if not all(_is_free(size) and _takes_any(size) for size in sizes):
+        if not _are_free(program, batched):
             log.warning("the model takes batches of %d only: its code fixes the size", batch)
-            program = _export(plain, given, [])
+            program = _export(plain, given, {})
     except Exception as first:
+        states = _with_states(plain, given, batched, batch)
+        if states is not None:
+            return from_exported(states)
         try:
-            program = _export(plain, given, [])
+            program = _export(plain, given, {})
         except Exception as error:
             raise _explain(error) from first
         log.warning("the model takes batches of %d only: %s", batch, _summary(first))
     return from_exported(program)
+
+
+def _with_states(
+    plain: nn.Module, given: tuple[Tensor, ...], batched: Mapping[int, int], batch: int
+) -> ExportedProgram | None:
+    """The program with the batch second in inputs that may be states ``[layers, N, H]``; None where that fails too."""
+    states = {index: 1 for index, each in enumerate(given) if index and each.dim() == 3 and each.shape[1] == batch}
+    if not states:
+        return None
+    axes = {**batched, **states}
+    try:
+        program = _export(plain, _repeated(given, axes), axes)
+    except Exception:  # what a model makes of such sizes; the first failure is the one that is told
+        return None
+    return program if _are_free(program, axes) else None
+
+
+def _are_free(program: ExportedProgram, batched: Mapping[int, int]) -> bool:
+    nodes = _input_nodes(program)
+    sizes = [nodes[index].meta["val"].shape[axis] for index, axis in batched.items()]
+    return all(_is_free(size) and _takes_any(size) for size in sizes)
 
 
 def from_exported(exported: ExportedProgram, *, foreign: bool = False) -> Program:
@@ -184,16 +208,16 @@ def _compute_weights(module: nn.Module) -> None:
         module.register_parameter(name, nn.Parameter(value, requires_grad=False))
 
 
-def _repeated(inputs: tuple[Tensor, ...], batched: Sequence[int]) -> tuple[Tensor, ...]:
+def _repeated(inputs: tuple[Tensor, ...], batched: Mapping[int, int]) -> tuple[Tensor, ...]:
     return tuple(
-        tensor.expand(TRACE_BATCH, *tensor.shape[1:]).contiguous()
-        if index in batched and tensor.shape[0] == 1
+        tensor.repeat_interleave(TRACE_BATCH, batched[index])
+        if index in batched and tensor.shape[batched[index]] == 1
         else tensor
         for index, tensor in enumerate(inputs)
     )
 
 
-def _unbatched(program: ExportedProgram, batched: Sequence[int]) -> list[int]:
+def _unbatched(program: ExportedProgram, batched: Iterable[int]) -> list[int]:
     """Inputs whose free first size is no batch: no output begins with it, and some output begins with another's."""
     nodes = _input_nodes(program)
     symbols = {index: _symbol(nodes[index].meta["val"]) for index in batched}
@@ -209,8 +233,10 @@ def _symbol(value: Any) -> str:
     return str(value.shape[0]) if isinstance(value, Tensor) and value.dim() and _is_free(value.shape[0]) else ""
 
 
-def _export(model: nn.Module, inputs: tuple[Tensor, ...], batched: list[int]) -> ExportedProgram:
-    shapes: list[Any] = [{0: torch.export.Dim.AUTO} if index in batched else None for index in range(len(inputs))]
+def _export(model: nn.Module, inputs: tuple[Tensor, ...], batched: Mapping[int, int]) -> ExportedProgram:
+    """Export with a free size of some inputs, along the dimension that is said."""
+    free = torch.export.Dim.AUTO
+    shapes: list[Any] = [{batched[index]: free} if index in batched else None for index in range(len(inputs))]
     kinds = [parameter.kind for parameter in inspect.signature(model.forward).parameters.values()]
     if inspect.Parameter.VAR_POSITIONAL in kinds:  # forward(x, *rest): the rest is one tuple, if there is any
         first = kinds.index(inspect.Parameter.VAR_POSITIONAL)

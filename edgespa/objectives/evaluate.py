@@ -12,8 +12,9 @@ from torch import Tensor
 from torch.utils import _pytree
 
 from edgespa.data import Prepared
+from edgespa.data.inputs import Inputs, arguments, moved, samples_in
 from edgespa.distributed.processes import ALONE, Processes
-from edgespa.errors import DataError
+from edgespa.errors import ConfigError, DataError, EdgespaError
 from edgespa.graph.program import Program
 from edgespa.models.detectors import Detector
 from edgespa.models.interface import output_shapes
@@ -22,6 +23,7 @@ from edgespa.objectives.kinds import objective_named
 from edgespa.objectives.measures import Measure
 
 BATCH_SIZE = 250
+_FEW = 8
 MOST_BYTES = 1 << 28
 """Of the outputs of a batch."""
 Progress = Callable[[float, float | None, str], None]
@@ -134,7 +136,7 @@ def batch_size(program: object, most: int = BATCH_SIZE) -> int:
 
 @torch.no_grad()
 def evaluate(
-    run: Callable[[Tensor], Any],
+    run: Callable[..., Any],
     data: Prepared,
     objective: Objective | None = None,
     *,
@@ -145,7 +147,7 @@ def evaluate(
     """Run all of some data through a program and measure.
 
     Args:
-        run: Gives what the program gives, for inputs ``[N, C, H, W]``.
+        run: Gives what the program gives, for inputs ``[N, C, H, W]``, or for several inputs.
         data: What is right is known of each sample.
         objective: Whose measures; that of the data's kind where nothing is said.
         batch: Samples at a time; the results do not depend on it.
@@ -161,8 +163,8 @@ def evaluate(
         raise DataError("no images to evaluate on", "give a data set with at least one image")
     require_answered(data, objective)
     tally = Tally(objective)
-    for index, (images, targets) in enumerate(_batches(data, batch, processes)):
-        tally.add(sums_of(run(images), targets, data, objective), len(images))
+    for index, (inputs, targets) in enumerate(_batches(data, batch, processes)):
+        tally.add(sums_of(run(*arguments(inputs)), targets, data, objective), samples_in(inputs))
         if progress:
             progress(index + 1, total, "evaluate")
     whole = tally.whole(processes)
@@ -201,6 +203,50 @@ def require_answers(program: Program, data: Prepared, objective: Objective | Non
     (objective or objective_for(data)).take(program(*program.example_inputs()), data, own=True)
 
 
+@torch.no_grad()
+def require_measures(program: Program, data: Prepared, objective: Objective) -> None:
+    """Refuse an objective whose measures do not come out, on a few samples, before anything long begins.
+
+    Args:
+        program: In evaluation form.
+        data: That it is to be measured on.
+        objective: What is learned.
+
+    Raises:
+        ConfigError: It says what it gives instead.
+        DataError: If the outputs are no answers, or no numbers.
+    """
+    inputs, targets = next(iter(data.batches(min(_FEW, len(data)))))
+    try:
+        sums: Any = sums_of(program(*arguments(inputs)), targets, data, objective)
+        dims = 1 + objective.gathers
+        if not isinstance(sums, Tensor) or sums.dim() != dims or sums.dtype != torch.float64:
+            found = f"{sums.dtype} {list(sums.shape)}" if isinstance(sums, Tensor) else type(sums).__name__
+            raise ConfigError(
+                f"sums of the objective {objective.name} gives {found}",
+                f"give float64 {'[n]' if dims == 1 else '[rows, n]'}: .double()",
+            )
+        table = data.targets.table
+        tally = Tally(objective)
+        tally.add(sums, samples_in(inputs))
+        values: Any = objective.values(tally.whole(), None if table is None else table[: samples_in(inputs)])
+    except ZeroDivisionError:  # of a few samples there may be none of a kind
+        return
+    except EdgespaError:
+        raise
+    except Exception as error:  # code of the user's
+        raise ConfigError(
+            f"the objective {objective.name} cannot measure {data.name}: {type(error).__name__}: {error}",
+            "correct its sums and values: they are called after each epoch",
+        ) from error
+    if not isinstance(values, tuple | list) or len(values) != len(objective.measures):
+        given = f"{len(values)} values" if isinstance(values, tuple | list) else f"a {type(values).__name__}"
+        raise ConfigError(
+            f"the objective {objective.name} has {len(objective.measures)} measures, and its values gives {given}",
+            "give a number for each measure, in their order",
+        )
+
+
 def sums_of(output: Any, targets: Any, data: Prepared, objective: Objective) -> Tensor:
     """What a batch adds to the measures.
 
@@ -232,7 +278,7 @@ def require_answered(data: Prepared, objective: Objective) -> None:
         raise DataError(f"{data.name} has no classes to compare with", "give labelled data")
 
 
-def _batches(data: Prepared, size: int, processes: Processes) -> Iterator[tuple[Tensor, Any]]:
-    for images, targets in data.batches(size, shuffle_seed=None, part=processes.part):
-        if len(images):  # the last batch may be smaller than the number of processes
-            yield images.to(processes.device), on_device(targets, processes.device)
+def _batches(data: Prepared, size: int, processes: Processes) -> Iterator[tuple[Inputs, Any]]:
+    for inputs, targets in data.batches(size, shuffle_seed=None, part=processes.part):
+        if samples_in(inputs):  # the last batch may be smaller than the number of processes
+            yield moved(inputs, processes.device), on_device(targets, processes.device)

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from edgespa.data.inputs import Inputs, arguments
 from edgespa.objectives.base import Objective
 from edgespa.objectives.table import Classes
 from edgespa.objectives.units import Units
@@ -25,7 +26,7 @@ class Teacher:
     """
 
     name: str
-    run: Callable[[Tensor], Any]
+    run: Callable[..., Any]
     of_base: bool = False
 
 
@@ -103,7 +104,7 @@ class TrainingLoss:
         """The inverse of `standard`: what the student gives in the units of the data."""
         return output if self.units is None else self.units.raw(self.objective.take(output))
 
-    def __call__(self, output: Any, targets: Any, inputs: Tensor) -> Tensor:
+    def __call__(self, output: Any, targets: Any, inputs: Inputs) -> Tensor:
         """The whole loss.
 
         Args:
@@ -116,7 +117,7 @@ class TrainingLoss:
         if self.teacher is None:
             return loss
         with torch.no_grad():
-            wanted = self.standard(self.objective.take(self.teacher.run(inputs)))
+            wanted = self.standard(self.objective.take(self.teacher.run(*arguments(inputs))))
         distance = self.objective.distance(outputs, wanted, self.temperature)
         return (1 - self.distill_weight) * loss + self.distill_weight * distance
 

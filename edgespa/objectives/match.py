@@ -75,6 +75,11 @@ class Match(Objective):
         """Of each output the squared error and the squares of what is wanted."""
         found = []
         for own, wanted in zip(outputs, targets["outputs"], strict=True):
+            if own.shape != wanted.shape:
+                raise DataError(
+                    f"an output is {list(own.shape)}, and the base's {list(wanted.shape)}",
+                    "match a network whose outputs all have the batch first, or leave out --objective match here",
+                )
             found += [(own.double() - wanted.double()).square().sum(), wanted.double().square().sum()]
         return torch.stack(found)
 

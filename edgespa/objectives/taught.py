@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils import _pytree
 
 from edgespa.data import Prepared
+from edgespa.data.inputs import Inputs, arguments, moved, samples_in
 from edgespa.data.targets import Targets
 from edgespa.graph.program import Program
 from edgespa.objectives.base import Objective
@@ -42,16 +43,16 @@ class Taught(Targets):
         """See `Targets.of`; the inputs are read for it."""
         return self.beside(self._data.tensor(chunk), chunk)
 
-    def beside(self, inputs: Tensor, chunk: Tensor) -> Any:
+    def beside(self, inputs: Inputs, chunk: Tensor) -> Any:
         """See `Targets.beside`: what the base gives for these inputs."""
-        if not len(inputs):
+        if not samples_in(inputs):
             nothing = _pytree.tree_map(lambda each: each[:0], self._some)
             return self._objective.wanted(nothing, self._some)
         return self._objective.wanted(self._taken(inputs), self._some)
 
     @torch.no_grad()
-    def _taken(self, inputs: Tensor) -> Any:
-        return self._objective.take(self._run(inputs.to(self._device)))
+    def _taken(self, inputs: Inputs) -> Any:
+        return self._objective.take(self._run(*arguments(moved(inputs, self._device))))
 
 
 def taught(

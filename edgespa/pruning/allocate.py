@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from edgespa.data.inputs import samples_in
 from edgespa.graph.groups import Kept
 from edgespa.objectives.evaluate import Tally, sums_of
 from edgespa.pruning.config import PruneConfig
@@ -146,6 +147,6 @@ def _accuracy(network: Network, changed: Mapping[str, Tensor], images: Images) -
     tally = Tally(objective)
     for index in range(images.batches):
         inputs = images.batch(index)
-        output = torch.func.functional_call(module, dict(changed), (inputs,))
-        tally.add(sums_of(output, images.targets(index), data, objective), len(inputs))
+        output = torch.func.functional_call(module, dict(changed), inputs)
+        tally.add(sums_of(output, images.targets(index), data, objective), samples_in(inputs))
     return objective.measure.merit(objective.values(tally.whole(), images.table)[0])

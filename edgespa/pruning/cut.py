@@ -12,6 +12,7 @@ from pydantic import JsonValue
 
 from edgespa.config import Preprocess
 from edgespa.data import Prepared
+from edgespa.data.inputs import arguments
 from edgespa.errors import GraphError
 from edgespa.graph.blocks import Bypassed
 from edgespa.graph.groups import Groups, Kept
@@ -101,7 +102,7 @@ def bypass_error(whole: Program, smaller: Program, decision: Decision, data: Pre
     """
     inputs = whole.example_inputs()
     if data is not None and whole.dynamic_batch:
-        inputs = (next(iter(data.batches(PROOF_IMAGES)))[0],)
+        inputs = arguments(next(iter(data.batches(PROOF_IMAGES)))[0])
     blocks = [block for block in decision.blocks if block.name in decision.removed]
     expected, got = output_tensors(Bypassed(whole, blocks).run(*inputs)), output_tensors(smaller(*inputs))
     error = largest_difference(expected, got)

@@ -20,6 +20,7 @@ from torch import Tensor, fx
 
 from edgespa.config import Strict
 from edgespa.data import ImageData, Prepared
+from edgespa.data.inputs import Inputs, arguments
 from edgespa.errors import ConfigError, DataError, GraphError
 from edgespa.graph.blocks import Block
 from edgespa.graph.program import Program
@@ -315,11 +316,12 @@ def features(
     return found
 
 
-def _run(watched: Program, images: Tensor) -> Sequence[Tensor]:
+def _run(watched: Program, inputs: Inputs) -> Sequence[Tensor]:
     """Outputs for a batch; one image at a time where the program takes a fixed batch."""
     if watched.dynamic_batch:
-        values: Sequence[Tensor] = watched(images)
+        values: Sequence[Tensor] = watched(*arguments(inputs))
         return values
+    (images,) = arguments(inputs)
     size = int(watched.inputs[0].shape[0])
     if len(images) % size:
         images = torch.cat([images, images[-1:].expand(size - len(images) % size, *images.shape[1:])])

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from edgespa.data import Prepared
+from edgespa.data.inputs import Inputs, arguments
 from edgespa.errors import ConfigError, DataError
 from edgespa.graph.program import BATCH, Program, shape_of
 from edgespa.objectives.base import Objective
@@ -30,18 +31,13 @@ class Images:
         data: The images.
 
     Raises:
-        ConfigError: If the model does not take one tensor of images.
+        ConfigError: If the model takes others.
         DataError: If there are fewer than two images, they are all the same, or a value is not finite.
     """
 
     def __init__(self, base: Base, data: Prepared) -> None:
-        if len(base.program.inputs) != 1:
-            raise ConfigError(
-                f"{base.spec} takes {len(base.program.inputs)} inputs, and calibration needs one tensor of images",
-                "wrap the model so that it takes images only",
-            )
-        shape = base.program.inputs[0].shape
-        wanted = (data.preprocess.channels, data.preprocess.height, data.preprocess.width)
+        shape, how = base.program.inputs[0].shape, data.preprocess
+        wanted = (how.channels, how.height, how.width) if how is not None else tuple(shape[1:])
         if tuple(shape[1:]) != wanted:
             raise ConfigError(
                 f"{base.spec} takes inputs of {list(shape[1:])}, the images are {list(wanted)}", "correct --input-shape"
@@ -49,7 +45,7 @@ class Images:
         self.data = data
         self._program = base.program
         self._detector = base.detector
-        self._dtype = base.program.inputs[0].dtype
+        self._types = [spec.dtype for spec in base.program.inputs]
         free = shape[0] == BATCH
         most = _BATCH_ELEMENTS // _largest(base.program)
         self.batch_size = min(MOST_IMAGES, max(4, most)) if free else int(shape[0])
@@ -63,27 +59,39 @@ class Images:
         self._check()
 
     def _check(self) -> None:
-        first = self.data.tensor([0])
+        first = self._typed(self.data.tensor([0]))
         same = True
         for index in range(self.batches):
-            images = self.batch(index)
-            finite = torch.isfinite(images).flatten(1).all(1)
-            if not finite.all():
-                bad = index * self.batch_size + int((~finite).nonzero()[0])
-                raise DataError(
-                    f"{self.data.name}: image {bad} has values that are not finite", "leave it out, or correct it"
-                )
-            same = same and bool((images == first.to(self._dtype)).all())
+            for inputs, axis, one in zip(self.batch(index), self.data.axes, first, strict=True):
+                finite = torch.isfinite(inputs).movedim(axis, 0).flatten(1).all(1)
+                if not finite.all():
+                    bad = index * self.batch_size + int((~finite).nonzero()[0])
+                    raise DataError(
+                        f"{self.data.name}: image {bad} has values that are not finite", "leave it out, or correct it"
+                    )
+                same = same and bool((inputs == one).all())
         if same:
             raise DataError(
                 f"{self.data.name}: all {self.count} calibration images are the same",
                 "give images as the network will see them",
             )
 
-    def batch(self, index: int) -> Tensor:
-        """Images as the program takes them, ``[N, C, H, W]``."""
+    def batch(self, index: int) -> tuple[Tensor, ...]:
+        """Images as the program takes them, ``[N, C, H, W]``; or what else it takes, all inputs of a run."""
         start = index * self.batch_size
-        return self.data.tensor(range(start, min(start + self.batch_size, self.count))).to(self._dtype)
+        return self._typed(self.data.tensor(range(start, min(start + self.batch_size, self.count))))
+
+    def first(self, count: int) -> tuple[Tensor, ...]:
+        """Some of the first samples, or a batch where the program takes no other number.
+
+        Args:
+            count: How many.
+        """
+        size = min(count, self.batch_size) if self._program.dynamic_batch else self.batch_size
+        return self._typed(self.data.tensor(range(min(size, self.count))))
+
+    def _typed(self, inputs: Inputs) -> tuple[Tensor, ...]:
+        return tuple(each.to(dtype) for each, dtype in zip(arguments(inputs), self._types, strict=True))
 
     def targets(self, index: int) -> Any:
         """What is right for them, as `edgespa.data.Prepared.batches` gives it."""

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, fx
+from torch import Tensor
 
 from edgespa.errors import DataError
 from edgespa.graph.groups import Group
-from edgespa.graph.program import Program, fetch
 from edgespa.pruning.config import PruneConfig
 from edgespa.pruning.evidence import Evidence
 from edgespa.pruning.images import MOST_IMAGES, Images
@@ -19,6 +19,7 @@ from edgespa.pruning.readers import Reader
 from edgespa.pruning.survey import Network, Tick, gather_apart, visit
 from edgespa.selection.criteria import Scores, normalise
 from edgespa.selection.reconstruct.baselines import forward_selection, sampled_order, sensitivity
+from edgespa.selection.relevance import captured
 from edgespa.selection.score import require_finite, score_units
 
 SAMPLED_ROWS = 2048  # rows per batch that sensitivities are taken from
@@ -102,27 +103,31 @@ def activation_gradients(network: Network, images: Images, groups: Iterable[str]
     readers = {name: network.of_group[name] for name in groups}
     sources = {reader.source for own in readers.values() for reader in own}
     totals = {name: np.zeros(len(network.group(name))) for name in readers}
-    objective = images.objective
     for index in range(images.batches):
         targets = images.targets(index)
-        inner: dict[str, Tensor] = {}
-        output = _forward(network.base.program, images.batch(index).requires_grad_(True), sources, inner)
-        loss = objective.scored(objective.take(output, images.data), targets) * objective.mass(targets)
-        if not bool(torch.isfinite(loss)):
-            raise DataError(
-                f"{images.name}: the loss of the network on these images is {loss.item()}",
-                "check --mean and --std, and the weights of the model",
-            )
-        found = torch.autograd.grad(loss, list(inner.values()), allow_unused=True)
-        gradients = dict(zip(inner, found, strict=True))
+        found = captured(
+            network.base.program.module, {}, images.batch(index), sources, partial(_loss_of, images, targets)
+        )
         for name, own in readers.items():
             for reader in own:
-                gradient = gradients[reader.source]
+                value, gradient = found[reader.source]
                 if gradient is not None:
-                    product = (inner[reader.source] * gradient).detach()
+                    product = value * gradient
                     totals[name] += _per_unit(reader, product, network.group(name)) / (len(own) * images.count)
         tick(f"gradients, batch {index + 1}")
     return totals
+
+
+def _loss_of(images: Images, targets: Any, output: Any) -> Tensor:
+    """The sum over a batch."""
+    objective = images.objective
+    loss = objective.scored(objective.take(output, images.data), targets) * objective.mass(targets)
+    if not bool(torch.isfinite(loss)):
+        raise DataError(
+            f"{images.name}: the loss of the network on these images is {loss.item()}",
+            "check --mean and --std, and the weights of the model",
+        )
+    return loss
 
 
 def _per_unit(reader: Reader, values: Tensor, group: Group) -> Scores:
@@ -132,27 +137,6 @@ def _per_unit(reader: Reader, values: Tensor, group: Group) -> Scores:
     flat = (values.double().sum(others) if others else values.double()).numpy()
     ids = reader.channels
     return np.array([np.abs(flat[:, ids == unit].sum(1)).sum() for unit in group.ids])
-
-
-def _forward(program: Program, x: Tensor, wanted: set[str], inner: dict[str, Tensor]) -> Tensor:
-    """The program's output, with some inner values on the way."""
-    values: dict[fx.Node, Any] = {}
-    for node in program.graph.nodes:
-        if node.op == "placeholder":
-            values[node] = x
-        elif node.op == "get_attr":
-            values[node] = fetch(program.module, str(node.target))
-        elif node.op == "call_function":
-            arguments, keywords = fx.node.map_arg((node.args, node.kwargs), lambda item: values[item])
-            values[node] = node.target(*arguments, **keywords)
-        else:
-            output = torch.utils._pytree.tree_leaves([values[source] for source in node.all_input_nodes])[0]
-        if node.name in wanted:
-            value = values[node]
-            assert isinstance(value, Tensor)
-            inner[node.name] = value
-    assert isinstance(output, Tensor)
-    return output
 
 
 def sensitivities(network: Network, images: Images, groups: Iterable[str], tick: Tick, seed: int) -> dict[str, Tensor]:

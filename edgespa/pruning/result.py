@@ -63,8 +63,7 @@ def make_task(
     compacted = compact(program, base.groups, kept)
     inputs = base.program.example_inputs()
     if images is not None:
-        first = images.batch(0)
-        inputs = (first[:PROOF_IMAGES] if base.program.dynamic_batch else first,)
+        inputs = images.first(PROOF_IMAGES)
     proof = prove(program, base.groups, kept, compacted, inputs)
     proof.require()
     tensors = {**changed, **slice_tensors(changed, base.groups, alive)}

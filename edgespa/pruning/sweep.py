@@ -92,16 +92,16 @@ class _Filed:
         self.stored = stored
 
 
-Inputs = Callable[[int], Tensor]
+Inputs = Callable[[int], tuple[Tensor, ...]]
 
 
 class Sweep:
     """A program on its way through all batches.
 
     Args:
-        program: With one input.
+        program: The program.
         batches: Number of batches.
-        inputs: Gives a batch by its index.
+        inputs: Gives a batch by its index: all inputs of the program.
         shelf: Where values lie between stops.
         state: Tensors that replace the program's; looked up when an operator runs, so they may change between stops.
     """
@@ -111,6 +111,7 @@ class Sweep:
     ) -> None:
         self._module = program.module
         self._nodes = list(program.graph.nodes)
+        self._places = {node: place for place, node in enumerate(n for n in self._nodes if n.op == "placeholder")}
         self._position = {node.name: index for index, node in enumerate(self._nodes)}
         self._last_use = _last_uses(self._nodes)
         self._inputs = inputs
@@ -152,7 +153,7 @@ class Sweep:
 
     def _run(self, node: fx.Node, values: dict[fx.Node, Any], batch: int) -> None:
         if node.op == "placeholder":
-            values[node] = self._inputs(batch)
+            values[node] = self._inputs(batch)[self._places[node]]
         elif node.op == "call_function":
             arguments, keywords = fx.node.map_arg((node.args, node.kwargs), lambda item: self._value(item, values))
             values[node] = node.target(*arguments, **keywords)  # type: ignore[operator]

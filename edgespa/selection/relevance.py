@@ -26,6 +26,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from edgespa.data.inputs import Inputs, arguments
 from edgespa.graph.program import fetch
 from edgespa.graph.rules.registry import named_arguments, operator_name
 
@@ -40,7 +41,7 @@ _PASSED = {"batch_norm", "layer_norm", "group_norm", "instance_norm", "rms_norm"
 def captured(
     module: fx.GraphModule,
     weights: Mapping[str, Tensor],
-    inputs: Tensor,
+    inputs: Inputs,
     wanted: Collection[str],
     objective: Objective,
     *,
@@ -51,7 +52,7 @@ def captured(
     Args:
         module: The program, in evaluation form.
         weights: Tensors in place of the program's, by name.
-        inputs: ``[N, ...]``.
+        inputs: ``[N, ...]``, of several inputs all of them.
         wanted: Names of nodes.
         objective: From the program's output to a scalar.
         relevance: Run the program whose gradients carry relevance.
@@ -61,7 +62,7 @@ def captured(
     """
     runner = _Runner(module, weights, wanted, relevance)
     with torch.enable_grad():
-        number = objective(runner.run(inputs))
+        number = objective(runner.run(*arguments(inputs)))
         names = list(runner.found)
         values = [runner.found[name] for name in names]
         gradients = torch.autograd.grad(number, values, allow_unused=True)

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, fx
 
+from edgespa.data.inputs import Inputs, arguments
 from edgespa.distributed.processes import ALONE, Processes
 from edgespa.errors import AdapterError, ConfigError
 from edgespa.graph.groups import Group, Groups, Mask, Slot
@@ -18,9 +19,9 @@ from edgespa.graph.program import Program
 from edgespa.selection.criteria import Criterion, Scores, combined, criterion_named, normalise, slots_of, unit_scores
 from edgespa.selection.relevance import Objective, captured
 
-Batches = Iterable[tuple[Tensor, Tensor]]
-Loss = Callable[[Mapping[str, Tensor], Tensor, Tensor], Tensor]
-OutputLoss = Callable[[Any, Tensor], Tensor]
+Batches = Iterable[tuple[Inputs, Any]]
+Loss = Callable[[Mapping[str, Tensor], Inputs, Any], Tensor]
+OutputLoss = Callable[[Any, Any], Tensor]
 
 
 def score_units(
@@ -176,7 +177,7 @@ def _by_activations(
         yield result
 
 
-def _bound(loss: OutputLoss, labels: Tensor) -> Objective:
+def _bound(loss: OutputLoss, labels: Any) -> Objective:
     return lambda outputs: loss(outputs, labels)
 
 
@@ -254,11 +255,11 @@ def loss_of(call: Callable[..., Tensor], loss: OutputLoss) -> Loss:
     """The loss of a program that is called with its weights.
 
     Args:
-        call: ``(weights, inputs) -> outputs``.
+        call: ``(weights, *inputs) -> outputs``.
         loss: ``(outputs, labels) -> scalar``.
     """
 
-    def whole(weights: Mapping[str, Tensor], inputs: Tensor, labels: Tensor) -> Tensor:
-        return loss(call(weights, inputs), labels)
+    def whole(weights: Mapping[str, Tensor], inputs: Inputs, labels: Any) -> Tensor:
+        return loss(call(weights, *arguments(inputs)), labels)
 
     return whole

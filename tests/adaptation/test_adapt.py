@@ -121,11 +121,11 @@ def test_other_budgets(run: Adapt, of: str) -> None:
 def test_validation_never_overlaps_training(run: Adapt, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[ImageData] = []
 
-    def spy(data: ImageData, preprocess: Preprocess) -> Any:
+    def spy(program: Any, data: ImageData, preprocess: Preprocess) -> Any:
         seen.append(data)
         return prepare(data, preprocess)
 
-    monkeypatch.setattr(learn_module, "prepare", spy)
+    monkeypatch.setattr(learn_module, "prepare_for", spy)
     run(epochs=1, validation=0.25)
     train, held_out = ({data.image(i).tobytes() for i in range(len(data))} for data in seen)
     assert (len(train), len(held_out)) == (72, 24)

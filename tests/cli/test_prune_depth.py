@@ -65,6 +65,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.more
 def test_from_a_task_to_a_bundle(place: Path) -> None:
     common = ("--epochs", "2", "--batch-size", "16")
     tested = ("--eval-data", "colours.npz")

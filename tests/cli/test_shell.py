@@ -78,6 +78,7 @@ class TestHelp:
         _, modules = probe(*arguments)
         assert modules.isdisjoint(HEAVY)
 
+    @pytest.mark.more
     def test_takes_no_longer_than_three_times_the_import_of_click(self) -> None:
         def seconds(*command: str) -> float:
             """Of CPU time: what else the machine does is no fault."""

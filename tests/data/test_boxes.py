@@ -102,6 +102,10 @@ def test_a_part_is_drawn_evenly_over_the_rarest_classes() -> None:
     for seed in range(5):
         part = data.limit(3, seed)
         assert sorted(tuple(part.answer(index).objects.labels.tolist()) for index in range(3)) == [(), (0,), (0, 1)]
+    assert data.answers is not None
+    assert data.answers.groups(np.array([9, 7])).tolist() == [2, 0]  # of these, both classes are in one picture
+    assert data.answers.groups(np.array([0, 1, 7])).tolist() == [0, 0, 1]
+    assert _data([_objects()] * 3).answers.groups(np.arange(2)).tolist() == [0, 0]  # type: ignore[union-attr]
     rest, held = data.split(0.5, 1)
     rarest = [[each for each in range(len(some)) if len(some.answer(each).objects) == 2] for some in (rest, held)]
     assert [len(each) for each in rarest] == [1, 1]

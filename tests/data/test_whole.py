@@ -170,18 +170,42 @@ def test_each_command_tells_it_before_it_works(tmp_path: Path, monkeypatch: pyte
 def test_what_cannot_be_used_is_left_out_and_told(
     tmp_path: Path, zipped: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
-    path = folder(tmp_path / "set", DAMAGE)
+    inside = bytearray(encoded("png"))
+    inside[len(inside) // 2] ^= 255  # with a header and an end
+    path = folder(tmp_path / "set", {**DAMAGE, "dog/1.png": bytes(inside)})
     if zipped:
         with zipfile.ZipFile(tmp_path / "set.zip", "w") as archive:
             for file in path.rglob("*.*"):
                 archive.write(file, file.relative_to(path))
         path = tmp_path / "set.zip"
     data = usable(load_data(str(path)))
-    assert len(data) == 16 - len(DAMAGE)
-    assert np.bincount(data.labels).tolist() == [5, 4]
-    assert "7 of 16 images cannot be used" in caplog.text
+    assert len(data) == 15 - len(DAMAGE)
+    assert np.bincount(data.labels).tolist() == [5, 3]
+    assert "8 of 16 images cannot be used" in caplog.text
     assert (
         len(list(prepare(data, Preprocess(height=8, width=8, channels=3, mean=(0,) * 3, std=(1,) * 3)).batches(9))) == 1
     )
     with pytest.raises(DataError, match="7 of 7 images cannot be used"):
         usable(load_data(str(path)).subset([index for index in range(16) if load_data(str(path)).fault(index)]))
+
+
+def test_masks_that_cannot_be_used_are_left_out_with_their_photographs(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    random = np.random.default_rng(1)
+    for index in range(6):
+        mask = np.zeros((24, 24), np.uint8)
+        mask[4 : 10 + index, 5:15] = 1
+        for kind, pixels in (("images", random.integers(0, 255, (24, 24, 3), dtype=np.uint8)), ("masks", mask)):
+            (tmp_path / "set" / kind).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(tmp_path / "set" / kind / f"{index}.png")
+    (tmp_path / "set/masks/1.png").write_bytes((tmp_path / "set/masks/1.png").read_bytes()[:50])
+    Image.fromarray(np.zeros((9, 9), np.uint8)).save(tmp_path / "set/masks/3.png")
+    with pytest.raises(DataError) as caught:
+        load_data(str(tmp_path / "set"))
+    assert "2 of 6 images cannot be used" in caught.value.message
+    assert "masks/3.png is 9 x 9" in caught.value.message
+    data = load_data(str(tmp_path / "set"), skip=True)
+    assert (len(data), data.kind) == (4, "segmentation")
+    assert [int(data.answer(index).sum()) for index in range(4)] == [60, 80, 100, 110]
+    assert "left out" in caplog.text

@@ -14,6 +14,7 @@ from edgespa.exporting import cache as cache_module
 from edgespa.exporting.cache import Cache, key_of, program_parts
 from edgespa.exporting.converter import Form
 from edgespa.exporting.versions import Target
+from edgespa.system.sources import own_sources
 from edgespa.tasks.base import Base
 
 
@@ -70,6 +71,7 @@ def _write_many(folder: str, here: str) -> None:
         put(Cache(Path(folder)), key_of("same"), bytes(range(256)) * 400, Path(here))
 
 
+@pytest.mark.more
 def test_two_writers_leave_one_whole_entry(tmp_path: Path) -> None:
     context = multiprocessing.get_context("spawn")
     for name in ("one", "two"):
@@ -115,8 +117,14 @@ def test_a_key_depends_on_the_code_and_the_tools(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(cache_module.metadata, "version", lambda name: f"{name} 99")
     assert key_of("a", np.zeros(3)) != before
     monkeypatch.undo()
-    monkeypatch.setattr(cache_module, "_code_digest", lambda: "other")
-    assert key_of("a", np.zeros(3)) != before
+    for changed in ("exporting", "runner"):
+        monkeypatch.undo()
+
+        def sources(*part: str, changed: str = changed) -> list[str]:
+            return [*own_sources(*part), *(["changed"] if changed in part else [])]
+
+        monkeypatch.setattr(cache_module, "own_sources", sources)
+        assert key_of("a", np.zeros(3)) != before
 
 
 def test_where_it_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -36,7 +36,8 @@ def instead(folder: Path, package: str, code: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "package", "other"), [("onnx", "onnxsim", "tflite"), ("tflite", "litert_torch", "onnx")]
+    ("name", "package", "other"),
+    [("onnx", "onnxsim", "tflite"), pytest.param("tflite", "litert_torch", "onnx", marks=pytest.mark.more)],
 )
 def test_a_converter_that_crashes_is_told_and_leaves_nothing(
     toy_base: Base,
@@ -60,6 +61,7 @@ def test_a_converter_that_crashes_is_told_and_leaves_nothing(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.more
 def test_the_other_format_is_written(toy_base: Base, tmp_path: Path, converter: Path) -> None:
     instead(converter, "litert_torch", "os.kill(os.getpid(), signal.SIGABRT)")
     manifest = export_bundle(toy_base.spec, tmp_path / "out", ExportConfig(cache=False), input_shape=(1, 3, 8, 8))
@@ -72,8 +74,12 @@ def test_the_other_format_is_written(toy_base: Base, tmp_path: Path, converter: 
     ("code", "words"),
     [
         ("def simplify(*_, **__): raise RuntimeError('deep trouble')", "converted to ONNX: RuntimeError: deep trouble"),
-        ("def simplify(*_, **__): raise OSError(28, 'No space left on device')", "No space left on device"),
-        ("raise ImportError('half of it is missing')", "crashed on the program"),
+        pytest.param(
+            "def simplify(*_, **__): raise OSError(28, 'No space left on device')",
+            "No space left on device",
+            marks=pytest.mark.more,
+        ),
+        pytest.param("raise ImportError('half of it is missing')", "crashed on the program", marks=pytest.mark.more),
     ],
 )
 def test_what_a_converter_says_comes_back(
@@ -138,11 +144,8 @@ def test_files_of_the_current_folder_are_not_taken_for_pythons_own(toy_folder: P
     assert "NOT WRITTEN" not in done.stderr
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("moments", [(0.6,), pytest.param((0.4, 0.5, 0.7, 0.8), marks=pytest.mark.more)])
-def test_no_process_and_no_folder_of_a_killed_export_stays(
-    toy_folder: Path, tmp_path: Path, moments: tuple[float, ...]
-) -> None:
+@pytest.mark.more
+def test_no_process_and_no_folder_of_a_killed_export_stays(toy_folder: Path, tmp_path: Path) -> None:
     temporary = tmp_path / "temporary"
     temporary.mkdir()
     command = [sys.executable, "-m", "edgespa", "export", f"{toy_folder / 'net.py'}:build", "--input-shape", "1,3,8,8"]
@@ -163,7 +166,7 @@ def test_no_process_and_no_folder_of_a_killed_export_stays(
     subprocess.run([*command, "--output", str(tmp_path / "whole")], env=environment, check=True, capture_output=True)
     whole = time.monotonic() - began
     usual = set(os.listdir(temporary))  # what torch keeps there
-    for moment in moments:
+    for moment in (0.4, 0.5, 0.6, 0.7, 0.8):
         process = subprocess.Popen([*command, "--output", str(tmp_path / "out"), "--overwrite"], env=environment)
         time.sleep(whole * moment)
         process.kill()

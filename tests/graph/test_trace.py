@@ -339,3 +339,23 @@ def test_two_batches_that_never_meet_are_both_free() -> None:
 
     program = trace(Towers().eval(), [torch.randn(1, 4), torch.randn(1, 4)])
     assert [spec.shape for spec in program.inputs] == [(BATCH, 4), (BATCH, 4)]
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+def test_a_state_has_its_batch_behind_the_layers(layers: int) -> None:
+    class Streaming(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.rnn, self.head = nn.GRU(3, 6, layers, batch_first=True), nn.Linear(6, 2)
+
+        def forward(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+            y, state = self.rnn(x, state)
+            return self.head(y[:, -1]), state
+
+    model = Streaming().eval()
+    program = trace(model, (torch.randn(1, 5, 3), torch.zeros(layers, 1, 6)))
+    assert [spec.shape for spec in program.inputs] == [("batch", 5, 3), (layers, "batch", 6)]
+    for batch in (1, 4):
+        inputs = torch.randn(batch, 5, 3), torch.randn(layers, batch, 6)
+        for own, wanted in zip(program(*inputs), model(*inputs), strict=True):
+            torch.testing.assert_close(own, wanted)

@@ -124,6 +124,20 @@ def test_relevance_begins_with_its_outputs(place: Path) -> None:
     assert learn(criterion="lrp", epochs=2).header.figures.channel_density < 0.75
 
 
+def test_measures_that_do_not_come_out_are_told_before_training(place: Path) -> None:
+    code = (place / "mine.py").read_text()
+    for old, new, message in (
+        (", float(sums[2] / sums[3])", ",", "has 2 measures, and its values gives 1 values"),
+        ("return torch.stack([(off", "return torch.stack([self.absent, (off", "cannot measure .*AttributeError"),
+        (".double()])", ".double()]).float()", r"gives torch.float32 \[4\], |gives torch.float32"),
+    ):
+        assert old in code
+        (place / "mine.py").write_text(code.replace(old, new))
+        with pytest.raises(ConfigError, match=message):
+            learn()
+        assert not list(place.glob("*.resume"))
+
+
 def test_what_an_objective_has_not_is_refused(place: Path) -> None:
     with pytest.raises(ConfigError, match="spot has no labels to smooth"):
         learn(label_smoothing=0.1)

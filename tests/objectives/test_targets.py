@@ -137,7 +137,7 @@ def test_no_command_gives_such_outputs_an_accuracy(
 
 def test_a_number_per_token_is_nothing_to_learn(dense: Callable[[str], str], tmp_path: Path) -> None:
     base = Base.open(dense("Tokens"), (1, 3, 8, 8))
-    with pytest.raises(ConfigError, match=r"gives \[N, 16, 4\], and training needs one output \[N, K\]"):
+    with pytest.raises(ConfigError, match=r"gives \[N, 16, 4\], and training needs a first output \[N, K\]"):
         adapt(base, load_data(str(tmp_path / "d.npz")), PREPROCESS, AdaptConfig(epochs=1), tmp_path)
 
 

@@ -64,6 +64,8 @@ def find_drawn(
     if not any(file.lower().endswith(_ENDS) for files in place.tree.others.values() for file in files):
         return None
     base = place.top()
+    if not labelled and split is not None and place.tree.images.get(join(base, split.strip("/"))):
+        return None  # a folder of pictures, whatever is said of them
     pictures = place.images(base)
     if not pictures:
         return None

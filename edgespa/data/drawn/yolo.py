@@ -145,6 +145,8 @@ def _of_yaml(place: Place, file: str) -> Names | None:
         raise DataError(
             f"{label}: names is no list of texts", 'write names: ["cat", "dog"], in quotes where one reads as yes or no'
         )
+    if isinstance(count := found.get("nc"), int) and count != len(names):
+        raise DataError(f"{label}: nc is {count}, and {len(names)} names are there", "name every class")
     splits = {key: _paths(found.get(key)) for key in _SPLIT_KEYS if found.get(key)}
     return Names(tuple(map(str, names)), file, splits, "kpt_shape" in found)
 

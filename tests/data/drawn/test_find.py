@@ -64,6 +64,12 @@ def test_one_split_needs_no_name(name: str, tmp_path: Path) -> None:
     assert said(load_data(str(written(files, tmp_path)))) == [BOXES[each] for each in SPLITS["train"]]
 
 
+@pytest.mark.parametrize(("name", "folder"), [("voc", "JPEGImages"), ("coco", "val2017"), ("yolo", "images/val")])
+def test_a_folder_of_pictures_can_be_named_where_nothing_else_is_needed(name: str, folder: str, tmp_path: Path) -> None:
+    path = written(LAYOUTS[name](), tmp_path)
+    assert len(load_data(f"{path}:{folder}", labelled=False)) == (4 if name == "voc" else 1)
+
+
 def test_class_folders_stay_classes(tmp_path: Path) -> None:
     """With files of a tool beside the pictures, as some write them for classes too."""
     files = {f"{kind}/{name}.jpg": picture((20, 20)) for kind in ("cat", "dog") for name in "ab"}

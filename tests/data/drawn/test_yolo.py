@@ -61,6 +61,7 @@ NAMES = {
     "names: [cat, yes, emu]": "no list of texts",
     "names: {0: cat, 2: dog}": "names have the numbers [0, 2]",
     "names: []": "no list of texts",
+    "nc: 4\nnames: [cat, dog, emu]": "nc is 4, and 3 names",
     "names: [cat": "not whole YAML",
     "a: &a [1]\nnames: [cat, *a]": "aliases",
     "names: !!python/object/apply:os.system ['true']": "not whole YAML",
