@@ -387,6 +387,26 @@ def test_what_half_precision_is_not_defined_for_stays_in_float(tmp_path: Path) -
     assert nodes.index("Cast") < nodes.index("Celu")
 
 
+def test_what_several_operators_in_float_read_is_cast_once(tmp_path: Path) -> None:
+    """A number that two read that stay in float, and one that does not: onnxruntime's converter casts it twice."""
+    helper, kind = onnx.helper, onnx.TensorProto.FLOAT
+    nodes = [
+        helper.make_node("Mul", ["x", "x"], ["square"]),
+        helper.make_node("Max", ["square", "least"], ["one"]),
+        helper.make_node("Max", ["x", "least"], ["other"]),
+        helper.make_node("Add", ["square", "least"], ["more"]),
+        helper.make_node("Sum", ["one", "other", "more"], ["y"]),
+    ]
+    ends = [helper.make_tensor_value_info(name, kind, ["batch", 4]) for name in ("x", "y")]
+    least = onnx.numpy_helper.from_array(np.float32(0.5), "least")
+    graph = helper.make_graph(nodes, "clipped", ends[:1], ends[1:], [least])
+    plain, half = tmp_path / "plain.onnx", tmp_path / "half.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), plain)
+    OnnxQuantiser(plain).write_half(half)
+    written = [value for node in onnx.load(half).graph.node for value in node.output]
+    assert len(set(written)) == len(written)
+
+
 class Embedded(torch.nn.Module):
     """Tokens with a place each, and the same once more through another operator."""
 
