@@ -240,6 +240,7 @@ def test_gates_between_layers_in_float_stay_in_float(program_of: Make, tmp_path:
         assert ("Mul" in kinds_in_int8(case.path)) == joined
 
 
+@pytest.mark.law(2)
 @pytest.mark.parametrize("precision", ["int8", "int8-weights"])
 @pytest.mark.parametrize("kind", ["onnx", "tflite"])
 def test_no_clock_decides_what_is_in_a_file(
