@@ -1,4 +1,4 @@
-"""What a data set of the user's gives beside an image: rows of numbers, or boxes; all of it read once."""
+"""What a data set of the user's gives beside an image: rows of numbers, boxes, or pictures."""
 
 from __future__ import annotations
 
@@ -8,15 +8,18 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
 from edgespa.data.arrays import checked_targets
 from edgespa.data.boxes import BoxAnswers, Drawn, Objects
 from edgespa.data.drawn.marked import box_problem
 from edgespa.data.images import Kind, Progress
+from edgespa.data.pictures import PictureAnswers, misfit, times
 from edgespa.errors import DataError
 
 _REPORT_EVERY = 256
+_PICTURE = "give uint8, or floating-point from 0 to 1: [H, W, C] in arrays and [C, H, W] in tensors; nan: nobody knows"
 _BOXES = "give {'boxes': [n, 4] x1, y1, x2, y2 in pixels of the image, 'labels': [n] from 0 without a background}"
 
 
@@ -90,6 +93,68 @@ def boxes_of(
         found.append(Drawn(_objects(answer, size, f"{title}: item {index}"), size))
         _tell(progress, index + 1, count)
     return BoxAnswers.of(found)
+
+
+def is_picture(answer: Any) -> bool:
+    """Whether an answer is a picture that is wanted: in colour, or with channels; others may be masks."""
+    if isinstance(answer, Image.Image):
+        return answer.mode in ("RGB", "RGBA", "F")
+    return isinstance(answer, Tensor | np.ndarray) and answer.ndim == 3
+
+
+def pictures_of(
+    read: Callable[[int], tuple[Any, tuple[int, int]]], count: int, title: str, progress: Progress | None
+) -> PictureAnswers:
+    """All wanted pictures, each of which is looked at once and read again when it is asked for.
+
+    Args:
+        read: Gives that of an image, and the image's height and width.
+        count: How many images there are.
+        title: Of the data, for messages.
+        progress: Called with (done, total).
+
+    Raises:
+        DataError: One is no picture, or of another size than the others have beside their images.
+    """
+    sizes: list[tuple[int, int]] = []
+    forms: list[tuple[int, int, int]] = []
+    for index in range(count):
+        answer, size = read(index)
+        height, width, channels = _picture(answer, f"{title}: item {index}").shape
+        form = height, width, channels
+        first = (sizes or [size])[0], (forms or [form])[0]
+        if problem := misfit(size, form, *first):
+            raise DataError(
+                f"{title}: the wanted picture of item {index} {problem}",
+                "give all as large as their images, or the same whole number of times as large",
+            )
+        sizes.append(size)
+        forms.append(form)
+        _tell(progress, index + 1, count)
+    return PictureAnswers(
+        lambda index: _picture(read(index)[0], f"{title}: item {index}"),
+        np.array(sizes, np.int64),
+        times(sizes[0], forms[0]),
+        forms[0][2],
+        f"{count} pictures",
+    )
+
+
+def _picture(answer: Any, label: str) -> NDArray[np.float32]:
+    """float32 [H, W, C]: of integers from 0 to 1, of floating-point numbers as they are."""
+    if not is_picture(answer):
+        raise DataError(f"{label} has {type(answer).__name__} beside its image, item 0 a picture", _PICTURE)
+    if isinstance(answer, Tensor):
+        values = answer.detach().cpu().numpy()
+        values = values.transpose(1, 2, 0) if values.ndim == 3 else values
+    else:
+        values = np.asarray(answer)
+    values = values[:, :, None] if values.ndim == 2 else values
+    if values.dtype.kind == "f" and not np.isinf(values).any():
+        return values.astype(np.float32)
+    if values.dtype != np.uint8:
+        raise DataError(f"{label} has a picture of {values.dtype} that is wanted", _PICTURE)
+    return values.astype(np.float32) / np.float32(255)
 
 
 def _objects(answer: Any, size: tuple[int, int], label: str) -> Objects:

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, default_collate
 
 from edgespa.data.answers import ItemAnswers, as_mask, look_at_masks, picture_as_mask
-from edgespa.data.beside import boxes_of, is_boxes, is_row, rows_of
+from edgespa.data.beside import boxes_of, is_boxes, is_picture, is_row, pictures_of, rows_of
 from edgespa.data.images import ImageData, ImageSource, Progress
 from edgespa.data.labels import checked_labels, no_classes
 from edgespa.errors import DataError, EdgespaError
@@ -26,7 +26,7 @@ _ITEM = (
     "items must be (image, label): a PIL image, a uint8 array [H, W, C], a uint8 tensor [C, H, W], "
     "or a float tensor [C, H, W] that is preprocessed already; or (inputs, label) of a model that takes no images: one "
     "array or tensor, a tuple of them, or a dict by the names of its inputs; label an integer from 0, a row of "
-    "numbers, a mask of class numbers [H, W], or a dict of boxes and labels"
+    "numbers, a mask of class numbers [H, W], a dict of boxes and labels, or a picture"
 )
 _REPORT_EVERY = 256
 # Of items that are dicts, as Hugging Face's data sets give them.
@@ -236,6 +236,9 @@ def _image_data(dataset: Any, spec: str, labelled: bool, items: str | None, prog
     if items is not None and labelled:
         answers = ItemAnswers(source.answer, len(source), items)
         return ImageData(source, None, _named_classes(dataset), spec, answers=answers)
+    if labelled and is_picture(first):
+        pictures = pictures_of(lambda index: _with_size(source, index), len(source), spec, progress)
+        return ImageData(source, None, (), spec, answers=pictures)
     if labelled and _is_mask(first):
         masks, classes = look_at_masks(
             lambda index: _mask(source, index, spec), len(source), _named_classes(dataset), spec

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 from torch.utils.data import Dataset, TensorDataset
 
@@ -120,6 +121,39 @@ def test_boxes() -> None:
 def test_boxes_that_are_none(answer: Any, words: str) -> None:
     with pytest.raises(DataError, match=words):
         of_dataset(Items([_boxes((1, 1, 5, 5)), answer]), "mine", True)
+
+
+TWICE = np.random.default_rng(5).integers(0, 255, (12, 16, 16, 3), dtype=np.uint8)
+WANTED = {
+    "arrays": (list(TWICE), TWICE / np.float32(255)),
+    "pictures": ([Image.fromarray(each) for each in TWICE], TWICE / np.float32(255)),
+    "tensors": (torch.from_numpy(TWICE).permute(0, 3, 1, 2), TWICE / np.float32(255)),
+    "numbers": (list((TWICE[..., :1] / 99).astype(np.float32)), (TWICE[..., :1] / 99).astype(np.float32)),
+}
+
+
+@pytest.mark.parametrize("name", WANTED)
+def test_pictures(name: str) -> None:
+    given, wanted = WANTED[name]
+    data = of_dataset(Items(given), "mine", True)
+    assert (data.kind, data.classes) == ("image", ())
+    how = Preprocess(height=8, width=8, channels=3, mean=(0,) * 3, std=(1,) * 3)
+    targets = next(prepare(data, how).batches(12))[1]
+    np.testing.assert_allclose(targets.numpy(), wanted.transpose(0, 3, 1, 2), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (np.zeros((16, 24, 3), np.uint8), "24 x 16, its picture 8 x 8: not 2 times"),
+        (np.zeros((16, 16, 1), np.uint8), "has 1 channels"),
+        (np.zeros((16, 16, 3), np.int64), "a picture of int64"),
+        (7, "item 1 has int beside its image"),
+    ],
+)
+def test_pictures_that_are_none(answer: Any, words: str) -> None:
+    with pytest.raises(DataError, match=words):
+        of_dataset(Items([TWICE[0], answer]), "mine", True)
 
 
 def test_adapt_takes_arrays_of_numbers(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +113,24 @@ def test_what_is_not_known_is_figures(tmp_path: Path) -> None:
     (result,) = own.read([np.ones((1, 2)), np.zeros((1, 3))])
     assert [row["shape"] for row in result["outputs"]] == ["1 x 2", "1 x 3"]
     assert brief(result) == "out_0 of 1 x 2, out_1 of 1 x 3"
+
+
+def test_what_is_no_number_has_no_figure(tmp_path: Path) -> None:
+    """And is valid JSON all the same."""
+    own = reader(tmp_path, "spot", {"height": 4, "width": 4})
+    (result,) = own.read([np.array([[1.0, np.inf]])])
+    assert result["outputs"] == [{"output": "out_0", "shape": "1 x 2", "min": 1.0, "max": None, "mean": None}]
+    json.dumps(result.answer, allow_nan=False)
+
+
+def test_maps_over_an_input_of_any_size_stay_as_they_are(tmp_path: Path) -> None:
+    (tmp_path / "labels.txt").write_text("a\nb\n")
+    manifest = {"learns": "segmentation", "preprocessing": None, "inputs": [{"shape": ["batch", 3, "height", "width"]}]}
+    own = runner.Reader(tmp_path, manifest, {"outputs": [{"name": "out_0"}]})
+    (result,) = own.read([np.eye(2, dtype=np.float32)[None, :, :, None]])
+    assert own.size is None
+    assert result["areas"] == [{"index": 0, "label": "a", "share": 0.5}, {"index": 1, "label": "b", "share": 0.5}]
+    assert result.mask.tolist() == [[0], [1]]  # type: ignore[union-attr]
 
 
 def test_several_samples_are_one_table(tmp_path: Path) -> None:

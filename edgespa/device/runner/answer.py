@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -102,7 +103,8 @@ class Reader:
         self._specs, self._count, self._least = variant["outputs"], count, least
         shape = manifest["inputs"][0]["shape"]
         how = manifest.get("preprocessing")
-        self.size = (how["height"], how["width"]) if how else tuple(shape[2:]) if len(shape) == 4 else None
+        known = len(shape) == 4 and all(isinstance(size, int) for size in shape[2:])
+        self.size = (how["height"], how["width"]) if how else tuple(shape[2:]) if known else None
 
     def read(self, outputs: list[np.ndarray], place: Placement | None = None) -> list[Result]:
         """What is said of each sample.
@@ -257,10 +259,11 @@ def _finite(scores: np.ndarray) -> np.ndarray:
 
 
 def summarise_output(spec: dict[str, Any], array: np.ndarray) -> dict[str, Any]:
-    """An output that is no list of scores, in figures."""
+    """An output that is no list of scores, in figures; None for one that is no number."""
     row = {"output": spec["name"], "shape": " x ".join(str(size) for size in array.shape)}
     if array.size and array.dtype.kind in "iuf":
-        row.update({key: float(getattr(array, key)()) for key in ("min", "max", "mean")})
+        figures = {key: float(getattr(array, key)()) for key in ("min", "max", "mean")}
+        row.update({key: value if math.isfinite(value) else None for key, value in figures.items()})
     return row
 
 
