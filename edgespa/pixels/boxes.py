@@ -24,11 +24,14 @@ def decode_boxes(outputs: Sequence[np.ndarray], how: Mapping[str, Any]) -> list[
         class, without a background.
 
     Raises:
-        ValueError: The outputs are not what is described.
+        ValueError: The outputs are not what is described, or the description is none: it may be anybody's.
     """
     found = []
     for sample in range(len(outputs[0])):
-        boxes, classes, scores = detections([each[sample] for each in outputs], how)
+        try:
+            boxes, classes, scores = detections([each[sample] for each in outputs], how)
+        except (AttributeError, IndexError, KeyError, OverflowError, TypeError) as error:
+            raise ValueError(f"no description: {type(error).__name__}: {error}") from error
         rows = zip(boxes.tolist(), classes.tolist(), scores.tolist())
         found.append([{"box": box, "index": index, "score": score} for box, index, score in rows])
     return found

@@ -122,6 +122,25 @@ def test_what_is_no_number_is_no_box() -> None:
 
 
 @pytest.mark.parametrize(
+    "change",
+    [
+        {"scores": None},
+        {"size": "x"},
+        {"coding": "deltas", "anchors": [{"rows": 10**18, "columns": 10**18, "cells": [1]}], "threshold": -1},
+        {"threshold": []},
+        {"boxes": {"output": 7, "first": 0, "count": None, "rows": False}},
+        {"boxes": {"output": 1, "first": 0, "count": 2, "rows": False}, "threshold": -1},
+        {"pool": "grid", "anchors": 3},
+    ],
+    ids=str,
+)
+def test_descriptions_that_nobody_checked(change: dict[str, Any]) -> None:
+    """As ``run.py`` finds them in a bundle of a stranger's: whatever they are, it is one kind of error."""
+    with pytest.raises(ValueError, match=r"."):
+        decode_boxes(arrays([[0.5, 0.4]] * 3, [[0, 0, 1, 1]] * 3), {**how(), **change})
+
+
+@pytest.mark.parametrize(
     ("fields", "message"),
     [
         ({"coding": "deltas"}, "deltas need anchors"),
