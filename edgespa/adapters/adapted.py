@@ -143,6 +143,10 @@ class AdaptedProgram(nn.Module):
         super().__init__()
         self.program = program.copy()
         self.module = self.program.module
+        for node in self.module.graph.nodes:  # images are in channels_last here, which a view would not take
+            if node.target is torch.ops.aten.view.default:
+                node.target = torch.ops.aten.reshape.default
+        self.module.recompile()
         self.adapters = nn.ModuleDict({_key(name): adapter for name, adapter in adapters.items()})
         self._names = {name: _key(name) for name in adapters}
         self.shared = nn.ParameterDict(dict(shared or {}))

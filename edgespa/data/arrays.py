@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgespa.data.answers import ItemAnswers
 from edgespa.data.bounded import require_memory
 from edgespa.data.images import ImageData, Kind
 from edgespa.data.labels import checked_labels, no_classes
@@ -133,7 +134,7 @@ def choose_split(split: str | None, known: list[str], where: str) -> str:
     return split
 
 
-def load_npz(path: Path, split: str | None, labelled: bool, title: str) -> ImageData:
+def load_npz(path: Path, split: str | None, labelled: bool, title: str, items: str | None = None) -> ImageData:
     """An ``.npz`` of uint8 ``images`` or ``x`` [N, H, W] or [N, H, W, C] and integer ``labels`` or ``y`` [N].
 
     Instead of labels ``targets`` [N, K]: floating-point numbers to predict (regression; [N] for one), or 0 and 1 as
@@ -141,6 +142,8 @@ def load_npz(path: Path, split: str | None, labelled: bool, title: str) -> Image
 
     Arrays of other names, and ``x`` where it is not uint8, are the inputs of a model that takes no images, or several
     inputs, `[N, ...]` each: by the names of its ``forward``, or ``input_0``, ``input_1``; the only one by any name.
+
+    For the objective ``items`` labels and targets are of any shape, ``[N, ...]``.
 
     Splits are keys such as ``x_train`` and ``y_train``, or ``train_images`` and ``train_labels``. ``classes`` or
     ``class_names`` gives names; else classes are named by their numbers, up to the highest label of any split.
@@ -177,6 +180,10 @@ def load_npz(path: Path, split: str | None, labelled: bool, title: str) -> Image
         else:
             images = _array(archive, image_keys[chosen], path)
             source = ArraySource(_checked_images(images, f"{path}: {image_keys[chosen]}"))
+        if items is not None and labelled:
+            keys = [each[chosen] for each in (label_keys, target_keys) if chosen in each]
+            answers = _whatever([_array(archive, key, path) for key in keys], keys, len(source), str(path), items)
+            return ImageData(source, None, _class_names(archive, path), title, answers=answers)
         if chosen not in label_keys:
             if labelled and chosen in target_keys:
                 where = f"{path}: {target_keys[chosen]}"
@@ -206,6 +213,25 @@ def load_npz(path: Path, split: str | None, labelled: bool, title: str) -> Image
                 "give one name per class, in the order of the labels",
             )
     return ImageData(source, labels, classes, title)
+
+
+def _whatever(arrays: list[NDArray[Any]], keys: list[str], count: int, where: str, kind: Kind) -> ItemAnswers:
+    """Labels or targets of any shape, for an objective of the user's own; both as a pair.
+
+    Raises:
+        DataError: There are none, or not one for each sample.
+    """
+    if not arrays:
+        raise DataError(f"{where}: no labels and no targets", "name what is right for each sample: targets")
+    for array, key in zip(arrays, keys, strict=True):
+        if array.ndim == 0 or len(array) != count or array.dtype.kind not in "iufb":
+            raise DataError(
+                f"{where}: '{key}' of shape {array.shape} and type {array.dtype}, for {count} samples",
+                "give numbers, as many rows as there are samples",
+            )
+    return ItemAnswers(
+        lambda at: arrays[0][at] if len(arrays) == 1 else tuple(each[at] for each in arrays), count, kind
+    )
 
 
 def _others(keys: list[str]) -> list[str]:

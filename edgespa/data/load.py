@@ -69,10 +69,11 @@ def load_data(
         return (
             spec.value if isinstance(spec.value, ImageData) else of_dataset(spec.value, spec, labelled, items, progress)
         )
-    if items is not None and labelled and not is_code(spec):
+    if items is not None and labelled and not is_code(spec) and not _is_npz(spec):
         raise DataError(
             f"the objective {items} takes what a data set of yours gives, and {spec} is none",
-            "name a function that returns one: path/file.py:callable or package.module:callable",
+            "name a function that returns one, path/file.py:callable or package.module:callable; or an .npz with "
+            "targets",
         )
     if spec == "digits" or spec.startswith("digits:"):
         return load_digits(spec.partition(":")[2] or None)
@@ -90,11 +91,16 @@ def load_data(
     if not path.is_file():  # a device has no end
         raise DataError(f"{path}: neither a file nor a folder", nearest_path(path) or _KINDS)
     if path.suffix == ".npz":
-        return load_npz(path, split, labelled, title)
+        return load_npz(path, split, labelled, title, items)
     if path.suffix == ".zip" or zipfile.is_zipfile(path):
         return load_zip(path, asked)
     hint = f"give the folder: {path.parent}" if "-ubyte" in path.name else _KINDS
     raise DataError(f"{path}: not a kind of data that is known here", hint)
+
+
+def _is_npz(spec: str) -> bool:
+    found, _ = _path_and_split(spec)
+    return found is not None and found.suffix == ".npz"
 
 
 def is_code(spec: str) -> bool:

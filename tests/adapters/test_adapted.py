@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from edgespa.adapters.adapted import AdaptedProgram, plan
 from edgespa.adapters.factors import Factors, attach, make_adapter
@@ -223,3 +223,22 @@ def test_factors_that_do_not_belong_to_the_program_are_refused_by_name(toy_base:
         make_adapter("lora9", factors, OPTIONS, "conv1.weight", (16, 3, 3, 3))
     with pytest.raises(GraphError, match=r"bn1\.weight: expected \(16,\)"):
         attach(toy_base.program, Factors({}, {"bn1.weight": torch.zeros(5)}), "splora", OPTIONS)
+
+
+def test_views_take_images_in_any_layout() -> None:
+    """As text readers have them: a map becomes columns by a view."""
+
+    class Columns(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.last = nn.Conv2d(3, 8, 3, padding=1), nn.Linear(8 * 4, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.conv(x)
+            n, c, h, w = y.shape
+            return self.last(y.view(n, c * h, w).mean(2))
+
+    program = trace(Columns(), (torch.randn(2, 3, 4, 6),))
+    images = torch.randn(3, 3, 4, 6)
+    adapted = AdaptedProgram(program, {}, ())
+    torch.testing.assert_close(adapted(images.to(memory_format=torch.channels_last)), program(images))

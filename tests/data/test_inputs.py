@@ -314,3 +314,18 @@ def test_inputs_without_samples_are_refused(place: Path) -> None:
     assert [str(each) for each in takes_of(base.program)] == ["x [3, 32] of float32"]
     prepared = prepare_for(base.program, load_data("Series.npz:test"), None)
     assert prepared.tensor([0, 1]).shape == (2, 3, 32)
+
+
+def test_answers_of_any_shape_are_for_an_objective_of_the_users(tmp_path: Path) -> None:
+    arrays = {"x": np.zeros((6, 4), np.float32), "targets": np.arange(18).reshape(6, 3), "labels": np.arange(6)}
+    np.savez(tmp_path / "a.npz", **arrays)
+    prepared = prepare_tensors(load_data(str(tmp_path / "a.npz"), items="mine"), (Taken("x", (4,), torch.float32),))
+    ((_, (labels, targets)), *_) = prepared.batches(2)
+    assert labels.tolist() == [0, 1]
+    assert targets.tolist() == [[0, 1, 2], [3, 4, 5]]
+    np.savez(tmp_path / "b.npz", x=arrays["x"])
+    with pytest.raises(DataError, match="no labels and no targets"):
+        load_data(str(tmp_path / "b.npz"), items="mine")
+    np.savez(tmp_path / "c.npz", x=arrays["x"], targets=np.zeros((5, 2)))
+    with pytest.raises(DataError, match="for 6 samples"):
+        load_data(str(tmp_path / "c.npz"), items="mine")
