@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import random
 import signal
 import threading
 from collections import Counter
@@ -42,8 +43,23 @@ def pytest_configure() -> None:
                 signal.signal(number, usual)
 
 
+@pytest.hookimpl(tryfirst=True)  # before it is chosen by marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files whose tests take long come first: of several processes, the last to end would be waited for."""
+    """Of a law over many cases some are for ``make test``: drawn, but always the same, and not always of one kind.
+
+    Files whose tests take long come first: of several processes, the last to end would be waited for.
+    """
+    laws: dict[str, list[pytest.Item]] = {}
+    for item in items:
+        if item.get_closest_marker("law") and not item.get_closest_marker("more"):
+            laws.setdefault(item.nodeid.partition("[")[0], []).append(item)
+    for name, cases in laws.items():
+        mark = cases[0].get_closest_marker("law")
+        assert mark is not None
+        some = random.Random(name).sample(range(len(cases)), min(mark.args[0], len(cases)))
+        for number, case in enumerate(cases):
+            if number not in some:
+                case.add_marker("more")
     slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
     items.sort(key=lambda item: -slow[item.path])
 

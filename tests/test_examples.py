@@ -18,6 +18,7 @@ FOLDER = Path(__file__).parents[1] / "examples"
 EXAMPLES = {
     "digits.py": (r"onnx-int8\s+[\d,]+\s+([\d.]+)%", 90),
     "disc.py": (r"test R2: ([\d.]+)", 0.9),
+    "boxes.py": (r"onnx-fp32\s+[\d,]+\s+([\d.]+)%", 30),
 }
 
 
@@ -44,7 +45,9 @@ def typed(line: list[str], place: Path) -> str:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["digits.py", pytest.param("disc.py", marks=pytest.mark.more)])
+@pytest.mark.parametrize(
+    "name", ["digits.py", *(pytest.param(name, marks=pytest.mark.more) for name in ("disc.py", "boxes.py"))]
+)
 def test_runs(name: str, place: Path) -> None:
     pattern, least = EXAMPLES[name]
     before = {path.name for path in place.iterdir()}

@@ -4,9 +4,9 @@
     EDGESPA_DATA=../shared/data OMP_NUM_THREADS=1 python benchmarks/tasks/run.py [TASK ...] [--only NAME ...]
     python benchmarks/tasks/run.py --table        the tables of README.md from results/rows.jsonl
 
-Each row is one training on the training split and one export; the measure is that of each exported file on the test
-split, which nothing was chosen by. Time is the CPU time of one inference with one thread, median of 31. What is there
-is not made again.
+Each row is one training on the training split, whose best epoch is chosen on the validation split, and one export; the
+measure is that of each exported file on the test split, which nothing was chosen by. Time is the CPU time of one
+inference with one thread, median of 31. What is there is not made again.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class Task:
 
     Attributes:
         network: A function of ``nets.py``.
-        data: With the splits ``train`` and ``test``.
+        data: With the splits ``train``, ``val`` and ``test``.
         words: For `adapt`.
         measures: Their names in the manifest; the first decides.
         title: Of them.
@@ -148,8 +148,8 @@ def measured(name: str, setting: str) -> Row:
     if not task.exists():
         edgespa(
             "adapt", f"{HERE / 'nets.py'}:{what.network}{how.peer}", "--data", f"{what.data}:train", "--eval-data",
-            f"{what.data}:test", *what.words, *how.adapter, "--budget", "macs", "--density",
-            "1" if how.peer else str(how.density), "--epochs", str(what.epochs), "--augment",
+            f"{what.data}:test", "--validation-data", f"{what.data}:val", *what.words, *how.adapter, "--budget", "macs",
+            "--density", "1" if how.peer else str(how.density), "--epochs", str(what.epochs), "--augment",
             "flip,crop,colour", "--output", str(task),
         )  # fmt: skip
     seconds = of_children() - began

@@ -5,10 +5,11 @@ rest, held_out = data.split(0.1)
 for images, labels in prepare(rest, preprocess).batches(128, shuffle_seed=epoch): ...
 """
 
-from edgespa.data.images import ImageData, ImageSource, Kind, Progress
+from edgespa.data.images import ImageData, Kind, Progress
 from edgespa.data.load import load_data
 from edgespa.data.numbering import Numbering, are_numbers, why_counts_differ
 from edgespa.data.prepare import Augment, Prepared, fit_image, prepare
+from edgespa.data.source import ImageSource
 from edgespa.data.whole import require_whole, usable
 
 __all__ = [

@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 
 from edgespa.data.answers import ItemAnswers
 from edgespa.data.bounded import require_memory
-from edgespa.data.images import ImageData, ImageSource, Kind
+from edgespa.data.images import ImageData, Kind
 from edgespa.data.labels import checked_labels, no_classes
 from edgespa.data.named import NamedSource, inputs_by_split
+from edgespa.data.source import ImageSource
 from edgespa.errors import DataError
 from edgespa.models.imports import nearest
 from edgespa.system.files import open_plain

@@ -16,8 +16,9 @@ from torch.utils.data import DataLoader, default_collate
 
 from edgespa.data.answers import ItemAnswers, as_mask, look_at_masks, picture_as_mask
 from edgespa.data.beside import boxes_of, is_boxes, is_picture, is_row, pictures_of, rows_of
-from edgespa.data.images import ImageData, ImageSource, Progress
+from edgespa.data.images import ImageData, Progress
 from edgespa.data.labels import checked_labels, no_classes
+from edgespa.data.source import ImageSource
 from edgespa.errors import DataError, EdgespaError
 from edgespa.models.imports import find_object
 from edgespa.pixels.picture import TooManyBits, upright_pixels

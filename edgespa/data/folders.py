@@ -20,7 +20,7 @@ from edgespa.data.answers import UNREADABLE
 from edgespa.data.bounded import require_file_of_an_image
 from edgespa.data.drawn.find import find_drawn
 from edgespa.data.drawn.places import Place
-from edgespa.data.images import ImageData, ImageSource
+from edgespa.data.images import ImageData
 from edgespa.data.labels import no_classes
 from edgespa.data.masks import find_pairs, masked_images, pairs_of_split
 from edgespa.data.pairs import (
@@ -31,6 +31,7 @@ from edgespa.data.pairs import (
     holds_photographs,
 )
 from edgespa.data.points import Cut
+from edgespa.data.source import ImageSource
 from edgespa.data.tree import IMAGE_SUFFIXES, Tree, join
 from edgespa.data.wanted import find_wanted
 from edgespa.data.whole import looks_whole

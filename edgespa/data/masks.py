@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from edgespa.data.answers import UNREADABLE, decoded_mask, look_at_masks, names_in
-from edgespa.data.images import ImageData, ImageSource
+from edgespa.data.images import ImageData
 from edgespa.data.pairs import Pairs, find_masks, masks_among, pairs_across
+from edgespa.data.source import ImageSource
 from edgespa.data.tree import Tree, join
 from edgespa.data.whole import summary
 from edgespa.errors import DataError

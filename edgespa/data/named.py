@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from edgespa.data.images import ImageSource
+from edgespa.data.source import ImageSource
 from edgespa.errors import DataError
 
 SPLITS = ("train", "training", "val", "valid", "validation", "test", "testing", "eval", "dev")

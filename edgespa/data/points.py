@@ -15,7 +15,7 @@ from torch.utils import _pytree
 
 from edgespa.config import Preprocess
 from edgespa.data.answers import Answers
-from edgespa.data.images import ImageSource
+from edgespa.data.source import ImageSource
 
 
 @dataclass(frozen=True, eq=False)

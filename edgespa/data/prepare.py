@@ -16,9 +16,7 @@ from torch import Tensor
 
 from edgespa.config import Preprocess
 from edgespa.data.images import ImageData, Progress
-from edgespa.data.pictures import PictureAnswers
-from edgespa.data.points import PointAnswers
-from edgespa.data.targets import Boxes, Items, KeyPoints, Masks, Pictures, Table, Targets, pool
+from edgespa.data.targets import Items, Masks, Table, Targets, augmented_alone, pool, targets_of
 from edgespa.data.whole import summary
 from edgespa.errors import DataError
 from edgespa.pixels.picture import model_pixels
@@ -213,7 +211,7 @@ class Prepared:
                 changed, targets = both  # it draws for the whole batch
                 yield self._normalise(changed[own]), targets[own]
             else:
-                inputs = self._normalise(_augmented(raw, augment, generator)[own])
+                inputs = self._normalise(augmented_alone(raw, augment, generator)[own])
                 yield inputs, self.targets.beside(inputs, chunk[own])
 
     def tensor(self, indices: Sequence[int] | NDArray[np.int64] | Tensor) -> Any:
@@ -324,7 +322,7 @@ def prepare(
     size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
     targets: Targets | None = None
     if not data.has_table:
-        targets = _targets(data, preprocess, workers)
+        targets = targets_of(data, preprocess, workers)
     if size > cache_bytes:
         return Prepared(data, preprocess, None, workers, targets)
     cache = torch.empty(shape, dtype=dtype)
@@ -368,17 +366,6 @@ def prepare(
     return Prepared(data, preprocess, cache, workers, targets)
 
 
-def _targets(data: ImageData, preprocess: Preprocess, workers: int) -> Targets:
-    """What is right where that is no row of a table."""
-    if data.has_masks:
-        return Masks(data, preprocess, workers)
-    if isinstance(data.answers, PointAnswers):
-        return KeyPoints(data, data.answers, preprocess)
-    if isinstance(data.answers, PictureAnswers):
-        return Pictures(data, data.answers, preprocess, workers)
-    return Boxes(data, preprocess) if data.has_boxes else Items(data)
-
-
 def _same_size(image_shape: tuple[int, int, int] | None, preprocess: Preprocess) -> bool:
     """Whether nothing is to be done but to repeat grey values."""
     if image_shape is None:
@@ -407,13 +394,3 @@ def _item(data: ImageData, preprocess: Preprocess, index: int) -> Tensor:
             "resize inside the data set, or let it return images",
         )
     return tensor
-
-
-def _augmented(raw: Tensor, augment: Augment, generator: torch.Generator) -> Tensor:
-    changed = augment(raw, generator)
-    if changed.shape != raw.shape or changed.dtype != torch.uint8:
-        raise DataError(
-            f"augmentation turned {tuple(raw.shape)} of uint8 into {tuple(changed.shape)} of {changed.dtype}",
-            "an augmentation keeps shape and type",
-        )
-    return changed

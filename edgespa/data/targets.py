@@ -336,6 +336,38 @@ def _moving(augment: Augment, name: str, data: str) -> Callable[..., tuple[Tenso
     return together
 
 
+def targets_of(data: ImageData, preprocess: Preprocess, workers: int) -> Targets:
+    """What is right for each sample, where that is no row of a table.
+
+    Args:
+        data: Has it.
+        preprocess: Where images land in the input.
+        workers: Threads that read.
+    """
+    if data.has_masks:
+        return Masks(data, preprocess, workers)
+    if isinstance(data.answers, PointAnswers):
+        return KeyPoints(data, data.answers, preprocess)
+    if isinstance(data.answers, PictureAnswers):
+        return Pictures(data, data.answers, preprocess, workers)
+    return Boxes(data, preprocess) if data.has_boxes else Items(data)
+
+
+def augmented_alone(raw: Tensor, augment: Augment, generator: torch.Generator) -> Tensor:
+    """Images that nothing has to go along with, changed.
+
+    Raises:
+        DataError: They come back in another form.
+    """
+    changed = augment(raw, generator)
+    if changed.shape != raw.shape or changed.dtype != torch.uint8:
+        raise DataError(
+            f"augmentation turned {tuple(raw.shape)} of uint8 into {tuple(changed.shape)} of {changed.dtype}",
+            "an augmentation keeps shape and type",
+        )
+    return changed
+
+
 def fit_mask(mask: NDArray[np.uint8], preprocess: Preprocess) -> NDArray[np.uint8]:
     """A mask where `edgespa.data.prepare.fit_image` puts its image: the nearest value, `IGNORED` where there is none.
 

@@ -205,6 +205,7 @@ class OnnxQuantiser:
         with quiet("onnxruntime.transformers"):
             blocked = [*DEFAULT_OP_BLOCK_LIST, *_without_half(self._model)]
             model = convert_float_to_float16(copy.deepcopy(self._model), keep_io_types=True, op_block_list=blocked)
+        _cast_once(model)
         _transpose_in_float(model)
         onnx.save(_tidied(model, self._model), path)
 
@@ -221,6 +222,16 @@ def _without_half(model: Any) -> set[str]:
         if floats and not any("tensor(float16)" in each for each in floats):
             found.add(kind)
     return found
+
+
+def _cast_once(model: Any) -> None:
+    """Drop a cast that is there already: the converter writes one for each operator in float that reads a value."""
+    nodes, made = list(model.graph.node), set()
+    model.graph.ClearField("node")
+    for node in nodes:
+        if node.op_type != "Cast" or node.output[0] not in made:
+            model.graph.node.append(node)
+            made.add(node.output[0])
 
 
 def _transpose_in_float(model: Any) -> None:

@@ -68,6 +68,7 @@ def outputs(task: Task, base: Base) -> Tensor:
 ADAPTERS = [*method_names(), "splopa masked"]
 
 
+@pytest.mark.law(2)
 @pytest.mark.parametrize("adapter", ADAPTERS)
 def test_every_adapter_learns_while_it_prunes_and_is_saved(
     run: Adapt, toy_base: Base, toy_data: ImageData, toy_preprocess: Preprocess, tmp_path: Path, adapter: str
@@ -116,6 +117,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
+@pytest.mark.law(2)
 @pytest.mark.parametrize("name", list(OPTIONS))
 def test_an_interrupted_run_resumes_bit_for_bit(run: Adapt, tmp_path: Path, name: str) -> None:
     checkpoint, options = tmp_path / "state", {"epochs": 4, **OPTIONS[name]}

@@ -294,6 +294,7 @@ def test_prune_goes_on_by_its_state(place: Path, monkeypatch: pytest.MonkeyPatch
     assert content(place / "p.spa") == content(place / "q.spa")
 
 
+@pytest.mark.law(2)
 @pytest.mark.parametrize(
     "words",
     [

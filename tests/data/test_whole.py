@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from edgespa.api.classes import of_classes
+from edgespa.api.options import DataOptions
 from edgespa.config import Preprocess
 from edgespa.data import ImageData, load_data, prepare, require_whole, usable
 from edgespa.data.whole import looks_whole
@@ -209,3 +210,10 @@ def test_masks_that_cannot_be_used_are_left_out_with_their_photographs(
     assert (len(data), data.kind) == (4, "segmentation")
     assert [int(data.answer(index).sum()) for index in range(4)] == [60, 80, 100, 110]
     assert "left out" in caplog.text
+
+
+def test_a_limit_is_of_what_can_be_used(tmp_path: Path) -> None:
+    path = folder(tmp_path / "set", DAMAGE)
+    data = DataOptions(limit=9, skip_bad=True).load(str(path))
+    assert len(data) == 9
+    require_whole({"--data": data})

@@ -10,10 +10,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
+from edgespa.bundle import BundleWriter, Manifest, TensorSpec, read_manifest
+from edgespa.bundle.decoding import Columns, Decoding
 from edgespa.bundle.files import seal_of
 from edgespa.device import runner
+from edgespa.device.runner.draw import colour_of
 from edgespa.device.runner.many import write_picture
 
 
@@ -165,3 +169,64 @@ def test_who_reads_may_stop(bundle: Path, frames: Path) -> None:
     process.stderr.close()
     assert process.wait() in (0, 1)
     assert words == ""
+
+
+@pytest.fixture
+def detector(bundle: Path, tmp_path: Path) -> Path:
+    """Three boxes in every image, in pixels of an input of 8 x 8, each as sure as its bias says."""
+    boxes = np.array([[1, 1, 4, 4], [2, 0, 8, 8], [0, 6, 3, 8]], np.float32)
+    nodes = [
+        helper.make_node("Flatten", ["image"], ["flat"], axis=1),
+        helper.make_node("Gemm", ["flat", "none_of_3", "sure"], ["scores"]),
+        helper.make_node("Gemm", ["flat", "none_of_12", "corners"], ["row"]),
+        helper.make_node("Reshape", ["row", "shape"], ["boxes"]),
+    ]
+    constants = {
+        "none_of_3": np.zeros((192, 3), np.float32),
+        "none_of_12": np.zeros((192, 12), np.float32),
+        "sure": np.float32([0.9, 0.5, 0.2]),
+        "corners": boxes.reshape(-1),
+        "shape": np.array([-1, 3, 4]),
+    }
+    sizes: dict[str, tuple[int | str, ...]] = {"scores": ("batch", 3), "boxes": ("batch", 3, 4)}
+    graph = helper.make_graph(
+        nodes,
+        "detector",
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["batch", 3, 8, 8])],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, list(size)) for name, size in sizes.items()],
+        [numpy_helper.from_array(value, name) for name, value in constants.items()],
+    )
+    content = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10).SerializeToString()
+    manifest = read_manifest(bundle)
+    outputs = tuple(TensorSpec(name=name, shape=size, dtype="float32") for name, size in sizes.items())
+    variant = manifest.variants[0].model_copy(update={"outputs": outputs, "size_bytes": len(content)})
+    how = Decoding(size=(8, 8), scores=Columns(output=0), boxes=Columns(output=1), overlap=None)
+    values = {**manifest.model_dump(), "variants": [variant.model_dump()], "files": (), "seal": None}
+    values |= {"learns": "detection", "decoding": how.model_dump(), "outputs": [each.model_dump() for each in outputs]}
+    with BundleWriter(tmp_path / "detector") as writer:
+        (writer.path / "model.onnx").write_bytes(content)
+        (writer.path / "labels.txt").write_text("cell\n")
+        writer.commit(Manifest.model_validate(values))
+    return tmp_path / "detector"
+
+
+def test_boxes_from_the_file_to_the_photograph(
+    detector: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of 8 x 8 for a photograph of 80 x 160: ten times as high, twenty times as wide."""
+    Image.new("RGB", (160, 80), (120, 120, 120)).save(tmp_path / "a.png")
+    options = ("--input", tmp_path / "a.png", "--output", tmp_path / "b.png")
+    assert main(detector, *options, "--json") == 0
+    rows = json.loads(capsys.readouterr().out)["boxes"]
+    assert [(row["label"], row["box"]) for row in rows] == [
+        ("cell", [20, 10, 80, 40]),
+        ("cell", [40, 0, 160, 80]),
+    ]
+    assert [row["score"] for row in rows] == pytest.approx([0.9, 0.5])
+    with Image.open(tmp_path / "b.png") as picture:
+        edge = np.asarray(picture)[39, 50]
+    assert edge.tolist() == list(colour_of(0))
+    assert main(detector, *options, "--overwrite", "--score", "0.1") == 0
+    assert capsys.readouterr().out.count("cell") == 3
+    assert main(detector, *options, "--overwrite", "--score", "0.95") == 0
+    assert "boxes: none" in capsys.readouterr().out

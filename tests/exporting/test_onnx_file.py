@@ -34,6 +34,7 @@ def error_of(path: Path, program: Program, batch: int = 3) -> float:
     return float(np.abs(got - expected).max() / np.abs(expected).max())
 
 
+@pytest.mark.law(2)
 @pytest.mark.parametrize("runtime", ["1.10", pytest.param("1.12", marks=pytest.mark.more), "1.19"])
 def test_each_runtime_gets_its_opset_and_ir(network: tuple[str, Program], runtime: str, tmp_path: Path) -> None:
     name, program = network

@@ -240,6 +240,7 @@ def test_gates_between_layers_in_float_stay_in_float(program_of: Make, tmp_path:
         assert ("Mul" in kinds_in_int8(case.path)) == joined
 
 
+@pytest.mark.law(2)
 @pytest.mark.parametrize("precision", ["int8", "int8-weights"])
 @pytest.mark.parametrize("kind", ["onnx", "tflite"])
 def test_no_clock_decides_what_is_in_a_file(
@@ -385,6 +386,26 @@ def test_what_half_precision_is_not_defined_for_stays_in_float(tmp_path: Path) -
     assert case.error() < 0.01
     nodes = [node.op_type for node in onnx.load(case.path).graph.node]
     assert nodes.index("Cast") < nodes.index("Celu")
+
+
+def test_what_several_operators_in_float_read_is_cast_once(tmp_path: Path) -> None:
+    """A number that two read that stay in float, and one that does not: onnxruntime's converter casts it twice."""
+    helper, kind = onnx.helper, onnx.TensorProto.FLOAT
+    nodes = [
+        helper.make_node("Mul", ["x", "x"], ["square"]),
+        helper.make_node("Max", ["square", "least"], ["one"]),
+        helper.make_node("Max", ["x", "least"], ["other"]),
+        helper.make_node("Add", ["square", "least"], ["more"]),
+        helper.make_node("Sum", ["one", "other", "more"], ["y"]),
+    ]
+    ends = [helper.make_tensor_value_info(name, kind, ["batch", 4]) for name in ("x", "y")]
+    least = onnx.numpy_helper.from_array(np.float32(0.5), "least")
+    graph = helper.make_graph(nodes, "clipped", ends[:1], ends[1:], [least])
+    plain, half = tmp_path / "plain.onnx", tmp_path / "half.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), plain)
+    OnnxQuantiser(plain).write_half(half)
+    written = [value for node in onnx.load(half).graph.node for value in node.output]
+    assert len(set(written)) == len(written)
 
 
 class Embedded(torch.nn.Module):

@@ -89,6 +89,7 @@ def assert_same(found: Mapping[str, np.ndarray], program: Any) -> None:
         assert np.abs(found[name] - wanted).max(initial=0) <= LIMIT * np.abs(wanted).max(initial=0), name
 
 
+@pytest.mark.law(2)
 @pytest.mark.parametrize("kind", KINDS)
 def test_numpy_makes_what_torch_merges(toy_base: Base, make: Callable[..., Task], tmp_path: Path, kind: str) -> None:
     task = make(**KINDS[kind])

@@ -48,6 +48,7 @@ def error_of(path: Path, program: Program, form: Form) -> float:
     return float(np.abs(got - expected).max() / np.abs(expected).max())
 
 
+@pytest.mark.law(2)
 @pytest.mark.parametrize("name", ["Plain", "Residual", "Gated", "Dense", "Next"])
 def test_convolutional_networks_have_no_transpositions(program_of: Make, name: str, tmp_path: Path) -> None:
     program = program_of(name)
@@ -116,6 +117,7 @@ def test_labels_and_normalisation_are_in_the_file(program_of: Make, tmp_path: Pa
     assert tables["label_file"] == "labels.txt"
 
 
+@pytest.mark.law(2)
 @pytest.mark.parametrize(
     ("changes", "mean", "std", "colours"),
     [

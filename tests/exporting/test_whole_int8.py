@@ -152,6 +152,7 @@ def int8_of(network: nn.Module, name: str, folder: Path) -> tuple[Made, np.ndarr
     return made, got, judge.outputs[0]
 
 
+@pytest.mark.law(4)
 @pytest.mark.parametrize("name", ["onnx", "tflite"])
 @pytest.mark.parametrize("network", MARKED, ids=lambda each: each.__name__)
 def test_each_component_follows_the_program(

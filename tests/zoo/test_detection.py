@@ -20,7 +20,8 @@ from edgespa.api.quality import with_quality
 from edgespa.api.tasks import adapt_to_file, prune_to_file
 from edgespa.data import prepare
 from edgespa.data.boxes import BoxAnswers, Drawn, Objects
-from edgespa.data.images import ImageData, ImageSource
+from edgespa.data.images import ImageData
+from edgespa.data.source import ImageSource
 from edgespa.errors import ConfigError, DataError
 from edgespa.exporting.config import ExportConfig
 from edgespa.models.detectors import taken_apart

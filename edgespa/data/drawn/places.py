@@ -158,7 +158,8 @@ def _same(one: list[str], other: list[str]) -> int:
 
 
 def _data_files(tree: Tree, base: str) -> bool:
-    return any(file.lower().endswith((".json", ".xml", ".yaml", ".yml")) for file in tree.others.get(base, ()))
+    ends = (".json", ".xml", ".yaml", ".yml", ".names", "classes.txt", "names.txt", "labels.txt")
+    return any(file.lower().endswith(ends) for file in tree.others.get(base, ()))
 
 
 def stem(file: str) -> str:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from edgespa.data import load_data
+from edgespa.data.boxes import BoxAnswers
 from edgespa.errors import DataError
 from tests.data.annotated import Files, picture, voc, written, xml
 
@@ -114,3 +116,19 @@ def test_boxes_of_a_picture_as_it_is_seen_stay(tmp_path: Path) -> None:
     files = {"a.jpg": picture((40, 60), 6), "a.xml": xml([(0, 2, 4, 10, 8)], (60, 40))}
     objects, size = load_data(str(written(files, tmp_path))).answer(0)
     assert (size, objects.boxes.tolist()) == ((60, 40), [[2, 4, 10, 8]])
+
+
+def test_blood_cells(data_dir: Path) -> None:
+    source = data_dir / "bccd_voc.zip"
+    for split, pictures, boxes in (
+        ("train", 205, [209, 2382, 214]),
+        ("val", 87, [83, 968, 87]),
+        ("test", 72, [69, 805, 71]),
+    ):
+        data = load_data(f"{source}:{split}")
+        assert (len(data), data.classes) == (pictures, ("Platelets", "RBC", "WBC"))
+        answers = data.answers
+        assert isinstance(answers, BoxAnswers)
+        assert answers.counts(np.arange(pictures), 3).tolist() == boxes
+        assert (answers.boxes[:, 2:] > answers.boxes[:, :2]).all()
+    assert len(load_data(str(source), labelled=False)) == 364

@@ -81,6 +81,11 @@ def test_numbers_are_names_where_nothing_says_them(tmp_path: Path) -> None:
     assert load_data(f"{written(files, tmp_path)}:train").classes == ("0", "1", "2")
 
 
+def test_names_above_all_folders_are_found(tmp_path: Path) -> None:
+    files = {"classes.txt": b"cat\ndog\n", "all/a.jpg": picture((40, 60)), "all/a.txt": b"1 .5 .5 .2 .2\n"}
+    assert load_data(str(written(files, tmp_path))).classes == ("cat", "dog")
+
+
 def test_splits_of_the_yaml_go_before_folders_and_may_be_lists(tmp_path: Path) -> None:
     files = {f"images/{name}.jpg": picture((40, 60)) for name in "abcd"}
     files |= {f"labels/{name}.txt": b"0 .5 .5 .2 .2\n" for name in "abcd"}
