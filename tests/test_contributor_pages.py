@@ -92,6 +92,7 @@ def test_every_extension_that_can_be_added_is_described() -> None:
         "objective",
         "format",
         "augmentation",
+        "kind of detector",
         "device",
         "runtime",
         "command",
