@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,7 @@ from edgespa.cli._sections import EXPORT, EXPORT_EXAMPLES
 from edgespa.cli._terminal import echo, secho
 
 if TYPE_CHECKING:
-    from edgespa.bundle import Manifest
+    from edgespa.bundle import Manifest, Variant
     from edgespa.models.inputs import InputSizes
 
 
@@ -249,6 +250,8 @@ def _show(manifest: Manifest, output: Path, device: str | None) -> None:
                 f"{variant.name}: takes {variant.time_ratio:.2f} times fp32's time on this machine; {there}profile it "
                 "there, or leave out what is slower with --int8-slowdown 1.1"
             )
+    for smaller, plain in _larger_than_float32(manifest.variants):
+        echo(f"{smaller}: larger than {plain}; what it gains can be time only: profile both")
     left_out = manifest.provenance.get("left_out")
     for each in left_out if isinstance(left_out, list) else []:
         if isinstance(each, dict):
@@ -260,6 +263,16 @@ def _show(manifest: Manifest, output: Path, device: str | None) -> None:
 
 
 SLOWER = 1.1
+
+
+def _larger_than_float32(variants: Sequence[Variant]) -> list[tuple[str, str]]:
+    """Names of int8 files, each with the float32 file of its format, which is smaller."""
+    plain = {each.format: each for each in variants if each.precision == "fp32"}
+    return [
+        (each.name, plain[each.format].name)
+        for each in variants
+        if each.precision == "int8" and each.format in plain and each.size_bytes > plain[each.format].size_bytes
+    ]
 
 
 def _layers(names: tuple[str, ...]) -> str:

@@ -8,6 +8,7 @@ import sys
 from dataclasses import dataclass
 from enum import Enum, IntEnum
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgespa.cli._output import WIDTH, emit_json, progress, table
+from edgespa.cli.export import _larger_than_float32
 from edgespa.config import Preprocess
 from edgespa.system.plain import to_plain
 
@@ -197,3 +199,13 @@ class TestProgress:
         with progress("training", enabled=False) as report:
             report(1, 2)
         assert stream.getvalue() == ""
+
+
+def test_an_int8_file_that_is_larger_than_float32_is_told() -> None:
+    def file(format_: str, precision: str, size: int) -> Any:
+        return SimpleNamespace(name=f"{format_}-{precision}", format=format_, precision=precision, size_bytes=size)
+
+    plain = [file("onnx", "fp32", 100), file("tflite", "fp32", 100)]
+    made = [file("onnx", "int8", 100), file("tflite", "int8", 101), file("tflite", "int8-weights", 200)]
+    assert _larger_than_float32([*plain, *made]) == [("tflite-int8", "tflite-fp32")]
+    assert _larger_than_float32(made) == []
