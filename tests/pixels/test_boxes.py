@@ -75,6 +75,18 @@ def test_of_those_that_overlap_the_surest_stays_each_class_by_itself() -> None:
     assert suppressed(row, np.zeros(3, np.int64), 0.55).tolist() == [0, 2]
 
 
+def test_those_that_are_looked_at_later_change_nothing() -> None:
+    """Many that overlap, of which a few are wanted: as if all had been looked at."""
+    random = np.random.RandomState(0)
+    corner = 40 * random.rand(600, 2).astype(np.float32)
+    boxes = np.concatenate([corner, corner + 8 + 4 * random.rand(600, 2)], axis=1)[None]
+    scores = random.rand(1, 600, 2).astype(np.float32)
+    every = decode_boxes([scores, boxes], how(most=1200, overlap=0.3, candidates=1200))[0]
+    assert 20 < len(every) < 600
+    for most in (1, 7, 19, 200):
+        assert decode_boxes([scores, boxes], how(most=most, overlap=0.3, candidates=1200))[0] == every[:most]
+
+
 def test_candidates_are_the_best_of_each_class_each_grid_or_all() -> None:
     scores = [[0.9, 0.3], [0.8, 0.7], [0.6, 0.5], [0.04, 0.2]]
     boxes = [[8 * i, 0, 8 * i + 4, 4] for i in range(4)]
