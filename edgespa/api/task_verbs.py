@@ -86,8 +86,8 @@ def adapt(
         labels: The class name of each output, or a file with them, a line each.
         class_offset: Class k is output k + this.
         objective: What is learned: ``"classes"``, ``"multi-label"``, ``"regression"``, ``"segmentation"``,
-            ``"heatmaps"``, ``"image"``; without labels ``"match"`` and ``"embedding"``; or your own, ``"file.py:factory"`` or ``"package.module:factory"``; that of the
-            data's kind where nothing is said.
+            ``"heatmaps"``, ``"image"``; without labels ``"match"`` and ``"embedding"``; or your own,
+            ``"file.py:factory"`` or ``"package.module:factory"``; that of the data's kind where nothing is said.
         skip_bad_files: Leave out images and annotations that cannot be used, and say which, instead of ending there.
         latency_ms: Find the density by it: candidates are measured on ``device`` until one takes so long.
         device: Where.
