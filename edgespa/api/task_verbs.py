@@ -68,7 +68,8 @@ def adapt(
     Args:
         model: See `inspect`; None for the base of ``start``.
         data: Training data: a folder, zip or ``.npz``, a ``Dataset`` or ``DataLoader`` of (image, label), or (images,
-            labels) as arrays: uint8 [N, H, W, C], or float32 [N, C, H, W] that go to the model as they are.
+            labels) as arrays: uint8 [N, H, W, C], or float32 [N, C, H, W] that go to the model as they are. Of a model
+            that takes no image (inputs, label), inputs being an array, several in a tuple, or a dict by their names.
         output: The task file, ``fruit.spa``. The state of an unfinished training lies beside it.
         eval_data: Test data; what is measured on it is recorded and never used to choose anything.
         validation_data: Data that the best epoch is chosen on; None for a part of ``data``, see ``validation`` and
@@ -85,8 +86,8 @@ def adapt(
         labels: The class name of each output, or a file with them, a line each.
         class_offset: Class k is output k + this.
         objective: What is learned: ``"classes"``, ``"multi-label"``, ``"regression"``, ``"segmentation"``,
-            ``"heatmaps"``, ``"image"``, or your own, ``"file.py:factory"`` or ``"package.module:factory"``; that of the
-            data's kind where nothing is said.
+            ``"heatmaps"``, ``"image"``; without labels ``"match"`` and ``"embedding"``; or your own,
+            ``"file.py:factory"`` or ``"package.module:factory"``; that of the data's kind where nothing is said.
         skip_bad_files: Leave out images and annotations that cannot be used, and say which, instead of ending there.
         latency_ms: Find the density by it: candidates are measured on ``device`` until one takes so long.
         device: Where.
