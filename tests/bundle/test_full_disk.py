@@ -158,6 +158,7 @@ def test_a_full_disk_leaves_nothing(kept_bundle: Path, packed: Path, key: Path, 
         assert failed >= (1 if name == "sign" else 5), name
 
 
+@pytest.mark.more
 def test_a_limit_at_any_byte_leaves_nothing(kept_bundle: Path, packed: Path, key: Path, tmp_path: Path) -> None:
     (tmp_path / "root").mkdir()
     counts = run(WITH_A_LIMIT, [kept_bundle, packed, key, tmp_path / "root"])

@@ -74,6 +74,7 @@ def halves(disk: Path) -> list[str]:
     return [name for name in names if name.endswith((".part", ".new", ".tmp", ".copy")) or "/.try" in name]
 
 
+@pytest.mark.more
 def test_one_that_was_never_used_and_is_full(board: Path, disk: Path, bundle: Path) -> None:
     fill(disk)
     result = measure(bundle, board)
@@ -118,6 +119,7 @@ def test_one_that_fills_up_between_two_measurements(
     assert halves(disk) == []
 
 
+@pytest.mark.law(1)
 @pytest.mark.parametrize("when", ["before it is sent", "while it is sent", "when it has come"])
 def test_one_that_fills_up_while_a_bundle_comes(
     board: Path, disk: Path, make_bundle: Any, bundle: Path, monkeypatch: pytest.MonkeyPatch, when: str

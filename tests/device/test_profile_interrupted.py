@@ -79,6 +79,7 @@ def test_what_was_measured_is_taken_over(
     assert len(measured) == 12  # a whole one is not taken for an interrupted one
 
 
+@pytest.mark.more
 def test_only_the_same_question_is_gone_on_with(
     bundle: Path, full_bundle: Path, measured: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -180,6 +181,7 @@ def test_a_full_disk_when_it_is_saved_costs_nothing(
     assert len(read_profiles(bundle)) == 1
 
 
+@pytest.mark.law(1)
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGHUP])
 def test_killed_in_the_middle_and_gone_on_with(sshd: Any, bundle: Path, tmp_path: Path, number: int) -> None:

@@ -77,6 +77,7 @@ def test_the_whole_way(sshd: Any, full_bundle: Path) -> None:
     assert sshd.folder.name not in saved.read_text()  # no paths are recorded
 
 
+@pytest.mark.more
 def test_what_was_measured_there_runs_there(sshd: Any, bundle: Path) -> None:
     device = sshd.device("there")
     with connect(device) as connection:
@@ -88,6 +89,7 @@ def test_what_was_measured_there_runs_there(sshd: Any, bundle: Path) -> None:
         assert profile(bundle, connection, Settings(runs=10)).bytes_sent > 0  # found, and sent again
 
 
+@pytest.mark.more
 def test_two_bundles_in_alternation(sshd: Any, full_bundle: Path, bundle: Path) -> None:
     with connect(sshd.device("pair")) as connection:
         found = profile(full_bundle, connection, Settings(runs=10, rounds=2), against=bundle)
@@ -95,6 +97,7 @@ def test_two_bundles_in_alternation(sshd: Any, full_bundle: Path, bundle: Path) 
     assert (ratio.variant, found.against) == ("onnx-fp32", "good")
 
 
+@pytest.mark.more
 def test_duration_samples_the_sensors(sshd: Any, bundle: Path) -> None:
     with connect(sshd.device("long")) as connection:
         (result,) = profile(bundle, connection, Settings(duration=2.5)).results
@@ -106,6 +109,7 @@ def test_duration_samples_the_sensors(sshd: Any, bundle: Path) -> None:
     assert measured.runs > 1000
 
 
+@pytest.mark.more
 def test_a_provider_that_is_not_there_is_told(sshd: Any, full_bundle: Path) -> None:
     with connect(sshd.device("gpu")) as connection:
         found = profile(full_bundle, connection, Settings(runs=10, providers=("cpu", "cuda")))
@@ -117,6 +121,7 @@ def test_a_provider_that_is_not_there_is_told(sshd: Any, full_bundle: Path) -> N
         Settings(providers=("gpu",)).check()
 
 
+@pytest.mark.more
 def test_a_throttled_run_is_not_called_clean(sshd: Any, bundle: Path, tmp_path: Path) -> None:
     programs = tmp_path / "bin"
     programs.mkdir()

@@ -95,6 +95,7 @@ def test_a_device_is_set_up_once_and_keeps_what_works(sshd: Any, wheels: Path) -
         assert [each.works for each in again.inventory.providers] == [False, False, True]
 
 
+@pytest.mark.more
 @pytest.mark.slow
 def test_a_set_up_that_is_cut_is_done_again(own_sshd: Any, wheels: Path) -> None:
     device = board(own_sshd, "cut", python=sys.executable)

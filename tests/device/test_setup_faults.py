@@ -157,6 +157,7 @@ def test_nothing_that_works_leaves_the_device_as_it_was(tmp_path: Path, wheels: 
         assert (tmp_path / "kept/environment").resolve() == before
 
 
+@pytest.mark.more
 def test_a_runtime_that_a_power_cut_has_emptied_is_made_anew(tmp_path: Path, wheels: Path, quickly: list[str]) -> None:
     """One of two: what is broken is not set up, whatever else works."""
     with beside(tmp_path, "damaged") as connection:

@@ -73,6 +73,7 @@ class TestInterrupted:
         again = self.finish(server, home, bundle, old)
         assert 0 < again.bytes_sent < shipment(bundle).size_bytes * 0.8
 
+    @pytest.mark.law(1)
     @pytest.mark.parametrize("moment", ["stage", "execute", "switch"])
     def test_a_reboot_before_the_switch(
         self, server: Any, home: Path, versions: Callable[..., Path], old: str, moment: str
@@ -99,6 +100,7 @@ class TestInterrupted:
         again = self.finish(server, home, versions(2), old)
         assert len(again.cleaned) == (0 if moment == "stage" else 1)
 
+    @pytest.mark.more
     def test_a_hanging_device(self, server: Any, home: Path, versions: Callable[..., Path], old: str) -> None:
         stopped = threading.Event()
 

@@ -129,6 +129,7 @@ def fill(path: Path) -> None:
             file.write(bytes(1 << 16))
 
 
+@pytest.mark.more
 @pytest.mark.usefixtures("small_disk")
 def test_a_disk_that_fills_up_at_any_step(near: Connection, home: Path, versions: Callable[..., Path]) -> None:
     old = ship(near, shipment(versions(1)), python).version

@@ -171,6 +171,7 @@ def test_a_server_that_hangs_times_out(own_sshd: Any) -> None:
     assert time.monotonic() - started < 15
 
 
+@pytest.mark.more
 @pytest.mark.parametrize("silence", [2, 60])
 def test_a_connection_that_hangs_times_out(own_sshd: Any, silence: int) -> None:
     with connect(own_sshd.device(silence_timeout_s=silence)) as connection:
