@@ -27,7 +27,8 @@ def test_resnet20_to_fashion(data_dir: Path, tmp_path: Path) -> None:
     model = (f"{data_dir}/models.py:resnet20", "--input-shape", "1,3,32,32")
     adapted = result_of(
         "adapt", *model, "--data", f"{data_dir}/fashion:train", "--eval-data", f"{data_dir}/fashion:test",
-        "--limit", "1000", "--mean", MEAN, "--std", STD, "--density", "0.6", "--epochs", "3", "--batch-size", "32",
+        "--limit", "1000", "--eval-limit", "1000", "--mean", MEAN, "--std", STD, "--density", "0.6", "--epochs", "3",
+        "--batch-size", "32",
         "--output", task,
     )  # fmt: skip
     assert adapted["metrics"]["test_accuracy"] > 0.6
@@ -35,7 +36,7 @@ def test_resnet20_to_fashion(data_dir: Path, tmp_path: Path) -> None:
     assert adapted["size_bytes"] < 0.1 * 4 * adapted["base_parameters"]
     manifest = result_of(
         "export", task, "--precision", "fp32", "--precision", "int8", "--calibration", f"{data_dir}/fashion:train",
-        "--eval-data", f"{data_dir}/fashion:test", "--limit", "500", "--output", bundle,
+        "--eval-data", f"{data_dir}/fashion:test", "--limit", "500", "--eval-limit", "500", "--output", bundle,
     )  # fmt: skip
     accuracy = {variant["name"]: variant["accuracy"]["value"] for variant in manifest["variants"]}
     reference = manifest["reference_accuracy"]["value"]
@@ -54,7 +55,7 @@ def test_the_base_keeps_its_accuracy_when_nothing_is_pruned(
     """ResNet-20 is 81.0% accurate on JPEG-CIFAR; the exported file is as good as the program."""
     manifest = result_of(
         "export", f"{data_dir}/models.py:resnet20", "--input-shape", "1,3,32,32", "--format", "onnx", "--eval-data",
-        f"{data_dir}/cifar10_jpeg.zip:test", "--limit", str(limit), "--mean", MEAN, "--std", STD,
+        f"{data_dir}/cifar10_jpeg.zip:test", "--eval-limit", str(limit), "--mean", MEAN, "--std", STD,
         "--output", str(tmp_path / "plain"),
     )  # fmt: skip
     assert manifest["reference_accuracy"]["value"] == pytest.approx(0.81, abs=within)

@@ -57,7 +57,7 @@ def _show(families: Iterable[Family]) -> None:
 
     for family in families:
         known = [each for entry in family.entries for each in (entry.validation, entry.test) if each is not None]
-        titles = tuple(dict.fromkeys(each.measure.title for each in known))
+        titles = sorted({each.measure.title for each in known}, key=str.lower)
         rows = [
             [
                 e.file,

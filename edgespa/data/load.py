@@ -99,8 +99,7 @@ def load_data(
 
 
 def _is_npz(spec: str) -> bool:
-    found, _ = _path_and_split(spec)
-    return found is not None and found.suffix == ".npz"
+    return any(name.endswith(".npz") for name in (spec, spec.rpartition(":")[0]))
 
 
 def is_code(spec: str) -> bool:

@@ -105,7 +105,7 @@ def test_a_rate_that_does_harm_is_lowered(learn: Learn, monkeypatch: pytest.Monk
 def test_a_loss_that_is_no_number_in_another_process_is_one_here_too(
     learn: Learn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Processes, "totals", lambda *_: [math.nan])
+    monkeypatch.setattr(Processes, "totals", lambda _, values: [math.nan] * len(values))
     with pytest.raises(AdapterError, match="the loss is not a number"):
         learn(lr=0.01)
 

@@ -104,6 +104,7 @@ def narrowed(case: Case, model: AdaptedProgram, seed: int) -> tuple[AdaptedProgr
     return attach(compact(case.program, case.groups, kept), small, case.kind, case.options), kept
 
 
+@pytest.mark.law(12)
 @pytest.mark.parametrize("seed", [0, 1])
 def test_sliced_is_the_masked_program(case: Case, seed: int) -> None:
     """Removing units from weights and adapters equals zeroing them in the weights before and after adapting."""

@@ -86,7 +86,7 @@ def test_statistics_by_hand() -> None:
     program = with_norms(traced(nn.Conv2d(3, 2, 1)))
     batches = [torch.randn(4, 3, 8, 8) * 3 + 1 for _ in range(3)]
     before = program(*program.example_inputs(batch=4))
-    calibrate(program, {}, batches)
+    calibrate(program, {}, [(each,) for each in batches])
     tensors = dict(program.tensors())
     weight, bias = tensors["0.weight"], tensors["0.bias"]
     expected = torch.cat([nn.functional.conv2d(batch, weight, bias) for batch in batches]).transpose(0, 1).flatten(1)
@@ -101,7 +101,7 @@ def test_statistics_by_hand() -> None:
 def test_statistics_are_those_with_other_weights() -> None:
     program = with_norms(traced(nn.Conv2d(3, 2, 1)))
     weights = {"0.weight": torch.zeros(2, 3, 1, 1)}
-    calibrate(program, weights, [torch.randn(4, 3, 8, 8)])
+    calibrate(program, weights, [(torch.randn(4, 3, 8, 8),)])
     (norm,) = inserted_norms(program)
     torch.testing.assert_close(argument(program, norm, 3), dict(program.tensors())["0.bias"].detach())
 

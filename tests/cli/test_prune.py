@@ -74,13 +74,13 @@ def test_the_tables_for_people() -> None:
 
 def test_labels_and_accuracy() -> None:
     found = result_of(
-        "prune", *MODEL, "--calibration", "labelled.npz", "--eval-data", "labelled.npz", "--limit", "60", "--method",
-        "act-grad", "--density", "0.5", "--bn-reestimate", "-o", "cut.spa",
+        "prune", *MODEL, "--calibration", "labelled.npz", "--eval-data", "labelled.npz", "--eval-limit", "60",
+        "--method", "act-grad", "--density", "0.5", "--bn-reestimate", "-o", "cut.spa",
     )  # fmt: skip
     assert 0 <= found["metrics"]["test_accuracy"] <= 1
     assert found["metrics"]["test_images"] == 60
     original = result_of(
-        "export", *MODEL, "--format", "onnx", "--eval-data", "labelled.npz", "--limit", "60", "--output", "whole"
+        "export", *MODEL, "--format", "onnx", "--eval-data", "labelled.npz", "--eval-limit", "60", "--output", "whole"
     )
     assert found["metrics"]["base_test_accuracy"] == original["variants"][0]["accuracy"]["value"]
     shared = result_of(

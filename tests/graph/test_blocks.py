@@ -83,6 +83,7 @@ def replaced(model: nn.Module, names: list[str], several: bool = False) -> nn.Mo
     return result
 
 
+@pytest.mark.law(4)
 @pytest.mark.parametrize("name", list(NETWORKS))
 def test_finds_the_blocks_of_every_make(name: str, traced_of: Callable[[str], Traced]) -> None:
     traced = traced_of(name)

@@ -16,6 +16,7 @@ from edgespa.graph.proof import prove
 from edgespa.graph.surgery import compact, masked
 
 
+@pytest.mark.law(50)
 def test_program_equals_model(traced: Any) -> None:
     inputs = traced.batch(5)
     with torch.no_grad():

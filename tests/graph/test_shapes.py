@@ -26,6 +26,7 @@ def described(module: torch.fx.GraphModule) -> dict[str, list[Any]]:
     return found
 
 
+@pytest.mark.law(40)
 def test_as_symbolic_inference(traced: Any, select: Any) -> None:
     small = compact(traced.program, traced.groups, select(traced.groups, 6))
     quick = described(small.module)

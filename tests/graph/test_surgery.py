@@ -161,6 +161,14 @@ def test_resized_output(zoo: Any) -> None:
 
 
 def test_output_without_a_head(zoo: Any) -> None:
-    for name in ("several_outputs", "matrix_products"):
-        with pytest.raises(GraphError, match="not the output of one layer"):
-            resize_output(zoo(name).program, 3)
+    with pytest.raises(GraphError, match="not the output of one layer"):
+        resize_output(zoo("matrix_products").program, 3)
+
+
+def test_a_list_of_scores_beside_other_outputs_has_a_head(zoo: Any) -> None:
+    program = zoo("several_outputs").program
+    changed, names = resize_output(program, 3)
+    assert names == ("fc.weight", "fc.bias")
+    found = changed(*changed.example_inputs())
+    assert found["logits"].shape[1] == 3
+    assert found["parts"][0].shape == program(*program.example_inputs())["parts"][0].shape

@@ -226,6 +226,7 @@ def inputs_for(base: Base, seed: int) -> tuple[torch.Tensor, ...]:
     return tuple(given)
 
 
+@pytest.mark.law(6)
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
 def test_from_end_to_end(folder: Path, tmp_path: Path, case: str) -> None:

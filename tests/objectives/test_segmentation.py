@@ -147,6 +147,7 @@ def test_heads_that_are_convolutions(place: Path) -> None:
     assert float(weights["side.bias"].detach().abs().max()) == 0
 
 
+@pytest.mark.law(1)
 @pytest.mark.parametrize("adapter", ["full", "splora"])
 def test_the_whole_way(place: Path, adapter: str) -> None:
     test = write(place / "test", 12, seed=9)

@@ -138,6 +138,7 @@ def by_hand(base: Base, depth: int) -> Decision:
     return Decision(base.blocks, given_depth(base.blocks, (depth,)))
 
 
+@pytest.mark.law(1)
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_cut_task_is_stored_smaller_and_replayed_bit_for_bit(
     kind: str, tasks: dict[str, Task], vit: Base, images: Prepared, folder: Path
@@ -171,6 +172,7 @@ def test_a_cut_task_is_stored_smaller_and_replayed_bit_for_bit(
     assert "validation_accuracy" not in loaded.header.metrics
 
 
+@pytest.mark.law(1)
 @pytest.mark.parametrize("kind", ["lora", "convpass", "full"])
 def test_a_cut_task_is_trained_further(
     kind: str, tasks: dict[str, Task], vit: Base, toy_data: ImageData, toy_preprocess: Preprocess, folder: Path
@@ -229,6 +231,7 @@ def test_tasks_of_different_depth_are_not_compared(tasks: dict[str, Task], vit: 
     assert compare(smaller, smaller).same
 
 
+@pytest.mark.law(1)
 @pytest.mark.parametrize("kind", ["splora", "convpass", "full"])
 def test_a_model_is_cut_then_adapted_with_channels_removed(
     kind: str, vit: Base, toy_data: ImageData, toy_preprocess: Preprocess, images: Prepared, folder: Path

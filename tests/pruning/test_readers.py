@@ -25,7 +25,7 @@ NAMES = (
 def outputs_of(base: Base, reader: Reader) -> tuple[torch.Tensor, torch.Tensor]:
     x = base.program.example_inputs(batch=5)[0]
     with Shelf() as shelf:
-        sweep = Sweep(base.program, 1, lambda _: x, shelf)
+        sweep = Sweep(base.program, 1, lambda _: (x,), shelf)
         source, output = next(sweep.until(reader.node, reader.source, beyond=True))
     assert output is not None
     return source, output

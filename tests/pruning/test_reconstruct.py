@@ -70,6 +70,7 @@ def test_what_is_there_twice_costs_nothing(
     assert not plain.tensors
 
 
+@pytest.mark.law(20)
 @pytest.mark.parametrize("name", ["residual", "excite", "grouped_transposed", "attention"])
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_on_networks_of_every_kind(

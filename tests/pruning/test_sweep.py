@@ -50,7 +50,7 @@ def test_values_at_every_stop(
     ]
     given = batches(base)
     with Shelf(memory) as shelf:
-        sweep = Sweep(base.program, len(given), given.__getitem__, shelf)
+        sweep = Sweep(base.program, len(given), lambda batch: (given[batch],), shelf)
         for index, stop in enumerate(stops):
             source = stop.all_input_nodes[0].name
             for x, (value, output) in zip(given, sweep.until(stop.name, source, beyond=index % 2 == 0), strict=True):
@@ -68,7 +68,7 @@ def test_weights_that_change_between_stops(network: Callable[[str], Base]) -> No
     given = batches(base)
     state: dict[str, Tensor] = {}
     with Shelf() as shelf:
-        sweep = Sweep(base.program, len(given), given.__getitem__, shelf, state)
+        sweep = Sweep(base.program, len(given), lambda batch: (given[batch],), shelf, state)
         list(sweep.until("conv2d_1", "relu"))
         state["c2.weight"] = base.program.state()["c2.weight"] * 2
         state["c1.weight"] = base.program.state()["c1.weight"] * 0  # too late: it has run
@@ -81,7 +81,7 @@ def test_values_can_be_changed(network: Callable[[str], Base]) -> None:
     base = network("residual")
     given = batches(base)
     with Shelf() as shelf:
-        sweep = Sweep(base.program, len(given), given.__getitem__, shelf)
+        sweep = Sweep(base.program, len(given), lambda batch: (given[batch],), shelf)
         list(sweep.until("conv2d_1", "relu"))
         sweep.change(lambda name, value: value * 0 if name == "relu" else value)
         assert all(not value.any() for value, _ in sweep.until("conv2d_1", "relu"))
