@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -71,7 +72,7 @@ def test_fuzz_of_coco(drawn: st.DataObject, tmp_path: Path) -> None:
             key = drawn.draw(st.sampled_from(sorted(place) if isinstance(place, dict) else list(range(len(place)))))
             inner = place[key]
             if not inner or not isinstance(inner, dict | list) or drawn.draw(st.booleans()):
-                place[key] = drawn.draw(st.sampled_from(ODD))
+                place[key] = copy.deepcopy(drawn.draw(st.sampled_from(ODD)))  # the next round may write into it
                 break
             place = inner
     files = {f"{name}.jpg": picture(SIZES[name]) for name in ("a", "b", "c")}
