@@ -21,11 +21,14 @@ class Journal:
     def __init__(self, path: Path | None) -> None:
         self._path = path
         self._known: dict[str, float] = {}
+        content = b""
         with contextlib.suppress(OSError):
-            for line in path.read_bytes().splitlines() if path is not None else ():
-                with contextlib.suppress(ValueError, KeyError, TypeError):  # the last one may have been cut
-                    entry = json.loads(line)
-                    self._known[str(entry["what"])] = float(entry["error"])
+            content = path.read_bytes() if path is not None else b""
+        self._cut = not content.endswith(b"\n") and bool(content)
+        for line in content.splitlines():
+            with contextlib.suppress(ValueError, KeyError, TypeError):  # the last one may have been cut
+                entry = json.loads(line)
+                self._known[str(entry["what"])] = float(entry["error"])
 
     def error(self, what: str, measure: Callable[[], float]) -> float:
         """An error, measured unless it was.
@@ -42,12 +45,11 @@ class Journal:
     def _note(self, what: str) -> None:
         if self._path is None:
             return
-        line = json.dumps({"what": what, "error": self._known[what]}).encode() + b"\n"
+        line = b"\n" * self._cut + json.dumps({"what": what, "error": self._known[what]}).encode() + b"\n"
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             with self._path.open("ab") as file:
-                if file.tell() and not self._path.read_bytes().endswith(b"\n"):
-                    line = b"\n" + line  # after one that was cut
                 file.write(line)
+            self._cut = False
         except OSError as error:  # as with the cache: what cannot be kept is no error
             log.debug("%s cannot be written: %s", self._path, error)
