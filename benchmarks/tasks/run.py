@@ -52,9 +52,9 @@ class Setting:
 
 
 FULL = ("--adapter", "full")
-SETTINGS: dict[str, Setting] = {
+SETTINGS: dict[str, Setting] = {"full 1": Setting(FULL, 1.0)} | {
     f"{name} {density:g}": Setting(words, density)
-    for density in (1.0, 0.5, 0.25)
+    for density in (0.5, 0.25)
     for name, words in {
         "full": FULL,
         "SPLoRA r8": ("--adapter", "splora", "--rank", "8"),
@@ -71,12 +71,14 @@ class Task:
     """What is learned.
 
     Attributes:
-        network: A function of ``nets.py``.
+        network: A function of ``nets.py``, or ``FILE:NAME`` of another file here.
         data: With the splits ``train``, ``val`` and ``test``.
         words: For `adapt`.
         measures: Their names in the manifest; the first decides.
         title: Of them.
         epochs: Of a training.
+        objective: A file and name, as `network`, or what the data say.
+        settings: Of `SETTINGS`; all if empty.
     """
 
     network: str
@@ -85,6 +87,8 @@ class Task:
     measures: tuple[str, ...]
     title: str
     epochs: int
+    objective: str = ""
+    settings: tuple[str, ...] = ()
 
 
 TASKS = {
@@ -102,10 +106,20 @@ TASKS = {
         ("--batch-size", "8", "--lr", "0.002"),
         ("map", "map50"),
         "mAP@50:95 / mAP@50",
-        40,
+        20,
+    ),
+    "yolo": Task(
+        "yolo.py:Yolo",
+        f"{DATA}/bccd_voc.zip",
+        ("--input-shape", "1,3,320,320", "--mean", "0", "--std", "1", "--batch-size", "8", "--lr", "0.002"),
+        ("map", "map50"),
+        "mAP@50:95 / mAP@50",
+        60,
+        "yolo.py:Learn",
+        ("full 1", "full 0.5"),
     ),
 }
-PATHS = os.pathsep.join(map(str, [ROOT, ROOT / ".zoo"]))
+PATHS = os.pathsep.join(map(str, [ROOT, ROOT / ".zoo", os.environ.get("PEER_PACKAGES", "")]))
 
 
 def edgespa(*words: str) -> dict[str, Any]:
@@ -144,10 +158,12 @@ def measured(name: str, setting: str) -> Row:
     place = OUT / name / setting.replace(" ", "-")
     task, bundle = place.with_suffix(".spa"), place
     place.parent.mkdir(parents=True, exist_ok=True)
+    network = what.network if ":" in what.network else f"nets.py:{what.network}{how.peer}"
+    objective = ("--objective", f"{HERE}/{what.objective}") if what.objective else ()
     began = of_children()
     if not task.exists():
         edgespa(
-            "adapt", f"{HERE / 'nets.py'}:{what.network}{how.peer}", "--data", f"{what.data}:train", "--eval-data",
+            "adapt", f"{HERE}/{network}", *objective, "--data", f"{what.data}:train", "--eval-data",
             f"{what.data}:test", "--validation-data", f"{what.data}:val", *what.words, *how.adapter, "--budget", "macs",
             "--density", "1" if how.peer else str(how.density), "--epochs", str(what.epochs), "--augment",
             "flip,crop,colour", "--output", str(task),
@@ -155,7 +171,7 @@ def measured(name: str, setting: str) -> Row:
     seconds = of_children() - began
     if not bundle.exists():
         edgespa(
-            "export", str(task), "--precision", "fp32", "--precision", "int8", "--calibration", f"{what.data}:train",
+            "export", str(task), *objective, "--precision", "fp32", "--precision", "int8", "--calibration", f"{what.data}:train",
             "--eval-data", f"{what.data}:test", "--trust", "--output", str(bundle),
         )  # fmt: skip
     manifest = json.loads((bundle / "manifest.json").read_text())
@@ -217,7 +233,7 @@ def main() -> None:
     options = parser.parse_args()
     rows = Rows(RESULTS)
     for name in () if options.table else options.tasks or TASKS:
-        for setting in options.only or SETTINGS:
+        for setting in options.only or TASKS[name].settings or SETTINGS:
             rows.get({"task": name, "setting": setting}, lambda name=name, setting=setting: measured(name, setting))
     parts = {}
     for name, what in TASKS.items():
