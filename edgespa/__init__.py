@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from edgespa.api.bundle_verbs import open_bundle, profile, remove, rollback, ship, status, verify
     from edgespa.api.device_results import Profiles, Removal, Rollback, Shipping, Status
+    from edgespa.api.heal_verb import heal
     from edgespa.api.results import Bundle, Inspection, Profile, Result, Verification
     from edgespa.api.task_results import TaskFile
     from edgespa.api.task_verbs import adapt, open_task, prune
@@ -42,6 +43,7 @@ __all__ = [
     "Verification",
     "adapt",
     "export",
+    "heal",
     "inspect",
     "open_bundle",
     "open_task",
@@ -62,6 +64,7 @@ _PLACES = MappingProxyType(
         "api.task_results": ("TaskFile",),
         "api.device_results": ("Profiles", "Removal", "Rollback", "Shipping", "Status"),
         "api.task_verbs": ("adapt", "open_task", "prune"),
+        "api.heal_verb": ("heal",),
         "api.verbs": ("export", "inspect"),
         "api.bundle_verbs": ("open_bundle", "profile", "remove", "rollback", "ship", "status", "verify"),
     }

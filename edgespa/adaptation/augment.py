@@ -15,7 +15,8 @@ from edgespa.errors import DataError
 
 COLOUR_STRENGTH = 0.25
 _MOVES: dict[str, Move] = {"flip": Flip(), "crop": Shift(), "scale": Scale()}
-AUGMENTATIONS = (*_MOVES, "colour")
+MIX = "mix"
+AUGMENTATIONS = (*_MOVES, "colour", MIX)
 """Their names."""
 
 
@@ -35,6 +36,29 @@ def colour(images: Tensor, generator: torch.Generator) -> Tensor:
         grey = values.mean(1, keepdim=True)
         values = (values - grey) * factors[2] + grey
     return values.round().clamp(0, 255).to(torch.uint8)
+
+
+def mixed(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Of each three images about one stays, one is laid over another, and one gets a rectangle of another.
+
+    Mixup (Zhang et al. 2017, arXiv 1710.09412, section 2) and CutMix (Yun et al. 2019, arXiv 1905.04899, equations 1
+    and 2) with shares that are uniform in 0..1. Deviation: of images alone; what is right is not mixed.
+
+    Args:
+        images: uint8 ``[N, C, H, W]``.
+        generator: Says which, with what, how much and where.
+    """
+    count, size = len(images), images.shape[2:]
+    others = images[torch.randperm(count, generator=generator)]
+    kinds = torch.randint(0, 3, (count, 1, 1, 1), generator=generator)
+    shares, rows, columns = torch.rand(3, count, 1, 1, 1, generator=generator)
+    laid = (images + (others.float() - images) * shares).round().to(torch.uint8)
+    sides = shares.sqrt()
+    inside = torch.ones(count, 1, *size, dtype=torch.bool)
+    for dim, middles in ((2, rows), (3, columns)):
+        places = (torch.arange(size[dim - 2]) + 0.5).reshape([-1 if each == dim else 1 for each in range(4)])
+        inside &= (places / size[dim - 2] - middles).abs() < sides / 2
+    return torch.where(kinds == 0, images, torch.where(kinds == 1, laid, torch.where(inside, others, images)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,7 +100,11 @@ class Augmentation:
         """
         for name in self.names:
             move = _MOVES.get(name)
-            images = colour(images, generator) if move is None else move.images(images, move.draw(images, generator))
+            if name == MIX:
+                images = mixed(images, generator)
+            else:
+                drawn = None if move is None else move.draw(images, generator)
+                images = colour(images, generator) if move is None else move.images(images, drawn)
         return images
 
     def with_masks(self, images: Tensor, masks: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:

@@ -14,7 +14,7 @@ from edgespa.errors import ConfigError
 from edgespa.graph.program import Program
 from edgespa.selection.config import SelectionConfig, require_known
 from edgespa.selection.criteria import criterion_names
-from edgespa.selection.schedule import SCHEDULES
+from edgespa.selection.schedule import SCHEDULES, WARM_UP
 
 Setting = bool | int | float | str
 
@@ -60,6 +60,11 @@ class AdaptConfig(SelectionConfig):
         hold_out: That fraction at ``random``, or in a ``block``: of each class images that follow each other, so that
             neighbours of one video are not on both sides.
         seed: Of everything random.
+        warm_up: Share of the training in which the learning rate rises.
+        clip: The longest that a gradient may be.
+        norm_momentum: Share of a batch in the running statistics of batch norms; None for the network's own.
+        take: The epoch that is the result: the ``best`` on what is held out, or the ``last``.
+        looks: How often what is held out is looked at, if not after each epoch; after the last one always.
     """
 
     objective: str | None = None
@@ -93,6 +98,11 @@ class AdaptConfig(SelectionConfig):
     validation: float = Field(default=0.1, gt=0, lt=1)
     hold_out: Literal["random", "block"] = "random"
     seed: int = Field(default=0, ge=0)
+    warm_up: float = Field(default=WARM_UP, ge=0, lt=1)
+    clip: float | None = Field(default=None, gt=0)
+    norm_momentum: float | None = Field(default=None, gt=0, le=1)
+    take: Literal["best", "last"] = "best"
+    looks: int | None = Field(default=None, ge=1)
 
     @model_validator(mode="after")
     def _known_names(self) -> Self:
@@ -105,6 +115,15 @@ class AdaptConfig(SelectionConfig):
             raise ValueError("prune_until must be after prune_from")
         _ = self.adapter_options  # refuses settings that the kind does not have
         return self
+
+    def looks_after(self, epoch: int) -> bool:
+        """Whether what is held out is looked at after an epoch.
+
+        Args:
+            epoch: From 1.
+        """
+        every = 1 if self.looks is None else -(-self.epochs // self.looks)
+        return epoch % every == 0 or epoch >= self.epochs
 
     @property
     def adapter_options(self) -> dict[str, Any]:

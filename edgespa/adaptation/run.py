@@ -25,7 +25,7 @@ from edgespa.adaptation.timeline import Timeline
 from edgespa.adapters.adapted import AdaptedProgram, plan
 from edgespa.adapters.blocks import block_masks, masked_adapters, penalty, storage, without_dead_units
 from edgespa.adapters.factors import Factors, attach
-from edgespa.adapters.renorm import calibrate, inserted_norms
+from edgespa.adapters.renorm import calibrate, inserted_norms, with_momentum
 from edgespa.adapters.splopa import SPLoPA
 from edgespa.config import Preprocess
 from edgespa.data import ImageData, Prepared
@@ -34,6 +34,8 @@ from edgespa.data.points import PointAnswers
 from edgespa.distributed.processes import ALONE, Processes
 from edgespa.errors import AdapterError, ConfigError, DataError
 from edgespa.graph.groups import Kept
+from edgespa.graph.inner import watched
+from edgespa.graph.program import Program
 from edgespa.graph.surgery import compact, relative_indices
 from edgespa.objectives.evaluate import BATCH_SIZE, Evaluation, batch_size, evaluate
 from edgespa.objectives.loss import TrainingLoss
@@ -110,7 +112,8 @@ class Run:
         planned = plan(base.program, config.adapter, options, head, generator, freeze_norms=config.freeze_norms)
         self.plan = planned
         self.statistics = planned.statistics
-        self.model = AdaptedProgram(base.program, planned.adapters, planned.trained, planned.shared)
+        program = self._trainable(base.program)
+        self.model = AdaptedProgram(program, planned.adapters, planned.trained, planned.shared)
         self.model.move_to(processes.device)
         self.optimizer = self._fresh_optimizer()
         self.epoch = 0
@@ -174,9 +177,14 @@ class Run:
             if not torch.isfinite(tensor).all():
                 raise AdapterError(f"{name} is not finite after epoch {self.epoch + 1}", _LOWER)
         self.set_training(False)
-        self.last = found = self._validated(pause)
+        looked = config.looks_after(self.epoch + 1)
+        if looked:
+            self.last = self._validated(pause)
         self.epoch += 1
         self.inside = Inside()
+        found = self.last
+        if found is None or not looked:
+            return
         value = found.value
         self.history.append({"epoch": self.epoch, "density": self.density, "loss": mean_loss, "validation": value})
         log.info("epoch %d: density %.3f, loss %.4f, validation %.4f", self.epoch, self.density, mean_loss, value)
@@ -185,7 +193,7 @@ class Run:
             times = {name: round(value, 3) for name, value in spent.items()}
             self.log.write("epoch", **self.history[-1], lr=timeline.learning_rate(step - 1), **times, **self._costs())
         merit = self.measure.merit(value)
-        if step > timeline.final_from and merit > self.best_quality:
+        if step > timeline.final_from and (merit > self.best_quality or config.take == "last"):
             self.best_quality, self.best_values = merit, found.values
             self.best = self.reached()
 
@@ -200,7 +208,7 @@ class Run:
                 pause()
             return self.loss.raw(self.model(*inputs))
 
-        size = batch_size(self.base.program, BATCH_SIZE)
+        size = batch_size(self.model.program, BATCH_SIZE)
         return evaluate(answer, self.held_out, self.loss.objective, batch=size, processes=self.processes)
 
     def learn(self, group: list[Batch], lr: float) -> float:
@@ -220,7 +228,7 @@ class Run:
         for (inputs, targets), share in zip(group, self._shares(group), strict=True):
             with self.processes.autocast():
                 outputs = self.model(*arguments(inputs))
-            loss = self.loss(_tree.tree_map_only(Tensor, _wide, outputs), targets, inputs) * share
+            loss = self.loss(_tree.tree_map_only(Tensor, wide, outputs), targets, inputs) * share
             value = float(loss.detach())
             if not math.isfinite(self.processes.totals([value])[0]):
                 raise AdapterError(f"the loss is not a number in epoch {self.epoch + 1}", _LOWER)
@@ -229,7 +237,7 @@ class Run:
                 loss = loss + float(self.config.adapter_options["penalty"]) * extra / len(group)
             self.processes.backward(loss)
             total += value
-        self.processes.step(self.optimizer)
+        self.processes.step(self.optimizer, self.config.clip)
         return total
 
     def _shares(self, group: list[Batch]) -> list[float]:
@@ -369,11 +377,18 @@ class Run:
             self.log.write("prune", epoch=self.epoch + 1, step=step, density=self.density, **self._costs())
 
     def _rebuild(self, factors: Factors, averages: Mapping[str, Factors], steps: float) -> None:
-        program = compact(self.base.program, self.base.groups, self.kept)
+        program = self._trainable(compact(self.base.program, self.base.groups, self.kept))
         self.model = attach(program, factors, self.config.adapter, self.config.adapter_options)
         self.model.move_to(self.processes.device)
         self.optimizer = self._fresh_optimizer()
         give_past(self.optimizer, self.named_parameters(), averages, steps)
+
+    def _trainable(self, program: Program) -> Program:
+        """A program as it is trained: it gives the inner values that the objective looks at."""
+        inner = self.loss.objective.inner
+        program = watched(program, inner) if inner else program
+        momentum = self.config.norm_momentum
+        return program if momentum is None else with_momentum(program, momentum)
 
     def _keep(self, kept: Kept) -> None:
         self.kept = kept
@@ -443,6 +458,6 @@ class Run:
         return Task(header, best.kept, factors.adapters, factors.tensors, factors.shared)
 
 
-def _wide(tensor: Tensor) -> Tensor:
+def wide(tensor: Tensor) -> Tensor:
     """In float32 at least, whatever passes are computed in."""
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32)) if tensor.is_floating_point() else tensor

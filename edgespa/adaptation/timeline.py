@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 
 from edgespa.adaptation.config import AdaptConfig
-from edgespa.selection.schedule import densities, learning_rate, pruning_times, recovery_times
+from edgespa.selection.schedule import WARM_UP, densities, learning_rate, pruning_times, recovery_times
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,6 +19,7 @@ class Timeline:
         blocks_at: Step -> fraction of the blocks, for adapters with block masks.
         peak: Highest learning rate.
         restarts: Steps at which the learning rate begins anew.
+        warm_up: Share of the steps in which it rises.
     """
 
     total: int
@@ -26,6 +27,7 @@ class Timeline:
     blocks_at: Mapping[int, float]
     peak: float
     restarts: tuple[int, ...] = ()
+    warm_up: float = WARM_UP
 
     @classmethod
     def of(cls, config: AdaptConfig, steps_per_epoch: int) -> Timeline:
@@ -44,7 +46,7 @@ class Timeline:
         masked = options.get("mask", "none") != "none" and "block_density" in options
         blocks_at = _steps(config, float(options["block_density"]), steps_per_epoch, total) if masked else {}
         restarts = tuple(sorted({*prune_at, *blocks_at})) if config.lr_restart else ()
-        return cls(total, prune_at, blocks_at, config.peak_lr, restarts)
+        return cls(total, prune_at, blocks_at, config.peak_lr, restarts, config.warm_up)
 
     @property
     def final_from(self) -> int:
@@ -53,7 +55,7 @@ class Timeline:
 
     def learning_rate(self, step: int) -> float:
         """See `edgespa.selection.schedule.learning_rate`."""
-        return learning_rate(step, self.total, self.peak, self.restarts)
+        return learning_rate(step, self.total, self.peak, self.restarts, self.warm_up)
 
 
 def _steps(config: AdaptConfig, target: float, steps_per_epoch: int, total: int) -> dict[int, float]:

@@ -58,6 +58,21 @@ def with_norms(program: Program) -> Program:
     return finish(result)
 
 
+def with_momentum(program: Program, momentum: float) -> Program:
+    """The program with another share of a batch in the running statistics of its batch norms.
+
+    Args:
+        program: Not changed.
+        momentum: The share, in (0, 1].
+    """
+    result = program.copy()
+    for node in result.graph.nodes:
+        if node.target is _BATCH_NORM:
+            node.args = (*node.args[:6], momentum, *node.args[7:])
+    result.module.recompile()
+    return result
+
+
 def inserted_norms(program: Program) -> tuple[fx.Node, ...]:
     """The nodes of the norms that `with_norms` has put in."""
     found = [node for node in program.graph.nodes if node.target is _BATCH_NORM and isinstance(node.args[1], fx.Node)]

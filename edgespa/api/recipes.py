@@ -29,7 +29,7 @@ from edgespa.system.bounds import oddity, readable, shown
 from edgespa.system.files import plain_text
 
 COMMANDS = (
-    "adapt", "prune", "export", "verify", "sign", "pack", "unpack", "profile", "card", "ship", "rollback",
+    "adapt", "prune", "heal", "export", "verify", "sign", "pack", "unpack", "profile", "card", "ship", "rollback",
     "calibration-make", "devices-setup",
 )  # fmt: skip
 """What a step may be: whatever makes, sends or measures something."""

@@ -32,6 +32,9 @@ if TYPE_CHECKING:
     from edgespa.api.arguments import Data, Labels, Model, Sizes, Tell, Values
 
 
+HEAL_STEPS = 1000
+
+
 def adapt(
     model: Model | None = None,
     *,
@@ -198,6 +201,8 @@ def prune(
     device: str = "local",
     threads: int = 1,
     variant: str = "onnx-fp32",
+    heal: bool = False,
+    heal_steps: int = HEAL_STEPS,
     plot: str | Path | None = None,
     resume: bool = False,
     fresh: bool = False,
@@ -231,6 +236,8 @@ def prune(
         device: Where.
         threads: With how many.
         variant: Of what file: ``onnx-fp32``, ``tflite-int8``, ...
+        heal: Then train what is left towards the original, on ``calibration``, without labels: see `heal`.
+        heal_steps: For so many training steps.
         plot: For sls: draw the classes at every block to this SVG or PNG file.
         resume: Go on with an interrupted run.
         fresh: Start anew where there is the state of an interrupted run, and give it up.
@@ -257,6 +264,7 @@ def prune(
     }
     blocks = settings.get("method") == "sls"
     for_units: dict[str, Any] = {"density": density, "latency_ms": latency_ms, "resume": resume, "fresh": fresh}
+    for_units |= {"heal": heal, "heal_steps": None if heal_steps == HEAL_STEPS else heal_steps}
     for_units |= {name: sets[name] for name in ("calibration", "held_out")}
     for_blocks = {"data": sets["data"], "plot": plot, "base": base, "trust": trust}
     require_of_method(str(settings.get("method", "l1")), for_units if blocks else for_blocks)
@@ -288,16 +296,22 @@ def prune(
                 progress=report,
             )
         return TaskFile.of(task, path, given_in(spec) or own, decision)
+    if heal and calibration is None:
+        raise ConfigError("healing needs images", "give calibration, a few hundred of them without labels")
+    if not heal and heal_steps != HEAL_STEPS:
+        raise ConfigError("heal_steps says how long is healed, and nothing is", "ask for it with heal, or leave it out")
     if density is None and latency_ms is None:
         raise ConfigError("what is to be kept is not said", "give density=0.5, or latency_ms=X: one of them")
     said = settings if density is None else {**settings, "density": density}
     asked, budget = latency_of(latency_ms, device, threads, variant, said)
 
+    from edgespa.adaptation.heal import HealConfig
     from edgespa.api.tasks import prune_to_file
     from edgespa.pruning import PruneConfig
 
     pixels, rest = parted(asked)
     config = PruneConfig.parse(settings_of(rest, PruneConfig), "prune")
+    healing = HealConfig.parse({"steps": heal_steps, "seed": config.seed}, "prune") if heal else None
     checked()
     with told("prune", progress) as report:
         task = prune_to_file(
@@ -318,6 +332,7 @@ def prune(
             command=command_asked(),
             progress=report,
             latency=budget,
+            healing=healing,
         )
     return TaskFile.of(task, path, given_in(spec))
 

@@ -12,10 +12,12 @@ from typing import Any
 from pydantic import JsonValue
 
 from edgespa.adaptation.config import AdaptConfig
+from edgespa.adaptation.heal import BEFORE, HealConfig
 from edgespa.adaptation.learn import adapt
 from edgespa.adaptation.teacher import load_teacher
 from edgespa.api.classes import of_classes
 from edgespa.api.early import require_log_possible, require_outputs_possible, require_there
+from edgespa.api.healing import cut_path, heal_pruned, is_healing, pruned_before
 from edgespa.api.options import DataOptions, Progress
 from edgespa.api.overlap import tell_overlap
 from edgespa.api.quality import count_outputs, require_outputs, with_quality
@@ -185,6 +187,7 @@ def prune_to_file(
     command: Mapping[str, JsonValue] | None = None,
     progress: Progress | None = None,
     latency: LatencyBudget | None = None,
+    healing: HealConfig | None = None,
 ) -> Task:
     """``edgespa prune``: remove units without training and write a task file.
 
@@ -208,8 +211,11 @@ def prune_to_file(
         command: What the state says of the command that goes on with it, from `edgespa.tasks.unfinished.marked`.
         progress: Told ``(done, total, text)``.
         latency: Find the density by it; that of the configuration does not count.
+        healing: Heal what was pruned, on the calibration images, see `edgespa.adaptation.heal`.
     """
     options = options or DataOptions(seed=config.seed)
+    if healing is not None and calibration is None:
+        raise ConfigError("healing needs images", "give --calibration; a few hundred are enough for most networks")
     require_there(
         model=model,
         weights=weights,
@@ -251,26 +257,39 @@ def prune_to_file(
     with LatencyFitting.of(latency, base, data, preprocess, progress) as fitting:
         if latency is not None:
             fitting.take(_facts_of(output, resume).get("latency"))
-        task = prune(
-            base,
-            config,
-            output.absolute().parent,
-            preprocess,
-            data=data,
-            held_out=prepared.get("held_out"),
-            checkpoint=state_path(output),
-            resume=resume,
-            progress=progress,
-            choose_density=fitting.density if latency is not None else None,
-            facts=lambda: {"command": command, "latency": fitting.record()},
-        )
-        task = fitting.recorded(task)
+        behind = healing is not None and resume and is_healing(output)
+        if behind:
+            task = pruned_before(output)
+        else:
+            task = prune(
+                base,
+                config,
+                output.absolute().parent,
+                preprocess,
+                data=data,
+                held_out=prepared.get("held_out"),
+                checkpoint=state_path(output),
+                resume=resume,
+                progress=progress,
+                choose_density=fitting.density if latency is not None else None,
+                facts=lambda: {"command": command, "latency": fitting.record()},
+            )
+            task = fitting.recorded(task)
+        compared = {"base": base.program}
+        if healing is not None:
+            compared[BEFORE] = task.program(base)
+            facts = {"command": command, "latency": fitting.record()}
+            task = heal_pruned(
+                task, base, images["calibration"], preprocess, healing, output, resume=behind, progress=progress,
+                facts=facts,
+            )  # fmt: skip
     known = options.known(base, preprocess, images.values())
     task = dataclasses.replace(task, header=task.header.model_copy(update={"preprocess": known}))
     if test is not None:
-        task = with_quality(task, base, test, seen=seen, progress=progress, before={"base": base.program})
+        task = with_quality(task, base, test, seen=seen, progress=progress, before=compared)
     task.save(output)
     state_path(output).unlink(missing_ok=True)
+    cut_path(output).unlink(missing_ok=True)
     return task
 
 

@@ -41,13 +41,14 @@ MODELS = ("model", "base")
 OBJECTIVE = "objective"
 DATA = ("data", "eval-data", "validation-data", "calibration", "held-out")
 HARMLESS = (
-    "input-shape", "weights", "from", "task", "bundle", "sources", "mean", "std", "scale", "resize",
+    "input-shape", "weights", "from", "original", "task", "bundle", "sources", "mean", "std", "scale", "resize",
     "resize-to", "padding", "interpolation", "antialias", "channel-order", "limit", "eval-limit", "labels",
     "class-offset", "hold-out", "skip-bad-files",
     "adapter", "rank", "kernel", "adapter-option", "density", "budget", "threads", "variant",
     "normalisation", "round-to", "min-width", "keep", "only", "criterion", "schedule", "prune-steps",
     "prune-fraction", "recovery-epochs", "lr-restart", "epochs", "batch-size", "accumulate", "lr",
     "label-smoothing", "class-weights", "augment", "distill", "distill-weight", "distill-temperature",
+    "heal", "heal-steps", "steps",
     "mixed-precision", "norms", "freeze-norms", "store", "head", "validation", "seed", "method", "alpha",
     "metric", "keep-depth", "score-images", "allocation", "reweight", "activations", "bn-reestimate", "format",
     "precision", "int8-tolerance", "int8-max-loss", "fp32-tolerance", "int8-calibration", "int8-slowdown",

@@ -55,7 +55,7 @@ PRUNE: Sections = {
     "Model": ("--input-shape", "--weights"),
     "What is removed": ("--density", "--method", "--budget", "--allocation", *_SELECTION),
     "Data": ("--calibration", "--eval-data", *_IMAGES, "--seed"),
-    "With --calibration": ("--reweight", "--activations", "--bn-reestimate"),
+    "With --calibration": ("--reweight", "--activations", "--bn-reestimate", "--heal", "--heal-steps"),
     "With --allocation equal-accuracy": ("--held-out",),
     "With --method sls (whole blocks)": (
         "--data", "--alpha", "--keep-depth", "--metric", "--score-images", "--plot", "--base", "--trust",
@@ -74,7 +74,35 @@ PRUNE_EXAMPLES: Examples = (
         "prune net.py:make --input-shape 1,3,224,224 --method asym-in-change --calibration photos/ --density 0.5 "
         "--output cut.spa",
     ),
+    (
+        "The same, and trained towards the original without labels",
+        "prune net.py:make --input-shape 1,3,224,224 --method asym-in-change --calibration photos/ --density 0.5 "
+        "--heal --output cut.spa",
+    ),
     ("Whole blocks of a task", "prune full.spa --method sls --data photos.zip:train --output cut.spa"),
+)
+
+HEAL: Sections = {
+    "Model": ("--original", "--base", "--weights", "--trust"),
+    "Data": ("--calibration", "--eval-data", *_IMAGES, "--validation", "--augment"),
+    "Training": ("--steps", "--batch-size", "--lr", "--seed", "--freeze-norms", "--mixed-precision"),
+    "Adapter": ("--adapter", "--rank", "--kernel", "--adapter-option", "--store"),
+    "Interrupted runs": _AGAIN,
+    "Output": (*_WRITTEN, "--log", *_RECIPE),
+}  # fmt: skip
+HEAL_EXAMPLES: Examples = (
+    (
+        "What was pruned, with the images that it was pruned by",
+        "heal cut.spa --calibration photos/ --output healed.spa",
+    ),
+    (
+        "With small factors in place of whole weights",
+        "heal cut.spa --calibration photos/ --adapter splora --rank 8 --output healed.spa",
+    ),
+    (
+        "A learned task whose last blocks were cut off",
+        "heal short.spa --original whole.spa --calibration photos/ --output healed.spa",
+    ),
 )
 
 EXPORT: Sections = {

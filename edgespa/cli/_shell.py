@@ -26,6 +26,7 @@ COMMANDS: Mapping[str, str] = MappingProxyType(
         "inspect": "edgespa.cli.inspect",
         "adapt": "edgespa.cli.adapt",
         "prune": "edgespa.cli.prune",
+        "heal": "edgespa.cli.heal",
         "tasks": "edgespa.cli.tasks",
         "calibration": "edgespa.cli.calibration",
         "export": "edgespa.cli.export",

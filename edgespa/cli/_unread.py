@@ -171,6 +171,7 @@ RULES: Mapping[str, tuple[Rule, ...]] = MappingProxyType(
                 lambda values: values["calibration"] and values["reweight"] is not False,
                 "is of new weights, which are fitted on --calibration",
             ),
+            Rule(("heal_steps",), lambda values: values["heal"], "is of --heal"),
             Rule(
                 ("alpha",),
                 lambda values: values["keep_depth"] is None,
@@ -180,6 +181,24 @@ RULES: Mapping[str, tuple[Rule, ...]] = MappingProxyType(
                 ("metric", "score_images"),
                 lambda values: values["keep_depth"] is None or values["plot"],
                 "is of scores, and --keep-depth says what stays",
+            ),
+        ),
+        "heal": (
+            _EVAL_LIMIT,
+            Rule(
+                ("labels", "class_offset", "objective"),
+                lambda values: values["eval_data"],
+                "is of labelled data: give --eval-data",
+            ),
+            Rule(
+                ("rank",),
+                lambda values: values["adapter"] not in _WITHOUT - set(_RANKED),
+                f"is of --adapter {', '.join(_RANKED)}",
+            ),
+            Rule(
+                ("kernel",),
+                lambda values: values["adapter"] not in _WITHOUT - set(_KERNELS),
+                f"is of --adapter {', '.join(_KERNELS)}",
             ),
         ),
         "verify": (

@@ -124,10 +124,11 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--augment",
-    type=Words(("flip", "crop", "scale", "colour")),
+    type=Words(("flip", "crop", "scale", "colour", "mix")),
     default="",
     help="Changes of the training images: flip (left to right), crop (shift by an eighth), scale (by 2/3 to 3/2), "
-    "colour; several with commas. Masks, boxes and key points go along.",
+    "colour, mix (with other images; only where nothing but the base says what is right); several with commas. Masks, "
+    "boxes and key points go along.",
 )
 @click.option(
     "--distill",

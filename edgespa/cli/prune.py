@@ -63,6 +63,14 @@ METHODS = (
     "give the original outputs.  [default: the method's own, or asym]",
 )
 @click.option("--bn-reestimate", is_flag=True, help="Take batch-norm statistics anew on --calibration.")
+@click.option(
+    "--heal",
+    is_flag=True,
+    help="Then train what is left on --calibration towards the original, without labels; see: edgespa heal.",
+)
+@click.option(
+    "--heal-steps", type=click.IntRange(min=1), default=1000, show_default=True, help="Training steps of --heal."
+)
 @click.option("--held-out", metavar="DATA", help="Labelled images to tell the accuracy by.")
 @click.option("--base", metavar="MODEL", help="Of a task file: its base, if it is not where it was.")
 @trust_option()

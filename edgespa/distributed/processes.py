@@ -102,15 +102,20 @@ class Processes:
         else:
             self.accelerator.backward(loss)
 
-    def step(self, optimizer: Optimizer) -> None:
+    def step(self, optimizer: Optimizer, clip: float | None = None) -> None:
         """One step along the mean of all processes' gradients, which is the gradient on the batch of all.
 
         Args:
             optimizer: Of the same parameters everywhere.
+            clip: The longest that the gradient may be; a longer one is shortened.
         """
         gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         self._average(gradients)
         scaler = self.scaler
+        if clip is not None:
+            if scaler is not None:
+                scaler.unscale_(optimizer)
+            torch.nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], clip)
         if scaler is None:
             optimizer.step()
         else:

@@ -114,12 +114,25 @@ class Objective(ABC):
             smoothing: Share of each label that is spread over all classes.
         """
 
+    @property
+    def inner(self) -> tuple[str, ...]:
+        """Names of nodes whose values a network in training has to give behind its outputs."""
+        return ()
+
+    def of_some(self, some: Any) -> Any:
+        """What `wanted` has to know of the base's outputs for a part of the data; found once.
+
+        Args:
+            some: Those outputs, from `take`.
+        """
+        return some
+
     def wanted(self, outputs: Any, some: Any) -> Any:
         """What is right, where that is told by the base; see `of_base`.
 
         Args:
             outputs: The base's for some samples, from `take`.
-            some: The base's for a part of the data, the same for every batch: what scales can be taken from.
+            some: From `of_some`, the same for every batch: what scales can be taken from.
         """
         raise NotImplementedError(f"{self.name} is not learned from the base")
 

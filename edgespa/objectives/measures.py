@@ -48,12 +48,16 @@ MAP = Measure("map", "mAP@50:95", percent=True)
 MAP50 = Measure("map50", "mAP@50", percent=True)
 ERROR = Measure("error", "relative error", rises=False)
 COSINE = Measure("cosine", "cosine")
+AGREEMENT = Measure("agreement", "agreement", percent=True)
 PCK = Measure("pck", "PCK@0.1", percent=True)
 NME = Measure("nme", "NME", rises=False)
 PSNR = Measure("psnr", "PSNR (dB)")
 SSIM = Measure("ssim", "SSIM")
 MEASURES: Mapping[str, Measure] = MappingProxyType(
-    {each.name: each for each in (ACCURACY, R2, MIOU, PIXEL_ACCURACY, MAP, MAP50, PCK, NME, PSNR, SSIM, ERROR, COSINE)}
+    {
+        each.name: each
+        for each in (ACCURACY, R2, MIOU, PIXEL_ACCURACY, MAP, MAP50, PCK, NME, PSNR, SSIM, ERROR, COSINE, AGREEMENT)
+    }
 )
 """Those of the objectives that come with edgespa, by name."""
 

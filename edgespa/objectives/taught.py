@@ -37,7 +37,9 @@ class Taught(Targets):
         places = np.unique(np.linspace(0, len(data) - 1, min(max(_SOME // size, 1) * size, len(data))).astype(np.int64))
         parts = [places[at : at + size] for at in range(0, len(places), size)]
         taken = [self._taken(data.tensor(part)) for part in parts if len(part) == size or len(parts) == 1]
-        self._some = _pytree.tree_map(lambda *each: torch.cat(each), *taken) if len(taken) > 1 else taken[0]
+        some = _pytree.tree_map(lambda *each: torch.cat(each), *taken) if len(taken) > 1 else taken[0]
+        self._some = objective.of_some(some)
+        self._nothing = _pytree.tree_map(lambda each: each[:0].clone(), some)
 
     def of(self, chunk: Tensor) -> Any:
         """See `Targets.of`; the inputs are read for it."""
@@ -46,8 +48,7 @@ class Taught(Targets):
     def beside(self, inputs: Inputs, chunk: Tensor) -> Any:
         """See `Targets.beside`: what the base gives for these inputs."""
         if not samples_in(inputs):
-            nothing = _pytree.tree_map(lambda each: each[:0], self._some)
-            return self._objective.wanted(nothing, self._some)
+            return self._objective.wanted(self._nothing, self._some)
         return self._objective.wanted(self._taken(inputs), self._some)
 
     @torch.no_grad()

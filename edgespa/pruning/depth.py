@@ -16,13 +16,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import Field, field_validator
-from torch import Tensor, fx
+from torch import Tensor
 
 from edgespa.config import Strict
 from edgespa.data import ImageData, Prepared
 from edgespa.data.inputs import Inputs, arguments
 from edgespa.errors import ConfigError, DataError, GraphError
 from edgespa.graph.blocks import Block
+from edgespa.graph.inner import watched
 from edgespa.graph.program import Program
 from edgespa.graph.streams import channel_dim, reads_class_token
 from edgespa.selection.config import require_known
@@ -301,11 +302,11 @@ def features(
     Raises:
         DataError: If an output is not finite.
     """
-    watched = _watched(program, blocks)
+    watching = watched(program, [block.exit for block in blocks], alone=True)
     dims = [channel_dim(program, block) for block in blocks]
     rows: dict[str, list[Tensor]] = {block.name: [] for block in blocks}
     for done, (images, _) in enumerate(data.batches(BATCH), 1):
-        for block, dim, value in zip(blocks, dims, _run(watched, images), strict=True):
+        for block, dim, value in zip(blocks, dims, _run(watching, images), strict=True):
             rows[block.name].append(_pooled(value, dim, token))
         if progress is not None:
             progress(done)
@@ -316,16 +317,16 @@ def features(
     return found
 
 
-def _run(watched: Program, inputs: Inputs) -> Sequence[Tensor]:
+def _run(watching: Program, inputs: Inputs) -> Sequence[Tensor]:
     """Outputs for a batch; one image at a time where the program takes a fixed batch."""
-    if watched.dynamic_batch:
-        values: Sequence[Tensor] = watched(*arguments(inputs))
+    if watching.dynamic_batch:
+        values: Sequence[Tensor] = watching(*arguments(inputs))
         return values
     (images,) = arguments(inputs)
-    size = int(watched.inputs[0].shape[0])
+    size = int(watching.inputs[0].shape[0])
     if len(images) % size:
         images = torch.cat([images, images[-1:].expand(size - len(images) % size, *images.shape[1:])])
-    parts = [watched(part) for part in torch.split(images, size)]
+    parts = [watching(part) for part in torch.split(images, size)]
     return [torch.cat(columns) for columns in zip(*parts, strict=True)]
 
 
@@ -335,16 +336,3 @@ def _pooled(value: Tensor, dim: int, token: bool) -> Tensor:
         return value[:, 0]
     others = [each for each in range(1, value.dim()) if each != dim % value.dim()]
     return value.mean(others) if others else value
-
-
-def _watched(program: Program, blocks: Sequence[Block]) -> Program:
-    """The program that gives the outputs of its blocks, and computes nothing after the last one."""
-    result = program.copy()
-    nodes: dict[str, fx.Node] = {node.name: node for node in result.graph.nodes}
-    output = next(node for node in result.graph.nodes if node.op == "output")
-    output.args = (tuple(nodes[block.exit] for block in blocks),)
-    # The tree of outputs is another one now.
-    result.graph.set_codegen(fx.graph.CodeGen())
-    result.graph.eliminate_dead_code(lambda node: node.op in {"placeholder", "output"})
-    result.module.recompile()
-    return result

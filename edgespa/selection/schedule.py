@@ -90,19 +90,22 @@ def recovery_times(count: int, total: int, first: float, gap: int) -> list[int]:
     return [begin + index * gap for index in range(count)]
 
 
-def learning_rate(step: int, total: int, peak: float, restarts: Sequence[int] = ()) -> float:
-    """Linear warm-up over 5% of the steps, then a half cosine to zero; anew from each restart.
+def learning_rate(
+    step: int, total: int, peak: float, restarts: Sequence[int] = (), warm_up_share: float = WARM_UP
+) -> float:
+    """Linear warm-up over a part of the steps, then a half cosine to zero; anew from each restart.
 
     Args:
         step: From 0.
         total: Number of training steps.
         peak: Highest rate.
         restarts: Steps at which it begins anew, such as pruning steps.
+        warm_up_share: Of the steps.
     """
     begin = max((each for each in restarts if each <= step), default=0)
     end = min((each for each in restarts if each > step), default=total)
     place, length = step - begin, end - begin
-    warm_up = max(1, round(WARM_UP * length))
+    warm_up = max(1, round(warm_up_share * length))
     if place < warm_up:
         return peak * (place + 1) / warm_up
     return peak * 0.5 * (1 + math.cos(math.pi * (place - warm_up) / max(1, length - warm_up)))

@@ -26,7 +26,7 @@ SUFFIX = ".resume"
 KEY = "edgespa-checkpoint"
 """Under which a state's text stands among the metadata of its file."""
 
-_COMMANDS = ("adapt", "prune")
+_COMMANDS = ("adapt", "prune", "heal")
 _MOST_HEADER_BYTES = 64 << 20
 
 

@@ -29,14 +29,16 @@ SIGNATURES = {
     "overwrite progress settings",
     "export": "model output calibration eval_data input_shape weights base trust mean std limit eval_limit labels "
     "class_offset objective skip_bad_files device sign_key license overwrite progress settings",
+    "heal": "task calibration output original eval_data base weights trust mean std limit eval_limit labels "
+    "class_offset objective skip_bad_files log_file resume fresh overwrite progress settings",
     "inspect": "model input_shape weights base trust",
     "open_bundle": "path signers identity revoked",
     "open_task": "path",
     "profile": "bundle device against variants threads providers runs seconds duration cooldown rounds signers "
     "identity revoked trust again save progress",
     "prune": "model output density calibration eval_data held_out data input_shape weights base trust mean std limit "
-    "eval_limit labels class_offset objective skip_bad_files latency_ms device threads variant plot resume fresh "
-    "overwrite progress settings",
+    "eval_limit labels class_offset objective skip_bad_files latency_ms device threads variant heal heal_steps plot "
+    "resume fresh overwrite progress settings",
     "remove": "task device",
     "rollback": "task device to threads",
     "ship": "source device task keep with_base base weights sign_key signers identity revoked trust volatile threads "

@@ -13,6 +13,7 @@ from click.testing import CliRunner
 
 import edgespa as es
 from edgespa.adaptation.config import AdaptConfig
+from edgespa.adaptation.heal import HealConfig
 from edgespa.cli import main
 from edgespa.cli._shell import COMMANDS
 from edgespa.config import PixelSettings, Strict
@@ -24,6 +25,7 @@ LINES: Mapping[str, list[str]] = {
     "inspect": ["inspect", "net.py:build"],
     "adapt": ["adapt", "net.py:build", "--data", "d.zip", "--output", "o.spa"],
     "prune": ["prune", "net.py:build", "--output", "o.spa", "--density", "0.5"],
+    "heal": ["heal", "t.spa", "--calibration", "d.zip", "--output", "o.spa"],
     "export": ["export", "net.py:build", "--output", "o"],
     "verify": ["verify", "b"],
     "profile": ["profile", "b"],
@@ -37,11 +39,18 @@ WITHOUT = {"tasks", "calibration", "sign", "pack", "unpack", "devices", "card", 
 CONFIGS: Mapping[str, tuple[type[Strict], ...]] = {
     "adapt": (AdaptConfig, PixelSettings),
     "prune": (PruneConfig, DepthConfig, PixelSettings),
+    "heal": (HealConfig, PixelSettings),
     "export": (ExportConfig, PixelSettings),
 }
 OF_THE_TERMINAL = {"json", "save-recipe", "dry-run", "all", "svg", "yes"}
 """How the command is called, and how its result is shown: ``svg`` is `Inspection.to_svg`."""
-OF_ANOTHER_CALL = {("inspect", "overwrite"), ("ship", "remove"), ("adapt", "resume"), ("prune", "resume")}
+OF_ANOTHER_CALL = {
+    ("inspect", "overwrite"),
+    ("ship", "remove"),
+    ("adapt", "resume"),
+    ("prune", "resume"),
+    ("heal", "resume"),
+}
 """Of the drawing; `edgespa.remove`, which has a line of its own; and what reads a state: `test_resuming`."""
 NAMES = {
     "from": "start",

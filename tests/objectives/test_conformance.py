@@ -57,7 +57,7 @@ MADE: dict[str, tuple[Callable[[], Tensor], Callable[[], Tensor]]] = {
     "heatmaps": (lambda: torch.randn(16, 4, 6, 5, generator=RANDOM), key_points),
     "image": (lambda: torch.rand(16, 4, 12, 13, generator=RANDOM), pictures),
     "embedding": (lambda: torch.randn(16, 4, generator=RANDOM), lambda: torch.randn(16, 4, generator=RANDOM)),
-    "match": (lambda: several(1), lambda: Match().wanted(several(1), several(3))),
+    "match": (lambda: several(1), lambda: Match().wanted(several(1), Match().of_some(several(3)))),
 }
 
 
