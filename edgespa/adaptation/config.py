@@ -60,6 +60,7 @@ class AdaptConfig(SelectionConfig):
         hold_out: That fraction at ``random``, or in a ``block``: of each class images that follow each other, so that
             neighbours of one video are not on both sides.
         seed: Of everything random.
+        first_lr: The rate that the search for one begins with; None for the adapter's own.
         warm_up: Share of the training in which the learning rate rises.
         clip: The longest that a gradient may be.
         norm_momentum: Share of a batch in the running statistics of batch norms; None for the network's own.
@@ -98,6 +99,7 @@ class AdaptConfig(SelectionConfig):
     validation: float = Field(default=0.1, gt=0, lt=1)
     hold_out: Literal["random", "block"] = "random"
     seed: int = Field(default=0, ge=0)
+    first_lr: float | None = Field(default=None, gt=0)
     warm_up: float = Field(default=WARM_UP, ge=0, lt=1)
     clip: float | None = Field(default=None, gt=0)
     norm_momentum: float | None = Field(default=None, gt=0, le=1)
@@ -149,4 +151,4 @@ class AdaptConfig(SelectionConfig):
     @property
     def peak_lr(self) -> float:
         """The learning rate that is asked for, or the adapter's own, which training may find too high."""
-        return self.lr or default_lr(self.adapter)
+        return self.lr or self.first_lr or default_lr(self.adapter)

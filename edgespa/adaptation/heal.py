@@ -23,6 +23,7 @@ from edgespa.adaptation.original import Original
 from edgespa.adaptation.run import Progress
 from edgespa.adaptation.start import is_adapted
 from edgespa.adapters.kinds import FULL, method_names
+from edgespa.adapters.renorm import has_norms
 from edgespa.config import Preprocess, Strict
 from edgespa.data import ImageData
 from edgespa.data.tensors import prepare_for
@@ -38,6 +39,8 @@ METHOD = "heal"
 BEFORE = "unhealed"
 """Of the metrics of the network as it was."""
 OF_IMAGES = ("flip", "crop", "mix")
+FIRST_LR = 3e-3
+"""Of whole weights: an adapter has its own."""
 WARM_UP, CLIP, MOMENTUM, LOOKS = 0.1, 10.0, 0.05, 8
 FEWEST = 4
 
@@ -56,6 +59,8 @@ class HealConfig(Strict):
             the network does not bear that.
         weight_decay: Of AdamW, on matrices.
         augment: Changes of the images; those that are not asked for are not made of inputs that are no images.
+        norms: ``add`` puts batch norms behind the convolutions that have none, for a network whose norms were folded
+            into its weights; ``keep`` does not; ``auto`` does where the network has no norm at all.
         freeze_norms: Leave weights, biases and statistics of norms as they are.
         mixed_precision: Of the forward and backward passes.
         store: Type of the adapter factors in the task file.
@@ -72,6 +77,7 @@ class HealConfig(Strict):
     lr: float | None = Field(default=None, gt=0)
     weight_decay: float = Field(default=1e-4, ge=0)
     augment: tuple[str, ...] = OF_IMAGES
+    norms: Literal["auto", "keep", "add"] = "auto"
     freeze_norms: bool = False
     mixed_precision: Precision | None = None
     store: Literal["fp32", "fp16", "int8"] = "fp32"
@@ -83,24 +89,38 @@ class HealConfig(Strict):
         require_known("adapter", self.adapter, method_names())
         for name in self.augment:
             require_known("augmentation", name, AUGMENTATIONS)
-        self.adapting(2, images=False)  # refuses settings that the kind does not have
+        self.adapting(2, images=False, normed=True)  # refuses settings that the kind does not have
         return self
 
-    def adapting(self, count: int, *, images: bool) -> AdaptConfig:
+    def adapting(self, count: int, *, images: bool, normed: bool) -> AdaptConfig:
         """The adaptation that it is.
 
         Args:
             count: Samples that are trained on.
             images: They are images, which can be augmented.
+            normed: The network has a norm.
         """
         size = max(2, min(self.batch_size, count))
         own = {name: getattr(self, name) for name in _SHARED if name in self.model_fields_set}
         augment = self.augment if images or "augment" in self.model_fields_set else ()
-        config = AdaptConfig.model_validate({
-            **own, "adapter": self.adapter, "augment": augment, "batch_size": size, "objective": Match.name,
-            "head": "keep", "norms": "keep", "warm_up": WARM_UP, "clip": CLIP, "norm_momentum": MOMENTUM,
-            "take": "last", "looks": LOOKS,
-        })  # fmt: skip
+        adds = self.norms == "add" or (self.norms == "auto" and not (normed or self.freeze_norms))
+        config = AdaptConfig.model_validate(
+            {
+                **own,
+                "adapter": self.adapter,
+                "augment": augment,
+                "batch_size": size,
+                "objective": Match.name,
+                "head": "keep",
+                "norms": "add" if adds else "keep",
+                "first_lr": FIRST_LR if self.adapter == FULL else None,
+                "warm_up": WARM_UP,
+                "clip": CLIP,
+                "norm_momentum": MOMENTUM,
+                "take": "last",
+                "looks": LOOKS,
+            }
+        )
         epochs = max(1, round(self.steps / max(1, count // size))) if self.steps else 0
         return config.model_copy(update={"epochs": epochs})
 
@@ -186,7 +206,9 @@ def heal(
     processes = processes or Processes.start(config.mixed_precision)
     data = data.unanswered().of_kind(Match.name)
     train, held_out = parted(data, None, config.validation, config.seed)
-    how = config.adapting(len(train), images=preprocess is not None and not data.preprocessed)
+    how = config.adapting(
+        len(train), images=preprocess is not None and not data.preprocessed, normed=has_norms(base.program)
+    )
     require_same_outputs(start.fit(base), original.program, original.measured)
     told = taught(prepare_for(base.program, held_out, preprocess), original.measured, original.program)
     before = evaluated(start.program(base), told, processes, objective=original.measured)

@@ -25,7 +25,7 @@ from edgespa.adaptation.timeline import Timeline
 from edgespa.adapters.adapted import AdaptedProgram, plan
 from edgespa.adapters.blocks import block_masks, masked_adapters, penalty, storage, without_dead_units
 from edgespa.adapters.factors import Factors, attach
-from edgespa.adapters.renorm import calibrate, inserted_norms, with_momentum
+from edgespa.adapters.renorm import behind_norms, calibrate, inserted_norms, with_momentum
 from edgespa.adapters.splopa import SPLoPA
 from edgespa.config import Preprocess
 from edgespa.data import ImageData, Prepared
@@ -386,7 +386,7 @@ class Run:
     def _trainable(self, program: Program) -> Program:
         """A program as it is trained: it gives the inner values that the objective looks at."""
         inner = self.loss.objective.inner
-        program = watched(program, inner) if inner else program
+        program = watched(program, behind_norms(program, inner)) if inner else program
         momentum = self.config.norm_momentum
         return program if momentum is None else with_momentum(program, momentum)
 

@@ -9,7 +9,7 @@ convolution again.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor, fx
@@ -77,6 +77,17 @@ def inserted_norms(program: Program) -> tuple[fx.Node, ...]:
     """The nodes of the norms that `with_norms` has put in."""
     found = [node for node in program.graph.nodes if node.target is _BATCH_NORM and isinstance(node.args[1], fx.Node)]
     return tuple(node for node in found if is_inserted(str(node.args[1].target)))
+
+
+def behind_norms(program: Program, names: Sequence[str]) -> list[str]:
+    """Where what some nodes give is found: at the norm that `with_norms` has put behind one.
+
+    Args:
+        program: Perhaps with such norms.
+        names: Of nodes.
+    """
+    norms = {node.args[0].name: node.name for node in inserted_norms(program) if isinstance(node.args[0], fx.Node)}
+    return [norms.get(name, name) for name in names]
 
 
 def merged_tensors(names: Iterable[str]) -> frozenset[str]:

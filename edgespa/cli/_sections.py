@@ -85,7 +85,7 @@ PRUNE_EXAMPLES: Examples = (
 HEAL: Sections = {
     "Model": ("--original", "--base", "--weights", "--trust"),
     "Data": ("--calibration", "--eval-data", *_IMAGES, "--validation", "--augment"),
-    "Training": ("--steps", "--batch-size", "--lr", "--seed", "--freeze-norms", "--mixed-precision"),
+    "Training": ("--steps", "--batch-size", "--lr", "--seed", "--norms", "--freeze-norms", "--mixed-precision"),
     "Adapter": ("--adapter", "--rank", "--kernel", "--adapter-option", "--store"),
     "Interrupted runs": _AGAIN,
     "Output": (*_WRITTEN, "--log", *_RECIPE),

@@ -76,6 +76,14 @@ from edgespa.cli._sections import HEAL, HEAL_EXAMPLES
     type=click.Choice(["no", "bf16", "fp16"]),
     help="Precision of the training's passes.  [default: what accelerate was told, else no]",
 )
+@click.option(
+    "--norms",
+    type=click.Choice(["auto", "keep", "add"]),
+    default="auto",
+    show_default=True,
+    help="'add' puts a batch norm behind each convolution without one, as after folding; 'auto' does where there is "
+    "no norm at all. They are merged again on export.",
+)
 @click.option("--freeze-norms", is_flag=True, help="Leave norms and their statistics as they are.")
 @click.option(
     "--store",
