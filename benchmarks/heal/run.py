@@ -72,8 +72,8 @@ NETWORKS = {
         {}, 1,
     ),
     "mobilenet_v2": Network(
-        "mobilenet_v2", PHOTOGRAPHS, "photographs.py:calibrate", "photographs.py:judge", 300, "macs", (0.75, 0.5), 150,
-        {"batch_size": 32}, 8,
+        "mobilenet_v2", PHOTOGRAPHS, "photographs.py:calibrate", "photographs.py:judge", 300, "macs", (0.75, 0.5), 100,
+        {"batch_size": 32, "norms": "keep", "lr": 1e-4}, 8,
     ),
 }  # fmt: skip
 

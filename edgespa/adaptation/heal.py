@@ -23,7 +23,6 @@ from edgespa.adaptation.original import Original
 from edgespa.adaptation.run import Progress
 from edgespa.adaptation.start import is_adapted
 from edgespa.adapters.kinds import FULL, method_names
-from edgespa.adapters.renorm import has_norms
 from edgespa.config import Preprocess, Strict
 from edgespa.data import ImageData
 from edgespa.data.tensors import prepare_for
@@ -60,7 +59,7 @@ class HealConfig(Strict):
         weight_decay: Of AdamW, on matrices.
         augment: Changes of the images; those that are not asked for are not made of inputs that are no images.
         norms: ``add`` puts batch norms behind the convolutions that have none, for a network whose norms were folded
-            into its weights; ``keep`` does not; ``auto`` does where the network has no norm at all.
+            into its weights: they begin as the identity, and bear higher learning rates; ``keep`` does not.
         freeze_norms: Leave weights, biases and statistics of norms as they are.
         mixed_precision: Of the forward and backward passes.
         store: Type of the adapter factors in the task file.
@@ -77,7 +76,7 @@ class HealConfig(Strict):
     lr: float | None = Field(default=None, gt=0)
     weight_decay: float = Field(default=1e-4, ge=0)
     augment: tuple[str, ...] = OF_IMAGES
-    norms: Literal["auto", "keep", "add"] = "auto"
+    norms: Literal["keep", "add"] = "keep"
     freeze_norms: bool = False
     mixed_precision: Precision | None = None
     store: Literal["fp32", "fp16", "int8"] = "fp32"
@@ -89,21 +88,19 @@ class HealConfig(Strict):
         require_known("adapter", self.adapter, method_names())
         for name in self.augment:
             require_known("augmentation", name, AUGMENTATIONS)
-        self.adapting(2, images=False, normed=True)  # refuses settings that the kind does not have
+        self.adapting(2, images=False)  # refuses settings that the kind does not have
         return self
 
-    def adapting(self, count: int, *, images: bool, normed: bool) -> AdaptConfig:
+    def adapting(self, count: int, *, images: bool) -> AdaptConfig:
         """The adaptation that it is.
 
         Args:
             count: Samples that are trained on.
             images: They are images, which can be augmented.
-            normed: The network has a norm.
         """
         size = max(2, min(self.batch_size, count))
-        own = {name: getattr(self, name) for name in _SHARED if name in self.model_fields_set}
+        own = {name: getattr(self, name) for name in _SHARED if name in self.model_fields_set or name in _ALWAYS}
         augment = self.augment if images or "augment" in self.model_fields_set else ()
-        adds = self.norms == "add" or (self.norms == "auto" and not (normed or self.freeze_norms))
         config = AdaptConfig.model_validate(
             {
                 **own,
@@ -112,7 +109,6 @@ class HealConfig(Strict):
                 "batch_size": size,
                 "objective": Match.name,
                 "head": "keep",
-                "norms": "add" if adds else "keep",
                 "first_lr": FIRST_LR if self.adapter == FULL else None,
                 "warm_up": WARM_UP,
                 "clip": CLIP,
@@ -125,8 +121,9 @@ class HealConfig(Strict):
         return config.model_copy(update={"epochs": epochs})
 
 
+_ALWAYS = ("norms", "weight_decay", "validation", "seed")
 _SHARED = (
-    "rank", "kernel", "adapter_settings", "lr", "weight_decay", "freeze_norms", "mixed_precision", "store",
+    "rank", "kernel", "adapter_settings", "lr", "weight_decay", "norms", "freeze_norms", "mixed_precision", "store",
     "validation", "seed",
 )  # fmt: skip
 
@@ -206,9 +203,7 @@ def heal(
     processes = processes or Processes.start(config.mixed_precision)
     data = data.unanswered().of_kind(Match.name)
     train, held_out = parted(data, None, config.validation, config.seed)
-    how = config.adapting(
-        len(train), images=preprocess is not None and not data.preprocessed, normed=has_norms(base.program)
-    )
+    how = config.adapting(len(train), images=preprocess is not None and not data.preprocessed)
     require_same_outputs(start.fit(base), original.program, original.measured)
     told = taught(prepare_for(base.program, held_out, preprocess), original.measured, original.program)
     before = evaluated(start.program(base), told, processes, objective=original.measured)

@@ -70,12 +70,7 @@ PRUNE_EXAMPLES: Examples = (
         "prune net.py:make --input-shape 1,3,224,224 --density 0.75 --output cut.spa",
     ),
     (
-        "By a few hundred images, with new weights",
-        "prune net.py:make --input-shape 1,3,224,224 --method asym-in-change --calibration photos/ --density 0.5 "
-        "--output cut.spa",
-    ),
-    (
-        "The same, and trained towards the original without labels",
+        "By a few hundred images, with new weights, and healed on them (all without labels)",
         "prune net.py:make --input-shape 1,3,224,224 --method asym-in-change --calibration photos/ --density 0.5 "
         "--heal --output cut.spa",
     ),

@@ -78,11 +78,10 @@ from edgespa.cli._sections import HEAL, HEAL_EXAMPLES
 )
 @click.option(
     "--norms",
-    type=click.Choice(["auto", "keep", "add"]),
-    default="auto",
+    type=click.Choice(["keep", "add"]),
+    default="keep",
     show_default=True,
-    help="'add' puts a batch norm behind each convolution without one, as after folding; 'auto' does where there is "
-    "no norm at all. They are merged again on export.",
+    help="'add' puts a batch norm behind each convolution without one, as after folding; merged again on export.",
 )
 @click.option("--freeze-norms", is_flag=True, help="Leave norms and their statistics as they are.")
 @click.option(

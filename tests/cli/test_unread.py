@@ -17,6 +17,7 @@ from edgespa.pruning.config import METHODS, TABLE, PruneConfig
 
 EXPORT, TFLITE, INT8 = "export net.py:b -o out", "--format tflite", "--precision int8 --calibration d"
 ADAPT, PRUNE = "adapt net.py:b --data d -o a.spa", "prune net.py:b --density 0.5 -o a.spa"
+HEAL = "heal a.spa --calibration d -o b.spa"
 SLS = "prune net.py:b --method sls --data d -o a.spa"
 
 CASES = [
@@ -71,6 +72,11 @@ CASES = [
     (f"{SLS} --keep-depth 3", "--alpha 0.2", None),
     (f"{SLS} --keep-depth 3", "--metric silhouette", "--plot p.svg"),
     (f"{SLS} --keep-depth 3", "--score-images 100", "--plot p.svg"),
+    (f"{PRUNE} --calibration d", "--heal-steps 9", "--heal"),
+    (HEAL, "--eval-limit 10", "--eval-data d"),
+    *((HEAL, option, "--eval-data d") for option in ("--labels f", "--class-offset 1", "--objective classes")),
+    (HEAL, "--rank 4", "--adapter lora"),
+    (HEAL, "--kernel full", "--adapter splora"),
     ("verify b --no-run", "--timeout 9", None),
     ("verify b --no-run", "--memory 9", None),
     ("verify b --no-run", "--threads 2", None),
