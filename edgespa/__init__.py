@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from edgespa.api.bundle_verbs import open_bundle, profile, remove, rollback, ship, status, verify
+    from edgespa.api.compress_results import Compression
+    from edgespa.api.compress_verb import compress
     from edgespa.api.device_results import Profiles, Removal, Rollback, Shipping, Status
     from edgespa.api.heal_verb import heal
     from edgespa.api.results import Bundle, Inspection, Profile, Result, Verification
@@ -30,6 +32,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Bundle",
+    "Compression",
     "EdgespaError",
     "Inspection",
     "Profile",
@@ -42,6 +45,7 @@ __all__ = [
     "TaskFile",
     "Verification",
     "adapt",
+    "compress",
     "export",
     "heal",
     "inspect",
@@ -61,6 +65,8 @@ _PLACES = MappingProxyType(
     {
         "errors": ("EdgespaError",),
         "api.results": ("Bundle", "Inspection", "Profile", "Result", "Verification"),
+        "api.compress_results": ("Compression",),
+        "api.compress_verb": ("compress",),
         "api.task_results": ("TaskFile",),
         "api.device_results": ("Profiles", "Removal", "Rollback", "Shipping", "Status"),
         "api.task_verbs": ("adapt", "open_task", "prune"),

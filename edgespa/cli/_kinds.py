@@ -190,3 +190,41 @@ class Words(click.ParamType[tuple[str, ...]]):
             if word not in self.known:
                 self.fail(f"'{word}' is not one of {', '.join(self.known)}", param, ctx)
         return words
+
+
+class Speed(click.ParamType[tuple[str, float]]):
+    """``latency_ms=12`` -> ``("latency_ms", 12.0)``; ``speedup=2`` -> ``("speedup", 2.0)``."""
+
+    name = "speed"
+    known = (LATENCY, "speedup")
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
+        """What the help shows.
+
+        Args:
+            param: Not used.
+            ctx: Not used.
+        """
+        return f"[{'|'.join(f'{each}=X' for each in self.known)}]"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, float]:
+        """Parse.
+
+        Args:
+            value: As typed, or a pair already.
+            param: The option, for the message.
+            ctx: For the message.
+
+        Raises:
+            click.BadParameter: It is neither.
+        """
+        if not isinstance(value, str):
+            return (value[0], value[1])
+        key, sign, text = (each.strip() for each in value.partition("="))
+        if key not in self.known or not sign:
+            self.fail(f"'{value}' is neither {LATENCY}=20 nor speedup=2", param, ctx)
+        number = _number(text.removesuffix("x") if key == "speedup" else text)
+        if isinstance(number, str) or not (1 if key == "speedup" else 0) < number < float("inf"):
+            what = "a number above 1" if key == "speedup" else "a number of milliseconds"
+            self.fail(f"'{text}' is not {what} in '{value}'; write {key}={2 if key == 'speedup' else 20}", param, ctx)
+        return key, float(number)

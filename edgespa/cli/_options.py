@@ -173,7 +173,7 @@ def data_options(*names: str, required: tuple[str, ...] = ()) -> Callable[[_F], 
     the arguments of `edgespa.api.options.DataOptions` but the seed.
 
     Args:
-        *names: Of the data options wanted: ``"data"``, ``"eval-data"``, ``"calibration"``.
+        *names: Of the data options wanted, if any: ``"data"``, ``"eval-data"``, ``"calibration"``.
         required: Which of them must be given.
     """
     data = [

@@ -19,6 +19,25 @@ _LATENCY = "With --budget latency_ms=X"
 _WRITTEN = ("--output", "--overwrite")
 _RECIPE = ("--save-recipe", "--dry-run", "--json")
 
+COMPRESS: Sections = {
+    "Model": ("--input-shape", "--weights"),
+    "How fast, and where": ("--budget", "--device", "--threads", "--format", "--precision", "--int8-max-loss"),
+    "Data": ("--images", "--eval-data", *_IMAGES, "--seed"),
+    "What is done": ("--no-heal", "--heal-steps", "--keep", "--only"),
+    "Output": (*_WRITTEN, "--task", "--fresh", *_RECIPE),
+}  # fmt: skip
+COMPRESS_EXAMPLES: Examples = (
+    (
+        "At most 20 ms on a Raspberry Pi 4, by some hundred pictures",
+        "compress torchvision:mobilenet_v2 --images photos/ --device pi-4b --budget latency_ms=20 --output small/",
+    ),
+    (
+        "Twice as fast here, and what that costs",
+        "compress net.py:make --input-shape 1,3,32,32 --images photos.zip:train --eval-data photos.zip:test "
+        "--budget speedup=2 --output small/",
+    ),
+)
+
 ADAPT: Sections = {
     "Model": ("--input-shape", "--weights", "--from", "--trust"),
     "Data": ("--data", "--eval-data", *_IMAGES, "--validation", "--hold-out", "--validation-data", "--augment"),

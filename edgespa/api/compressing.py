@@ -1,0 +1,350 @@
+"""The stages of `edgespa.compress`: each is a public call, and what it wrote is there when the run is gone on with.
+
+A stage writes its file or folder whole or not at all, into the folder of the run's state: what is there is done.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import edgespa as es
+from edgespa.api.compress_results import Compression, Round, Side
+from edgespa.errors import BudgetError, ExportError
+from edgespa.system.files import plain_text, write_whole
+from edgespa.tasks.unfinished import state_path
+
+if TYPE_CHECKING:
+    from edgespa.api.arguments import Tell
+    from edgespa.api.results import Bundle, Profile
+    from edgespa.api.task_results import TaskFile
+    from edgespa.bundle.manifest import Variant
+
+MOST_ROUNDS = 4
+"""Whole candidates: what is cut for a time is measured when it is cut, so the first one mostly keeps it."""
+_SLACK = 1.02
+"""What the measurement itself is off by, on a quiet board."""
+_NEARER = 0.98
+METHOD = "asym-in-change"
+ASKED, TIMES = "asked.json", "times.json"
+_THERE = "whole:"
+
+
+@dataclasses.dataclass(frozen=True)
+class Budget:
+    """How fast it is to be; one of both.
+
+    Attributes:
+        latency_ms: Of one inference, batch 1.
+        speedup: Against the fastest float32 file of the network as it was.
+    """
+
+    latency_ms: float | None
+    speedup: float | None
+
+    def target_ms(self, whole: Mapping[str, float]) -> float:
+        """What is asked for, by the clock that the whole network was just measured with.
+
+        Args:
+            whole: Times of its files.
+        """
+        if self.latency_ms is not None:
+            return self.latency_ms
+        assert self.speedup is not None
+        return whole[reference(whole)] / self.speedup
+
+
+def reference(whole: Mapping[str, float]) -> str:
+    """The file that others are compared with: the fastest in float32, or of all where there is none."""
+    floats = {name: value for name, value in whole.items() if name.endswith("-fp32")}
+    return fastest(floats or whole)
+
+
+def fastest(times: Mapping[str, float]) -> str:
+    """Of which file."""
+    return min(times, key=times.__getitem__)
+
+
+@dataclasses.dataclass(frozen=True)
+class Asked:
+    """What is asked for.
+
+    Attributes:
+        model: The network.
+        images: A spec, or what was given in Python.
+        output: The bundle.
+        budget: How fast.
+        device: Where.
+        threads: Of the runtime.
+        formats: That may be chosen among.
+        precisions: Likewise.
+        heal: Whether what is left is trained towards the original.
+        opening: Keywords of all calls that open the network.
+        data: Keywords of all calls that read images.
+        test: Labelled images to measure on, or None.
+        pruning: Further keywords of `edgespa.prune`.
+        healing: Of `edgespa.heal`.
+        exporting: Of `edgespa.export`.
+        task: Where the task file goes; None for nowhere.
+        overwrite: Replace what is there.
+    """
+
+    model: Any
+    images: Any
+    output: Path
+    budget: Budget
+    device: str
+    threads: int
+    formats: tuple[str, ...]
+    precisions: tuple[str, ...]
+    heal: bool
+    opening: Mapping[str, Any]
+    data: Mapping[str, Any]
+    test: Any
+    pruning: Mapping[str, Any]
+    healing: Mapping[str, Any]
+    exporting: Mapping[str, Any]
+    task: Path | None
+    overwrite: bool
+
+    def identity(self) -> str:
+        """What a state must have been asked for to be gone on with."""
+        values = {each.name: getattr(self, each.name) for each in dataclasses.fields(self)}
+        values = {name: value for name, value in values.items() if name not in ("output", "task", "overwrite")}
+        return json.dumps(values, sort_keys=True, default=_named)
+
+
+def _named(value: object) -> Any:
+    if isinstance(value, Budget):
+        return dataclasses.asdict(value)
+    # What is given in Python is another thing in each process.
+    return str(value) if isinstance(value, Path) else f"{type(value).__name__} {id(value)} of {os.getpid()}"
+
+
+class Stages:
+    """A run.
+
+    Args:
+        asked: What for.
+        tell: Is told before each stage what it is.
+        progress: For the calls.
+    """
+
+    def __init__(self, asked: Asked, tell: Callable[[str], None], progress: Tell) -> None:
+        self.asked, self.tell, self.progress = asked, tell, progress
+        self.folder = state_path(asked.output)
+        self._own: dict[str, Any] = {} if isinstance(asked.model, (str, Path)) else {"base": asked.model}
+
+    def run(self) -> Compression:
+        """All of it; the state is gone when it is done.
+
+        Raises:
+            BudgetError: It cannot be made so fast.
+        """
+        asked = self.asked
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_whole(self.folder / ASKED, asked.identity().encode())
+        self.tell("the network as it is")
+        whole, times = self._measured("whole", asked.model, {**asked.opening}, None)
+        target = asked.budget.target_ms(times)
+        healed, rounds = None, list[Round]()
+        if times[fastest(times)] > _SLACK * target:
+            healed, rounds = self._cut_to(target, times, whole)
+        last = rounds[-1] if rounds else Round(target, times, times, target)
+        chosen = fastest(last.times_ms)
+        self.tell(f"the bundle: {chosen}")
+        keywords = dict(asked.opening) if healed is None else self._of_task
+        model = asked.model if healed is None else healed
+        bundle = self._exported(asked.output, model, keywords, chosen, overwrite=asked.overwrite)
+        measured = self._profiled(bundle, None)
+        if asked.task is not None and healed is not None:
+            write_whole(asked.task, healed.path.read_bytes())
+        found = self._found(whole, bundle, measured, last, healed, tuple(rounds))
+        shutil.rmtree(self.folder, ignore_errors=True)
+        return found
+
+    def _cut_to(self, target: float, times: Mapping[str, float], whole: Bundle) -> tuple[TaskFile, list[Round]]:
+        """Candidates, until one is as fast as asked."""
+        asked, rounds = self.asked, list[Round]()
+        limit, variant = target, fastest(times)
+        for number in range(1, MOST_ROUNDS + 1):
+            self.tell(f"candidate {number}: cut for {limit:.3g} ms as {variant}")
+            task = self._cut(number, limit, variant)
+            if asked.heal:
+                self.tell(f"candidate {number}: healed")
+                task = nearer(task, self._healed(number, task))
+            self.tell(f"candidate {number}: its files, and what they take")
+            _, found = self._measured(f"files-{number}", task, self._of_task, whole)
+            mine = {name: value for name, value in found.items() if not name.startswith(_THERE)}
+            there = {name.removeprefix(_THERE): value for name, value in found.items() if name not in mine}
+            target = asked.budget.target_ms(there or times)
+            rounds.append(Round(limit, mine, there or times, target))
+            variant = fastest(mine)
+            if mine[variant] <= _SLACK * target:
+                return task, rounds
+            limit *= _NEARER * target / mine[variant]
+        raise BudgetError(
+            f"{target:.3g} ms were not reached with {MOST_ROUNDS} candidates: the last one takes {mine[variant]:.3g} "
+            f"ms as {variant}",
+            "ask for more; or see what disturbs the device: edgespa profile says it",
+        )
+
+    @property
+    def _of_task(self) -> dict[str, Any]:
+        """Keywords of calls that open a task: its code is what was asked for in this very call."""
+        return {**self._own, "trust": True}
+
+    def _cut(self, number: int, limit: float, variant: str) -> TaskFile:
+        path, asked = self.folder / f"cut-{number}.spa", self.asked
+        if path.is_file():
+            return self._opened(path)
+        return es.prune(
+            asked.model,
+            output=path,
+            calibration=asked.images,
+            latency_ms=limit,
+            device=asked.device,
+            threads=asked.threads,
+            variant=variant,
+            resume=state_path(path).exists(),
+            progress=self.progress,
+            **{name: value for name, value in asked.opening.items() if name != "trust"},
+            **asked.data,
+            **{"method": METHOD, **asked.pruning},
+        )
+
+    def _healed(self, number: int, cut: TaskFile) -> TaskFile:
+        path, asked = self.folder / f"healed-{number}.spa", self.asked
+        if path.is_file():
+            return self._opened(path)
+        return es.heal(
+            cut,
+            output=path,
+            calibration=asked.images,
+            resume=state_path(path).exists(),
+            progress=self.progress,
+            **self._of_task,
+            **asked.data,
+            **asked.healing,
+        )
+
+    def _opened(self, path: Path) -> TaskFile:
+        return es.open_task(path)
+
+    def _measured(
+        self, name: str, model: Any, keywords: Mapping[str, Any], against: Bundle | None
+    ) -> tuple[Bundle, Mapping[str, float]]:
+        """All files that may be chosen, and what they take; those of the other bundle as ``whole:NAME``."""
+        path = self.folder / name
+        bundle = es.open_bundle(path) if path.is_dir() else self._exported(path, model, keywords)
+        known = self.folder / f"{name}-{TIMES}"
+        if known.is_file():
+            return bundle, json.loads(plain_text(known))
+        measured = self._profiled(bundle, against)
+        own = bundle.path.name
+        times = {
+            each.variant if each.bundle == own else _THERE + each.variant: each.p50_ms
+            for each in measured.measured.results
+        }
+        write_whole(known, json.dumps(times).encode())
+        return bundle, times
+
+    def _exported(
+        self,
+        path: Path,
+        model: Any,
+        keywords: Mapping[str, Any],
+        only: str | None = None,
+        *,
+        overwrite: bool = False,
+    ) -> Bundle:
+        asked = self.asked
+        formats, precisions = asked.formats, asked.precisions
+        if only is not None:
+            name, _, precision = only.partition("-")
+            formats, precisions = (name,), (precision,)
+        return es.export(
+            model,
+            output=path,
+            formats=formats,
+            precisions=precisions,
+            calibration=asked.images,
+            eval_data=asked.test,
+            device=None if asked.device == "local" else asked.device,
+            overwrite=overwrite,
+            progress=self.progress,
+            **keywords,
+            **asked.data,
+            **asked.exporting,
+        )
+
+    def _profiled(self, bundle: Bundle, against: Bundle | None) -> Profile:
+        asked = self.asked
+        return es.profile(
+            bundle,
+            device=asked.device,
+            threads=asked.threads,
+            against=against,
+            again=True,
+            progress=self.progress,
+        )
+
+    def _found(
+        self,
+        whole: Bundle,
+        bundle: Bundle,
+        measured: Profile,
+        last: Round,
+        healed: TaskFile | None,
+        rounds: tuple[Round, ...],
+    ) -> Compression:
+        asked = self.asked
+        before, after = reference(last.whole_ms), fastest(last.times_ms)
+        plain, small = _variant(whole, before), _variant(bundle, after)
+        costs = bundle.manifest.compaction
+        lost = {} if healed is None else {name: each for name, each in healed.metrics.items() if "validation" in name}
+        return Compression(
+            bundle=asked.output,
+            task=asked.task if healed is not None else None,
+            device=measured.measured.device,
+            threads=asked.threads,
+            target_ms=last.target_ms,
+            before=_side(plain, last.whole_ms[before], costs.base_macs, costs.base_parameters),
+            after=_side(small, last.times_ms[after], costs.macs, costs.parameters),
+            rounds=rounds,
+            lost=lost,
+        )
+
+
+def _side(variant: Variant, latency_ms: float, macs: int, parameters: int) -> Side:
+    quality = None if variant.accuracy is None else variant.accuracy.figure
+    return Side(variant.name, latency_ms, variant.size_bytes, macs, parameters, quality)
+
+
+def _variant(bundle: Bundle, name: str) -> Variant:
+    found = next((each for each in bundle.manifest.variants if each.name == name), None)
+    if found is None:
+        raise ExportError(f"{name} was not written a second time", "run the same again")
+    return found
+
+
+def nearer(cut: TaskFile, healed: TaskFile) -> TaskFile:
+    """The healed network, unless it is farther from the original than the cut one on images that are held out.
+
+    Where reconstruction has left next to nothing to heal, training can only move away from it.
+    """
+    before, after = (healed.metrics.get(f"{kind}validation_error") for kind in ("unhealed_", ""))
+    return cut if before is not None and after is not None and not after <= before else healed
+
+
+def is_of(folder: Path, asked: Asked) -> bool:
+    """Whether a state is of the same run."""
+    try:
+        return plain_text(folder / ASKED) == asked.identity()
+    except (OSError, UnicodeDecodeError):
+        return False
