@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 FORMATS, PRECISIONS = ("onnx", "tflite"), ("fp32", "int8")
+_KNOWN = {"formats": FORMATS, "precisions": ("fp32", "fp16", "int8")}
 HEAL_STEPS = 1000
 
 
@@ -132,10 +133,10 @@ def compress(
             f"{spec} is a task file, and compress begins with a network",
             "prune and export the task instead: edgespa adapt --from, edgespa export",
         )
-    for name, given, known in (("formats", formats, FORMATS), ("precisions", precisions, PRECISIONS)):
+    for name, given in (("formats", formats), ("precisions", precisions)):
         for each in several(given) or ("",):
-            if each not in known:
-                raise ConfigError(f"unknown {name[:-1]} '{each}'", f"choose from: {', '.join(known)}")
+            if each not in _KNOWN[name]:
+                raise ConfigError(f"unknown {name[:-1]} '{each}'", f"choose from: {', '.join(_KNOWN[name])}")
     devices_of(device)
     test = None if eval_data is None else data_of(eval_data)
     require_there(

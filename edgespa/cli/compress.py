@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 @click.option(
     "--precision",
     "precisions",
-    type=click.Choice(["fp32", "int8"]),
+    type=click.Choice(["fp32", "fp16", "int8"]),
     multiple=True,
     default=("fp32", "int8"),
     show_default=True,

@@ -22,6 +22,7 @@ from edgespa.pruning import PruneConfig
 from edgespa.pruning.depth import DepthConfig
 
 LINES: Mapping[str, list[str]] = {
+    "compress": ["compress", "net.py:build", "--images", "d.zip", "--budget", "speedup=2", "--output", "o"],
     "inspect": ["inspect", "net.py:build"],
     "adapt": ["adapt", "net.py:build", "--data", "d.zip", "--output", "o.spa"],
     "prune": ["prune", "net.py:build", "--output", "o.spa", "--density", "0.5"],
@@ -38,6 +39,7 @@ WITHOUT = {"tasks", "calibration", "sign", "pack", "unpack", "devices", "card", 
 """Commands on files and this machine, which have no public call."""
 CONFIGS: Mapping[str, tuple[type[Strict], ...]] = {
     "adapt": (AdaptConfig, PixelSettings),
+    "compress": (PixelSettings,),
     "prune": (PruneConfig, DepthConfig, PixelSettings),
     "heal": (HealConfig, PixelSettings),
     "export": (ExportConfig, PixelSettings),
@@ -50,8 +52,9 @@ OF_ANOTHER_CALL = {
     ("adapt", "resume"),
     ("prune", "resume"),
     ("heal", "resume"),
+    ("compress", "budget"),
 }
-"""Of the drawing; `edgespa.remove`, which has a line of its own; and what reads a state: `test_resuming`."""
+"""Of the drawing; `edgespa.remove`, which has a line of its own; what reads a state: `test_resuming`; two keywords."""
 NAMES = {
     "from": "start",
     "log": "log_file",
@@ -83,6 +86,7 @@ VALUES = {
     "keep-depth": "2",
     "fp32-tolerance": "0.0005",
     "mixed-precision": "bf16",
+    "keep": "layer1.*",
 }
 SIGNERS = ["--signers", "signers"]
 NORMAL = ["--mean", "0", "--std", "1"]
@@ -202,6 +206,10 @@ def _line(name: str, option: str) -> list[str]:
 
 
 def test_a_latency_is_a_keyword_of_its_own(calls: Any) -> None:
+    line = LINES["compress"]
+    for words, keyword, value in (("latency_ms=7.5", "latency_ms", 7.5), ("speedup=1.5x", "speedup", 1.5)):
+        said = call_of([words if each == "speedup=2" else each for each in line], calls, "compress")
+        assert {name: said[name] for name in ("latency_ms", "speedup") if name in said} == {keyword: value}
     assert call_of([*LINES["adapt"], "--budget", "latency_ms=3"], calls, "adapt")["latency_ms"] == 3
     said = call_of(_line("prune", "device"), calls, "prune")
     assert (said["latency_ms"], "budget" in said, "density" in said) == (3, False, False)
