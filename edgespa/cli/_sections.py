@@ -23,7 +23,7 @@ COMPRESS: Sections = {
     "Model": ("--input-shape", "--weights"),
     "How fast, and where": ("--budget", "--device", "--threads", "--format", "--precision", "--int8-max-loss"),
     "Data": ("--images", "--eval-data", *_IMAGES, "--seed"),
-    "What is done": ("--no-heal", "--heal-steps", "--keep", "--only"),
+    "What is done": ("--heal", "--heal-steps", "--keep", "--only"),
     "Output": (*_WRITTEN, "--task", "--fresh", *_RECIPE),
 }  # fmt: skip
 COMPRESS_EXAMPLES: Examples = (

@@ -86,7 +86,6 @@ VALUES = {
     "keep-depth": "2",
     "fp32-tolerance": "0.0005",
     "mixed-precision": "bf16",
-    "keep": "layer1.*",
 }
 SIGNERS = ["--signers", "signers"]
 NORMAL = ["--mean", "0", "--std", "1"]
