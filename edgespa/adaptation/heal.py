@@ -91,25 +91,26 @@ class HealConfig(Strict):
         self.adapting(2, images=False)  # refuses settings that the kind does not have
         return self
 
-    def adapting(self, count: int, *, images: bool) -> AdaptConfig:
+    def adapting(self, count: int, *, images: bool, adapted: bool = False) -> AdaptConfig:
         """The adaptation that it is.
 
         Args:
             count: Samples that are trained on.
             images: They are images, which can be augmented.
+            adapted: The task has adapters of its own, which are gone on with.
         """
         size = max(2, min(self.batch_size, count))
-        own = {name: getattr(self, name) for name in _SHARED if name in self.model_fields_set or name in _ALWAYS}
+        said = {name for name in _OF_ADAPTERS if name in self.model_fields_set or not adapted}
+        own = {name: getattr(self, name) for name in (*_SHARED, *said)}
         augment = self.augment if images or "augment" in self.model_fields_set else ()
         config = AdaptConfig.model_validate(
             {
                 **own,
-                "adapter": self.adapter,
                 "augment": augment,
                 "batch_size": size,
                 "objective": Match.name,
                 "head": "keep",
-                "first_lr": FIRST_LR if self.adapter == FULL else None,
+                "first_lr": FIRST_LR if self.adapter == FULL and not adapted else None,
                 "warm_up": WARM_UP,
                 "clip": CLIP,
                 "norm_momentum": MOMENTUM,
@@ -121,11 +122,8 @@ class HealConfig(Strict):
         return config.model_copy(update={"epochs": epochs})
 
 
-_ALWAYS = ("norms", "weight_decay", "validation", "seed")
-_SHARED = (
-    "rank", "kernel", "adapter_settings", "lr", "weight_decay", "norms", "freeze_norms", "mixed_precision", "store",
-    "validation", "seed",
-)  # fmt: skip
+_OF_ADAPTERS = ("adapter", "rank", "kernel", "adapter_settings")
+_SHARED = ("lr", "weight_decay", "norms", "freeze_norms", "mixed_precision", "store", "validation", "seed")
 
 
 def original_of(task: Task, base: Base, before: Task | None = None, name: str = "") -> Original:
@@ -203,7 +201,9 @@ def heal(
     processes = processes or Processes.start(config.mixed_precision)
     data = data.unanswered().of_kind(Match.name)
     train, held_out = parted(data, None, config.validation, config.seed)
-    how = config.adapting(len(train), images=preprocess is not None and not data.preprocessed)
+    how = config.adapting(
+        len(train), images=preprocess is not None and not data.preprocessed, adapted=is_adapted(start)
+    )
     require_same_outputs(start.fit(base), original.program, original.measured)
     told = taught(prepare_for(base.program, held_out, preprocess), original.measured, original.program)
     before = evaluated(start.program(base), told, processes, objective=original.measured)
