@@ -263,6 +263,8 @@ class Run:
         config = self.config
         self.set_training(False)
         tensors = dict(self.model.program.tensors())
+        criterion = criterion_named(config.criterion)
+        joined = config.accumulate if criterion.squared else 1
         scores = score_units(
             self.base.groups,
             self.kept,
@@ -272,9 +274,11 @@ class Run:
             torch.Generator().manual_seed(config.seed + self.epoch),
             program=self.model.program,
             loss=loss_of(self.model.forward_with, self.loss.scored),
-            output_loss=self.loss.relevance if criterion_named(config.criterion).relevance else self.loss.scored,
-            batches=self.batches.for_scoring(self.epoch),
+            output_loss=self.loss.relevance if criterion.relevance else self.loss.scored,
+            batches=self.batches.for_scoring(self.epoch, joined),
             processes=self.processes,
+            joined=joined,
+            mass=self.loss.objective.mass,  # criteria know no weights of classes
         )
         kept = select(
             self.base.groups,

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from edgespa.adaptation import run as run_module
+from edgespa.adaptation.batches import Batches
 from edgespa.adaptation.config import AdaptConfig
 from edgespa.adaptation.learn import adapt
 from edgespa.adaptation.teacher import load_teacher
@@ -20,10 +21,12 @@ from edgespa.adapters.insertion import INSERTED
 from edgespa.adapters.kinds import method_names
 from edgespa.config import Preprocess
 from edgespa.data import ImageData, prepare
+from edgespa.distributed.processes import Processes
 from edgespa.errors import BaseMismatchError, ConfigError
 from edgespa.objectives.evaluate import accuracy
 from edgespa.objectives.loss import Teacher
 from edgespa.selection.criteria import CRITERIA
+from edgespa.selection.score import score_units
 from edgespa.tasks.base import Base
 from edgespa.tasks.task import Task
 
@@ -161,6 +164,46 @@ def test_two_batches_accumulated_are_one_of_twice_the_size(run: Adapt, tmp_path:
     assert one.adapters.keys() == two.adapters.keys()
     for key, tensor in one.factors.flat().items():
         torch.testing.assert_close(two.factors.flat()[key], tensor, rtol=2e-2, atol=2e-4, msg=key)
+
+
+def test_the_jacobian_of_two_batches_accumulated_is_that_of_one_of_twice_the_size(
+    run: Adapt, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "plain.py").write_text(PLAIN_NET)
+    base = Base.open(f"{tmp_path / 'plain.py'}:build", (1, 3, 8, 8))
+    found: list[np.ndarray] = []
+
+    def scored(*args: Any, **keywords: Any) -> Any:
+        scores = score_units(*args, **keywords)
+        found.append(np.concatenate(list(scores.values())))
+        return scores
+
+    monkeypatch.setattr(run_module, "score_units", scored)
+    options: dict[str, Any] = {"base": base, "criterion": "jacobian", "validation": 1 / 3, "schedule": "one-shot"}
+    options |= {"lr": 1e-6, "epochs": 1, "class_weights": "balanced", "label_smoothing": 0.1}
+    for how in ({"batch_size": 16}, {"batch_size": 8, "accumulate": 2}, {"batch_size": 8}):
+        run(**options, **how)
+    one, two, other = found
+    np.testing.assert_allclose(two, one, rtol=1e-3)
+    assert not np.allclose(other, one, rtol=1e-2)
+
+
+def test_scoring_takes_whole_groups_and_each_process_its_own(toy_data: ImageData, toy_preprocess: Preprocess) -> None:
+    data = prepare(toy_data, toy_preprocess)  # 100 images: 12 batches of 8
+
+    def taken(count: int, index: int, joined: int) -> list[Tensor]:
+        config = AdaptConfig(batch_size=8, accumulate=joined)
+        return [images for images, _ in Batches(data, config, Processes(count, index)).for_scoring(3, joined)]
+
+    every = taken(1, 0, 1)
+    assert len(every) == 8
+    assert [len(taken(1, 0, joined)) for joined in (2, 5, 12, 13)] == [12, 10, 12, 12]
+    whole = taken(1, 0, 3)
+    own, others = taken(2, 0, 3), taken(2, 1, 3)
+    order = [*own[:3], *others[:3], *own[3:], *others[3:]]
+    assert len(order) == len(whole) == 12
+    assert all(torch.equal(a, b) for a, b in zip(order, whole, strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(taken(2, 1, 1), every[1::2], strict=True))
 
 
 def test_a_last_group_that_is_not_full_is_a_step_too(run: Adapt) -> None:
