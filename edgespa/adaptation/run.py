@@ -39,8 +39,9 @@ from edgespa.objectives.evaluate import BATCH_SIZE, Evaluation, batch_size, eval
 from edgespa.objectives.loss import TrainingLoss
 from edgespa.objectives.measures import Measure
 from edgespa.selection.criteria import criterion_named
-from edgespa.selection.score import loss_of, score_units
+from edgespa.selection.score import loss_of, parameters_of, score_units
 from edgespa.selection.select import select
+from edgespa.selection.sparsity import UnitPenalty
 from edgespa.tasks.base import Base
 from edgespa.tasks.checkpoint import Checkpoint
 from edgespa.tasks.task import AdapterHeader, Task, make_header
@@ -103,6 +104,7 @@ class Run:
         self.steps = -(-batches // config.accumulate)  # training steps of an epoch
         self.timeline = Timeline.of(config, self.steps)
         self.kept: Kept = base.groups.all_kept()
+        self._penalty: UnitPenalty | None = None
         self._cost = base.cost.cost()
         generator = torch.Generator().manual_seed(config.seed)
         head = base.head()
@@ -216,7 +218,7 @@ class Run:
         for parameters in self.optimizer.param_groups:
             parameters["lr"] = lr
         self.optimizer.zero_grad(set_to_none=True)
-        total = 0.0
+        total, sparsity = 0.0, self._sparsity()
         for (inputs, targets), share in zip(group, self._shares(group), strict=True):
             with self.processes.autocast():
                 outputs = self.model(*arguments(inputs))
@@ -227,10 +229,23 @@ class Run:
             extra = penalty(self.masked) if self.timeline.blocks_at else None
             if extra is not None:
                 loss = loss + float(self.config.adapter_options["penalty"]) * extra / len(group)
+            if sparsity is not None:  # once in a training step, and the same in all processes
+                loss, sparsity = loss + sparsity, None
             self.processes.backward(loss)
             total += value
         self.processes.step(self.optimizer)
         return total
+
+    def _sparsity(self) -> Tensor | None:
+        """What the units add to the loss; None where they add nothing."""
+        strength = self.config.group_sparsity * self.timeline.sparsity(self.step)
+        if not strength:
+            return None
+        tensors = dict(self.model.program.tensors())
+        if self._penalty is None:
+            own = parameters_of(self.model.program)
+            self._penalty = UnitPenalty(self.base.groups, self.kept, own)
+        return strength * self._penalty({**tensors, **self.model.effective()})
 
     def _shares(self, group: list[Batch]) -> list[float]:
         """What the loss of each batch counts, so that all of them, in all processes, are a mean as of one batch."""
@@ -381,6 +396,7 @@ class Run:
 
     def _keep(self, kept: Kept) -> None:
         self.kept = kept
+        self._penalty = None
         self._cost = self.base.cost.cost(kept)
 
     def _costs(self) -> dict[str, int]:

@@ -120,7 +120,7 @@ RULES: Mapping[str, tuple[Rule, ...]] = MappingProxyType(
             Rule(
                 (
                     *("normalisation", "round_to", "min_width", "keep", "only", "criterion", "schedule", "prune_steps"),
-                    *("prune_fraction", "recovery_epochs", "lr_restart"),
+                    *("prune_fraction", "recovery_epochs", "lr_restart", "group_sparsity"),
                 ),
                 _prunes,
                 "is of pruning, and nothing is pruned without --density below 1 (or --budget latency_ms=X)",

@@ -27,6 +27,7 @@ from edgespa.objectives.evaluate import accuracy
 from edgespa.objectives.loss import Teacher
 from edgespa.selection.criteria import CRITERIA
 from edgespa.selection.score import score_units
+from edgespa.selection.select import select
 from edgespa.tasks.base import Base
 from edgespa.tasks.task import Task
 
@@ -116,6 +117,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     },
     "norms frozen": {"freeze_norms": True},
     "lrp": {"criterion": "lrp"},
+    "group sparsity": {"group_sparsity": 0.01, "criterion": "jacobian"},
     **{adapter: {"adapter": adapter} for adapter in ADAPTERS if adapter not in ("splora", "full")},
 }  # fmt: skip
 
@@ -204,6 +206,71 @@ def test_scoring_takes_whole_groups_and_each_process_its_own(toy_data: ImageData
     assert len(order) == len(whole) == 12
     assert all(torch.equal(a, b) for a, b in zip(order, whole, strict=True))
     assert all(torch.equal(a, b) for a, b in zip(taken(2, 1, 1), every[1::2], strict=True))
+
+
+def norms_when_first_pruned(run: Adapt, monkeypatch: pytest.MonkeyPatch, **options: Any) -> tuple[Any, Any]:
+    """What each unit holds before the only pruning step, on a scale of its group; and which units were left."""
+    found: list[tuple[dict[str, np.ndarray], Any]] = []
+
+    def chosen(groups: Any, scores: Any, *rest: Any) -> Any:
+        kept = select(groups, scores, *rest)
+        found.append((scores, kept))
+        return kept
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run_module, "select", chosen)
+        run(schedule="one-shot", epochs=12, criterion="l2", prune_from=0.8, prune_until=0.9, lr=2e-2, **options)
+    ((scores, kept),) = found
+    return scores, kept
+
+
+@pytest.mark.parametrize("adapter", ["splora", "full", pytest.param("lora", marks=pytest.mark.more)])
+def test_units_that_go_hold_less_where_they_were_pulled_towards_zero(
+    run: Adapt, monkeypatch: pytest.MonkeyPatch, adapter: str
+) -> None:
+    def share(strength: float) -> float:
+        """Of all that units hold, what those that went held."""
+        scores, kept = norms_when_first_pruned(run, monkeypatch, adapter=adapter, group_sparsity=strength)
+        gone = sum(values[~kept[name]].sum() for name, values in scores.items())
+        return float(gone / sum(values.sum() for values in scores.values()))
+
+    none, some, more = share(0.0), share(3e-3), share(3e-2)
+    assert more < some < none
+    assert more < 0.8 * none
+
+
+def test_no_group_sparsity_is_as_if_there_were_none(run: Adapt, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = run()
+    other = run(group_sparsity=1e-3)
+    assert before.header.provenance["config"]["group_sparsity"] == 0.0  # type: ignore[index,call-overload]
+    assert other.header.provenance["config"]["group_sparsity"] == 1e-3  # type: ignore[index,call-overload]
+    flat = other.factors.flat()
+    assert any(not torch.equal(flat[key], tensor) for key, tensor in before.factors.flat().items() if key in flat)
+
+    def refuse(*_: Any) -> Any:
+        raise AssertionError("nothing is to be penalised")
+
+    monkeypatch.setattr(run_module, "UnitPenalty", refuse)
+    assert_equal(before, run(group_sparsity=0.0))
+    assert_equal(run(density=1.0), run(density=1.0, group_sparsity=0.0))
+    run(density=1.0, group_sparsity=1.0)  # nothing goes
+
+
+def test_the_penalty_of_a_training_step_does_not_depend_on_how_its_batch_is_cut(
+    run: Adapt, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "plain.py").write_text(PLAIN_NET)
+    options: dict[str, Any] = {"base": Base.open(f"{tmp_path / 'plain.py'}:build", (1, 3, 8, 8)), "validation": 1 / 3}
+    options |= {"adapter": "full", "normalisation": "none", "norms": "keep"}
+
+    def held(strength: float, **how: int) -> np.ndarray:
+        scores, _ = norms_when_first_pruned(run, monkeypatch, **options, **how, group_sparsity=strength)
+        return np.concatenate(list(scores.values()))
+
+    one, two = held(0.1, batch_size=16), held(0.1, batch_size=8, accumulate=2)
+    np.testing.assert_allclose(two, one, rtol=1e-2)
+    assert not np.allclose(held(0.0, batch_size=16), one, rtol=0.1)
+    assert not np.allclose(held(0.2, batch_size=16), one, rtol=2e-2)
 
 
 def test_a_last_group_that_is_not_full_is_a_step_too(run: Adapt) -> None:
