@@ -20,6 +20,7 @@ from edgespa.adaptation.batches import SCORING_BATCHES, Batch, Batches
 from edgespa.adaptation.config import AdaptConfig
 from edgespa.adaptation.inside import Inside
 from edgespa.adaptation.log import TrainingLog
+from edgespa.adaptation.mixing import absorbed, moments_of_inputs, without_changed
 from edgespa.adaptation.moments import averages_of, fresh_optimizer, give_past, steps_of
 from edgespa.adaptation.timeline import Timeline
 from edgespa.adapters.adapted import AdaptedProgram, plan
@@ -303,7 +304,13 @@ class Run:
             self.base.cost,
             self.kept,
         )
-        self._become(kept, step)
+        self._become(kept, step, self._mixed(kept, joined))
+
+    def _mixed(self, kept: Kept, joined: int) -> Factors | None:
+        """The factors with what mixing adapters take over from channels that are going; None without such adapters."""
+        indices = relative_indices(self.base.groups, self.kept, kept)
+        moments = moments_of_inputs(self.model, indices, self.batches.for_scoring(self.epoch, joined), self.processes)
+        return absorbed(self.model, self.factors(), indices, moments) if moments else None
 
     def _mask_blocks(self, density: float, step: int) -> None:
         """Choose the blocks anew, and take off the units that are gone with them."""
@@ -369,19 +376,28 @@ class Run:
         self._keep(kept)
         self._rebuild(factors, averages, steps)
 
-    def _become(self, kept: Kept, step: int) -> None:
-        """Continue with fewer units; factors, tensors and the optimiser's averages lose the same indices."""
+    def _become(self, kept: Kept, step: int, changed: Factors | None = None) -> None:
+        """Continue with fewer units; factors, tensors and the optimiser's averages lose the same indices.
+
+        Args:
+            kept: Units that are left.
+            step: Of the training.
+            changed: Factors in place of those that there are; what was changed has no past.
+        """
         kind, options = self.config.adapter, self.config.adapter_options
         indices = relative_indices(self.base.groups, self.kept, kept)
         if indices:
             shapes = {name: tuple(tensor.shape) for name, tensor in self.model.program.tensors()}
             places = self.model.places
-            own = self.factors()
+            before = self.factors()
+            own = changed or before
             factors = own.narrowed(shapes, indices, kind, options, places=places)
             averages = {
                 moment: average.narrowed(shapes, indices, kind, options, places=places, like=own)
                 for moment, average in averages_of(self.optimizer, self.named_parameters()).items()
             }
+            if changed is not None:
+                averages = {moment: without_changed(each, before, changed) for moment, each in averages.items()}
             self.put(kept, factors, averages, steps_of(self.optimizer))
         self.set_training(True)
         if self.log is not None:
@@ -389,7 +405,7 @@ class Run:
 
     def _rebuild(self, factors: Factors, averages: Mapping[str, Factors], steps: float) -> None:
         program = compact(self.base.program, self.base.groups, self.kept)
-        self.model = attach(program, factors, self.config.adapter, self.config.adapter_options)
+        self.model = attach(program, factors, self.config.adapter, self.config.adapter_options, self.base.program)
         self.model.move_to(self.processes.device)
         self.optimizer = self._fresh_optimizer()
         give_past(self.optimizer, self.named_parameters(), averages, steps)
@@ -423,10 +439,10 @@ class Run:
         best = self.best or self.reached()
         config = self.config
         program = compact(self.base.program, self.base.groups, best.kept)
-        factors = best.factors.settled(program, config.adapter, config.adapter_options)
+        factors = best.factors.settled(program, config.adapter, config.adapter_options, self.base.program)
         if self.loss.units is not None:
             factors = dataclasses.replace(factors, tensors=self.loss.units.tensors_outside(factors.tensors))
-        blocks = storage(attach(program, factors, config.adapter, config.adapter_options))
+        blocks = storage(attach(program, factors, config.adapter, config.adapter_options, self.base.program))
         header = make_header(
             self.base,
             best.kept,
@@ -451,6 +467,7 @@ class Run:
                 "lr_trials": self.lr_trials,
                 "frozen": dict(self.plan.frozen),
                 "trained": dict(self.plan.trained_whole),
+                **({"instead": dict(self.plan.instead)} if self.plan.instead else {}),
                 "teacher": self.loss.teacher_name,
                 "learns": self.loss.objective.name,
                 **({"skeleton": [list(line) for line in self.lines]} if self.lines else {}),

@@ -55,7 +55,7 @@ def _labelled(values: Values) -> Any:
     return values["eval_data"] or values["held_out"] or values["data"] or (by_labels and values["calibration"])
 
 
-_RANKED, _KERNELS = ("splora", "lora", "repadapter"), ("splora", "splopa")
+_RANKED, _KERNELS = ("splora", "lora", "mixing", "repadapter"), ("splora", "splopa")
 _WITHOUT = {"ssf", "convpass", "splopa", "full", *_RANKED}  # of other packages, nothing is known here
 _TASK = (
     Rule(("base",), _of_task, "is of a TASK file, and MODEL is none"),

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 @data_options("data", "eval-data", required=("data",))
 @click.option(
     "--adapter",
-    type=Named("edgespa.adapters", ("splora", "lora", "ssf", "repadapter", "convpass", "splopa", "full")),
+    type=Named("edgespa.adapters", ("splora", "lora", "mixing", "ssf", "repadapter", "convpass", "splopa", "full")),
     default="splora",
     show_default=True,
     help="How weights are changed; 'full' trains and stores all of them.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -25,6 +26,7 @@ from edgespa.distributed.processes import Processes
 from edgespa.errors import BaseMismatchError, ConfigError
 from edgespa.objectives.evaluate import accuracy
 from edgespa.objectives.loss import Teacher
+from edgespa.pruning import PruneConfig, prune
 from edgespa.selection.criteria import CRITERIA
 from edgespa.selection.score import score_units
 from edgespa.selection.select import select
@@ -206,6 +208,70 @@ def test_scoring_takes_whole_groups_and_each_process_its_own(toy_data: ImageData
     assert len(order) == len(whole) == 12
     assert all(torch.equal(a, b) for a, b in zip(order, whole, strict=True))
     assert all(torch.equal(a, b) for a, b in zip(taken(2, 1, 1), every[1::2], strict=True))
+
+
+LINEAR_NET = """
+from torch import nn
+
+def build():
+    return nn.Sequential(
+        nn.Conv2d(3, 16, 1), nn.Conv2d(16, 32, 3, padding=1), nn.ReLU(), nn.Conv2d(32, 32, 3, groups=2), nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 3),
+    )
+"""
+
+
+def test_mixing_takes_over_what_goes_and_says_where_it_cannot(
+    run: Adapt, toy_data: ImageData, toy_preprocess: Preprocess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sixteen channels that are all made of three: any twelve say what the other four were."""
+    (tmp_path / "linear.py").write_text(LINEAR_NET)
+    torch.manual_seed(0)
+    base = Base.open(f"{tmp_path / 'linear.py'}:build", (1, 3, 8, 8))
+    options: dict[str, Any] = {"base": base, "adapter": "mixing", "rank": 8, "criterion": "l1", "schedule": "one-shot"}
+    options |= {
+        "epochs": 1,
+        "lr": 1e-7,
+        "prune_from": 0.4,
+        "only": ("0",),
+        "density": 0.9,
+        "head": "keep",
+        "norms": "keep",
+    }
+    inputs = next(prepare(toy_data, toy_preprocess).batches(64))[0]
+
+    def output(task: Task | None) -> Tensor:
+        program = base.program if task is None else task.program(base)
+        with torch.no_grad():
+            result: Tensor = program(inputs)
+        return result
+
+    whole = output(None)
+    own = run(**options)
+    with monkeypatch.context() as patch:
+        patch.setattr(run_module, "moments_of_inputs", lambda *_: {})
+        without = run(**options)
+    (kept,) = (own.kept[name] for name in own.kept if not own.kept[name].all())
+    assert kept.sum() < 16
+    assert all(np.array_equal(own.kept[name], without.kept[name]) for name in own.kept)
+    errors = [float((output(task) - whole).norm() / whole.norm()) for task in (own, without)]
+    assert errors[0] < 0.02 * errors[1]
+    provenance: Any = own.header.provenance
+    assert list(provenance["instead"]) == ["3.weight"]
+    assert provenance["instead"]["3.weight"].startswith("splora: a filter of a group")
+
+
+def test_filters_with_new_weights_are_not_mixed(
+    run: Adapt, toy_base: Base, toy_data: ImageData, toy_preprocess: Preprocess, tmp_path: Path
+) -> None:
+    kept = prune(toy_base, PruneConfig(density=0.5, round_to=1), tmp_path)
+    config = AdaptConfig(**{**QUICK, "adapter": "mixing", "density": 1.0, "epochs": 1})
+    adapt(toy_base, toy_data, toy_preprocess, config, tmp_path, start=kept)  # its weights are the base's
+    assert not kept.tensors
+    state = kept.program(toy_base).state()
+    changed = dataclasses.replace(kept, tensors={"conv2.weight": state["conv2.weight"] * 2})
+    with pytest.raises(ConfigError, match="mixes those that are gone"):
+        adapt(toy_base, toy_data, toy_preprocess, config, tmp_path, start=changed)
 
 
 def norms_when_first_pruned(run: Adapt, monkeypatch: pytest.MonkeyPatch, **options: Any) -> tuple[Any, Any]:
