@@ -23,6 +23,7 @@ from edgespa.adaptation.original import Original
 from edgespa.adaptation.run import Progress
 from edgespa.adaptation.start import is_adapted
 from edgespa.adapters.kinds import FULL, method_names
+from edgespa.adapters.renorm import has_norms
 from edgespa.config import Preprocess, Strict
 from edgespa.data import ImageData
 from edgespa.data.tensors import prepare_for
@@ -38,8 +39,9 @@ METHOD = "heal"
 BEFORE = "unhealed"
 """Of the metrics of the network as it was."""
 OF_IMAGES = ("flip", "crop", "mix")
-FIRST_LR = 3e-3
-"""Of whole weights: an adapter has its own."""
+FIRST_LR, FIRST_LR_WITHOUT_NORMS = 3e-3, 1e-4
+"""Of whole weights: an adapter has its own. At ten times the second the loss of a MobileNetV2 whose norms are folded
+rises from the first step."""
 WARM_UP, CLIP, MOMENTUM, LOOKS = 0.1, 10.0, 0.05, 8
 FEWEST = 4
 
@@ -91,18 +93,20 @@ class HealConfig(Strict):
         self.adapting(2, images=False)  # refuses settings that the kind does not have
         return self
 
-    def adapting(self, count: int, *, images: bool, adapted: bool = False) -> AdaptConfig:
+    def adapting(self, count: int, *, images: bool, adapted: bool = False, normed: bool = True) -> AdaptConfig:
         """The adaptation that it is.
 
         Args:
             count: Samples that are trained on.
             images: They are images, which can be augmented.
+            normed: The network has norms.
             adapted: The task has adapters of its own, which are gone on with.
         """
         size = max(2, min(self.batch_size, count))
         said = {name for name in _OF_ADAPTERS if name in self.model_fields_set or not adapted}
         own = {name: getattr(self, name) for name in (*_SHARED, *said)}
         augment = self.augment if images or "augment" in self.model_fields_set else ()
+        first = FIRST_LR if normed or self.norms == "add" else FIRST_LR_WITHOUT_NORMS
         config = AdaptConfig.model_validate(
             {
                 **own,
@@ -110,7 +114,7 @@ class HealConfig(Strict):
                 "batch_size": size,
                 "objective": Match.name,
                 "head": "keep",
-                "first_lr": FIRST_LR if self.adapter == FULL and not adapted else None,
+                "first_lr": first if self.adapter == FULL and not adapted else None,
                 "warm_up": WARM_UP,
                 "clip": CLIP,
                 "norm_momentum": MOMENTUM,
@@ -202,7 +206,10 @@ def heal(
     data = data.unanswered().of_kind(Match.name)
     train, held_out = parted(data, None, config.validation, config.seed)
     how = config.adapting(
-        len(train), images=preprocess is not None and not data.preprocessed, adapted=is_adapted(start)
+        len(train),
+        images=preprocess is not None and not data.preprocessed,
+        adapted=is_adapted(start),
+        normed=has_norms(base.program),
     )
     require_same_outputs(start.fit(base), original.program, original.measured)
     told = taught(prepare_for(base.program, held_out, preprocess), original.measured, original.program)
