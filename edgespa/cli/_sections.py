@@ -55,7 +55,7 @@ PRUNE: Sections = {
     "Model": ("--input-shape", "--weights"),
     "What is removed": ("--density", "--method", "--budget", "--allocation", *_SELECTION),
     "Data": ("--calibration", "--eval-data", *_IMAGES, "--seed"),
-    "With --calibration": ("--reweight", "--activations", "--bn-reestimate"),
+    "With --calibration": ("--reweight", "--activations", "--head-width", "--bn-reestimate"),
     "With --allocation equal-accuracy": ("--held-out",),
     "With --method sls (whole blocks)": (
         "--data", "--alpha", "--keep-depth", "--metric", "--score-images", "--plot", "--base", "--trust",
@@ -73,6 +73,10 @@ PRUNE_EXAMPLES: Examples = (
         "By a few hundred images, with new weights",
         "prune net.py:make --input-shape 1,3,224,224 --method asym-in-change --calibration photos/ --density 0.5 "
         "--output cut.spa",
+    ),
+    (
+        "Heads of attention half as wide",
+        "prune net.py:make --input-shape 1,3,224,224 --head-width 0.5 --calibration photos/ --output cut.spa",
     ),
     ("Whole blocks of a task", "prune full.spa --method sls --data photos.zip:train --output cut.spa"),
 )
