@@ -14,7 +14,8 @@ from torch import Tensor, fx
 
 from edgespa.errors import ConfigError, DataError
 from edgespa.graph.groups import Groups
-from edgespa.graph.heads import Attention, Side, Width, find_attentions, find_widths, kept_of, products, with_scales
+from edgespa.graph.head_widths import Width, find_widths, kept_of, products, with_scales
+from edgespa.graph.heads import Attention, Side, find_attentions
 from edgespa.graph.program import Program
 from edgespa.graph.proof import prove
 from edgespa.graph.surgery import slice_tensors

@@ -19,7 +19,7 @@ from edgespa.errors import ModelError
 from edgespa.graph.blocks import Block, find_blocks, require_removable, without_blocks
 from edgespa.graph.cost import Cost, CostModel
 from edgespa.graph.groups import Groups, find_groups
-from edgespa.graph.heads import narrowed
+from edgespa.graph.head_widths import narrowed
 from edgespa.graph.program import Program, assign
 from edgespa.graph.surgery import head_tensors, resize_output
 from edgespa.models.detectors import Detector, TakenApart
@@ -47,8 +47,8 @@ class Base:
         removed: Names of the residual blocks that were removed from it, in the order of the program.
         whole: The base with all its blocks, where some were removed; else None.
         recorded: What the library of the model records of its images; None for a model of no library.
-        widths: New widths of the heads of attention, see `edgespa.graph.heads.narrowed`; empty where they are as wide
-            as they were.
+        widths: New widths of the heads of attention, see `edgespa.graph.head_widths.narrowed`; empty where they are as
+            wide as they were.
         wide: The base with heads as wide as they were, where some are narrower; else None.
         apart: A detector of torchvision, of which the program is the raw network, or of transformers; else None.
         detector: What there is to know of it.
