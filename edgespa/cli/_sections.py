@@ -74,10 +74,6 @@ PRUNE_EXAMPLES: Examples = (
         "prune net.py:make --input-shape 1,3,224,224 --method asym-in-change --calibration photos/ --density 0.5 "
         "--output cut.spa",
     ),
-    (
-        "Heads of attention half as wide",
-        "prune net.py:make --input-shape 1,3,224,224 --head-width 0.5 --calibration photos/ --output cut.spa",
-    ),
     ("Whole blocks of a task", "prune full.spa --method sls --data photos.zip:train --output cut.spa"),
 )
 
