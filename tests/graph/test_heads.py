@@ -68,6 +68,7 @@ def test_attention_in_the_batch_has_the_rows_of_attention_beside_it() -> None:
     assert rows(one) == rows(other)
 
 
+@pytest.mark.law(8)
 @pytest.mark.parametrize("name", [*BOTH, *VALUES])
 @pytest.mark.parametrize("size", [1, 3, 5])
 def test_narrower_is_masked(name: str, size: int) -> None:

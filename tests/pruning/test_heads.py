@@ -77,6 +77,7 @@ def logits(program: Program, images: Tensor) -> Tensor:
     return one @ other.mT
 
 
+@pytest.mark.law(5)
 @pytest.mark.parametrize("name", [name for name in BOTH if "torch" not in name and "written" not in name])
 @pytest.mark.parametrize("size", [2, 4, 6])
 def test_the_products_keep_their_bound(data: Prepared, name: str, size: int) -> None:
@@ -91,6 +92,7 @@ def test_the_products_keep_their_bound(data: Prepared, name: str, size: int) -> 
     assert found == pytest.approx(float(heads.product_errors(width)["query-key"][size]), rel=1e-3, abs=1e-5)
 
 
+@pytest.mark.law(5)
 @pytest.mark.parametrize("name", ALL)
 def test_the_network_is_that_of_the_factored_weights(data: Prepared, name: str) -> None:
     """At full width the new weights compute what the old ones did; narrower, they are the first dimensions of those."""
@@ -103,6 +105,7 @@ def test_the_network_is_that_of_the_factored_weights(data: Prepared, name: str) 
     assert errors[0] > errors[1] > errors[2] > 0
 
 
+@pytest.mark.law(2)
 @pytest.mark.parametrize("name", ["fused", "apart", "shared keys", "torch"])
 def test_it_is_nearer_than_leaving_dimensions_out(data: Prepared, name: str) -> None:
     base, images = base_of(BOTH[name]), images_of(data)
