@@ -172,6 +172,7 @@ DEVICES_EXAMPLES: Examples = (
     ("What is known", "devices list"),
     ("Begin your own profile", "devices show pi-4b --toml"),
     ("Put runtimes there, and try them", "devices setup pi-4b"),
+    ("Which layers are slow there", "devices latencies pi-4b net.py:build --input-shape 1,3,224,224"),
 )
 CALIBRATION_MAKE: Sections = {
     "Images": ("--data", "--count", "--balance", "--seed", *_PIXELS),
@@ -181,6 +182,16 @@ DEVICES_SETUP: Sections = {
     "What is put there": ("--runtime", "--wheels", "--offline", "--again"),
     "Output": _RECIPE,
 }
+DEVICES_LATENCIES: Sections = {
+    "Model": ("--input-shape", "--weights", "--base", "--trust"),
+    "What is measured": ("--variant", "--threads", "--again", "--remove"),
+    "Output": ("--json",),
+}
+DEVICES_LATENCIES_EXAMPLES: Examples = (
+    ("Which layers are slow", "devices latencies pi-4b net.py:build --input-shape 1,3,224,224"),
+    ("How fast a task will be", "devices latencies pi-4b cut.spa --variant tflite-int8"),
+    ("What has been measured", "devices latencies pi-4b"),
+)
 CALIBRATION_EXAMPLES: Examples = (
     ("Those that come with edgespa", "calibration list"),
     ("Your own", "calibration make --data photos.zip:train --count 512 --output photos-512.toml"),

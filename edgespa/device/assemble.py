@@ -25,6 +25,7 @@ PARTS = (
         "check",
         "confine",
         "measure",
+        "layers",
     ),
     *("placement", "picture", "boxes", "inputs", "points", "maps", "answer", "draw", "model", "many", "command"),
 )
