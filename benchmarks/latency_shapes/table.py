@@ -75,7 +75,8 @@ def fastest_ms(base: Base, variant: str, selections: list[Kept]) -> list[float]:
         formats=(name,), precisions=(precision,), int8_tolerance=1.0, int8_slowdown=1e9, int8_calibration="minmax",
         calibration_images=8,
     )  # fmt: skip
-    origin = Origin("candidate", Entry(spec="", digest=""), Compaction(parameters=0, macs=0, base_parameters=0, base_macs=0))
+    nothing = Compaction(parameters=0, macs=0, base_parameters=0, base_macs=0)
+    origin = Origin("candidate", Entry(spec="", digest=""), nothing)
     with tempfile.TemporaryDirectory() as place:
         models = []
         for number, kept in enumerate(selections):
@@ -139,7 +140,8 @@ def main() -> None:
         shares = [f"{share:.0%}" for share in row["macs"][1:]]
         pairs = [f"{share}: {m:.2f}, {e}" for share, m, e in zip(shares, row["measured_ms"][1:], errors, strict=True)]
         body.append(
-            [row["network"], row["variant"], str(row["files"]), f"{row['table_seconds']:.0f} ({row['table_cpu_seconds']:.0f})",
+            [row["network"], row["variant"], str(row["files"]), f"{row['table_seconds']:.0f}
+            ({row['table_cpu_seconds']:.0f})",
              f"{row['measured_ms'][0]:.2f}", f"{1 / row['scale']:.2f}", *pairs, f"{row['load']:g}"]
         )  # fmt: skip
     head = ["network", "variant", "files", "s (CPU)", "unpruned ms", "sum / ms", *["MACs: ms, error"] * 3, "load"]

@@ -49,7 +49,7 @@ HARMLESS = (
     "prune-fraction", "recovery-epochs", "lr-restart", "epochs", "batch-size", "accumulate", "lr",
     "label-smoothing", "class-weights", "augment", "distill", "distill-weight", "distill-temperature",
     "mixed-precision", "norms", "freeze-norms", "store", "head", "validation", "seed", "method", "alpha",
-    "metric", "keep-depth", "score-images", "allocation", "reweight", "activations", "bn-reestimate", "format",
+    "metric", "keep-depth", "score-images", "allocation", "reweight", "activations", "bn-reestimate", "widen", "format",
     "precision", "int8-tolerance", "int8-max-loss", "fp32-tolerance", "int8-calibration", "int8-slowdown",
     "calibration-images",
     "layout", "batch", "onnx-runtime", "opset", "preprocess", "decode", "cache", "strict", "license", "signers",

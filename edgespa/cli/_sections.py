@@ -60,7 +60,7 @@ PRUNE: Sections = {
     "With --method sls (whole blocks)": (
         "--data", "--alpha", "--keep-depth", "--metric", "--score-images", "--plot", "--base", "--trust",
     ),
-    _LATENCY: _BUDGET,
+    _LATENCY: (*_BUDGET, "--widen"),
     "Interrupted runs": _AGAIN,
     "Output": (*_WRITTEN, *_RECIPE),
 }  # fmt: skip

@@ -62,6 +62,12 @@ METHODS = (
     help="What new weights are fitted on: inputs in the original network, in the pruned one, or in the pruned one to "
     "give the original outputs.  [default: the method's own, or asym]",
 )
+@click.option(
+    "--widen/--no-widen",
+    default=True,
+    show_default=True,
+    help="Give widths back that cost no time by the latency table of the device, where there is one.",
+)
 @click.option("--bn-reestimate", is_flag=True, help="Take batch-norm statistics anew on --calibration.")
 @click.option("--held-out", metavar="DATA", help="Labelled images to tell the accuracy by.")
 @click.option("--base", metavar="MODEL", help="Of a task file: its base, if it is not where it was.")

@@ -107,13 +107,17 @@ def known_latencies(base: Base, device: Device, variant: str, threads: int = 1) 
     except ConfigError as error:
         log.warning("%s", error.message)
         return None
-    if table is None or missing(base.layers, table) or (device.is_local and not _still_here(table)):
+    if table is None or missing(base.layers, table) or (device.is_local and not still_here(table)):
         return None
     return Foretold.of(base, table)
 
 
-def _still_here(table: LatencyTable) -> bool:
-    """Whether the runtime of a table of this machine is the one that is installed."""
+def still_here(table: LatencyTable) -> bool:
+    """Whether the runtime of a table of this machine is the one that is installed; another one is told.
+
+    Args:
+        table: Of this machine.
+    """
     from importlib import metadata
 
     package, _, version = table.origin.runtime.partition(" ")

@@ -142,6 +142,16 @@ def halved(step: int, count: int) -> int:
     return step
 
 
+def allowed_widths(group: Group, constraints: Constraints) -> tuple[int, ...]:
+    """The numbers of units that a selection may keep of a group: steps, below one step its halves, and the whole.
+
+    Args:
+        group: The group.
+        constraints: Alignment and minimum width.
+    """
+    return tuple(_Plan(group, constraints, len(group)).widths)
+
+
 class _Plan:
     """The widths that a group may take: multiples of the alignment step, and below one step its halves."""
 

@@ -79,7 +79,7 @@ SIGNERS = ["--signers", "signers"]
 NORMAL = ["--mean", "0", "--std", "1"]
 TOGETHER = {"mean": NORMAL, "std": NORMAL, "identity": SIGNERS, "revoked": SIGNERS}
 SLS = ("data", "alpha", "metric", "keep-depth", "score-images", "plot", "base", "trust")
-_OF_LATENCY = ("device", "threads", "variant")
+_OF_LATENCY = ("device", "threads", "variant", "widen")
 SIGNATURES = {name: inspect.signature(getattr(es, name)) for name in LINES}
 
 

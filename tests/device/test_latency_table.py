@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -59,11 +58,3 @@ def test_what_a_device_says_is_checked(
     with connect(sshd.device("odd")) as connection, pytest.raises((DeviceError, ConfigError)):
         make_table(connection, one, "onnx-fp32")
     assert load_table(table_path("odd", "onnx-fp32", 1)) is None
-
-
-def test_a_device_without_the_runtime_is_told(own_sshd: Any, few: Layers, tmp_path: Path) -> None:
-    python = tmp_path / "python"
-    python.write_text(f'#!/bin/sh\nexec {sys.executable} -S "$@"\n')
-    python.chmod(0o755)
-    with connect(own_sshd.device("bare", python=str(python))) as connection, pytest.raises(DeviceError):
-        make_table(connection, few, "onnx-fp32")
