@@ -172,7 +172,6 @@ DEVICES_EXAMPLES: Examples = (
     ("What is known", "devices list"),
     ("Begin your own profile", "devices show pi-4b --toml"),
     ("Put runtimes there, and try them", "devices setup pi-4b"),
-    ("Which layers are slow there", "devices latencies pi-4b net.py:build --input-shape 1,3,224,224"),
 )
 CALIBRATION_MAKE: Sections = {
     "Images": ("--data", "--count", "--balance", "--seed", *_PIXELS),
