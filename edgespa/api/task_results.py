@@ -100,6 +100,7 @@ class TaskFile(Result):
             "frozen": told.get("frozen", {}),
             "blocks": told.get("blocks"),
             "trained_whole": told.get("trained", {}),
+            "other_adapters": told.get("instead", {}),
             "added_norms": count_norms(self.task.tensors),
             "lr": told.get("lr"),
             "lowered_lr_from": _lowered_from(told),

@@ -46,7 +46,7 @@ HARMLESS = (
     "class-offset", "hold-out", "skip-bad-files",
     "adapter", "rank", "kernel", "adapter-option", "density", "budget", "threads", "variant",
     "normalisation", "round-to", "min-width", "keep", "only", "criterion", "schedule", "prune-steps",
-    "prune-fraction", "recovery-epochs", "lr-restart", "epochs", "batch-size", "accumulate", "lr",
+    "prune-fraction", "recovery-epochs", "lr-restart", "group-sparsity", "epochs", "batch-size", "accumulate", "lr",
     "label-smoothing", "class-weights", "augment", "distill", "distill-weight", "distill-temperature",
     "mixed-precision", "norms", "freeze-norms", "store", "head", "validation", "seed", "method", "alpha",
     "metric", "keep-depth", "score-images", "allocation", "reweight", "activations", "bn-reestimate", "widen", "format",

@@ -72,8 +72,12 @@ def show_task(summary: dict[str, Any], next_command: str) -> None:
     if blocks := summary["blocks"]:
         zeros = f"{blocks['zero_weights']:,} weights are zero, which saves storage, not time"
         echo(f"blocks: {blocks['kept']:,} of {blocks['of']:,} are kept; {zeros}")
-    for what, key in (("left frozen", "frozen"), ("trained whole", "trained_whole")):
-        if summary[key]:
+    for what, key in (
+        ("left frozen", "frozen"),
+        ("trained whole", "trained_whole"),
+        ("another adapter", "other_adapters"),
+    ):
+        if summary.get(key):
             echo(f"{what}: {_listed(summary[key])}")
     if count := summary["added_norms"]:
         echo(f"batch norms added: {count}, behind convolutions without one (--norms keep leaves them out)")

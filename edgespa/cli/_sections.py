@@ -30,7 +30,7 @@ ADAPT: Sections = {
         "--epochs", "--batch-size", "--lr", "--seed", "--label-smoothing", "--class-weights", "--accumulate",
         "--mixed-precision",
     ),
-    "When it is removed": ("--schedule", "--recovery-epochs", "--lr-restart"),
+    "When it is removed": ("--schedule", "--recovery-epochs", "--lr-restart", "--group-sparsity"),
     "With --schedule linear, cubic": ("--prune-steps",),
     "With --schedule stepwise": ("--prune-fraction",),
     "With --distill": ("--distill", "--distill-weight", "--distill-temperature"),

@@ -255,7 +255,7 @@ class Task:
         kind, options = (adapter.kind, adapter.options) if adapter else ("", {})
         with _in_words():
             program = compact(base.program, base.groups, self.kept)
-            return attach(program, self.factors, kind, options)
+            return attach(program, self.factors, kind, options, base.program)
 
     def with_metrics(self, **metrics: float) -> Task:
         """The task with more figures in its header."""

@@ -101,7 +101,7 @@ def narrowed(case: Case, model: AdaptedProgram, seed: int) -> tuple[AdaptedProgr
     factors = Factors.of(model, case.plan.statistics)
     places = find_places(case.program)
     small = factors.narrowed(shapes_of(case.program), indices, case.kind, case.options, places=places)
-    return attach(compact(case.program, case.groups, kept), small, case.kind, case.options), kept
+    return attach(compact(case.program, case.groups, kept), small, case.kind, case.options, case.program), kept
 
 
 @pytest.mark.law(12)
@@ -111,7 +111,7 @@ def test_sliced_is_the_masked_program(case: Case, seed: int) -> None:
     model = case.perturbed()
     small, kept = narrowed(case, model, seed)
     zeroed = masked(case.program, case.groups, kept)
-    whole = attach(zeroed, Factors.of(model, case.plan.statistics), case.kind, case.options)
+    whole = attach(zeroed, Factors.of(model, case.plan.statistics), case.kind, case.options, case.program)
     expected = masked(whole.merged(), case.groups, kept)
     assert small.merged().parameter_count() < case.program.parameter_count()
     assert_close(outputs(small, case), outputs(expected, case))
@@ -160,7 +160,7 @@ def test_stored_factors_give_the_same_program_bit_for_bit(case: Case, tmp_path: 
     factors = Factors.of(small, case.plan.statistics)
     (tmp_path / "x").write_bytes(sealed.to_bytes("test", "", factors.flat()))
     again = Factors.from_flat(sealed.read(tmp_path / "x", "test")[1])
-    model = attach(compact(case.program, case.groups, kept), again, case.kind, case.options)
+    model = attach(compact(case.program, case.groups, kept), again, case.kind, case.options, case.program)
     assert torch.equal(outputs(model, case), outputs(small, case))
     assert factors.size() == again.size()
 
@@ -169,9 +169,11 @@ def test_settled_factors_compute_the_same(case: Case) -> None:
     small, kept = narrowed(case, case.perturbed(), 2)
     program = compact(case.program, case.groups, kept)
     factors = Factors.of(small, case.plan.statistics)
-    settled = factors.settled(program, case.kind, case.options)
+    settled = factors.settled(program, case.kind, case.options, case.program)
     assert settled.size() <= factors.size()
-    assert torch.equal(outputs(attach(program, settled, case.kind, case.options), case), outputs(small, case))
+    assert torch.equal(
+        outputs(attach(program, settled, case.kind, case.options, case.program), case), outputs(small, case)
+    )
 
 
 def test_a_value_that_is_not_finite_is_refused_by_the_tensors_name(case: Case) -> None:
