@@ -1,6 +1,6 @@
 """The latency table: seconds and megabytes of making it, and what it foretells beside what is measured.
 
-    EDGESPA_DATA=../shared/data OMP_NUM_THREADS=1 .venv/bin/python benchmarks/latency_shapes/table.py [NETWORK ...] [VARIANT ...]
+    EDGESPA_DATA=../shared/data OMP_NUM_THREADS=1 .venv/bin/python benchmarks/latency_shapes/table.py [NETWORK ...]
 
 Networks are cut uniformly, in the default steps; the files of one network and variant are measured in one process, in
 turn, and of each the fastest run counts: what else runs on the machine can only add to it. Prediction is scaled by the
@@ -13,6 +13,7 @@ import os
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -135,17 +136,15 @@ def main() -> None:
     asked = [each for each in sys.argv[1:] if each not in VARIANTS] or NETWORKS
     for variant in [each for each in sys.argv[1:] if each in VARIANTS] or VARIANTS:
         for name in asked:
-            rows.get({"network": name, "variant": variant}, lambda name=name, variant=variant: measured(name, variant))  # type: ignore[misc]
+            rows.get({"network": name, "variant": variant}, partial(measured, name, variant))
     body = []
     for row in rows.rows:
         errors = [f"{p / m - 1:+.0%}" for p, m in zip(row["predicted_ms"][1:], row["measured_ms"][1:], strict=True)]
         shares = [f"{share:.0%}" for share in row["macs"][1:]]
         pairs = [f"{share}: {m:.2f}, {e}" for share, m, e in zip(shares, row["measured_ms"][1:], errors, strict=True)]
-        body.append(
-            [row["network"], row["variant"], str(row["files"]), f"{row['table_seconds']:.0f}
-            ({row['table_cpu_seconds']:.0f})",
-             f"{row['measured_ms'][0]:.2f}", f"{1 / row['scale']:.2f}", *pairs, f"{row['load']:g}"]
-        )  # fmt: skip
+        took = f"{row['table_seconds']:.0f} ({row['table_cpu_seconds']:.0f})"
+        whole = [f"{row['measured_ms'][0]:.2f}", f"{1 / row['scale']:.2f}"]
+        body.append([row["network"], row["variant"], str(row["files"]), took, *whole, *pairs, f"{row['load']:g}"])
     head = ["network", "variant", "files", "s (CPU)", "unpruned ms", "sum / ms", *["MACs: ms, error"] * 3, "load"]
     fill(HERE / "README.md", {"table": table(head, body)})
 

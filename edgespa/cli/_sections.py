@@ -125,7 +125,7 @@ VERIFY_EXAMPLES: Examples = (
 )
 
 PROFILE: Sections = {
-    "What is measured": ("--device", "--threads", "--variant", "--provider", "--against"),
+    "What is measured": ("--device", "--threads", "--variant", "--provider", "--against", "--by-layer"),
     "How long": ("--runs", "--seconds", "--rounds", "--duration", "--cooldown", "--again"),
     "Who made it": (*_SIGNERS, "--trust"),
     "Output": ("--no-save", *_RECIPE),

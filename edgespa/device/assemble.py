@@ -24,8 +24,8 @@ PARTS = (
         "arrays",
         "check",
         "confine",
-        "measure",
         "layers",
+        "measure",
     ),
     *("placement", "picture", "boxes", "inputs", "points", "maps", "answer", "draw", "model", "many", "command"),
 )

@@ -32,6 +32,7 @@ from edgespa.graph.layers import Layers
 from edgespa.latency.chains import Chain
 from edgespa.latency.predict import missing
 from edgespa.latency.table import (
+    VARIANTS,
     LatencyTable,
     Off,
     Origin,
@@ -48,7 +49,6 @@ from edgespa.system.guarded import private_folder
 log = logging.getLogger(__name__)
 
 Progress = Callable[[float, float | None, str], None]
-VARIANTS = ("onnx-fp32", "onnx-int8", "tflite-fp32", "tflite-int8")
 AT_ONCE = 128
 """Files of one process on the device: what it measured is kept when it ends."""
 SECONDS = 10.0

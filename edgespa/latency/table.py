@@ -21,12 +21,12 @@ from pydantic import Field, model_validator
 from edgespa.config import Strict
 from edgespa.errors import ConfigError, DeviceError
 from edgespa.graph.kinds import OPERATORS, Kind
-from edgespa.latency.stopwatch import VARIANTS
 from edgespa.selection.staircase import CLASSES
 from edgespa.system.files import expanded, open_plain, write_whole
 
 log = logging.getLogger(__name__)
 
+VARIANTS = ("onnx-fp32", "onnx-int8", "tflite-fp32", "tflite-int8")
 MAX_BYTES = 8 << 20
 MAX_KINDS, MAX_POINTS, MAX_WHOLES = 4000, 1000, 200
 MAX_WIDTH, MAX_US = 1 << 30, 1e9
@@ -197,7 +197,7 @@ def table_path(device: str, variant: str, threads: int) -> Path:
 
     Args:
         device: Name of its profile.
-        variant: One of `edgespa.latency.stopwatch.VARIANTS`.
+        variant: One of `VARIANTS`.
         threads: Of the runtime.
     """
     return tables_folder() / device / f"{variant}-{threads}.json"

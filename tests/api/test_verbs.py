@@ -34,7 +34,7 @@ SIGNATURES = {
     "open_bundle": "path signers identity revoked",
     "open_task": "path",
     "profile": "bundle device against variants threads providers runs seconds duration cooldown rounds signers "
-    "identity revoked trust again save progress",
+    "identity revoked trust by_layer again save progress",
     "prune": "model output density calibration eval_data held_out data input_shape weights base trust mean std limit "
     "eval_limit labels class_offset objective skip_bad_files latency_ms device threads variant plot resume fresh "
     "overwrite progress settings",

@@ -68,6 +68,7 @@ def parser(folder: Path = FOLDER) -> argparse.ArgumentParser:
     command.add_argument("--provider", metavar="NAME", help="of ONNX Runtime, for --bench; default: the CPU's")
     command.add_argument("--runs", type=_positive, metavar="N", help="at most N runs; default 200 without --seconds")
     command.add_argument("--seconds", type=_seconds, metavar="S", help="stop after S seconds (and at least 10 runs)")
+    command.add_argument("--by-layer", action="store_true", help="with --bench: what each operator takes, too")
     command.add_argument("--warmup", type=_warmup, default=MIN_WARMUP, metavar="N", help="default and least 10")
     command.add_argument("--top", type=_positive, default=5, metavar="K", help="classes to show; default 5")
     command.add_argument(

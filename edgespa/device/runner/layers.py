@@ -21,6 +21,7 @@ INDEX = "layers.json"
 MAX_INDEX_BYTES, MAX_LAYERS = 1 << 20, 2000
 WARM, LEAST_ROUNDS, MOST_ROUNDS = 3, 12, 60
 AT_ONCE, AT_ONCE_BYTES = 48, 48 << 20
+MOST_OPERATORS, MOST_NAME = 300, 80
 # What stands between a runtime's own layout or arithmetic and that of a file with one layer: in a network it is not
 # there.
 _EDGES = ("ReorderInput", "ReorderOutput", "QuantizeLinear", "DequantizeLinear", "Transpose")
@@ -234,20 +235,28 @@ def _inner(rows: list[dict[str, Any]], how: str) -> list[dict[str, Any]]:
     return rows
 
 
-def operator_times(path: Path, runtime: Any, threads: int, runs: int) -> list[dict[str, Any]] | None:
+def operator_times(path: Path, variant: dict[str, Any], runtime: Any, threads: int) -> list[dict[str, Any]] | None:
     """What each operator of a file takes, in the order in which they run; None where the runtime does not tell.
+
+    Of more than `MOST_OPERATORS` those that take least are one row.
 
     Args:
         path: The file.
-        runtime: ONNX Runtime's module.
+        variant: Of the manifest.
+        runtime: Its module.
         threads: Of the runtime.
-        runs: So many, behind some that do not count.
     """
-    if path.suffix != ".onnx":
+    if variant["format"] != "onnx" or variant.get("weights"):
         return None
     with tempfile.TemporaryDirectory(prefix="edgespa-") as place:
         layer = _OnnxLayer(runtime, path, threads, os.path.join(place, "file"))
-        for _ in range(WARM + runs):
+        for _ in range(WARM + MOST_ROUNDS):
             layer.run()
-        rows = layer.rows(runs)
-    return [{"name": row["name"], "op": row["op"], "us": low_quartile(row["us"])} for row in rows]
+        rows = layer.rows(MOST_ROUNDS)
+    found = [{"name": row["name"][:MOST_NAME], "op": row["op"], "us": low_quartile(row["us"])} for row in rows]
+    least = sorted(row["us"] for row in found)[-MOST_OPERATORS] if len(found) > MOST_OPERATORS else 0.0
+    rest = [row for row in found if row["us"] < least]
+    found = [row for row in found if row["us"] >= least]
+    if rest:
+        found.append({"name": f"{len(rest)} others", "op": "others", "us": sum(row["us"] for row in rest)})
+    return found
