@@ -144,6 +144,7 @@ def as_loader() -> Any:
     return DataLoader(TensorDataset(*as_tensors()), batch_size=8, shuffle=True)
 
 
+@pytest.mark.law(2)
 @pytest.mark.parametrize("given", [as_arrays, as_tensors, as_dataset, as_loader])
 def test_data_in_memory_give_the_same_task(given: Any, net: Net, tmp_path: Path) -> None:
     made = []
@@ -219,6 +220,23 @@ def test_from_a_module_to_a_measured_bundle(net: Net, tmp_path: Path) -> None:
             result.path = tmp_path  # type: ignore[misc,union-attr]
     assert es.open_bundle(tmp_path / "cut").to_dict() == bundle.to_dict()
     assert es.open_task(tmp_path / "cut.spa").to_dict() == task.to_dict()
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    ["1,1,12,12", [1, 1, 12, 12], ((1, 1, 12, 12),), torch.Size((1, 1, 12, 12)), tuple(np.array([1, 1, 12, 12]))],
+)
+def test_sizes_however_they_are_written(sizes: Any, net: nn.Module) -> None:
+    assert es.inspect(net, input_shape=sizes).parameters == es.inspect(net, input_shape=(1, 1, 12, 12)).parameters
+
+
+@pytest.mark.parametrize(
+    "sizes", [5, [], {"a": 1}, [["a"]], (1, 1, 12.5, 12), (1, 1, -1, 12), "x", "1,1,12", (1, 1, 0, 12), None]
+)
+def test_sizes_that_are_none_are_told(sizes: Any, net: nn.Module) -> None:
+    with pytest.raises(es.EdgespaError) as told:
+        es.inspect(net, input_shape=sizes)
+    assert told.value.hint
 
 
 def test_on_this_machine_as_on_a_device(net: Net, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

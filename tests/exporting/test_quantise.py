@@ -273,7 +273,7 @@ def test_gates_between_layers_in_float_stay_in_float(program_of: Make, tmp_path:
         assert ("Mul" in kinds_in_int8(case.path)) == joined
 
 
-@pytest.mark.law(2)
+@pytest.mark.law(1)
 @pytest.mark.parametrize("precision", ["int8", "int8-weights"])
 @pytest.mark.parametrize("kind", ["onnx", "tflite"])
 def test_no_clock_decides_what_is_in_a_file(
@@ -350,6 +350,7 @@ def test_a_file_that_is_slower_is_refused(robust: Case, monkeypatch: pytest.Monk
     assert robust.make("int8", int8_slowdown=1.05).time_ratio == 1.0
 
 
+@pytest.mark.law(1)
 @pytest.mark.parametrize("way", ["dynamic", "stored"])
 def test_weights_alone(program_of: Make, tmp_path: Path, way: str) -> None:
     case = Case(program_of("Attention"), "onnx", tmp_path)
