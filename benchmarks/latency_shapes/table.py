@@ -3,8 +3,8 @@
     EDGESPA_DATA=../shared/data OMP_NUM_THREADS=1 .venv/bin/python benchmarks/latency_shapes/table.py [NETWORK ...]
 
 Networks are cut uniformly, in the default steps; the files of one network and variant are measured in one process, in
-turn, and of each the fastest run counts: what else runs on the machine can only add to it. Prediction is scaled by the
-unpruned network of the same turns.
+turn, by the processor time of their one thread, and of each the fastest run counts: so other work on the machine says
+little. Prediction is scaled by the unpruned network of the same turns.
 """
 
 from __future__ import annotations
@@ -94,9 +94,9 @@ def fastest_ms(base: Base, variant: str, selections: list[Kept]) -> list[float]:
         for _ in range(ROUNDS):
             for index, (model, feed) in enumerate(zip(models, feeds, strict=True)):
                 for _ in range(RUNS):  # the first finds the caches full of the network before it
-                    began = time.perf_counter()
+                    began = time.thread_time()
                     model.run(feed)
-                    best[index] = min(best[index], 1e3 * (time.perf_counter() - began))
+                    best[index] = min(best[index], 1e3 * (time.thread_time() - began))
     return best
 
 

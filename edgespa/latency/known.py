@@ -17,6 +17,9 @@ from edgespa.tasks.base import Base
 
 log = logging.getLogger(__name__)
 
+_ODD = 0.5, 2.0
+"""A sum of layers against the whole: beyond it they do not belong together."""
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Foretold:
@@ -75,6 +78,8 @@ def make_latencies(
         DeviceError: The device cannot measure.
         ConfigError: There is no such variant; or a table that is there is damaged.
     """
+    if connection.device.emulated:
+        log.warning("%s is emulated: its times mean nothing, and so do those of its layers", connection.device.name)
     table = make_table(connection, base.layers, variant, threads, again=again, progress=progress)
     if whole and not any(each.digest == base.digest for each in table.wholes):
         if progress is not None:
@@ -86,8 +91,20 @@ def make_latencies(
         else:
             plain = Predictor(base.layers, base.groups, table, 1.0).latency_ms()
             table = table.with_whole(Whole(digest=base.digest, predicted_ms=max(plain, 1e-6), measured_ms=took))
+            _tell_odd(plain, took)
             save_table(table, table_path(connection.device.name, variant, threads))
     return Foretold.of(base, table)
+
+
+def _tell_odd(sum_ms: float, whole_ms: float) -> None:
+    """Say so where layers and whole do not belong together."""
+    if not _ODD[0] < sum_ms / whole_ms < _ODD[1]:
+        log.warning(
+            "the layers sum up to %.3g ms, the whole network takes %.3g: something disturbed one of the two, or much of "
+            "the time is in none of the layers; measure again where nothing else runs: --again",
+            sum_ms,
+            whole_ms,
+        )
 
 
 def known_latencies(base: Base, device: Device, variant: str, threads: int = 1) -> Foretold | None:
