@@ -100,8 +100,8 @@ def _tell_odd(sum_ms: float, whole_ms: float) -> None:
     """Say so where layers and whole do not belong together."""
     if not _ODD[0] < sum_ms / whole_ms < _ODD[1]:
         log.warning(
-            "the layers sum up to %.3g ms, the whole network takes %.3g: something disturbed one of the two, or much of "
-            "the time is in none of the layers; measure again where nothing else runs: --again",
+            "the layers sum up to %.3g ms, the whole network takes %.3g: something disturbed one of the two, or much "
+            "of the time is in none of the layers; measure again where nothing else runs: --again",
             sum_ms,
             whole_ms,
         )
