@@ -20,6 +20,7 @@ log = logging.getLogger(__name__)
 _LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 _FUSED = {"Relu": "relu", "Add": "add", "Sigmoid": "sigmoid", "HardSwish": "hardswish", "Gelu": "gelu", "Tanh": "tanh"}
 _LONGEST = 3
+MAX_FILE_BYTES = 512 << 20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,8 +125,10 @@ def _known_layers(file: Path) -> Iterator[tuple[str, _Known]]:
         log.warning("the package onnx is not installed, so operators are not named by their layers")
         return
     try:
-        model = onnx.shape_inference.infer_shapes(onnx.load(file, load_external_data=False))
-        yield from _layers_of(model)
+        if file.stat().st_size > MAX_FILE_BYTES:
+            raise ValueError(f"it is larger than {MAX_FILE_BYTES >> 20} MiB")
+        # It may be anybody's: decoded and looked at, and nothing of onnx goes over it. Sizes are those that it has.
+        yield from _layers_of(onnx.load(file, load_external_data=False))
     except Exception as error:  # whatever libraries make of a file that may be anybody's
         log.warning("%s cannot be read for the names of its layers: %s", file.name, str(error)[:200])
 
