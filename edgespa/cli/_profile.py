@@ -76,8 +76,8 @@ def show_layers(profile: Profile, bundle: Path) -> None:
             continue
         if operators is None:
             echo(
-                f"{result.variant}: its runtime does not tell what operators take; its layers: edgespa devices "
-                f"latencies {profile.device} MODEL --variant {result.variant}",
+                f"{result.variant}: its runtime does not tell what operators take, so see what the table foretells, with "
+                f"this --variant: edgespa devices latencies {profile.device} MODEL",
                 err=True,
             )
             continue

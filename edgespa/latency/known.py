@@ -144,8 +144,8 @@ def still_here(table: LatencyTable) -> bool:
         now = "absent"
     if now != version:
         log.warning(
-            "the latency table of this machine is of %s %s, here is %s: it is not used; measure again: "
-            "edgespa devices latencies local MODEL --variant %s",
+            "the latency table of this machine is of %s %s, here is %s: it is not used; measure again (with --variant "
+            "%s): edgespa devices latencies local MODEL",
             package, version, now, table.origin.variant,
         )  # fmt: skip
     return now == version

@@ -96,7 +96,7 @@ def test_a_table_of_another_runtime_is_not_used(
     path.write_text(path.read_text().replace('"runtime": "onnxruntime 1.', '"runtime": "onnxruntime 0.'))
     with caplog.at_level(logging.WARNING):
         assert known_latencies(toy_base, load_device("local"), "onnx-fp32") is None
-    assert "is not used; measure again" in caplog.text
+    assert "is not used; measure again (with" in caplog.text
     written.clear()
     caplog.clear()
     made(toy_folder)
