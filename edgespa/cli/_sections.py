@@ -55,7 +55,7 @@ PRUNE: Sections = {
     "Model": ("--input-shape", "--weights"),
     "What is removed": ("--density", "--method", "--budget", "--allocation", *_SELECTION),
     "Data": ("--calibration", "--eval-data", *_IMAGES, "--seed"),
-    "With --calibration": ("--reweight", "--activations", "--bn-reestimate"),
+    "With --calibration": ("--reweight", "--activations", "--head-width", "--bn-reestimate"),
     "With --allocation equal-accuracy": ("--held-out",),
     "With --method sls (whole blocks)": (
         "--data", "--alpha", "--keep-depth", "--metric", "--score-images", "--plot", "--base", "--trust",

@@ -31,6 +31,8 @@ def with_foretold(task: Task, base: Base) -> Task:
         task: Made of the base.
         base: Its base; one to which an adapter has added modules is left out.
     """
+    if task.header.widths and base.wide is None:
+        base = base.narrowed(task.header.widths)
     if set(task.kept) != set(base.groups.groups):
         return task
     rows: list[JsonValue] = []

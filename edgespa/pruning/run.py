@@ -16,6 +16,7 @@ from edgespa.pruning import allocate
 from edgespa.pruning.config import PruneConfig
 from edgespa.pruning.evidence import Evidence, cut, solve
 from edgespa.pruning.front import Pass, Progress, front_to_back, stops, top
+from edgespa.pruning.heads import narrow_heads
 from edgespa.pruning.images import Images
 from edgespa.pruning.rank import by_rank, scores_of
 from edgespa.pruning.result import make_task
@@ -67,10 +68,26 @@ def prune(
         DataError: If the images are of no use.
         GraphError: If the compacted program does not equal the masked one.
     """
+    narrowing = None
+    if config.head_width is not None and data is not None:
+        images = Images(base, data)
+        narrowing = narrow_heads(base, images, config.head_width, config.round_to, _ticks(images, progress))
+        base = narrowing.base
     pruning = Pruning(base, config, data, held_out, progress)
     store = None if checkpoint is None else Store(checkpoint, pruning.identity(), more=facts)
     density = config.density if choose_density is None else choose_density(pruning)
-    return pruning.task(density, folder, preprocess, store, resume)
+    task = pruning.task(density, folder, preprocess, store, resume)
+    return task if narrowing is None else narrowing.recorded(task)
+
+
+def _ticks(images: Images, progress: Report | None) -> Callable[[str], None]:
+    counted = iter(range(1, images.batches + 1))
+
+    def tick(text: str) -> None:
+        if progress is not None:
+            progress(next(counted, images.batches), images.batches, text)
+
+    return tick
 
 
 class Pruning:
