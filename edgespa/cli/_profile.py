@@ -76,7 +76,7 @@ def show_layers(profile: Profile, bundle: Path) -> None:
             continue
         if operators is None:
             echo(
-                f"{result.variant}: its runtime does not tell what operators take, so see what the table foretells, with "
+                f"{result.variant}: its runtime does not tell what operators take: see what the table foretells, with "
                 f"this --variant: edgespa devices latencies {profile.device} MODEL",
                 err=True,
             )
