@@ -19,8 +19,8 @@ from edgespa.errors import ModelError
 from edgespa.graph.blocks import Block, find_blocks, require_removable, without_blocks
 from edgespa.graph.cost import Cost, CostModel
 from edgespa.graph.groups import Groups, find_groups
-from edgespa.graph.layers import Layers, find_layers
 from edgespa.graph.head_widths import narrowed
+from edgespa.graph.layers import Layers, find_layers
 from edgespa.graph.program import Program, assign
 from edgespa.graph.surgery import head_tensors, resize_output
 from edgespa.models.detectors import Detector, TakenApart
