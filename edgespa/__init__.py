@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from edgespa.api.bundle_verbs import open_bundle, profile, remove, rollback, ship, status, verify
     from edgespa.api.device_results import Profiles, Removal, Rollback, Shipping, Status
+    from edgespa.api.latencies import latencies
+    from edgespa.api.latency_results import Latencies, Prediction
     from edgespa.api.results import Bundle, Inspection, Profile, Result, Verification
     from edgespa.api.task_results import TaskFile
     from edgespa.api.task_verbs import adapt, open_task, prune
@@ -31,6 +33,8 @@ __all__ = [
     "Bundle",
     "EdgespaError",
     "Inspection",
+    "Latencies",
+    "Prediction",
     "Profile",
     "Profiles",
     "Removal",
@@ -43,6 +47,7 @@ __all__ = [
     "adapt",
     "export",
     "inspect",
+    "latencies",
     "open_bundle",
     "open_task",
     "profile",
@@ -61,6 +66,8 @@ _PLACES = MappingProxyType(
         "api.results": ("Bundle", "Inspection", "Profile", "Result", "Verification"),
         "api.task_results": ("TaskFile",),
         "api.device_results": ("Profiles", "Removal", "Rollback", "Shipping", "Status"),
+        "api.latencies": ("latencies",),
+        "api.latency_results": ("Latencies", "Prediction"),
         "api.task_verbs": ("adapt", "open_task", "prune"),
         "api.verbs": ("export", "inspect"),
         "api.bundle_verbs": ("open_bundle", "profile", "remove", "rollback", "ship", "status", "verify"),

@@ -50,11 +50,12 @@ HARMLESS = (
     "label-smoothing", "class-weights", "augment", "distill", "distill-weight", "distill-temperature",
     "mixed-precision", "norms", "freeze-norms", "store", "head", "validation", "seed", "method", "alpha",
     "metric", "keep-depth", "score-images", "allocation", "reweight", "activations", "bn-reestimate", "head-width",
-    "format",
+    "widen", "format",
     "precision", "int8-tolerance", "int8-max-loss", "fp32-tolerance", "int8-calibration", "int8-slowdown",
     "calibration-images",
     "layout", "batch", "onnx-runtime", "opset", "preprocess", "decode", "cache", "strict", "license", "signers",
     "identity", "revoked", "no-run", "timeout", "provider", "runs", "seconds", "duration", "cooldown", "rounds",
+    "by-layer",
     "against", "again", "no-save", "with-base", "volatile", "archive", "to", "count", "balance", "description", "name",
     "wheels", "offline", "runtime",
 )  # fmt: skip

@@ -60,7 +60,7 @@ PRUNE: Sections = {
     "With --method sls (whole blocks)": (
         "--data", "--alpha", "--keep-depth", "--metric", "--score-images", "--plot", "--base", "--trust",
     ),
-    _LATENCY: _BUDGET,
+    _LATENCY: (*_BUDGET, "--widen"),
     "Interrupted runs": _AGAIN,
     "Output": (*_WRITTEN, *_RECIPE),
 }  # fmt: skip
@@ -125,7 +125,7 @@ VERIFY_EXAMPLES: Examples = (
 )
 
 PROFILE: Sections = {
-    "What is measured": ("--device", "--threads", "--variant", "--provider", "--against"),
+    "What is measured": ("--device", "--threads", "--variant", "--provider", "--against", "--by-layer"),
     "How long": ("--runs", "--seconds", "--rounds", "--duration", "--cooldown", "--again"),
     "Who made it": (*_SIGNERS, "--trust"),
     "Output": ("--no-save", *_RECIPE),
@@ -181,6 +181,16 @@ DEVICES_SETUP: Sections = {
     "What is put there": ("--runtime", "--wheels", "--offline", "--again"),
     "Output": _RECIPE,
 }
+DEVICES_LATENCIES: Sections = {
+    "Model": ("--input-shape", "--weights", "--base", "--trust"),
+    "What is measured": ("--variant", "--threads", "--again", "--remove"),
+    "Output": ("--json",),
+}
+DEVICES_LATENCIES_EXAMPLES: Examples = (
+    ("Which layers are slow", "devices latencies pi-4b net.py:build --input-shape 1,3,224,224"),
+    ("How fast a task will be", "devices latencies pi-4b cut.spa --variant tflite-int8"),
+    ("What has been measured", "devices latencies pi-4b"),
+)
 CALIBRATION_EXAMPLES: Examples = (
     ("Those that come with edgespa", "calibration list"),
     ("Your own", "calibration make --data photos.zip:train --count 512 --output photos-512.toml"),

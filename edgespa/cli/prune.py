@@ -63,6 +63,12 @@ METHODS = (
     "give the original outputs.  [default: the method's own, or asym]",
 )
 @click.option(
+    "--widen/--no-widen",
+    default=True,
+    show_default=True,
+    help="Give widths back that cost no time by the latency table of the device, where there is one.",
+)
+@click.option(
     "--head-width",
     type=click.FloatRange(0, min_open=True),
     metavar="N|SHARE",

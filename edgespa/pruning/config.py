@@ -75,6 +75,8 @@ class PruneConfig(SelectionConfig):
             same relative reconstruction error; ``equal-accuracy``, the same loss of accuracy on labelled held-out
             images; ``global``, by ranking scores over all groups; ``auto``: uniform for methods that rank within each
             layer, else global.
+        widen: With a latency that is asked for, and a latency table of the device that covers the network: give widths
+            back as long as the table says that they cost no time.
         bn_reestimate: Take batch-norm statistics anew on the calibration images.
         head_width: New width of the heads of attention: a number of dimensions, or a share of those that there are
             if not above 1; see `edgespa.pruning.heads`. None leaves them as they are.
@@ -86,6 +88,7 @@ class PruneConfig(SelectionConfig):
     reweight: bool | None = None
     activations: Activations | None = None
     allocation: Allocation = "auto"
+    widen: bool = True
     bn_reestimate: bool = False
     head_width: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     seed: int = Field(default=0, ge=0)

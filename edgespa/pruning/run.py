@@ -24,6 +24,8 @@ from edgespa.pruning.resume import Store
 from edgespa.pruning.survey import Network, gather, path_of
 from edgespa.selection import reconstruct
 from edgespa.selection.criteria import CRITERIA, Scores
+from edgespa.selection.select import allowed_widths
+from edgespa.selection.widen import widened
 from edgespa.system.files import uninterrupted
 from edgespa.tasks.base import Base
 from edgespa.tasks.task import Task
@@ -124,6 +126,8 @@ class Pruning:
         self._paths: dict[str, reconstruct.Path] = {}
         self._scores: dict[str, Scores] | None = None
         self._shares: dict[str, Scores] | None = None
+        self.time_of: Callable[[Mapping[str, int]], float] | None = None
+        """Foretells the time of widths: where there is one, a plan's groups are widened as long as it does not rise."""
 
     def identity(self) -> dict[str, object]:
         """What a pass depends on."""
@@ -194,12 +198,21 @@ class Pruning:
             self._find_paths()
         shares = self._scores if config.shares == "global" and self._scores is not None else self._share_scores()
         kept = allocate.shared_out(self.network, config, shares)
-        counts = {name: int(mask.sum()) for name, mask in kept.items() if not mask.all()}
+        counts = self._widened({name: int(mask.sum()) for name, mask in kept.items() if not mask.all()})
         if self._scores is not None:
             orders = {name: np.argsort(-scores, kind="stable") for name, scores in self._scores.items()}
         else:
             orders = {name: path.order for name, path in self._paths.items() if self._is_final(name)}
         return counts, {name: order for name, order in orders.items() if name in counts}
+
+    def _widened(self, counts: dict[str, int]) -> dict[str, int]:
+        """The widths of a plan, without what was cut and costs no time."""
+        if self.time_of is None or not self.config.widen:
+            return counts
+        groups = self.base.groups.groups
+        widths = {name: allowed_widths(groups[name], self.config.constraints) for name in counts}
+        found = widened(counts, widths, self.time_of)
+        return {name: count for name, count in found.items() if count < len(groups[name])}
 
     def _is_final(self, name: str) -> bool:
         """Whether the path of a group on the original network is the one that counts."""

@@ -20,6 +20,7 @@ from edgespa.graph.blocks import Block, find_blocks, require_removable, without_
 from edgespa.graph.cost import Cost, CostModel
 from edgespa.graph.groups import Groups, find_groups
 from edgespa.graph.head_widths import narrowed
+from edgespa.graph.layers import Layers, find_layers
 from edgespa.graph.program import Program, assign
 from edgespa.graph.surgery import head_tensors, resize_output
 from edgespa.models.detectors import Detector, TakenApart
@@ -117,6 +118,11 @@ class Base:
     def cost(self) -> CostModel:
         """What it costs with any of its units; norms that were put in do not count, for they are merged on export."""
         return CostModel(self.program, self.groups, merged_tensors(name for name, _ in self.program.tensors()))
+
+    @cached_property
+    def layers(self) -> Layers:
+        """Its layers as runtimes see them, for what they take on a device."""
+        return find_layers(self.program, self.groups)
 
     @property
     def whole_cost(self) -> Cost:

@@ -30,10 +30,11 @@ SIGNATURES = {
     "export": "model output calibration eval_data input_shape weights base trust mean std limit eval_limit labels "
     "class_offset objective skip_bad_files device sign_key license overwrite progress settings",
     "inspect": "model input_shape weights base trust",
+    "latencies": "device model variants threads input_shape weights base trust again remove progress",
     "open_bundle": "path signers identity revoked",
     "open_task": "path",
     "profile": "bundle device against variants threads providers runs seconds duration cooldown rounds signers "
-    "identity revoked trust again save progress",
+    "identity revoked trust by_layer again save progress",
     "prune": "model output density calibration eval_data held_out data input_shape weights base trust mean std limit "
     "eval_limit labels class_offset objective skip_bad_files latency_ms device threads variant plot resume fresh "
     "overwrite progress settings",
@@ -47,6 +48,8 @@ SIGNATURES = {
 RESULTS = {
     "Bundle",
     "Inspection",
+    "Latencies",
+    "Prediction",
     "Profile",
     "Profiles",
     "Removal",
