@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from edgespa.api.bundle_verbs import open_bundle, profile, remove, rollback, ship, status, verify
     from edgespa.api.device_results import Profiles, Removal, Rollback, Shipping, Status
     from edgespa.api.heal_verb import heal
+    from edgespa.api.latencies import latencies
+    from edgespa.api.latency_results import Latencies, Prediction
     from edgespa.api.results import Bundle, Inspection, Profile, Result, Verification
     from edgespa.api.task_results import TaskFile
     from edgespa.api.task_verbs import adapt, open_task, prune
@@ -32,6 +34,8 @@ __all__ = [
     "Bundle",
     "EdgespaError",
     "Inspection",
+    "Latencies",
+    "Prediction",
     "Profile",
     "Profiles",
     "Removal",
@@ -45,6 +49,7 @@ __all__ = [
     "export",
     "heal",
     "inspect",
+    "latencies",
     "open_bundle",
     "open_task",
     "profile",
@@ -63,6 +68,8 @@ _PLACES = MappingProxyType(
         "api.results": ("Bundle", "Inspection", "Profile", "Result", "Verification"),
         "api.task_results": ("TaskFile",),
         "api.device_results": ("Profiles", "Removal", "Rollback", "Shipping", "Status"),
+        "api.latencies": ("latencies",),
+        "api.latency_results": ("Latencies", "Prediction"),
         "api.task_verbs": ("adapt", "open_task", "prune"),
         "api.heal_verb": ("heal",),
         "api.verbs": ("export", "inspect"),

@@ -9,6 +9,7 @@ step counts: chosen by agreement on a few hundred images, another step was worse
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -34,6 +35,8 @@ from edgespa.objectives.taught import taught
 from edgespa.selection.config import require_known
 from edgespa.tasks.base import Base
 from edgespa.tasks.task import Task
+
+log = logging.getLogger(__name__)
 
 METHOD = "heal"
 BEFORE = "unhealed"
@@ -231,6 +234,15 @@ def heal(
     )
     task = _described(task, start, original, config)
     after = evaluated(task.program(base), told, processes, objective=original.measured)
+    if after.value > before.value:
+        log.warning(
+            "healing did harm: the outputs are %.3g off on %d samples that were held out, and were %.3g off; give more "
+            "images or a lower learning rate (--lr %.1g), or keep the task as it was",
+            after.value,
+            len(held_out),
+            before.value,
+            float(str(task.header.provenance["lr"])) / 3,
+        )
     return task.with_metrics(
         **before.named(f"{BEFORE}_validation"), **after.named("validation"), validation_images=float(len(held_out))
     )

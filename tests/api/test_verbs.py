@@ -32,10 +32,11 @@ SIGNATURES = {
     "heal": "task calibration output original eval_data base weights trust mean std limit eval_limit labels "
     "class_offset objective skip_bad_files log_file resume fresh overwrite progress settings",
     "inspect": "model input_shape weights base trust",
+    "latencies": "device model variants threads input_shape weights base trust again remove progress",
     "open_bundle": "path signers identity revoked",
     "open_task": "path",
     "profile": "bundle device against variants threads providers runs seconds duration cooldown rounds signers "
-    "identity revoked trust again save progress",
+    "identity revoked trust by_layer again save progress",
     "prune": "model output density calibration eval_data held_out data input_shape weights base trust mean std limit "
     "eval_limit labels class_offset objective skip_bad_files latency_ms device threads variant heal heal_steps plot "
     "resume fresh overwrite progress settings",
@@ -49,6 +50,8 @@ SIGNATURES = {
 RESULTS = {
     "Bundle",
     "Inspection",
+    "Latencies",
+    "Prediction",
     "Profile",
     "Profiles",
     "Removal",
