@@ -286,7 +286,8 @@ class Task:
         """The content of the task file."""
         tensors = {f"kept/{name}": torch.from_numpy(np.packbits(mask)) for name, mask in self.kept.items()}
         tensors.update(encode(self.factors.flat(), self.header.adapter.store if self.header.adapter else "fp32"))
-        return sealed.to_bytes(_KEY, self.header.model_dump_json(), tensors)
+        without = None if self.header.widths else {"widths"}  # an older edgespa takes no field that it does not know
+        return sealed.to_bytes(_KEY, self.header.model_dump_json(exclude=without), tensors)
 
     def save(self, path: Path) -> int:
         """Write the file, whole or not at all.

@@ -213,6 +213,12 @@ def test_a_narrower_task_is_exported_and_trained_further(place: Path) -> None:
     assert bool(torch.isfinite(program(*program.example_inputs())).all())
 
 
+def test_a_task_with_heads_as_they_were_says_nothing_of_widths(place: Path) -> None:
+    es.prune("apart.py:build", output="plain.spa", density=0.6, **SETTINGS)
+    es.prune("apart.py:build", output="cut.spa", calibration="noise.npz", head_width=4, **SETTINGS)
+    assert [b"widths" in (place / name).read_bytes() for name in ("plain.spa", "cut.spa")] == [False, True]
+
+
 def test_widths_of_another_base_are_refused(place: Path) -> None:
     es.prune("apart.py:build", output="cut.spa", calibration="noise.npz", head_width=4, **SETTINGS)
     task = Task.load(place / "cut.spa")
