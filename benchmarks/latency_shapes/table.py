@@ -144,7 +144,8 @@ def main() -> None:
         pairs = [f"{share}: {m:.2f}, {e}" for share, m, e in zip(shares, row["measured_ms"][1:], errors, strict=True)]
         took = f"{row['table_seconds']:.0f} ({row['table_cpu_seconds']:.0f})"
         whole = [f"{row['measured_ms'][0]:.2f}", f"{1 / row['scale']:.2f}"]
-        body.append([row["network"], row["variant"], str(row["files"]), took, *whole, *pairs, f"{row['load']:g}"])
+        variant = row["variant"] + (" (wall clock)" if row.get("clock") == "wall" else "")
+        body.append([row["network"], variant, str(row["files"]), took, *whole, *pairs, f"{row['load']:g}"])
     head = ["network", "variant", "files", "s (CPU)", "unpruned ms", "sum / ms", *["MACs: ms, error"] * 3, "load"]
     fill(HERE / "README.md", {"table": table(head, body)})
 
