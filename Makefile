@@ -4,8 +4,8 @@
 # All make .venv first, the demo without linters and test tools. Needs Python >= 3.11, pip and make; PYTHON says which one.
 
 PYTHON ?= python3
-# Test processes; each gets one thread.
-TEST_JOBS ?= 2
+# Test processes; each gets one thread. More than two cores have work for: many tests wait for devices and programs.
+TEST_JOBS ?= 3
 PYTEST_ARGS ?=
 # Pretrained networks and data sets of the tests; tests that need them skip without.
 export EDGESPA_DATA ?= ../shared/data

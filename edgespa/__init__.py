@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from edgespa.api.compress_verb import compress
     from edgespa.api.device_results import Profiles, Removal, Rollback, Shipping, Status
     from edgespa.api.heal_verb import heal
+    from edgespa.api.latencies import latencies
+    from edgespa.api.latency_results import Latencies, Prediction
     from edgespa.api.results import Bundle, Inspection, Profile, Result, Verification
     from edgespa.api.task_results import TaskFile
     from edgespa.api.task_verbs import adapt, open_task, prune
@@ -35,6 +37,8 @@ __all__ = [
     "Compression",
     "EdgespaError",
     "Inspection",
+    "Latencies",
+    "Prediction",
     "Profile",
     "Profiles",
     "Removal",
@@ -49,6 +53,7 @@ __all__ = [
     "export",
     "heal",
     "inspect",
+    "latencies",
     "open_bundle",
     "open_task",
     "profile",
@@ -69,6 +74,8 @@ _PLACES = MappingProxyType(
         "api.compress_verb": ("compress",),
         "api.task_results": ("TaskFile",),
         "api.device_results": ("Profiles", "Removal", "Rollback", "Shipping", "Status"),
+        "api.latencies": ("latencies",),
+        "api.latency_results": ("Latencies", "Prediction"),
         "api.task_verbs": ("adapt", "open_task", "prune"),
         "api.heal_verb": ("heal",),
         "api.verbs": ("export", "inspect"),

@@ -59,6 +59,7 @@ def test_runs(name: str, place: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.more
 def test_the_tutorial_runs_as_it_stands(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = (FOLDER.parent / "docs" / "tutorial" / "first-bundle.md").read_text(encoding="utf-8")
     text = text[text.index("## The same by hand") :].replace("\\\n", " ")

@@ -39,6 +39,7 @@ FLOORS: Mapping[str, int] = {
     "graph/blocks": 2,
     "graph/streams": 2,
     "graph/inner": 2,
+    "graph/head_widths": 2,
     "graph/proof": 2,
     "graph/rewrites": 2,
     "graph/surgery": 2,

@@ -54,10 +54,21 @@ class Batches:
         """Some whole batches as they are, the same in all processes."""
         return itertools.islice(self._shuffled(self.config.seed), count)
 
-    def for_scoring(self, epoch: int) -> Iterator[Batch]:
-        """This process's share of the batches that units are scored on."""
-        seed = self.config.seed * 7_919 + epoch
-        return itertools.islice(self._shuffled(seed), self.processes.index, SCORING_BATCHES, self.processes.count)
+    def for_scoring(self, epoch: int, joined: int = 1) -> Iterator[Batch]:
+        """This process's share of the batches that units are scored on.
+
+        Args:
+            epoch: Which one, from 0.
+            joined: So many that follow each other are one, and go to one process; a last group that is not full only
+                counts if there is no other.
+        """
+        index, count = self.processes.part
+        whole = max(1, self.train.num_batches(self.config.batch_size, drop_last=True) // joined)
+        wanted = range(index, min(SCORING_BATCHES, whole), count)
+        shuffled = enumerate(self._shuffled(self.config.seed * 7_919 + epoch))
+        return (
+            batch for place, batch in itertools.islice(shuffled, SCORING_BATCHES * joined) if place // joined in wanted
+        )
 
     def _shuffled(
         self,

@@ -37,6 +37,8 @@ class AdaptConfig(SelectionConfig):
         recovery_epochs: Epochs after each pruning step, the last one too; then `prune_until` does not count. None
             spreads the steps evenly.
         lr_restart: Begin the learning-rate schedule anew at each pruning step.
+        group_sparsity: Strength of a penalty that pulls units which hold little towards zero before they are removed,
+            see `edgespa.selection.sparsity`; it grows until the last pruning step. 0 for none.
         epochs: Passes over the training part.
         batch_size: Images at a time.
         accumulate: Batches that are one in a training step.
@@ -81,6 +83,7 @@ class AdaptConfig(SelectionConfig):
     prune_until: float = Field(default=0.5, gt=0, le=1)
     recovery_epochs: float | None = Field(default=None, gt=0)
     lr_restart: bool = False
+    group_sparsity: float = Field(default=0.0, ge=0, allow_inf_nan=False)
     epochs: int = Field(default=10, ge=1)
     batch_size: int = Field(default=64, ge=2)
     accumulate: int = Field(default=1, ge=1)

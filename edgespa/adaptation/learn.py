@@ -20,7 +20,14 @@ from edgespa.adaptation.log import TrainingLog
 from edgespa.adaptation.original import Original
 from edgespa.adaptation.rates import settle_rate
 from edgespa.adaptation.run import Progress, Run, wide
-from edgespa.adaptation.start import continued, is_adapted, require_same_classes, started, with_start
+from edgespa.adaptation.start import (
+    continued,
+    is_adapted,
+    require_same_classes,
+    require_whole_filters,
+    started,
+    with_start,
+)
 from edgespa.adaptation.state import Keeper, restore
 from edgespa.adapters.adapted import AdaptedProgram
 from edgespa.config import Preprocess
@@ -115,6 +122,7 @@ def adapt(
                 "a task that is gone on with has a head of its own, which the base cannot teach",
                 "distill from the task as it was before it was cut: --distill TASK.spa",
             )
+    require_whole_filters(config, start)
     processes = processes or Processes.start(config.mixed_precision)
     original = (base.whole or base).program if towards is None else towards.program
     base = started(base, start) if start is not None else base

@@ -20,6 +20,7 @@ from edgespa.adaptation.batches import SCORING_BATCHES, Batch, Batches
 from edgespa.adaptation.config import AdaptConfig
 from edgespa.adaptation.inside import Inside
 from edgespa.adaptation.log import TrainingLog
+from edgespa.adaptation.mixing import absorbed, moments_of_inputs, without_changed
 from edgespa.adaptation.moments import averages_of, fresh_optimizer, give_past, steps_of
 from edgespa.adaptation.timeline import Timeline
 from edgespa.adapters.adapted import AdaptedProgram, plan
@@ -41,8 +42,9 @@ from edgespa.objectives.evaluate import BATCH_SIZE, Evaluation, batch_size, eval
 from edgespa.objectives.loss import TrainingLoss
 from edgespa.objectives.measures import Measure
 from edgespa.selection.criteria import criterion_named
-from edgespa.selection.score import loss_of, score_units
+from edgespa.selection.score import loss_of, parameters_of, score_units
 from edgespa.selection.select import select
+from edgespa.selection.sparsity import UnitPenalty
 from edgespa.tasks.base import Base
 from edgespa.tasks.checkpoint import Checkpoint
 from edgespa.tasks.task import AdapterHeader, Task, make_header
@@ -105,6 +107,7 @@ class Run:
         self.steps = -(-batches // config.accumulate)  # training steps of an epoch
         self.timeline = Timeline.of(config, self.steps)
         self.kept: Kept = base.groups.all_kept()
+        self._penalty: UnitPenalty | None = None
         self._cost = base.cost.cost()
         generator = torch.Generator().manual_seed(config.seed)
         head = base.head()
@@ -224,7 +227,7 @@ class Run:
         for parameters in self.optimizer.param_groups:
             parameters["lr"] = lr
         self.optimizer.zero_grad(set_to_none=True)
-        total = 0.0
+        total, sparsity = 0.0, self._sparsity()
         for (inputs, targets), share in zip(group, self._shares(group), strict=True):
             with self.processes.autocast():
                 outputs = self.model(*arguments(inputs))
@@ -235,10 +238,23 @@ class Run:
             extra = penalty(self.masked) if self.timeline.blocks_at else None
             if extra is not None:
                 loss = loss + float(self.config.adapter_options["penalty"]) * extra / len(group)
+            if sparsity is not None:  # once in a training step, and the same in all processes
+                loss, sparsity = loss + sparsity, None
             self.processes.backward(loss)
             total += value
         self.processes.step(self.optimizer, self.config.clip)
         return total
+
+    def _sparsity(self) -> Tensor | None:
+        """What the units add to the loss; None where they add nothing."""
+        strength = self.config.group_sparsity * self.timeline.sparsity(self.step)
+        if not strength:
+            return None
+        tensors = dict(self.model.program.tensors())
+        if self._penalty is None:
+            own = parameters_of(self.model.program)
+            self._penalty = UnitPenalty(self.base.groups, self.kept, own)
+        return strength * self._penalty({**tensors, **self.model.effective()})
 
     def _shares(self, group: list[Batch]) -> list[float]:
         """What the loss of each batch counts, so that all of them, in all processes, are a mean as of one batch."""
@@ -271,6 +287,8 @@ class Run:
         config = self.config
         self.set_training(False)
         tensors = dict(self.model.program.tensors())
+        criterion = criterion_named(config.criterion)
+        joined = config.accumulate if criterion.squared else 1
         scores = score_units(
             self.base.groups,
             self.kept,
@@ -280,9 +298,11 @@ class Run:
             torch.Generator().manual_seed(config.seed + self.epoch),
             program=self.model.program,
             loss=loss_of(self.model.forward_with, self.loss.scored),
-            output_loss=self.loss.relevance if criterion_named(config.criterion).relevance else self.loss.scored,
-            batches=self.batches.for_scoring(self.epoch),
+            output_loss=self.loss.relevance if criterion.relevance else self.loss.scored,
+            batches=self.batches.for_scoring(self.epoch, joined),
             processes=self.processes,
+            joined=joined,
+            mass=self.loss.objective.mass,  # criteria know no weights of classes
         )
         kept = select(
             self.base.groups,
@@ -292,7 +312,13 @@ class Run:
             self.base.cost,
             self.kept,
         )
-        self._become(kept, step)
+        self._become(kept, step, self._mixed(kept, joined))
+
+    def _mixed(self, kept: Kept, joined: int) -> Factors | None:
+        """The factors with what mixing adapters take over from channels that are going; None without such adapters."""
+        indices = relative_indices(self.base.groups, self.kept, kept)
+        moments = moments_of_inputs(self.model, indices, self.batches.for_scoring(self.epoch, joined), self.processes)
+        return absorbed(self.model, self.factors(), indices, moments) if moments else None
 
     def _mask_blocks(self, density: float, step: int) -> None:
         """Choose the blocks anew, and take off the units that are gone with them."""
@@ -358,19 +384,28 @@ class Run:
         self._keep(kept)
         self._rebuild(factors, averages, steps)
 
-    def _become(self, kept: Kept, step: int) -> None:
-        """Continue with fewer units; factors, tensors and the optimiser's averages lose the same indices."""
+    def _become(self, kept: Kept, step: int, changed: Factors | None = None) -> None:
+        """Continue with fewer units; factors, tensors and the optimiser's averages lose the same indices.
+
+        Args:
+            kept: Units that are left.
+            step: Of the training.
+            changed: Factors in place of those that there are; what was changed has no past.
+        """
         kind, options = self.config.adapter, self.config.adapter_options
         indices = relative_indices(self.base.groups, self.kept, kept)
         if indices:
             shapes = {name: tuple(tensor.shape) for name, tensor in self.model.program.tensors()}
             places = self.model.places
-            own = self.factors()
+            before = self.factors()
+            own = changed or before
             factors = own.narrowed(shapes, indices, kind, options, places=places)
             averages = {
                 moment: average.narrowed(shapes, indices, kind, options, places=places, like=own)
                 for moment, average in averages_of(self.optimizer, self.named_parameters()).items()
             }
+            if changed is not None:
+                averages = {moment: without_changed(each, before, changed) for moment, each in averages.items()}
             self.put(kept, factors, averages, steps_of(self.optimizer))
         self.set_training(True)
         if self.log is not None:
@@ -378,7 +413,7 @@ class Run:
 
     def _rebuild(self, factors: Factors, averages: Mapping[str, Factors], steps: float) -> None:
         program = self._trainable(compact(self.base.program, self.base.groups, self.kept))
-        self.model = attach(program, factors, self.config.adapter, self.config.adapter_options)
+        self.model = attach(program, factors, self.config.adapter, self.config.adapter_options, self.base.program)
         self.model.move_to(self.processes.device)
         self.optimizer = self._fresh_optimizer()
         give_past(self.optimizer, self.named_parameters(), averages, steps)
@@ -392,6 +427,7 @@ class Run:
 
     def _keep(self, kept: Kept) -> None:
         self.kept = kept
+        self._penalty = None
         self._cost = self.base.cost.cost(kept)
 
     def _costs(self) -> dict[str, int]:
@@ -418,10 +454,10 @@ class Run:
         best = self.best or self.reached()
         config = self.config
         program = compact(self.base.program, self.base.groups, best.kept)
-        factors = best.factors.settled(program, config.adapter, config.adapter_options)
+        factors = best.factors.settled(program, config.adapter, config.adapter_options, self.base.program)
         if self.loss.units is not None:
             factors = dataclasses.replace(factors, tensors=self.loss.units.tensors_outside(factors.tensors))
-        blocks = storage(attach(program, factors, config.adapter, config.adapter_options))
+        blocks = storage(attach(program, factors, config.adapter, config.adapter_options, self.base.program))
         header = make_header(
             self.base,
             best.kept,
@@ -446,6 +482,7 @@ class Run:
                 "lr_trials": self.lr_trials,
                 "frozen": dict(self.plan.frozen),
                 "trained": dict(self.plan.trained_whole),
+                **({"instead": dict(self.plan.instead)} if self.plan.instead else {}),
                 "teacher": self.loss.teacher_name,
                 "learns": self.loss.objective.name,
                 **({"skeleton": [list(line) for line in self.lines]} if self.lines else {}),

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from edgespa.adaptation.config import AdaptConfig
+from edgespa.adapters.mixing import Mixing
 from edgespa.errors import ConfigError
 from edgespa.graph.groups import Slot
 from edgespa.graph.surgery import slice_tensors
@@ -77,6 +78,20 @@ def require_same_classes(start: Task, classes: Sequence[str], data: str) -> None
             f"the task to start from has {len(start.header.classes)} classes ({', '.join(start.header.classes[:3])}, "
             f"...), {data} has {len(classes)} ({', '.join(classes[:3])}, ...)",
             "give data of the same classes, or adapt the base itself",
+        )
+
+
+def require_whole_filters(config: AdaptConfig, start: Task | None) -> None:
+    """Refuse to mix filters that a task to start from has given other weights: those that are gone have none.
+
+    Raises:
+        ConfigError: If it has new weights, and the adapter is to mix.
+    """
+    if start is not None and not is_adapted(start) and start.tensors and config.adapter == Mixing.kind:
+        raise ConfigError(
+            "the task to start from has new weights for the filters that it kept, and the adapter 'mixing' mixes those "
+            "that are gone into them, of which only the base's old weights are known",
+            "adapt the base itself with --density, or take another --adapter",
         )
 
 

@@ -57,6 +57,18 @@ class Timeline:
         """See `edgespa.selection.schedule.learning_rate`."""
         return learning_rate(step, self.total, self.peak, self.restarts, self.warm_up)
 
+    def sparsity(self, step: int) -> float:
+        """Which part of the penalty on units holds: it grows evenly from the first step to the last pruning step.
+
+        Args:
+            step: Of the training.
+
+        Returns:
+            In (0, 1]; 0 from the last pruning step on, when nothing is to go any more, and where nothing goes at all.
+        """
+        last = max(self.prune_at, default=0)
+        return (step + 1) / last if step < last else 0.0
+
 
 def _steps(config: AdaptConfig, target: float, steps_per_epoch: int, total: int) -> dict[int, float]:
     values = densities(config.schedule, target, config.prune_steps, config.prune_fraction)

@@ -32,6 +32,7 @@ class Plan:
         frozen: Tensors that stay as in the base, with the reason.
         statistics: Buffers that training updates (batch-norm statistics); stored whole.
         shared: Parameters that all adapters have in common, by name.
+        instead: Tensors whose adapter is of another kind than was asked for, with the reason.
     """
 
     adapters: dict[str, Adapter]
@@ -39,6 +40,7 @@ class Plan:
     frozen: dict[str, str]
     statistics: tuple[str, ...]
     shared: dict[str, nn.Parameter] = dataclasses.field(default_factory=dict)
+    instead: dict[str, str] = dataclasses.field(default_factory=dict)
 
     @property
     def trained_whole(self) -> dict[str, str]:
@@ -81,6 +83,7 @@ def plan(
     adapters: dict[str, Adapter] = {}
     trained: dict[str, str] = {}
     frozen: dict[str, str] = {}
+    instead: dict[str, str] = {}
     statistics = []
     for name, tensor in program.tensors():
         if not isinstance(tensor, nn.Parameter):
@@ -101,6 +104,8 @@ def plan(
             adapter = kind.for_weight(tensor, options, generator, place)
             if adapter is not None:
                 adapters[name] = adapter
+                if adapter.kind != method:
+                    instead[name] = f"{adapter.kind}: {kind.why_not(tensor, place)}"
             elif kind.unfit == "trained":
                 trained[name] = "an adapter would not be smaller"
             else:
@@ -109,7 +114,7 @@ def plan(
             trained[name] = NORM_OR_BIAS
         else:
             frozen[name] = "not the weight of a linear or convolution layer"
-    return Plan(adapters, trained, frozen, tuple(statistics), shared)
+    return Plan(adapters, trained, frozen, tuple(statistics), shared, instead)
 
 
 def _running_statistics(program: Program) -> set[str]:

@@ -27,6 +27,7 @@ class Place:
         in_dim: The dimension that meets the input's channels.
         groups: Of a convolution.
         shared: Tensors that all adapters of one model have in common, see `Adapter.shared`.
+        frozen: The weight of the base in full width, for kinds that look at filters which are gone.
     """
 
     operator: str = "linear"
@@ -34,6 +35,7 @@ class Place:
     in_dim: int = 1
     groups: int = 1
     shared: Mapping[str, nn.Parameter] = dataclasses.field(default_factory=dict)
+    frozen: Tensor | None = None
 
 
 PLAIN = Place()
@@ -65,8 +67,10 @@ class Adapter(nn.Module, abc.ABC):
     @abc.abstractmethod
     def for_weight(
         cls, weight: Tensor, options: Mapping[str, Any], generator: torch.Generator, place: Place = PLAIN
-    ) -> Self | None:
+    ) -> Adapter | None:
         """A fresh adapter for a weight, or None if it does not fit or would not be smaller than the weight.
+
+        It may be one of another kind, where this one does not fit; `why_not` says why then.
 
         Args:
             weight: ``[out, in, ...]`` or as `place` says, frozen.
@@ -79,12 +83,22 @@ class Adapter(nn.Module, abc.ABC):
     @abc.abstractmethod
     def from_tensors(
         cls, tensors: Tensors, options: Mapping[str, Any], shape: tuple[int, ...], place: Place = PLAIN
-    ) -> Self:
+    ) -> Adapter:
         """The adapter that `tensors` was taken from.
 
         Raises:
             AdapterError: If tensors are missing or do not fit the shape.
         """
+
+    @classmethod
+    def why_not(cls, weight: Tensor, place: Place) -> str | None:
+        """Why a weight has an adapter of another kind, in words; None if it has one of this kind.
+
+        Args:
+            weight: As for `for_weight`.
+            place: Where it stands.
+        """
+        return None
 
     @abc.abstractmethod
     def sliced(self, dim: int, indices: Tensor) -> Self:

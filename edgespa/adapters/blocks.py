@@ -13,6 +13,7 @@ from edgespa.adapters.adapted import AdaptedProgram
 from edgespa.adapters.base import Adapter
 from edgespa.adapters.splopa import SPLoPA
 from edgespa.graph.groups import Group, Groups, Kept, Slot
+from edgespa.selection.select import align_units
 
 
 def masked_adapters(adapters: Mapping[str, Adapter]) -> dict[str, SPLoPA]:
@@ -119,7 +120,7 @@ def without_dead_units(groups: Groups, kept: Kept, adapters: Mapping[str, SPLoPA
     """Take off the units that nothing writes, or nothing reads, any more because of masked blocks.
 
     A unit goes if all weights that write it have its rows masked, or all that read it its columns; a width that
-    ``round_to`` (or a quarter of the group, if less) does not divide is rounded up by keeping some of them.
+    ``round_to`` (halved until it is at most half of the group) does not divide is rounded up by keeping some of them.
 
     Args:
         groups: Channel groups of the whole program.
@@ -140,7 +141,7 @@ def without_dead_units(groups: Groups, kept: Kept, adapters: Mapping[str, SPLoPA
         gone = _all_dead(group, group.writers, dead) | _all_dead(group, group.readers, dead)
         there = np.flatnonzero(result[name])
         going = there[gone[there]]
-        step = max(1, min(round_to, len(group) // 4))
+        step = align_units(group, round_to)
         wanted = len(there) - len(going)
         width = min(len(there), max(step if len(there) >= step else 1, -(-wanted // step) * step))
         result[name][going[: len(there) - width]] = False

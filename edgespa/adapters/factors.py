@@ -126,15 +126,17 @@ class Factors:
             adapters[name] = {key: stored[key] for key in factors if key in stored} if like else stored
         return Factors(adapters, tensors, self.shared)
 
-    def settled(self, program: Program, kind: str, options: Mapping[str, Any]) -> Factors:
+    def settled(self, program: Program, kind: str, options: Mapping[str, Any], whole: Program | None = None) -> Factors:
         """Without what only training needs.
 
         Args:
             program: As narrow as the factors.
             kind: The adapters' kind.
             options: Its options.
+            whole: The base in full width, see `attach`.
         """
-        adapters = {name: adapter.settled().tensors() for name, adapter in _make_all(program, self, kind, options)[0]}
+        made, _ = _make_all(program, self, kind, options, whole)
+        adapters = {name: adapter.settled().tensors() for name, adapter in made}
         return Factors(adapters, self.tensors, self.shared)
 
 
@@ -163,7 +165,9 @@ def make_adapter(
         raise AdapterError(f"{name}: {error.message}", error.hint) from error
 
 
-def attach(program: Program, factors: Factors, kind: str, options: Mapping[str, Any]) -> AdaptedProgram:
+def attach(
+    program: Program, factors: Factors, kind: str, options: Mapping[str, Any], whole: Program | None = None
+) -> AdaptedProgram:
     """Put factors to use on a program that is as narrow as they are.
 
     Args:
@@ -171,12 +175,13 @@ def attach(program: Program, factors: Factors, kind: str, options: Mapping[str, 
         factors: Adapters and whole tensors; their values are copied.
         kind: The adapters' kind; not looked at if there are none.
         options: Its options.
+        whole: The base in full width, for kinds that look at filters which are gone; the program where nothing is.
 
     Raises:
         AdapterError: If an adapter's tensor is not in the program, or does not fit it.
         GraphError: If a whole tensor is not in the program, or does not fit it.
     """
-    made, shared = _make_all(program, factors.copied(), kind, options)
+    made, shared = _make_all(program, factors.copied(), kind, options, whole)
     filled = program.with_state(factors.tensors)
     parameters = {name for name, tensor in filled.tensors() if isinstance(tensor, nn.Parameter)}
     trained = [name for name in factors.tensors if name in parameters]
@@ -184,15 +189,16 @@ def attach(program: Program, factors: Factors, kind: str, options: Mapping[str, 
 
 
 def _make_all(
-    program: Program, factors: Factors, kind: str, options: Mapping[str, Any]
+    program: Program, factors: Factors, kind: str, options: Mapping[str, Any], whole: Program | None
 ) -> tuple[list[tuple[str, Adapter]], dict[str, nn.Parameter]]:
     shapes = {name: tuple(tensor.shape) for name, tensor in program.tensors()}
     places = find_places(program) if factors.adapters else {}
     shared = {name: nn.Parameter(tensor) for name, tensor in factors.shared.items()}
+    frozen = dict((whole or program).tensors()) if factors.adapters else {}
     made = []
     for name, own in factors.adapters.items():
         if name not in shapes:
             raise AdapterError(f"the program has no tensor named {name}")
-        place = dataclasses.replace(places.get(name, Place()), shared=shared)
+        place = dataclasses.replace(places.get(name, Place()), shared=shared, frozen=frozen.get(name))
         made.append((name, make_adapter(kind, own, options, name, shapes[name], place)))
     return made, shared

@@ -10,6 +10,7 @@ from typing import Any
 from edgespa.adapters.base import Adapter
 from edgespa.adapters.convpass import Convpass
 from edgespa.adapters.lora import LoRA
+from edgespa.adapters.mixing import Mixing
 from edgespa.adapters.repadapter import RepAdapter
 from edgespa.adapters.splopa import SPLoPA
 from edgespa.adapters.splora import SPLoRA
@@ -20,7 +21,7 @@ GROUP = "edgespa.adapters"
 FULL = "full"  # fine-pruning: every weight is trained directly, the baseline of every comparison
 FULL_LR = 1e-2  # AdamW; measured by benchmarks/main_job/defaults.py
 KINDS: Mapping[str, type[Adapter]] = MappingProxyType(
-    {kind.kind: kind for kind in (SPLoRA, LoRA, SSF, RepAdapter, Convpass, SPLoPA)}
+    {kind.kind: kind for kind in (SPLoRA, LoRA, Mixing, SSF, RepAdapter, Convpass, SPLoPA)}
 )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
+from numbers import Number
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_origin
 
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
     Model = str | Path | nn.Module | TaskFile
     Data = str | Path | Dataset[Any] | DataLoader[Any] | tuple[Any, ...] | Tensor
-    Sizes = tuple[int, ...] | tuple[InputSize, ...] | Tensor | tuple[Tensor, ...]
+    Sizes = str | Tensor | Sequence[int] | Sequence[str | InputSize | Tensor | Sequence[int]]
     Labels = str | Path | Sequence[str]
     Tell = Progress | bool | None
     Values = float | Sequence[float]
@@ -70,22 +71,53 @@ def data_if_any(data: Data | None) -> str | None:
 
 
 def sizes_of(given: Sizes | None) -> InputSizes | None:
-    """Sizes, also of example inputs."""
+    """Sizes, also of example inputs, or as they are typed.
+
+    Raises:
+        ConfigError: If they are none.
+    """
     if given is None:
         return None
     from torch import Tensor
 
     from edgespa.models.inputs import InputSize
 
-    examples = (given,) if isinstance(given, Tensor) else given
-    if not any(isinstance(each, Tensor) for each in examples):
-        return given  # type: ignore[return-value]
-    found = [
-        InputSize(tuple(each.shape), None if each.is_floating_point() else str(each.dtype).removeprefix("torch."))
-        for each in examples
-        if isinstance(each, Tensor)
-    ]
-    return found[0].shape if len(found) == 1 and found[0].dtype is None else tuple(found)
+    several: Any = given
+    if isinstance(several, (str, Tensor, InputSize)) or _is_shape(several):
+        several = (several,)
+    if not isinstance(several, Sequence) or not several:
+        raise _no_sizes(given)
+    found = tuple(map(_size_of, several))
+    return found[0].shape if len(found) == 1 and found[0].dtype is None else found
+
+
+def _size_of(given: Any) -> InputSize:
+    """Of one input."""
+    from torch import Tensor
+
+    from edgespa.models.inputs import InputSize
+
+    if isinstance(given, InputSize):
+        return given
+    if isinstance(given, str):
+        return InputSize.parse(given)
+    if isinstance(given, Tensor):
+        kind = None if given.is_floating_point() else str(given.dtype).removeprefix("torch.")
+        return InputSize(tuple(given.shape), kind)
+    if not _is_shape(given):
+        raise _no_sizes(given)
+    return InputSize.parse(",".join(map(str, given)))
+
+
+def _is_shape(given: Any) -> bool:
+    return isinstance(given, Sequence) and bool(given) and all(isinstance(each, Number) for each in given)
+
+
+def _no_sizes(given: object) -> ConfigError:
+    return ConfigError(
+        f"input_shape: {str(given)[:80]!r} is no sizes of an input",
+        "give the batch first, (1, 3, 224, 224), an example input, or a tuple of either for several inputs",
+    )
 
 
 def options_of(

@@ -91,6 +91,7 @@ def profile(  # type: ignore[overload-overlap]  # a text is one name, no list
     identity: str | None = ...,
     revoked: str | Path | None = ...,
     trust: bool = ...,
+    by_layer: bool = ...,
     again: bool = ...,
     save: bool = ...,
     progress: Tell = ...,
@@ -115,6 +116,7 @@ def profile(
     identity: str | None = ...,
     revoked: str | Path | None = ...,
     trust: bool = ...,
+    by_layer: bool = ...,
     again: bool = ...,
     save: bool = ...,
     progress: Tell = ...,
@@ -138,6 +140,7 @@ def profile(
     identity: str | None = None,
     revoked: str | Path | None = None,
     trust: bool = False,
+    by_layer: bool = False,
     again: bool = False,
     save: bool = True,
     progress: Tell = None,
@@ -160,6 +163,7 @@ def profile(
         identity: Which of them.
         revoked: Keys that count no more.
         trust: Measure by a bundle's own run.py, whoever wrote it.
+        by_layer: What each operator takes, too, where the runtime tells it: ONNX Runtime does.
         again: Measure all anew, also what an interrupted run of the same has left.
         save: Write the profile into ``BUNDLE/profiles/``, where that is a folder.
         progress: See `edgespa.api.verbs`.
@@ -186,6 +190,7 @@ def profile(
         cooldown=cooldown,
         rounds=rounds or (3 if against is not None else 1),
         trust=trust,
+        by_layer=by_layer,
     )
     settings.check()
     targets = devices_of(device)

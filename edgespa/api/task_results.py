@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from edgespa.pruning.depth import Decision
     from edgespa.tasks.task import Task
 
-_OF_PRUNING = ("calibration", "reconstruction_error", "curves", "whole")
+_OF_PRUNING = ("calibration", "reconstruction_error", "curves", "whole", "heads")
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -96,9 +96,11 @@ class TaskFile(Result):
             "metrics": self.metrics,
             "classes": self.classes,
             "latency": told.get("latency"),
+            "foretold": list(_foretold(self.task)),
             "frozen": told.get("frozen", {}),
             "blocks": told.get("blocks"),
             "trained_whole": told.get("trained", {}),
+            "other_adapters": told.get("instead", {}),
             "added_norms": count_norms(self.task.tensors),
             "lr": told.get("lr"),
             "lowered_lr_from": _lowered_from(told),
@@ -119,13 +121,28 @@ class TaskFile(Result):
             ("parameters", self.parameters, self.base_parameters, share(self.parameters, self.base_parameters)),
             ("MACs", self.macs, self.base_macs, share(self.macs, self.base_macs)),
             ("channels", None, None, f"{self.channel_density:.1%}"),
-        )
+            *(
+                (f"ms on {each['device']} ({each['variant']}), foretold", each["latency_ms"], each["whole_ms"],
+                 f"{each['latency_ms'] / each['whole_ms']:.1%}" if each["whole_ms"] else "-")
+                for each in _foretold(self.task)
+            ),
+        )  # fmt: skip
         return [Table(("", "task", "base", "density"), rows, right=("task", "base", "density"))]
 
     def _notes(self) -> Sequence[str]:
         from edgespa.objectives.measured import measured
 
         return [f"{each.name}: {each}" for each in measured(self.metrics)]
+
+
+def _foretold(task: Task) -> Sequence[Mapping[str, Any]]:
+    """What it takes by latency tables, as its header says; nothing where that reads odd."""
+    rows = task.header.provenance.get("foretold")
+    numbers = ("latency_ms", "whole_ms")
+    found = [each for each in rows if isinstance(each, dict)] if isinstance(rows, list) else []
+    found = [each for each in found if all(isinstance(each.get(name), int | float) for name in numbers)]
+    texts = ("device", "variant")
+    return [each for each in found if all(isinstance(each.get(name), str) for name in texts) and "threads" in each]
 
 
 def _lowered_from(told: Mapping[str, Any]) -> float | None:

@@ -215,7 +215,8 @@ def prune(
     Args:
         model: See `inspect`; with ``method="sls"``, which removes blocks, a task file too.
         output: The task file.
-        density: Fraction to keep, of channels, parameters or MACs (``budget``); or give ``latency_ms``.
+        density: Fraction to keep, of channels, parameters or MACs (``budget``); or give ``latency_ms``, or
+            ``head_width`` alone.
         calibration: Images that units are chosen by, and new weights fitted on; see ``data`` of `adapt`.
         eval_data: Test data; what is measured before and after is recorded and never used to choose anything.
         held_out: Labelled images, for ``allocation="equal-accuracy"``.
@@ -301,7 +302,14 @@ def prune(
     if not heal and heal_steps != HEAL_STEPS:
         raise ConfigError("heal_steps says how long is healed, and nothing is", "ask for it with heal, or leave it out")
     if density is None and latency_ms is None:
-        raise ConfigError("what is to be kept is not said", "give density=0.5, or latency_ms=X: one of them")
+        if settings.get("head_width") is None:
+            raise ConfigError("what is to be kept is not said", "give density=0.5, or latency_ms=X: one of them")
+        density = 1.0  # heads alone
+    if latency_ms is not None and settings.get("head_width") is not None:
+        raise ConfigError(
+            "head_width is not for latency_ms: candidates are measured with heads as wide as they are",
+            "give density=X with head_width, or leave out head_width",
+        )
     said = settings if density is None else {**settings, "density": density}
     asked, budget = latency_of(latency_ms, device, threads, variant, said)
 

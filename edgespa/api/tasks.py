@@ -28,6 +28,7 @@ from edgespa.distributed.ranks import is_main
 from edgespa.errors import ConfigError
 from edgespa.latency.budget import LatencyFitting
 from edgespa.latency.stopwatch import LatencyBudget
+from edgespa.latency.told import with_foretold
 from edgespa.models.inputs import InputSizes
 from edgespa.objectives.evaluate import objective_for, require_answers
 from edgespa.objectives.taught import taught
@@ -144,7 +145,7 @@ def adapt_to_file(
             validation=own,
         )
         if processes.is_main:
-            task = fitting.recorded(task)
+            task = with_foretold(fitting.recorded(task), base)
     known = options.known(base, preprocess, [train], recorded)
     task = dataclasses.replace(task, header=task.header.model_copy(update={"preprocess": known}))
     if test_data is not None:
@@ -274,7 +275,7 @@ def prune_to_file(
                 choose_density=fitting.density if latency is not None else None,
                 facts=lambda: {"command": command, "latency": fitting.record()},
             )
-            task = fitting.recorded(task)
+            task = with_foretold(fitting.recorded(task), base)
         compared = {"base": base.program}
         if healing is not None:
             compared[BEFORE] = task.program(base)

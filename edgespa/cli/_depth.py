@@ -141,7 +141,8 @@ def require_fitting_options(ctx: click.Context) -> None:
         listed = ", ".join(names[name] for name in odd)
         other = "is for removing channels" if sls else f"is for --method {METHOD}"
         raise click.UsageError(f"{listed} {other}, and the method is {ctx.params['method']}.")
-    if not sls and ctx.params["density"] is None and ctx.params["budget"][1] is None:
+    narrows = ctx.params["head_width"] is not None
+    if not sls and ctx.params["density"] is None and ctx.params["budget"][1] is None and not narrows:
         raise click.UsageError("Missing option '--density' (or --budget latency_ms=X): what is to be kept.")
 
 

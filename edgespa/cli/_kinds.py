@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 CRITERIA = (
-    "taylor", "taylor-activation", "gradient", "lrp", "l1", "l2", "bn-scale", "geometric-median", "random",
+    "taylor", "jacobian", "taylor-activation", "gradient", "lrp", "l1", "l2", "bn-scale", "geometric-median", "random",
 )  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgespa.cli._terminal import echo, secho
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 _FIGURES = ("min_ms", "mean_ms", "p50_ms", "p90_ms", "p95_ms", "p99_ms")
 _BUSY = 0.5
 _SPREAD = 0.1
+_LAYERS = 20
 
 
 def show(profile: Profile, *, titled: bool) -> None:
@@ -55,6 +57,53 @@ def show(profile: Profile, *, titled: bool) -> None:
     cores = profile.host.affinity or profile.host.logical_cores
     sent = f"; {profile.bytes_sent:,} bytes sent" if profile.device != "local" else ""
     echo(f"{profile.host.cpu_model or profile.host.machine}, {cores} cores; {rounds}{sent}")
+
+
+def show_layers(profile: Profile, bundle: Path) -> None:
+    """Print what each operator of the measured files takes, the slowest first, beside the device's latency table.
+
+    Args:
+        profile: What was measured.
+        bundle: Its bundle.
+    """
+    from edgespa.cli._output import table
+    from edgespa.latency.by_layer import by_layer
+    from edgespa.latency.table import VARIANTS, load_table, table_path
+
+    for result in profile.results:
+        operators = result.rounds[0].operators
+        if result.bundle != profile.bundle:
+            continue
+        if operators is None:
+            echo(
+                f"{result.variant}: its runtime does not tell what operators take: see what the table foretells, with "
+                f"this --variant: edgespa devices latencies {profile.device} MODEL",
+                err=True,
+            )
+            continue
+        known = (
+            load_table(table_path(profile.device, result.variant, result.threads))
+            if result.variant in VARIANTS
+            else None
+        )
+        if known is not None and known.origin.runtime != result.rounds[0].runtime:
+            echo(f"note: the latency table is of {known.origin.runtime}, this is {result.rounds[0].runtime}", err=True)
+            known = None
+        rows = by_layer(operators, bundle / result.rounds[0].file, known)
+        total = sum(row.measured_ms for row in rows) or 1.0
+        slow = sorted(rows, key=lambda row: -row.measured_ms)
+        shown = [
+            (row.layer, row.op, " x ".join(map(str, row.widths)), number(row.measured_ms), number(row.table_ms),
+             f"{row.measured_ms / total:.1%}")
+            for row in slow[:_LAYERS]
+        ]  # fmt: skip
+        if rest := slow[_LAYERS:]:
+            sums = sum(row.measured_ms for row in rest)
+            shown.append((f"{len(rest)} others", "", "", number(sums), "", f"{sums / total:.1%}"))
+        head = ("layer", "operator", "widths", "ms", "table", "share")
+        title = f"{result.variant}, {result.threads} thread{'s' if result.threads > 1 else ''}: the slowest layers"
+        table(head, shown, title=title, right=("widths", "ms", "table", "share"))
+        echo()
 
 
 def show_fleet(outcomes: Sequence[Outcome[Measured]]) -> None:

@@ -82,9 +82,9 @@ def selection_options(*, density: float | None, required: bool = True) -> Callab
         click.option(
             "--round-to",
             type=click.IntRange(min=1),
-            default=8,
+            default=16,
             show_default=True,
-            help="Keep channel counts at multiples of this (narrow layers: of a quarter of their width).",
+            help="Keep channel counts at multiples of this (halved until it is at most half of a layer's width).",
         ),
         click.option(
             "--min-width",

@@ -56,6 +56,11 @@ def show_task(summary: dict[str, Any], next_command: str) -> None:
     if summary["kept_blocks"]:
         kept, _, of = summary["kept_blocks"].partition(" of ")
         rows.append(["blocks", kept, of, f"{int(kept) / int(of):.1%}"])
+    for each in summary.get("foretold", ()):
+        threads = f", {each['threads']} threads" if each["threads"] > 1 else ""
+        what = f"ms foretold ({each['device']}, {each['variant']}{threads})"
+        share = f"{each['latency_ms'] / each['whole_ms']:.1%}" if each["whole_ms"] else "-"
+        rows.append([what, f"{each['latency_ms']:.4g}", f"{each['whole_ms']:.4g}", share])
     found = measured(summary["metrics"])
     base = {each.name: each.figure for each in found if each.of == "base"}
     for each in found:
@@ -67,8 +72,12 @@ def show_task(summary: dict[str, Any], next_command: str) -> None:
     if blocks := summary["blocks"]:
         zeros = f"{blocks['zero_weights']:,} weights are zero, which saves storage, not time"
         echo(f"blocks: {blocks['kept']:,} of {blocks['of']:,} are kept; {zeros}")
-    for what, key in (("left frozen", "frozen"), ("trained whole", "trained_whole")):
-        if summary[key]:
+    for what, key in (
+        ("left frozen", "frozen"),
+        ("trained whole", "trained_whole"),
+        ("another adapter", "other_adapters"),
+    ):
+        if summary.get(key):
             echo(f"{what}: {_listed(summary[key])}")
     if count := summary["added_norms"]:
         echo(f"batch norms added: {count}, behind convolutions without one (--norms keep leaves them out)")

@@ -49,7 +49,7 @@ ADAPT: Sections = {
         "--epochs", "--batch-size", "--lr", "--seed", "--label-smoothing", "--class-weights", "--accumulate",
         "--mixed-precision",
     ),
-    "When it is removed": ("--schedule", "--recovery-epochs", "--lr-restart"),
+    "When it is removed": ("--schedule", "--recovery-epochs", "--lr-restart", "--group-sparsity"),
     "With --schedule linear, cubic": ("--prune-steps",),
     "With --schedule stepwise": ("--prune-fraction",),
     "With --distill": ("--distill", "--distill-weight", "--distill-temperature"),
@@ -74,12 +74,14 @@ PRUNE: Sections = {
     "Model": ("--input-shape", "--weights"),
     "What is removed": ("--density", "--method", "--budget", "--allocation", *_SELECTION),
     "Data": ("--calibration", "--eval-data", *_IMAGES, "--seed"),
-    "With --calibration": ("--reweight", "--activations", "--bn-reestimate", "--heal", "--heal-steps"),
+    "With --calibration": (
+        "--reweight", "--activations", "--head-width", "--bn-reestimate", "--heal", "--heal-steps",
+    ),
     "With --allocation equal-accuracy": ("--held-out",),
     "With --method sls (whole blocks)": (
         "--data", "--alpha", "--keep-depth", "--metric", "--score-images", "--plot", "--base", "--trust",
     ),
-    _LATENCY: _BUDGET,
+    _LATENCY: (*_BUDGET, "--widen"),
     "Interrupted runs": _AGAIN,
     "Output": (*_WRITTEN, *_RECIPE),
 }  # fmt: skip
@@ -167,7 +169,7 @@ VERIFY_EXAMPLES: Examples = (
 )
 
 PROFILE: Sections = {
-    "What is measured": ("--device", "--threads", "--variant", "--provider", "--against"),
+    "What is measured": ("--device", "--threads", "--variant", "--provider", "--against", "--by-layer"),
     "How long": ("--runs", "--seconds", "--rounds", "--duration", "--cooldown", "--again"),
     "Who made it": (*_SIGNERS, "--trust"),
     "Output": ("--no-save", *_RECIPE),
@@ -223,6 +225,16 @@ DEVICES_SETUP: Sections = {
     "What is put there": ("--runtime", "--wheels", "--offline", "--again"),
     "Output": _RECIPE,
 }
+DEVICES_LATENCIES: Sections = {
+    "Model": ("--input-shape", "--weights", "--base", "--trust"),
+    "What is measured": ("--variant", "--threads", "--again", "--remove"),
+    "Output": ("--json",),
+}
+DEVICES_LATENCIES_EXAMPLES: Examples = (
+    ("Which layers are slow", "devices latencies pi-4b net.py:build --input-shape 1,3,224,224"),
+    ("How fast a task will be", "devices latencies pi-4b cut.spa --variant tflite-int8"),
+    ("What has been measured", "devices latencies pi-4b"),
+)
 CALIBRATION_EXAMPLES: Examples = (
     ("Those that come with edgespa", "calibration list"),
     ("Your own", "calibration make --data photos.zip:train --count 512 --output photos-512.toml"),

@@ -55,7 +55,7 @@ def _labelled(values: Values) -> Any:
     return values["eval_data"] or values["held_out"] or values["data"] or (by_labels and values["calibration"])
 
 
-_RANKED, _KERNELS = ("splora", "lora", "repadapter"), ("splora", "splopa")
+_RANKED, _KERNELS = ("splora", "lora", "mixing", "repadapter"), ("splora", "splopa")
 _WITHOUT = {"ssf", "convpass", "splopa", "full", *_RANKED}  # of other packages, nothing is known here
 _TASK = (
     Rule(("base",), _of_task, "is of a TASK file, and MODEL is none"),
@@ -120,7 +120,7 @@ RULES: Mapping[str, tuple[Rule, ...]] = MappingProxyType(
             Rule(
                 (
                     *("normalisation", "round_to", "min_width", "keep", "only", "criterion", "schedule", "prune_steps"),
-                    *("prune_fraction", "recovery_epochs", "lr_restart"),
+                    *("prune_fraction", "recovery_epochs", "lr_restart", "group_sparsity"),
                 ),
                 _prunes,
                 "is of pruning, and nothing is pruned without --density below 1 (or --budget latency_ms=X)",

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 @data_options("data", "eval-data", required=("data",))
 @click.option(
     "--adapter",
-    type=Named("edgespa.adapters", ("splora", "lora", "ssf", "repadapter", "convpass", "splopa", "full")),
+    type=Named("edgespa.adapters", ("splora", "lora", "mixing", "ssf", "repadapter", "convpass", "splopa", "full")),
     default="splora",
     show_default=True,
     help="How weights are changed; 'full' trains and stores all of them.",
@@ -93,6 +93,14 @@ if TYPE_CHECKING:
     help="Epochs after each pruning step.  [default: spread over the first half of the training]",
 )
 @click.option("--lr-restart", is_flag=True, help="Begin the learning-rate schedule anew at each pruning step.")
+@click.option(
+    "--group-sparsity",
+    type=click.FloatRange(0, max=1e6),
+    default=0.0,
+    show_default=True,
+    help="Pull units that hold little towards zero before they are removed, ever more until the last pruning step: the "
+    "strength, such as 0.0001.",
+)
 @click.option("--epochs", type=click.IntRange(min=1), default=10, show_default=True, help="Passes over the data.")
 @click.option("--batch-size", type=click.IntRange(min=2), default=64, show_default=True, help="Images at a time.")
 @click.option(

@@ -9,15 +9,16 @@ from typing import TYPE_CHECKING
 
 import click
 
-from edgespa.cli._help import ExplainedGroup
-from edgespa.cli._options import json_option
+from edgespa.cli._help import Explained, ExplainedGroup
+from edgespa.cli._options import json_option, model_options, trust_option
 from edgespa.cli._recipes import Repeatable, recipe_options
-from edgespa.cli._sections import DEVICES_EXAMPLES, DEVICES_SETUP
+from edgespa.cli._sections import DEVICES_EXAMPLES, DEVICES_LATENCIES, DEVICES_LATENCIES_EXAMPLES, DEVICES_SETUP
 from edgespa.cli._terminal import echo, secho
 
 if TYPE_CHECKING:
     from edgespa.device.board import Device, Found
     from edgespa.device.inventory import Inventory
+    from edgespa.models.inputs import InputSizes
 
 
 _KEY = 16
@@ -25,7 +26,7 @@ _KEY = 16
 
 @click.group(name="devices", cls=ExplainedGroup, examples=DEVICES_EXAMPLES)
 def command() -> None:
-    """List, show, check or set up devices: boards that bundles are profiled on and shipped to.
+    """List, show, check, set up or time devices: boards that bundles are profiled on and shipped to.
 
     NAME is a profile that comes with edgespa, one of your own in ~/.config/edgespa/devices/NAME.toml, or the path of
     a .toml file. It is reached by the system's ssh, under its name in ~/.ssh/config or as [connection] says.
@@ -140,6 +141,66 @@ def setup(name: str, wheels: Path | None, offline: bool, again: bool, runtimes: 
     if done.broken:
         names = " and ".join(each.runtime for each in done.broken)
         raise DeviceError(f"{name}: {names} cannot be used there", done.broken[0].hint)
+
+
+@command.command(cls=Explained, sections=DEVICES_LATENCIES, examples=DEVICES_LATENCIES_EXAMPLES)
+@click.argument("device", metavar="NAME")
+@model_options("[MODEL|TASK]", required=False)
+@click.option("--base", metavar="MODEL", help="For a task file: its base, if it is not where it was.")
+@trust_option()
+@click.option(
+    "--variant",
+    "variants",
+    multiple=True,
+    type=click.Choice(["onnx-fp32", "onnx-int8", "tflite-fp32", "tflite-int8"]),
+    default=("onnx-fp32",),
+    show_default=True,
+    help="Of what files; a table for each. May be repeated.",
+)
+@click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True, help="Of the runtime.")
+@click.option("--again", is_flag=True, help="Measure all anew.")
+@click.option("--remove", is_flag=True, help="Remove the tables of these variants and so many threads.")
+@json_option()
+def latencies(
+    device: str,
+    model: str | None,
+    input_shape: InputSizes | None,
+    weights: str | None,
+    base: str | None,
+    trust: bool,
+    variants: tuple[str, ...],
+    threads: int,
+    again: bool,
+    remove: bool,
+    as_json: bool,
+) -> None:
+    """What layers take on a device: which are slow, and how fast any pruned network will be.
+
+    Without a MODEL the tables are shown that there are. With one, what they lack for it is measured on the device:
+    small files of one layer each, over a grid of widths, some hundred at a time in one process; then the model itself,
+    once, to correct the sum. Then each layer is shown with what it takes; of a TASK with its kept units. Other networks
+    and tasks use what was measured again, and so does `prune`, which says what its result will take. What was measured
+    is kept while it is made: after an interruption the same command goes on.
+    """
+    import edgespa as es
+    from edgespa.cli._output import emit_json
+
+    found = es.latencies(
+        device,
+        model=model,
+        variants=variants,
+        threads=threads,
+        input_shape=input_shape,
+        weights=weights,
+        base=base,
+        trust=trust,
+        again=again,
+        remove=remove,
+    )
+    if as_json:
+        emit_json(found)
+    else:
+        echo(repr(found))
 
 
 def _plain(found: Found) -> dict[str, object]:

@@ -66,6 +66,7 @@ _SECONDS = click.FloatRange(min=0, min_open=True)
 )
 @signers_options()
 @click.option("--trust", is_flag=True, help="Let the bundle's own run.py measure, not edgespa's: code of its maker.")
+@click.option("--by-layer", is_flag=True, help="What each operator takes, too, beside the device's latency table.")
 @click.option("--again", is_flag=True, help="Measure all anew, also what an interrupted run of the same has left.")
 @click.option("--no-save", is_flag=True, help="Do not write the profile into BUNDLE/profiles/.")
 @recipe_options()
@@ -86,6 +87,7 @@ def command(
     identity: str | None,
     revoked: Path | None,
     trust: bool,
+    by_layer: bool,
     again: bool,
     no_save: bool,
     as_json: bool,
@@ -105,7 +107,7 @@ def command(
     from edgespa.api.profiling import kept_words
     from edgespa.bundle import read_manifest
     from edgespa.cli._output import emit_json
-    from edgespa.cli._profile import remark, show, show_fleet
+    from edgespa.cli._profile import remark, show, show_fleet, show_layers
     from edgespa.cli._report import how_well
 
     require_signers(signers, identity, revoked)
@@ -126,6 +128,7 @@ def command(
             identity=identity,
             revoked=revoked,
             trust=trust,
+            by_layer=by_layer,
             again=again,
             save=not no_save,
         )
@@ -142,6 +145,8 @@ def command(
     else:
         for profile in found:
             show(profile, titled=several)
+            if by_layer:
+                show_layers(profile, bundle)
         if several:
             show_fleet(measured.outcomes)
         if found and bundle.is_dir() and (words := how_well(read_manifest(bundle))) is not None:

@@ -62,6 +62,19 @@ METHODS = (
     help="What new weights are fitted on: inputs in the original network, in the pruned one, or in the pruned one to "
     "give the original outputs.  [default: the method's own, or asym]",
 )
+@click.option(
+    "--widen/--no-widen",
+    default=True,
+    show_default=True,
+    help="Give widths back that cost no time by the latency table of the device, where there is one.",
+)
+@click.option(
+    "--head-width",
+    type=click.FloatRange(0, min_open=True),
+    metavar="N|SHARE",
+    help="Make the heads of attention narrower: to N dimensions, or to a share up to 1 of those that there are. Their "
+    "new weights change least, on --calibration, what heads compare and hand on; --density may be left out.",
+)
 @click.option("--bn-reestimate", is_flag=True, help="Take batch-norm statistics anew on --calibration.")
 @click.option(
     "--heal",
@@ -161,9 +174,34 @@ def _show_fit(summary: dict[str, Any]) -> None:
             title=f"largest of {len(errors)} layers that read removed channels (mean {_mean(errors):.3f})",
             right=["reconstruction error"],
         )
+    _show_heads(summary.get("heads", {}))
     _show_curves(summary.get("curves", {}))
     for name, why in summary.get("whole", {}).items():
         echo(f"kept whole: {name} ({why})")
+
+
+def _show_heads(heads: dict[str, Any]) -> None:
+    """The products of attention that were changed most, and those that could not be."""
+    from edgespa.cli._output import table
+
+    rows, whole = [], {}
+    for name, found in heads.items():
+        for what, own in found.items():
+            if "whole" in own:
+                whole[f"{name}, {what}"] = own["whole"]
+            else:
+                rows.append((own["error"], name, what, f"{own['width']} of {own['of']}"))
+    if rows:
+        table(
+            ["attention", "product", "width", "error"],
+            [[name, what, width, f"{error:.3f}"] for error, name, what, width in sorted(rows, reverse=True)[:_SHOWN]],
+            title=f"largest of {len(rows)} products of heads that are narrower",
+            right=["width", "error"],
+        )
+    for name, why in list(whole.items())[:_SHOWN]:
+        echo(f"as wide as before: {name} ({why})")
+    if len(whole) > _SHOWN:
+        echo(f"as wide as before: {len(whole) - _SHOWN} more products of heads; --json has all")
 
 
 def _show_curves(curves: dict[str, Any]) -> None:

@@ -24,6 +24,7 @@ PARTS = (
         "arrays",
         "check",
         "confine",
+        "layers",
         "measure",
     ),
     *("placement", "picture", "boxes", "inputs", "points", "maps", "answer", "draw", "model", "many", "command"),

@@ -115,7 +115,7 @@ class Processes:
         if clip is not None:
             if scaler is not None:
                 scaler.unscale_(optimizer)
-            torch.nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], clip)
+            _shorten(gradients, clip)
         if scaler is None:
             optimizer.step()
         else:
@@ -174,6 +174,19 @@ class Processes:
     def part(self) -> tuple[int, int]:
         """Which part of each batch is this process's: the index, of how many."""
         return self.index, self.count
+
+
+def _shorten(gradients: Sequence[Tensor], most: float) -> None:
+    """Make the vector of all gradients at most so long.
+
+    As ``torch.nn.utils.clip_grad_norm_``, but the same to the last bit in whatever order they come: a run that is gone
+    on with has its parameters in another one.
+    """
+    if gradients:
+        norms = torch.stack([torch.linalg.vector_norm(each) for each in gradients]).sort().values
+        factor = (most / (torch.linalg.vector_norm(norms) + 1e-6)).clamp(max=1.0)
+        for each in gradients:
+            each.mul_(factor)
 
 
 ALONE = Processes()

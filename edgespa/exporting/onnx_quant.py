@@ -20,6 +20,7 @@ from edgespa.exporting.fitness import unfit
 from edgespa.exporting.onnx_graph import ABSORBED, parts_of
 from edgespa.exporting.ranges import Observed, Range, find_ranges
 from edgespa.exporting.refusals import refused
+from edgespa.exporting.sensitivity import by_weights
 from edgespa.system.quiet import quiet
 
 LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
@@ -70,6 +71,14 @@ class OnnxQuantiser:
     def float_layers(self) -> tuple[str, ...]:
         """Names of the layers that are unfit."""
         return tuple(name for name in self._nodes if name in self.unfit)
+
+    @property
+    def alike(self) -> tuple[tuple[str, ...], ...]:
+        """`layers` that have the same weights, together: the steps of a recurrence that is written out are one."""
+        import onnx
+
+        constants = {each.name: each for each in self._model.graph.initializer}
+        return by_weights({n: onnx.numpy_helper.to_array(constants[self._nodes[n].input[1]]) for n in self.layers})
 
     @property
     def joins(self) -> tuple[str, ...]:

@@ -32,6 +32,11 @@ _SHARE = 0.85
 _MOST_IN_FLOAT, _LEAST_GAIN = 0.75, 0.95
 
 Open = Callable[[Path], File]
+Tried = Callable[[int, int], None]
+
+
+def _nobody(done: int, total: int) -> None:
+    """Nobody is told."""
 
 
 class Quantiser(Protocol):
@@ -39,6 +44,8 @@ class Quantiser(Protocol):
 
     @property
     def layers(self) -> tuple[str, ...]: ...  # noqa: D102
+    @property
+    def alike(self) -> tuple[tuple[str, ...], ...]: ...  # noqa: D102
     @property
     def joins(self) -> tuple[str, ...]: ...  # noqa: D102
     @property
@@ -108,6 +115,7 @@ def make(
     config: ExportConfig,
     journal: Journal | None = None,
     loss: Loss | None = None,
+    tried: Tried = _nobody,
 ) -> Made:
     """Write the best file of a precision.
 
@@ -122,6 +130,7 @@ def make(
         config: Tolerance, methods, slowdown.
         journal: Of what was measured on the way before, with the same file, calibration, judge and loss.
         loss: In place of the tolerance.
+        tried: Told ``(done, total)`` where layers are tried one after the other, which takes long.
 
     Raises:
         NotUseful: If the precision cannot be had within the tolerance, or not without being slower; or a file that is
@@ -135,7 +144,7 @@ def make(
         if not quantiser.layers:
             raise NotUseful("it has no layer with weights that int8 is made for")
         assert judge is not None
-        search = _Search(quantiser, plain, path, judge, open_file, config, journal, loss)
+        search = _Search(quantiser, plain, path, judge, open_file, config, journal, loss, tried)
         return search.static(feeds) if precision == "int8" else _smaller(search.weights(), path, plain)
     except (EdgespaError, NotUseful):
         raise
@@ -166,7 +175,9 @@ class _Search:
         config: ExportConfig,
         journal: Journal | None = None,
         loss: Loss | None = None,
+        tried: Tried = _nobody,
     ) -> None:
+        self._tell = tried
         self._quantiser = quantiser
         self._plain = plain
         self._path = path
@@ -260,20 +271,27 @@ class _Search:
 
     def _with_float(self, method: str, ranges: dict[str, Range], plain_error: float) -> Choice:
         few = self._judge.part(slice(RANK_IMAGES))
+        alike = {layers[0]: layers for layers in self._quantiser.alike}
 
-        def alone(layer: str) -> float:
-            return self._journal.error(f"{method}, {layer} alone", lambda: self._tried(few, ranges, only=(layer,)))
+        def alone(first: str) -> float:
+            self._tell(list(alike).index(first), len(alike))
+            return self._journal.error(f"{method}, {first} alone", lambda: self._tried(few, ranges, only=alike[first]))
 
-        harm = rank(self._quantiser.layers, alone)
+        def all_of(firsts: tuple[str, ...]) -> tuple[str, ...]:
+            return tuple(layer for first in firsts for layer in alike[first])
+
+        harm = rank(tuple(alike), alone)
         budget = None
         if self._loss is not None:  # as harm adds up, so does what is lost
             budget = sum(harm.values()) * (self._most / plain_error if math.isfinite(plain_error) else 0.0)
-        choice = choose(harm, lambda layers: self._off(method, ranges, layers), self._most, least=1, budget=budget)
+        choice = choose(
+            harm, lambda firsts: self._off(method, ranges, all_of(firsts)), self._most, least=1, budget=budget
+        )
         if choice is None:
             raise NotUseful(
                 f"{self._words(plain_error)}, and more than {self._most:.3g} with any number of layers in float"
             )
-        return choice
+        return dataclasses.replace(choice, float_layers=all_of(choice.float_layers))
 
     def _words(self, off: float) -> str:
         if self._loss is not None:

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from edgespa.adapters.base import Adapter
 from edgespa.adapters.lowrank import LowRank
+from edgespa.adapters.mixing import Mixing
 from edgespa.adapters.repadapter import RepAdapter
 from edgespa.adapters.splopa import SPLoPA
 from edgespa.adapters.ssf import SSF
@@ -146,6 +147,8 @@ def _entries(folder: Path, task: Task, base: Base, wanted: Mapping[str, Array]) 
                 if how is None:
                     continue
                 entry["adapter"] = how
+                if how["kind"] == "mixed":  # of all filters and channels
+                    entry.pop("keep", None)
         else:
             continue
         if there[entry["from"]][entry["name"]].dtype != array.dtype:
@@ -164,4 +167,6 @@ def _change(adapter: Adapter) -> dict[str, Any] | None:
         return {"kind": "before", "in_dim": adapter.in_dim, "scale": adapter.scale}
     if isinstance(adapter, SPLoPA):
         return {"kind": "prototypes"}
+    if isinstance(adapter, Mixing):
+        return {"kind": "mixed" if adapter.change is None else "added"}
     return None

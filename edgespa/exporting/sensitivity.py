@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
 
 _MOST_ERROR = 1e3  # of a layer that makes the outputs infinite: sums must stay numbers
 
@@ -21,6 +25,19 @@ class Choice:
     float_layers: tuple[str, ...]
     error: float
     tried: int
+
+
+def by_weights(weights: Mapping[str, NDArray[np.float32] | None]) -> tuple[tuple[str, ...], ...]:
+    """Layers that have the same weights, together, in the order of the first of each.
+
+    Args:
+        weights: Of each layer; one without is alone.
+    """
+    found: dict[object, list[str]] = {}
+    for name, weight in weights.items():
+        key = name if weight is None else (weight.shape, hashlib.sha256(weight.tobytes()).digest())
+        found.setdefault(key, []).append(name)
+    return tuple(map(tuple, found.values()))
 
 
 def rank(layers: Sequence[str], alone: Callable[[str], float]) -> dict[str, float]:

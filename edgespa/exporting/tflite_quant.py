@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from edgespa.exporting.fitness import unfit
 from edgespa.exporting.ranges import Observed, Range, find_ranges
 from edgespa.exporting.refusals import refused
+from edgespa.exporting.sensitivity import by_weights
 from edgespa.exporting.tflite_file import in_order
 from edgespa.exporting.tflite_graph import LAYERS, Operator, read
 from edgespa.exporting.tflite_scales import widened, with_room
@@ -60,6 +61,11 @@ class TfliteQuantiser:
     def float_layers(self) -> tuple[str, ...]:
         """Names of the layers that are unfit."""
         return tuple(name for name in self._operators if name in self.unfit)
+
+    @property
+    def alike(self) -> tuple[tuple[str, ...], ...]:
+        """`layers` that have the same weights, together: the steps of a recurrence that is written out are one."""
+        return by_weights({name: self._operators[name].weight for name in self.layers})
 
     @property
     def joins(self) -> tuple[str, ...]:
@@ -121,15 +127,13 @@ class TfliteQuantiser:
             joined: Quantise `joins` too.
             rest: Weights of layers that stay in float: ``stored`` in int8, see `write_weights`; in ``half`` precision.
         """
-        from ai_edge_quantizer.recipe_manager import RecipeManager
-
-        rules = RecipeManager()
+        rules = _Rules()
         chosen = [name for name in only or self.layers if name not in without and name not in self.unfit]
         for name in chosen:
-            self._make_static(rules, self._operators[name])
+            rules.static(self._operators[name])
         for each in self._between.values() if joined else ():
             if each.name not in self.unfit:
-                self._make_static(rules, each)
+                rules.static(each)
         if rest is not None:
             for name in (each for each in self._operators if each not in chosen):
                 self._shrink(rules, name, rest)
@@ -142,7 +146,7 @@ class TfliteQuantiser:
             name: {"min": np.array(low, dtype=np.float32), "max": np.array(high, dtype=np.float32)}
             for name, (low, high) in wide.items()
         }
-        self._write(path, rules, found, with_room(self._source, layers, wide))
+        self._write(path, rules.recipe(), found, with_room(self._source, layers, wide))
         store_terms(path)
 
     def write_weights(self, path: Path, way: str) -> None:
@@ -158,12 +162,10 @@ class TfliteQuantiser:
             way: ``dynamic``: the arithmetic is int8, with the range of each activation found as it runs; ``stored``: it
                 is that of float, with one scale for each weight.
         """
-        from ai_edge_quantizer.recipe_manager import RecipeManager
-
-        rules = RecipeManager()
+        rules = _Rules()
         for name in self._operators:
             self._shrink(rules, name, way)
-        self._write(path, rules, None, self._source.read_bytes())
+        self._write(path, rules.recipe(), None, self._source.read_bytes())
 
     def write_half(self, path: Path) -> None:
         """Weights in half precision; the arithmetic is that of float, or of half where a delegate has it.
@@ -180,40 +182,54 @@ class TfliteQuantiser:
             rules.add_weight_only_config(
                 ".*", qtyping.TFLOperationName(kind), num_bits=16, algorithm_key=AlgorithmName.FLOAT_CASTING
             )
-        self._write(path, rules, None, self._source.read_bytes())
+        self._write(path, rules.get_quantization_recipe(), None, self._source.read_bytes())
 
-    @staticmethod
-    def _make_static(rules: Any, operator: Operator) -> None:
-        """A rule for one operator: static int8."""
-        rules.add_static_config(*_where(operator), 8, 8)
-
-    def _shrink(self, rules: Any, name: str, way: str) -> None:
+    def _shrink(self, rules: _Rules, name: str, way: str) -> None:
         """A rule for the weights of one layer: ``dynamic``, ``stored``, or ``half``, as where one scale is too few."""
         from ai_edge_quantizer.algorithm_manager import AlgorithmName
         from ai_edge_quantizer.qtyping import QuantGranularity
 
-        where, kind = _where(self._operators[name]), self._operators[name].kind
-        if kind == "DEPTHWISE_CONV_2D" and way != "half":
+        operator = self._operators[name]
+        if operator.kind == "DEPTHWISE_CONV_2D" and way != "half":
             return
-        channels = way == "dynamic" and kind == "CONV_2D"
-        if way == "half" or not (channels or self._operators[name].one_scale):
-            rules.add_weight_only_config(*where, num_bits=16, algorithm_key=AlgorithmName.FLOAT_CASTING)
+        channels = way == "dynamic" and operator.kind == "CONV_2D"
+        if way == "half" or not (channels or operator.one_scale):
+            rules.add("weight_only", operator, num_bits=16, algorithm_key=AlgorithmName.FLOAT_CASTING)
         else:
-            add = rules.add_dynamic_config if way == "dynamic" else rules.add_weight_only_config
             granularity = QuantGranularity.CHANNELWISE if channels else QuantGranularity.TENSORWISE
-            add(*where, num_bits=8, granularity=granularity)
+            how = "dynamic" if way == "dynamic" else "weight_only"
+            rules.add(how, operator, num_bits=8, granularity=granularity)
 
     @staticmethod
-    def _write(path: Path, rules: Any, found: dict[str, Any] | None, source: bytes) -> None:
+    def _write(path: Path, recipe: Any, found: dict[str, Any] | None, source: bytes) -> None:
         with quiet("ai-edge-quantizer"):
             from ai_edge_quantizer import quantizer
 
-            tool = quantizer.Quantizer(source, rules.get_quantization_recipe())
+            tool = quantizer.Quantizer(source, recipe)
             tool.quantize(found).export_model(str(path), overwrite=True)
         keep_signature(path, source)
 
 
-def _where(operator: Operator) -> tuple[str, Any]:
-    from ai_edge_quantizer import qtyping
+class _Rules:
+    """Rules for operators; those that are treated alike have one, as every rule is tried on every operator."""
 
-    return f"^{re.escape(operator.scope)}$", qtyping.TFLOperationName(operator.kind)
+    def __init__(self) -> None:
+        self._scopes: dict[tuple[Any, ...], list[str]] = {}
+
+    def static(self, operator: Operator) -> None:
+        """Static int8."""
+        self.add("static", operator, activation_num_bits=8, weight_num_bits=8)
+
+    def add(self, way: str, operator: Operator, **config: Any) -> None:
+        """As ``RecipeManager.add_<way>_config`` is told."""
+        self._scopes.setdefault((way, operator.kind, *config.items()), []).append(operator.scope)
+
+    def recipe(self) -> Any:
+        from ai_edge_quantizer.qtyping import TFLOperationName
+        from ai_edge_quantizer.recipe_manager import RecipeManager
+
+        manager = RecipeManager()
+        for (way, kind, *config), scopes in self._scopes.items():
+            where = f"^(?:{'|'.join(map(re.escape, scopes))})$"
+            getattr(manager, f"add_{way}_config")(where, TFLOperationName(kind), **dict(config))
+        return manager.get_quantization_recipe()

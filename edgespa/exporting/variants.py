@@ -180,7 +180,7 @@ def _smaller(job: Job, name: str, precision: str, quantiser: Any, plain: Path, p
         NotUseful: If there is none that is worth shipping.
         ParityError: If it fails its proof, as does the nearer one.
     """
-    how = _made(job, name, precision, quantiser, plain, path, job.config)
+    how = _made(job, name, precision, quantiser, plain, path, job.config, steps)
     steps.next(f"{name} {precision}: prove")
     try:
         return _proved(job, name, precision, path, how, steps)
@@ -191,14 +191,20 @@ def _smaller(job: Job, name: str, precision: str, quantiser: Any, plain: Path, p
         asked = job.config.int8_tolerance
         nearer = job.config.model_copy(update={"int8_tolerance": _RETRY * asked * min(1.0, asked / error)})
         try:
-            how = _made(job, name, precision, quantiser, plain, path, nearer)
+            how = _made(job, name, precision, quantiser, plain, path, nearer, steps)
         except NotUseful:  # nobody asked for that tolerance
             raise failed from None
         return _proved(job, name, precision, path, how, steps)
 
 
-def _made(job: Job, name: str, precision: str, quantiser: Any, plain: Path, path: Path, config: ExportConfig) -> Made:
+def _made(
+    job: Job, name: str, precision: str, quantiser: Any, plain: Path, path: Path, config: ExportConfig, steps: Steps
+) -> Made:
     """Make a file, or find it in the cache."""
+
+    def tried(done: int, total: int) -> None:
+        steps.within(done, total, f"{name} {precision}: which layers stay in float, {done} of {total}")
+
     feeds: list[list[Any]] = []
     judge = job.samples
     if precision != "fp16" and job.calibration is not None:
@@ -236,6 +242,7 @@ def _made(job: Job, name: str, precision: str, quantiser: Any, plain: Path, path
         config,
         journal,
         loss,
+        tried,
     )
     job.cache.store(key, path, dataclasses.asdict(made))
     return made

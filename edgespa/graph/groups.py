@@ -135,13 +135,14 @@ class Groups:
         return result
 
 
-def find_groups(program: Program) -> Groups:
+def find_groups(program: Program, *, widths: bool = False) -> Groups:
     """Label a program and collect its channel groups.
 
     Args:
         program: A traced program, with ``meta["val"]`` on its nodes.
+        widths: In attention the units are dimensions that all heads have, instead of whole heads.
     """
-    labeller = Labeller()
+    labeller = Labeller(widths=widths)
     slots, values = label_program(program, labeller)
     unit_of, reasons = _resolve(labeller)
     return _collect(program, slots, values, unit_of, reasons)

@@ -101,9 +101,11 @@ class Labeller:
         edges: Pairs of equally long label arrays; label *i* of one lives and dies with label *i* of the other.
         fixes: What cannot be removed.
         joints: Joint blocks whose units have to become rectangles, with their preferred dimension (or None).
+        widths: Attention keeps all heads, and what can go of it are dimensions of every head; else whole heads.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, widths: bool = False) -> None:
+        self.widths = widths
         self.count = 1
         self.edges: list[tuple[Labels, Labels]] = []
         self.fixes: list[Fix] = []

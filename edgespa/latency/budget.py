@@ -22,6 +22,7 @@ from edgespa.distributed.processes import Processes
 from edgespa.errors import BudgetError, ConfigError
 from edgespa.graph.groups import Kept
 from edgespa.graph.surgery import compact
+from edgespa.latency.known import known_latencies
 from edgespa.latency.stopwatch import LatencyBudget, Stopwatch
 from edgespa.pruning import PruneConfig
 from edgespa.pruning.run import Pruning
@@ -222,7 +223,11 @@ class LatencyFitting:
         self._found = LatencyFit(self._stopwatch.budget, trials=tuple(record["trials"]), **named)
 
     def density(self, pruning: Pruning) -> float:
-        """The density of a method that fits."""
+        """The density of a method that fits; widths that cost no time by the device's table are given back."""
+        if self._stopwatch is not None and pruning.config.widen:
+            asked = self._stopwatch.budget
+            known = known_latencies(pruning.base, asked.device, asked.variant, asked.threads)
+            pruning.time_of = None if known is None else known.predictor.width_ms
         if self._found is not None:
             return self._found.density
         assert self._stopwatch is not None
@@ -252,7 +257,9 @@ class LatencyFitting:
         norms = config.adds_norms(self._base.program)
         base = self._base.extended(config.adapter, config.adapter_options, norms=norms)
         shared = {key: getattr(config, key) for key in ("round_to", "min_width", "keep", "only", "normalisation")}
-        density = self.density(Pruning(base, PruneConfig(density=1.0, method="l1", budget="macs", **shared)))
+        density = self.density(
+            Pruning(base, PruneConfig(density=1.0, method="l1", budget="macs", widen=False, **shared))
+        )
         return config.model_copy(update={"density": density, "budget": "macs"})
 
     def recorded(self, task: Task) -> Task:

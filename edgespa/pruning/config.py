@@ -75,7 +75,11 @@ class PruneConfig(SelectionConfig):
             same relative reconstruction error; ``equal-accuracy``, the same loss of accuracy on labelled held-out
             images; ``global``, by ranking scores over all groups; ``auto``: uniform for methods that rank within each
             layer, else global.
+        widen: With a latency that is asked for, and a latency table of the device that covers the network: give widths
+            back as long as the table says that they cost no time.
         bn_reestimate: Take batch-norm statistics anew on the calibration images.
+        head_width: New width of the heads of attention: a number of dimensions, or a share of those that there are
+            if not above 1; see `edgespa.pruning.heads`. None leaves them as they are.
         seed: Of everything random.
     """
 
@@ -84,7 +88,9 @@ class PruneConfig(SelectionConfig):
     reweight: bool | None = None
     activations: Activations | None = None
     allocation: Allocation = "auto"
+    widen: bool = True
     bn_reestimate: bool = False
+    head_width: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     seed: int = Field(default=0, ge=0)
 
     @model_validator(mode="after")
@@ -94,6 +100,8 @@ class PruneConfig(SelectionConfig):
             raise ValueError(f"{self.method} ranks within each layer, so its allocation cannot be global")
         if self.how.in_change and self.activations not in (None, self.how.activations):
             raise ValueError(f"{self.method} fits on {self.how.activations}: leave out activations, or take its sister")
+        if self.head_width is not None and self.head_width > 1 and self.head_width != int(self.head_width):
+            raise ValueError(f"a head cannot be {self.head_width:g} wide: give a whole number, or a share up to 1")
         return self
 
     @property
@@ -119,6 +127,7 @@ class PruneConfig(SelectionConfig):
         return (
             self.how.needs_data
             or self.reweight is True
+            or self.head_width is not None
             or self.bn_reestimate
             or self.shares in ("equal-error", "equal-accuracy")
         )

@@ -16,6 +16,7 @@ from edgespa.pruning import allocate
 from edgespa.pruning.config import PruneConfig
 from edgespa.pruning.evidence import Evidence, cut, solve
 from edgespa.pruning.front import Pass, Progress, front_to_back, stops, top
+from edgespa.pruning.heads import narrow_heads
 from edgespa.pruning.images import Images
 from edgespa.pruning.rank import by_rank, scores_of
 from edgespa.pruning.result import make_task
@@ -23,6 +24,8 @@ from edgespa.pruning.resume import Store
 from edgespa.pruning.survey import Network, gather, path_of
 from edgespa.selection import reconstruct
 from edgespa.selection.criteria import CRITERIA, Scores
+from edgespa.selection.select import allowed_widths
+from edgespa.selection.widen import widened
 from edgespa.system.files import uninterrupted
 from edgespa.tasks.base import Base
 from edgespa.tasks.task import Task
@@ -65,10 +68,26 @@ def prune(
         DataError: If the images are of no use.
         GraphError: If the compacted program does not equal the masked one.
     """
+    narrowing = None
+    if config.head_width is not None and data is not None:
+        images = Images(base, data)
+        narrowing = narrow_heads(base, images, config.head_width, config.round_to, _ticks(images, progress))
+        base = narrowing.base
     pruning = Pruning(base, config, data, held_out, progress)
     store = None if checkpoint is None else Store(checkpoint, pruning.identity(), more=facts)
     density = config.density if choose_density is None else choose_density(pruning)
-    return pruning.task(density, folder, preprocess, store, resume)
+    task = pruning.task(density, folder, preprocess, store, resume)
+    return task if narrowing is None else narrowing.recorded(task)
+
+
+def _ticks(images: Images, progress: Report | None) -> Callable[[str], None]:
+    counted = iter(range(1, images.batches + 1))
+
+    def tick(text: str) -> None:
+        if progress is not None:
+            progress(next(counted, images.batches), images.batches, text)
+
+    return tick
 
 
 class Pruning:
@@ -107,6 +126,8 @@ class Pruning:
         self._paths: dict[str, reconstruct.Path] = {}
         self._scores: dict[str, Scores] | None = None
         self._shares: dict[str, Scores] | None = None
+        self.time_of: Callable[[Mapping[str, int]], float] | None = None
+        """Foretells the time of widths: where there is one, a plan's groups are widened as long as it does not rise."""
 
     def identity(self) -> dict[str, object]:
         """What a pass depends on."""
@@ -177,12 +198,21 @@ class Pruning:
             self._find_paths()
         shares = self._scores if config.shares == "global" and self._scores is not None else self._share_scores()
         kept = allocate.shared_out(self.network, config, shares)
-        counts = {name: int(mask.sum()) for name, mask in kept.items() if not mask.all()}
+        counts = self._widened({name: int(mask.sum()) for name, mask in kept.items() if not mask.all()})
         if self._scores is not None:
             orders = {name: np.argsort(-scores, kind="stable") for name, scores in self._scores.items()}
         else:
             orders = {name: path.order for name, path in self._paths.items() if self._is_final(name)}
         return counts, {name: order for name, order in orders.items() if name in counts}
+
+    def _widened(self, counts: dict[str, int]) -> dict[str, int]:
+        """The widths of a plan, without what was cut and costs no time."""
+        if self.time_of is None or not self.config.widen:
+            return counts
+        groups = self.base.groups.groups
+        widths = {name: allowed_widths(groups[name], self.config.constraints) for name in counts}
+        found = widened(counts, widths, self.time_of)
+        return {name: count for name, count in found.items() if count < len(groups[name])}
 
     def _is_final(self, name: str) -> bool:
         """Whether the path of a group on the original network is the one that counts."""

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from edgespa.config import Strict
 from edgespa.selection.criteria import NORMALISATIONS
-from edgespa.selection.select import QUANTITIES, Budget, Constraints
+from edgespa.selection.select import QUANTITIES, ROUND_TO, Budget, Constraints
 
 
 class SelectionConfig(Strict):
@@ -18,7 +18,7 @@ class SelectionConfig(Strict):
         density: Fraction to keep, in (0, 1].
         budget: Fraction of what: channels, parameters or macs.
         normalisation: How the scores of a layer are scaled before they are ranked against those of other layers.
-        round_to: Alignment of channel counts.
+        round_to: Alignment of channel counts, see `edgespa.selection.select.Constraints`.
         min_width: Least number of channels of a group.
         keep: Patterns of layers that stay whole.
         only: Patterns of the only layers that may be pruned.
@@ -27,7 +27,7 @@ class SelectionConfig(Strict):
     density: float = Field(default=1.0, gt=0, le=1)
     budget: str = "channels"
     normalisation: str = "mean"
-    round_to: int = Field(default=8, ge=1)
+    round_to: int = Field(default=ROUND_TO, ge=1)
     min_width: int = Field(default=1, ge=1)
     keep: tuple[str, ...] = ()
     only: tuple[str, ...] = ()

@@ -27,7 +27,7 @@ from edgespa.errors import ConfigError
 from edgespa.graph.groups import Group, Slot
 
 Scores = NDArray[np.float64]
-Side = Literal["writers", "readers", "scales", "activations"]
+Side = Literal["writers", "readers", "scales", "parameters", "activations"]
 Normalisation = Literal["mean", "l1", "l2", "none"]
 NORMALISATIONS: tuple[str, ...] = get_args(Normalisation)
 
@@ -137,11 +137,14 @@ class Criterion:
     Attributes:
         name: Its name on the command line.
         side: What is looked at: the rows that write a channel, the columns that read it, the scale of the batch norm
-            that follows (rows where there is none), or the outputs of the layers that write it.
+            that follows (rows where there is none), all parameters of the unit, or the outputs of the layers that
+            write it.
         needs_gradient: Whether gradients of the loss, and so labelled data, are needed.
         score: ``(weight, gradient or None, dim) -> [indices]``; for activations ``(outputs, gradient, dim)``.
         signed: Whether the scores of a unit's slots are added with their signs before the absolute value is taken.
         relevance: Whether the gradients are those of layer-wise relevance propagation, not of the loss.
+        squared: Whether the score of a batch is squared before the batches are averaged. Such a score depends on what
+            a batch is, so batches that are one in a training step are one here, too.
     """
 
     name: str
@@ -150,6 +153,7 @@ class Criterion:
     score: Callable[[Tensor, Tensor | None, int], Tensor]
     signed: bool = False
     relevance: bool = False
+    squared: bool = False
 
 
 def _with_gradient(function: Callable[[Tensor, Tensor, int], Tensor]) -> Callable[[Tensor, Tensor | None, int], Tensor]:
@@ -167,6 +171,8 @@ CRITERIA: dict[str, Criterion] = {
         Criterion("l1", "writers", False, lambda weight, _, dim: magnitude(weight, dim, 1)),
         Criterion("l2", "writers", False, lambda weight, _, dim: magnitude(weight, dim, 2)),
         Criterion("taylor", "readers", True, _with_gradient(taylor), signed=True),
+        # Optimal Brain Connection, Chen et al. 2025, arXiv 2508.05521, see `edgespa.selection.score.score_units`
+        Criterion("jacobian", "parameters", True, _with_gradient(taylor), signed=True, squared=True),
         Criterion("random", "writers", False, lambda weight, _, dim: torch.ones(weight.shape[dim])),
         Criterion("geometric-median", "writers", False, lambda weight, _, dim: geometric_median(weight, dim)),
         # Network Slimming, Liu et al. 2017, arXiv 1708.06519
@@ -209,16 +215,16 @@ def _plugins() -> dict[str, EntryPoint]:
     return {point.name: point for point in entry_points(group=GROUP)}
 
 
-def slots_of(group: Group, criterion: Criterion, scales: Collection[str] = ()) -> tuple[Slot, ...]:
+def slots_of(group: Group, criterion: Criterion, chosen: Collection[str] = ()) -> tuple[Slot, ...]:
     """The slots that a criterion looks at: those of its side, or of the other side if the group has none there.
 
     Args:
         group: The channel group.
         criterion: Which side counts.
-        scales: Tensors that are scales of batch norms.
+        chosen: Tensors that are scales of batch norms, or parameters, for a criterion that looks at those.
     """
-    if criterion.side == "scales":
-        own = tuple(slot for slot in group.slots if slot.tensor in scales)
+    if criterion.side in ("scales", "parameters"):
+        own = tuple(slot for slot in group.slots if slot.tensor in chosen)
         return own or group.writers or group.readers
     return (group.readers or group.writers) if criterion.side == "readers" else (group.writers or group.readers)
 
@@ -228,7 +234,7 @@ def unit_scores(
     index_scores: Mapping[Slot, Scores],
     criterion: Criterion,
     normalisation: str,
-    scales: Collection[str] = (),
+    chosen: Collection[str] = (),
 ) -> Scores:
     """Scores of a group's units from the scores of slot indices.
 
@@ -237,14 +243,14 @@ def unit_scores(
         index_scores: Per slot of `slots_of` a score for each index of the uncompacted tensor; NaN where gone.
         criterion: Says which slots count.
         normalisation: As in `normalise`, over the units that are still there.
-        scales: Tensors that are scales of batch norms.
+        chosen: See `slots_of`.
 
     Returns:
         ``[units]``; units that are gone are NaN. Zeros for a group that no weight writes or reads.
     """
     per_slot = [
         np.array([index_scores[slot][indices].sum() for indices in group.slots[slot]], dtype=np.float64)
-        for slot in slots_of(group, criterion, scales)
+        for slot in slots_of(group, criterion, chosen)
     ]
     return combined(per_slot, len(group), criterion.signed, normalisation)
 

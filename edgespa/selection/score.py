@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, fx
+from torch import Tensor, fx, nn
 
 from edgespa.data.inputs import Inputs, arguments
 from edgespa.distributed.processes import ALONE, Processes
@@ -22,6 +23,7 @@ from edgespa.selection.relevance import Objective, captured
 Batches = Iterable[tuple[Inputs, Any]]
 Loss = Callable[[Mapping[str, Tensor], Inputs, Any], Tensor]
 OutputLoss = Callable[[Any, Any], Tensor]
+Mass = Callable[[Any], float]
 
 
 def score_units(
@@ -37,11 +39,21 @@ def score_units(
     output_loss: OutputLoss | None = None,
     batches: Batches = (),
     processes: Processes = ALONE,
+    joined: int = 1,
+    mass: Mass | None = None,
 ) -> dict[str, Scores]:
     """Score every unit that is still there.
 
     With gradients the scores are taken per batch and averaged: ``mean_b |sum w * dL_b/dw|``. Several processes take
     turns at the batches; the scores are those of one process, and the same in all.
+
+    The Jacobian criterion (Chen et al. 2025, arXiv 2508.05521, Optimal Brain Connection) is
+    ``mean_b (sum w * dL_b/dw)^2`` over all parameters of the unit: rows that write it, columns that read it, biases,
+    scale and shift of norms. Deviations: their published code squares the sum of each layer of a unit and averages
+    over layers, here the sum runs over the layers, too, before it is squared; they divide by the number of parameters
+    or by the mean, here ``normalisation`` decides; means over batches stand for sums, which changes no order. What a
+    batch is matters here: batches that are joined are one, exactly, but for objectives that are learned from the base,
+    whose signs are drawn for each place in a batch (`edgespa.objectives.base.projected`).
 
     Args:
         groups: Channel groups of the whole program.
@@ -56,6 +68,8 @@ def score_units(
             is relevance, what it begins with.
         batches: Inputs and labels; of several processes, those of this one.
         processes: Those that share the batches.
+        joined: So many batches that follow each other are one, for criteria that square; others take each for itself.
+        mass: How much the loss of a batch counts among those that are joined; None where all count alike.
 
     Returns:
         Per group ``[units]``; units that are gone are NaN.
@@ -68,16 +82,17 @@ def score_units(
     alive = groups.alive(kept)
     if rule.name == "random":
         return _random(groups, kept, generator)
-    if rule.side in ("activations", "scales") and program is None:
+    if rule.side in ("activations", "scales", "parameters") and program is None:
         raise ConfigError(f"the criterion {criterion} needs the program, not the weights alone", "choose another")
-    look = _Look(groups, alive, rule, scales_of(program) if program and rule.side == "scales" else frozenset())
+    look = _Look(groups, alive, rule, _chosen(rule, program))
     if rule.needs_gradient and (loss if rule.side != "activations" else output_loss) is None:
         raise ConfigError(f"the criterion {criterion} needs labelled data", "choose another, or use: edgespa adapt")
     if rule.side == "activations" and program is not None and output_loss is not None:
         per_batch = _by_activations(look, program, weights, output_loss, batches)
         scores = _averaged(per_batch, kept, rule, normalisation, processes)
     elif rule.needs_gradient and loss is not None:
-        scores = _averaged(_by_gradients(look, weights, loss, batches), kept, rule, normalisation, processes)
+        together = _together(batches, joined if rule.squared else 1, mass)
+        scores = _averaged(_by_gradients(look, weights, loss, together), kept, rule, normalisation, processes)
     else:
         scores = _agreed(look.scores(weights, {}, normalisation), processes)
     require_finite({name: values[kept[name]] for name, values in scores.items()}, criterion)
@@ -115,6 +130,28 @@ def scales_of(program: Program) -> frozenset[str]:
     )
 
 
+def parameters_of(program: Program) -> frozenset[str]:
+    """What could be trained: no statistics of norms, and no constants."""
+    return frozenset(name for name, tensor in program.tensors() if isinstance(tensor, nn.Parameter))
+
+
+def _chosen(rule: Criterion, program: Program | None) -> frozenset[str]:
+    """The tensors of `slots_of`."""
+    if program is None or rule.side not in ("scales", "parameters"):
+        return frozenset()
+    return scales_of(program) if rule.side == "scales" else parameters_of(program)
+
+
+def _together(batches: Batches, joined: int, mass: Mass | None) -> Iterator[list[tuple[Inputs, Any, float]]]:
+    """Groups of batches that are one, each with its share of the whole."""
+    rest = iter(batches)
+    while group := list(itertools.islice(rest, joined)):
+        masses = [1.0 if mass is None or len(group) == 1 else mass(labels) for _, labels in group]
+        whole = sum(masses)
+        shares = [each / whole if whole else 0.0 for each in masses]
+        yield [(inputs, labels, share) for (inputs, labels), share in zip(group, shares, strict=True)]
+
+
 def _averaged(
     per_batch: Iterable[dict[str, Scores]],
     kept: Mapping[str, Mask],
@@ -127,7 +164,7 @@ def _averaged(
     count = 0
     for scores in per_batch:
         for name, values in scores.items():
-            total[name] = total[name] + values
+            total[name] = total[name] + (np.square(values) if rule.squared else values)
         count += 1
     (batches,) = processes.totals([count])
     if not batches:
@@ -147,17 +184,21 @@ def _agreed(scores: dict[str, Scores], processes: Processes) -> dict[str, Scores
 
 
 def _by_gradients(
-    look: _Look, weights: Mapping[str, Tensor], loss: Loss, batches: Batches
+    look: _Look, weights: Mapping[str, Tensor], loss: Loss, together: Iterable[list[tuple[Inputs, Any, float]]]
 ) -> Iterator[dict[str, Scores]]:
     groups = look.groups.groups.values()
-    read = {slot.tensor for group in groups for slot in slots_of(group, look.rule, look.scales)}
-    for inputs, labels in batches:
-        leaves = {name: weights[name].detach().clone().requires_grad_(True) for name in read}
-        names = list(leaves)
-        gradients: tuple[Tensor | None, ...] = torch.autograd.grad(
-            loss({**weights, **leaves}, inputs, labels), [leaves[name] for name in names], allow_unused=True
-        )
-        known = {name: gradient for name, gradient in zip(names, gradients, strict=True) if gradient is not None}
+    read = {slot.tensor for group in groups for slot in slots_of(group, look.rule, look.chosen)}
+    for parts in together:
+        known: dict[str, Tensor] = {}
+        for inputs, labels, share in parts:
+            leaves = {name: weights[name].detach().clone().requires_grad_(True) for name in read}
+            gradients: tuple[Tensor | None, ...] = torch.autograd.grad(
+                loss({**weights, **leaves}, inputs, labels), list(leaves.values()), allow_unused=True
+            )
+            for name, gradient in zip(leaves, gradients, strict=True):
+                if gradient is not None:
+                    own = gradient if len(parts) == 1 else gradient * share
+                    known[name] = known[name] + own if name in known else own
         yield look.scores(weights, known, "none")
 
 
@@ -188,7 +229,7 @@ class _Look:
     groups: Groups
     alive: Mask
     rule: Criterion
-    scales: frozenset[str]
+    chosen: frozenset[str]
 
     def gone(self, group: Group) -> Mask:
         return np.asarray(~self.alive[group.ids], dtype=bool)
@@ -207,8 +248,8 @@ class _Look:
 
         result = {}
         for name, group in self.groups.groups.items():
-            own = {slot: index_scores(slot) for slot in slots_of(group, self.rule, self.scales)}
-            result[name] = unit_scores(group, own, self.rule, normalisation, self.scales)
+            own = {slot: index_scores(slot) for slot in slots_of(group, self.rule, self.chosen)}
+            result[name] = unit_scores(group, own, self.rule, normalisation, self.chosen)
         return result
 
     def written_by(self, program: Program) -> dict[str, dict[str, int]]:

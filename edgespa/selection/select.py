@@ -17,6 +17,8 @@ from edgespa.selection.criteria import Scores
 
 Quantity = Literal["channels", "parameters", "macs"]
 QUANTITIES: tuple[str, ...] = get_args(Quantity)
+ROUND_TO = 16
+"""The widest block of the runtimes that are known: what fits it fits 8 and 4 too."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,14 +45,14 @@ class Constraints:
     """What a selection has to respect.
 
     Attributes:
-        round_to: Channel counts are kept at multiples of this, or of a quarter of the group's width if that is less, so
-            that narrow groups can shrink; below one such step at halves of it. 1 switches alignment off.
+        round_to: Channel counts are kept at multiples of this, halved until it is at most half of the group, so that
+            narrow groups can shrink; below one such step at halves of it. 1 switches alignment off.
         min_width: Least number of channels of a group.
         keep: Patterns (as of shells) of tensor or module names whose groups stay whole.
         only: If given, all groups stay whole but those that match.
     """
 
-    round_to: int = 8
+    round_to: int = ROUND_TO
     min_width: int = 1
     keep: tuple[str, ...] = ()
     only: tuple[str, ...] = ()
@@ -123,11 +125,31 @@ def select(
 
 
 def align_units(group: Group, round_to: int) -> int:
-    """Units per alignment step: channels of a slot at multiples of ``round_to``, at most a quarter of the group."""
+    """Units per alignment step: channels of a slot at multiples of ``round_to``, halved as `halved` does."""
     slot = group.writers[0] if group.writers else next(iter(group.slots))
     per_unit = len(group.slots[slot][0])
-    step = round_to // math.gcd(round_to, per_unit)
-    return max(1, min(step, len(group) // 4))
+    return halved(round_to // math.gcd(round_to, per_unit), len(group))
+
+
+def halved(step: int, count: int) -> int:
+    """A step that a group of so many can take: halved until it is at most half of the group, and at least 1.
+
+    A quarter of the group, as one would have it for more choice, is often no part of a runtime's block: a group of 24
+    in sixes (18, 12, 6) is padded to 32 and 16 by ONNX Runtime, and takes longer than the whole of it.
+    """
+    while step > 1 and 2 * step > count:
+        step //= 2
+    return step
+
+
+def allowed_widths(group: Group, constraints: Constraints) -> tuple[int, ...]:
+    """The numbers of units that a selection may keep of a group: steps, below one step its halves, and the whole.
+
+    Args:
+        group: The group.
+        constraints: Alignment and minimum width.
+    """
+    return tuple(_Plan(group, constraints, len(group)).widths)
 
 
 class _Plan:

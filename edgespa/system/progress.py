@@ -7,7 +7,9 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
+
+from edgespa.system.quiet import shown
 
 
 class ProgressCallback(Protocol):
@@ -35,10 +37,10 @@ def bar(text: str, *, enabled: bool = True, lines: bool = False) -> Iterator[Pro
     Yields:
         The callback that moves the bar; it may be called from any thread.
     """
-    shown = _at_terminal() or _in_notebook()
-    if not enabled or not (shown or lines):
+    drawn = _at_terminal() or _in_notebook()
+    if not enabled or not (drawn or lines):
         yield _ignore
-    elif not shown:
+    elif not drawn:
         with _Lines(text, EVERY_S) as report:
             yield report
     else:
@@ -52,7 +54,7 @@ def _drawn(text: str) -> Iterator[ProgressCallback]:
     from rich.progress import BarColumn, Progress, ProgressColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
     from rich.table import Column
 
-    console = Console(stderr=not _in_notebook())
+    console = Console() if _in_notebook() else Console(file=_Shown())  # type: ignore[arg-type]
     # What is done comes first and gives way last: a clock and a share have their room, the bar where there is more.
     columns: list[ProgressColumn] = [TaskProgressColumn(table_column=Column(no_wrap=True))]
     if console.width > _NARROW:
@@ -114,8 +116,9 @@ class _Lines:
     def _tell(self) -> None:
         while not self._ended.wait(self._every_s):
             with contextlib.suppress(OSError, ValueError, AttributeError):  # of a closed stderr, or one that is None
-                sys.stderr.write(self.line(time.monotonic() - self._began) + "\n")
-                sys.stderr.flush()
+                stream = shown()
+                stream.write(self.line(time.monotonic() - self._began) + "\n")
+                stream.flush()
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -124,6 +127,22 @@ class _Lines:
     def __exit__(self, *_: object) -> None:
         self._ended.set()
         self._thread.join()
+
+
+class _Shown:
+    """The user's stderr, whatever it is at the moment."""
+
+    def write(self, text: str) -> int:
+        with contextlib.suppress(ValueError):  # it has just been closed: what was to be quiet is through
+            shown().write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(ValueError):
+            shown().flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(shown(), name)
 
 
 class _Pace:

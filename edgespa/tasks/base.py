@@ -19,6 +19,8 @@ from edgespa.errors import ModelError
 from edgespa.graph.blocks import Block, find_blocks, require_removable, without_blocks
 from edgespa.graph.cost import Cost, CostModel
 from edgespa.graph.groups import Groups, find_groups
+from edgespa.graph.head_widths import narrowed
+from edgespa.graph.layers import Layers, find_layers
 from edgespa.graph.program import Program, assign
 from edgespa.graph.surgery import head_tensors, resize_output
 from edgespa.models.detectors import Detector, TakenApart
@@ -46,6 +48,9 @@ class Base:
         removed: Names of the residual blocks that were removed from it, in the order of the program.
         whole: The base with all its blocks, where some were removed; else None.
         recorded: What the library of the model records of its images; None for a model of no library.
+        widths: New widths of the heads of attention, see `edgespa.graph.head_widths.narrowed`; empty where they are as
+            wide as they were.
+        wide: The base with heads as wide as they were, where some are narrower; else None.
         apart: A detector of torchvision, of which the program is the raw network, or of transformers; else None.
         detector: What there is to know of it.
     """
@@ -59,6 +64,8 @@ class Base:
     inputs: tuple[InputSize, ...] = ()
     removed: tuple[str, ...] = ()
     whole: Base | None = None
+    widths: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    wide: Base | None = None
     recorded: Recorded | None = None
     apart: TakenApart | QueryDetector | None = None
     detector: Detector | None = None
@@ -112,10 +119,16 @@ class Base:
         """What it costs with any of its units; norms that were put in do not count, for they are merged on export."""
         return CostModel(self.program, self.groups, merged_tensors(name for name, _ in self.program.tensors()))
 
+    @cached_property
+    def layers(self) -> Layers:
+        """Its layers as runtimes see them, for what they take on a device."""
+        return find_layers(self.program, self.groups)
+
     @property
     def whole_cost(self) -> Cost:
-        """What it costs unpruned, with all its blocks."""
-        return (self.whole or self).cost.cost()
+        """What it costs unpruned, with all its blocks and heads as wide as they were."""
+        base = self.whole or self
+        return (base.wide or base).cost.cost()
 
     @cached_property
     def blocks(self) -> tuple[Block, ...]:
@@ -208,6 +221,19 @@ class Base:
         if inserted_tensors(program):
             groups = without_inserted(groups)
         return dataclasses.replace(self, program=program, groups=groups, removed=removed, whole=whole)
+
+    def narrowed(self, widths: Mapping[str, int]) -> Base:
+        """The base with narrower heads, of which the first dimensions are left: a task has new weights for them.
+
+        Args:
+            widths: By group of the widths.
+
+        Raises:
+            GraphError: If there is no such width, or a head would be left with none.
+        """
+        base = self.wide or self
+        program = narrowed(base.program, widths)
+        return dataclasses.replace(base, program=program, groups=find_groups(program), widths=dict(widths), wide=base)
 
     def with_state(self, state: Mapping[str, Tensor]) -> Base:
         """The base with other values of some tensors, of the same shapes.

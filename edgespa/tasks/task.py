@@ -103,6 +103,7 @@ class Header(Strict):
         inputs: All inputs, as ``--input-shape`` takes them, where they are more than one of the weights' element type.
         outputs: Number of outputs if the task has a head of its own, else None.
         depth: The residual blocks that were removed, if any were.
+        widths: New widths of the heads of attention, where some are narrower than in the base.
         units: Units of each channel group of the base, without those blocks; a file that was made for other groups is
             refused.
         adapter: The adapters, if there are any.
@@ -122,6 +123,7 @@ class Header(Strict):
     inputs: tuple[str, ...] = ()
     outputs: int | None = Field(default=None, ge=1, le=MAX_OUTPUTS)
     depth: DepthHeader | None = None
+    widths: dict[Name, Count] = Field(default_factory=dict)
     units: dict[Name, int]
     adapter: AdapterHeader | None = None
     preprocess: Preprocess | None = None
@@ -214,6 +216,8 @@ class Task:
         removed = self.header.depth.removed if self.header.depth is not None else ()
         if base.whole is not None and base.removed != removed:
             base = base.whole
+        if dict(base.widths) != self.header.widths:
+            base = _narrowed(base.wide or base, self.header.widths)
         if self.header.outputs is not None and self.header.outputs != base.outputs():
             base = base.with_outputs(self.header.outputs)
         if self.header.adapter is not None:
@@ -255,7 +259,7 @@ class Task:
         kind, options = (adapter.kind, adapter.options) if adapter else ("", {})
         with _in_words():
             program = compact(base.program, base.groups, self.kept)
-            return attach(program, self.factors, kind, options)
+            return attach(program, self.factors, kind, options, base.program)
 
     def with_metrics(self, **metrics: float) -> Task:
         """The task with more figures in its header."""
@@ -282,7 +286,8 @@ class Task:
         """The content of the task file."""
         tensors = {f"kept/{name}": torch.from_numpy(np.packbits(mask)) for name, mask in self.kept.items()}
         tensors.update(encode(self.factors.flat(), self.header.adapter.store if self.header.adapter else "fp32"))
-        return sealed.to_bytes(_KEY, self.header.model_dump_json(), tensors)
+        without = None if self.header.widths else {"widths"}  # an older edgespa takes no field that it does not know
+        return sealed.to_bytes(_KEY, self.header.model_dump_json(exclude=without), tensors)
 
     def save(self, path: Path) -> int:
         """Write the file, whole or not at all.
@@ -340,6 +345,16 @@ class Task:
         if missing:
             raise TaskFileError(f"{where}: the kept units of {sorted(missing)[0]} are missing", _REMAKE)
         return cls(header, kept, factors.adapters, factors.tensors, factors.shared)
+
+
+def _narrowed(base: Base, widths: Mapping[str, int]) -> Base:
+    """The base with heads as wide as a task has them."""
+    if not widths:
+        return base
+    try:
+        return base.narrowed(widths)
+    except (GraphError, KeyError) as error:
+        raise TaskFileError("the base has no heads of attention as the task has them", _REMAKE) from error
 
 
 _REMAKE = "make the task file again, or fetch it again if it was copied"
@@ -422,6 +437,7 @@ def make_header(base: Base, kept: Kept, folder: Path, *, stored_parameters: int 
         digest=base.digest,
         input_shape=base.input_shape,
         inputs=tuple(str(each) for each in base.inputs),
+        widths=dict(base.widths),
         units={name: len(group) for name, group in base.groups.groups.items()},
         figures=figures,
         **fields,

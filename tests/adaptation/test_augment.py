@@ -143,3 +143,28 @@ def test_masks_and_points_are_scaled_too() -> None:
         if seen:
             assert int(image[0, int(y), int(x)]) == 255
     assert 20 < int(found.known.sum()) <= 30
+
+
+def test_of_each_three_images_about_one_stays_one_is_laid_over_and_one_gets_a_rectangle() -> None:
+    values = torch.arange(240, dtype=torch.uint8)
+    images = values[:, None, None, None].expand(240, 3, 12, 10).contiguous()
+    changed = augmentation(["mix"])
+    assert changed is not None
+    mixed = changed(images, torch.Generator().manual_seed(1))
+    assert torch.equal(mixed, changed(images, torch.Generator().manual_seed(1)))
+    same, laid, pieces = 0, 0, 0
+    for value, image in zip(values.tolist(), mixed, strict=True):
+        found = image.unique().tolist()
+        assert torch.equal(image[0], image[2])  # of one image all channels
+        if found == [value]:
+            same += 1
+        elif len(found) == 1:
+            laid += 1
+        else:
+            other = next(each for each in found if each != value)
+            assert found == sorted((value, other))
+            where = image[0] == other
+            assert torch.equal(where, where.any(1, keepdim=True) & where.any(0, keepdim=True))  # a rectangle
+            pieces += 1
+    assert min(same, laid, pieces) > 50
+    assert int((mixed.float() - images.float()).abs().max()) > 60

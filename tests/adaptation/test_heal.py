@@ -251,10 +251,11 @@ def test_a_learned_task_is_healed_towards_what_it_was(
         original_of(cut, toy_base)
     assert "--original" in str(refused.value.hint)
     towards = original_of(cut, toy_base, whole, "whole.spa")
-    config = HealConfig(steps=60, batch_size=24, adapter="splora", rank=4, lr=1e-2)
+    config = HealConfig(steps=60, batch_size=24, lr=1e-2)
     own = heal(toy_base, toy_data, toy_preprocess, config, tmp_path, cut, towards)
     before, after = errors(own)
     assert after < before
+    assert own.header.adapter == cut.header.adapter  # they are gone on with
     assert (own.header.outputs, own.header.classes) == (cut.header.outputs, cut.header.classes)
     own.save(tmp_path / "own.spa")
     assert Task.load(tmp_path / "own.spa").program(toy_base).parameter_count() == own.header.figures.parameters

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor
 
 from edgespa.adaptation import run as run_module
+from edgespa.adaptation.batches import Batches
 from edgespa.adaptation.config import AdaptConfig
 from edgespa.adaptation.learn import adapt
 from edgespa.adaptation.teacher import load_teacher
@@ -20,10 +22,14 @@ from edgespa.adapters.insertion import INSERTED
 from edgespa.adapters.kinds import method_names
 from edgespa.config import Preprocess
 from edgespa.data import ImageData, prepare
+from edgespa.distributed.processes import Processes
 from edgespa.errors import BaseMismatchError, ConfigError
 from edgespa.objectives.evaluate import accuracy
 from edgespa.objectives.loss import Teacher
+from edgespa.pruning import PruneConfig, prune
 from edgespa.selection.criteria import CRITERIA
+from edgespa.selection.score import score_units
+from edgespa.selection.select import select
 from edgespa.tasks.base import Base
 from edgespa.tasks.task import Task
 
@@ -113,6 +119,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     },
     "norms frozen": {"freeze_norms": True},
     "lrp": {"criterion": "lrp"},
+    "group sparsity": {"group_sparsity": 0.01, "criterion": "jacobian"},
     **{adapter: {"adapter": adapter} for adapter in ADAPTERS if adapter not in ("splora", "full")},
 }  # fmt: skip
 
@@ -161,6 +168,175 @@ def test_two_batches_accumulated_are_one_of_twice_the_size(run: Adapt, tmp_path:
     assert one.adapters.keys() == two.adapters.keys()
     for key, tensor in one.factors.flat().items():
         torch.testing.assert_close(two.factors.flat()[key], tensor, rtol=2e-2, atol=2e-4, msg=key)
+
+
+def test_the_jacobian_of_two_batches_accumulated_is_that_of_one_of_twice_the_size(
+    run: Adapt, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "plain.py").write_text(PLAIN_NET)
+    base = Base.open(f"{tmp_path / 'plain.py'}:build", (1, 3, 8, 8))
+    found: list[np.ndarray] = []
+
+    def scored(*args: Any, **keywords: Any) -> Any:
+        scores = score_units(*args, **keywords)
+        found.append(np.concatenate(list(scores.values())))
+        return scores
+
+    monkeypatch.setattr(run_module, "score_units", scored)
+    options: dict[str, Any] = {"base": base, "criterion": "jacobian", "validation": 1 / 3, "schedule": "one-shot"}
+    options |= {"lr": 1e-6, "epochs": 1, "class_weights": "balanced", "label_smoothing": 0.1}
+    for how in ({"batch_size": 16}, {"batch_size": 8, "accumulate": 2}, {"batch_size": 8}):
+        run(**options, **how)
+    one, two, other = found
+    np.testing.assert_allclose(two, one, rtol=1e-3)
+    assert not np.allclose(other, one, rtol=1e-2)
+
+
+def test_scoring_takes_whole_groups_and_each_process_its_own(toy_data: ImageData, toy_preprocess: Preprocess) -> None:
+    data = prepare(toy_data, toy_preprocess)  # 100 images: 12 batches of 8
+
+    def taken(count: int, index: int, joined: int) -> list[Tensor]:
+        config = AdaptConfig(batch_size=8, accumulate=joined)
+        return [images for images, _ in Batches(data, config, Processes(count, index)).for_scoring(3, joined)]
+
+    every = taken(1, 0, 1)
+    assert len(every) == 8
+    assert [len(taken(1, 0, joined)) for joined in (2, 5, 12, 13)] == [12, 10, 12, 12]
+    whole = taken(1, 0, 3)
+    own, others = taken(2, 0, 3), taken(2, 1, 3)
+    order = [*own[:3], *others[:3], *own[3:], *others[3:]]
+    assert len(order) == len(whole) == 12
+    assert all(torch.equal(a, b) for a, b in zip(order, whole, strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(taken(2, 1, 1), every[1::2], strict=True))
+
+
+LINEAR_NET = """
+from torch import nn
+
+def build():
+    return nn.Sequential(
+        nn.Conv2d(3, 16, 1), nn.Conv2d(16, 32, 3, padding=1), nn.ReLU(), nn.Conv2d(32, 32, 3, groups=2), nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 3),
+    )
+"""
+
+
+def test_mixing_takes_over_what_goes_and_says_where_it_cannot(
+    run: Adapt, toy_data: ImageData, toy_preprocess: Preprocess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sixteen channels that are all made of three: any twelve say what the other four were."""
+    (tmp_path / "linear.py").write_text(LINEAR_NET)
+    torch.manual_seed(0)
+    base = Base.open(f"{tmp_path / 'linear.py'}:build", (1, 3, 8, 8))
+    options: dict[str, Any] = {"base": base, "adapter": "mixing", "rank": 8, "criterion": "l1", "schedule": "one-shot"}
+    options |= {
+        "epochs": 1,
+        "lr": 1e-7,
+        "prune_from": 0.4,
+        "only": ("0",),
+        "density": 0.9,
+        "head": "keep",
+        "norms": "keep",
+    }
+    inputs = next(prepare(toy_data, toy_preprocess).batches(64))[0]
+
+    def output(task: Task | None) -> Tensor:
+        program = base.program if task is None else task.program(base)
+        with torch.no_grad():
+            result: Tensor = program(inputs)
+        return result
+
+    whole = output(None)
+    own = run(**options)
+    with monkeypatch.context() as patch:
+        patch.setattr(run_module, "moments_of_inputs", lambda *_: {})
+        without = run(**options)
+    (kept,) = (own.kept[name] for name in own.kept if not own.kept[name].all())
+    assert kept.sum() < 16
+    assert all(np.array_equal(own.kept[name], without.kept[name]) for name in own.kept)
+    errors = [float((output(task) - whole).norm() / whole.norm()) for task in (own, without)]
+    assert errors[0] < 0.02 * errors[1]
+    provenance: Any = own.header.provenance
+    assert list(provenance["instead"]) == ["3.weight"]
+    assert provenance["instead"]["3.weight"].startswith("splora: a filter of a group")
+
+
+def test_filters_with_new_weights_are_not_mixed(
+    run: Adapt, toy_base: Base, toy_data: ImageData, toy_preprocess: Preprocess, tmp_path: Path
+) -> None:
+    kept = prune(toy_base, PruneConfig(density=0.5, round_to=1), tmp_path)
+    config = AdaptConfig(**{**QUICK, "adapter": "mixing", "density": 1.0, "epochs": 1})
+    adapt(toy_base, toy_data, toy_preprocess, config, tmp_path, start=kept)  # its weights are the base's
+    assert not kept.tensors
+    state = kept.program(toy_base).state()
+    changed = dataclasses.replace(kept, tensors={"conv2.weight": state["conv2.weight"] * 2})
+    with pytest.raises(ConfigError, match="mixes those that are gone"):
+        adapt(toy_base, toy_data, toy_preprocess, config, tmp_path, start=changed)
+
+
+def norms_when_first_pruned(run: Adapt, monkeypatch: pytest.MonkeyPatch, **options: Any) -> tuple[Any, Any]:
+    """What each unit holds before the only pruning step, on a scale of its group; and which units were left."""
+    found: list[tuple[dict[str, np.ndarray], Any]] = []
+
+    def chosen(groups: Any, scores: Any, *rest: Any) -> Any:
+        kept = select(groups, scores, *rest)
+        found.append((scores, kept))
+        return kept
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run_module, "select", chosen)
+        run(schedule="one-shot", epochs=12, criterion="l2", prune_from=0.8, prune_until=0.9, lr=2e-2, **options)
+    ((scores, kept),) = found
+    return scores, kept
+
+
+@pytest.mark.parametrize("adapter", ["splora", "full", pytest.param("lora", marks=pytest.mark.more)])
+def test_units_that_go_hold_less_where_they_were_pulled_towards_zero(
+    run: Adapt, monkeypatch: pytest.MonkeyPatch, adapter: str
+) -> None:
+    def share(strength: float) -> float:
+        """Of all that units hold, what those that went held."""
+        scores, kept = norms_when_first_pruned(run, monkeypatch, adapter=adapter, group_sparsity=strength)
+        gone = sum(values[~kept[name]].sum() for name, values in scores.items())
+        return float(gone / sum(values.sum() for values in scores.values()))
+
+    none, some, more = share(0.0), share(3e-3), share(3e-2)
+    assert more < some < none
+    assert more < 0.8 * none
+
+
+def test_no_group_sparsity_is_as_if_there_were_none(run: Adapt, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = run()
+    other = run(group_sparsity=1e-3)
+    assert before.header.provenance["config"]["group_sparsity"] == 0.0  # type: ignore[index,call-overload]
+    assert other.header.provenance["config"]["group_sparsity"] == 1e-3  # type: ignore[index,call-overload]
+    flat = other.factors.flat()
+    assert any(not torch.equal(flat[key], tensor) for key, tensor in before.factors.flat().items() if key in flat)
+
+    def refuse(*_: Any) -> Any:
+        raise AssertionError("nothing is to be penalised")
+
+    monkeypatch.setattr(run_module, "UnitPenalty", refuse)
+    assert_equal(before, run(group_sparsity=0.0))
+    assert_equal(run(density=1.0), run(density=1.0, group_sparsity=0.0))
+    run(density=1.0, group_sparsity=1.0)  # nothing goes
+
+
+def test_the_penalty_of_a_training_step_does_not_depend_on_how_its_batch_is_cut(
+    run: Adapt, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "plain.py").write_text(PLAIN_NET)
+    options: dict[str, Any] = {"base": Base.open(f"{tmp_path / 'plain.py'}:build", (1, 3, 8, 8)), "validation": 1 / 3}
+    options |= {"adapter": "full", "normalisation": "none", "norms": "keep"}
+
+    def held(strength: float, **how: int) -> np.ndarray:
+        scores, _ = norms_when_first_pruned(run, monkeypatch, **options, **how, group_sparsity=strength)
+        return np.concatenate(list(scores.values()))
+
+    one, two = held(0.1, batch_size=16), held(0.1, batch_size=8, accumulate=2)
+    np.testing.assert_allclose(two, one, rtol=1e-2)
+    assert not np.allclose(held(0.0, batch_size=16), one, rtol=0.1)
+    assert not np.allclose(held(0.2, batch_size=16), one, rtol=2e-2)
 
 
 def test_a_last_group_that_is_not_full_is_a_step_too(run: Adapt) -> None:

@@ -169,6 +169,12 @@ def test_the_timeline_by_hand() -> None:
     assert paper.learning_rate(19) < 1e-3 < paper.learning_rate(20) > paper.learning_rate(39)
 
 
+def test_the_penalty_on_units_grows_until_the_last_pruning_step() -> None:
+    one = timeline(density=0.4, schedule="linear", prune_steps=3, epochs=5)
+    assert [one.sparsity(step) for step in (0, 9, 24, 49, 50, 99)] == pytest.approx([0.02, 0.2, 0.5, 1, 0, 0])
+    assert timeline(density=1.0).sparsity(0) == 0
+
+
 def test_recovery_that_does_not_fit_is_refused() -> None:
     with pytest.raises(ConfigError, match="recovery"):
         timeline(density=0.1, schedule="stepwise", recovery_epochs=1, epochs=5)

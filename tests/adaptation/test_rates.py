@@ -77,6 +77,7 @@ def test_a_trial_is_a_small_part_of_the_training() -> None:
     assert [trial_steps(total) for total in (3, 10, 200, 400, 10_000)] == [3, FEWEST_STEPS, 10, 20, STEPS]
 
 
+@pytest.mark.law(1)
 @pytest.mark.parametrize("kind", ["splora", "splopa", "full"])
 def test_trials_leave_everything_as_it_was(learn: Learn, kind: str) -> None:
     found, given = learn(adapter=kind), learn(adapter=kind, lr=kinds.default_lr(kind))
@@ -139,6 +140,7 @@ def test_a_resumed_run_has_the_rate_that_was_found(
     assert_same_factors(resumed, whole)
 
 
+@pytest.mark.law(1)
 @pytest.mark.parametrize(("said", "taken"), [(0.003, 0.003), ("much", 0.02), (-1.0, 0.02), (True, 0.02)])
 def test_a_task_that_is_gone_on_with_keeps_its_rate(learn: Learn, said: Any, taken: float) -> None:
     first = learn(density=0.7, epochs=1, lr=0.02)

@@ -30,7 +30,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "splora": {"augment": ("flip", "crop", "colour")},
     "all at once": {
         "accumulate": 2, "label_smoothing": 0.1, "class_weights": "balanced", "augment": ("crop",), "lr_restart": True,
-        "schedule": "stepwise", "prune_fraction": 0.2, "recovery_epochs": 0.4,
+        "schedule": "stepwise", "prune_fraction": 0.2, "recovery_epochs": 0.4, "group_sparsity": 0.01,
     },
     "full": {"adapter": "full"},
     "bf16": {"mixed_precision": "bf16"},

@@ -173,7 +173,7 @@ SCALES = {
 }
 
 
-@pytest.mark.law(2)
+@pytest.mark.law(1)
 @pytest.mark.parametrize("scale", SCALES)
 def test_numbers_are_learned_in_their_own_units(
     scale: str, tmp_path: Path, toy_base: Base, toy_preprocess: Preprocess, caplog: pytest.LogCaptureFixture

@@ -136,6 +136,7 @@ OPTIONS: dict[str, dict[str, object]] = {
     "splora": {"rank": 4},
     "splora full kernel": {"rank": 4, "kernel": "full"},
     "lora": {"rank": 4, "alpha": 6.0},
+    "mixing": {"rank": 4},
     "ssf": {},
     "repadapter": {"rank": 2, "groups": 1, "scale": 0.7},
     "repadapter in groups": {"rank": 4, "groups": 2},

@@ -106,6 +106,7 @@ def test_statistics_are_those_with_other_weights() -> None:
     torch.testing.assert_close(argument(program, norm, 3), dict(program.tensors())["0.bias"].detach())
 
 
+@pytest.mark.law(1)
 @pytest.mark.parametrize("adapter", ["splora", "ssf", "full"])
 def test_a_task_has_them_and_the_base_finds_them_again(
     base: Base, toy_data: ImageData, toy_preprocess: Preprocess, tmp_path: Path, adapter: str

@@ -174,9 +174,10 @@ def test_units_without_a_block_are_gone() -> None:
     kept = without_dead_units(groups, groups.all_kept(), adapters, 1)
     assert kept["0"].tolist() == [False, False, True, True, True, True, False, False]
     assert kept["2"].all()
-    # four of eight remain; at multiples of two nothing changes, of which a quarter is two
+    # four of eight remain: multiples of eight are halved to four, so nothing changes
     assert kept["0"].sum() == without_dead_units(groups, groups.all_kept(), adapters, 8)["0"].sum()
-    assert without_dead_units(groups, groups.all_kept(), {"0.weight": writer}, 4)["0"].sum() == 6
+    assert without_dead_units(groups, groups.all_kept(), {"0.weight": writer}, 2)["0"].sum() == 6
+    assert without_dead_units(groups, groups.all_kept(), {"0.weight": writer}, 4)["0"].sum() == 8
 
 
 @pytest.mark.parametrize(

@@ -35,10 +35,11 @@ SIGNATURES = {
     "heal": "task calibration output original eval_data base weights trust mean std limit eval_limit labels "
     "class_offset objective skip_bad_files log_file resume fresh overwrite progress settings",
     "inspect": "model input_shape weights base trust",
+    "latencies": "device model variants threads input_shape weights base trust again remove progress",
     "open_bundle": "path signers identity revoked",
     "open_task": "path",
     "profile": "bundle device against variants threads providers runs seconds duration cooldown rounds signers "
-    "identity revoked trust again save progress",
+    "identity revoked trust by_layer again save progress",
     "prune": "model output density calibration eval_data held_out data input_shape weights base trust mean std limit "
     "eval_limit labels class_offset objective skip_bad_files latency_ms device threads variant heal heal_steps plot "
     "resume fresh overwrite progress settings",
@@ -53,6 +54,8 @@ RESULTS = {
     "Bundle",
     "Compression",
     "Inspection",
+    "Latencies",
+    "Prediction",
     "Profile",
     "Profiles",
     "Removal",
@@ -147,6 +150,7 @@ def as_loader() -> Any:
     return DataLoader(TensorDataset(*as_tensors()), batch_size=8, shuffle=True)
 
 
+@pytest.mark.law(2)
 @pytest.mark.parametrize("given", [as_arrays, as_tensors, as_dataset, as_loader])
 def test_data_in_memory_give_the_same_task(given: Any, net: Net, tmp_path: Path) -> None:
     made = []
@@ -222,6 +226,23 @@ def test_from_a_module_to_a_measured_bundle(net: Net, tmp_path: Path) -> None:
             result.path = tmp_path  # type: ignore[misc,union-attr]
     assert es.open_bundle(tmp_path / "cut").to_dict() == bundle.to_dict()
     assert es.open_task(tmp_path / "cut.spa").to_dict() == task.to_dict()
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    ["1,1,12,12", [1, 1, 12, 12], ((1, 1, 12, 12),), torch.Size((1, 1, 12, 12)), tuple(np.array([1, 1, 12, 12]))],
+)
+def test_sizes_however_they_are_written(sizes: Any, net: nn.Module) -> None:
+    assert es.inspect(net, input_shape=sizes).parameters == es.inspect(net, input_shape=(1, 1, 12, 12)).parameters
+
+
+@pytest.mark.parametrize(
+    "sizes", [5, [], {"a": 1}, [["a"]], (1, 1, 12.5, 12), (1, 1, -1, 12), "x", "1,1,12", (1, 1, 0, 12), None]
+)
+def test_sizes_that_are_none_are_told(sizes: Any, net: nn.Module) -> None:
+    with pytest.raises(es.EdgespaError) as told:
+        es.inspect(net, input_shape=sizes)
+    assert told.value.hint
 
 
 def test_on_this_machine_as_on_a_device(net: Net, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -150,6 +150,7 @@ def run(script: str, arguments: list[Path], prefix: list[str] | None = None) -> 
     return counts
 
 
+@pytest.mark.more
 def test_a_full_disk_leaves_nothing(kept_bundle: Path, packed: Path, key: Path, tmp_path: Path) -> None:
     (tmp_path / "disk").mkdir()
     counts = run(ON_TMPFS, [kept_bundle, packed, key, tmp_path / "disk"], in_namespace())

@@ -174,6 +174,7 @@ ARRAYS = [
 ]
 
 
+@pytest.mark.law(3)
 @pytest.mark.parametrize("change", ARRAYS)
 def test_recorded_arrays_are_bounded_by_the_manifest(bundle: Path, change: Callable[[dict[str, bytes]], None]) -> None:
     _npz(bundle / "selfcheck.npz", change)
@@ -266,6 +267,7 @@ SIZES = [
 ]
 
 
+@pytest.mark.law(3)
 @pytest.mark.parametrize("change", SIZES)
 def test_sizes_in_a_manifest_are_bounded(bundle: Path, change: Callable[[dict[str, Any]], None]) -> None:
     reseal(bundle, change)
@@ -378,6 +380,7 @@ def _endless() -> bytes:
     return _appended(nodes, [trips, numpy_helper.from_array(np.array(True), "yes")])
 
 
+@pytest.mark.law(1)
 @pytest.mark.parametrize("make", [_constant_of_shape, _expanded, _tiled, _sparse])
 def test_a_file_does_not_get_all_the_memory_there_is(bundle: Path, make: Callable[[], bytes]) -> None:
     (bundle / "model.onnx").write_bytes(make())
@@ -430,6 +433,7 @@ def wait_for(condition: Callable[[], bool], seconds: float = 30) -> None:
         time.sleep(0.02)
 
 
+@pytest.mark.law(1)
 @pytest.mark.parametrize("number", [9, 15, 1, 2])
 def test_verify_that_is_ended_leaves_nothing(endless: Path, tmp_path: Path, number: int) -> None:
     """Killed, terminated, its terminal closed, Ctrl-C: no process that runs the file, no folder of the archive."""

@@ -76,6 +76,7 @@ def without_time(path: Path) -> dict[str, Any]:
     return header
 
 
+@pytest.mark.more
 def test_a_run_that_is_killed_goes_on_to_the_same_task_file(place: Path) -> None:
     """SIGKILL at any moment after the second epoch; the file of the resumed run is that of an uninterrupted one."""
     common = (

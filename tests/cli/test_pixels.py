@@ -74,6 +74,7 @@ def made(tmp_path_factory: pytest.TempPathFactory, toy_folder: Path, photographs
     return folder
 
 
+@pytest.mark.more
 def test_it_is_recorded_once(made: Path) -> None:
     assert Task.load(made / "task.spa").header.preprocess == WANTED
     manifest = read_manifest(made / "outside")

@@ -151,6 +151,7 @@ def test_profile_json_is_what_is_saved(bundle: Path) -> None:
     assert json.loads(result.stdout) == json.loads(saved.read_text())
 
 
+@pytest.mark.more
 def test_profile_against_another_bundle(full_bundle: Path, bundle: Path) -> None:
     result = invoke(profile, full_bundle, "--against", bundle, "--runs", "10", "--variant", "onnx-fp32", "--no-save")
     assert result.exit_code == 0, result.output

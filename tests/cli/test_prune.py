@@ -48,7 +48,19 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_unlabelled_images_are_enough_and_export_takes_the_task(place: Path) -> None:
-    found = result_of("prune", *MODEL, *DATA, "--method", "asym-in-change", "--density", "0.5", "--output", "cut.spa")
+    found = result_of(
+        "prune",
+        *MODEL,
+        *DATA,
+        "--method",
+        "asym-in-change",
+        "--density",
+        "0.5",
+        "--round-to",
+        "4",
+        "--output",
+        "cut.spa",
+    )
     assert found["channel_density"] == 0.5
     assert found["calibration"] == {"data": "noise", "images": 80}
     assert set(found["reconstruction_error"]) == {"conv2", "fc"}
@@ -117,7 +129,7 @@ def test_the_choices_are_those_of_the_library() -> None:
 
 
 def test_adapting_from_a_pruned_task_needs_no_model() -> None:
-    run("prune", *MODEL, *DATA, "--method", "layer-in-change", "--density", "0.5", "-o", "cut.spa")
+    run("prune", *MODEL, *DATA, "--method", "layer-in-change", "--density", "0.5", "--round-to", "4", "-o", "cut.spa")
     task = ("--data", "labelled.npz", "--epochs", "1", "--batch-size", "8", "--head", "new")
     found = result_of("adapt", "--from", "cut.spa", *task, "-o", "task.spa")
     assert found["channel_density"] == 0.5

@@ -104,6 +104,7 @@ def test_a_model_itself_is_cut_and_the_table_says_what_was_seen() -> None:
     assert max(map(len, text.splitlines())) <= 80
 
 
+@pytest.mark.more
 def test_the_picture(place: Path) -> None:
     pytest.importorskip("matplotlib")
     run("prune", *MODEL, *SLS, "--keep-depth", "3", "--plot", "seen.svg", "-o", "cut.spa")
@@ -114,6 +115,7 @@ def test_the_picture(place: Path) -> None:
     assert not (place / "more.spa").exists()
 
 
+@pytest.mark.law(5)
 @pytest.mark.parametrize(
     ("arguments", "said", "code"),
     [
@@ -145,6 +147,7 @@ def test_a_network_without_blocks_is_refused() -> None:
     assert "no residual block" in run("prune", *arguments, "-o", "cut.spa", code=1).stderr
 
 
+@pytest.mark.more
 def test_channels_of_a_task_are_removed_by_adapt() -> None:
     run("prune", *MODEL, "--method", "sls", "--keep-depth", "3", "-o", "cut.spa")
     refused = run("prune", "cut.spa", "--method", "l1", "--density", "0.5", "-o", "less.spa", code=1)

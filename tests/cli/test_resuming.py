@@ -173,6 +173,7 @@ def test_the_old_way_goes_on_and_needs_no_option_again(place: Path, leave: Leave
     assert content(place / "a.spa") == content(place / "b.spa")
 
 
+@pytest.mark.law(3)
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -346,6 +347,7 @@ def test_a_density_that_was_found_by_latency_is_not_measured_again() -> None:
     assert again.record() == record
 
 
+@pytest.mark.more
 @pytest.mark.slow
 def test_a_real_process_with_options_from_the_environment_is_killed_and_goes_on(place: Path) -> None:
     environment = {**os.environ, "EDGESPA_ADAPT_EPOCHS": "40", "EDGESPA_ADAPT_DENSITY": "0.6"}

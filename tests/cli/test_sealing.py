@@ -159,6 +159,7 @@ main(sys.argv[1:], prog_name="edgespa")
 '''
 
 
+@pytest.mark.more
 def test_a_runtime_is_all_that_is_needed(bundle: Path, key: Path, tmp_path: Path) -> None:
     """Every command of this page in a process where torch cannot be imported."""
 

@@ -174,6 +174,7 @@ def test_no_device_and_no_source() -> None:
     assert "--identity needs --signers" in invoke(ship, "b", "--device", "local", "--identity", "me").stderr
 
 
+@pytest.mark.more
 @pytest.mark.slow
 def test_a_task_file_on_its_base(
     toy_base: Base, toy_folder: Path, tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch

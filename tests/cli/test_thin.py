@@ -33,6 +33,7 @@ LINES: Mapping[str, list[str]] = {
     "ship": ["ship", "b", "--device", "pi"],
     "rollback": ["rollback", "fruit", "--device", "pi"],
     "status": ["status"],
+    "latencies": ["devices", "latencies", "pi"],
     "remove": ["ship", "--remove", "fruit", "--device", "local", "--yes"],
 }
 WITHOUT = {"tasks", "calibration", "sign", "pack", "unpack", "devices", "card", "run", "demo"}
@@ -91,7 +92,7 @@ SIGNERS = ["--signers", "signers"]
 NORMAL = ["--mean", "0", "--std", "1"]
 TOGETHER = {"mean": NORMAL, "std": NORMAL, "identity": SIGNERS, "revoked": SIGNERS}
 SLS = ("data", "alpha", "metric", "keep-depth", "score-images", "plot", "base", "trust")
-_OF_LATENCY = ("device", "threads", "variant")
+_OF_LATENCY = ("device", "threads", "variant", "widen")
 SIGNATURES = {name: inspect.signature(getattr(es, name)) for name in LINES}
 
 
@@ -129,6 +130,8 @@ def call_of(line: list[str], calls: list[tuple[str, inspect.BoundArguments]], na
 
 def options(name: str) -> Iterator[click.Option]:
     command = main.get_command(click.Context(main), LINES[name][0])
+    if isinstance(command, click.Group):
+        command = command.get_command(click.Context(command), LINES[name][1])
     assert command is not None
     for param in command.params:
         if isinstance(param, click.Option) and not param.hidden:

@@ -47,6 +47,7 @@ CASES = [
         for option in (
             "--normalisation l1", "--round-to 4", "--min-width 2", "--keep a", "--only a", "--criterion l1",
             "--schedule linear", "--prune-steps 3", "--recovery-epochs 1", "--lr-restart",
+            "--group-sparsity 0.001",
         )
     ),
     (ADAPT, "--prune-fraction 0.1", "--density 0.5 --schedule stepwise"),

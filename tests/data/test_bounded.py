@@ -98,6 +98,7 @@ def opened(path: Path) -> None:
         raise DataError(fault)
 
 
+@pytest.mark.law(2)
 @pytest.mark.parametrize("bomb", BOMBS, ids=lambda bomb: bomb.__name__)
 def test_data_that_would_fill_the_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bomb: Callable[[Path], Path]

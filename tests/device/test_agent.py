@@ -67,6 +67,7 @@ def test_its_grammar_and_library_are_of_python_3_8(tmp_path: Path, name: str) ->
     assert done.returncode == 0, done.stdout
 
 
+@pytest.mark.law(2)
 @pytest.mark.parametrize("minor", [8, 9, 10, 11, 12, 13])
 def test_each_interpreter_itself(tmp_path: Path, minor: int) -> None:
     """Facts, sensors, a file, a folder, a process: all that a device is asked."""

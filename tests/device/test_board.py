@@ -35,7 +35,7 @@ def test_the_boards_that_come_with_edgespa() -> None:
     assert tuple(device.name for device in shipped_devices()) == BOARDS
     for device in shipped_devices():
         assert device.runtimes
-        assert device.round_to == 8
+        assert device.round_to == (16 if device.is_local else 8)
         if not device.is_local:
             assert device.machine == "aarch64"
             assert device.source

@@ -31,6 +31,7 @@ def board(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LocalConnection:
     return LocalConnection(Device.parse(values, "pi"))
 
 
+@pytest.mark.more
 def test_the_other_runtime_is_measured(board: LocalConnection, full_bundle: Path) -> None:
     with board:
         found = profile(full_bundle, board, Settings(runs=10))

@@ -119,6 +119,7 @@ def fill(disk: Path) -> None:
     assert caught.value.errno == errno.ENOSPC
 
 
+@pytest.mark.more
 def test_rolling_back_needs_nothing(near: Connection, home: Path, disk: Path, two: tuple[str, str]) -> None:
     fill(disk)
     found = device_status(near)

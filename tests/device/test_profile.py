@@ -44,6 +44,7 @@ def test_a_percentile_that_one_round_lacks_is_not_given() -> None:
     assert VariantProfile.of("b", rounds).p95_ms is None
 
 
+@pytest.mark.more
 def test_every_variant_at_every_number_of_threads(full_bundle: Path) -> None:
     steps: list[tuple[int, int, str]] = []
     profile = profile_local(
@@ -71,6 +72,7 @@ def test_every_variant_at_every_number_of_threads(full_bundle: Path) -> None:
         profile.result("full", "tflite-fp32", 4)
 
 
+@pytest.mark.more
 def test_two_bundles_are_measured_in_alternation(full_bundle: Path, bundle: Path) -> None:
     texts: list[str] = []
     profile = profile_local(
@@ -115,6 +117,7 @@ def test_a_variant_that_fails_is_named_with_what_it_said(make_bundle: Any, tmp_p
     assert "--bench --variant onnx-fp32" in str(caught.value.hint)
 
 
+@pytest.mark.law(1)
 @pytest.mark.parametrize(
     ("runner", "message"),
     [

@@ -86,6 +86,7 @@ def test_one_that_was_never_used_and_is_full(board: Path, disk: Path, bundle: Pa
     assert measure(bundle, board).exit_code == 0
 
 
+@pytest.mark.more
 def test_one_that_the_bundle_does_not_fit_on(board: Path, disk: Path, bundle: Path) -> None:
     """Told before anything is sent: less than is to be left free."""
     fill(disk, 4 << 20)
@@ -98,6 +99,7 @@ def test_one_that_the_bundle_does_not_fit_on(board: Path, disk: Path, bundle: Pa
     assert measure(bundle, board).exit_code == 0
 
 
+@pytest.mark.more
 def test_one_that_fills_up_between_two_measurements(
     board: Path, disk: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -119,6 +121,7 @@ def test_one_that_fills_up_between_two_measurements(
     assert halves(disk) == []
 
 
+@pytest.mark.more
 @pytest.mark.law(1)
 @pytest.mark.parametrize("when", ["before it is sent", "while it is sent", "when it has come"])
 def test_one_that_fills_up_while_a_bundle_comes(

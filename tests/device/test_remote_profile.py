@@ -158,6 +158,7 @@ def test_cooling_down_waits_for_the_temperature(sshd: Any, monkeypatch: pytest.M
     assert Conditions.of({**state, "temperature_c": {}}).temperature_c == {}
 
 
+@pytest.mark.more
 def test_a_profile_that_is_cut_leaves_nothing_running_and_can_be_repeated(own_sshd: Any, bundle: Path) -> None:
     device = own_sshd.device("cut")
     folder = Path(device.connection.folder)
@@ -201,6 +202,7 @@ def test_several_devices_and_one_that_is_away(sshd: Any, bundle: Path, tmp_path:
     assert [(each["device"], each["error"] is None) for each in plain] == [("a", True), ("away", False), ("b", True)]
 
 
+@pytest.mark.law(1)
 @pytest.mark.parametrize("local", [True, False])
 def test_ctrl_c_ends_what_runs_there(sshd: Any, bundle: Path, tmp_path: Path, local: bool) -> None:
     home = tmp_path / "home"

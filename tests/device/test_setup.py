@@ -48,6 +48,7 @@ def wait_for(condition: Callable[[], Any], seconds: float = 60) -> None:
         time.sleep(0.01)
 
 
+@pytest.mark.more
 @pytest.mark.slow
 def test_a_device_is_set_up_once_and_keeps_what_works(sshd: Any, wheels: Path) -> None:
     device = board(sshd, "fresh", python=sys.executable)

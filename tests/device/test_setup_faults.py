@@ -96,6 +96,7 @@ def run_setup(connection: LocalConnection, wheels: Path, monkeypatch: pytest.Mon
     return CliRunner().invoke(devices_command.command, arguments)
 
 
+@pytest.mark.law(1)
 @pytest.mark.parametrize(
     ("name", "words"),
     [
@@ -143,6 +144,7 @@ def test_the_version_that_is_known_to_die_is_named_with_one_that_works(
     assert broken.hint == "edgespa devices setup old --runtime onnxruntime==1.20.1"
 
 
+@pytest.mark.more
 def test_nothing_that_works_leaves_the_device_as_it_was(tmp_path: Path, wheels: Path, quickly: list[str]) -> None:
     with beside(tmp_path, "none") as connection:
         assert set_up(connection, wheels=wheels, offline=True).broken == ()
@@ -306,6 +308,7 @@ def test_what_is_waited_for_is_said(tmp_path: Path, wheels: Path, quickly: list[
     assert "said: trying what is there" in said
 
 
+@pytest.mark.more
 def test_a_connection_that_breaks_meanwhile_is_no_bad_runtime(own_sshd: Any, wheels: Path, quickly: list[str]) -> None:
     from edgespa.errors import UnreachableError
 

@@ -137,6 +137,7 @@ def test_the_same_again_sends_nothing_and_is_checked(
     assert in_use(home) == first.version
 
 
+@pytest.mark.more
 def test_the_last_n_are_kept_and_the_one_in_use_always(
     near: Connection, home: Path, versions: Callable[..., Path]
 ) -> None:
@@ -152,6 +153,7 @@ def test_the_last_n_are_kept_and_the_one_in_use_always(
     assert {path.name.partition(".")[0] for path in (home / "cache").iterdir()} == kept
 
 
+@pytest.mark.more
 def test_rolling_back_and_forth(near: Connection, home: Path, versions: Callable[..., Path]) -> None:
     names = [ship(near, shipment(versions(number)), python).version for number in (1, 2, 3)]
     assert roll_back(near, "shapes", python).version == names[1]
@@ -188,6 +190,7 @@ def test_a_device_without_the_runtime(near: Connection, home: Path, versions: Ca
         assert in_use(home) is None
 
 
+@pytest.mark.more
 def test_what_is_damaged_on_the_disk_is_seen_and_sent_again(
     near: Connection, home: Path, versions: Callable[..., Path]
 ) -> None:

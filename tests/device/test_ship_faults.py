@@ -56,6 +56,7 @@ class TestInterrupted:
         assert not list((home / "cache").glob("*.part"))
         return shipped
 
+    @pytest.mark.more
     def test_the_connection_cut_in_the_middle_of_a_copy(
         self, server: Any, home: Path, versions: Callable[..., Path], old: str
     ) -> None:
@@ -73,6 +74,7 @@ class TestInterrupted:
         again = self.finish(server, home, bundle, old)
         assert 0 < again.bytes_sent < shipment(bundle).size_bytes * 0.8
 
+    @pytest.mark.more
     @pytest.mark.law(1)
     @pytest.mark.parametrize("moment", ["stage", "execute", "switch"])
     def test_a_reboot_before_the_switch(

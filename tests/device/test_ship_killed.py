@@ -50,6 +50,7 @@ MOMENTS = random.Random(11)
 ENDS = [(name, MOMENTS.uniform(0.3, 0.95)) for name in ("SIGKILL", "SIGHUP", "SIGINT")]
 
 
+@pytest.mark.more
 @pytest.mark.slow
 def test_a_command_that_is_ended(
     near: Connection, home: Path, versions: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -354,6 +354,7 @@ def test_ctrl_c_ends_it_at_once(sshd: Any, tmp_path: Path) -> None:
     assert len(errors) == 3
 
 
+@pytest.mark.more
 def test_what_was_shipped_from_here_and_is_gone(
     near: Connection, home: Path, bundle: Path, profiles: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -391,6 +392,7 @@ def test_a_first_shipment_that_failed_is_no_task(near: Connection, home: Path, b
     assert list((home / "tasks").iterdir()) == []
 
 
+@pytest.mark.more
 def test_what_a_cut_first_shipment_left_is_no_task_either(near: Connection, home: Path, bundle: Path) -> None:
     ask_near = near.ask
 

@@ -213,6 +213,30 @@ optimizer = torch.optim.SGD([parameter], lr=1.0)
 (parameter * torch.tensor([1.0, rank])).sum().backward()
 processes.step(optimizer)
 assert parameter.tolist() == [-1.0, -0.5], parameter
+
+from edgespa.graph.groups import find_groups
+from edgespa.graph.trace import trace
+from edgespa.selection.score import score_units
+
+nn = torch.nn
+torch.manual_seed(0)
+net = nn.Sequential(nn.Conv2d(2, 6, 3), nn.BatchNorm2d(6), nn.ReLU(), nn.Conv2d(6, 4, 3), nn.Flatten())
+program = trace(net, (torch.randn(2, 2, 5, 5),))
+groups = find_groups(program)
+batches = [(torch.randn(4, 2, 5, 5), torch.randint(0, 4, (4,))) for _ in range(6)]
+
+def loss(weights, images, labels):
+    return nn.functional.cross_entropy(torch.func.functional_call(program.module, dict(weights), (images,)), labels)
+
+def score(own, among):
+    return score_units(
+        groups, groups.all_kept(), dict(program.tensors()), "jacobian", "mean", torch.Generator(), program=program,
+        loss=loss, batches=own, joined=2, mass=len, processes=among,
+    )
+
+mine = batches[:2] + batches[4:] if rank == 0 else batches[2:4]
+(together,), (alone,) = score(mine, processes).values(), score(batches, Processes()).values()
+torch.testing.assert_close(torch.tensor(together), torch.tensor(alone), rtol=1e-5, atol=1e-8)
 processes.end()
 """
 

@@ -104,6 +104,39 @@ def test_the_layer_that_int8_hurts_stays_in_float(fragile: Case) -> None:
     assert [path.name for path in fragile.path.parent.iterdir() if path.name.startswith("trial")] == []
 
 
+class Recurrence(torch.nn.Module):
+    """Steps that are written out, as those of an LSTM are in TFLite."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.step, self.last = (torch.nn.Conv2d(*ends, 3, padding=1) for ends in ((3, 8), (8, 8), (8, 4)))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        state = self.first(x)
+        for _ in range(5):
+            state = torch.tanh(self.step(state))
+        return self.last(state).mean((2, 3))
+
+
+@pytest.mark.parametrize("kind", ["onnx", "tflite"])
+def test_steps_with_the_same_weights_are_one_layer(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    case = Case(trace(Recurrence().eval(), (torch.randn(2, 3, 8, 8),)), kind, tmp_path)
+    write, alone, without = case.quantiser.write_static, [], []
+
+    def spied(path: Path, ranges: Any, **layers: Any) -> None:
+        alone.extend(filter(None, [layers.get("only")]))
+        without.append(set(layers.get("without", ())))
+        write(path, ranges, **layers)
+
+    monkeypatch.setattr(case.quantiser, "write_static", spied)
+    with pytest.raises(NotUseful, match="with any number of layers"):
+        case.make("int8", int8_tolerance=1e-4, int8_calibration="minmax")
+    assert sorted(map(len, alone)) == [1, 1, 5]
+    assert any(without)
+    assert all(set(steps) <= kept or not set(steps) & kept for kept in without for steps in alone)
+
+
 def test_layers_stay_in_float_until_little_is_lost(fragile: Case, tmp_path: Path) -> None:
     """The loss here is the share of other top classes; whatever the error of the outputs is."""
     looked: list[float] = []
@@ -240,7 +273,7 @@ def test_gates_between_layers_in_float_stay_in_float(program_of: Make, tmp_path:
         assert ("Mul" in kinds_in_int8(case.path)) == joined
 
 
-@pytest.mark.law(2)
+@pytest.mark.law(1)
 @pytest.mark.parametrize("precision", ["int8", "int8-weights"])
 @pytest.mark.parametrize("kind", ["onnx", "tflite"])
 def test_no_clock_decides_what_is_in_a_file(
@@ -317,6 +350,7 @@ def test_a_file_that_is_slower_is_refused(robust: Case, monkeypatch: pytest.Monk
     assert robust.make("int8", int8_slowdown=1.05).time_ratio == 1.0
 
 
+@pytest.mark.law(1)
 @pytest.mark.parametrize("way", ["dynamic", "stored"])
 def test_weights_alone(program_of: Make, tmp_path: Path, way: str) -> None:
     case = Case(program_of("Attention"), "onnx", tmp_path)

@@ -44,6 +44,41 @@ def test_entropy_clips_an_outlier_and_keeps_an_even_spread() -> None:
     assert entropy_limit(even) > 0.97
 
 
+def divergence(counts: np.ndarray, kept: int) -> float:
+    """As the slides have it, bin by bin."""
+    wanted, levels = counts[:kept].copy(), 128
+    wanted[-1] += counts[kept:].sum()
+    spread = np.zeros(kept)
+    for level in range(levels):
+        bins = [j for j in range(kept) if j * levels // kept == level]
+        full = [j for j in bins if counts[j] > 0]
+        for j in full:
+            spread[j] = counts[bins].sum() / len(full)
+    if not spread.sum():
+        return np.inf
+    p, q = wanted / wanted.sum(), spread / spread.sum()
+    return sum(p[j] * np.log(p[j] / max(q[j], 1e-9)) for j in range(kept) if p[j] > 0)
+
+
+@pytest.mark.parametrize("kind", ["normal", "heavy tails", "two heaps", "few", "one"])
+def test_the_limit_diverges_least_of_all(kind: str) -> None:
+    random = np.random.default_rng(3)
+    values = {
+        "normal": lambda: random.standard_normal(20_000),
+        "heavy tails": lambda: random.standard_cauchy(5_000),
+        "two heaps": lambda: np.r_[random.normal(1, 0.1, 5_000), random.normal(9, 0.1, 50)],
+        "few": lambda: np.r_[random.standard_normal(40), 90.0, 100.0],
+        "one": lambda: np.array([2.0, 2.0]),
+    }[kind]()
+    magnitudes = np.abs(values).astype(np.float32)
+    counts, edges = np.histogram(magnitudes, bins=1024, range=(0.0, float(magnitudes.max())))
+    tried = range(128, 1025, 8)
+    wanted = [divergence(counts.astype(float), kept) for kept in tried]
+    limit = entropy_limit(magnitudes)
+    best = int(np.argmin(wanted))
+    assert limit == pytest.approx(edges[tried[best]] if np.isfinite(wanted[best]) else magnitudes.max())
+
+
 def test_zeros_do_not_count_for_the_entropy() -> None:
     values = np.abs(np.random.default_rng(0).standard_normal(20_000)).astype(np.float32)
     assert entropy_limit(np.append(values, np.zeros(40_000, np.float32))) == entropy_limit(values)

@@ -41,6 +41,8 @@ KINDS: Mapping[str, dict[str, Any]] = {
     "splora as products": {"rank": 12, "density": 0.25},
     "lora": {"adapter": "lora"},
     "lora as products": {"adapter": "lora", "rank": 12, "density": 0.25},
+    "mixing": {"adapter": "mixing", "rank": 2, "density": 0.8},
+    "mixing as changes": {"adapter": "mixing", "rank": 12, "density": 0.25},
     "ssf": {"adapter": "ssf", "rank": None},
     "repadapter": {"adapter": "repadapter", "rank": 4, "adapter_settings": {"groups": 2}},
     "repadapter in one group": {"adapter": "repadapter", "rank": 2, "adapter_settings": {"groups": 1}},

@@ -16,7 +16,7 @@ from edgespa.graph.proof import prove
 from edgespa.graph.surgery import compact, masked
 
 
-@pytest.mark.law(50)
+@pytest.mark.law(25)
 def test_program_equals_model(traced: Any) -> None:
     inputs = traced.batch(5)
     with torch.no_grad():
@@ -27,6 +27,7 @@ def test_program_equals_model(traced: Any) -> None:
         torch.testing.assert_close(one, other, atol=traced.case.limit, rtol=traced.case.limit)
 
 
+@pytest.mark.law(50)
 def test_groups_by_hand(traced: Any) -> None:
     groups, case = traced.groups, traced.case
     assert {name: len(group) for name, group in groups.groups.items()} == case.groups
@@ -42,6 +43,7 @@ def test_fixed_by_hand(traced: Any) -> None:
             assert not traced.groups.units[Slot(tensor, dim)].any()
 
 
+@pytest.mark.law(160)
 @pytest.mark.parametrize("choice", ["half", "one"])
 def test_masked_equals_compacted(traced: Any, select: Callable[..., Any], choice: str) -> None:
     program, groups = traced.program, traced.groups
@@ -69,6 +71,7 @@ def test_masked_equals_compacted(traced: Any, select: Callable[..., Any], choice
     assert small.inputs == program.inputs
 
 
+@pytest.mark.law(50)
 def test_predicted_cost_is_the_cost(traced: Any, select: Callable[..., Any]) -> None:
     kept = select(traced.groups, 4)
     small = compact(traced.program, traced.groups, kept)

@@ -235,6 +235,7 @@ def photographs() -> dict[str, bytes]:
 PHOTOGRAPHS = photographs()
 
 
+@pytest.mark.law(8)
 @pytest.mark.parametrize("name", PHOTOGRAPHS)
 @pytest.mark.parametrize("channels", [1, 3, 4])
 def test_every_way_to_resize_by_every_way(tmp_path: Path, name: str, channels: int) -> None:

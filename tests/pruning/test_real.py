@@ -15,6 +15,7 @@ from edgespa.tasks.base import Base
 PREPROCESS = Preprocess(height=32, width=32, channels=3, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 
 
+@pytest.mark.more
 @pytest.mark.slow
 def test_new_weights_and_the_choice_of_units_keep_a_resnet_alive(data_dir: Path, tmp_path: Path) -> None:
     base = Base.open(f"{data_dir / 'models.py'}:resnet20", (1, 3, 32, 32))

@@ -52,6 +52,7 @@ def change(base: Base, task: Task, data: Prepared) -> float:
     return float((new - old).norm() / (old - old.mean(0)).norm())
 
 
+@pytest.mark.law(5)
 @pytest.mark.parametrize("name", MARKED)
 @pytest.mark.parametrize("method", IN_CHANGE)
 def test_what_is_there_twice_costs_nothing(
@@ -70,7 +71,7 @@ def test_what_is_there_twice_costs_nothing(
     assert not plain.tensors
 
 
-@pytest.mark.law(20)
+@pytest.mark.law(6)
 @pytest.mark.parametrize("name", ["residual", "excite", "grouped_transposed", "attention"])
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_on_networks_of_every_kind(

@@ -149,6 +149,16 @@ def test_scales_are_looked_at_where_there_are_any() -> None:
     assert unit_scores(group, scores, rule, "none", {"norm"}).tolist() == [0.5, 1.5]
 
 
+def test_all_parameters_of_a_unit_are_looked_at_and_no_statistics() -> None:
+    writer, bias, mean, reader = Slot("a", 0), Slot("bias", 0), Slot("mean", 0), Slot("b", 1)
+    indices = [np.array([0]), np.array([1])]
+    group = Group("g", np.arange(1, 3), {slot: indices for slot in (writer, bias, mean, reader)}, (writer,), (reader,))
+    rule = CRITERIA["jacobian"]
+    assert slots_of(group, rule, {"a", "b", "bias", "other"}) == (writer, bias, reader)
+    scores = {writer: np.array([1.0, 2.0]), bias: np.array([0.5, 0.0]), reader: np.array([-4.0, 1.0])}
+    assert unit_scores(group, scores, rule, "none", {"a", "b", "bias"}).tolist() == [2.5, 3.0]
+
+
 @pytest.fixture
 def plugins(monkeypatch: pytest.MonkeyPatch) -> Criterion:
     own = Criterion("largest", "writers", False, lambda weight, _, dim: -magnitude(weight, dim, 1))

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from edgespa.errors import BudgetError, ConfigError
 from edgespa.graph.groups import Kept
 from edgespa.selection.criteria import Scores
-from edgespa.selection.select import QUANTITIES, Budget, Constraints, align_units, select
+from edgespa.selection.select import QUANTITIES, Budget, Constraints, align_units, halved, select
 from edgespa.tasks.base import Base
 
 ANY = Constraints(round_to=1)
@@ -128,12 +128,21 @@ def test_ties_go_in_the_order_of_the_units_and_fill_the_budget(toy_base: Base) -
     assert all(mask.tolist() == sorted(mask.tolist(), reverse=True) for mask in kept.values())
 
 
-def test_alignment_is_at_most_a_quarter_of_the_width(toy_base: Base) -> None:
-    groups = toy_base.groups.groups
-    assert align_units(groups["conv1"], 8) == 4
-    assert align_units(groups["conv2"], 8) == 6
+def test_the_step_is_halved_until_it_is_at_most_half_of_the_width(toy_base: Base) -> None:
+    groups = toy_base.groups.groups  # of 16 and of 24 units
+    assert align_units(groups["conv1"], 16) == 8
+    assert align_units(groups["conv2"], 16) == 8
+    assert align_units(groups["conv2"], 8) == 8
+    assert align_units(groups["conv2"], 12) == 12
     assert align_units(groups["conv2"], 4) == 4
     assert align_units(groups["conv2"], 1) == 1
+    assert [halved(16, count) for count in (64, 32, 31, 24, 16, 9, 4, 3, 2, 1)] == [16, 16, 8, 8, 8, 4, 2, 1, 1, 1]
+
+
+def test_by_default_widths_lie_on_the_widest_block(toy_base: Base) -> None:
+    for density in (0.3, 0.5, 0.7):
+        kept = choose(toy_base, rising(toy_base), density, constraints=Constraints())
+        assert all(int(mask.sum()) in (1, 2, 4, 8, 16, 24) for mask in kept.values())
 
 
 def test_protected_groups_stay_whole(toy_base: Base) -> None:

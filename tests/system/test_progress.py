@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import io
 import logging
+import os
+import pty
 import re
+import subprocess
 import sys
 import threading
 
@@ -89,6 +92,45 @@ def test_without_a_terminal_there_is_a_line_now_and_then(monkeypatch: pytest.Mon
         assert log.written.wait(30)  # also where nothing is reported for long
     assert log.getvalue().splitlines()[-1] == f"adapt: 30%  0:00  {TEXT}"
     assert not any(each.name == "edgespa progress" for each in threading.enumerate())
+
+
+QUIET_WORK = """
+import os, sys, time
+from edgespa.system import progress
+from edgespa.system.quiet import quiet
+
+progress.EVERY_S = 0.01
+with progress.bar("export", lines=True) as report, quiet("tool"):
+    report(1, 4, "which layers")
+    os.write(2, b"noise of a tool")
+    print("more of it", file=sys.stderr)
+    with quiet("another"):
+        report(2, 4, "at last")
+        time.sleep(1)
+"""
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_what_keeps_tools_quiet_does_not_hide_it(terminal: bool) -> None:
+    near, far = pty.openpty() if terminal else os.pipe()
+    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "80"}
+    with subprocess.Popen([sys.executable, "-c", QUIET_WORK], stderr=far, env=environment) as process:
+        os.close(far)
+        seen = b""
+        while True:
+            try:
+                block = os.read(near, 4096)
+            except OSError:  # a terminal whose program has ended
+                break
+            if not block:
+                break
+            seen += block
+    os.close(near)
+    assert process.returncode == 0
+    assert b"50%" in seen
+    assert b"at last" in seen
+    assert b"noise" not in seen
+    assert b"more of it" not in seen
 
 
 @pytest.mark.parametrize(("enabled", "lines"), [(True, False), (False, True), (False, False)])

@@ -28,6 +28,7 @@ from edgespa.tasks.folder import Entry
 from edgespa.tasks.inspection import describe_task
 from edgespa.tasks.task import Task
 
+KINDS = ("splora", "lora", "mixing", "ssf", "repadapter", "splopa", "convpass")
 SCALE = max(1, settings().max_examples // 100)
 
 
@@ -275,11 +276,14 @@ def test_fuzz_adapter_options(toy_base: Base, original: bytes, tmp_path: Path, d
     """Adapters of any kind with any factors and options."""
     (tmp_path / "o.spa").write_bytes(original)
     text, found = sealed.read(tmp_path / "o.spa", "edgespa")
-    kind = data.draw(st.sampled_from(["splora", "lora", "ssf", "repadapter", "splopa", "convpass", "unknown"]))
+    kind = data.draw(
+        st.sampled_from(["splora", "lora", "mixing", "ssf", "repadapter", "splopa", "convpass", "unknown"])
+    )
     names = st.sampled_from(["rank", "kernel", "alpha", "size", "dim", "scale", "blocks", "x"])
     options = data.draw(st.dictionaries(names, odd, max_size=2))
     header = {**json.loads(text), "adapter": {"kind": kind, "options": options, "store": "fp32"}}
-    factor = st.sampled_from(["up", "down", "scale", "shift", "x"])
+    mixing = ["change", "compress", "rows_in", "columns_in", "expand", "rows"]
+    factor = st.sampled_from(["up", "down", "scale", "shift", "x", *mixing])
     shape = st.lists(st.integers(0, 24), min_size=1, max_size=4)
     for name, size in data.draw(st.dictionaries(factor, shape, max_size=3)).items():
         found[f"adapter/conv2.weight/{name}"] = torch.ones(size)
@@ -293,7 +297,7 @@ def test_fuzz_adapter_options(toy_base: Base, original: bytes, tmp_path: Path, d
 
 
 def test_the_kinds_above_are_those_there_are() -> None:
-    for kind in ("splora", "lora", "ssf", "repadapter", "splopa", "convpass"):
+    for kind in KINDS:
         assert kind_named(kind)
 
 

@@ -59,6 +59,7 @@ class Settings:
         cooldown: Before each process, wait until the device is as cool as at the beginning, at most so many seconds.
         rounds: How often every measurement is repeated, in a fresh process.
         trust: The bundles' own run.py measures them, whoever wrote it.
+        by_layer: What each operator of a file takes, too, in a session of its own behind the runs.
     """
 
     variants: Sequence[str] | None = None
@@ -70,6 +71,7 @@ class Settings:
     cooldown: float | None = None
     rounds: int = 1
     trust: bool = False
+    by_layer: bool = False
 
     def check(self) -> None:
         """Refuse numbers that are out of range.
@@ -92,7 +94,8 @@ class Settings:
         """Of the runner, the same for all measurements."""
         seconds = self.duration if self.duration is not None else self.seconds
         options = [] if self.runs is None else ["--runs", str(self.runs)]
-        return options + ([] if seconds is None else ["--seconds", str(seconds)])
+        options += [] if seconds is None else ["--seconds", str(seconds)]
+        return options + (["--by-layer"] if self.by_layer else [])
 
     @property
     def sample_s(self) -> float | None:

@@ -14,6 +14,20 @@ from edgespa.device.host import Clock, Conditions, Host, Usage
 from edgespa.errors import DeviceError
 
 
+class Operator(Strict):
+    """What one operator of a file takes.
+
+    Attributes:
+        name: As the runtime calls it.
+        op: What it computes.
+        us: Microseconds of a run.
+    """
+
+    name: str = Field(max_length=200)
+    op: str = Field(max_length=200)
+    us: float = Field(ge=0, le=1e9, allow_inf_nan=False)
+
+
 class Measurement(Strict):
     """What ``run.py --bench`` says of one process, and what the machine was like meanwhile.
 
@@ -23,6 +37,7 @@ class Measurement(Strict):
 
     Attributes:
         major_faults: Pages that had to be read from the disk during the runs.
+        operators: What each operator takes, where that was asked for and the runtime tells it.
         pieces_ms: Medians of at most 60 equal pieces of the run, one behind the other.
         steady: Whether latencies showed no trend; None where there are too few
             (`edgespa.device.measure.judge.is_steady`).
@@ -62,6 +77,7 @@ class Measurement(Strict):
     peak_run_kib: int | None
     major_faults: int | None = None
     pieces_ms: tuple[float, ...] = ()
+    operators: tuple[Operator, ...] | None = Field(default=None, max_length=400)
     steady: bool | None = None
     doubts: tuple[str, ...] = ()
     unknown: tuple[str, ...] = ()

@@ -15,6 +15,7 @@ from edgespa.device.runner.answer import Result, brief, together
 from edgespa.device.runner.bundle import RunnerError, read_bundle
 from edgespa.device.runner.check import selfcheck
 from edgespa.device.runner.confine import SECONDS, limit_memory, limit_time, memory_for
+from edgespa.device.runner.layers import bench_layers
 from edgespa.device.runner.many import files_of, targets_of, write_picture
 from edgespa.device.runner.measure import MIN_WARMUP, bench
 from edgespa.device.runner.model import Opened
@@ -48,6 +49,7 @@ def parser(folder: Path = FOLDER) -> argparse.ArgumentParser:
     what = command.add_mutually_exclusive_group()
     what.add_argument("--selfcheck", action="store_true", help="compare with the recorded outputs; exit 1 if too far")
     what.add_argument("--bench", action="store_true", help="measure latency and memory, batch 1")
+    what.add_argument("--layers", action="store_true", help="measure a folder of files that edgespa makes for tables")
     what.add_argument(
         "--input",
         type=Path,
@@ -66,6 +68,7 @@ def parser(folder: Path = FOLDER) -> argparse.ArgumentParser:
     command.add_argument("--provider", metavar="NAME", help="of ONNX Runtime, for --bench; default: the CPU's")
     command.add_argument("--runs", type=_positive, metavar="N", help="at most N runs; default 200 without --seconds")
     command.add_argument("--seconds", type=_seconds, metavar="S", help="stop after S seconds (and at least 10 runs)")
+    command.add_argument("--by-layer", action="store_true", help="with --bench: what each operator takes, too")
     command.add_argument("--warmup", type=_warmup, default=MIN_WARMUP, metavar="N", help="default and least 10")
     command.add_argument("--top", type=_positive, default=5, metavar="K", help="classes to show; default 5")
     command.add_argument(
@@ -131,6 +134,11 @@ def _cell(value: Any) -> str:
 
 def execute(folder: Path, options: argparse.Namespace) -> tuple[dict[str, Any], int]:
     """Do what the options ask; the result and the exit status."""
+    if options.layers:
+        in_time = _timed(options)
+        found = bench_layers(folder, options.threads, options.seconds)
+        in_time()
+        return found, 0
     manifest = read_bundle(folder)
     if options.selfcheck:
         every = options.variant == "all"

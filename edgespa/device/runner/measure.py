@@ -17,6 +17,7 @@ import numpy as np
 
 from edgespa.bundle.limits import shapes_problem
 from edgespa.device.runner.bundle import RunnerError, sha256
+from edgespa.device.runner.layers import operator_times
 from edgespa.device.runner.models import open_model, running
 from edgespa.device.runner.runtimes import import_runtime
 
@@ -148,4 +149,5 @@ def bench(
         "peak_run_kib": peak_run,
         "major_faults": None if faults is None or faults_after is None else faults_after - faults,
         "pieces_ms": pieces(times),
+        **({"operators": operator_times(path, variant, runtime, options.threads)} if options.by_layer else {}),
     }

@@ -189,4 +189,24 @@ def _prototypes(weight: np.ndarray, factors: _Factors, how: dict[str, Any]) -> n
     return np.asarray(result * gate.astype(weight.dtype))
 
 
-CHANGES = {"low-rank": _low_rank, "scale": _scaled, "before": _before, "prototypes": _prototypes}
+def _added(weight: np.ndarray, factors: _Factors, how: dict[str, Any]) -> np.ndarray:
+    """``W + change`` (a mixing adapter of few channels)."""
+    return np.asarray(weight + factors["change"].astype(weight.dtype, copy=False))
+
+
+def _mixed(weight: np.ndarray, factors: _Factors, how: dict[str, Any]) -> np.ndarray:
+    """``C W D`` of the whole weight: rows and columns of the identity, and a pair of factors each (mixing)."""
+    rows, columns = (np.flatnonzero(factors[key]) for key in ("rows", "columns"))
+    value = weight.reshape(*weight.shape[:2], -1)
+    flat = value.reshape(len(value), -1)
+    change = (factors["compress"] @ (factors["rows_in"] @ flat)).reshape(-1, *value.shape[1:])
+    value = value[rows] + change
+    spread = np.tensordot(value, factors["columns_in"], (1, 0)) @ factors["expand"]
+    value = value[:, columns] + np.moveaxis(spread, 2, 1)
+    return np.asarray(value.reshape(*value.shape[:2], *weight.shape[2:]))
+
+
+CHANGES = {
+    "low-rank": _low_rank, "scale": _scaled, "before": _before, "prototypes": _prototypes, "added": _added,
+    "mixed": _mixed,
+}  # fmt: skip

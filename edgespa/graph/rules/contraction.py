@@ -97,6 +97,8 @@ def matmul(call: Call) -> Value:
 
 
 def _matmul(call: Call, a: Value, b: Value) -> Value:
+    if call.labels.widths and len(a.shape) > 2 and len(b.shape) > 2:  # heads compare, or hand on what they attended to
+        a, b = (call.labels.pin(side, range(len(side.shape) - 2), "heads, which all stay") for side in (a, b))
     rows, columns = len(a.shape) > 1, len(b.shape) > 1
     batch = max(len(a.shape) - 2, len(b.shape) - 2, 0)
     rank = batch + 3
@@ -247,6 +249,8 @@ def attention(call: Call) -> Value:
     if bool(call.number("is_causal", False)):
         query = call.labels.pin(query, (lead,), "causal attention, where places matter")
     heads = tuple(range(lead))
+    if call.labels.widths:
+        query, key, value = (call.labels.pin(side, heads, "heads, which all stay") for side in (query, key, value))
     scores = contract(call, [place(query, (*heads, n, d), rank), place(key, (*heads, m, d), rank)], (d,))
     mask = call.maybe("attn_mask")
     if mask is not None:

@@ -1,0 +1,218 @@
+"""Operators of a real file with what they took, under the names of their layers, beside what a latency table says."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgespa.graph.kinds import Kind
+from edgespa.latency.table import LatencyTable
+from edgespa.selection.staircase import Staircase
+
+if TYPE_CHECKING:
+    from edgespa.device.measure.results import Operator
+
+log = logging.getLogger(__name__)
+
+_LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+_FUSED = {"Relu": "relu", "Add": "add", "Sigmoid": "sigmoid", "HardSwish": "hardswish", "Gelu": "gelu", "Tanh": "tanh"}
+_LONGEST = 3
+MAX_FILE_BYTES = 512 << 20
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerMeasured:
+    """One operator of a file.
+
+    Attributes:
+        layer: The module whose weights it has, or as the runtime calls it.
+        op: What it computes.
+        kind: What it is, as latency tables name it; empty where they do not.
+        widths: Of a kind.
+        measured_ms: By the runtime's profile.
+        table_ms: By the device's table, unscaled; None where that has no such layer.
+    """
+
+    layer: str
+    op: str
+    kind: str
+    widths: tuple[int, ...]
+    measured_ms: float
+    table_ms: float | None
+
+
+@dataclasses.dataclass(frozen=True)
+class _Known:
+    """What a file says of one of its layers."""
+
+    layer: str
+    kinds: tuple[Kind, ...]
+    widths: tuple[int, ...]
+
+
+def by_layer(operators: Sequence[Operator], file: Path, table: LatencyTable | None) -> tuple[LayerMeasured, ...]:
+    """Name the operators of an ONNX file by their layers, and look each up in a table.
+
+    Args:
+        operators: As the runtime told them.
+        file: That they are of; where the package onnx is absent, or the file reads odd, names are the runtime's.
+        table: Of the device.
+    """
+    known = dict(_known_layers(file))
+    names = sorted(known, key=len, reverse=True)
+    rows = []
+    for each in operators:
+        name = next((name for name in names if _is_of(each.name, name)), None) if each.op not in _EDGES else None
+        own = known.get(name or "")
+        kind, time = _looked_up(own, table)
+        rows.append(
+            LayerMeasured(
+                own.layer if own is not None else each.name,
+                each.op,
+                "" if kind is None else str(kind),
+                () if own is None else own.widths,
+                each.us / 1e3,
+                time,
+            )
+        )
+    return tuple(rows)
+
+
+_EDGES = ("ReorderInput", "ReorderOutput", "QuantizeLinear", "DequantizeLinear", "Transpose", "Reshape")
+
+
+def _is_of(told: str, name: str) -> bool:
+    """Whether a runtime's name is that of an operator, or of what it made of it: it adds to the end."""
+    return told == name or (told.startswith(name) and not told[len(name)].isalnum())
+
+
+def _looked_up(own: _Known | None, table: LatencyTable | None) -> tuple[Kind | None, float | None]:
+    if own is None:
+        return None, None
+    for kind in own.kinds if table is not None else ():
+        assert table is not None
+        points = table.points(kind)
+        if own.widths in points:
+            return kind, points[own.widths] / 1e3
+        if (stairs := _staircase(points, kind, table)) is not None:
+            return kind, float(stairs(*own.widths)) / 1e3
+    return own.kinds[0], None
+
+
+def _staircase(points: Mapping[tuple[int, ...], float], kind: Kind, table: LatencyTable) -> Staircase | None:
+    """Over the largest grid that the points have, whatever network they were measured for."""
+    if not points:
+        return None
+    if kind.axes == 1:
+        return Staircase.of([sorted({at[0] for at in points})], points, table.step, table.factors(kind))
+    rows = {first: {second for other, second in points if other == first} for first, _ in points}
+    while rows:
+        common = set.intersection(*rows.values())
+        if common:
+            return Staircase.of([sorted(rows), sorted(common)], points, table.step, table.factors(kind))
+        rows.pop(min(rows, key=lambda first: len(rows[first])))
+    return None
+
+
+def _known_layers(file: Path) -> Iterator[tuple[str, _Known]]:
+    """The layers of a file by the names of their operators and of what those give."""
+    try:
+        import onnx
+    except ImportError:
+        log.warning("the package onnx is not installed, so operators are not named by their layers")
+        return
+    try:
+        if file.stat().st_size > MAX_FILE_BYTES:
+            raise ValueError(f"it is larger than {MAX_FILE_BYTES >> 20} MiB")
+        # It may be anybody's: decoded and looked at, and nothing of onnx goes over it. Sizes are those that it has.
+        yield from _layers_of(onnx.load(file, load_external_data=False))
+    except Exception as error:  # whatever libraries make of a file that may be anybody's
+        log.warning("%s cannot be read for the names of its layers: %s", file.name, str(error)[:200])
+
+
+def _layers_of(model: Any) -> Iterator[tuple[str, _Known]]:
+    graph = model.graph
+    sizes = {each.name: tuple(each.dims) for each in graph.initializer}
+    scaled = {node.output[0]: node.input[0] for node in graph.node if node.op_type == "DequantizeLinear"}
+    shapes = {
+        each.name: tuple(int(dim.dim_value) for dim in each.type.tensor_type.shape.dim)
+        for each in (*graph.input, *graph.value_info, *graph.output)
+    }
+    readers: dict[str, list[Any]] = {}
+    for node in graph.node:
+        for name in node.input:
+            readers.setdefault(name, []).append(node)
+    for node in graph.node:
+        if node.op_type not in _LAYERS or len(node.input) < 2:
+            continue
+        weight = scaled.get(node.input[1], node.input[1])
+        if weight not in sizes:
+            continue
+        after, outputs = _after(node, readers)
+        found = _layer_of(node, weight, sizes[weight], shapes.get(node.input[0], ()), after)
+        if found is not None:  # what a runtime has fused, it calls by the first or by the last
+            for name in (node.name, *node.output, *outputs):
+                yield name, found
+
+
+def _after(node: Any, readers: Mapping[str, list[Any]]) -> tuple[tuple[str, ...], list[str]]:
+    """What follows and is fused, through conversions to int8 and back, and the names of what it gives."""
+    chain: list[str] = []
+    outputs: list[str] = []
+    name = node.output[0]
+    while len(readers.get(name, ())) == 1 and len(chain) < _LONGEST:
+        (reader,) = readers[name]
+        if reader.op_type == "Clip":
+            chain.append("relu6")
+        elif reader.op_type in _FUSED and not (reader.op_type == "Add" and "add" in chain):
+            chain.append(_FUSED[reader.op_type])
+        elif reader.op_type not in ("QuantizeLinear", "DequantizeLinear"):
+            break
+        name = reader.output[0]
+        outputs.append(name)
+    return tuple(chain), outputs
+
+
+def _layer_of(
+    node: Any, weight: str, size: tuple[int, ...], shape: tuple[int, ...], after: tuple[str, ...]
+) -> _Known | None:
+    values = {each.name: each for each in node.attribute}
+    layer = weight.removesuffix("_quantized").removesuffix(".weight")
+    if node.op_type in ("Gemm", "MatMul"):
+        turned = node.op_type == "Gemm" and "transB" in values and values["transB"].i == 1
+        widths = size[::-1] if turned else size
+        tokens = 1
+        for each in shape[:-1][1 if len(shape) > 2 else 0 :]:
+            tokens *= max(1, each)
+        kinds = tuple(Kind("linear", size=(count,), after=after) for count in dict.fromkeys((tokens, 1)))
+        return _Known(layer, kinds, widths) if len(widths) == 2 else None
+    rank = len(size) - 2
+    if rank < 1 or len(shape) != rank + 2:
+        return None
+
+    def listed(name: str, usual: int, count: int = rank) -> tuple[int, ...]:
+        return tuple(int(each) for each in values[name].ints) if name in values else (usual,) * count
+
+    groups = int(values["group"].i) if "group" in values else 1
+    pads = listed("pads", 0, 2 * rank)
+    low, high = pads[:rank], pads[rank:]
+    around = tuple(each for pair in zip(low[::-1], high[::-1], strict=True) for each in pair)
+    plain = {"kernel": size[2:], "stride": listed("strides", 1), "dilation": listed("dilations", 1)}
+    none = (0,) * rank
+    # A symmetric padding may have been an operator of its own; one that is not, must have been.
+    ways = [(none, around)] + ([(low, ())] if low == high else [])
+    operator, widths = "conv", (shape[1], size[0])
+    if node.op_type == "ConvTranspose":
+        operator, widths = "deconv", (size[0], size[1])
+    elif groups > 1 and groups == shape[1]:
+        operator, widths = "depthwise", (size[0],)
+    elif groups > 1:
+        return None
+    kinds = tuple(
+        Kind(operator, **plain, padding=padding, size=shape[2:], before=before if any(before) else (), after=after)
+        for padding, before in reversed(ways)
+    )
+    return _Known(layer, kinds, widths)

@@ -1,0 +1,238 @@
+"""What a program takes with any selection of its units, foretold from a latency table, without building it.
+
+For one selection `Predictor.latency_ms`; for searches over millions of them `Predictor.arrays`: for each layer an array
+of its time over the widths of the groups that it touches.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from edgespa.graph.groups import Groups, Kept
+from edgespa.graph.kinds import BY_ELEMENTS, Kind
+from edgespa.graph.layers import Dim, Layer, Layers
+from edgespa.latency.table import LatencyTable
+from edgespa.selection.staircase import Staircase, grid, spread
+
+WIDEST = 16
+"""The widest block that there is: what is measured on its steps serves the smaller ones too."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class LayerTimes:
+    """The time of one layer over the widths of the groups that it touches.
+
+    Attributes:
+        layer: Its name.
+        kind: What it is.
+        groups: Names of the groups; none for a layer that no selection changes.
+        times_ms: An axis for each of them, at the widths that were asked for.
+    """
+
+    layer: str
+    kind: str
+    groups: tuple[str, ...]
+    times_ms: NDArray[np.float64]
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerTime:
+    """What one layer takes.
+
+    Attributes:
+        layer: Its name.
+        kind: What it is.
+        widths: Of it.
+        latency_ms: Foretold.
+    """
+
+    layer: str
+    kind: str
+    widths: tuple[int, ...]
+    latency_ms: float
+
+
+def grids_of(layer: Layer, layers: Iterable[Layer]) -> tuple[tuple[int, ...], ...]:
+    """The widths at which a layer is measured.
+
+    Args:
+        layer: It.
+        layers: All of the program: layers that are told by what they touch share their points.
+    """
+    if layer.kind.operator in BY_ELEMENTS:
+        counts = [count for each in layers if each.kind == layer.kind and (count := each.dims[0].count())]
+        return (spread(min(counts) // 4, max(counts)),)
+    return tuple(
+        grid(dim.count(), WIDEST, layer.kind.axes) if dim.axes else (max(1, dim.count()),) for dim in layer.dims
+    )
+
+
+def needed(layers: Layers) -> dict[Kind, set[tuple[int, ...]]]:
+    """All points that the prediction of a program needs.
+
+    Args:
+        layers: Of the program.
+    """
+    points: dict[Kind, set[tuple[int, ...]]] = {}
+    for layer in layers.layers:
+        points.setdefault(layer.kind, set()).update(itertools.product(*grids_of(layer, layers.layers)))
+    return points
+
+
+def missing(layers: Layers, table: LatencyTable) -> dict[Kind, set[tuple[int, ...]]]:
+    """Those of them that a table does not have.
+
+    Args:
+        layers: Of the program.
+        table: The table.
+    """
+    found = {kind: points - set(table.points(kind)) for kind, points in needed(layers).items()}
+    return {kind: points for kind, points in found.items() if points}
+
+
+class Predictor:
+    """Foretells the time of one program.
+
+    Args:
+        layers: Of the whole program.
+        groups: Its channel groups.
+        table: Has all points that it needs, see `missing`.
+        scale: Times of layers are multiplied by it; that of the table where nothing is said.
+
+    Raises:
+        KeyError: A point is missing.
+    """
+
+    def __init__(self, layers: Layers, groups: Groups, table: LatencyTable, scale: float | None = None) -> None:
+        self.layers, self.groups, self.table = layers, groups, table
+        self.scale = table.scale() if scale is None else scale
+        made: dict[tuple[Kind, tuple[tuple[int, ...], ...]], Staircase] = {}
+        self._stairs: list[Staircase] = []
+        for layer in layers.layers:
+            grids = grids_of(layer, layers.layers)
+            if (layer.kind, grids) not in made:
+                plain = layer.kind.operator in BY_ELEMENTS or layer.kind.operator in ("attention", "grouped")
+                made[layer.kind, grids] = Staircase.of(
+                    grids, table.points(layer.kind), 1 if plain else table.step, table.factors(layer.kind)
+                )
+            self._stairs.append(made[layer.kind, grids])
+        self._forms = [tuple(_Form.of(dim, groups) for dim in layer.dims) for layer in layers.layers]
+
+    def latency_ms(self, kept: Kept | None = None) -> float:
+        """Of one inference with only the kept units, all of them by default."""
+        return sum(each.latency_ms for each in self.layer_ms(kept)) + self.fixed_ms
+
+    @property
+    def fixed_ms(self) -> float:
+        """What a run costs besides its layers."""
+        return self.scale * self.table.run_us / 1e3
+
+    def layer_ms(self, kept: Kept | None = None) -> tuple[LayerTime, ...]:
+        """Each layer, in the order of the graph."""
+        alive = None if kept is None else self.groups.alive(kept)
+        rows = []
+        for layer, stairs in zip(self.layers.layers, self._stairs, strict=True):
+            widths = tuple(dim.count(alive) for dim in layer.dims)
+            rows.append(LayerTime(layer.name, str(layer.kind), widths, self.scale * float(stairs(*widths)) / 1e3))
+        return tuple(rows)
+
+    def width_ms(self, widths: Mapping[str, int]) -> float:
+        """The same by how many units each group keeps, all of them where it is not named.
+
+        Where the units of a group are not alike (some have more channels in a layer than others), theirs is the mean.
+
+        Args:
+            widths: By the name of the group.
+        """
+        counts = {name: np.float64(widths.get(name, len(group))) for name, group in self.groups.groups.items()}
+        total = 0.0
+        for forms, stairs in zip(self._forms, self._stairs, strict=True):
+            total += float(stairs(*(form(counts) for form in forms)))
+        return self.scale * total / 1e3 + self.fixed_ms
+
+    def arrays(self, widths: Mapping[str, Sequence[int]]) -> tuple[LayerTimes, ...]:
+        """The time of every layer at all combinations of widths of the groups that it touches.
+
+        A layer touches two groups, mostly, so that these are small; the latency of a selection is the sum of one number
+        from each, and `fixed_ms`. Layers that touch the same groups are one array if `merged` puts them together.
+
+        Args:
+            widths: Of each group the numbers of units that it may keep. A group that is not named stays whole.
+        """
+        rows = []
+        for layer, forms, stairs in zip(self.layers.layers, self._forms, self._stairs, strict=True):
+            touched = tuple(dict.fromkeys(name for form in forms for name in form.groups if name in widths))
+            counts: dict[str, ArrayLike] = {name: np.float64(len(group)) for name, group in self.groups.groups.items()}
+            for axis, name in enumerate(touched):
+                shape = [1] * len(touched)
+                shape[axis] = len(widths[name])
+                counts[name] = np.asarray(widths[name], dtype=np.float64).reshape(shape)
+            times = stairs(*(form(counts) for form in forms))
+            whole = tuple(len(widths[name]) for name in touched)
+            rows.append(
+                LayerTimes(
+                    layer.name, str(layer.kind), touched, self.scale * np.broadcast_to(times, whole).copy() / 1e3
+                )
+            )
+        return tuple(rows)
+
+
+def merged(arrays: Iterable[LayerTimes]) -> dict[tuple[str, ...], NDArray[np.float64]]:
+    """The arrays of layers that touch the same groups, summed: what a search goes over.
+
+    Args:
+        arrays: From `Predictor.arrays`.
+
+    Returns:
+        By the names of the groups, in the order of the array's axes; ``()`` for what no selection changes.
+    """
+    sums: dict[tuple[str, ...], NDArray[np.float64]] = {}
+    for each in arrays:
+        names = tuple(sorted(each.groups))
+        turned = np.transpose(each.times_ms, [each.groups.index(name) for name in names])
+        sums[names] = sums[names] + turned if names in sums else turned.copy()
+    return sums
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Form:
+    """A width as a product of sums: ``rest * prod(fixed + sum(per unit * kept units))``."""
+
+    rest: int
+    axes: tuple[tuple[int, tuple[tuple[str, float], ...]], ...]
+
+    @classmethod
+    def of(cls, dim: Dim, groups: Groups) -> _Form:
+        owner = np.zeros(groups.unit_count, dtype=np.int64)
+        names = list(groups.groups)
+        for number, name in enumerate(names, 1):
+            owner[groups.groups[name].ids] = number
+        axes = []
+        for ids in dim.axes:
+            found, counts = np.unique(owner[ids], return_counts=True)
+            own = dict(zip(found.tolist(), counts.tolist(), strict=True))
+            shares = tuple(
+                (names[number - 1], count / len(groups.groups[names[number - 1]]))
+                for number, count in own.items()
+                if number
+            )
+            axes.append((int(own.get(0, 0)), shares))
+        return cls(dim.rest, tuple(axes))
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(name for _, shares in self.axes for name, _ in shares))
+
+    def __call__(self, counts: Mapping[str, ArrayLike]) -> NDArray[np.float64]:
+        value: NDArray[np.float64] = np.asarray(float(self.rest))
+        for fixed, shares in self.axes:
+            size: NDArray[np.float64] = np.asarray(float(fixed))
+            for name, share in shares:
+                size = size + share * np.asarray(counts[name], dtype=np.float64)
+            value = value * size
+        return value

@@ -1,0 +1,85 @@
+"""Predictions from tables: sums of layers, for any selection, and as arrays for a search."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+
+from edgespa.latency.predict import Predictor, merged, missing, needed
+from edgespa.latency.table import LatencyTable, Origin, Whole
+from edgespa.tasks.base import Base
+
+ORIGIN = Origin(
+    device="board", machine="aarch64", cpu_model="a core", runtime="onnxruntime 1.2.3", variant="onnx-fp32", threads=1
+)
+
+
+@pytest.fixture(scope="module")
+def table(toy_base: Base) -> LatencyTable:
+    """A device on which a layer takes a microsecond, and one for each pair of channels."""
+    points = [(kind, at, 1.0 + float(np.prod(at))) for kind, own in needed(toy_base.layers).items() for at in own]
+    return LatencyTable(origin=ORIGIN, created="now", step=4, run_us=7.0).with_points(points)
+
+
+def test_the_whole_is_the_sum_of_its_layers(toy_base: Base, table: LatencyTable) -> None:
+    predictor = Predictor(toy_base.layers, toy_base.groups, table)
+    rows = predictor.layer_ms()
+    assert predictor.latency_ms() == pytest.approx(sum(row.latency_ms for row in rows) + 0.007)
+    by_name = {row.layer: row for row in rows}
+    assert by_name["conv2"].widths == (16, 24)
+    assert by_name["conv2"].latency_ms == pytest.approx((1 + 16 * 24) / 1e3)
+    assert by_name["depthwise"].latency_ms == pytest.approx((1 + 24) / 1e3)
+
+
+def test_the_scale_is_that_of_the_network(toy_base: Base, table: LatencyTable) -> None:
+    plain = Predictor(toy_base.layers, toy_base.groups, table).latency_ms()
+    corrected = table.with_whole(Whole(digest="a", predicted_ms=1.0, measured_ms=3.0))
+    assert Predictor(toy_base.layers, toy_base.groups, corrected).latency_ms() == pytest.approx(3 * plain)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_widths_arrays_and_masks_say_the_same(toy_base: Base, table: LatencyTable, seed: int) -> None:
+    predictor = Predictor(toy_base.layers, toy_base.groups, table)
+    random = np.random.default_rng(seed)
+    widths = {name: (4, 8, len(group)) for name, group in toy_base.groups.groups.items()}
+    arrays = predictor.arrays(widths)
+    chosen = {name: int(random.integers(3)) for name in widths}
+    counts = {name: widths[name][index] for name, index in chosen.items()}
+    kept = {name: np.arange(len(group)) < counts[name] for name, group in toy_base.groups.groups.items()}
+    expected = predictor.latency_ms(kept)
+    assert predictor.width_ms(counts) == pytest.approx(expected)
+    total = sum(float(each.times_ms[tuple(chosen[name] for name in each.groups)]) for each in arrays)
+    assert total + predictor.fixed_ms == pytest.approx(expected)
+    sums = merged(arrays)
+    again = sum(float(own[tuple(chosen[name] for name in names)]) for names, own in sums.items())
+    assert again == pytest.approx(total)
+    assert len(sums) < len(arrays)
+
+
+def test_a_group_that_is_not_named_stays_whole(toy_base: Base, table: LatencyTable) -> None:
+    predictor = Predictor(toy_base.layers, toy_base.groups, table)
+    arrays = predictor.arrays({"conv2": (8, 24)})
+    assert {each.groups for each in arrays} == {(), ("conv2",)}
+    assert sum(float(each.times_ms.reshape(-1)[-1]) for each in arrays) + predictor.fixed_ms == pytest.approx(
+        predictor.latency_ms()
+    )
+
+
+def test_what_a_table_lacks(toy_base: Base, table: LatencyTable) -> None:
+    assert missing(toy_base.layers, table) == {}
+    kind, points = next(iter(needed(toy_base.layers).items()))
+    lost = next(iter(points))
+    kinds = {text: tuple(p for p in own if (text, p.widths) != (str(kind), lost)) for text, own in table.kinds.items()}
+    smaller = table._with(kinds=kinds)
+    assert missing(toy_base.layers, smaller) == {kind: {lost}}
+    with pytest.raises(KeyError):
+        Predictor(toy_base.layers, toy_base.groups, smaller)
+
+
+def test_few_files_for_a_network(toy_base: Base) -> None:
+    points = needed(toy_base.layers)
+    assert sum(map(len, points.values())) < 40
+    assert all(len(at) == kind.axes for kind, own in points.items() for at in own)
+    assert all(width >= 1 for width in itertools.chain.from_iterable(at for own in points.values() for at in own))

@@ -1,0 +1,240 @@
+"""Narrower heads on real programs: the bound of the products, the law of the shipped network, the task file."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from attention_networks import BOTH, NONE, VALUES, network
+from torch import Tensor, fx, nn
+from typed import run
+
+import edgespa as es
+from edgespa.config import Preprocess
+from edgespa.data import Prepared, load_data, prepare
+from edgespa.errors import ConfigError, TaskFileError
+from edgespa.graph.groups import find_groups
+from edgespa.graph.heads import find_attentions
+from edgespa.graph.program import Program
+from edgespa.graph.trace import trace
+from edgespa.pruning import PruneConfig, prune
+from edgespa.pruning.heads import Heads, narrow_heads, size_of
+from edgespa.pruning.images import Images
+from edgespa.tasks.base import Base
+from edgespa.tasks.task import Task
+
+ALL = {**BOTH, **VALUES}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
+    path = tmp_path_factory.mktemp("heads") / "noise.npz"
+    np.savez(path, images=np.random.default_rng(0).integers(0, 255, (32, 16, 16, 3)).astype(np.uint8))
+    pixels = Preprocess(height=16, width=16, channels=3, mean=(0.5,) * 3, std=(0.3,) * 3)
+    return prepare(load_data(str(path), labelled=False), pixels)
+
+
+def base_of(make: Callable[[], nn.Module]) -> Base:
+    program = trace(network(make), (torch.randn(2, 3, 16, 16),))
+    return Base("x", None, (1, 3, 16, 16), "digest", program, find_groups(program))
+
+
+def images_of(data: Prepared) -> Tensor:
+    images: Tensor = next(data.batches(32))[0]
+    return images
+
+
+class _Seen(fx.Interpreter):
+    """What attention was given and gave."""
+
+    def __init__(self, program: Program) -> None:
+        super().__init__(program.module)
+        self.wanted = {each.node: each for each in find_attentions(program)}
+        self.found: dict[str, list[Tensor]] = {}
+
+    def run_node(self, n: fx.Node) -> Any:
+        result = super().run_node(n)
+        if n.name in self.wanted:
+            given = self.fetch_args_kwargs_from_env(n)[0]
+            self.found[n.name] = [*given[:3], result]
+        return result
+
+
+def logits(program: Program, images: Tensor) -> Tensor:
+    """Of the first attention, every query with every key of all tokens, head by head."""
+    seen = _Seen(program)
+    with torch.no_grad():
+        seen.run(images)
+    query, key = next(iter(seen.found.values()))[:2]
+    heads = query.shape[1]
+    key = key.repeat_interleave(heads // key.shape[1], 1)
+    one, other = (each.double().transpose(0, 1).flatten(1, 2) for each in (query, key))
+    return one @ other.mT
+
+
+@pytest.mark.law(5)
+@pytest.mark.parametrize("name", [name for name in BOTH if "torch" not in name and "written" not in name])
+@pytest.mark.parametrize("size", [2, 4, 6])
+def test_the_products_keep_their_bound(data: Prepared, name: str, size: int) -> None:
+    """The error of the first layer's logits over all pairs of tokens is that of the singular values left out."""
+    base = base_of(BOTH[name])
+    heads = Heads.of(base, Images(base, data))
+    first = heads.attentions[0].node
+    width = next(each for each in heads.widths if (first, "query-key") in each.products)
+    narrow = narrow_heads(base, Images(base, data), float(size), 1).base
+    before, after = (logits(each.program, images_of(data)) for each in (base, narrow))
+    found = float((before - after).norm() / before.norm())
+    assert found == pytest.approx(float(heads.product_errors(width)["query-key"][size]), rel=1e-3, abs=1e-5)
+
+
+@pytest.mark.law(5)
+@pytest.mark.parametrize("name", ALL)
+def test_the_network_is_that_of_the_factored_weights(data: Prepared, name: str) -> None:
+    """At full width the new weights compute what the old ones did; narrower, they are the first dimensions of those."""
+    base, images = base_of(ALL[name]), images_of(data)
+    heads = Heads.of(base, Images(base, data))
+    whole = heads.program.with_state(heads.state({width.group: width.size for width in heads.widths}))
+    torch.testing.assert_close(whole(images), base.program(images), rtol=1e-4, atol=1e-4)
+    errors = [(base.program(images) - narrow_heads(base, Images(base, data), size, 1).base.program(images)).norm()
+              for size in (0.25, 0.5, 0.75)]  # fmt: skip
+    assert errors[0] > errors[1] > errors[2] > 0
+
+
+@pytest.mark.law(2)
+@pytest.mark.parametrize("name", ["fused", "apart", "shared keys", "torch"])
+def test_it_is_nearer_than_leaving_dimensions_out(data: Prepared, name: str) -> None:
+    base, images = base_of(BOTH[name]), images_of(data)
+    for share in (0.75, 0.5, 0.25):
+        made = narrow_heads(base, Images(base, data), share, 1)
+        cut = base.narrowed(made.base.widths)
+        errors = [float((each.program(images) - base.program(images)).norm()) for each in (made.base, cut)]
+        assert errors[0] < 0.7 * errors[1]
+        assert made.base.cost.cost().macs < base.cost.cost().macs == made.base.whole_cost.macs
+        assert made.proof < 1e-5
+
+
+def test_errors_of_every_width_at_once(data: Prepared) -> None:
+    base = base_of(BOTH["fused"])
+    heads = Heads.of(base, Images(base, data))
+    for width in heads.widths:
+        errors = heads.errors(width)
+        assert len(errors) == width.size + 1
+        assert errors.tolist() == sorted(errors.tolist(), reverse=True)
+        assert float(errors[0]) == pytest.approx(1)
+        assert float(errors[-1]) == 0
+
+
+def test_sizes_by_hand() -> None:
+    assert [size_of(asked, 64, 8) for asked in (0.5, 0.3, 0.01, 1.0, 20.0, 99.0)] == [32, 16, 8, 64, 20, 64]
+    assert [size_of(asked, 8, 8) for asked in (0.5, 0.3, 0.01)] == [4, 2, 2]
+    assert size_of(0.5, 3, 8) == 2
+
+
+def test_what_cannot_be_is_refused_in_words(data: Prepared) -> None:
+    base = base_of(NONE["fused, normed"])
+    with pytest.raises(ConfigError, match="a norm between its weight and attention"):
+        narrow_heads(base, Images(base, data), 0.5, 1)
+    base = base_of(lambda: nn.Linear(24, 24))
+    with pytest.raises(ConfigError, match="no attention was found"):
+        narrow_heads(base, Images(base, data), 0.5, 1)
+    base = base_of(BOTH["fused"])
+    with pytest.raises(ConfigError, match="not wider"):
+        narrow_heads(base, Images(base, data), 8.0, 1)
+    with pytest.raises(ConfigError, match="needs images"):
+        prune(base, PruneConfig(density=1.0, head_width=4), Path())
+    with pytest.raises(ValueError, match=r"2\.5 wide"):
+        PruneConfig(density=1.0, head_width=2.5)
+
+
+NET = """
+import sys
+sys.path.insert(0, {folder!r})
+from attention_networks import BOTH, network
+
+def build():
+    return network(BOTH["{name}"])
+"""
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    folder = str(Path(__file__).resolve().parents[1] / "zoo")
+    for name in ("fused", "apart"):
+        (tmp_path / f"{name}.py").write_text(NET.format(folder=folder, name=name))
+    random = np.random.default_rng(0)
+    images = random.integers(0, 255, (48, 16, 16, 3)).astype(np.uint8)
+    np.savez(tmp_path / "noise.npz", images=images)
+    np.savez(tmp_path / "classes.npz", images=images, labels=np.arange(48) % 5)
+    return tmp_path
+
+
+SETTINGS: dict[str, Any] = {"input_shape": (1, 3, 16, 16), "mean": (0.5,) * 3, "std": (0.3,) * 3, "progress": False}
+
+
+@pytest.mark.parametrize("name", ["fused", "apart"])
+@pytest.mark.parametrize("density", [None, 0.6])
+def test_a_task_file_replays_bit_for_bit(place: Path, name: str, density: float | None) -> None:
+    made = es.prune(
+        f"{name}.py:build", output="cut.spa", calibration="noise.npz", head_width=0.5, density=density, **SETTINGS
+    )
+    task = Task.load(place / "cut.spa")
+    one, other = (made.task.program(made.task.open_base(place)), task.program(task.open_base(place)))
+    assert all(torch.equal(tensor, other.state()[key]) for key, tensor in one.state().items())
+    inputs = one.example_inputs()
+    assert torch.equal(one(*inputs), other(*inputs))
+    assert all(each.value_width == each.width == 4 for each in find_attentions(one))
+    assert made.macs < made.base_macs
+    assert made.metrics["masked_compacted_error"] < 1e-5
+    heads: Any = task.header.provenance["heads"]
+    assert heads["layers.0"]["query-key"]["width"] == 4
+    assert 0 < heads["layers.0"]["query-key"]["error"] < 1
+    assert (density is None) == all(mask.all() for mask in task.kept.values())
+
+
+def test_a_narrower_task_is_exported_and_trained_further(place: Path) -> None:
+    es.prune("apart.py:build", output="cut.spa", calibration="noise.npz", head_width=4, **SETTINGS)
+    bundle = es.export("cut.spa", output="bundle", formats=["onnx"], precisions=["fp32"], progress=False)
+    assert [each.name for each in bundle.manifest.variants] == ["onnx-fp32"]
+    es.export("apart.py:build", output="plain", formats=["onnx"], precisions=["fp32"], **SETTINGS)
+    sizes = [(place / each / "model.onnx").stat().st_size for each in ("bundle", "plain")]
+    assert sizes[0] < sizes[1]
+    tuned = es.adapt(
+        start="cut.spa", data="classes.npz", output="tuned.spa", epochs=1, batch_size=8, rank=2, density=0.7,
+        progress=False,
+    )  # fmt: skip
+    program = tuned.task.program(tuned.task.open_base(place))
+    assert all(each.width == each.value_width == 4 for each in find_attentions(program))
+    assert bool(torch.isfinite(program(*program.example_inputs())).all())
+
+
+def test_a_task_with_heads_as_they_were_says_nothing_of_widths(place: Path) -> None:
+    es.prune("apart.py:build", output="plain.spa", density=0.6, **SETTINGS)
+    es.prune("apart.py:build", output="cut.spa", calibration="noise.npz", head_width=4, **SETTINGS)
+    assert [b"widths" in (place / name).read_bytes() for name in ("plain.spa", "cut.spa")] == [False, True]
+
+
+def test_widths_of_another_base_are_refused(place: Path) -> None:
+    es.prune("apart.py:build", output="cut.spa", calibration="noise.npz", head_width=4, **SETTINGS)
+    task = Task.load(place / "cut.spa")
+    for widths in ({"nothing": 4}, {name: 0 for name in task.header.widths}):
+        odd = dataclasses.replace(task, header=task.header.model_copy(update={"widths": widths}))
+        with pytest.raises(TaskFileError, match="no heads of attention as the task has them"):
+            odd.open_base(place)
+    wide = dataclasses.replace(task, header=task.header.model_copy(update={"widths": {}}))
+    with pytest.raises(TaskFileError):
+        wide.program(wide.open_base(place))
+
+
+def test_the_command_line_shows_what_was_done(place: Path) -> None:
+    words = ("prune", "fused.py:build", "--input-shape", "1,3,16,16", "--calibration", "noise.npz", "--head-width")
+    result = run(*words, "0.5", "--mean", "0.5", "--std", "0.3", "--output", "cut.spa")
+    assert "products of heads that are narrower" in result.stdout
+    assert "4 of 8" in result.stdout
+    result = run(*words, "0.5", "--budget", "latency_ms=3", "--output", "new.spa", code=1)
+    assert "head_width is not for latency_ms" in result.stderr
