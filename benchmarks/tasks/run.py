@@ -52,18 +52,22 @@ class Setting:
 
 
 FULL = ("--adapter", "full")
-SETTINGS: dict[str, Setting] = {"full 1": Setting(FULL, 1.0)} | {
-    f"{name} {density:g}": Setting(words, density)
-    for density in (0.5, 0.25)
-    for name, words in {
-        "full": FULL,
-        "SPLoRA r8": ("--adapter", "splora", "--rank", "8"),
-        "SPLoRA r32": ("--adapter", "splora", "--rank", "32"),
-    }.items()
-} | {
-    f"torch-pruning {density:g}": Setting(FULL, density, f"_{share}_by_the_peer")
-    for density, share in ((0.5, "half"), (0.25, "quarter"))
-}
+SETTINGS: dict[str, Setting] = (
+    {"full 1": Setting(FULL, 1.0)}
+    | {
+        f"{name} {density:g}": Setting(words, density)
+        for density in (0.5, 0.25)
+        for name, words in {
+            "full": FULL,
+            "SPLoRA r8": ("--adapter", "splora", "--rank", "8"),
+            "SPLoRA r32": ("--adapter", "splora", "--rank", "32"),
+        }.items()
+    }
+    | {
+        f"torch-pruning {density:g}": Setting(FULL, density, f"_{share}_by_the_peer")
+        for density, share in ((0.5, "half"), (0.25, "quarter"))
+    }
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -171,8 +175,8 @@ def measured(name: str, setting: str) -> Row:
     seconds = of_children() - began
     if not bundle.exists():
         edgespa(
-            "export", str(task), *objective, "--precision", "fp32", "--precision", "int8", "--calibration", f"{what.data}:train",
-            "--eval-data", f"{what.data}:test", "--trust", "--output", str(bundle),
+            "export", str(task), *objective, "--precision", "fp32", "--precision", "int8", "--calibration",
+            f"{what.data}:train", "--eval-data", f"{what.data}:test", "--trust", "--output", str(bundle),
         )  # fmt: skip
     manifest = json.loads((bundle / "manifest.json").read_text())
     files = {
