@@ -1,7 +1,7 @@
-"""YOLO11n of ultralytics, from a random start, as docs/how-to/detection.md takes it.
+r"""YOLO11n of ultralytics, from a random start, as docs/how-to/detection.md takes it.
 
     make zoo
-    .venv/bin/pip install --no-deps --target FOLDER \\
+    .venv/bin/pip install --no-deps --target FOLDER \
         ultralytics opencv-python-headless polars polars-runtime-32 ultralytics-thop
     PEER_PACKAGES=FOLDER EDGESPA_DATA=../shared/data OMP_NUM_THREADS=1 .venv/bin/python benchmarks/tasks/run.py yolo
     ... benchmarks/tasks/yolo.py BUNDLE      what run.py of the bundle says beside the package's own suppression
