@@ -66,7 +66,7 @@ from edgespa.cli._sections import HEAL, HEAL_EXAMPLES
 @click.option(
     "--augment",
     type=Words(("flip", "crop", "scale", "colour", "mix")),
-    default="flip,crop,mix",
+    default=("flip", "crop", "mix"),
     show_default=True,
     help="Changes of the images, which both networks see: flip (left to right), crop (shift by an eighth), scale, "
     "colour, mix (a third each: as it is, laid over another, a rectangle of another). Inputs that are no images stay.",
