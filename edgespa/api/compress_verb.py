@@ -131,7 +131,7 @@ def compress(
     if str(spec).endswith(".spa"):
         raise ConfigError(
             f"{spec} is a task file, and compress begins with a network",
-            "prune and export the task instead: edgespa adapt --from, edgespa export",
+            "export the task instead: edgespa export TASK.spa",
         )
     for name, given in (("formats", formats), ("precisions", precisions)):
         for each in several(given) or ("",):

@@ -211,6 +211,7 @@ def test_one_epoch_of_each(kind: str, data: ImageData, tmp_path: Path) -> None:
         lr=1e-3,
         augment=(),
         accumulate=2,
+        round_to=4,
     )
     task = adapt(base, two, how, config, tmp_path)
     assert task.header.outputs == 2
