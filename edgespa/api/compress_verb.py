@@ -131,7 +131,7 @@ def compress(
     if str(spec).endswith(".spa"):
         raise ConfigError(
             f"{spec} is a task file, and compress begins with a network",
-            "export the task instead: edgespa export TASK.spa",
+            "export it instead: edgespa export TASK.spa --output FOLDER",
         )
     for name, given in (("formats", formats), ("precisions", precisions)):
         for each in several(given) or ("",):
