@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgespa.cli._kinds import CRITERIA, Named, Setting, Words
+from edgespa.cli._kinds import CRITERIA, Named, Words
 from edgespa.cli._options import data_options, json_option, model_options, output_options, seed_option, trust_option
 from edgespa.cli._pruning import said_of, selection_options
 from edgespa.cli._recipes import is_dry, recipe_options
 from edgespa.cli._resuming import Resumable, asked_for, resume_options, saying_what_is_kept
 from edgespa.cli._said import typed_in
 from edgespa.cli._sections import ADAPT, ADAPT_EXAMPLES
+from edgespa.cli._training import adapter_options, optimiser_options
 
 if TYPE_CHECKING:
     from edgespa.models.inputs import InputSizes
@@ -36,28 +37,7 @@ if TYPE_CHECKING:
 )
 @trust_option()
 @data_options("data", "eval-data", required=("data",))
-@click.option(
-    "--adapter",
-    type=Named("edgespa.adapters", ("splora", "lora", "mixing", "ssf", "repadapter", "convpass", "splopa", "full")),
-    default="splora",
-    show_default=True,
-    help="How weights are changed; 'full' trains and stores all of them.",
-)
-@click.option("--rank", type=click.IntRange(min=1), default=8, show_default=True, help="Inner size of the adapters.")
-@click.option(
-    "--kernel",
-    type=click.Choice(["centre", "full"]),
-    default="centre",
-    show_default=True,
-    help="Which taps of a convolution kernel the adapter changes.",
-)
-@click.option(
-    "--adapter-option",
-    "adapter_settings",
-    type=Setting(),
-    multiple=True,
-    help="Another option of the adapter, such as alpha=16 for lora, or block=16 for splopa.",
-)
+@adapter_options("splora")
 @selection_options(density=1.0)
 @click.option(
     "--criterion",
@@ -102,18 +82,13 @@ if TYPE_CHECKING:
     "strength, such as 0.0001.",
 )
 @click.option("--epochs", type=click.IntRange(min=1), default=10, show_default=True, help="Passes over the data.")
-@click.option("--batch-size", type=click.IntRange(min=2), default=64, show_default=True, help="Images at a time.")
+@optimiser_options()
 @click.option(
     "--accumulate",
     type=click.IntRange(min=1),
     default=1,
     show_default=True,
     help="Batches whose gradients are averaged for one training step.",
-)
-@click.option(
-    "--lr",
-    type=click.FloatRange(0, min_open=True),
-    help="Peak learning rate.  [default: by adapter, lower where a few steps show that to be too high]",
 )
 @click.option(
     "--label-smoothing",
@@ -156,11 +131,6 @@ if TYPE_CHECKING:
     default=2.0,
     show_default=True,
     help="Softens the outputs of teacher and task.",
-)
-@click.option(
-    "--mixed-precision",
-    type=click.Choice(["no", "bf16", "fp16"]),
-    help="Precision of the training's passes.  [default: what accelerate was told, else no]",
 )
 @click.option(
     "--norms",

@@ -8,12 +8,13 @@ from typing import Any
 
 import click
 
-from edgespa.cli._kinds import Named, Setting, Words
+from edgespa.cli._kinds import Words
 from edgespa.cli._options import data_options, json_option, output_options, seed_option, trust_option
 from edgespa.cli._pruning import said_of
 from edgespa.cli._recipes import recipe_options
 from edgespa.cli._resuming import Resumable, asked_for, resume_options, saying_what_is_kept
 from edgespa.cli._sections import HEAL, HEAL_EXAMPLES
+from edgespa.cli._training import adapter_options, optimiser_options
 
 
 @click.command(name="heal", cls=Resumable, sections=HEAL, examples=HEAL_EXAMPLES)
@@ -28,28 +29,7 @@ from edgespa.cli._sections import HEAL, HEAL_EXAMPLES
 @click.option("--weights", metavar="FILE[:KEY]", help="Weights for the base: see edgespa inspect --help.")
 @trust_option()
 @data_options("calibration", "eval-data", required=("calibration",))
-@click.option(
-    "--adapter",
-    type=Named("edgespa.adapters", ("full", "splora", "lora", "ssf", "repadapter", "convpass", "splopa")),
-    default="full",
-    show_default=True,
-    help="How weights are changed; 'full' trains and stores all of them.",
-)
-@click.option("--rank", type=click.IntRange(min=1), default=8, show_default=True, help="Inner size of the adapters.")
-@click.option(
-    "--kernel",
-    type=click.Choice(["centre", "full"]),
-    default="centre",
-    show_default=True,
-    help="Which taps of a convolution kernel the adapter changes.",
-)
-@click.option(
-    "--adapter-option",
-    "adapter_settings",
-    type=Setting(),
-    multiple=True,
-    help="Another option of the adapter, such as alpha=16 for lora.",
-)
+@adapter_options("full")
 @click.option(
     "--steps",
     type=click.IntRange(min=0),
@@ -57,12 +37,7 @@ from edgespa.cli._sections import HEAL, HEAL_EXAMPLES
     show_default=True,
     help="Training steps, to whole passes over the images. Twice as many are a little better.",
 )
-@click.option("--batch-size", type=click.IntRange(min=2), default=64, show_default=True, help="Images at a time.")
-@click.option(
-    "--lr",
-    type=click.FloatRange(0, min_open=True),
-    help="Peak learning rate.  [default: by adapter, lower where a few steps show that to be too high]",
-)
+@optimiser_options()
 @click.option(
     "--augment",
     type=Words(("flip", "crop", "scale", "colour", "mix")),
@@ -70,11 +45,6 @@ from edgespa.cli._sections import HEAL, HEAL_EXAMPLES
     show_default=True,
     help="Changes of the images, which both networks see: flip (left to right), crop (shift by an eighth), scale, "
     "colour, mix (a third each: as it is, laid over another, a rectangle of another). Inputs that are no images stay.",
-)
-@click.option(
-    "--mixed-precision",
-    type=click.Choice(["no", "bf16", "fp16"]),
-    help="Precision of the training's passes.  [default: what accelerate was told, else no]",
 )
 @click.option(
     "--norms",
