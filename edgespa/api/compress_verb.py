@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -50,7 +51,7 @@ def compress(
     class_offset: int | None = None,
     objective: str | None = None,
     skip_bad_files: bool = False,
-    task: str | Path | None = None,
+    save_task: str | Path | None = None,
     seed: int = 0,
     fresh: bool = False,
     overwrite: bool = False,
@@ -94,8 +95,8 @@ def compress(
         class_offset: See `adapt`.
         objective: What is measured on ``eval_data``; see `adapt`.
         skip_bad_files: See `adapt`.
-        task: Write the task file here, too: for other files of the same network, and for shipping it to a board that
-            has the base.
+        save_task: Write the task file here, too: for other files of the same network, and for shipping it to a board
+            that has the base.
         seed: Of everything random.
         fresh: Start anew where there is the state of another run, and give it up.
         overwrite: Replace a bundle that is there.
@@ -110,14 +111,14 @@ def compress(
         DataError: The images cannot be read.
         DeviceError: The device cannot be reached, or nothing runs there.
     """
-    from edgespa.api.compressing import Asked, Budget, Stages, is_of
+    from edgespa.api.compressing import Asked, Budget, Stages, is_of, is_state
     from edgespa.api.early import require_there
     from edgespa.bundle import BundleWriter
     from edgespa.system.files import refuse_existing, require_folder_possible, require_writable
     from edgespa.tasks.unfinished import state_path
 
     spec, _ = model_of(model)
-    path, kept = Path(output), file_of(task)
+    path, kept = Path(output), file_of(save_task)
     if (latency_ms is None) == (speedup is None):
         raise ConfigError("how fast it is to be is not said", "give latency_ms=20 or speedup=2: one of them")
     if latency_ms is not None and not 0 < latency_ms < float("inf"):
@@ -177,6 +178,8 @@ def compress(
         overwrite=overwrite,
     )
     state = state_path(path)
+    if os.path.lexists(state) and not is_state(state):
+        raise UnfinishedError(f"{state} is in the way, and no state of compress", "move it, or name another --output")
     if state.exists() and not fresh and not is_of(state, asked):
         raise UnfinishedError(
             f"{state} is the state of another run, which was asked for something else",

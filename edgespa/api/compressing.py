@@ -350,6 +350,11 @@ def nearer(cut: TaskFile, healed: TaskFile) -> TaskFile:
     return cut if before is not None and after is not None and not after <= before else healed
 
 
+def is_state(folder: Path) -> bool:
+    """Whether a folder is the state of some run: what is removed has to be one's own."""
+    return not folder.is_symlink() and (folder / ASKED).is_file()
+
+
 def is_of(folder: Path, asked: Asked) -> bool:
     """Whether a state is of the same run."""
     try:

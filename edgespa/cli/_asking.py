@@ -24,7 +24,7 @@ SAID = {
     "memory": "what runs the files may take more memory",
 }
 """Options that are never taken from a recipe without a word."""
-WRITTEN = ("output", "log", "plot")
+WRITTEN = ("output", "log", "plot", "save-task")
 """Options that name what is written."""
 REPLACED = ("log",)
 """Those of them that replace a file which is there, without a question of their own."""
@@ -39,7 +39,7 @@ INTO_BUNDLES = {"profile": "the profile is written into it", "sign": "the signat
 """Steps that write into what they are given."""
 MODELS = ("model", "base")
 OBJECTIVE = "objective"
-DATA = ("data", "eval-data", "validation-data", "calibration", "held-out")
+DATA = ("data", "eval-data", "validation-data", "calibration", "held-out", "images")
 HARMLESS = (
     "input-shape", "weights", "from", "original", "task", "bundle", "sources", "mean", "std", "scale", "resize",
     "resize-to", "padding", "interpolation", "antialias", "channel-order", "limit", "eval-limit", "labels",

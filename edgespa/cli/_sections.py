@@ -24,7 +24,7 @@ COMPRESS: Sections = {
     "How fast, and where": ("--budget", "--device", "--threads", "--format", "--precision", "--int8-max-loss"),
     "Data": ("--images", "--eval-data", *_IMAGES, "--seed"),
     "What is done": ("--heal", "--heal-steps", "--keep", "--only"),
-    "Output": (*_WRITTEN, "--task", "--fresh", *_RECIPE),
+    "Output": (*_WRITTEN, "--save-task", "--fresh", *_RECIPE),
 }  # fmt: skip
 COMPRESS_EXAMPLES: Examples = (
     (

@@ -73,7 +73,7 @@ if TYPE_CHECKING:
 @click.option("--keep", multiple=True, metavar="PATTERN", help="Layers that stay whole, such as 'layer1.*'.")
 @click.option("--only", multiple=True, metavar="PATTERN", help="The only layers that may be pruned.")
 @click.option(
-    "--task",
+    "--save-task",
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="TASK.spa",
     help="Write the task file, too: for other files of the same network, and for a board that has the base.",
@@ -94,7 +94,7 @@ def command(
     eval_data: str | None,
     images: dict[str, Any],
     budget: tuple[str, float],
-    task: Path | None,
+    save_task: Path | None,
     fresh: bool,
     output: Path,
     overwrite: bool,
@@ -121,7 +121,7 @@ def command(
             eval_data=eval_data,
             input_shape=input_shape,
             weights=weights,
-            task=task,
+            save_task=save_task,
             fresh=fresh,
             overwrite=overwrite,
             **images,

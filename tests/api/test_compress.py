@@ -70,7 +70,7 @@ def call(toy_folder: Path, tmp_path: Path) -> Callable[..., es.Compression]:
 def test_it_becomes_as_fast_as_asked(call: Any, clock: Clock, tmp_path: Path) -> None:
     stages: list[str] = []
     with adding(stage=stages.append):
-        found = call(speedup=2, task=tmp_path / "small.spa")
+        found = call(speedup=2, save_task=tmp_path / "small.spa")
     assert found.speedup >= 1.96
     assert found.after.macs < found.before.macs
     assert found.after.variant == found.before.variant == "onnx-fp32"
@@ -100,7 +100,7 @@ def test_what_healing_makes_worse_is_left_as_it_was_cut(
         return dataclasses.replace(made, metrics=metrics)
 
     monkeypatch.setattr(es, "heal", as_if)
-    call(speedup=2, task=tmp_path / "small.spa")
+    call(speedup=2, save_task=tmp_path / "small.spa")
     found = es.open_task(tmp_path / "small.spa").task.header.provenance
     assert (found["method"] == "heal") == (method == "heal")
 
@@ -206,6 +206,14 @@ def test_what_is_there_is_kept(call: Any, tmp_path: Path) -> None:
         call(speedup=2)
     assert (tmp_path / "small" / "mine.txt").read_text() == "mine"
     assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_folder_that_is_no_state_is_never_removed(call: Any, tmp_path: Path) -> None:
+    (tmp_path / "small.resume").mkdir()
+    (tmp_path / "small.resume" / "mine.txt").write_text("mine")
+    with pytest.raises(UnfinishedError, match="in the way"):
+        call(speedup=2, fresh=True)
+    assert (tmp_path / "small.resume" / "mine.txt").read_text() == "mine"
 
 
 def test_a_task_file_is_no_network(call: Any, toy_folder: Path, tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ SIGNATURES = {
     "overwrite progress settings",
     "compress": "model images output latency_ms speedup device threads formats precisions eval_data heal heal_steps "
     "keep only int8_max_loss input_shape weights mean std limit eval_limit labels class_offset objective "
-    "skip_bad_files task seed fresh overwrite progress settings",
+    "skip_bad_files save_task seed fresh overwrite progress settings",
     "export": "model output calibration eval_data input_shape weights base trust mean std limit eval_limit labels "
     "class_offset objective skip_bad_files device sign_key license overwrite progress settings",
     "heal": "task calibration output original eval_data base weights trust mean std limit eval_limit labels "
