@@ -89,11 +89,17 @@ class TestHelp:
 
         kinds = {"click": ("-c", "import click"), **{n: ("-m", "edgespa", n, "--help") for n in ALL_COMMANDS}}
         kinds["all"] = ("-m", "edgespa", "--help")
-        # Taken in turn, so that a busy moment of the machine meets all of them; once before, to fill the caches.
-        rounds = [{name: seconds(*command) for name, command in kinds.items()} for _ in range(4)][1:]
-        click_only = statistics.median(each["click"] for each in rounds)
-        best = {name: min(each[name] for each in rounds) for name in kinds}
-        slow = {name: value / click_only for name, value in best.items() if value > 3 * click_only}
+        # Taken in turn, so that a busy moment of the machine meets all of them; once before, to fill the caches. What
+        # seems slow is measured again: beside other work a core does less in a second of its own, too.
+        slow = dict.fromkeys(kinds, 0.0)
+        for _ in range(4):
+            some = {name: kinds[name] for name in kinds if name == "click" or name in slow}
+            rounds = [{name: seconds(*command) for name, command in some.items()} for _ in range(4)][1:]
+            click_only = statistics.median(each["click"] for each in rounds)
+            best = {name: min(each[name] for each in rounds) for name in some}
+            slow = {name: value / click_only for name, value in best.items() if value > 3 * click_only}
+            if not slow:
+                break
         assert slow == {}
 
 
