@@ -150,7 +150,7 @@ class Stages:
         self.folder.mkdir(parents=True, exist_ok=True)
         write_whole(self.folder / ASKED, asked.identity().encode())
         self.tell("the network as it is")
-        whole, times = self._measured("whole", asked.model, {**asked.opening}, None)
+        whole, times = self._measured("whole", asked.model, asked.opening, None)
         target = asked.budget.target_ms(times)
         healed, rounds = None, list[Round]()
         if times[fastest(times)] > _SLACK * target:
@@ -158,7 +158,7 @@ class Stages:
         last = rounds[-1] if rounds else Round(target, times, times, target)
         chosen = fastest(last.times_ms)
         self.tell(f"the bundle: {chosen}")
-        keywords = dict(asked.opening) if healed is None else self._of_task
+        keywords = asked.opening if healed is None else self._of_task
         model = asked.model if healed is None else healed
         bundle = self._exported(asked.output, model, keywords, chosen, overwrite=asked.overwrite)
         measured = self._profiled(bundle, None)
@@ -193,7 +193,7 @@ class Stages:
         raise BudgetError(
             f"{target:.3g} ms were not reached with {MOST_ROUNDS} candidates: the last one takes {mine[variant]:.3g} "
             f"ms as {variant}",
-            "ask for more; or see what disturbs the device: edgespa profile says it",
+            "ask for more; what was measured is kept: on a quieter device begin anew, with --fresh",
         )
 
     @property
@@ -204,7 +204,7 @@ class Stages:
     def _cut(self, number: int, limit: float, variant: str) -> TaskFile:
         path, asked = self.folder / f"cut-{number}.spa", self.asked
         if path.is_file():
-            return self._opened(path)
+            return es.open_task(path)
         return es.prune(
             asked.model,
             output=path,
@@ -215,7 +215,7 @@ class Stages:
             variant=variant,
             resume=state_path(path).exists(),
             progress=self.progress,
-            **{name: value for name, value in asked.opening.items() if name != "trust"},
+            **asked.opening,
             **asked.data,
             **{"method": METHOD, **asked.pruning},
         )
@@ -223,7 +223,7 @@ class Stages:
     def _healed(self, number: int, cut: TaskFile) -> TaskFile:
         path, asked = self.folder / f"healed-{number}.spa", self.asked
         if path.is_file():
-            return self._opened(path)
+            return es.open_task(path)
         return es.heal(
             cut,
             output=path,
@@ -234,9 +234,6 @@ class Stages:
             **asked.data,
             **asked.healing,
         )
-
-    def _opened(self, path: Path) -> TaskFile:
-        return es.open_task(path)
 
     def _measured(
         self, name: str, model: Any, keywords: Mapping[str, Any], against: Bundle | None
