@@ -44,12 +44,13 @@ METHODS = (
 @depth_options()
 @click.option(
     "--allocation",
-    type=click.Choice(["auto", "global", "uniform", "equal-error", "equal-accuracy"]),
+    type=click.Choice(["auto", "global", "uniform", "equal-error", "equal-accuracy", "knapsack"]),
     default="auto",
     show_default=True,
     help="How the budget is shared out over layers: by scores over all layers, the same fraction of each, the same "
-    "reconstruction error, or the same loss of accuracy on --held-out; 'auto': uniform for methods that rank "
-    "within a layer, else global.",
+    "reconstruction error, the same loss of accuracy on --held-out, or, for --budget latency_ms=X, the least loss "
+    "within that time, by the latency table of the device, which is made if it is absent; 'auto': that one for a "
+    "latency, else uniform for methods that rank within a layer, and global for others.",
 )
 @click.option(
     "--reweight/--no-reweight",
@@ -66,7 +67,8 @@ METHODS = (
     "--widen/--no-widen",
     default=True,
     show_default=True,
-    help="Give widths back that cost no time by the latency table of the device, where there is one.",
+    help="For a latency without the allocation knapsack: give widths back that cost no time by the latency table of "
+    "the device, where there is one.",
 )
 @click.option(
     "--head-width",

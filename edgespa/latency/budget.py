@@ -1,17 +1,12 @@
-"""Latency as a budget: the density whose compact model is as fast as asked, measured where it is going to run.
-
-Candidates are untrained: a network is as fast with any weights. Each is cut as the real one will be (the same method,
-the same alignment), exported, and measured on the device (`edgespa.latency.stopwatch`).
-"""
+"""Latency as a budget during one run of prune or adapt: found once, as the device and the method allow."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 
-import numpy as np
 from pydantic import JsonValue
 
 from edgespa.adaptation.config import AdaptConfig
@@ -19,154 +14,18 @@ from edgespa.config import Preprocess
 from edgespa.data import Prepared
 from edgespa.device.link.reach import connect
 from edgespa.distributed.processes import Processes
-from edgespa.errors import BudgetError, ConfigError
-from edgespa.graph.groups import Kept
-from edgespa.graph.surgery import compact
-from edgespa.latency.known import known_latencies
+from edgespa.errors import ConfigError, DeviceError
+from edgespa.latency.fits import LatencyFit, Progress, fit, fit_shapes
+from edgespa.latency.known import known_latencies, make_latencies
 from edgespa.latency.stopwatch import LatencyBudget, Stopwatch
 from edgespa.pruning import PruneConfig
 from edgespa.pruning.run import Pruning
-from edgespa.selection.fit import Search, largest_within
 from edgespa.tasks.base import Base
 from edgespa.tasks.task import Task
 
 log = logging.getLogger(__name__)
 
-Progress = Callable[[float, float | None, str], None]
-Widths = tuple[tuple[str, int], ...]
-"""Per group that loses some units how many it keeps: what a candidate is."""
-
-_LEAST = 1e-3
-_HALVINGS = 9
 _FAR = 1.1
-
-
-@dataclasses.dataclass(frozen=True)
-class LatencyFit:
-    """What came of it.
-
-    Attributes:
-        budget: What was asked.
-        density: Found.
-        of: What it is a fraction of.
-        expected_ms: Of the candidate.
-        whole_ms: Of the whole network.
-        estimated: The device was away: nothing was measured.
-        trials: All candidates: density, MACs and latency in ms.
-    """
-
-    budget: LatencyBudget
-    density: float
-    of: str
-    expected_ms: float
-    whole_ms: float
-    estimated: bool
-    trials: tuple[dict[str, float], ...]
-
-    def account(self) -> dict[str, JsonValue]:
-        """For the provenance of a task."""
-        rows: list[JsonValue] = [{key: round(value, 6) for key, value in row.items()} for row in self.trials]
-        return {
-            "asked_ms": self.budget.latency_ms,
-            "device": self.budget.device.name,
-            "variant": self.budget.variant,
-            "threads": self.budget.threads,
-            "density": self.density,
-            "of": self.of,
-            "expected_ms": self.expected_ms,
-            "whole_ms": self.whole_ms,
-            "estimated": self.estimated,
-            "emulated": self.budget.device.emulated,
-            "trials": rows,
-        }
-
-
-def fit(pruning: Pruning, stopwatch: Stopwatch, progress: Progress | None = None) -> LatencyFit:
-    """Find the density of a method whose compact network fits a latency budget.
-
-    Args:
-        pruning: The network, the method, its alignment, and what its density is a fraction of.
-        stopwatch: Measures.
-        progress: Told ``(done, total, text)``.
-
-    Raises:
-        BudgetError: Even the smallest network that the method can make is slower; it says how fast that is.
-    """
-    base, budget = pruning.base, stopwatch.budget
-    made: dict[Widths, Mapping[str, int]] = {}
-
-    def candidate(density: float) -> Widths:
-        counts = pruning.widths(density)
-        key = tuple(sorted(counts.items()))
-        made[key] = counts
-        return key
-
-    done = 0
-    figures: dict[Widths, tuple[int, float]] = {}
-
-    def measure(key: Widths) -> float:
-        nonlocal done
-        kept = _kept(base, made[key])
-        cost = base.cost.cost(kept)
-        if progress is not None:
-            progress(done, None, f"latency on {budget.device.name}: {cost.macs / 1e6:.4g}M MACs")
-        done += 1
-        value = stopwatch.latency_ms(compact(base.program, base.groups, kept), cost.macs, cost.size_bytes)
-        figures[key] = (cost.macs, value)
-        log.info("%s MACs: %.4g ms", f"{cost.macs:,}", value)
-        return value
-
-    low = _smallest(pruning)
-    search = largest_within(budget.latency_ms, candidate, measure, low=low)
-    if search.chosen is None:
-        raise _unreachable(budget, search, figures, stopwatch.estimated)
-    trials = tuple(
-        {"density": trial.density, "macs": float(figures[trial.key][0]), "latency_ms": trial.time}
-        for trial in search.trials
-    )
-    chosen = search.chosen
-    return LatencyFit(
-        budget, chosen.density, pruning.config.budget, chosen.time, search.trials[0].time, stopwatch.estimated, trials
-    )
-
-
-def _unreachable(
-    budget: LatencyBudget, search: Search[Widths], figures: Mapping[Widths, tuple[int, float]], estimated: bool
-) -> BudgetError:
-    fastest = search.fastest
-    how = "by the estimate " if estimated else ""
-    return BudgetError(
-        f"{budget.latency_ms:g} ms cannot be reached on {budget.device.name}: {how}the fastest candidate takes "
-        f"{fastest.time:.3g} ms, at a density of {fastest.density:.3g} ({figures[fastest.key][0] / 1e6:.3g}M MACs)",
-        "ask for more; or allow narrower layers (--round-to 1), or try another --variant or more --threads",
-    )
-
-
-def _kept(base: Base, counts: Mapping[str, int]) -> Kept:
-    """A selection with these widths; which units does not matter."""
-    kept = base.groups.all_kept()
-    for name, count in counts.items():
-        kept[name] = np.arange(len(kept[name])) < count
-    return kept
-
-
-def _smallest(pruning: Pruning) -> float:
-    """The least density that a selection of the method can have, to a few parts in a thousand."""
-
-    def possible(density: float) -> bool:
-        try:
-            pruning.widths(density)
-        except BudgetError:
-            return False
-        return True
-
-    low, high = _LEAST, 1.0
-    if possible(low):
-        return low
-    for _ in range(_HALVINGS):
-        middle = (low + high) / 2
-        low, high = (low, middle) if possible(middle) else (middle, high)
-    return high
 
 
 class LatencyFitting:
@@ -220,19 +79,62 @@ class LatencyFitting:
         if self._stopwatch is None or not isinstance(record, Mapping):
             return
         named = {key: record[key] for key in ("density", "of", "expected_ms", "whole_ms", "estimated")}
+        named |= {key: record[key] for key in ("widths", "losses") if key in record}
         self._found = LatencyFit(self._stopwatch.budget, trials=tuple(record["trials"]), **named)
 
     def density(self, pruning: Pruning) -> float:
-        """The density of a method that fits; widths that cost no time by the device's table are given back."""
-        if self._stopwatch is not None and pruning.config.widen:
-            asked = self._stopwatch.budget
-            known = known_latencies(pruning.base, asked.device, asked.variant, asked.threads)
-            pruning.time_of = None if known is None else known.predictor.width_ms
-        if self._found is not None:
+        """The density of a method that fits; the pruning is told the widths, where each layer's was found for itself.
+
+        With one density for all layers, widths that cost no time by the device's table are given back.
+        """
+        if self._found is None:
+            self._found = self._shapes(pruning)
+        elif self._found.widths is not None:
+            pruning.shapes = self._found.widths
+        if self._found is not None and self._found.widths is not None:
             return self._found.density
         assert self._stopwatch is not None
-        self._found = fit(pruning, self._stopwatch, self._progress)
+        asked = self._stopwatch.budget
+        if pruning.config.widen:
+            known = known_latencies(pruning.base, asked.device, asked.variant, asked.threads)
+            pruning.time_of = None if known is None else known.predictor.width_ms
+        if self._found is None:
+            self._found = fit(pruning, self._stopwatch, self._progress)
         return self._found.density
+
+    def _shapes(self, pruning: Pruning) -> LatencyFit | None:
+        """Widths by a knapsack over the device's table, which is made where it is absent; None where that cannot be."""
+        if pruning.config.shares != "knapsack" or self._stopwatch is None:
+            return None
+        asked = self._stopwatch.budget
+        try:
+            known = known_latencies(pruning.base, asked.device, asked.variant, asked.threads) or make_latencies(
+                pruning.base,
+                self._stopwatch.connection,
+                asked.variant,
+                asked.threads,
+                whole=False,
+                progress=self._progress,
+            )
+        except (ConfigError, DeviceError) as error:
+            log.warning(
+                "%s has no latency table for this network, so all layers are cut to one density: %s",
+                asked.device.name,
+                error.message,
+            )
+            return None
+        found = fit_shapes(pruning, self._stopwatch, known, self._progress)
+        if found is None:
+            log.warning(
+                "none of the widths that the latency table of %s foretold to fit did: the table is not of the machine "
+                "as it is now; measure it again with: edgespa devices latencies %s MODEL --again. Meanwhile all layers "
+                "are cut to one density",
+                asked.device.name,
+                asked.device.asked,
+            )
+            return None
+        pruning.shapes = found.widths
+        return found
 
     def for_adapting(self, config: AdaptConfig, started: bool, processes: Processes) -> AdaptConfig:
         """The configuration with the MAC density that fits.

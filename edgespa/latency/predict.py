@@ -1,14 +1,13 @@
 """What a program takes with any selection of its units, foretold from a latency table, without building it.
 
-For one selection `Predictor.latency_ms`; for searches over millions of them `Predictor.arrays`: for each layer an array
-of its time over the widths of the groups that it touches.
+For one selection `Predictor.latency_ms`; for searches over millions of them `edgespa.latency.along`.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -21,23 +20,6 @@ from edgespa.selection.staircase import Staircase, grid, spread
 
 WIDEST = 16
 """The widest block that there is: what is measured on its steps serves the smaller ones too."""
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class LayerTimes:
-    """The time of one layer over the widths of the groups that it touches.
-
-    Attributes:
-        layer: Its name.
-        kind: What it is.
-        groups: Names of the groups; none for a layer that no selection changes.
-        times_ms: An axis for each of them, at the widths that were asked for.
-    """
-
-    layer: str
-    kind: str
-    groups: tuple[str, ...]
-    times_ms: NDArray[np.float64]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -150,53 +132,25 @@ class Predictor:
             widths: By the name of the group.
         """
         counts = {name: np.float64(widths.get(name, len(group))) for name, group in self.groups.groups.items()}
-        total = 0.0
-        for forms, stairs in zip(self._forms, self._stairs, strict=True):
-            total += float(stairs(*(form(counts) for form in forms)))
-        return self.scale * total / 1e3 + self.fixed_ms
+        return sum(float(self.over(layer, counts)) for layer in range(len(self._forms))) + self.fixed_ms
 
-    def arrays(self, widths: Mapping[str, Sequence[int]]) -> tuple[LayerTimes, ...]:
-        """The time of every layer at all combinations of widths of the groups that it touches.
-
-        A layer touches two groups, mostly, so that these are small; the latency of a selection is the sum of one number
-        from each, and `fixed_ms`. Layers that touch the same groups are one array if `merged` puts them together.
+    def touched(self, layer: int) -> tuple[str, ...]:
+        """Names of the groups that a layer's time depends on.
 
         Args:
-            widths: Of each group the numbers of units that it may keep. A group that is not named stays whole.
+            layer: Its place in the graph's order.
         """
-        rows = []
-        for layer, forms, stairs in zip(self.layers.layers, self._forms, self._stairs, strict=True):
-            touched = tuple(dict.fromkeys(name for form in forms for name in form.groups if name in widths))
-            counts: dict[str, ArrayLike] = {name: np.float64(len(group)) for name, group in self.groups.groups.items()}
-            for axis, name in enumerate(touched):
-                shape = [1] * len(touched)
-                shape[axis] = len(widths[name])
-                counts[name] = np.asarray(widths[name], dtype=np.float64).reshape(shape)
-            times = stairs(*(form(counts) for form in forms))
-            whole = tuple(len(widths[name]) for name in touched)
-            rows.append(
-                LayerTimes(
-                    layer.name, str(layer.kind), touched, self.scale * np.broadcast_to(times, whole).copy() / 1e3
-                )
-            )
-        return tuple(rows)
+        return tuple(dict.fromkeys(name for form in self._forms[layer] for name in form.groups))
 
+    def over(self, layer: int, counts: Mapping[str, ArrayLike]) -> NDArray[np.float64]:
+        """The time of a layer in ms, over widths of the groups that it touches; these are broadcast together.
 
-def merged(arrays: Iterable[LayerTimes]) -> dict[tuple[str, ...], NDArray[np.float64]]:
-    """The arrays of layers that touch the same groups, summed: what a search goes over.
-
-    Args:
-        arrays: From `Predictor.arrays`.
-
-    Returns:
-        By the names of the groups, in the order of the array's axes; ``()`` for what no selection changes.
-    """
-    sums: dict[tuple[str, ...], NDArray[np.float64]] = {}
-    for each in arrays:
-        names = tuple(sorted(each.groups))
-        turned = np.transpose(each.times_ms, [each.groups.index(name) for name in names])
-        sums[names] = sums[names] + turned if names in sums else turned.copy()
-    return sums
+        Args:
+            layer: Its place in the graph's order.
+            counts: Of every group that it touches the numbers of units.
+        """
+        values = (form(counts) for form in self._forms[layer])
+        return self.scale * self._stairs[layer](*values) / 1e3
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -11,7 +11,7 @@ from edgespa.selection.config import SelectionConfig, require_known
 from edgespa.selection.criteria import CRITERIA
 
 Activations = Literal["layer", "seq", "asym"]
-Allocation = Literal["auto", "global", "uniform", "equal-error", "equal-accuracy"]
+Allocation = Literal["auto", "global", "uniform", "equal-error", "equal-accuracy", "knapsack"]
 ALLOCATIONS: tuple[str, ...] = get_args(Allocation)
 
 
@@ -73,8 +73,10 @@ class PruneConfig(SelectionConfig):
             the form of its own that an in-change method has.
         allocation: How the budget is shared out: ``uniform``, the same fraction of every group; ``equal-error``, the
             same relative reconstruction error; ``equal-accuracy``, the same loss of accuracy on labelled held-out
-            images; ``global``, by ranking scores over all groups; ``auto``: uniform for methods that rank within each
-            layer, else global.
+            images; ``global``, by ranking scores over all groups; ``knapsack``, for a latency: the widths that lose
+            least within it, by the device's latency table (without a table as equal-error, or global); ``auto``:
+            uniform for methods that rank within each layer, else global; with a latency the knapsack, but for methods
+            that rank within each layer without saying what is lost.
         widen: With a latency that is asked for, and a latency table of the device that covers the network: give widths
             back as long as the table says that they cost no time.
         bn_reestimate: Take batch-norm statistics anew on the calibration images.
@@ -98,6 +100,11 @@ class PruneConfig(SelectionConfig):
         require_known("method", self.method, METHODS)
         if self.allocation == "global" and self.how.per_layer:
             raise ValueError(f"{self.method} ranks within each layer, so its allocation cannot be global")
+        if self.allocation == "knapsack" and not self.has_losses:
+            raise ValueError(
+                f"{self.method} ranks within each layer and says nothing of what it loses, which the allocation "
+                "knapsack weighs against time: take asym-in-change, or a method that ranks layers against each other"
+            )
         if self.how.in_change and self.activations not in (None, self.how.activations):
             raise ValueError(f"{self.method} fits on {self.how.activations}: leave out activations, or take its sister")
         if self.head_width is not None and self.head_width > 1 and self.head_width != int(self.head_width):
@@ -129,5 +136,22 @@ class PruneConfig(SelectionConfig):
             or self.reweight is True
             or self.head_width is not None
             or self.bn_reestimate
-            or self.shares in ("equal-error", "equal-accuracy")
+            or self.every_path
         )
+
+    def for_latency(self) -> Self:
+        """The same, its allocation decided for a latency that is asked for: the knapsack where the method has it."""
+        if self.allocation == "auto" and self.has_losses:
+            return self.model_copy(update={"allocation": "knapsack"})
+        return self
+
+    @property
+    def has_losses(self) -> bool:
+        """Whether the method says of every width of a layer what is lost, so that layers can be compared."""
+        return self.how.in_change or not self.how.per_layer
+
+    @property
+    def every_path(self) -> bool:
+        """Whether the budget is shared out by the greedy paths of all groups."""
+        by_paths = self.shares in ("equal-error", "equal-accuracy")
+        return by_paths or (self.shares == "knapsack" and self.how.in_change)

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edgespa.config import Preprocess
 from edgespa.data import Prepared
 from edgespa.errors import ConfigError
-from edgespa.pruning import allocate
+from edgespa.pruning import allocate, losses
 from edgespa.pruning.config import PruneConfig
 from edgespa.pruning.evidence import Evidence, cut, solve
 from edgespa.pruning.front import Pass, Progress, front_to_back, stops, top
@@ -24,13 +25,15 @@ from edgespa.pruning.resume import Store
 from edgespa.pruning.survey import Network, gather, path_of
 from edgespa.selection import reconstruct
 from edgespa.selection.criteria import CRITERIA, Scores
-from edgespa.selection.select import allowed_widths
+from edgespa.selection.select import allowed_widths, free_groups
 from edgespa.selection.widen import widened
 from edgespa.system.files import uninterrupted
 from edgespa.tasks.base import Base
 from edgespa.tasks.task import Task
 
 Report = Callable[[float, float | None, str], None]
+LossCurve = Mapping[int, float]
+"""By the number of units that are kept."""
 
 
 def prune(
@@ -126,8 +129,11 @@ class Pruning:
         self._paths: dict[str, reconstruct.Path] = {}
         self._scores: dict[str, Scores] | None = None
         self._shares: dict[str, Scores] | None = None
+        self._losses: dict[str, NDArray[np.float64]] | None = None
         self.time_of: Callable[[Mapping[str, int]], float] | None = None
         """Foretells the time of widths: where there is one, a plan's groups are widened as long as it does not rise."""
+        self.shapes: Mapping[str, int] | None = None
+        """How many units each group keeps, where that was decided otherwise than by a density."""
 
     def identity(self) -> dict[str, object]:
         """What a pass depends on."""
@@ -140,7 +146,7 @@ class Pruning:
     @property
     def whole(self) -> dict[str, str]:
         """Groups that stay whole because the method judges a group by its readers, with the reason."""
-        by_readers = self.config.how.rank not in CRITERIA or self.config.shares in ("equal-error", "equal-accuracy")
+        by_readers = self.config.how.rank not in CRITERIA or self.config.every_path
         return dict(self.network.whole) if by_readers else {}
 
     def task(
@@ -187,18 +193,54 @@ class Pruning:
         """
         return self._plan(density)[0]
 
-    def _plan(self, density: float) -> tuple[dict[str, int], dict[str, np.ndarray]]:
-        """How many units each group that loses some keeps; and orders, of the groups where they are known by now."""
-        config, how = self.config.model_copy(update={"density": density}), self.config.how
+    def losses(self) -> dict[str, LossCurve]:
+        """What each group that may be pruned loses at each width that it may have: by units that it keeps.
+
+        By the outputs, if the method chooses units by what their readers can be made to reconstruct
+        (`edgespa.pruning.losses.output_losses`); else by the scores of the units that go.
+        """
+        self._learn()
+        names = free_groups(self.base.groups, self.config.constraints)
+        if self.config.how.in_change:
+            assert self.images is not None
+            paths = {name: self._paths[name] for name in names if name in self._paths}
+            if self._losses is None:
+                self._expect(len(paths) * len(losses.LEVELS))
+                self._losses = losses.output_losses(
+                    self.network, paths, self._evidence, self.images, self.reweights, self._tick
+                )
+        elif self._losses is None:
+            assert self._scores is not None
+            self._losses = losses.lost_scores(self._scores)
+        found: dict[str, LossCurve] = {}
+        for name, own in self._losses.items():
+            if name in names:
+                widths = allowed_widths(self.base.groups.groups[name], self.config.constraints)
+                found[name] = {width: float(own[width]) for width in widths}
+        return found
+
+    def _learn(self) -> None:
+        """Scores, or greedy paths: whatever the method orders units by."""
+        how = self.config.how
         if not how.in_change and self._scores is None:
             self._expect(len(self.network.readers) if how.needs_data else 0)
-            found = scores_of(self.network, config, self.images, self._tick)
+            found = scores_of(self.network, self.config, self.images, self._tick)
             self._scores = {name: scores for name, scores in found.items() if name not in self.whole}
         if self._wants_paths and not self._paths:
             self._find_paths()
-        shares = self._scores if config.shares == "global" and self._scores is not None else self._share_scores()
-        kept = allocate.shared_out(self.network, config, shares)
-        counts = self._widened({name: int(mask.sum()) for name, mask in kept.items() if not mask.all()})
+
+    def _plan(self, density: float) -> tuple[dict[str, int], dict[str, np.ndarray]]:
+        """How many units each group that loses some keeps; and orders, of the groups where they are known by now."""
+        config = self.config.model_copy(update={"density": density})
+        self._learn()
+        if self.shapes is None:
+            by_scores = config.shares in ("global", "knapsack") and self._scores is not None
+            shares = self._scores if by_scores and self._scores is not None else self._share_scores()
+            kept = allocate.shared_out(self.network, config, shares)
+            counts = self._widened({name: int(mask.sum()) for name, mask in kept.items() if not mask.all()})
+        else:
+            sizes = {name: len(group) for name, group in self.base.groups.groups.items()}
+            counts = {name: count for name, count in self.shapes.items() if count < sizes[name]}
         if self._scores is not None:
             orders = {name: np.argsort(-scores, kind="stable") for name, scores in self._scores.items()}
         else:
@@ -221,17 +263,16 @@ class Pruning:
     @property
     def _wants_paths(self) -> bool:
         how = self.config.how
-        shared = self.config.shares in ("equal-error", "equal-accuracy")
-        return shared or (how.in_change and any(self._is_final(name) for name in self.network.of_group))
+        return self.config.every_path or (how.in_change and any(self._is_final(name) for name in self.network.of_group))
 
     def _find_paths(self) -> None:
         """Greedy paths on the original network: of all groups if they share out the budget, else where they count."""
         assert self.images is not None
-        every = self.config.shares in ("equal-error", "equal-accuracy")
+        every = self.config.every_path
         names = [name for name in self.network.of_group if every or self._is_final(name)]
         self._gather({reader.node for name in names for reader in self.network.of_group[name]})
         self._paths = {name: path_of(self.network, name, self._evidence) for name in names}
-        if self.config.fits_on != "layer" and self.config.shares != "equal-accuracy":
+        if self.config.fits_on != "layer" and self.config.shares not in ("equal-accuracy", "knapsack"):
             self._evidence = {}  # a front-to-back pass gathers its own
 
     def _gather(self, nodes: set[str]) -> None:
@@ -244,12 +285,12 @@ class Pruning:
     def _share_scores(self) -> dict[str, Scores]:
         if self._shares is None:
             names = [name for name in self.base.groups.groups if name not in self.whole]
-            if self.config.shares == "equal-error":
+            if self._paths and self.config.shares in ("equal-error", "knapsack"):
                 self._shares = allocate.equal_error(self._paths)
             elif self.config.shares == "equal-accuracy" and self._held_out is not None:
-                self._expect(len(self._paths) * len(allocate.LEVELS))
+                self._expect(len(self._paths) * len(losses.LEVELS))
                 self._shares = allocate.equal_accuracy(
-                    allocate.accuracy_losses(
+                    losses.accuracy_losses(
                         self.network, self._paths, self._evidence, self._held_out, self.reweights, self._tick
                     )
                 )

@@ -327,7 +327,8 @@ def test_prune_keeps_its_plan(place: Path, monkeypatch: pytest.MonkeyPatch, word
 
 
 def test_a_density_that_was_found_by_latency_is_not_measured_again() -> None:
-    from edgespa.latency.budget import LatencyFit, LatencyFitting
+    from edgespa.latency.budget import LatencyFitting
+    from edgespa.latency.fits import LatencyFit
 
     stopwatch: Any = SimpleNamespace(
         budget=SimpleNamespace(

@@ -167,7 +167,7 @@ def test_what_does_not_go_together(toy_folder: Path, tmp_path: Path, by_macs: li
 
 
 def test_the_smallest_selection_is_found_without_measuring(toy_base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
-    from edgespa.latency.budget import _smallest
+    from edgespa.latency.fits import _smallest
 
     pruning = Pruning(toy_base, PruneConfig(density=1.0, round_to=8))
     low = _smallest(pruning)

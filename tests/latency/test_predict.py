@@ -1,4 +1,4 @@
-"""Predictions from tables: sums of layers, for any selection, and as arrays for a search."""
+"""Predictions from tables: sums of layers, for any selection."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import pytest
 
-from edgespa.latency.predict import Predictor, merged, missing, needed
+from edgespa.latency.predict import Predictor, missing, needed
 from edgespa.latency.table import LatencyTable, Origin, Whole
 from edgespa.tasks.base import Base
 
@@ -40,31 +40,12 @@ def test_the_scale_is_that_of_the_network(toy_base: Base, table: LatencyTable) -
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_widths_arrays_and_masks_say_the_same(toy_base: Base, table: LatencyTable, seed: int) -> None:
+def test_widths_and_masks_say_the_same(toy_base: Base, table: LatencyTable, seed: int) -> None:
     predictor = Predictor(toy_base.layers, toy_base.groups, table)
     random = np.random.default_rng(seed)
-    widths = {name: (4, 8, len(group)) for name, group in toy_base.groups.groups.items()}
-    arrays = predictor.arrays(widths)
-    chosen = {name: int(random.integers(3)) for name in widths}
-    counts = {name: widths[name][index] for name, index in chosen.items()}
+    counts = {name: int(random.choice((4, 8, len(group)))) for name, group in toy_base.groups.groups.items()}
     kept = {name: np.arange(len(group)) < counts[name] for name, group in toy_base.groups.groups.items()}
-    expected = predictor.latency_ms(kept)
-    assert predictor.width_ms(counts) == pytest.approx(expected)
-    total = sum(float(each.times_ms[tuple(chosen[name] for name in each.groups)]) for each in arrays)
-    assert total + predictor.fixed_ms == pytest.approx(expected)
-    sums = merged(arrays)
-    again = sum(float(own[tuple(chosen[name] for name in names)]) for names, own in sums.items())
-    assert again == pytest.approx(total)
-    assert len(sums) < len(arrays)
-
-
-def test_a_group_that_is_not_named_stays_whole(toy_base: Base, table: LatencyTable) -> None:
-    predictor = Predictor(toy_base.layers, toy_base.groups, table)
-    arrays = predictor.arrays({"conv2": (8, 24)})
-    assert {each.groups for each in arrays} == {(), ("conv2",)}
-    assert sum(float(each.times_ms.reshape(-1)[-1]) for each in arrays) + predictor.fixed_ms == pytest.approx(
-        predictor.latency_ms()
-    )
+    assert predictor.width_ms(counts) == pytest.approx(predictor.latency_ms(kept))
 
 
 def test_what_a_table_lacks(toy_base: Base, table: LatencyTable) -> None:

@@ -17,9 +17,10 @@ from torch import Tensor
 from edgespa.data import Prepared
 from edgespa.errors import ConfigError
 from edgespa.pruning import METHODS, PruneConfig, Pruning, prune
-from edgespa.pruning.allocate import accuracy_losses, equal_accuracy
+from edgespa.pruning.allocate import equal_accuracy
 from edgespa.pruning.config import TABLE
 from edgespa.pruning.images import Images
+from edgespa.pruning.losses import accuracy_losses
 from edgespa.pruning.survey import Network, gather, path_of
 from edgespa.tasks.base import Base
 from edgespa.tasks.task import Task

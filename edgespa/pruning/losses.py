@@ -1,0 +1,229 @@
+"""What pruning each group alone costs the whole network: in accuracy on labelled images, or in its outputs, without."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from edgespa.data.inputs import samples_in
+from edgespa.models.interface import output_tensors
+from edgespa.objectives.evaluate import Tally, sums_of
+from edgespa.pruning.evidence import Evidence, solve
+from edgespa.pruning.images import Images
+from edgespa.pruning.survey import Network, Tick
+from edgespa.selection.criteria import Scores
+from edgespa.selection.reconstruct import Path
+
+LEVELS = (0.125, 0.25, 0.5, 0.75)
+"""Fractions of a group at which its loss is measured."""
+DISTANCE_IMAGES = 64
+_LEAST = 1e-12
+
+Judge = Callable[[Mapping[str, Tensor]], float]
+"""From tensors that replace the network's to what they cost; 0 for nothing."""
+
+
+def accuracy_losses(
+    network: Network,
+    paths: Mapping[str, Path],
+    evidence: Mapping[str, list[Evidence]],
+    held_out: Images,
+    reweighted: bool,
+    tick: Tick,
+) -> dict[str, NDArray[np.float64]]:
+    """What pruning each group alone costs in accuracy on labelled images, at `LEVELS`, in between by interpolation.
+
+    Of images with targets it is their `edgespa.objectives.evaluate.quality` that is lost, which has no lower bound:
+    where nothing is kept all of it, or as much as at the worst of the levels.
+
+    Args:
+        network: The network.
+        paths: Per group its order.
+        evidence: Per reader, on the original network.
+        held_out: Labelled images.
+        reweighted: Whether readers get new weights.
+        tick: Told what has been done.
+
+    Returns:
+        Per group ``[units]``: the loss with k = 0, 1, ... units kept; with none, all of the accuracy.
+
+    Raises:
+        DataError: If the images have neither classes nor targets, or others than the network gives.
+    """
+    held_out.require_answers("equal-accuracy")
+    full = _accuracy(network, {}, held_out)
+
+    def judge(changed: Mapping[str, Tensor]) -> float:
+        return max(0.0, full - _accuracy(network, changed, held_out))
+
+    losses = {}
+    for name, points in _measured(network, paths, evidence, judge, reweighted, tick).items():
+        size, found = len(network.group(name)), list(points.values())
+        losses[name] = np.interp(np.arange(size), [0, *points, size], [max(full, *found), *found, 0.0])
+    return losses
+
+
+def output_losses(
+    network: Network,
+    paths: Mapping[str, Path],
+    evidence: Mapping[str, list[Evidence]],
+    images: Images,
+    reweighted: bool,
+    tick: Tick,
+) -> dict[str, NDArray[np.float64]]:
+    """What pruning each group alone does to the network's outputs, without labels.
+
+    Measured at `LEVELS`: per output ``sum((y - t)**2) / sum((t - mean of t)**2)`` over `DISTANCE_IMAGES` images, their
+    mean. In between it is a function of the reconstruction error of the group's readers, linear from one measured point
+    to the next: so the greedy path gives the curve, and the outputs how much it counts.
+
+    Args:
+        network: The network.
+        paths: Per group its order, with the errors of all sizes.
+        evidence: Per reader, on the original network.
+        images: Calibration images.
+        reweighted: Whether readers get new weights.
+        tick: Told what has been done.
+
+    Returns:
+        Per group ``[units + 1]``: with k = 0, 1, ... units kept; it never rises along k, and ends in 0.
+    """
+    judge = _Distance(network, images)
+    losses = {}
+    for name, points in _measured(network, paths, evidence, judge, reweighted, tick).items():
+        errors = np.asarray(paths[name].errors, dtype=np.float64)
+        losses[name] = curve(errors, points)
+    return losses
+
+
+def curve(errors: NDArray[np.float64], points: Mapping[int, float]) -> NDArray[np.float64]:
+    """A loss over all sizes of a group, from a few that were measured and the reconstruction errors of all.
+
+    Args:
+        errors: With k = 0, 1, ... units kept.
+        points: The loss by the number of units kept.
+    """
+    shape = np.maximum.accumulate(np.maximum(errors, 0.0)[::-1])[::-1]
+    known = sorted((float(shape[count]), loss) for count, loss in points.items())
+    at, losses = np.array([0.0, *(error for error, _ in known)]), np.array([0.0, *(loss for _, loss in known)])
+    losses = np.maximum.accumulate(losses)
+    found: NDArray[np.float64] = np.interp(shape, at, losses)
+    beyond = shape > at[-1]
+    if at[-1] > 0:
+        found[beyond] = losses[-1] * shape[beyond] / at[-1]
+    found[-1] = 0.0
+    return found
+
+
+def lost_scores(scores: Mapping[str, Scores]) -> dict[str, NDArray[np.float64]]:
+    """What goes with the units of least score: the sum of theirs.
+
+    With Taylor scores this is the first-order estimate of the change of the loss; with others what a ranking over all
+    groups keeps as much of as it can.
+
+    Args:
+        scores: Per group one per unit, scaled so that groups can be compared.
+
+    Returns:
+        Per group ``[units + 1]``: with k = 0, 1, ... units kept.
+    """
+    return {
+        name: np.concatenate([[0.0], np.cumsum(np.sort(np.maximum(own, 0.0)))])[::-1] for name, own in scores.items()
+    }
+
+
+def _measured(
+    network: Network,
+    paths: Mapping[str, Path],
+    evidence: Mapping[str, list[Evidence]],
+    judge: Judge,
+    reweighted: bool,
+    tick: Tick,
+) -> dict[str, dict[int, float]]:
+    """Of each group the loss by the number of units kept, ascending, where it alone is pruned."""
+    base = network.base
+    state = base.program.state()
+    losses: dict[str, dict[int, float]] = {}
+    for name, path in paths.items():
+        size = len(network.group(name))
+        points = sorted({max(1, round(level * size)) for level in LEVELS} - {size})
+        losses[name] = {}
+        for count in points:
+            mask = np.zeros(size, dtype=bool)
+            mask[path.order[:count]] = True
+            alive = base.groups.alive({name: mask})
+            losses[name][count] = judge(_pruned(network, state, name, alive, evidence, reweighted))
+            tick(f"{name} with {count} of {size}")
+    return losses
+
+
+def _pruned(
+    network: Network,
+    state: Mapping[str, Tensor],
+    name: str,
+    alive: NDArray[np.bool_],
+    evidence: Mapping[str, list[Evidence]],
+    reweighted: bool,
+) -> dict[str, Tensor]:
+    """Tensors with one group's removed units at zero, and its readers solved anew."""
+    changed = network.erased(alive, state)
+    if reweighted:
+        for reader in network.of_group[name]:
+            solved = solve(
+                reader,
+                evidence[reader.node],
+                alive,
+                alive,
+                state[reader.weight],
+                state[reader.bias] if reader.bias else None,
+            )
+            changed.update(solved.tensors(reader, state))
+    return changed
+
+
+@torch.no_grad()
+def _accuracy(network: Network, changed: Mapping[str, Tensor], images: Images) -> float:
+    data, module, objective = images.data, network.base.program.module, images.objective
+    tally = Tally(objective)
+    for index in range(images.batches):
+        inputs = images.batch(index)
+        output = torch.func.functional_call(module, dict(changed), inputs)
+        tally.add(sums_of(output, images.targets(index), data, objective), samples_in(inputs))
+    return objective.measure.merit(objective.values(tally.whole(), images.table)[0])
+
+
+class _Distance:
+    """Of the outputs of a changed network from those of the network, relative to how far these are from their mean."""
+
+    def __init__(self, network: Network, images: Images) -> None:
+        self._module = network.base.program.module
+        if images.batch_size >= DISTANCE_IMAGES:
+            self._inputs = [images.first(DISTANCE_IMAGES)]
+        else:
+            self._inputs = [images.batch(index) for index in range(min(images.batches, self._needed(images)))]
+        self._wanted = [self._outputs({}, inputs) for inputs in self._inputs]
+        self._scales = []
+        for own in zip(*self._wanted, strict=True):
+            mean = float(torch.stack([each.mean() for each in own]).mean())
+            self._scales.append(sum(float((each - mean).square().sum()) for each in own))
+
+    @staticmethod
+    def _needed(images: Images) -> int:
+        return -(-DISTANCE_IMAGES // images.batch_size)
+
+    @torch.no_grad()
+    def _outputs(self, changed: Mapping[str, Tensor], inputs: tuple[Tensor, ...]) -> list[Tensor]:
+        output = torch.func.functional_call(self._module, dict(changed), inputs)
+        return [each.double() for each in output_tensors(output) if each.is_floating_point()]
+
+    def __call__(self, changed: Mapping[str, Tensor]) -> float:
+        sums = [0.0] * len(self._scales)
+        for inputs, right in zip(self._inputs, self._wanted, strict=True):
+            for index, (own, wanted) in enumerate(zip(self._outputs(changed, inputs), right, strict=True)):
+                sums[index] += float((own - wanted).square().sum())
+        shares = [own / max(scale, _LEAST) for own, scale in zip(sums, self._scales, strict=True)]
+        return sum(shares) / max(1, len(shares))

@@ -1,0 +1,190 @@
+"""Widths for a latency: foretold, measured, corrected, chosen again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edgespa.config import Preprocess
+from edgespa.data import ImageData, prepare
+from edgespa.device import load_device
+from edgespa.errors import BudgetError, ConfigError
+from edgespa.latency.budget import LatencyFitting
+from edgespa.latency.predict import Predictor, needed
+from edgespa.latency.shapes import MOST, fitted
+from edgespa.latency.stopwatch import LatencyBudget, Stopwatch
+from edgespa.latency.table import LatencyTable, Origin, save_table, table_path
+from edgespa.pruning import PruneConfig
+from edgespa.pruning.losses import curve, lost_scores
+from edgespa.pruning.run import Pruning
+from edgespa.tasks.base import Base
+
+ORIGIN = Origin(
+    device="board", machine="aarch64", cpu_model="a core", runtime="onnxruntime 1.2.3", variant="onnx-fp32", threads=1
+)
+
+
+def made(base: Base) -> LatencyTable:
+    """A device on which a layer takes a microsecond, and one for each pair of channels."""
+    points = [(kind, at, 1.0 + float(np.prod(at))) for kind, own in needed(base.layers).items() for at in own]
+    return LatencyTable(origin=ORIGIN, created="now", step=4, run_us=7.0).with_points(points)
+
+
+@pytest.fixture
+def predictor(toy_base: Base) -> Predictor:
+    return Predictor(toy_base.layers, toy_base.groups, made(toy_base))
+
+
+@pytest.fixture
+def losses(toy_base: Base) -> dict[str, dict[int, float]]:
+    groups = toy_base.groups.groups
+    return {name: {width: 1 - width / len(g) for width in range(1, len(g) + 1)} for name, g in groups.items()}
+
+
+@pytest.mark.parametrize("factor", [1.0, 3.0, 0.2])
+@pytest.mark.parametrize("power", [1.0, 1.15, 0.9])
+def test_what_was_foretold_is_corrected_by_what_was_measured(
+    predictor: Predictor, losses: dict[str, dict[int, float]], factor: float, power: float
+) -> None:
+    seen: list[dict[str, int]] = []
+
+    def measure(widths: Mapping[str, int]) -> float:
+        seen.append(dict(widths))
+        return factor * predictor.width_ms(widths) ** power
+
+    limit = 0.5 * factor * predictor.width_ms({}) ** power
+    found = fitted(losses, predictor, limit, measure)
+    assert found.chosen is not None
+    assert 0.9 * limit <= found.chosen.measured_ms <= limit
+    assert len(found.candidates) == len(seen) - 1 <= MOST
+    assert found.chosen.loss == pytest.approx(sum(losses[name][w] for name, w in found.chosen.widths.items()))
+    assert found.chosen.loss == min(each.loss for each in found.candidates if each.measured_ms <= limit)
+    last = found.candidates[-1]
+    assert last.predicted_ms == pytest.approx(last.measured_ms, rel=0.05)
+
+
+def test_a_network_that_is_fast_enough_stays_whole(
+    toy_base: Base, predictor: Predictor, losses: dict[str, dict[int, float]]
+) -> None:
+    found = fitted(losses, predictor, 1e6, predictor.width_ms)
+    assert found.chosen is found.whole
+    assert found.candidates == ()
+    assert found.whole.widths == {name: len(group) for name, group in toy_base.groups.groups.items()}
+
+
+def test_the_fastest_is_measured_before_it_is_said_that_nothing_fits(
+    predictor: Predictor, losses: dict[str, dict[int, float]]
+) -> None:
+    seen: list[Mapping[str, int]] = []
+
+    def measure(widths: Mapping[str, int]) -> float:
+        seen.append(widths)
+        return predictor.width_ms(widths)
+
+    with pytest.raises(BudgetError, match=r"the fastest candidate takes 0\.\d+ ms"):
+        fitted(losses, predictor, 1e-4, measure)
+    assert seen[-1] == dict.fromkeys(losses, 1)
+
+
+def test_a_table_that_is_wrong_finds_nothing(predictor: Predictor, losses: dict[str, dict[int, float]]) -> None:
+    found = fitted(losses, predictor, 0.9, lambda widths: 1.0 + 1e-6 * sum(widths.values()))
+    assert found.chosen is None
+    assert 1 <= len(found.candidates) <= MOST
+
+
+class TestCurves:
+    def test_between_measured_points_by_the_error(self) -> None:
+        errors = np.array([1.0, 0.8, 0.4, 0.2, 0.1, 0.0])
+        found = curve(errors, {2: 0.04, 4: 0.03})
+        assert found[[2, 4, 5]] == pytest.approx([0.04, 0.03, 0.0])
+        assert found[3] == pytest.approx(0.03 + 0.01 / 3)
+        assert found[:2] == pytest.approx([0.1, 0.08])  # beyond, it grows as the error does
+        assert (np.diff(found) <= 0).all()
+
+    def test_noise_does_not_make_fewer_units_cheaper(self) -> None:
+        found = curve(np.array([1.0, 0.5, 0.25, 0.0]), {1: 0.01, 2: 0.02})
+        assert (np.diff(found) <= 0).all()
+
+    def test_errors_of_zero(self) -> None:
+        assert curve(np.zeros(4), {1: 0.0, 2: 0.0}) == pytest.approx(np.zeros(4))
+
+    def test_scores_are_lost_from_the_least(self) -> None:
+        found = lost_scores({"a": np.array([3.0, 1.0, 2.0])})["a"]
+        assert found == pytest.approx([6.0, 3.0, 1.0, 0.0])
+
+
+def asked_of(base: Base, share: float, **settings: Any) -> tuple[Pruning, LatencyFitting]:
+    board = load_device("local").model_copy(update={"name": "board"})
+    stopwatch = Stopwatch(LatencyBudget(share * base.whole_cost.macs / 1e6, board), None)  # type: ignore[arg-type]
+    pruning = Pruning(base, PruneConfig(density=1.0, **settings).for_latency())
+    fitting = LatencyFitting(base, stopwatch, None)
+    fitting.density(pruning)
+    return pruning, fitting
+
+
+@pytest.fixture
+def by_macs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Stopwatch, "latency_ms", lambda self, program, macs, size: macs / 1e6)
+
+
+def test_a_latency_is_met_by_each_layer_for_itself(
+    toy_base: Base, tmp_path: Path, by_macs: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    save_table(made(toy_base), table_path("board", "onnx-fp32", 1))
+    pruning, fitting = asked_of(toy_base, 0.5, round_to=1)
+    task = fitting.recorded(pruning.task(0.5, tmp_path))
+    account: Any = task.header.provenance["latency"]
+    assert account["widths"] == {name: int(mask.sum()) for name, mask in task.kept.items()}
+    assert set(account["losses"]) == set(account["widths"])
+    assert account["obtained_ms"] == account["expected_ms"] <= 0.5 * toy_base.whole_cost.macs / 1e6
+    assert {"density", "macs", "latency_ms", "foretold_ms"} == set(account["trials"][-1])
+    shares = {round(int(mask.sum()) / len(mask), 2) for mask in task.kept.values()}
+    assert len(shares) > 1
+    # A run that is gone on with does not measure again.
+    again = LatencyFitting(toy_base, fitting._stopwatch, None)
+    again.take(account)
+    other = Pruning(toy_base, PruneConfig(density=1.0, round_to=1).for_latency())
+    assert again.density(other) == account["density"]
+    assert other.shapes == account["widths"]
+
+
+def test_without_a_table_all_layers_are_cut_to_one_density(
+    toy_base: Base, by_macs: None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise ConfigError("its layers cannot be measured", "do this")
+
+    monkeypatch.setattr("edgespa.latency.budget.make_latencies", refuse)
+    pruning, fitting = asked_of(toy_base, 0.5, round_to=1)
+    assert pruning.shapes is None
+    assert "has no latency table for this network" in caplog.text
+    account: Any = fitting.record()
+    assert "widths" not in account
+    assert account["expected_ms"] <= 0.5 * toy_base.whole_cost.macs / 1e6
+
+
+@pytest.mark.parametrize("method", ["l1", "asym-in-change"])
+def test_losses_are_of_every_width_and_fall(
+    toy_base: Base, method: str, toy_data: ImageData, toy_preprocess: Preprocess
+) -> None:
+    config = PruneConfig(density=1.0, method=method, round_to=4, keep=("conv1",)).for_latency()
+    assert config.allocation == "knapsack"
+    found = Pruning(toy_base, config, prepare(toy_data, toy_preprocess)).losses()
+    assert set(found) == set(toy_base.groups.groups) - {"conv1"}
+    for name, own in found.items():
+        assert max(own) == len(toy_base.groups.groups[name])
+        assert own[max(own)] == 0
+        assert list(own.values()) == sorted(own.values(), reverse=True)
+        assert max(own.values()) > 0
+
+
+def test_methods_that_only_order_units_have_no_losses() -> None:
+    assert PruneConfig(density=0.5, method="layer-random").for_latency().allocation == "auto"
+    assert PruneConfig(density=0.5, method="l1", allocation="uniform").for_latency().allocation == "uniform"
+    with pytest.raises(ValueError, match="asym-in-change"):
+        PruneConfig(density=0.5, method="layer-random", allocation="knapsack")
