@@ -10,14 +10,11 @@ import dataclasses
 import logging
 from collections.abc import Callable, Mapping
 
-import numpy as np
-from numpy.typing import NDArray
-
 from edgespa.errors import BudgetError
 from edgespa.latency.along import Along
 from edgespa.latency.predict import Predictor
 from edgespa.selection.fit import TOLERANCE
-from edgespa.selection.knapsack import Shapes, fastest, knapsack
+from edgespa.selection.knapsack import Shapes, Terms, fastest, knapsack
 
 log = logging.getLogger(__name__)
 
@@ -80,7 +77,9 @@ def fitted(
         BudgetError: The fastest widths were measured and take longer; it says how long.
     """
     widths = {name: tuple(sorted(own)) for name, own in losses.items()}
-    lost = {name: np.array([own[width] for width in widths[name]]) for name, own in losses.items()}
+    lost = Terms({name: len(own) for name, own in widths.items()})
+    for name, own in losses.items():
+        lost.add((name,), [own[width] for width in widths[name]])
     times = Along(predictor, widths)
 
     def measured(shapes: Shapes, scale: float) -> Candidate:
@@ -114,7 +113,7 @@ def fitted(
 
 
 def _require_possible(
-    lost: Mapping[str, NDArray[np.float64]],
+    lost: Terms,
     times: Along,
     widths: Mapping[str, tuple[int, ...]],
     limit_ms: float,

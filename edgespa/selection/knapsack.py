@@ -10,10 +10,9 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 _BISECTIONS = 24
 _SWEEPS = 20
@@ -22,24 +21,70 @@ _STARTS = 8
 _EASE = 1e-12
 
 Choice = dict[str, int]
-"""Of each group the place of its width among those that it may have."""
+"""Of each variable (the width of a group, a block that is there or not) the place of its value."""
 
 
-class Times(Protocol):
-    """Time over widths, see `edgespa.latency.along.Along`."""
+class Terms:
+    """A sum of numbers, each of which depends on few variables.
 
-    @property
-    def neighbours(self) -> Mapping[str, Sequence[str]]:
-        """Of each group those that some layer touches together with it."""
-        ...
+    Args:
+        sizes: Of each variable how many values it has.
+        constant: What is added whatever is chosen.
+    """
+
+    def __init__(self, sizes: Mapping[str, int], constant: float = 0.0) -> None:
+        self.sizes = dict(sizes)
+        self._constant = constant
+        self._arrays: dict[tuple[str, ...], NDArray[np.float64]] = {}
+        self._of: dict[str, list[tuple[str, ...]]] = {name: [] for name in sizes}
+
+    def add(self, names: Sequence[str], values: ArrayLike) -> None:
+        """Add a term.
+
+        Args:
+            names: Of the variables that it depends on.
+            values: At each combination of their values: an axis for each, of its size or of 1.
+        """
+        order = tuple(sorted(names))
+        own = np.asarray(values, dtype=np.float64)
+        own = np.broadcast_to(own, [self.sizes[name] for name in names])
+        own = np.transpose(own, [names.index(name) for name in order])
+        if not order:
+            self._constant += float(own)
+        elif order in self._arrays:
+            self._arrays[order] = self._arrays[order] + own
+        else:
+            self._arrays[order] = own.copy()
+            for name in order:
+                self._of[name].append(order)
+
+    def around(self, name: str) -> set[str]:
+        """The variables that some term has together with one, and that one.
+
+        Args:
+            name: Of the variable.
+        """
+        return {name, *(each for names in self._of[name] for each in names)}
 
     def total(self, choice: Mapping[str, int]) -> float:
-        """Of everything, at a choice."""
-        ...
+        """The sum at a choice.
+
+        Args:
+            choice: Of each variable the place of its value.
+        """
+        return self._constant + sum(float(own[tuple(choice[n] for n in names)]) for names, own in self._arrays.items())
 
     def along(self, name: str, choice: Mapping[str, int]) -> NDArray[np.float64]:
-        """Of the layers that touch a group, at each of its widths, the other groups as chosen."""
-        ...
+        """The sum of the terms that depend on a variable, at each of its values, the others as chosen.
+
+        Args:
+            name: Of the variable.
+            choice: Of each variable the place of its value.
+        """
+        found = np.zeros(self.sizes[name])
+        for names in self._of[name]:
+            found += self._arrays[names][tuple(slice(None) if own == name else choice[own] for own in names)]
+        return found
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,8 +92,8 @@ class Shapes:
     """What a search found.
 
     Attributes:
-        choice: Of each group the place of its width.
-        loss: The sum of losses.
+        choice: Of each variable the place of its value.
+        loss: Of it.
         time: Of it.
     """
 
@@ -57,26 +102,26 @@ class Shapes:
     time: float
 
 
-def knapsack(losses: Mapping[str, NDArray[np.float64]], times: Times, limit: float) -> Shapes | None:
-    """The widths whose losses sum up to least, within a time.
+def knapsack(losses: Terms, times: Terms, limit: float) -> Shapes | None:
+    """The choice that loses least, within a time.
 
     Args:
-        losses: Of each group what each of its widths loses, widths ascending; at least one.
-        times: Of them.
+        losses: Over all variables, the last value of each the one that loses nothing.
+        times: Over the same variables.
         limit: Of the time.
 
     Returns:
         The best that was met; None if nothing that was met is within the limit: then most likely nothing is.
     """
     search = _Search(losses, times)
-    whole = search.at({name: len(own) - 1 for name, own in losses.items()})
+    whole = search.at({name: size - 1 for name, size in losses.sizes.items()})
     if whole.time <= limit:
         return search.filled(whole, limit)
     least = fastest(losses, times)
     if least.time > limit:
         return None
     # From losses alone to time alone, by the ratio of both over all that there is.
-    spread = max(sum(float(np.ptp(own)) for own in losses.values()), _EASE)
+    spread = max(least.loss - whole.loss, _EASE)
     scale = spread / max(abs(whole.time - least.time), _EASE)
     low, high = scale * 1e-4, scale * 1e4
     met, from_wide, from_narrow = [least], whole, least
@@ -93,38 +138,41 @@ def knapsack(losses: Mapping[str, NDArray[np.float64]], times: Times, limit: flo
     distinct = {tuple(each.choice.values()): each for each in met}.values()
     nearest = sorted(distinct, key=lambda each: abs(each.time - limit))[:_STARTS]
     starts = [least, *(search.lowered(each, limit) for each in nearest)]
-    return min(
-        (search.filled(each, limit) for each in starts if each.time <= limit), key=lambda each: (each.loss, each.time)
-    )
+    filled = (search.filled(each, limit) for each in starts if each.time <= limit)
+    return search.switched(min(filled, key=lambda each: (each.loss, each.time)), limit, float(np.sqrt(low * high)))
 
 
-def fastest(losses: Mapping[str, NDArray[np.float64]], times: Times) -> Shapes:
-    """The widths that take least time, whatever they lose.
+def fastest(losses: Terms, times: Terms) -> Shapes:
+    """The choice that takes least time, whatever it loses.
 
     Args:
         losses: As of `knapsack`.
         times: Of them.
     """
     search = _Search(losses, times)
-    return search.settled(search.at({name: 0 for name in losses}), np.inf)
+    return search.settled(search.at(dict.fromkeys(losses.sizes, 0)), np.inf)
 
 
 class _Search:
     """Moves among choices."""
 
-    def __init__(self, losses: Mapping[str, NDArray[np.float64]], times: Times) -> None:
+    def __init__(self, losses: Terms, times: Terms) -> None:
         self.losses, self.times = losses, times
-        self.hubs = [name for name in losses if len(times.neighbours.get(name, ())) > 2]
+        self.names = list(losses.sizes)
+        self.around = {}
+        for name in self.names:
+            near = losses.around(name) | times.around(name)
+            self.around[name] = [each for each in self.names if each in near and each != name]
+        self.hubs = [name for name in self.names if len(self.around[name]) > 2]
 
     def at(self, choice: Choice) -> Shapes:
-        loss = sum(float(own[choice[name]]) for name, own in self.losses.items())
-        return Shapes(dict(choice), loss, self.times.total(choice))
+        return Shapes(dict(choice), self.losses.total(choice), self.times.total(choice))
 
     def settled(self, start: Shapes, price: float) -> Shapes:
-        """From a choice to one where no group alone is better elsewhere, nor a hub together with its neighbours."""
+        """From a choice to one where no variable alone is better elsewhere, nor a hub with its neighbours."""
         choice = dict(start.choice)
         for _ in range(_SWEEPS):
-            moved = self._swept(choice, price, self.losses)
+            moved = self._swept(choice, price, self.names)
             for hub in self.hubs:
                 moved |= self._hub(choice, hub, price)
             if not moved:
@@ -133,9 +181,9 @@ class _Search:
 
     def _costs(self, name: str, choice: Choice, price: float) -> NDArray[np.float64]:
         along = self.times.along(name, choice)
-        return along if np.isinf(price) else self.losses[name] + price * along
+        return along if np.isinf(price) else self.losses.along(name, choice) + price * along
 
-    def _swept(self, choice: Choice, price: float, names: Sequence[str] | Mapping[str, object]) -> bool:
+    def _swept(self, choice: Choice, price: float, names: Sequence[str]) -> bool:
         moved = False
         for name in names:
             costs = self._costs(name, choice, price)
@@ -145,11 +193,11 @@ class _Search:
         return moved
 
     def _hub(self, choice: Choice, hub: str, price: float) -> bool:
-        """Try each width of a group that many touch, with what is then best for these."""
-        around = self.times.neighbours[hub]
+        """Try each value of a variable that many depend on, with what is then best for these."""
+        around = self.around[hub]
         best, least = dict(choice), self._value(choice, price)
         here = choice[hub]
-        for place in range(len(self.losses[hub])):
+        for place in range(self.losses.sizes[hub]):
             if place == here:
                 continue
             trial = {**choice, hub: place}
@@ -165,8 +213,20 @@ class _Search:
         found = self.at(choice)
         return found.time if np.isinf(price) else found.loss + price * found.time
 
+    def switched(self, start: Shapes, limit: float, price: float) -> Shapes:
+        """Better choices within the limit, by what is there or not: each the other way, with what is then best."""
+        best = start
+        for name in [name for name, size in self.losses.sizes.items() if size == 2 and self.around[name]]:
+            trial = {**best.choice, name: 1 - best.choice[name]}
+            self._swept(trial, price, self.around[name])
+            found = self.lowered(self.at(trial), limit)
+            if found.time <= limit:
+                found = self.filled(found, limit)
+                best = found if found.loss < best.loss - _EASE else best
+        return best
+
     def lowered(self, start: Shapes, limit: float) -> Shapes:
-        """From a choice that takes too long to one that fits, by moves of one group that lose least for the time."""
+        """From a choice that takes too long to one that fits, by moves of one variable that lose least for the time."""
         at = start
         for _ in range(_MOVES):
             if at.time <= limit:
@@ -183,7 +243,7 @@ class _Search:
         return at
 
     def filled(self, start: Shapes, limit: float) -> Shapes:
-        """Better choices within the limit, by moves of one group, and of one against another."""
+        """Better choices within the limit, by moves of one variable, and of one against another."""
         best = start
         for _ in range(_MOVES):
             found = self._one(best, limit) or self._two(best, limit)
@@ -193,15 +253,15 @@ class _Search:
         return best
 
     def _moves(self, at: Shapes) -> dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]]:
-        """Of each group what each of its widths adds to the loss and to the time."""
+        """Of each variable what each of its values adds to the loss and to the time."""
         moves = {}
-        for name, own in self.losses.items():
-            here, along = at.choice[name], self.times.along(name, at.choice)
-            moves[name] = (own - own[here], along - along[here])
+        for name in self.names:
+            here, lost, took = at.choice[name], self.losses.along(name, at.choice), self.times.along(name, at.choice)
+            moves[name] = (lost - lost[here], took - took[here])
         return moves
 
     def _one(self, at: Shapes, limit: float) -> Shapes | None:
-        """The move of one group that wins most for its time."""
+        """The move of one variable that wins most for its time."""
         room, best = limit - at.time, None
         for name, (loss, time) in self._moves(at).items():
             gain = np.where((time <= room) & (loss < -_EASE), -loss / np.maximum(time, _EASE), 0.0)
@@ -214,7 +274,7 @@ class _Search:
         return found if found.time <= limit and found.loss < at.loss else None
 
     def _two(self, at: Shapes, limit: float) -> Shapes | None:
-        """The move of one group that another makes room for, or the other way round, of least loss together."""
+        """The move of one variable that another makes room for, or the other way round, of least loss together."""
         moves, room = self._moves(at), limit - at.time
         pairs: list[tuple[float, str, int, str, int]] = []
         gains = {name: [p for p in range(len(loss)) if loss[p] < -_EASE] for name, (loss, _) in moves.items()}

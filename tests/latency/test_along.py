@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from edgespa.graph.groups import Kept
 from edgespa.latency import along
 from edgespa.latency.along import Along
 from edgespa.latency.predict import Predictor, needed
@@ -45,14 +46,36 @@ def test_along_a_group_are_the_differences_of_totals(times: Along) -> None:
         assert along_it - along_it[0] == pytest.approx(np.array(totals) - totals[0])
 
 
-def test_neighbours_are_those_of_some_layer(times: Along) -> None:
+def test_what_is_around_a_group_is_in_some_layer_with_it(times: Along) -> None:
     for name in times.widths:
         for other in times.widths:
-            if other == name:
-                continue
             choice = dict.fromkeys(times.widths, 2)
             apart = times.along(name, choice) - times.along(name, {**choice, other: 0})
-            assert (other in times.neighbours[name]) == bool(np.abs(apart).max() > 0)
+            assert other == name or (other in times.around(name)) == bool(np.abs(apart).max() > 0)
+
+
+def test_a_block_that_is_gone_takes_nothing(predictor: Predictor, times: Along) -> None:
+    inside = [each for each in predictor.layers.layers if each.name in ("conv2", "depthwise")]
+    widths = {name: own.astype(int).tolist() for name, own in times.widths.items()}
+    own = Along(predictor, widths, {"block": frozenset(each.node for each in inside)})
+    choice = dict.fromkeys(widths, 1)
+    rows = {each.layer: each.latency_ms for each in predictor.layer_ms(kept_of(predictor, widths, choice))}
+    there = own.total({**choice, "block": 1})
+    assert there == pytest.approx(times.total(choice))
+    gone = there - own.total({**choice, "block": 0})
+    assert gone == pytest.approx(sum(rows[each.name] for each in inside))
+    assert own.along("block", {**choice, "block": 1}) == pytest.approx([0.0, gone])
+    for name in widths:
+        for block in (0, 1):
+            at = {**choice, "block": block}
+            totals = [own.total({**at, name: place}) for place in range(3)]
+            along_it = own.along(name, at)
+            assert along_it - along_it[0] == pytest.approx(np.array(totals) - totals[0])
+
+
+def kept_of(predictor: Predictor, widths: dict[str, list[int]], choice: dict[str, int]) -> Kept:
+    groups = predictor.groups.groups
+    return {name: np.arange(len(group)) < widths[name][choice[name]] for name, group in groups.items()}
 
 
 def test_a_group_that_is_not_named_stays_whole(predictor: Predictor) -> None:
