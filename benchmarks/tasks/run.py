@@ -161,11 +161,11 @@ def measured(name: str, setting: str) -> Row:
     """One row."""
     what, how = TASKS[name], SETTINGS[setting]
     place = OUT / name / setting.replace(" ", "-")
-    task, bundle = place.with_suffix(".spa"), place
+    task, bundle = place.parent / f"{place.name}.spa", place  # a suffix would be that of 0.5
     place.parent.mkdir(parents=True, exist_ok=True)
     network = what.network if ":" in what.network else f"nets.py:{what.network}{how.peer}"
     objective = ("--objective", f"{HERE}/{what.objective}") if what.objective else ()
-    taken = place.with_suffix(".seconds")
+    taken = place.parent / f"{place.name}.seconds"
     if not task.exists():
         began = of_children()
         edgespa(

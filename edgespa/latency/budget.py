@@ -79,7 +79,8 @@ class LatencyFitting:
         if self._stopwatch is None or not isinstance(record, Mapping):
             return
         named = {key: record[key] for key in ("density", "of", "expected_ms", "whole_ms", "estimated")}
-        named |= {key: record[key] for key in ("widths", "losses") if key in record}
+        if "widths" in record:
+            named |= {key: record[key] for key in ("widths", "losses")} | {"removed": tuple(record["removed"])}
         self._found = LatencyFit(self._stopwatch.budget, trials=tuple(record["trials"]), **named)
 
     def density(self, pruning: Pruning) -> float:
@@ -90,7 +91,7 @@ class LatencyFitting:
         if self._found is None:
             self._found = self._shapes(pruning)
         elif self._found.widths is not None:
-            pruning.shapes = self._found.widths
+            pruning.shapes, pruning.removed = self._found.widths, self._found.removed
         if self._found is not None and self._found.widths is not None:
             return self._found.density
         assert self._stopwatch is not None
@@ -133,7 +134,7 @@ class LatencyFitting:
                 asked.device.asked,
             )
             return None
-        pruning.shapes = found.widths
+        pruning.shapes, pruning.removed = found.widths, found.removed
         return found
 
     def for_adapting(self, config: AdaptConfig, started: bool, processes: Processes) -> AdaptConfig:

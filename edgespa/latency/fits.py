@@ -20,6 +20,7 @@ from edgespa.graph.surgery import compact
 from edgespa.latency.known import Foretold
 from edgespa.latency.shapes import fitted
 from edgespa.latency.stopwatch import LatencyBudget, Stopwatch
+from edgespa.pruning.cut import carried_over
 from edgespa.pruning.run import Pruning
 from edgespa.selection.fit import Search, largest_within
 from edgespa.tasks.base import Base
@@ -47,6 +48,7 @@ class LatencyFit:
         estimated: The device was away: nothing was measured.
         trials: All candidates: density, MACs and latency in ms; and what was foretold, where there was a table.
         widths: How many units each group keeps, where each was found for itself.
+        removed: Residual blocks that go as well.
         losses: What that loses, by the method, of each of them.
     """
 
@@ -58,6 +60,7 @@ class LatencyFit:
     estimated: bool
     trials: tuple[dict[str, float], ...]
     widths: Mapping[str, int] | None = None
+    removed: tuple[str, ...] = ()
     losses: Mapping[str, float] | None = None
 
     def account(self) -> dict[str, JsonValue]:
@@ -66,6 +69,7 @@ class LatencyFit:
         shapes: dict[str, JsonValue] = {}
         if self.widths is not None and self.losses is not None:
             shapes["widths"] = dict(self.widths)
+            shapes["removed"] = list(self.removed)
             shapes["losses"] = {name: float(f"{value:.3g}") for name, value in self.losses.items()}
         return {
             "asked_ms": self.budget.latency_ms,
@@ -149,16 +153,17 @@ def fit_shapes(
     base, budget = pruning.base, stopwatch.budget
     costs: list[tuple[float, int]] = []
 
-    def measure(widths: Mapping[str, int]) -> float:
-        kept = _kept(base, widths)
-        cost = base.cost.cost(kept)
+    def measure(widths: Mapping[str, int], removed: tuple[str, ...]) -> float:
+        smaller = base.without_blocks(removed)
+        kept = carried_over(_kept(base, widths), base.groups, smaller.groups)
+        cost = smaller.cost.cost(kept)
         if progress is not None:
             progress(len(costs), None, f"latency on {budget.device.name}: {cost.macs / 1e6:.4g}M MACs")
-        costs.append((base.groups.channel_density(kept), cost.macs))
-        return stopwatch.latency_ms(compact(base.program, base.groups, kept), cost.macs, cost.size_bytes)
+        costs.append((smaller.groups.channel_density(kept), cost.macs))
+        return stopwatch.latency_ms(compact(smaller.program, smaller.groups, kept), cost.macs, cost.size_bytes)
 
-    losses = pruning.losses()
-    found = fitted(losses, foretold.predictor, budget.latency_ms, measure)
+    losses, blocks = pruning.losses(), pruning.block_losses()
+    found = fitted(losses, foretold.predictor, budget.latency_ms, measure, blocks)
     chosen = found.chosen
     if chosen is None:
         return None
@@ -176,7 +181,9 @@ def fit_shapes(
         stopwatch.estimated,
         trials,
         chosen.widths,
-        {name: losses[name][width] for name, width in chosen.widths.items()},
+        chosen.removed,
+        {name: losses[name][width] for name, width in chosen.widths.items()}
+        | {name: blocks[name].loss for name in chosen.removed},
     )
 
 

@@ -10,9 +10,12 @@ import dataclasses
 import logging
 from collections.abc import Callable, Mapping
 
+import numpy as np
+
 from edgespa.errors import BudgetError
 from edgespa.latency.along import Along
 from edgespa.latency.predict import Predictor
+from edgespa.pruning.losses import BlockLoss
 from edgespa.selection.fit import TOLERANCE
 from edgespa.selection.knapsack import Shapes, Terms, fastest, knapsack
 
@@ -21,8 +24,10 @@ log = logging.getLogger(__name__)
 MOST = 4
 """Candidates that are measured, besides the whole network."""
 
-Measure = Callable[[Mapping[str, int]], float]
-"""From how many units each group keeps to the time in ms; groups that are not named are whole."""
+Measure = Callable[[Mapping[str, int], tuple[str, ...]], float]
+"""From how many units each group keeps, and the blocks that are gone, to the time in ms; other groups are whole."""
+_BLOCK = "block "
+"""What the variable of a block is called by, before the block's name: groups have names like those of blocks."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,13 +35,15 @@ class Candidate:
     """Widths that were measured.
 
     Attributes:
-        widths: Of each group that may be pruned how many units it keeps.
+        widths: Of each group that may be pruned how many units it keeps; of a block that is gone what they would.
+        removed: Residual blocks that are gone.
         loss: The sum of what the groups lose.
         predicted_ms: By the table, as it was corrected then.
         measured_ms: What it took.
     """
 
     widths: Mapping[str, int]
+    removed: tuple[str, ...]
     loss: float
     predicted_ms: float
     measured_ms: float
@@ -62,6 +69,7 @@ def fitted(
     predictor: Predictor,
     limit_ms: float,
     measure: Measure,
+    blocks: Mapping[str, BlockLoss] | None = None,
     tolerance: float = TOLERANCE,
 ) -> Fitted:
     """Choose widths, measure them, and choose again.
@@ -71,22 +79,26 @@ def fitted(
         predictor: Foretells times.
         limit_ms: Of the time.
         measure: Measures widths. Called once for each candidate, and for the whole.
+        blocks: Residual blocks that may go, in the order of the network.
         tolerance: A time that is at most so much below the limit is near enough.
 
     Raises:
         BudgetError: The fastest widths were measured and take longer; it says how long.
     """
+    blocks = blocks or {}
     widths = {name: tuple(sorted(own)) for name, own in losses.items()}
-    lost = Terms({name: len(own) for name, own in widths.items()})
-    for name, own in losses.items():
-        lost.add((name,), [own[width] for width in widths[name]])
-    times = Along(predictor, widths)
+    lost = _lost(losses, widths, blocks)
+    times = Along(predictor, widths, {_BLOCK + name: each.nodes for name, each in blocks.items()})
 
     def measured(shapes: Shapes, scale: float) -> Candidate:
-        chosen = {name: widths[name][place] for name, place in shapes.choice.items()}
-        return Candidate(chosen, shapes.loss, scale * shapes.time, measure(chosen))
+        chosen, gone = chosen_of(shapes)
+        return Candidate(chosen, gone, shapes.loss, scale * shapes.time, measure(chosen, gone))
 
-    everything = {name: len(own) - 1 for name, own in widths.items()}
+    def chosen_of(shapes: Shapes) -> tuple[dict[str, int], tuple[str, ...]]:
+        gone = tuple(name for name in blocks if not shapes.choice[_BLOCK + name])
+        return {name: own[shapes.choice[name]] for name, own in widths.items()}, gone
+
+    everything = {name: size - 1 for name, size in lost.sizes.items()}
     whole = measured(Shapes(everything, 0.0, times.total(everything)), 1.0)
     if whole.measured_ms <= limit_ms:
         return Fitted(whole, whole, ())
@@ -95,8 +107,7 @@ def fitted(
     aim = (1 - tolerance / 2) * limit_ms
     while len(tried) < MOST:
         shapes = knapsack(lost, times, aim / scale) or fastest(lost, times)
-        chosen = {name: widths[name][place] for name, place in shapes.choice.items()}
-        if any(chosen == each.widths for each in tried):
+        if chosen_of(shapes) in [(each.widths, each.removed) for each in tried]:
             break
         found = measured(shapes, scale)
         tried.append(found)
@@ -108,22 +119,28 @@ def fitted(
             aim *= 1 - tolerance  # the last one should fit
     fitting = [each for each in tried if each.measured_ms <= limit_ms]
     if not fitting:
-        _require_possible(lost, times, widths, limit_ms, tried)
+        least = chosen_of(fastest(lost, times))
+        slowest = next((each.measured_ms for each in tried if (each.widths, each.removed) == least), None)
+        if slowest is not None:
+            raise BudgetError(
+                f"{limit_ms:g} ms cannot be reached: the fastest candidate takes {slowest:.3g} ms",
+                "ask for more; or allow narrower layers (--round-to 1), or try another --variant or more --threads",
+            )
     return Fitted(min(fitting, key=lambda each: each.loss, default=None), whole, tuple(tried))
 
 
-def _require_possible(
-    lost: Terms,
-    times: Along,
-    widths: Mapping[str, tuple[int, ...]],
-    limit_ms: float,
-    tried: list[Candidate],
-) -> None:
-    """An error if the fastest widths that there are were measured, and take too long."""
-    least = {name: widths[name][place] for name, place in fastest(lost, times).choice.items()}
-    for each in tried:
-        if each.widths == least:
-            raise BudgetError(
-                f"{limit_ms:g} ms cannot be reached: the fastest candidate takes {each.measured_ms:.3g} ms",
-                "ask for more; or allow narrower layers (--round-to 1), or try another --variant or more --threads",
-            )
+def _lost(
+    losses: Mapping[str, Mapping[int, float]], widths: Mapping[str, tuple[int, ...]], blocks: Mapping[str, BlockLoss]
+) -> Terms:
+    """What is lost, over the widths of groups and over blocks; the widths of a block that is gone lose nothing more."""
+    owner = {name: _BLOCK + block for block, each in blocks.items() for name in each.groups}
+    found = Terms({name: len(own) for name, own in widths.items()} | {_BLOCK + name: 2 for name in blocks})
+    for name, own in losses.items():
+        values = np.array([own[width] for width in widths[name]])
+        if name in owner:
+            found.add((name, owner[name]), values[:, None] * np.array([0.0, 1.0]))
+        else:
+            found.add((name,), values)
+    for name, each in blocks.items():
+        found.add((_BLOCK + name,), [each.loss, 0.0])
+    return found

@@ -33,6 +33,8 @@ def with_foretold(task: Task, base: Base) -> Task:
     """
     if task.header.widths and base.wide is None:
         base = base.narrowed(task.header.widths)
+    if task.header.depth is not None and base.whole is None:
+        base = base.without_blocks(task.header.depth.removed)
     if set(task.kept) != set(base.groups.groups):
         return task
     rows: list[JsonValue] = []

@@ -79,6 +79,9 @@ class PruneConfig(SelectionConfig):
             that rank within each layer without saying what is lost.
         widen: With a latency that is asked for, and a latency table of the device that covers the network: give widths
             back as long as the table says that they cost no time.
+        blocks: With a latency that is asked for, the allocation knapsack and the method ``asym-in-change``: whole
+            residual blocks may go too, where that loses less for the time than narrower layers; none where layers are
+            kept whole by ``keep`` or ``only``.
         bn_reestimate: Take batch-norm statistics anew on the calibration images.
         head_width: New width of the heads of attention: a number of dimensions, or a share of those that there are
             if not above 1; see `edgespa.pruning.heads`. None leaves them as they are.
@@ -91,6 +94,7 @@ class PruneConfig(SelectionConfig):
     activations: Activations | None = None
     allocation: Allocation = "auto"
     widen: bool = True
+    blocks: bool = True
     bn_reestimate: bool = False
     head_width: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     seed: int = Field(default=0, ge=0)

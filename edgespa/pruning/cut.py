@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from edgespa.config import Preprocess
 from edgespa.data import Prepared
 from edgespa.data.inputs import arguments
 from edgespa.errors import GraphError
-from edgespa.graph.blocks import Bypassed
+from edgespa.graph.blocks import Block, Bypassed
 from edgespa.graph.groups import Groups, Kept
 from edgespa.graph.program import Program
 from edgespa.graph.proof import LIMIT, largest_difference
@@ -72,7 +73,8 @@ def cut(task: Task, base: Base, decision: Decision, config: DepthConfig, folder:
         provenance={**task.header.provenance, "depth": plain, "torch": torch.__version__},
     )
     result = Task(header, kept, adapters, tensors, task.shared)
-    error = bypass_error(task.program(base), result.program(smaller), decision, data)
+    gone = [block for block in decision.blocks if block.name in decision.removed]
+    error = bypass_error(task.program(base), result.program(smaller), gone, data)
     return result.with_metrics(bypassed_cut_error=error)
 
 
@@ -94,8 +96,8 @@ def carried_over(kept: Kept, before: Groups, after: Groups) -> Kept:
 
 
 @torch.no_grad()
-def bypass_error(whole: Program, smaller: Program, decision: Decision, data: Prepared | None) -> float:
-    """Largest difference between the cut program and the whole one with the blocks bypassed, relative to the largest.
+def bypass_error(whole: Program, smaller: Program, gone: Sequence[Block], data: Prepared | None) -> float:
+    """Largest difference between the cut program and the whole one with blocks bypassed, relative to the largest.
 
     Raises:
         GraphError: If it is above `edgespa.graph.proof.LIMIT`.
@@ -103,8 +105,7 @@ def bypass_error(whole: Program, smaller: Program, decision: Decision, data: Pre
     inputs = whole.example_inputs()
     if data is not None and whole.dynamic_batch:
         inputs = arguments(next(iter(data.batches(PROOF_IMAGES)))[0])
-    blocks = [block for block in decision.blocks if block.name in decision.removed]
-    expected, got = output_tensors(Bypassed(whole, blocks).run(*inputs)), output_tensors(smaller(*inputs))
+    expected, got = output_tensors(Bypassed(whole, gone).run(*inputs)), output_tensors(smaller(*inputs))
     error = largest_difference(expected, got)
     if not error <= LIMIT:
         raise GraphError(

@@ -59,12 +59,14 @@ class Pass:
         orders: Orders that are known beforehand; a group that has none is decided by greedy on what its reader sees.
         reweight: Whether readers get new weights.
         asymmetric: Whether targets are the original network's outputs, or what old weights make of new inputs.
+        also: Readers that are solved besides, by node name: what comes behind blocks that are gone.
     """
 
     counts: Mapping[str, int]
     orders: Orders
     reweight: bool
     asymmetric: bool
+    also: frozenset[str] = frozenset()
 
 
 def top(order: np.ndarray, count: int) -> Mask:
@@ -74,9 +76,10 @@ def top(order: np.ndarray, count: int) -> Mask:
     return mask
 
 
-def stops(network: Network, counts: Mapping[str, int]) -> list[Reader]:
-    """The readers of groups that lose units, in the order of the graph."""
-    return [r for r in network.readers.values() if any(r in network.of_group[name] for name in counts)]
+def stops(network: Network, what: Pass) -> list[Reader]:
+    """The readers that are solved, in the order of the graph: of groups that lose units, and those that are named."""
+    losing = {reader.node for name in what.counts for reader in network.of_group[name]}
+    return [reader for node, reader in network.readers.items() if node in losing or node in what.also]
 
 
 def front_to_back(
@@ -85,6 +88,7 @@ def front_to_back(
     what: Pass,
     tick: Tick,
     *,
+    original: Network | None = None,
     start: Progress | None = None,
     save: Callable[[Progress], None] | None = None,
 ) -> Progress:
@@ -95,6 +99,7 @@ def front_to_back(
         images: Calibration images.
         what: What to do.
         tick: Told the name of each layer that is done.
+        original: What targets come from, if it has blocks that the network has not.
         start: Where an interrupted pass stood; the sweeps only run through what is behind.
         save: Called after every reader.
 
@@ -105,17 +110,19 @@ def front_to_back(
         DataError: If an activation is not finite; it names the layer.
     """
     now = start or Progress()
-    original = network.base.program.state()
-    state: dict[str, Tensor] = {**original, **now.changed}
+    whole = original or network
+    weights = network.base.program.state()
+    state: dict[str, Tensor] = {**weights, **now.changed}
     with Shelf(MEMORY_BYTES // 2) as shelf, Shelf(MEMORY_BYTES // 2) as first_shelf:
         sweep = Sweep(network.base.program, images.batches, images.batch, shelf, state)
-        first = Sweep(network.base.program, images.batches, images.batch, first_shelf) if what.asymmetric else None
-        for reader in stops(network, what.counts):
+        first = Sweep(whole.base.program, images.batches, images.batch, first_shelf) if what.asymmetric else None
+        for reader in stops(network, what):
             if reader.node in now.done:
                 continue
             alive = _mattering(network, reader, what, now) if what.asymmetric else None
-            collector = Collector(reader, network.matrices(reader, original), asymmetric=what.asymmetric, alive=alive)
-            old = first.until(reader.node, reader.source, beyond=True) if first is not None else None
+            collector = Collector(reader, network.matrices(reader, weights), asymmetric=what.asymmetric, alive=alive)
+            source = whole.readers[reader.node].source
+            old = first.until(reader.node, source, beyond=True) if first is not None else None
             for x, _ in sweep.until(reader.node, reader.source):
                 collector.add(x, *(next(old) if old is not None else ()))
             if old is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from typing import Any
 
@@ -80,6 +81,18 @@ class Images:
         """Images as the program takes them, ``[N, C, H, W]``; or what else it takes, all inputs of a run."""
         start = index * self.batch_size
         return self._typed(self.data.tensor(range(start, min(start + self.batch_size, self.count))))
+
+    def some(self, count: int) -> Images:
+        """So many of the first samples, to whole batches where the program takes no other number.
+
+        Args:
+            count: How many.
+        """
+        few = copy.copy(self)
+        few.batch_size = min(self.batch_size, count) if self._program.dynamic_batch else self.batch_size
+        few.batches = min(-(-self.count // few.batch_size), -(-count // few.batch_size))
+        few.count = min(self.count, few.batches * few.batch_size)
+        return few
 
     def first(self, count: int) -> tuple[Tensor, ...]:
         """Some of the first samples, or a batch where the program takes no other number.

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, fx, nn
 
 from edgespa.data.inputs import samples_in
+from edgespa.graph.program import Program
 from edgespa.models.interface import output_tensors
 from edgespa.objectives.evaluate import Tally, sums_of
 from edgespa.pruning.evidence import Evidence, solve
+from edgespa.pruning.front import Pass, front_to_back
 from edgespa.pruning.images import Images
 from edgespa.pruning.survey import Network, Tick
 from edgespa.selection.criteria import Scores
@@ -98,6 +101,82 @@ def output_losses(
         errors = np.asarray(paths[name].errors, dtype=np.float64)
         losses[name] = curve(errors, points)
     return losses
+
+
+@dataclasses.dataclass(frozen=True)
+class BlockLoss:
+    """A residual block that may go.
+
+    Attributes:
+        loss: What the network loses with it, as `output_losses` says it.
+        nodes: That are computed in it.
+        groups: Channel groups that are of it alone.
+    """
+
+    loss: float
+    nodes: frozenset[str]
+    groups: tuple[str, ...]
+
+
+def block_losses(network: Network, images: Images, reweighted: bool, tick: Tick) -> dict[str, BlockLoss]:
+    """What each removable residual block is worth, without labels: what the outputs change when it alone is gone.
+
+    The layers that read what is left of the stream get new weights first, so that they give what they gave: what the
+    block did and they can make up for is not missed. On `DISTANCE_IMAGES` images.
+
+    Args:
+        network: The network.
+        images: Calibration images.
+        reweighted: Whether those layers get new weights.
+        tick: Told what has been done.
+
+    Returns:
+        By name, in the order of the program. Where all blocks could go, that of the largest loss is left out.
+    """
+    judge, few, base = _Distance(network, images), images.some(DISTANCE_IMAGES), network.base
+    found = {}
+    for block in base.blocks:
+        if not block.removable or len(base.blocks) == 1:
+            continue
+        smaller = Network.of(base.without_blocks([block.name]))
+        changed: Mapping[str, Tensor] = {}
+        if reweighted:
+            what = Pass({}, {}, True, True, behind(smaller, network))
+            changed = front_to_back(smaller, few, what, lambda text: None, original=network).changed
+        units = smaller.base.groups.units
+        own = tuple(n for n, group in base.groups.groups.items() if not any(slot in units for slot in group.slots))
+        found[block.name] = BlockLoss(judge(changed, smaller.base.program), block.nodes, own)
+        tick(f"without {block.name}")
+    if found and len(found) == len(base.blocks):
+        del found[max(found, key=lambda name: found[name].loss)]
+    return found
+
+
+def behind(network: Network, whole: Network) -> frozenset[str]:
+    """The readers, by node name, that something else comes to than in the network with all its blocks.
+
+    That is what reads a block's result, over operators of one value (norms, activations, means). Where that is joined
+    with another value the stream goes on, and what reads it there is not counted.
+
+    Args:
+        network: Without some blocks.
+        whole: With them.
+    """
+    before = {node.name: _values(node) for node in whole.base.program.graph.nodes}
+    found, changed = set(), set()
+    for node in network.base.program.graph.nodes:
+        values = _values(node)
+        if values != before[node.name] or (len(values) == 1 and values[0] in changed):
+            if node.name in network.readers:
+                found.add(node.name)
+            elif len(values) == 1:
+                changed.add(node.name)
+    return frozenset(found)
+
+
+def _values(node: fx.Node) -> list[str]:
+    """The names of the values that a node is made from; weights are none."""
+    return [each.name for each in node.all_input_nodes if each.op != "get_attr"]
 
 
 def curve(errors: NDArray[np.float64], points: Mapping[int, float]) -> NDArray[np.float64]:
@@ -201,29 +280,25 @@ class _Distance:
 
     def __init__(self, network: Network, images: Images) -> None:
         self._module = network.base.program.module
-        if images.batch_size >= DISTANCE_IMAGES:
-            self._inputs = [images.first(DISTANCE_IMAGES)]
-        else:
-            self._inputs = [images.batch(index) for index in range(min(images.batches, self._needed(images)))]
-        self._wanted = [self._outputs({}, inputs) for inputs in self._inputs]
+        few = images.some(DISTANCE_IMAGES)
+        self._inputs = [few.batch(index) for index in range(few.batches)]
+        self._wanted = [self._outputs(self._module, {}, inputs) for inputs in self._inputs]
         self._scales = []
         for own in zip(*self._wanted, strict=True):
             mean = float(torch.stack([each.mean() for each in own]).mean())
             self._scales.append(sum(float((each - mean).square().sum()) for each in own))
 
     @staticmethod
-    def _needed(images: Images) -> int:
-        return -(-DISTANCE_IMAGES // images.batch_size)
-
     @torch.no_grad()
-    def _outputs(self, changed: Mapping[str, Tensor], inputs: tuple[Tensor, ...]) -> list[Tensor]:
-        output = torch.func.functional_call(self._module, dict(changed), inputs)
+    def _outputs(module: nn.Module, changed: Mapping[str, Tensor], inputs: tuple[Tensor, ...]) -> list[Tensor]:
+        output = torch.func.functional_call(module, dict(changed), inputs)
         return [each.double() for each in output_tensors(output) if each.is_floating_point()]
 
-    def __call__(self, changed: Mapping[str, Tensor]) -> float:
+    def __call__(self, changed: Mapping[str, Tensor], program: Program | None = None) -> float:
+        module = self._module if program is None else program.module
         sums = [0.0] * len(self._scales)
         for inputs, right in zip(self._inputs, self._wanted, strict=True):
-            for index, (own, wanted) in enumerate(zip(self._outputs(changed, inputs), right, strict=True)):
+            for index, (own, wanted) in enumerate(zip(self._outputs(module, changed, inputs), right, strict=True)):
                 sums[index] += float((own - wanted).square().sum())
         shares = [own / max(scale, _LEAST) for own, scale in zip(sums, self._scales, strict=True)]
         return sum(shares) / max(1, len(shares))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -13,12 +14,22 @@ from numpy.typing import NDArray
 from edgespa.config import Preprocess
 from edgespa.data import Prepared
 from edgespa.errors import ConfigError
-from edgespa.pruning import allocate, losses
+from edgespa.pruning import allocate
 from edgespa.pruning.config import PruneConfig
+from edgespa.pruning.cut import bypass_error, carried_over
 from edgespa.pruning.evidence import Evidence, cut, solve
 from edgespa.pruning.front import Pass, Progress, front_to_back, stops, top
 from edgespa.pruning.heads import narrow_heads
 from edgespa.pruning.images import Images
+from edgespa.pruning.losses import (
+    LEVELS,
+    BlockLoss,
+    accuracy_losses,
+    behind,
+    block_losses,
+    lost_scores,
+    output_losses,
+)
 from edgespa.pruning.rank import by_rank, scores_of
 from edgespa.pruning.result import make_task
 from edgespa.pruning.resume import Store
@@ -130,10 +141,14 @@ class Pruning:
         self._scores: dict[str, Scores] | None = None
         self._shares: dict[str, Scores] | None = None
         self._losses: dict[str, NDArray[np.float64]] | None = None
+        self._block_losses: dict[str, BlockLoss] | None = None
         self.time_of: Callable[[Mapping[str, int]], float] | None = None
         """Foretells the time of widths: where there is one, a plan's groups are widened as long as it does not rise."""
         self.shapes: Mapping[str, int] | None = None
         """How many units each group keeps, where that was decided otherwise than by a density."""
+        self.removed: tuple[str, ...] = ()
+        """Residual blocks that go as well."""
+        self._original: Network | None = None
 
     def identity(self) -> dict[str, object]:
         """What a pass depends on."""
@@ -166,6 +181,8 @@ class Pruning:
             store: Keeps the state of a front-to-back pass.
             resume: Go on from the state in the store.
         """
+        if self.removed:
+            return self._without_blocks().task(density, folder, preprocess, store, resume)
         loaded = store.load() if store is not None and resume else None
         if loaded is not None:
             counts, orders, start = loaded
@@ -174,7 +191,7 @@ class Pruning:
             counts, orders = self._plan(density)
             start = Progress(paths=dict(self._paths))
             if store is not None:
-                store.save(Pass(counts, orders, self.reweights, self.config.fits_on == "asym"), start)
+                store.save(self._pass(counts, orders), start)
         try:
             result = self._fit(counts, orders, store, start)
         except (KeyboardInterrupt, SystemExit):
@@ -183,7 +200,36 @@ class Pruning:
                     store.flush()
             raise
         config = self.config.model_copy(update={"density": density})
-        return make_task(self.network, config, result, self.whole, folder, preprocess, self.images)
+        task = make_task(self.network, config, result, self.whole, folder, preprocess, self.images)
+        if self._original is None:
+            return task
+        gone = [block for block in self._original.base.blocks if block.name in self.base.removed]
+        data = self.images.data if self.images is not None else None
+        error = bypass_error(self._original.base.program, self.base.program, gone, data)
+        return task.with_metrics(bypassed_cut_error=error)
+
+    def _without_blocks(self) -> Pruning:
+        """The same pruning of the network without the blocks that go; what it should give is what the whole gave."""
+        found = copy.copy(self)
+        found.base = self.base.without_blocks(self.removed)
+        found.network, found._original, found.removed = Network.of(found.base), self.network, ()
+        found._evidence, found._paths, found._shares = {}, {}, None
+        kept = self.base.groups.all_kept()
+        for name, count in (self.shapes or {}).items():
+            kept[name] = np.arange(len(kept[name])) < count
+        after = carried_over(kept, self.base.groups, found.base.groups)
+        found.shapes = {name: int(mask.sum()) for name, mask in after.items()}
+        return found
+
+    def _pass(self, counts: Mapping[str, int], orders: Mapping[str, np.ndarray]) -> Pass:
+        """What a front-to-back pass has to do: behind blocks that are gone every reader is solved."""
+        also: frozenset[str] = frozenset()
+        if self._original is not None:
+            order = list(self.network.readers)
+            first = min((order.index(node) for node in behind(self.network, self._original)), default=len(order))
+            also = frozenset(order[first:])
+        read = {name: count for name, count in counts.items() if name in self.network.of_group}
+        return Pass(read, orders, self.reweights, self.config.fits_on == "asym", also)
 
     def widths(self, density: float) -> dict[str, int]:
         """How many units each group that loses some keeps at a density.
@@ -205,19 +251,30 @@ class Pruning:
             assert self.images is not None
             paths = {name: self._paths[name] for name in names if name in self._paths}
             if self._losses is None:
-                self._expect(len(paths) * len(losses.LEVELS))
-                self._losses = losses.output_losses(
+                self._expect(len(paths) * len(LEVELS))
+                self._losses = output_losses(
                     self.network, paths, self._evidence, self.images, self.reweights, self._tick
                 )
         elif self._losses is None:
             assert self._scores is not None
-            self._losses = losses.lost_scores(self._scores)
+            self._losses = lost_scores(self._scores)
         found: dict[str, LossCurve] = {}
         for name, own in self._losses.items():
             if name in names:
                 widths = allowed_widths(self.base.groups.groups[name], self.config.constraints)
                 found[name] = {width: float(own[width]) for width in widths}
         return found
+
+    def block_losses(self) -> dict[str, BlockLoss]:
+        """What each residual block is worth that may go; none where the method or the configuration has it so."""
+        if self.images is None or not (self.config.blocks and self.config.how.in_change and self.reweights):
+            return {}
+        if self.config.fits_on != "asym" or self.config.keep or self.config.only or self.base.removed:
+            return {}
+        if self._block_losses is None:
+            self._expect(sum(block.removable for block in self.base.blocks))
+            self._block_losses = block_losses(self.network, self.images, self.reweights, self._tick)
+        return self._block_losses
 
     def _learn(self) -> None:
         """Scores, or greedy paths: whatever the method orders units by."""
@@ -263,12 +320,14 @@ class Pruning:
     @property
     def _wants_paths(self) -> bool:
         how = self.config.how
-        return self.config.every_path or (how.in_change and any(self._is_final(name) for name in self.network.of_group))
+        return (self.config.every_path and self._original is None) or (
+            how.in_change and any(self._is_final(name) for name in self.network.of_group)
+        )
 
     def _find_paths(self) -> None:
         """Greedy paths on the original network: of all groups if they share out the budget, else where they count."""
         assert self.images is not None
-        every = self.config.every_path
+        every = self.config.every_path and self._original is None
         names = [name for name in self.network.of_group if every or self._is_final(name)]
         self._gather({reader.node for name in names for reader in self.network.of_group[name]})
         self._paths = {name: path_of(self.network, name, self._evidence) for name in names}
@@ -288,9 +347,9 @@ class Pruning:
             if self._paths and self.config.shares in ("equal-error", "knapsack"):
                 self._shares = allocate.equal_error(self._paths)
             elif self.config.shares == "equal-accuracy" and self._held_out is not None:
-                self._expect(len(self._paths) * len(losses.LEVELS))
+                self._expect(len(self._paths) * len(LEVELS))
                 self._shares = allocate.equal_accuracy(
-                    losses.accuracy_losses(
+                    accuracy_losses(
                         self.network, self._paths, self._evidence, self._held_out, self.reweights, self._tick
                     )
                 )
@@ -309,13 +368,8 @@ class Pruning:
             return nothing
         if self.config.fits_on == "layer":
             return self._fit_layers(nothing)
-        what = Pass(
-            {name: count for name, count in counts.items() if name in self.network.of_group},
-            orders,
-            self.reweights,
-            self.config.fits_on == "asym",
-        )
-        self._expect(len(stops(self.network, what.counts)) - len(start.done))
+        what = self._pass(counts, orders)
+        self._expect(len(stops(self.network, what)) - len(start.done))
         if not start.done:  # what goes and has no reader is gone from the beginning
             unread = {name: mask for name, mask in known.items() if name not in what.counts}
             changed = self.network.erased(self.base.groups.alive(unread), self.base.program.state())
@@ -325,6 +379,7 @@ class Pruning:
             self.images,
             what,
             self._tick,
+            original=self._original,
             start=start,
             save=None if store is None else lambda now: store.save(what, now),
         )

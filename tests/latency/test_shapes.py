@@ -19,7 +19,7 @@ from edgespa.latency.shapes import MOST, fitted
 from edgespa.latency.stopwatch import LatencyBudget, Stopwatch
 from edgespa.latency.table import LatencyTable, Origin, save_table, table_path
 from edgespa.pruning import PruneConfig
-from edgespa.pruning.losses import curve, lost_scores
+from edgespa.pruning.losses import BlockLoss, curve, lost_scores
 from edgespa.pruning.run import Pruning
 from edgespa.tasks.base import Base
 
@@ -52,7 +52,7 @@ def test_what_was_foretold_is_corrected_by_what_was_measured(
 ) -> None:
     seen: list[dict[str, int]] = []
 
-    def measure(widths: Mapping[str, int]) -> float:
+    def measure(widths: Mapping[str, int], removed: tuple[str, ...]) -> float:
         seen.append(dict(widths))
         return factor * predictor.width_ms(widths) ** power
 
@@ -70,7 +70,7 @@ def test_what_was_foretold_is_corrected_by_what_was_measured(
 def test_a_network_that_is_fast_enough_stays_whole(
     toy_base: Base, predictor: Predictor, losses: dict[str, dict[int, float]]
 ) -> None:
-    found = fitted(losses, predictor, 1e6, predictor.width_ms)
+    found = fitted(losses, predictor, 1e6, lambda widths, _: predictor.width_ms(widths))
     assert found.chosen is found.whole
     assert found.candidates == ()
     assert found.whole.widths == {name: len(group) for name, group in toy_base.groups.groups.items()}
@@ -81,7 +81,7 @@ def test_the_fastest_is_measured_before_it_is_said_that_nothing_fits(
 ) -> None:
     seen: list[Mapping[str, int]] = []
 
-    def measure(widths: Mapping[str, int]) -> float:
+    def measure(widths: Mapping[str, int], removed: tuple[str, ...]) -> float:
         seen.append(widths)
         return predictor.width_ms(widths)
 
@@ -91,9 +91,29 @@ def test_the_fastest_is_measured_before_it_is_said_that_nothing_fits(
 
 
 def test_a_table_that_is_wrong_finds_nothing(predictor: Predictor, losses: dict[str, dict[int, float]]) -> None:
-    found = fitted(losses, predictor, 0.9, lambda widths: 1.0 + 1e-6 * sum(widths.values()))
+    found = fitted(losses, predictor, 0.9, lambda widths, _: 1.0 + 1e-6 * sum(widths.values()))
     assert found.chosen is None
     assert 1 <= len(found.candidates) <= MOST
+
+
+def test_a_block_goes_where_that_loses_less(
+    toy_base: Base, predictor: Predictor, losses: dict[str, dict[int, float]]
+) -> None:
+    inside = [each for each in predictor.layers.layers if each.name in ("conv2", "depthwise")]
+    time = sum(row.latency_ms for row in predictor.layer_ms() if row.layer in ("conv2", "depthwise"))
+
+    def measure(widths: Mapping[str, int], removed: tuple[str, ...]) -> float:
+        there = {name: width for name, width in widths.items() if not (removed and name == "conv2")}
+        return predictor.width_ms(there) - (time if removed else 0.0) * 1.0
+
+    limit = predictor.width_ms({}) - 0.9 * time
+    nodes = frozenset(each.node for each in inside)
+    for loss, gone in ((0.01, ("block",)), (50.0, ())):
+        found = fitted(losses, predictor, limit, measure, {"block": BlockLoss(loss, nodes, ("conv2",))})
+        assert found.chosen is not None
+        assert found.chosen.removed == gone
+        if gone:
+            assert found.chosen.loss == pytest.approx(0.01)  # of the widths in it nothing
 
 
 class TestCurves:
@@ -139,6 +159,7 @@ def test_a_latency_is_met_by_each_layer_for_itself(
     pruning, fitting = asked_of(toy_base, 0.5, round_to=1)
     task = fitting.recorded(pruning.task(0.5, tmp_path))
     account: Any = task.header.provenance["latency"]
+    assert account["removed"] == []
     assert account["widths"] == {name: int(mask.sum()) for name, mask in task.kept.items()}
     assert set(account["losses"]) == set(account["widths"])
     assert account["obtained_ms"] == account["expected_ms"] <= 0.5 * toy_base.whole_cost.macs / 1e6

@@ -1,0 +1,177 @@
+"""What groups and blocks are worth, without labels; and networks that lose both."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from edgespa.config import Preprocess
+from edgespa.data import Prepared, load_data, prepare
+from edgespa.pruning import PruneConfig
+from edgespa.pruning.images import Images
+from edgespa.pruning.losses import behind, block_losses, output_losses
+from edgespa.pruning.run import Pruning
+from edgespa.pruning.survey import Network, gather, path_of
+from edgespa.tasks.base import Base
+from edgespa.tasks.task import Task
+
+NET = """
+import torch
+from torch import nn
+
+
+class Block(nn.Module):
+    def __init__(self, width, scale):
+        super().__init__()
+        self.conv1, self.norm = nn.Conv2d(width, width, 3, 1, 1), nn.BatchNorm2d(width)
+        self.conv2 = nn.Conv2d(width, width, 3, 1, 1)
+        with torch.no_grad():
+            self.conv2.weight.mul_(scale)
+            self.conv2.bias.mul_(scale)
+
+    def forward(self, x):
+        return torch.relu(x + self.conv2(torch.relu(self.norm(self.conv1(x)))))
+
+
+class Net(nn.Module):
+    def __init__(self, scales):
+        super().__init__()
+        torch.manual_seed(0)
+        self.stem = nn.Conv2d(3, 16, 3, 1, 1)
+        self.blocks = nn.Sequential(*(Block(16, scale) for scale in scales))
+        self.fc = nn.Linear(16, 4)
+
+    def forward(self, x):
+        return self.fc(self.blocks(self.stem(x)).mean((2, 3)))
+
+
+def build():
+    return Net([1.0, 1e-3, 0.5, 1.0])
+"""
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Base:
+    path = tmp_path_factory.mktemp("blocks") / "net.py"
+    path.write_text(NET)
+    return Base.open(f"{path}:build", (1, 3, 8, 8))
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
+    path = tmp_path_factory.mktemp("images") / "noise.npz"
+    np.savez(path, images=np.random.default_rng(0).integers(0, 255, (150, 8, 8, 3), np.uint8))
+    data = load_data(str(path), labelled=False)
+    return prepare(data, Preprocess(height=8, width=8, channels=3, mean=(0.5,) * 3, std=(0.25,) * 3))
+
+
+def quiet(text: str) -> None:
+    pass
+
+
+def test_a_block_that_does_nothing_is_worth_nothing(base: Base, images: Prepared) -> None:
+    network, seen = Network.of(base), Images(base, images)
+    found = block_losses(network, seen, True, quiet)
+    assert len(found) == 3  # one has to stay: that of the largest loss
+    assert min(found, key=lambda name: found[name].loss) == "blocks.1"
+    assert found["blocks.1"].loss < 1e-5
+    assert found["blocks.2"].loss > 1e-3
+    for name, each in found.items():
+        assert each.groups == (f"{name}.conv1",)
+        assert any("conv2" in node for node in each.nodes)
+    # What follows makes up for a part of it.
+    unsolved = block_losses(network, seen, False, quiet)
+    assert all(found[name].loss < unsolved[name].loss for name in ("blocks.2",))
+
+
+def test_losses_of_outputs_are_what_the_outputs_show(base: Base, images: Prepared) -> None:
+    network, seen = Network.of(base), Images(base, images)
+    evidence = gather(network, seen, network.readers.values(), quiet)
+    paths = {name: path_of(network, name, evidence) for name in ("blocks.0.conv1", "blocks.1.conv1")}
+    found = output_losses(network, paths, evidence, seen, False, quiet)
+    for name, own in found.items():
+        assert len(own) == 17
+        assert (np.diff(own) <= 0).all()
+        assert own[-1] == 0
+        mask = np.zeros(16, dtype=bool)
+        mask[paths[name].order[:8]] = True
+        changed = network.erased(base.groups.alive({name: mask}), base.program.state())
+        inputs = seen.some(64).batch(0)
+        with torch.no_grad():
+            wanted = base.program(*inputs).double()
+            given = torch.func.functional_call(base.program.module, changed, inputs).double()
+        expected = (given - wanted).square().sum() / (wanted - wanted.mean()).square().sum()
+        assert own[8] == pytest.approx(float(expected), rel=1e-3)
+    assert found["blocks.1.conv1"][8] < 1e-4 * found["blocks.0.conv1"][8]
+
+
+def test_some_of_the_images(base: Base, images: Prepared) -> None:
+    seen = Images(base, images)
+    few = seen.some(64)
+    assert (few.count, few.batches, seen.count) == (64, 1, 150)
+    assert torch.equal(few.batch(0)[0], seen.batch(0)[0][:64])
+    assert seen.some(1000).count == 150
+
+
+def test_what_reads_another_value_is_behind(base: Base) -> None:
+    whole, smaller = Network.of(base), Network.of(base.without_blocks(["blocks.1"]))
+    assert {smaller.readers[node].layer for node in behind(smaller, whole)} == {"blocks.2.conv1"}
+    last = Network.of(base.without_blocks(["blocks.3"]))
+    assert {last.readers[node].layer for node in behind(last, whole)} == {"fc"}
+
+
+@pytest.mark.law(1)
+@pytest.mark.parametrize("removed", [("blocks.2",), ("blocks.1", "blocks.2")])
+def test_blocks_and_channels_go_together(
+    base: Base, images: Prepared, tmp_path: Path, removed: tuple[str, ...]
+) -> None:
+    pruning = Pruning(base, PruneConfig(density=1.0, method="asym-in-change", round_to=4).for_latency(), images)
+    pruning.shapes, pruning.removed = {"blocks.0.conv1": 8, "blocks.2.conv1": 4, "stem": 12}, removed
+    task = pruning.task(0.5, tmp_path)
+    assert task.header.depth is not None
+    assert task.header.depth.removed == removed
+    assert {name: int(mask.sum()) for name, mask in task.kept.items()} == {
+        name: {"blocks.0.conv1": 8, "stem": 12}.get(name, 16)
+        for name in ("stem", *(f"blocks.{index}.conv1" for index in range(4)))
+        if name.removesuffix(".conv1") not in removed
+    }
+    assert task.header.metrics["masked_compacted_error"] < 1e-5
+    assert task.header.metrics["bypassed_cut_error"] < 1e-5
+    path = tmp_path / "cut.spa"
+    task.save(path)
+    inputs = Images(base, images).first(64)
+    with torch.no_grad():
+        again = Task.load(path).program(base)(*inputs)
+        assert torch.equal(again, task.program(base)(*inputs))
+        wanted = base.program(*inputs)
+        # New weights behind the blocks and the channels are nearer to what was given than the old ones.
+        plain = Pruning(
+            base,
+            PruneConfig(density=1.0, method="asym-in-change", round_to=4, reweight=False).for_latency(),
+            images,
+        )
+        plain.shapes, plain.removed = pruning.shapes, removed
+        old = plain.task(0.5, tmp_path).program(base)(*inputs)
+    assert (again - wanted).square().sum() < 0.5 * (old - wanted).square().sum()
+
+
+def test_a_removed_block_of_no_use_changes_next_to_nothing(base: Base, images: Prepared, tmp_path: Path) -> None:
+    pruning = Pruning(base, PruneConfig(density=1.0, method="asym-in-change").for_latency(), images)
+    pruning.shapes, pruning.removed = {}, ("blocks.1",)
+    task = pruning.task(1.0, tmp_path)
+    inputs = Images(base, images).first(64)
+    with torch.no_grad():
+        given, wanted = task.program(base)(*inputs), base.program(*inputs)
+    assert (given - wanted).square().sum() < 1e-5 * wanted.square().sum()
+
+
+def test_what_has_no_block_losses(base: Base, images: Prepared) -> None:
+    def found(**settings: object) -> int:
+        config = PruneConfig.model_validate({"density": 1.0, "method": "asym-in-change", **settings}).for_latency()
+        return len(Pruning(base, config, images).block_losses())
+
+    assert found() == 3
+    assert found(blocks=False) == found(keep=("stem",)) == found(method="seq-in-change") == found(method="l1") == 0
