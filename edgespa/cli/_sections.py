@@ -81,7 +81,7 @@ PRUNE: Sections = {
     "With --method sls (whole blocks)": (
         "--data", "--alpha", "--keep-depth", "--metric", "--score-images", "--plot", "--base", "--trust",
     ),
-    _LATENCY: (*_BUDGET, "--widen"),
+    _LATENCY: (*_BUDGET, "--widen", "--blocks"),
     "Interrupted runs": _AGAIN,
     "Output": (*_WRITTEN, *_RECIPE),
 }  # fmt: skip

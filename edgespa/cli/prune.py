@@ -71,6 +71,12 @@ METHODS = (
     "the device, where there is one.",
 )
 @click.option(
+    "--blocks/--no-blocks",
+    default=True,
+    show_default=True,
+    help="For a latency with asym-in-change: whole residual blocks may go too, where that loses less for the time.",
+)
+@click.option(
     "--head-width",
     type=click.FloatRange(0, min_open=True),
     metavar="N|SHARE",

@@ -162,7 +162,7 @@ def fit_shapes(
         costs.append((smaller.groups.channel_density(kept), cost.macs))
         return stopwatch.latency_ms(compact(smaller.program, smaller.groups, kept), cost.macs, cost.size_bytes)
 
-    losses, blocks = pruning.losses(), pruning.block_losses()
+    losses, blocks = pruning.learnt.losses(), pruning.learnt.block_losses()
     found = fitted(losses, foretold.predictor, budget.latency_ms, measure, blocks)
     chosen = found.chosen
     if chosen is None:

@@ -195,7 +195,7 @@ def test_losses_are_of_every_width_and_fall(
 ) -> None:
     config = PruneConfig(density=1.0, method=method, round_to=4, keep=("conv1",)).for_latency()
     assert config.allocation == "knapsack"
-    found = Pruning(toy_base, config, prepare(toy_data, toy_preprocess)).losses()
+    found = Pruning(toy_base, config, prepare(toy_data, toy_preprocess)).learnt.losses()
     assert set(found) == set(toy_base.groups.groups) - {"conv1"}
     for name, own in found.items():
         assert max(own) == len(toy_base.groups.groups[name])

@@ -171,7 +171,7 @@ def test_a_removed_block_of_no_use_changes_next_to_nothing(base: Base, images: P
 def test_what_has_no_block_losses(base: Base, images: Prepared) -> None:
     def found(**settings: object) -> int:
         config = PruneConfig.model_validate({"density": 1.0, "method": "asym-in-change", **settings}).for_latency()
-        return len(Pruning(base, config, images).block_losses())
+        return len(Pruning(base, config, images).learnt.block_losses())
 
     assert found() == 3
     assert found(blocks=False) == found(keep=("stem",)) == found(method="seq-in-change") == found(method="l1") == 0
