@@ -27,6 +27,7 @@ from edgespa.device.runner import import_runtime, open_model
 from edgespa.exporting.bundle import export
 from edgespa.exporting.config import ExportConfig, Origin
 from edgespa.graph.groups import Groups, Kept
+from edgespa.graph.program import Program
 from edgespa.graph.surgery import compact
 from edgespa.latency.making import make_table
 from edgespa.latency.predict import Predictor
@@ -68,8 +69,8 @@ def uniform(groups: Groups, share: float) -> Kept:
     return kept
 
 
-def fastest_ms(base: Base, variant: str, selections: list[Kept]) -> list[float]:
-    """The fastest run of each selection's file, in turn."""
+def fastest_ms(base: Base, variant: str, programs: list[Program]) -> list[float]:
+    """The fastest run of each program's file, in turn."""
     name, _, precision = variant.partition("-")
     images = noise(base.program) if precision == "int8" else None
     config = ExportConfig(
@@ -80,10 +81,8 @@ def fastest_ms(base: Base, variant: str, selections: list[Kept]) -> list[float]:
     origin = Origin("candidate", Entry(spec="", digest=""), nothing)
     with tempfile.TemporaryDirectory() as place:
         models = []
-        for number, kept in enumerate(selections):
+        for number, program in enumerate(programs):
             folder = Path(place) / str(number)
-            whole = all(mask.all() for mask in kept.values())
-            program = base.program if whole else compact(base.program, base.groups, kept)
             export(program, origin, config, folder, calibration=images)
             plain = read_manifest(folder).variants[0].model_dump(mode="json")
             runtime, _ = import_runtime(name)
@@ -111,7 +110,8 @@ def measured(name: str, variant: str) -> Row:
         took, cpu = time.perf_counter() - began, time.process_time() - used
     plain = Predictor(base.layers, base.groups, found, 1.0)
     selections = [uniform(base.groups, share) for share in SHARES]
-    times = fastest_ms(base, variant, selections)
+    programs = [compact(base.program, base.groups, kept) for kept in selections]
+    times = fastest_ms(base, variant, programs)
     raw = [plain.latency_ms(kept) for kept in selections]
     scale = times[0] / raw[0]
     return {

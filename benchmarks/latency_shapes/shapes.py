@@ -1,0 +1,214 @@
+"""Which shape keeps most at the same latency: the knapsack, with and without blocks, beside the other allocations.
+
+    EDGESPA_DATA=../shared/data OMP_NUM_THREADS=1 .venv/bin/python benchmarks/latency_shapes/shapes.py
+    ... resnet56 onnx-fp32     that network and variant alone
+    ... --heal 400        every network is healed for so many steps too
+    ... --table           the table of README.md from results/shapes.jsonl
+
+The device's table is made first (or found, where XDG_DATA_HOME has it). Each allocation is asked for the largest
+network that the table foretells to be within a share of the unpruned time; all are pruned by `asym-in-change` on the same 256
+unlabelled images (`global`: the weights' l1, with new weights), and judged on images that nothing was chosen by. Their
+files are measured in one process, in turn, by the processor time of their one thread.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE), str(HERE.parent), str(HERE.parent / "heal")]
+
+from rows import Row, Rows, fill, table  # noqa: E402
+from run import DATA, NETWORKS  # noqa: E402  (of heal: the networks, their images, and what judges them)
+from table import VARIANTS, fastest_ms, opened  # noqa: E402
+
+from edgespa.adaptation.heal import HealConfig, heal, original_of  # noqa: E402
+from edgespa.data import Prepared, load_data, prepare  # noqa: E402
+from edgespa.device.board import load_device  # noqa: E402
+from edgespa.device.link.reach import connect  # noqa: E402
+from edgespa.errors import BudgetError  # noqa: E402
+from edgespa.latency.known import known_latencies, make_latencies  # noqa: E402
+from edgespa.latency.predict import Predictor  # noqa: E402
+from edgespa.latency.shapes import fitted  # noqa: E402
+from edgespa.pruning import PruneConfig  # noqa: E402
+from edgespa.pruning.cut import carried_over  # noqa: E402
+from edgespa.pruning.run import Pruning  # noqa: E402
+from edgespa.tasks.task import Task  # noqa: E402
+
+RESULTS = HERE / "results" / "shapes.jsonl"
+SHARES = (0.85, 0.7, 0.55, 0.4, 0.25)
+IMAGES, JUDGED = 256, 2000
+ALLOCATIONS = {
+    "knapsack": {"allocation": "knapsack"},
+    "knapsack, channels": {"allocation": "knapsack", "blocks": False},
+    "equal error, 16": {"allocation": "equal-error", "round_to": 16},
+    "equal error, 8": {"allocation": "equal-error", "round_to": 8},
+    "uniform": {"allocation": "uniform"},
+    "global": {"allocation": "global", "method": "l1"},
+}
+_HALVINGS = 12
+
+
+class Shaping:
+    """A network, the table of this machine for it, and what its prunings have learnt."""
+
+    def __init__(self, name: str, variant: str) -> None:
+        self.name, self.variant, self.network = name, variant, NETWORKS[name]
+        self.base = opened(name)
+        device = load_device("local")
+        found = known_latencies(self.base, device, variant)
+        if found is None or not found.corrected:
+            with connect(device) as connection:
+                found = make_latencies(self.base, connection, variant)
+        self.foretold = found
+        self.calibration = self._some(self.network.calibration, IMAGES, labelled=False)
+        self.judge = self._some(self.network.judge, JUDGED, labelled=True)
+        self._prunings: dict[str, Pruning] = {}
+
+    def _some(self, spec: str, count: int, *, labelled: bool) -> Prepared:
+        data = load_data(f"{DATA}/{spec}", labelled=labelled)
+        chosen = np.random.default_rng(0).permutation(len(data))[:count]
+        return prepare(data.subset(sorted(chosen)), self.network.how)
+
+    def pruning(self, allocation: str) -> Pruning:
+        """Of one allocation; those by the knapsack have learnt the same."""
+        if allocation not in self._prunings:
+            config = PruneConfig(density=1.0, **{"method": "asym-in-change", **ALLOCATIONS[allocation]})
+            self._prunings[allocation] = Pruning(self.base, config, self.calibration)
+        return self._prunings[allocation]
+
+    def foretold_ms(self, widths: dict[str, int], removed: tuple[str, ...] = ()) -> float:
+        """By the table, of a network without some blocks too."""
+        groups = self.base.groups
+        kept = {name: np.arange(len(g)) < widths.get(name, len(g)) for name, g in groups.groups.items()}
+        smaller = self.base.without_blocks(removed)
+        predictor = self.foretold.predictor
+        if removed:
+            predictor = Predictor(smaller.layers, smaller.groups, self.foretold.table, predictor.scale)
+        return predictor.latency_ms(carried_over(kept, groups, smaller.groups))
+
+    def cut(self, allocation: str, share: float) -> Task | None:
+        """The largest network of an allocation within a share of the time; None if there is none."""
+        pruning = self.pruning(allocation)
+        limit = share * self.foretold.latency_ms()
+        pruning.shapes, pruning.removed = None, ()
+        if pruning.config.allocation == "knapsack":
+            losses, blocks = pruning.learnt.losses(), pruning.learnt.block_losses()
+            try:
+                found = fitted(losses, self.foretold.predictor, limit, self.foretold_ms, blocks, 0.005)
+            except BudgetError:
+                return None
+            if found.chosen is None:
+                return None
+            pruning.shapes, pruning.removed = found.chosen.widths, found.chosen.removed
+        else:
+            low, high, widths = 0.0, 1.0, None
+            for _ in range(_HALVINGS):
+                middle = (low + high) / 2
+                try:
+                    own = pruning.widths(middle)
+                except BudgetError:
+                    low = middle
+                    continue
+                if self.foretold_ms(own) <= limit:
+                    low, widths = middle, own
+                else:
+                    high = middle
+            if widths is None:
+                return None
+            pruning.shapes = widths
+        return pruning.task(1.0, HERE)
+
+    def healed(self, task: Task, steps: int) -> Task:
+        """Trained towards the original, on the images that it was pruned on."""
+        config = HealConfig.model_validate({**self.network.settings, "steps": steps, "mixed_precision": "bf16"})
+        data = load_data(f"{DATA}/{self.network.calibration}", labelled=False)
+        chosen = np.random.default_rng(0).permutation(len(data))[:IMAGES]
+        data = data.subset(sorted(chosen))
+        return heal(self.base, data, self.network.how, config, HERE, task, original_of(task, self.base))
+
+    def quality(self, task: Task) -> tuple[float, float]:
+        """Accuracy, and agreement with the unpruned network."""
+        program, right, same = task.program(self.base), 0, 0
+        with torch.no_grad():
+            for images, labels in self.judge.batches(100):
+                own, wanted = program(images).argmax(1), self.base.program(images).argmax(1)
+                right, same = right + int((own == labels).sum()), same + int((own == wanted).sum())
+        return right / len(self.judge), same / len(self.judge)
+
+
+def measured(shaping: Shaping, share: float, steps: int) -> Row:
+    """All allocations at one share."""
+    tasks = {name: shaping.cut(name, share) for name in ALLOCATIONS}
+    made = {name: task for name, task in tasks.items() if task is not None}
+    programs = [shaping.base.program, *(task.program(shaping.base) for task in made.values())]
+    times = fastest_ms(shaping.base, shaping.variant, programs)
+    found: Row = {"unpruned_ms": times[0], "shapes": {}}
+    for (name, task), took in zip(made.items(), times[1:], strict=True):
+        figures, removed = task.header.figures, task.header.depth.removed if task.header.depth is not None else ()
+        accuracy, agreement = shaping.quality(task)
+        widths = {group: int(mask.sum()) for group, mask in task.kept.items()}
+        for group in shaping.base.groups.groups:
+            widths.setdefault(group, 0)
+        row: Row = {
+            "accuracy": accuracy, "agreement": agreement, "measured_ms": took,
+            "macs": figures.macs / figures.base_macs, "parameters": figures.parameters / figures.base_parameters,
+            "removed": list(removed), "foretold_ms": shaping.foretold_ms(widths, removed),
+        }  # fmt: skip
+        if steps:
+            row["healed_accuracy"], row["healed_agreement"] = shaping.quality(shaping.healed(task, steps))
+        found["shapes"][name] = row
+    return found
+
+
+def body(rows: Rows) -> list[list[str]]:
+    """The rows of the table."""
+    lines = []
+    for row in rows.rows:
+        for name in ALLOCATIONS:
+            own = row["shapes"].get(name)
+            head = [row["network"], row["variant"], f"{row['share']:.0%}", name]
+            if own is None:
+                lines.append([*head, "-", "-", "-", "-", "-", "-"])
+                continue
+            took, told = own["measured_ms"] / row["unpruned_ms"], own["foretold_ms"] / row["whole_ms"]
+            healed = f"{own['healed_accuracy']:.1%}" if "healed_accuracy" in own else "-"
+            lines.append([
+                *head, f"{took:.3f} ({told / took - 1:+.0%})", f"{own['macs']:.0%}", str(len(own["removed"])),
+                f"{own['accuracy']:.1%}", f"{own['agreement']:.1%}", healed,
+            ])  # fmt: skip
+    return lines
+
+
+def main() -> None:
+    """Measure what is missing, and fill the README."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", nargs="*", choices=[*NETWORKS, *VARIANTS, []], metavar="NETWORK|VARIANT")
+    parser.add_argument("--share", type=float, action="append")
+    parser.add_argument("--heal", type=int, default=0)
+    parser.add_argument("--table", action="store_true")
+    asked = parser.parse_args()
+    torch.set_num_threads(1)
+    rows = Rows(RESULTS)
+    for name in [] if asked.table else [each for each in asked.what if each in NETWORKS] or NETWORKS:
+        for variant in [each for each in asked.what if each in VARIANTS] or VARIANTS:
+            shaping: Shaping | None = None
+            for share in asked.share or SHARES:
+                key: Row = {"network": name, "variant": variant, "share": share, "steps": asked.heal}
+                if rows.find(key) is None:
+                    shaping = shaping or Shaping(name, variant)
+                    key["whole_ms"] = shaping.foretold.latency_ms()
+                    rows.get(key, partial(measured, shaping, share, asked.heal))
+    head = ["network", "variant", "share", "allocation", "measured (foretold is off by)", "MACs", "blocks gone"]
+    head += ["accuracy", "agreement", "accuracy healed"]
+    fill(HERE / "README.md", {"shapes": table(head, body(rows))})
+
+
+if __name__ == "__main__":
+    sys.exit(main())
