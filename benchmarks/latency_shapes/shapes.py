@@ -6,9 +6,9 @@
     ... --table           the table of README.md from results/shapes.jsonl
 
 The device's table is made first (or found, where XDG_DATA_HOME has it). Each allocation is asked for the largest
-network that the table foretells to be within a share of the unpruned time; all are pruned by `asym-in-change` on the same 256
-unlabelled images (`global`: the weights' l1, with new weights), and judged on images that nothing was chosen by. Their
-files are measured in one process, in turn, by the processor time of their one thread.
+network that the table foretells to be within a share of the unpruned time; all are pruned by `asym-in-change` on the
+same 256 unlabelled images (`global`: the weights' l1, with new weights), and judged on images that nothing was chosen
+by. Their files are measured in one process, in turn, by the processor time of their one thread.
 """
 
 from __future__ import annotations
