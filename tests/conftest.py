@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import os
 import random
 import signal
@@ -172,3 +173,25 @@ def toy_data(toy_folder: Path) -> ImageData:
 def toy_preprocess() -> Preprocess:
     """How they become inputs."""
     return Preprocess(height=8, width=8, channels=3, mean=(0.4, 0.4, 0.4), std=(0.3, 0.3, 0.3))
+
+
+@pytest.fixture
+def told_by_macs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All devices have a latency table of every network, by which a layer takes its multiply-accumulates."""
+    from edgespa.latency.known import Foretold
+    from edgespa.latency.predict import needed
+    from edgespa.latency.table import LatencyTable, Origin
+
+    origin = Origin(
+        device="any", machine="any", cpu_model="any", runtime="onnxruntime 1", variant="onnx-fp32", threads=1
+    )
+
+    def known(base: Base, *_: object) -> Foretold:
+        points = [
+            (kind, at, 1e-2 + 1e-2 * math.prod((*at, *kind.kernel, *kind.size)))
+            for kind, own in needed(base.layers).items()
+            for at in own
+        ]
+        return Foretold.of(base, LatencyTable(origin=origin, created="now", step=4, run_us=1e-3).with_points(points))
+
+    monkeypatch.setattr("edgespa.latency.budget.known_latencies", known)

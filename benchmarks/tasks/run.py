@@ -2,11 +2,12 @@
 
     make zoo    for detection: torchvision
     EDGESPA_DATA=../shared/data OMP_NUM_THREADS=1 python benchmarks/tasks/run.py [TASK ...] [--only NAME ...]
-    python benchmarks/tasks/run.py --table        the tables of README.md from results/rows.jsonl
+    ... run.py --times        the files of all rows measured again, in turn, on a quiet machine
+    ... run.py --table        the tables of README.md from results/rows.jsonl
 
 Each row is one training on the training split, whose best epoch is chosen on the validation split, and one export; the
 measure is that of each exported file on the test split, which nothing was chosen by. Time is the CPU time of one
-inference with one thread, median of 31. What is there is not made again.
+inference with one thread, median of 30. What is there is not made again.
 """
 
 from __future__ import annotations
@@ -29,10 +30,12 @@ sys.path[:0] = [str(HERE.parent), str(ROOT)]
 
 from rows import Row, Rows, fill, table  # noqa: E402
 
+from edgespa.system.files import write_whole  # noqa: E402
+
 DATA = Path(os.environ.get("EDGESPA_DATA", ROOT.parent / "shared" / "data"))
 OUT, RESULTS = HERE / "out", HERE / "results" / "rows.jsonl"
 VARIANTS = ("onnx-fp32", "tflite-fp32", "onnx-int8", "tflite-int8")
-RUNS = 31
+RUNS, ROUNDS = 30, 10
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,22 +142,51 @@ def of_children() -> float:
     return used.ru_utime + used.ru_stime
 
 
+class Clock:
+    """One file, opened, and the CPU time of its inferences."""
+
+    def __init__(self, bundle: Path, variant: dict[str, Any]) -> None:
+        import numpy as np
+
+        from edgespa.device import runner
+
+        self.model = runner.open_model(bundle, variant, 1, runner.import_runtime(variant["format"])[0])
+        shape = variant["inputs"][0]["shape"]
+        side = shape[2:] if shape[1] == 3 else shape[1:3]
+        self.feed = self.model.feed([np.random.default_rng(0).standard_normal((1, 3, *side), dtype="float32")])
+        self.times: list[float] = []
+
+    def run(self, count: int) -> None:
+        """So many inferences; the first finds the caches full of something else, and does not count."""
+        for index in range(count + 1):
+            began = time.process_time_ns()
+            self.model.run(self.feed)
+            if index:
+                self.times.append((time.process_time_ns() - began) / 1e6)
+
+
 def milliseconds(bundle: Path, variant: dict[str, Any]) -> float:
     """CPU time of one inference."""
-    import numpy as np
+    clock = Clock(bundle, variant)
+    clock.run(RUNS)
+    return statistics.median(clock.times)
 
-    from edgespa.device import runner
 
-    model = runner.open_model(bundle, variant, 1, runner.import_runtime(variant["format"])[0])
-    shape = variant["inputs"][0]["shape"]
-    side = shape[2:] if shape[1] == 3 else shape[1:3]
-    feed = model.feed([np.random.default_rng(0).standard_normal((1, 3, *side), dtype="float32")])
-    times = []
-    for _ in range(RUNS + 3):
-        began = time.process_time_ns()
-        model.run(feed)
-        times.append((time.process_time_ns() - began) / 1e6)
-    return statistics.median(times[3:])
+def measure_again(rows: Rows) -> None:
+    """The times of all files of a task, in turn: what else the machine did while one was made does not count."""
+    for name in TASKS:
+        clocks = {}
+        for row in (each for each in rows.rows if each["task"] == name):
+            bundle = OUT / name / row["setting"].replace(" ", "-")
+            for variant in json.loads((bundle / "manifest.json").read_text())["variants"]:
+                clocks[row["setting"], variant["name"]] = Clock(bundle, variant)
+        for _ in range(ROUNDS):
+            for clock in clocks.values():
+                clock.run(RUNS // ROUNDS)
+        for row in rows.rows:
+            for variant, own in row["files"].items() if row["task"] == name else ():
+                own["milliseconds"] = statistics.median(clocks[row["setting"], variant].times)
+    write_whole(rows.path, "".join(json.dumps(row) + "\n" for row in rows.rows).encode())
 
 
 def measured(name: str, setting: str) -> Row:
@@ -235,10 +267,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("tasks", nargs="*", choices=[*TASKS, []], metavar="TASK")
     parser.add_argument("--only", action="append", choices=list(SETTINGS), metavar="NAME")
+    parser.add_argument("--times", action="store_true")
     parser.add_argument("--table", action="store_true")
     options = parser.parse_args()
     rows = Rows(RESULTS)
-    for name in () if options.table else options.tasks or TASKS:
+    if options.times:
+        measure_again(rows)
+    for name in () if options.table or options.times else options.tasks or TASKS:
         for setting in options.only or TASKS[name].settings or SETTINGS:
             rows.get({"task": name, "setting": setting}, lambda name=name, setting=setting: measured(name, setting))
     parts = {}

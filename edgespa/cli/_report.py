@@ -96,6 +96,18 @@ def _show_latency(found: dict[str, Any]) -> None:
         f"latency: {how}{obtained:.3g} ms, asked {asked:g}, whole network {whole:.3g} ({where}; "
         f"{len(found['trials'])} candidates, {found['density']:.3g} of the {found['of']})"
     )
+    if found.get("widths"):
+        _show_shapes(found)
+
+
+def _show_shapes(found: dict[str, Any]) -> None:
+    """Blocks that are gone, and where most is lost, of a network whose layers' widths were each found for itself."""
+    lost = sorted(((value, name) for name, value in found["losses"].items() if value > 0), reverse=True)
+    if removed := found["removed"]:
+        echo(f"blocks gone: {', '.join(removed)}")
+    if lost:
+        named = ", ".join(f"{name} {value:.2g}" for value, name in lost[:_SHOWN])
+        echo(f"foretold loss {sum(value for value, _ in lost):.2g}, most of it with {named}")
 
 
 def _listed(reasons: dict[str, str]) -> str:

@@ -14,7 +14,7 @@ from edgespa.config import Preprocess
 from edgespa.data import Prepared
 from edgespa.device.link.reach import connect
 from edgespa.distributed.processes import Processes
-from edgespa.errors import ConfigError, DeviceError
+from edgespa.errors import BudgetError, ConfigError, DeviceError
 from edgespa.latency.fits import LatencyFit, Progress, fit, fit_shapes
 from edgespa.latency.known import known_latencies, make_latencies
 from edgespa.latency.stopwatch import LatencyBudget, Stopwatch
@@ -40,6 +40,8 @@ class LatencyFitting:
     def __init__(self, base: Base, stopwatch: Stopwatch | None, progress: Progress | None) -> None:
         self._base, self._stopwatch, self._progress = base, stopwatch, progress
         self._found: LatencyFit | None = None
+        self._refused: BudgetError | None = None
+        self._believed = True  # the table, by the device
 
     @classmethod
     @contextlib.contextmanager
@@ -96,11 +98,14 @@ class LatencyFitting:
             return self._found.density
         assert self._stopwatch is not None
         asked = self._stopwatch.budget
-        if pruning.config.widen:
+        if pruning.config.widen and self._believed:
             known = known_latencies(pruning.base, asked.device, asked.variant, asked.threads)
             pruning.time_of = None if known is None else known.predictor.width_ms
         if self._found is None:
-            self._found = fit(pruning, self._stopwatch, self._progress)
+            try:
+                self._found = fit(pruning, self._stopwatch, self._progress)
+            except BudgetError as error:
+                raise (self._refused or error) from error
         return self._found.density
 
     def _shapes(self, pruning: Pruning) -> LatencyFit | None:
@@ -124,12 +129,15 @@ class LatencyFitting:
                 error.message,
             )
             return None
-        found = fit_shapes(pruning, self._stopwatch, known, self._progress)
+        try:
+            found = fit_shapes(pruning, self._stopwatch, known, self._progress)
+        except BudgetError as error:
+            self._refused, found = error, None
         if found is None:
+            self._believed = False
             log.warning(
-                "none of the widths that the latency table of %s foretold to fit did: the table is not of the machine "
-                "as it is now; measure it again with: edgespa devices latencies %s MODEL --again. Meanwhile all layers "
-                "are cut to one density",
+                "no widths that the latency table of %s foretold came near, so one density for all layers is tried; if "
+                "the table is of a busier or quieter time, measure it again: edgespa devices latencies %s ... --again",
                 asked.device.name,
                 asked.device.asked,
             )

@@ -139,7 +139,7 @@ def fit(pruning: Pruning, stopwatch: Stopwatch, progress: Progress | None = None
 def fit_shapes(
     pruning: Pruning, stopwatch: Stopwatch, foretold: Foretold, progress: Progress | None = None
 ) -> LatencyFit | None:
-    """Find the widths of a method that lose least within a latency budget; None if no candidate was fast enough.
+    """Find the widths of a method that lose least within a latency budget; None if no candidate came near.
 
     Args:
         pruning: The network, the method and its alignment.

@@ -26,6 +26,8 @@ MOST = 4
 
 Measure = Callable[[Mapping[str, int], tuple[str, ...]], float]
 """From how many units each group keeps, and the blocks that are gone, to the time in ms; other groups are whole."""
+_NEAR = 0.75
+"""Of the limit: what takes less was cut by a table that is wrong."""
 _BLOCK = "block "
 """What the variable of a block is called by, before the block's name: groups have names like those of blocks."""
 
@@ -54,7 +56,8 @@ class Fitted:
     """What came of it.
 
     Attributes:
-        chosen: The candidate of least loss that is within the limit; None if none was.
+        chosen: The candidate of least loss that is within the limit; None if none was, or only by far: the table then
+            says nothing of this device.
         whole: The network with nothing gone.
         candidates: All that were measured, without the whole.
     """
@@ -126,7 +129,9 @@ def fitted(
                 f"{limit_ms:g} ms cannot be reached: the fastest candidate takes {slowest:.3g} ms",
                 "ask for more; or allow narrower layers (--round-to 1), or try another --variant or more --threads",
             )
-    return Fitted(min(fitting, key=lambda each: each.loss, default=None), whole, tuple(tried))
+    best = min(fitting, key=lambda each: each.loss, default=None)
+    near = best is not None and best.measured_ms >= _NEAR * limit_ms
+    return Fitted(best if near else None, whole, tuple(tried))
 
 
 def _lost(

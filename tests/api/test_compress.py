@@ -45,7 +45,7 @@ class Clock:
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+def clock(monkeypatch: pytest.MonkeyPatch, told_by_macs: None) -> Clock:
     found = Clock()
     monkeypatch.setattr(es, "profile", found.profile)
     monkeypatch.setattr(

@@ -30,7 +30,7 @@ def by_macs(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("by_macs")
 def test_prune_says_what_was_asked_and_obtained(toy_base: Base, toy_folder: Path, tmp_path: Path) -> None:
     asked = 0.6 * toy_base.whole_cost.macs / 1e6
-    common = (f"{toy_folder / 'net.py'}:build", "--input-shape", "1,3,8,8", "--round-to", "1")
+    common = (f"{toy_folder / 'net.py'}:build", "--input-shape", "1,3,8,8", "--round-to", "1", "--allocation", "global")
     result = invoke(prune, *common, "--budget", f"latency_ms={asked:.3g}", "--output", tmp_path / "cut.spa", "--json")
     assert result.exit_code == 0, result.output
     latency = json.loads(result.stdout)["latency"]
@@ -41,6 +41,19 @@ def test_prune_says_what_was_asked_and_obtained(toy_base: Base, toy_folder: Path
     (line,) = [line for line in shown.stdout.splitlines() if line.startswith("latency:")]
     assert f"asked {asked:.3g}, whole network" in line
     assert "(onnx-fp32, 1 thread, local;" in line
+
+
+@pytest.mark.usefixtures("by_macs", "told_by_macs")
+def test_prune_says_where_most_is_lost(toy_base: Base, toy_folder: Path, tmp_path: Path) -> None:
+    common = (f"{toy_folder / 'net.py'}:build", "--input-shape", "1,3,8,8", "--round-to", "1")
+    asked = f"latency_ms={0.6 * toy_base.whole_cost.macs / 1e6:.3g}"
+    shown = invoke(prune, *common, "--budget", asked, "--output", tmp_path / "cut.spa")
+    assert shown.exit_code == 0, shown.output
+    (line,) = [line for line in shown.stdout.splitlines() if line.startswith("foretold loss")]
+    assert "most of it with conv" in line
+    refused = invoke(prune, *common, "--density", "0.5", "--allocation", "knapsack", "--output", tmp_path / "no.spa")
+    assert refused.exit_code == 1
+    assert "the allocation knapsack is for a latency" in str(refused.exception)
 
 
 @pytest.mark.parametrize(

@@ -85,7 +85,8 @@ def test_a_task_is_foretold_by_what_it_keeps(toy_folder: Path, written: Written,
     (cut,) = es.latencies("local", model=task, progress=False).predictions
     assert cut.whole_ms == pytest.approx(whole.latency_ms)
     assert {each.layer: each.widths for each in cut.layers} != {each.layer: each.widths for each in whole.layers}
-    assert cut.latency_ms <= 1.1 * whole.latency_ms
+    assert cut.latency_ms != whole.latency_ms
+    assert 0 < cut.latency_ms < 3 * whole.latency_ms  # of layers of half a microsecond each
 
 
 def test_a_table_of_another_runtime_is_not_used(

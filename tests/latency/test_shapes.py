@@ -13,6 +13,7 @@ from edgespa.config import Preprocess
 from edgespa.data import ImageData, prepare
 from edgespa.device import load_device
 from edgespa.errors import BudgetError, ConfigError
+from edgespa.graph.program import Program
 from edgespa.latency.budget import LatencyFitting
 from edgespa.latency.predict import Predictor, needed
 from edgespa.latency.shapes import MOST, fitted
@@ -187,6 +188,31 @@ def test_without_a_table_all_layers_are_cut_to_one_density(
     account: Any = fitting.record()
     assert "widths" not in account
     assert account["expected_ms"] <= 0.5 * toy_base.whole_cost.macs / 1e6
+
+
+@pytest.mark.parametrize("share", [0.3, 1e-6])
+def test_where_the_table_is_wrong_one_density_is_found(
+    toy_base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, share: float
+) -> None:
+    """By the table all widths take the same."""
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    table = made(toy_base)
+    points = [(kind, at, 1.0) for kind, own in needed(toy_base.layers).items() for at in own]
+    save_table(table.with_points(points), table_path("board", "onnx-fp32", 1))
+
+    def measured(self: Stopwatch, program: Program, macs: int, size: int) -> float:
+        return macs / 1e6
+
+    monkeypatch.setattr(Stopwatch, "latency_ms", measured)
+    if share < 0.1:
+        with pytest.raises(BudgetError, match="cannot be reached"):
+            asked_of(toy_base, share, round_to=1)
+        return
+    pruning, fitting = asked_of(toy_base, share, round_to=1)
+    assert pruning.shapes is None
+    assert "one density for all layers is tried" in caplog.text
+    account: Any = fitting.record()
+    assert account["expected_ms"] <= share * toy_base.whole_cost.macs / 1e6
 
 
 @pytest.mark.parametrize("method", ["l1", "asym-in-change"])
