@@ -46,6 +46,7 @@ from edgespa.objectives.kinds import objective_named
 from edgespa.objectives.loss import Teacher, TrainingLoss
 from edgespa.objectives.taught import taught
 from edgespa.objectives.units import Units
+from edgespa.selection.select import Choose
 from edgespa.system.stopping import held_back
 from edgespa.tasks.base import Base
 from edgespa.tasks.checkpoint import Checkpoint
@@ -73,6 +74,7 @@ def adapt(
     facts: Mapping[str, Any] | None = None,
     validation: ImageData | None = None,
     towards: Original | None = None,
+    choose: Choose | None = None,
 ) -> Task:
     """Learn a task.
 
@@ -101,6 +103,7 @@ def adapt(
         validation: Data to choose the best epoch on; None for a part of the training data.
         towards: What ``start`` is to become like again, outside and inside, instead of learning anything; see
             `edgespa.adaptation.heal`.
+        choose: Chooses the units of each pruning step in place of the budget.
 
     Returns:
         The task: its best epoch at the final density.
@@ -182,6 +185,7 @@ def adapt(
         require_same_outputs(base, original, objective)
     base = base.extended(config.adapter, config.adapter_options, norms=config.adds_norms(base.program))
     run = Run(base, data, *prepared, preprocess, config, progress, loss, processes)
+    run.choose = choose
     run.validation = None if validation is None else f"{validation.name}: {validation.digest}"
     if start is not None and goes_on:
         run.go_on_from(start.kept, start.factors)

@@ -43,7 +43,7 @@ from edgespa.objectives.loss import TrainingLoss
 from edgespa.objectives.measures import Measure
 from edgespa.selection.criteria import criterion_named
 from edgespa.selection.score import loss_of, parameters_of, score_units
-from edgespa.selection.select import select
+from edgespa.selection.select import Choose, select
 from edgespa.selection.sparsity import UnitPenalty
 from edgespa.tasks.base import Base
 from edgespa.tasks.checkpoint import Checkpoint
@@ -94,6 +94,7 @@ class Run:
         self.processes = processes
         processes.require_even(config.batch_size)
         self.log: TrainingLog | None = None
+        self.choose: Choose | None = None
         self.start: dict[str, str] | None = None
         self._progress = progress
         self.batches = Batches(train, config, processes)
@@ -304,14 +305,11 @@ class Run:
             joined=joined,
             mass=self.loss.objective.mass,  # criteria know no weights of classes
         )
-        kept = select(
-            self.base.groups,
-            scores,
-            config.budget_of(density),
-            config.constraints,
-            self.base.cost,
-            self.kept,
-        )
+        groups, budget = self.base.groups, config.budget_of(density)
+        if self.choose is not None:
+            kept = self.choose(groups, scores, self.kept, density)
+        else:
+            kept = select(groups, scores, budget, config.constraints, self.base.cost, self.kept)
         self._become(kept, step, self._mixed(kept, joined))
 
     def _mixed(self, kept: Kept, joined: int) -> Factors | None:

@@ -143,6 +143,7 @@ def adapt_to_file(
             processes=processes,
             facts={"command": command, "latency": fitting.record()},
             validation=own,
+            choose=fitting.choose,
         )
         if processes.is_main:
             task = with_foretold(fitting.recorded(task), base)

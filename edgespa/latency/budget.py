@@ -17,6 +17,7 @@ from edgespa.distributed.processes import Processes
 from edgespa.errors import BudgetError, ConfigError, DeviceError
 from edgespa.latency.fits import LatencyFit, Progress, fit, fit_shapes
 from edgespa.latency.known import known_latencies, make_latencies
+from edgespa.latency.shaper import Shaper
 from edgespa.latency.stopwatch import LatencyBudget, Stopwatch
 from edgespa.pruning import PruneConfig
 from edgespa.pruning.run import Pruning
@@ -35,11 +36,15 @@ class LatencyFitting:
         base: The network.
         stopwatch: Measures; None without a budget.
         progress: Told ``(done, total, text)``.
+
+    Attributes:
+        choose: Chooses the units of each pruning step of a training; None where its density is enough.
     """
 
     def __init__(self, base: Base, stopwatch: Stopwatch | None, progress: Progress | None) -> None:
         self._base, self._stopwatch, self._progress = base, stopwatch, progress
         self._found: LatencyFit | None = None
+        self.choose: Shaper | None = None
         self._refused: BudgetError | None = None
         self._believed = True  # the table, by the device
 
@@ -148,8 +153,9 @@ class LatencyFitting:
     def for_adapting(self, config: AdaptConfig, started: bool, processes: Processes) -> AdaptConfig:
         """The configuration with the MAC density that fits.
 
-        Training decides which layers lose how much, so the candidates can only be like it: cut by the weights alone,
-        to a fraction of the MACs, which say more about time than channels do.
+        Training decides which layers lose how much, so the candidates can only be like it: cut by the weights alone.
+        With a latency table of the device `choose` is set, which then keeps each pruning step within its time; without
+        one, the density is one of the MACs, which say more about time than channels do.
 
         Args:
             config: As asked.
@@ -168,10 +174,27 @@ class LatencyFitting:
         norms = config.adds_norms(self._base.program)
         base = self._base.extended(config.adapter, config.adapter_options, norms=norms)
         shared = {key: getattr(config, key) for key in ("round_to", "min_width", "keep", "only", "normalisation")}
-        density = self.density(
-            Pruning(base, PruneConfig(density=1.0, method="l1", budget="macs", widen=False, **shared))
-        )
+        settings = PruneConfig(density=1.0, method="l1", budget="macs", widen=False, **shared)
+        if set(base.groups.groups) == set(self._base.groups.groups):
+            base, settings = self._base, settings.for_latency()
+        density = self.density(Pruning(base, settings))
+        self.choose = self._shaper(settings, density)
         return config.model_copy(update={"density": density, "budget": "macs"})
+
+    def _shaper(self, settings: PruneConfig, density: float) -> Shaper | None:
+        """What keeps a training within its time, where widths were found by a table."""
+        if self._found is None or self._found.widths is None or self._stopwatch is None:
+            return None
+        asked = self._stopwatch.budget
+        known = known_latencies(self._base, asked.device, asked.variant, asked.threads)
+        if known is None:
+            log.warning(
+                "the latency table of %s that the run began with is gone: all layers are cut by MACs now",
+                asked.device.name,
+            )
+            return None
+        target_ms = known.predictor.width_ms(self._found.widths)
+        return Shaper(known.predictor, settings.constraints, density, target_ms)
 
     def recorded(self, task: Task) -> Task:
         """The task with what was asked, and what its own program takes, in its header.

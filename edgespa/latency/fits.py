@@ -151,6 +151,7 @@ def fit_shapes(
         BudgetError: Even the fastest network that the method can make is slower; it says how fast that is.
     """
     base, budget = pruning.base, stopwatch.budget
+    whole = base.cost.cost()
     costs: list[tuple[float, int]] = []
 
     def measure(widths: Mapping[str, int], removed: tuple[str, ...]) -> float:
@@ -159,7 +160,12 @@ def fit_shapes(
         cost = smaller.cost.cost(kept)
         if progress is not None:
             progress(len(costs), None, f"latency on {budget.device.name}: {cost.macs / 1e6:.4g}M MACs")
-        costs.append((smaller.groups.channel_density(kept), cost.macs))
+        densities = {
+            "channels": smaller.groups.channel_density(kept),
+            "macs": cost.macs / max(whole.macs, 1),
+            "parameters": cost.parameters / max(whole.parameters, 1),
+        }
+        costs.append((densities[pruning.config.budget], cost.macs))
         return stopwatch.latency_ms(compact(smaller.program, smaller.groups, kept), cost.macs, cost.size_bytes)
 
     losses, blocks = pruning.learnt.losses(), pruning.learnt.block_losses()
@@ -175,7 +181,7 @@ def fit_shapes(
     return LatencyFit(
         budget,
         costs[measured.index(chosen)][0],
-        "channels",
+        pruning.config.budget,
         chosen.measured_ms,
         found.whole.measured_ms,
         stopwatch.estimated,

@@ -62,6 +62,10 @@ class Constraints:
             raise ConfigError("round_to and min_width must be at least 1")
 
 
+Choose = Callable[[Groups, Mapping[str, Scores], Kept, float], Kept]
+"""From groups, scores, the units that are there and a density of the schedule to those that stay."""
+
+
 def select(
     groups: Groups,
     scores: Mapping[str, Scores],
@@ -142,14 +146,15 @@ def halved(step: int, count: int) -> int:
     return step
 
 
-def allowed_widths(group: Group, constraints: Constraints) -> tuple[int, ...]:
+def allowed_widths(group: Group, constraints: Constraints, available: int | None = None) -> tuple[int, ...]:
     """The numbers of units that a selection may keep of a group: steps, below one step its halves, and the whole.
 
     Args:
         group: The group.
         constraints: Alignment and minimum width.
+        available: Units that are still there; all by default.
     """
-    return tuple(_Plan(group, constraints, len(group)).widths)
+    return tuple(_Plan(group, constraints, len(group) if available is None else available).widths)
 
 
 class _Plan:

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from edgespa.adaptation.config import AdaptConfig
+from edgespa.api.tasks import adapt_to_file
 from edgespa.config import Preprocess
 from edgespa.data import ImageData, prepare
 from edgespa.device import load_device
@@ -16,12 +18,14 @@ from edgespa.errors import BudgetError, ConfigError
 from edgespa.graph.program import Program
 from edgespa.latency.budget import LatencyFitting
 from edgespa.latency.predict import Predictor, needed
+from edgespa.latency.shaper import Shaper
 from edgespa.latency.shapes import MOST, fitted
 from edgespa.latency.stopwatch import LatencyBudget, Stopwatch
 from edgespa.latency.table import LatencyTable, Origin, save_table, table_path
 from edgespa.pruning import PruneConfig
 from edgespa.pruning.losses import BlockLoss, curve, lost_scores
 from edgespa.pruning.run import Pruning
+from edgespa.selection.select import Constraints
 from edgespa.tasks.base import Base
 
 ORIGIN = Origin(
@@ -235,3 +239,51 @@ def test_methods_that_only_order_units_have_no_losses() -> None:
     assert PruneConfig(density=0.5, method="l1", allocation="uniform").for_latency().allocation == "uniform"
     with pytest.raises(ValueError, match="asym-in-change"):
         PruneConfig(density=0.5, method="layer-random", allocation="knapsack")
+
+
+class TestTraining:
+    def test_each_step_keeps_what_scores_most_within_its_time(self, toy_base: Base, predictor: Predictor) -> None:
+        groups = toy_base.groups
+        random = np.random.default_rng(0)
+        scores = {name: random.random(len(group)) for name, group in groups.groups.items()}
+        target = 0.5 * predictor.latency_ms()
+        shaper = Shaper(predictor, Constraints(round_to=1), 0.4, target)
+        assert shaper.limit_ms(1.0) == pytest.approx(predictor.latency_ms())
+        assert shaper.limit_ms(0.4) == pytest.approx(target)
+        kept, lasts = groups.all_kept(), []
+        for density in (0.8, 0.6, 0.4):
+            before, kept = kept, shaper(groups, scores, kept, density)
+            assert all((mask <= before[name]).all() for name, mask in kept.items())
+            lasts.append(predictor.latency_ms(kept))
+            assert 0.9 * shaper.limit_ms(density) < lasts[-1] <= shaper.limit_ms(density)
+            for name, mask in kept.items():  # the best of each group
+                assert scores[name][mask].min() >= scores[name][before[name] & ~mask].max(initial=0)
+        assert lasts == sorted(lasts, reverse=True)
+
+    def test_what_is_protected_stays(self, toy_base: Base, predictor: Predictor) -> None:
+        groups = toy_base.groups
+        scores = {name: np.ones(len(group)) for name, group in groups.groups.items()}
+        kept = groups.all_kept()
+        kept["conv1"][:3] = False
+        shaper = Shaper(predictor, Constraints(round_to=1, keep=("conv1",)), 0.4, 0.4 * predictor.latency_ms())
+        found = shaper(groups, scores, kept, 0.4)
+        assert (found["conv1"] == kept["conv1"]).all()
+        assert found["conv2"].sum() < kept["conv2"].sum()
+
+    def test_adapt_keeps_to_the_time(
+        self, toy_base: Base, toy_folder: Path, tmp_path: Path, by_macs: None, told_by_macs: None
+    ) -> None:
+        asked = 0.5 * toy_base.whole_cost.macs / 1e6
+        task = adapt_to_file(
+            f"{toy_folder / 'net.py'}:build",
+            str(toy_folder / "colours.npz"),
+            tmp_path / "task.spa",
+            AdaptConfig(rank=2, epochs=2, batch_size=32, prune_steps=3, round_to=1, criterion="taylor"),
+            input_shape=(1, 3, 8, 8),
+            latency=LatencyBudget(asked, load_device("local")),
+        )
+        account: Any = task.header.provenance["latency"]
+        assert account["of"] == "macs"
+        assert account["widths"]
+        # By scores, other units and other widths than by the weights alone, in the same time.
+        assert 0.75 * asked <= account["obtained_ms"] <= 1.05 * asked
