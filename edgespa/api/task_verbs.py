@@ -92,7 +92,8 @@ def adapt(
             ``"heatmaps"``, ``"image"``; without labels ``"match"`` and ``"embedding"``; or your own,
             ``"file.py:factory"`` or ``"package.module:factory"``; that of the data's kind where nothing is said.
         skip_bad_files: Leave out images and annotations that cannot be used, and say which, instead of ending there.
-        latency_ms: Find the density by it: candidates are measured on ``device`` until one takes so long.
+        latency_ms: In place of ``density``, what one inference may take on ``device``: each pruning step keeps what
+            scores most within its time, by the device's latency table, which is made if it is absent.
         device: Where.
         threads: With how many.
         variant: Of what file: ``onnx-fp32``, ``tflite-int8``, ...
@@ -233,7 +234,8 @@ def prune(
         class_offset: See `adapt`.
         objective: See `adapt`.
         skip_bad_files: See `adapt`.
-        latency_ms: Find the density by it: candidates are measured on ``device`` until one takes so long.
+        latency_ms: In place of ``density``, what one inference may take on ``device``: the width of each layer is found
+            for itself, by the device's latency table, which is made if it is absent, and candidates are measured there.
         device: Where.
         threads: With how many.
         variant: Of what file: ``onnx-fp32``, ``tflite-int8``, ...

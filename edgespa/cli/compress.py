@@ -103,9 +103,9 @@ def command(
 ) -> None:
     """Make a MODEL as fast on a device as asked, losing as little as possible: all of it in one command.
 
-    Its files are measured on the device as it is. If none is fast enough, channels are removed until one is, the rest
-    is trained towards the original on the images, without labels, and the fastest file is proved and written. Where it
-    was interrupted, the same command goes on.
+    Its files are measured on the device as it is. If none is fast enough, channels and blocks are removed until one is,
+    the rest is trained towards the original on the images, without labels, and the fastest file is proved and written.
+    Where it was interrupted, the same command goes on.
     """
     import edgespa as es
     from edgespa.api.shell import adding
