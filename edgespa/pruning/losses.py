@@ -23,7 +23,10 @@ from edgespa.selection.reconstruct import Path
 
 LEVELS = (0.125, 0.25, 0.5, 0.75)
 """Fractions of a group at which its loss is measured."""
-DISTANCE_IMAGES = 64
+DISTANCE_IMAGES = 16, 64
+"""At least and at most so many images tell how far outputs are from what they were: fewer for large networks."""
+_MACS = 2e12
+"""Of all runs for that; some minutes of one thread."""
 _LEAST = 1e-12
 
 Judge = Callable[[Mapping[str, Tensor]], float]
@@ -80,9 +83,9 @@ def output_losses(
 ) -> dict[str, NDArray[np.float64]]:
     """What pruning each group alone does to the network's outputs, without labels.
 
-    Measured at `LEVELS`: per output ``sum((y - t)**2) / sum((t - mean of t)**2)`` over `DISTANCE_IMAGES` images, their
-    mean. In between it is a function of the reconstruction error of the group's readers, linear from one measured point
-    to the next: so the greedy path gives the curve, and the outputs how much it counts.
+    Measured at `LEVELS`: per output ``sum((y - t)**2) / sum((t - mean of t)**2)`` over some images (`DISTANCE_IMAGES`),
+    their mean. In between it is a function of the reconstruction error of the group's readers, linear from one measured
+    point to the next: so the greedy path gives the curve, and the outputs how much it counts.
 
     Args:
         network: The network.
@@ -95,7 +98,7 @@ def output_losses(
     Returns:
         Per group ``[units + 1]``: with k = 0, 1, ... units kept; it never rises along k, and ends in 0.
     """
-    judge = _Distance(network, images)
+    judge = _Distance(network, _some(network, images, len(paths) * len(LEVELS)))
     losses = {}
     for name, points in _measured(network, paths, evidence, judge, reweighted, tick).items():
         errors = np.asarray(paths[name].errors, dtype=np.float64)
@@ -122,7 +125,7 @@ def block_losses(network: Network, images: Images, reweighted: bool, tick: Tick)
     """What each removable residual block is worth, without labels: what the outputs change when it alone is gone.
 
     The layers that read what is left of the stream get new weights first, so that they give what they gave: what the
-    block did and they can make up for is not missed. On `DISTANCE_IMAGES` images.
+    block did and they can make up for is not missed. On some images (`DISTANCE_IMAGES`).
 
     Args:
         network: The network.
@@ -133,8 +136,9 @@ def block_losses(network: Network, images: Images, reweighted: bool, tick: Tick)
     Returns:
         By name, in the order of the program. Where all blocks could go, that of the largest loss is left out.
     """
-    judge, few, base = _Distance(network, images), images.some(DISTANCE_IMAGES), network.base
-    found = {}
+    base = network.base
+    few = _some(network, images, 3 * len(base.blocks))
+    judge, found = _Distance(network, few), dict[str, BlockLoss]()
     for block in base.blocks:
         if not block.removable or len(base.blocks) == 1:
             continue
@@ -275,18 +279,35 @@ def _accuracy(network: Network, changed: Mapping[str, Tensor], images: Images) -
     return objective.measure.merit(objective.values(tally.whole(), images.table)[0])
 
 
+def _some(network: Network, images: Images, runs: int) -> Images:
+    """As many images as so many runs of all of them are worth.
+
+    Args:
+        network: The network.
+        images: The images.
+        runs: Of each image.
+    """
+    least, most = DISTANCE_IMAGES
+    macs = max(1, network.base.cost.cost().macs)
+    return images.some(int(min(most, max(least, _MACS // (macs * max(1, runs))))))
+
+
+def _squares(values: Tensor) -> float:
+    """Their sum, of what is finite: what a network masks is minus infinity before and after."""
+    return float(torch.where(values.isfinite(), values, 0.0).square().sum())
+
+
 class _Distance:
     """Of the outputs of a changed network from those of the network, relative to how far these are from their mean."""
 
     def __init__(self, network: Network, images: Images) -> None:
         self._module = network.base.program.module
-        few = images.some(DISTANCE_IMAGES)
-        self._inputs = [few.batch(index) for index in range(few.batches)]
+        self._inputs = [images.batch(index) for index in range(images.batches)]
         self._wanted = [self._outputs(self._module, {}, inputs) for inputs in self._inputs]
         self._scales = []
         for own in zip(*self._wanted, strict=True):
-            mean = float(torch.stack([each.mean() for each in own]).mean())
-            self._scales.append(sum(float((each - mean).square().sum()) for each in own))
+            mean = float(torch.cat([each.reshape(-1) for each in own]).nan_to_num(0.0, 0.0, 0.0).mean())
+            self._scales.append(sum(_squares(each - mean) for each in own))
 
     @staticmethod
     @torch.no_grad()
@@ -299,6 +320,6 @@ class _Distance:
         sums = [0.0] * len(self._scales)
         for inputs, right in zip(self._inputs, self._wanted, strict=True):
             for index, (own, wanted) in enumerate(zip(self._outputs(module, changed, inputs), right, strict=True)):
-                sums[index] += float((own - wanted).square().sum())
+                sums[index] += _squares(own - wanted)
         shares = [own / max(scale, _LEAST) for own, scale in zip(sums, self._scales, strict=True)]
         return sum(shares) / max(1, len(shares))

@@ -12,7 +12,7 @@ from edgespa.config import Preprocess
 from edgespa.data import Prepared, load_data, prepare
 from edgespa.pruning import PruneConfig
 from edgespa.pruning.images import Images
-from edgespa.pruning.losses import behind, block_losses, output_losses
+from edgespa.pruning.losses import _some, _squares, behind, block_losses, output_losses
 from edgespa.pruning.run import Pruning
 from edgespa.pruning.survey import Network, gather, path_of
 from edgespa.tasks.base import Base
@@ -175,3 +175,16 @@ def test_what_has_no_block_losses(base: Base, images: Prepared) -> None:
 
     assert found() == 3
     assert found(blocks=False) == found(keep=("stem",)) == found(method="seq-in-change") == found(method="l1") == 0
+
+
+def test_what_is_masked_does_not_count() -> None:
+    values = torch.tensor([1.0, float("inf") - float("inf"), float("-inf"), 2.0])
+    assert _squares(values) == 5.0
+
+
+def test_large_networks_are_judged_on_fewer_images(base: Base, images: Prepared) -> None:
+    network, seen = Network.of(base), Images(base, images)
+    macs = base.cost.cost().macs
+    assert _some(network, seen, 1).count == 64
+    assert _some(network, seen, int(2e12 / macs / 40)).count == 40
+    assert _some(network, seen, 10**9).count == 16
