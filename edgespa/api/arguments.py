@@ -153,7 +153,8 @@ def latency_of(
 ) -> tuple[dict[str, Any], LatencyBudget | None]:
     """The settings of adapt or prune, and the latency that their density is found by, if that is asked for.
 
-    Channel counts are aligned as the device's profile says, if the settings do not.
+    Channel counts are aligned as the device's latency table has found it of its runtime, or else as its profile says, if
+    the settings do not.
 
     Args:
         latency_ms: Of one inference; None where a density is said.
@@ -181,8 +182,14 @@ def latency_of(
     board = load_device(device)  # said before torch is loaded
 
     from edgespa.latency.stopwatch import LatencyBudget
+    from edgespa.latency.table import load_table, table_path
 
-    asked = {"round_to": board.round_to, **settings, "density": 1.0, "budget": "channels"}
+    try:
+        table = load_table(table_path(board.name, variant, threads))
+    except ConfigError:  # told where it is used
+        table = None
+    step = board.round_to if table is None else table.step
+    asked = {"round_to": step, **settings, "density": 1.0, "budget": "channels"}
     return asked, LatencyBudget(latency_ms, board, threads, variant)
 
 

@@ -18,6 +18,7 @@ from edgespa.errors import BudgetError
 from edgespa.graph.groups import Kept
 from edgespa.graph.surgery import compact
 from edgespa.latency.known import Foretold
+from edgespa.latency.predict import Predictor
 from edgespa.latency.shapes import fitted
 from edgespa.latency.stopwatch import LatencyBudget, Stopwatch
 from edgespa.pruning.cut import carried_over
@@ -166,7 +167,11 @@ def fit_shapes(
             "parameters": cost.parameters / max(whole.parameters, 1),
         }
         costs.append((densities[pruning.config.budget], cost.macs))
-        return stopwatch.latency_ms(compact(smaller.program, smaller.groups, kept), cost.macs, cost.size_bytes)
+        took = stopwatch.latency_ms(compact(smaller.program, smaller.groups, kept), cost.macs, cost.size_bytes)
+        if stopwatch.estimated:  # the table was measured on the device, which is more than published latencies are
+            scale = foretold.predictor.scale
+            took = Predictor(smaller.layers, smaller.groups, foretold.table, scale).latency_ms(kept)
+        return took
 
     losses, blocks = pruning.learnt.losses(), pruning.learnt.block_losses()
     found = fitted(losses, foretold.predictor, budget.latency_ms, measure, blocks)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from edgespa.adaptation.config import AdaptConfig
+from edgespa.api.arguments import latency_of
 from edgespa.api.tasks import adapt_to_file
 from edgespa.config import Preprocess
 from edgespa.data import ImageData, prepare
@@ -239,6 +240,42 @@ def test_methods_that_only_order_units_have_no_losses() -> None:
     assert PruneConfig(density=0.5, method="l1", allocation="uniform").for_latency().allocation == "uniform"
     with pytest.raises(ValueError, match="asym-in-change"):
         PruneConfig(density=0.5, method="layer-random", allocation="knapsack")
+
+
+def test_steps_are_those_that_the_table_found(toy_base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+
+    def step(**settings: int) -> object:
+        return latency_of(1.0, "local", 1, "onnx-fp32", settings)[0]["round_to"]
+
+    assert step() == load_device("local").round_to == 16
+    path = table_path("local", "onnx-fp32", 1)
+    save_table(made(toy_base), path)
+    assert step() == 4
+    assert step(round_to=2) == 2
+    path.write_text("{")
+    assert step() == 16
+
+
+def test_of_a_device_that_is_away_the_table_counts(
+    toy_base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    save_table(made(toy_base), table_path("board", "onnx-fp32", 1))
+
+    def estimated(self: Stopwatch, program: Program, macs: int, size: int) -> float:
+        self.estimated = True
+        return 1e3
+
+    monkeypatch.setattr(Stopwatch, "latency_ms", estimated)
+    whole = Predictor(toy_base.layers, toy_base.groups, made(toy_base)).latency_ms()
+    pruning, fitting = asked_of(toy_base, 0.5 * whole * 1e6 / toy_base.whole_cost.macs, round_to=1)
+    task = fitting.recorded(pruning.task(0.5, tmp_path))
+    account: Any = task.header.provenance["latency"]
+    assert account["estimated"]
+    assert account["whole_ms"] == pytest.approx(whole)
+    assert 0.4 * whole < account["obtained_ms"] <= 0.5 * whole
+    assert task.header.metrics["estimated_latency_ms"] == account["obtained_ms"]
 
 
 class TestTraining:
