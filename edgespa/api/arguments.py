@@ -153,8 +153,8 @@ def latency_of(
 ) -> tuple[dict[str, Any], LatencyBudget | None]:
     """The settings of adapt or prune, and the latency that their density is found by, if that is asked for.
 
-    Channel counts are aligned as the device's latency table has found it of its runtime, or else as its profile says, if
-    the settings do not.
+    Channel counts are aligned as the device's latency table has found it of its runtime, or else as its profile says,
+    if the settings do not.
 
     Args:
         latency_ms: Of one inference; None where a density is said.
