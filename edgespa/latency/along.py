@@ -13,6 +13,8 @@ from edgespa.selection.knapsack import Terms
 
 _MOST = 20_000
 """Numbers of one array over all widths of the groups that a layer touches; above it they are asked for one by one."""
+_DEAR = 20
+"""Terms that take as long as asking the predictor once."""
 
 
 class Along(Terms):
@@ -58,6 +60,10 @@ class Along(Terms):
         """See `Terms.around`."""
         apart = ({*touched, block} - {None} for _, touched, block in self._apart)
         return super().around(name) | {each for names in apart if name in names for each in names if each is not None}
+
+    def work(self, name: str) -> int:
+        """See `Terms.work`."""
+        return super().work(name) + _DEAR * sum(name in (*touched, block) for _, touched, block in self._apart)
 
     def total(self, choice: Mapping[str, int]) -> float:
         """Of one inference, in ms."""

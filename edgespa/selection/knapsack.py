@@ -19,6 +19,9 @@ _SWEEPS = 20
 _MOVES = 400
 _STARTS = 8
 _EASE = 1e-12
+_WORK = 2_000_000
+"""Terms that a search looks at before it leaves out what is dear: about a minute, where groups touch dozens of them."""
+_LAST_MOVES = 16
 
 Choice = dict[str, int]
 """Of each variable (the width of a group, a block that is there or not) the place of its value."""
@@ -65,6 +68,14 @@ class Terms:
             name: Of the variable.
         """
         return {name, *(each for names in self._of[name] for each in names)}
+
+    def work(self, name: str) -> int:
+        """What it takes to ask `along` a variable: terms, and what takes as long.
+
+        Args:
+            name: Of the variable.
+        """
+        return len(self._of[name])
 
     def total(self, choice: Mapping[str, int]) -> float:
         """The sum at a choice.
@@ -137,7 +148,7 @@ def knapsack(losses: Terms, times: Terms, limit: float) -> Shapes | None:
     # The nearest on both sides of the limit: from below there is time left, from above some has to go.
     distinct = {tuple(each.choice.values()): each for each in met}.values()
     nearest = sorted(distinct, key=lambda each: abs(each.time - limit))[:_STARTS]
-    starts = [least, *(search.lowered(each, limit) for each in nearest)]
+    starts = [least, *(search.lowered(each, limit) for each in nearest[: 1 if search.tired else None])]
     filled = (search.filled(each, limit) for each in starts if each.time <= limit)
     return search.switched(min(filled, key=lambda each: (each.loss, each.time)), limit, float(np.sqrt(low * high)))
 
@@ -164,6 +175,12 @@ class _Search:
             near = losses.around(name) | times.around(name)
             self.around[name] = [each for each in self.names if each in near and each != name]
         self.hubs = [name for name in self.names if len(self.around[name]) > 2]
+        self._done = 0
+
+    @property
+    def tired(self) -> bool:
+        """Whether so much was looked at that only the plain moves go on."""
+        return self._done > _WORK
 
     def at(self, choice: Choice) -> Shapes:
         return Shapes(dict(choice), self.losses.total(choice), self.times.total(choice))
@@ -174,12 +191,13 @@ class _Search:
         for _ in range(_SWEEPS):
             moved = self._swept(choice, price, self.names)
             for hub in self.hubs:
-                moved |= self._hub(choice, hub, price)
-            if not moved:
+                moved |= not self.tired and self._hub(choice, hub, price)
+            if not moved or self.tired:
                 break
         return self.at(choice)
 
     def _costs(self, name: str, choice: Choice, price: float) -> NDArray[np.float64]:
+        self._done += self.times.work(name) + self.losses.work(name)
         along = self.times.along(name, choice)
         return along if np.isinf(price) else self.losses.along(name, choice) + price * along
 
@@ -217,6 +235,8 @@ class _Search:
         """Better choices within the limit, by what is there or not: each the other way, with what is then best."""
         best = start
         for name in [name for name, size in self.losses.sizes.items() if size == 2 and self.around[name]]:
+            if self.tired:
+                break
             trial = {**best.choice, name: 1 - best.choice[name]}
             self._swept(trial, price, self.around[name])
             found = self.lowered(self.at(trial), limit)
@@ -245,8 +265,10 @@ class _Search:
     def filled(self, start: Shapes, limit: float) -> Shapes:
         """Better choices within the limit, by moves of one variable, and of one against another."""
         best = start
-        for _ in range(_MOVES):
-            found = self._one(best, limit) or self._two(best, limit)
+        for count in range(_MOVES):
+            if self.tired and count >= _LAST_MOVES:
+                break
+            found = self._one(best, limit) or (None if self.tired else self._two(best, limit))
             if found is None:
                 break
             best = found
@@ -256,6 +278,7 @@ class _Search:
         """Of each variable what each of its values adds to the loss and to the time."""
         moves = {}
         for name in self.names:
+            self._done += self.times.work(name) + self.losses.work(name)
             here, lost, took = at.choice[name], self.losses.along(name, at.choice), self.times.along(name, at.choice)
             moves[name] = (lost - lost[here], took - took[here])
         return moves
