@@ -96,7 +96,7 @@ def _show_latency(found: dict[str, Any]) -> None:
         f"latency: {how}{obtained:.3g} ms, asked {asked:g}, whole network {whole:.3g} ({where}; "
         f"{len(found['trials'])} candidates, {found['density']:.3g} of the {found['of']})"
     )
-    if found.get("widths"):
+    if found.get("losses"):
         _show_shapes(found)
 
 

@@ -215,6 +215,9 @@ class LatencyFitting:
             "obtained_ms": obtained,
             "estimated": stopwatch.estimated,
         }
+        if self.choose is not None:  # what was found by the weights alone is not what the training came to
+            account["widths"] = {name: int(mask.sum()) for name, mask in task.kept.items()}
+            del account["losses"]
         header = task.header.model_copy(update={"provenance": {**task.header.provenance, "latency": account}})
         asked = found.budget.latency_ms
         if obtained > _FAR * asked:

@@ -321,6 +321,7 @@ class TestTraining:
         )
         account: Any = task.header.provenance["latency"]
         assert account["of"] == "macs"
-        assert account["widths"]
+        assert account["widths"] == {name: int(mask.sum()) for name, mask in task.kept.items()}
+        assert "losses" not in account
         # By scores, other units and other widths than by the weights alone, in the same time.
         assert 0.75 * asked <= account["obtained_ms"] <= 1.05 * asked
