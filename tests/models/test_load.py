@@ -82,7 +82,8 @@ def _failure(kind: type[EdgespaError], *args: Any) -> EdgespaError:
 
 
 class TestFactories:
-    def test_factory_of_a_file(self, net_file: Path) -> None:
+    def test_factory_of_a_file(self, net_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.delitem(sys.modules, "net", raising=False)  # of another test, which had one of its own
         path_before = list(sys.path)
         model = load_model(f"{net_file}:net")
         assert not model.training
