@@ -20,7 +20,7 @@ from edgespa.graph.program import Program
 from edgespa.latency.budget import LatencyFitting
 from edgespa.latency.predict import Predictor, needed
 from edgespa.latency.shaper import Shaper
-from edgespa.latency.shapes import MOST, fitted
+from edgespa.latency.shapes import MOST, _lost, fitted
 from edgespa.latency.stopwatch import LatencyBudget, Stopwatch
 from edgespa.latency.table import LatencyTable, Origin, save_table, table_path
 from edgespa.pruning import PruneConfig
@@ -120,6 +120,13 @@ def test_a_block_goes_where_that_loses_less(
         assert found.chosen.removed == gone
         if gone:
             assert found.chosen.loss == pytest.approx(0.01)  # of the widths in it nothing
+
+
+def test_widths_of_a_block_that_is_gone_lose_nothing_more() -> None:
+    losses = {"inner": {4: 0.5, 8: 0.0}, "stream": {4: 0.3, 8: 0.0}}
+    terms = _lost(losses, {name: (4, 8) for name in losses}, {"b": BlockLoss(0.2, frozenset(), ("inner",))})
+    assert terms.total({"inner": 0, "stream": 0, "block b": 1}) == pytest.approx(0.8)
+    assert terms.total({"inner": 0, "stream": 0, "block b": 0}) == pytest.approx(0.5)
 
 
 class TestCurves:

@@ -158,6 +158,22 @@ def test_blocks_and_channels_go_together(
     assert (again - wanted).square().sum() < 0.5 * (old - wanted).square().sum()
 
 
+def test_all_that_is_behind_a_block_makes_up_for_it(base: Base, images: Prepared, tmp_path: Path) -> None:
+    inputs = Images(base, images).first(64)
+    with torch.no_grad():
+        wanted, errors = base.program(*inputs), []
+        for reweight in (True, False):
+            config = PruneConfig(density=1.0, method="asym-in-change", reweight=reweight).for_latency()
+            pruning = Pruning(base, config, images)
+            pruning.shapes, pruning.removed = {}, ("blocks.2",)
+            task = pruning.task(1.0, tmp_path)
+            errors.append(float((task.program(base)(*inputs) - wanted).square().sum()))
+            if reweight:
+                behind_it = {"blocks.3.conv1.weight", "blocks.3.conv2.weight", "fc.weight"}
+                assert behind_it <= set(task.tensors)
+    assert errors[0] < 0.5 * errors[1]
+
+
 def test_a_removed_block_of_no_use_changes_next_to_nothing(base: Base, images: Prepared, tmp_path: Path) -> None:
     pruning = Pruning(base, PruneConfig(density=1.0, method="asym-in-change").for_latency(), images)
     pruning.shapes, pruning.removed = {}, ("blocks.1",)

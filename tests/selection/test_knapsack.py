@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pytest
 
-from edgespa.selection.knapsack import Terms, fastest, knapsack
+from edgespa.selection.knapsack import Terms, _Search, fastest, knapsack
 
 
 def some(seed: int, count: int = 5) -> tuple[Terms, Terms]:
@@ -81,6 +81,18 @@ def test_nearly_always_the_best_that_there_is(build: Callable[[int], tuple[Terms
     assert len(gaps) > 40
     assert np.mean(np.array(gaps) < 1e-9) > 0.9
     assert np.mean(gaps) < 0.02
+
+
+def test_what_takes_too_long_is_brought_below_by_what_loses_least() -> None:
+    losses, times = Terms({"a": 3, "b": 3}), Terms({"a": 3, "b": 3})
+    losses.add(("a",), [0.9, 0.1, 0.0])
+    losses.add(("b",), [0.9, 0.5, 0.0])
+    for name in ("a", "b"):
+        times.add((name,), [1.0, 2.0, 3.0])
+    search = _Search(losses, times)
+    assert search.lowered(search.at({"a": 2, "b": 2}), 5.0).choice == {"a": 1, "b": 2}
+    assert search.lowered(search.at({"a": 2, "b": 2}), 4.0).time <= 4.0
+    assert search.lowered(search.at({"a": 0, "b": 0}), 1.0).choice == {"a": 0, "b": 0}  # nothing is faster
 
 
 def test_what_fits_whole_stays_whole() -> None:
