@@ -37,7 +37,7 @@ class Candidate:
     """Widths that were measured.
 
     Attributes:
-        widths: Of each group that may be pruned how many units it keeps; of a block that is gone what they would.
+        widths: Of each group that may be pruned, and that is of no block that is gone, how many units it keeps.
         removed: Residual blocks that are gone.
         loss: The sum of what the groups lose.
         predicted_ms: By the table, as it was corrected then.
@@ -99,7 +99,8 @@ def fitted(
 
     def chosen_of(shapes: Shapes) -> tuple[dict[str, int], tuple[str, ...]]:
         gone = tuple(name for name in blocks if not shapes.choice[_BLOCK + name])
-        return {name: own[shapes.choice[name]] for name, own in widths.items()}, gone
+        inside = {name for block in gone for name in blocks[block].groups}
+        return {name: own[shapes.choice[name]] for name, own in widths.items() if name not in inside}, gone
 
     everything = {name: size - 1 for name, size in lost.sizes.items()}
     whole = measured(Shapes(everything, 0.0, times.total(everything)), 1.0)

@@ -109,8 +109,7 @@ def test_a_block_goes_where_that_loses_less(
     time = sum(row.latency_ms for row in predictor.layer_ms() if row.layer in ("conv2", "depthwise"))
 
     def measure(widths: Mapping[str, int], removed: tuple[str, ...]) -> float:
-        there = {name: width for name, width in widths.items() if not (removed and name == "conv2")}
-        return predictor.width_ms(there) - (time if removed else 0.0) * 1.0
+        return predictor.width_ms(widths) - (time if removed else 0.0)
 
     limit = predictor.width_ms({}) - 0.9 * time
     nodes = frozenset(each.node for each in inside)
@@ -120,6 +119,9 @@ def test_a_block_goes_where_that_loses_less(
         assert found.chosen.removed == gone
         if gone:
             assert found.chosen.loss == pytest.approx(0.01)  # of the widths in it nothing
+            assert "conv2" not in found.chosen.widths
+        else:
+            assert set(found.chosen.widths) == set(losses)
 
 
 def test_widths_of_a_block_that_is_gone_lose_nothing_more() -> None:
