@@ -8,20 +8,14 @@ import pytest
 from edgespa.graph.groups import Kept
 from edgespa.latency import along
 from edgespa.latency.along import Along
-from edgespa.latency.predict import Predictor, needed
-from edgespa.latency.table import LatencyTable, Origin
+from edgespa.latency.predict import Predictor
+from edgespa.latency.table import LatencyTable
 from edgespa.tasks.base import Base
-
-ORIGIN = Origin(
-    device="board", machine="aarch64", cpu_model="a core", runtime="onnxruntime 1.2.3", variant="onnx-fp32", threads=1
-)
 
 
 @pytest.fixture(scope="module")
-def predictor(toy_base: Base) -> Predictor:
-    points = [(kind, at, 1.0 + float(np.prod(at))) for kind, own in needed(toy_base.layers).items() for at in own]
-    table = LatencyTable(origin=ORIGIN, created="now", step=4, run_us=7.0).with_points(points)
-    return Predictor(toy_base.layers, toy_base.groups, table)
+def predictor(toy_base: Base, toy_table: LatencyTable) -> Predictor:
+    return Predictor(toy_base.layers, toy_base.groups, toy_table)
 
 
 @pytest.fixture(params=[20_000, 1], ids=["arrays", "one by one"])

@@ -8,23 +8,12 @@ import numpy as np
 import pytest
 
 from edgespa.latency.predict import Predictor, missing, needed
-from edgespa.latency.table import LatencyTable, Origin, Whole
+from edgespa.latency.table import LatencyTable, Whole
 from edgespa.tasks.base import Base
 
-ORIGIN = Origin(
-    device="board", machine="aarch64", cpu_model="a core", runtime="onnxruntime 1.2.3", variant="onnx-fp32", threads=1
-)
 
-
-@pytest.fixture(scope="module")
-def table(toy_base: Base) -> LatencyTable:
-    """A device on which a layer takes a microsecond, and one for each pair of channels."""
-    points = [(kind, at, 1.0 + float(np.prod(at))) for kind, own in needed(toy_base.layers).items() for at in own]
-    return LatencyTable(origin=ORIGIN, created="now", step=4, run_us=7.0).with_points(points)
-
-
-def test_the_whole_is_the_sum_of_its_layers(toy_base: Base, table: LatencyTable) -> None:
-    predictor = Predictor(toy_base.layers, toy_base.groups, table)
+def test_the_whole_is_the_sum_of_its_layers(toy_base: Base, toy_table: LatencyTable) -> None:
+    predictor = Predictor(toy_base.layers, toy_base.groups, toy_table)
     rows = predictor.layer_ms()
     assert predictor.latency_ms() == pytest.approx(sum(row.latency_ms for row in rows) + 0.007)
     by_name = {row.layer: row for row in rows}
@@ -33,27 +22,29 @@ def test_the_whole_is_the_sum_of_its_layers(toy_base: Base, table: LatencyTable)
     assert by_name["depthwise"].latency_ms == pytest.approx((1 + 24) / 1e3)
 
 
-def test_the_scale_is_that_of_the_network(toy_base: Base, table: LatencyTable) -> None:
-    plain = Predictor(toy_base.layers, toy_base.groups, table).latency_ms()
-    corrected = table.with_whole(Whole(digest="a", predicted_ms=1.0, measured_ms=3.0))
+def test_the_scale_is_that_of_the_network(toy_base: Base, toy_table: LatencyTable) -> None:
+    plain = Predictor(toy_base.layers, toy_base.groups, toy_table).latency_ms()
+    corrected = toy_table.with_whole(Whole(digest="a", predicted_ms=1.0, measured_ms=3.0))
     assert Predictor(toy_base.layers, toy_base.groups, corrected).latency_ms() == pytest.approx(3 * plain)
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_widths_and_masks_say_the_same(toy_base: Base, table: LatencyTable, seed: int) -> None:
-    predictor = Predictor(toy_base.layers, toy_base.groups, table)
+def test_widths_and_masks_say_the_same(toy_base: Base, toy_table: LatencyTable, seed: int) -> None:
+    predictor = Predictor(toy_base.layers, toy_base.groups, toy_table)
     random = np.random.default_rng(seed)
     counts = {name: int(random.choice((4, 8, len(group)))) for name, group in toy_base.groups.groups.items()}
     kept = {name: np.arange(len(group)) < counts[name] for name, group in toy_base.groups.groups.items()}
     assert predictor.width_ms(counts) == pytest.approx(predictor.latency_ms(kept))
 
 
-def test_what_a_table_lacks(toy_base: Base, table: LatencyTable) -> None:
-    assert missing(toy_base.layers, table) == {}
+def test_what_a_table_lacks(toy_base: Base, toy_table: LatencyTable) -> None:
+    assert missing(toy_base.layers, toy_table) == {}
     kind, points = next(iter(needed(toy_base.layers).items()))
     lost = next(iter(points))
-    kinds = {text: tuple(p for p in own if (text, p.widths) != (str(kind), lost)) for text, own in table.kinds.items()}
-    smaller = table._with(kinds=kinds)
+    kinds = {
+        text: tuple(p for p in own if (text, p.widths) != (str(kind), lost)) for text, own in toy_table.kinds.items()
+    }
+    smaller = toy_table._with(kinds=kinds)
     assert missing(toy_base.layers, smaller) == {kind: {lost}}
     with pytest.raises(KeyError):
         Predictor(toy_base.layers, toy_base.groups, smaller)

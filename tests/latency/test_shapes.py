@@ -22,27 +22,17 @@ from edgespa.latency.predict import Predictor, needed
 from edgespa.latency.shaper import Shaper
 from edgespa.latency.shapes import MOST, _lost, fitted
 from edgespa.latency.stopwatch import LatencyBudget, Stopwatch
-from edgespa.latency.table import LatencyTable, Origin, save_table, table_path
+from edgespa.latency.table import LatencyTable, save_table, table_path
 from edgespa.pruning import PruneConfig
 from edgespa.pruning.losses import BlockLoss, curve, lost_scores
 from edgespa.pruning.run import Pruning
 from edgespa.selection.select import Constraints
 from edgespa.tasks.base import Base
 
-ORIGIN = Origin(
-    device="board", machine="aarch64", cpu_model="a core", runtime="onnxruntime 1.2.3", variant="onnx-fp32", threads=1
-)
-
-
-def made(base: Base) -> LatencyTable:
-    """A device on which a layer takes a microsecond, and one for each pair of channels."""
-    points = [(kind, at, 1.0 + float(np.prod(at))) for kind, own in needed(base.layers).items() for at in own]
-    return LatencyTable(origin=ORIGIN, created="now", step=4, run_us=7.0).with_points(points)
-
 
 @pytest.fixture
-def predictor(toy_base: Base) -> Predictor:
-    return Predictor(toy_base.layers, toy_base.groups, made(toy_base))
+def predictor(toy_base: Base, toy_table: LatencyTable) -> Predictor:
+    return Predictor(toy_base.layers, toy_base.groups, toy_table)
 
 
 @pytest.fixture
@@ -167,10 +157,10 @@ def by_macs(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_latency_is_met_by_each_layer_for_itself(
-    toy_base: Base, tmp_path: Path, by_macs: None, monkeypatch: pytest.MonkeyPatch
+    toy_base: Base, toy_table: LatencyTable, tmp_path: Path, by_macs: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
-    save_table(made(toy_base), table_path("board", "onnx-fp32", 1))
+    save_table(toy_table, table_path("board", "onnx-fp32", 1))
     pruning, fitting = asked_of(toy_base, 0.5, round_to=1)
     task = fitting.recorded(pruning.task(0.5, tmp_path))
     account: Any = task.header.provenance["latency"]
@@ -206,13 +196,17 @@ def test_without_a_table_all_layers_are_cut_to_one_density(
 
 @pytest.mark.parametrize("share", [0.3, 1e-6])
 def test_where_the_table_is_wrong_one_density_is_found(
-    toy_base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, share: float
+    toy_base: Base,
+    toy_table: LatencyTable,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    share: float,
 ) -> None:
     """By the table all widths take the same."""
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
-    table = made(toy_base)
     points = [(kind, at, 1.0) for kind, own in needed(toy_base.layers).items() for at in own]
-    save_table(table.with_points(points), table_path("board", "onnx-fp32", 1))
+    save_table(toy_table.with_points(points), table_path("board", "onnx-fp32", 1))
 
     def measured(self: Stopwatch, program: Program, macs: int, size: int) -> float:
         return macs / 1e6
@@ -251,7 +245,9 @@ def test_methods_that_only_order_units_have_no_losses() -> None:
         PruneConfig(density=0.5, method="layer-random", allocation="knapsack")
 
 
-def test_steps_are_those_that_the_table_found(toy_base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_steps_are_those_that_the_table_found(
+    toy_table: LatencyTable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
 
     def step(**settings: int) -> object:
@@ -259,7 +255,7 @@ def test_steps_are_those_that_the_table_found(toy_base: Base, tmp_path: Path, mo
 
     assert step() == load_device("local").round_to == 16
     path = table_path("local", "onnx-fp32", 1)
-    save_table(made(toy_base), path)
+    save_table(toy_table, path)
     assert step() == 4
     assert step(round_to=2) == 2
     path.write_text("{")
@@ -267,17 +263,17 @@ def test_steps_are_those_that_the_table_found(toy_base: Base, tmp_path: Path, mo
 
 
 def test_of_a_device_that_is_away_the_table_counts(
-    toy_base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    toy_base: Base, toy_table: LatencyTable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
-    save_table(made(toy_base), table_path("board", "onnx-fp32", 1))
+    save_table(toy_table, table_path("board", "onnx-fp32", 1))
 
     def estimated(self: Stopwatch, program: Program, macs: int, size: int) -> float:
         self.estimated = True
         return 1e3
 
     monkeypatch.setattr(Stopwatch, "latency_ms", estimated)
-    whole = Predictor(toy_base.layers, toy_base.groups, made(toy_base)).latency_ms()
+    whole = Predictor(toy_base.layers, toy_base.groups, toy_table).latency_ms()
     pruning, fitting = asked_of(toy_base, 0.5 * whole * 1e6 / toy_base.whole_cost.macs, round_to=1)
     task = fitting.recorded(pruning.task(0.5, tmp_path))
     account: Any = task.header.provenance["latency"]
