@@ -234,7 +234,8 @@ def heal(
     )
     task = _described(task, start, original, config)
     after = evaluated(task.program(base), told, processes, objective=original.measured)
-    if after.value > before.value:
+    metrics = {**before.named(f"{BEFORE}_validation"), **after.named("validation")}
+    if did_harm(metrics):
         log.warning(
             "healing did harm: the outputs are %.3g off on %d samples that were held out, and were %.3g off; give more "
             "images or a lower learning rate (--lr %.1g), or keep the task as it was",
@@ -243,9 +244,24 @@ def heal(
             before.value,
             float(str(task.header.provenance["lr"])) / 3,
         )
-    return task.with_metrics(
-        **before.named(f"{BEFORE}_validation"), **after.named("validation"), validation_images=float(len(held_out))
-    )
+    return task.with_metrics(**metrics, validation_images=float(len(held_out)))
+
+
+def is_healed(task: Task) -> bool:
+    """Whether the last thing that was done with a task is that it was healed."""
+    return task.header.provenance.get("method") == METHOD
+
+
+def did_harm(metrics: Mapping[str, float]) -> bool:
+    """Whether a healed network is farther from the original, on what was held out, than it was before.
+
+    Where reconstruction has left next to nothing to heal, training can only move away.
+
+    Args:
+        metrics: Of the healed task.
+    """
+    before, after = (metrics.get(f"{kind}validation_error") for kind in (f"{BEFORE}_", ""))
+    return before is not None and after is not None and not after <= before
 
 
 def _described(task: Task, start: Task, original: Original, config: HealConfig) -> Task:

@@ -9,6 +9,7 @@ import torch
 
 from edgespa.data import ImageData, Prepared
 from edgespa.data.inputs import arguments
+from edgespa.data.parts import held_out
 from edgespa.errors import DataError
 from edgespa.system.quiet import NOTE
 
@@ -44,6 +45,29 @@ def parted(
             "choose the best epoch on data of the same task (--validation-data)",
         )
     return data, own
+
+
+def fitted_on(data: ImageData, fraction: float, seed: int) -> ImageData:
+    """What may be looked at before healing: all but what `parted` holds out of the same data without their answers.
+
+    Args:
+        data: Samples; their answers stay.
+        fraction: That healing holds out; at 0 nothing.
+        seed: Of healing.
+
+    Raises:
+        DataError: There are too few.
+    """
+    if not fraction:
+        return data
+    rows = np.arange(len(data))
+    out = held_out(np.zeros(len(data), dtype=np.int64), fraction, seed)
+    if not out.any() or out.all():
+        raise DataError(
+            f"{data.name}: {len(data)} samples are too few to spare {fraction:g} of them",
+            "take a larger fraction, or more images",
+        )
+    return data.subset(rows[~out])
 
 
 def tell_if_neighbours_are_alike(data: ImageData, train: Prepared) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import edgespa as es
+from edgespa.adaptation.heal import HealConfig, did_harm
 from edgespa.api.compress_results import Compression, Round, Side
 from edgespa.errors import BudgetError, ExportError
 from edgespa.system.files import plain_text, write_whole
@@ -179,7 +180,8 @@ class Stages:
             limit = min(limit, cut_for(task))
             if asked.heal:
                 self.tell(f"candidate {number}: healed")
-                task = nearer(task, self._healed(number, task))
+                healed = self._healed(number, task)
+                task = task if did_harm(healed.metrics) else healed
             self.tell(f"candidate {number}: its files, and what they take")
             _, found = self._measured(f"files-{number}", task, self._of_task, whole)
             mine = {name: value for name, value in found.items() if not name.startswith(_THERE)}
@@ -205,6 +207,8 @@ class Stages:
         path, asked = self.folder / f"cut-{number}.spa", self.asked
         if path.is_file():
             return es.open_task(path)
+        # What healing tells the loss on is to be new to pruning, too.
+        spared = {"spare": HealConfig().validation} if asked.heal else {}
         return es.prune(
             asked.model,
             output=path,
@@ -217,7 +221,7 @@ class Stages:
             progress=self.progress,
             **asked.opening,
             **asked.data,
-            **{"method": METHOD, **asked.pruning},
+            **{"method": METHOD, **spared, **asked.pruning},
         )
 
     def _healed(self, number: int, cut: TaskFile) -> TaskFile:
@@ -336,15 +340,6 @@ def cut_for(task: TaskFile) -> float:
     """What a task was found to take when it was cut: steps of channels mostly leave it below what it was cut for."""
     told = task.to_dict()["latency"]
     return float(told["expected_ms"]) if told else float("inf")
-
-
-def nearer(cut: TaskFile, healed: TaskFile) -> TaskFile:
-    """The healed network, unless it is farther from the original than the cut one on images that are held out.
-
-    Where reconstruction has left next to nothing to heal, training can only move away from it.
-    """
-    before, after = (healed.metrics.get(f"{kind}validation_error") for kind in ("unhealed_", ""))
-    return cut if before is not None and after is not None and not after <= before else healed
 
 
 def is_state(folder: Path) -> bool:

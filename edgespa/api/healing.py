@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from pydantic import JsonValue
 
-from edgespa.adaptation.heal import BEFORE, HealConfig, heal, original_of
+from edgespa.adaptation.heal import BEFORE, HealConfig, did_harm, heal, original_of
 from edgespa.adaptation.original import Original
 from edgespa.api.early import require_log_possible, require_outputs_possible, require_there
 from edgespa.api.options import DataOptions, Progress
@@ -24,6 +25,8 @@ from edgespa.objectives.evaluate import objective_for, require_answers
 from edgespa.tasks.base import Base
 from edgespa.tasks.task import Task
 from edgespa.tasks.unfinished import Unfinished, state_path
+
+log = logging.getLogger(__name__)
 
 
 def heal_to_file(
@@ -162,7 +165,7 @@ def heal_pruned(
     progress: Progress | None = None,
     facts: Mapping[str, Any] | None = None,
 ) -> Task:
-    """Heal a task that was pruned just now, towards its base.
+    """Heal a task that was pruned just now, towards its base; where that does harm, it stays as it was.
 
     Args:
         task: The task.
@@ -176,7 +179,7 @@ def heal_pruned(
         facts: What the state says besides.
     """
     task.save(cut_path(output))
-    return heal(
+    healed = heal(
         base,
         images,
         preprocess,
@@ -190,3 +193,12 @@ def heal_pruned(
         processes=Processes.start(config.mixed_precision),
         facts=facts,
     )
+    if not did_harm(healed.header.metrics):
+        return healed
+    log.warning("it is written as it was pruned")
+    own = {
+        name.removeprefix(f"{BEFORE}_"): value
+        for name, value in healed.header.metrics.items()
+        if name.startswith(BEFORE)
+    }
+    return task.with_metrics(**own, validation_images=healed.header.metrics["validation_images"])

@@ -12,7 +12,8 @@ from typing import Any
 from pydantic import JsonValue
 
 from edgespa.adaptation.config import AdaptConfig
-from edgespa.adaptation.heal import BEFORE, HealConfig
+from edgespa.adaptation.heal import BEFORE, HealConfig, is_healed
+from edgespa.adaptation.held_out import fitted_on
 from edgespa.adaptation.learn import adapt
 from edgespa.adaptation.teacher import load_teacher
 from edgespa.api.classes import of_classes
@@ -213,7 +214,8 @@ def prune_to_file(
         command: What the state says of the command that goes on with it, from `edgespa.tasks.unfinished.marked`.
         progress: Told ``(done, total, text)``.
         latency: Find the density by it; that of the configuration does not count.
-        healing: Heal what was pruned, on the calibration images, see `edgespa.adaptation.heal`.
+        healing: Heal what was pruned, on the calibration images, see `edgespa.adaptation.heal`. What it holds out of
+            them is not pruned by either.
     """
     options = options or DataOptions(seed=config.seed)
     if healing is not None and calibration is None:
@@ -239,6 +241,11 @@ def prune_to_file(
         for name, spec in named.items()
         if spec is not None
     }
+    all_images = images.get("calibration")
+    if all_images is not None:
+        images["calibration"] = _looked_at(all_images, config, healing)
+    elif config.spare:
+        raise ConfigError("images are spared (spare), and there are none", "give --calibration, or leave it out")
     for name, each in images.items():
         if labelled[name]:
             require_outputs(outputs, each)
@@ -255,6 +262,8 @@ def prune_to_file(
     seen = 0.0
     if "evaluation" in images:
         others = {f"--{_SPOKEN[name]}": each for name, each in prepared.items() if name != "evaluation"}
+        if healing is not None and all_images is not None:
+            others["--calibration"] = prepare_for(base.program, all_images, preprocess)
         seen = tell_overlap(images["evaluation"], others)
     with LatencyFitting.of(latency, base, data, preprocess, progress) as fitting:
         if latency is not None:
@@ -279,12 +288,13 @@ def prune_to_file(
             task = with_foretold(fitting.recorded(task), base)
         compared = {"base": base.program}
         if healing is not None:
-            compared[BEFORE] = task.program(base)
-            facts = {"command": command, "latency": fitting.record()}
+            assert all_images is not None
+            cut, facts = task, {"command": command, "latency": fitting.record()}
             task = heal_pruned(
-                task, base, images["calibration"], preprocess, healing, output, resume=behind, progress=progress,
-                facts=facts,
-            )  # fmt: skip
+                cut, base, all_images, preprocess, healing, output, resume=behind, progress=progress, facts=facts
+            )
+            if is_healed(task):
+                compared[BEFORE] = cut.program(base)
     known = options.known(base, preprocess, images.values())
     task = dataclasses.replace(task, header=task.header.model_copy(update={"preprocess": known}))
     if test is not None:
@@ -293,6 +303,12 @@ def prune_to_file(
     state_path(output).unlink(missing_ok=True)
     cut_path(output).unlink(missing_ok=True)
     return task
+
+
+def _looked_at(images: ImageData, config: PruneConfig, healing: HealConfig | None) -> ImageData:
+    """The calibration images that pruning may look at: what is lost is told on the others, by healing."""
+    share, seed = (config.spare, config.seed) if healing is None else (healing.validation, healing.seed)
+    return fitted_on(images, share, seed)
 
 
 def _facts_of(output: Path, resume: bool) -> Mapping[str, Any]:

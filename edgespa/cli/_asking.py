@@ -51,6 +51,7 @@ HARMLESS = (
     "heal", "heal-steps", "steps",
     "mixed-precision", "norms", "freeze-norms", "store", "head", "validation", "seed", "method", "alpha",
     "metric", "keep-depth", "score-images", "allocation", "reweight", "activations", "bn-reestimate", "head-width",
+    "spare",
     "widen", "blocks", "format",
     "precision", "int8-tolerance", "int8-max-loss", "fp32-tolerance", "int8-calibration", "int8-slowdown",
     "calibration-images",

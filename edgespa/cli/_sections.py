@@ -75,7 +75,7 @@ PRUNE: Sections = {
     "What is removed": ("--density", "--method", "--budget", "--allocation", *_SELECTION),
     "Data": ("--calibration", "--eval-data", *_IMAGES, "--seed"),
     "With --calibration": (
-        "--reweight", "--activations", "--head-width", "--bn-reestimate", "--heal", "--heal-steps",
+        "--reweight", "--activations", "--head-width", "--bn-reestimate", "--heal", "--heal-steps", "--spare",
     ),
     "With --allocation equal-accuracy": ("--held-out",),
     "With --method sls (whole blocks)": (

@@ -92,6 +92,15 @@ METHODS = (
 @click.option(
     "--heal-steps", type=click.IntRange(min=1), default=1000, show_default=True, help="Training steps of --heal."
 )
+@click.option(
+    "--spare",
+    type=click.FloatRange(0, 1, max_open=True),
+    default=0.0,
+    show_default=True,
+    metavar="FRACTION",
+    help="Part of --calibration that nothing is fitted on: those images that edgespa heal, with the same --seed and as "
+    "much --validation, tells what is lost on. --heal spares its own.",
+)
 @click.option("--held-out", metavar="DATA", help="Labelled images to tell the accuracy by.")
 @click.option("--base", metavar="MODEL", help="Of a task file: its base, if it is not where it was.")
 @trust_option()

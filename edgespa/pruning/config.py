@@ -85,6 +85,9 @@ class PruneConfig(SelectionConfig):
         bn_reestimate: Take batch-norm statistics anew on the calibration images.
         head_width: New width of the heads of attention: a number of dimensions, or a share of those that there are
             if not above 1; see `edgespa.pruning.heads`. None leaves them as they are.
+        spare: Fraction of the calibration images that nothing is chosen by or fitted on: those that
+            `edgespa.adaptation.heal` holds out with the same seed, and tells what is lost on. Where healing follows in
+            the same run, what it holds out is spared anyway.
         seed: Of everything random.
     """
 
@@ -97,6 +100,7 @@ class PruneConfig(SelectionConfig):
     blocks: bool = True
     bn_reestimate: bool = False
     head_width: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    spare: float = Field(default=0.0, ge=0, lt=1)
     seed: int = Field(default=0, ge=0)
 
     @model_validator(mode="after")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from edgespa.adaptation.config import AdaptConfig
-from edgespa.adaptation.held_out import parted, tell_if_neighbours_are_alike
+from edgespa.adaptation.held_out import fitted_on, parted, tell_if_neighbours_are_alike
 from edgespa.api.options import DataOptions
 from edgespa.api.tasks import adapt_to_file
 from edgespa.config import Preprocess
@@ -35,6 +35,18 @@ def test_a_block_is_a_row_of_each_class(labels: np.ndarray | None, seed: int) ->
         own = [members.index(index) for index in there if index in members]
         assert len(own) == (20 if labels is None else 5)
         assert own == list(range(own[0], own[0] + len(own)))
+
+
+@pytest.mark.parametrize("labels", [None, np.arange(100) % 4], ids=["none", "some"])
+def test_what_may_be_looked_at_before_healing_is_all_but_what_that_holds_out(labels: np.ndarray | None) -> None:
+    images = np.arange(100, dtype=np.uint8)[:, None, None, None] * np.ones((1, 2, 2, 1), np.uint8)
+    data = load_data(Given((images, labels) if labels is not None else (images,)), labelled=labels is not None)
+    looked_at = fitted_on(data, 0.2, 3)
+    _, held_out = parted(data.unanswered(), None, 0.2, 3)
+    seen, new = ([int(each.image(index)[0, 0, 0]) for index in range(len(each))] for each in (looked_at, held_out))
+    assert len(new) == 20
+    assert sorted(seen + new) == list(range(100))
+    assert (looked_at.labelled, fitted_on(data, 0.0, 3)) == (labels is not None, data)
 
 
 @pytest.mark.parametrize("video", [True, False])

@@ -92,17 +92,23 @@ def test_it_becomes_as_fast_as_asked(call: Any, clock: Clock, tmp_path: Path) ->
 def test_what_healing_makes_worse_is_left_as_it_was_cut(
     error: float, method: str, call: Any, clock: Clock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    heal = es.heal
+    heal, prune, spared = es.heal, es.prune, list[float]()
 
     def as_if(*given: Any, **keywords: Any) -> Any:
         made = heal(*given, **keywords)
         metrics = {**made.metrics, "validation_error": error, "unhealed_validation_error": 1.0}
         return dataclasses.replace(made, metrics=metrics)
 
+    def noted(*given: Any, **keywords: Any) -> Any:
+        spared.append(keywords["spare"])
+        return prune(*given, **keywords)
+
     monkeypatch.setattr(es, "heal", as_if)
+    monkeypatch.setattr(es, "prune", noted)
     call(speedup=2, save_task=tmp_path / "small.spa")
     found = es.open_task(tmp_path / "small.spa").task.header.provenance
     assert (found["method"] == "heal") == (method == "heal")
+    assert spared == [0.1]  # what healing holds out
 
 
 def test_nothing_is_removed_where_a_smaller_precision_is_enough(call: Any, clock: Clock) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import edgespa as es
+from edgespa.adaptation.heal import heal
 from edgespa.adaptation.state import Keeper
 from edgespa.tasks.task import Task
 from tests.cli.typed import result_of, run
@@ -87,12 +88,14 @@ def test_a_cut_task_is_healed_and_exported(place: Path) -> None:
 
 
 def test_prune_heals_in_one_go(place: Path) -> None:
-    """The same as in two steps; images without labels do."""
-    words = [each if each != "colours.npz" else "pictures.npz" for each in PRUNE]
+    """The same as in two steps; images without labels do. What healing is judged by is new to pruning, too."""
+    words = [each if each != "colours.npz" else "pictures.npz" for each in (PRUNE[0], "--bn-reestimate", *PRUNE[1:])]
     found = result_of(*words, "one.spa", "--heal", "--heal-steps", "8")
     assert found["metrics"]["validation_error"] < found["metrics"]["unhealed_validation_error"]
-    run(*words, "cut.spa")
+    run(*words, "cut.spa", "--spare", "0.1")
     run("heal", "cut.spa", "--calibration", "pictures.npz", "--steps", "8", "-o", "two.spa")
+    run(*words, "all.spa")
+    assert content("all.spa")[1] != content("cut.spa")[1]  # all images count there
     one, two = content("one.spa"), content("two.spa")
     assert one[1] == two[1]
     assert one[0]["metrics"] == two[0]["metrics"]
@@ -119,6 +122,22 @@ def test_what_is_left_goes_on(arguments: tuple[str, ...], monkeypatch: pytest.Mo
     assert sorted(each.name for each in place.glob("a.spa*")) == ["a.spa"]
 
 
+def test_what_healing_makes_worse_is_written_as_it_was_pruned(monkeypatch: pytest.MonkeyPatch, place: Path) -> None:
+    def worse(*given: Any, **keywords: Any) -> Task:
+        return heal(*given, **keywords).with_metrics(validation_error=9.0)
+
+    monkeypatch.setattr("edgespa.api.healing.heal", worse)
+    done = run(*PRUNE, "one.spa", "--heal", "--heal-steps", "8", "--eval-data", "colours.npz")
+    assert "written as it was pruned" in " ".join(done.stderr.split())
+    run(*PRUNE, "cut.spa", "--eval-data", "colours.npz")
+    one, cut = es.open_task("one.spa"), es.open_task("cut.spa")
+    assert content("one.spa")[1] == content("cut.spa")[1]
+    assert one.metrics["validation_error"] < 9
+    assert one.metrics["validation_images"] == 9
+    of_tests = ({name: each for name, each in task.metrics.items() if "test" in name} for task in (one, cut))
+    assert next(of_tests) == next(of_tests)
+
+
 def test_a_pruned_task_that_is_gone_is_said(monkeypatch: pytest.MonkeyPatch, place: Path) -> None:
     leave(monkeypatch, 7, *PRUNE, "a.spa", "--heal", "--heal-steps", "25")
     (place / "a.spa.cut").unlink()
@@ -130,6 +149,8 @@ def test_a_pruned_task_that_is_gone_is_said(monkeypatch: pytest.MonkeyPatch, pla
     [
         ((*PRUNE, "cut.spa", "--heal-steps", "5"), "--heal-steps is of --heal", 2),
         (("prune", *PRUNE[1:3], "1,3,8,8", "--density", "0.5", "--heal", "-o", "x.spa"), "healing needs images", 1),
+        ((*PRUNE, "x.spa", "--spare", "0.001"), "too few to spare", 1),
+        (("prune", *PRUNE[1:4], "--density", "0.5", "--spare", "0.1", "-o", "x.spa"), "there are none", 1),
         (("heal", "none.spa", "--calibration", "colours.npz", "-o", "x.spa"), "none.spa", 1),
         (("heal", "net.py", "--calibration", "colours.npz", "-o", "x.spa"), "net.py", 1),
     ],
