@@ -121,7 +121,7 @@ TASKS = {
         ("--input-shape", "1,3,320,320", "--mean", "0", "--std", "1", "--batch-size", "8", "--lr", "0.002"),
         ("map", "map50"),
         "mAP@50:95 / mAP@50",
-        60,
+        30,
         "yolo.py:Learn",
         ("full 1", "full 0.5"),
     ),
