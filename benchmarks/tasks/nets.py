@@ -134,6 +134,18 @@ def ssdlite() -> nn.Module:
     return SSD(features, anchors, (320, 320), 1 + BLOOD_CLASSES, head=head, image_mean=mean, image_std=std).eval()
 
 
+def ssdlite_trained() -> nn.Module:
+    """`ssdlite` as it has learned the blood cells, from the task file that run.py has made."""
+    from edgespa.tasks.base import Base
+    from edgespa.tasks.task import Task
+
+    base = Base.open(f"{HERE / 'nets.py'}:ssdlite", None)
+    learned = Task.load(HERE / "out" / "detection" / "full-1.spa").program(base).state_dict()
+    model = ssdlite()
+    model.load_state_dict({name: learned[name] for name in model.state_dict()})
+    return model
+
+
 class _Raw(nn.Module):
     """What the library traces: its tracer takes one tensor in."""
 
@@ -191,3 +203,70 @@ def lraspp_half_by_the_peer() -> nn.Module:
 def lraspp_quarter_by_the_peer() -> nn.Module:
     """See `cut_by_the_peer`."""
     return cut_by_the_peer(lraspp, 0.25, (96, 128))
+
+
+KINDS = ("sine", "square", "saw", "rising", "falling", "bursts")
+
+
+def make_signals(path: Path) -> None:
+    """Signals of two channels and 128 steps, of six kinds, in noise: 1,800 to learn from, 300 and 600 others.
+
+    Amplitude, frequency, phase and delay between the channels are random; both channels have noise of their own.
+    """
+    import numpy as np
+
+    if path.exists():
+        return
+    random, made = np.random.default_rng(0), {}
+    for split, count in (("train", 1800), ("val", 300), ("test", 600)):
+        labels = np.arange(count) % len(KINDS)
+        steps = np.arange(128) / 128
+        start, pace = random.uniform(0, 1, (count, 1)), random.uniform(3, 8, (count, 1))
+        channels = []
+        for delay in (0.0, random.uniform(0, 0.3, (count, 1))):
+            at = np.clip(steps + delay, 0, 1.3)
+            bent = np.select([labels[:, None] == 3, labels[:, None] == 4], [at * (0.4 + at), at * (1.6 - at)], at)
+            turn = (start + pace * bent) % 1
+            wave = np.sin(2 * np.pi * turn)
+            kinds = [wave, np.sign(wave), 2 * turn - 1, wave, wave, wave * (np.sin(2 * np.pi * 2 * at + start) > 0)]
+            chosen = np.stack(kinds)[labels, np.arange(count)]
+            channels.append(random.uniform(0.5, 1.5, (count, 1)) * chosen + random.normal(0, 0.7, (count, 128)))
+        made |= {f"signal_{split}": np.stack(channels, 1).astype(np.float32), f"labels_{split}": labels}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    np.savez(path, classes=np.array(KINDS), **made)
+
+
+class Convolutions(nn.Module):
+    """A network of one dimension: four strided convolutions with norms, and a linear head."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        widths = (2, 32, 64, 96, 128)
+        self.layers = nn.Sequential(
+            *(
+                nn.Sequential(nn.Conv1d(a, b, 5, 2, 2, bias=False), nn.BatchNorm1d(b), nn.ReLU())
+                for a, b in itertools.pairwise(widths)
+            )
+        )
+        self.head = nn.Linear(widths[-1], len(KINDS))
+
+    def forward(self, x: Tensor) -> Tensor:
+        scores: Tensor = self.head(self.layers(x).mean(2))
+        return scores
+
+
+class Recurrent(nn.Module):
+    """A convolution that takes four steps together, two layers of GRU over what it gives, and a linear head."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.steps = nn.Sequential(nn.Conv1d(2, 64, 8, 4, 2), nn.ReLU())
+        self.memory = nn.GRU(64, 64, num_layers=2, batch_first=True)
+        self.head = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, len(KINDS)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        states, _ = self.memory(self.steps(x).transpose(1, 2))
+        scores: Tensor = self.head(states[:, -1])
+        return scores

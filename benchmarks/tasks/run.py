@@ -26,8 +26,9 @@ from typing import Any
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
-sys.path[:0] = [str(HERE.parent), str(ROOT)]
+sys.path[:0] = [str(HERE.parent), str(HERE), str(ROOT)]
 
+from nets import make_signals  # noqa: E402
 from rows import Row, Rows, fill, table  # noqa: E402
 
 from edgespa.system.files import write_whole  # noqa: E402
@@ -47,11 +48,13 @@ class Setting:
         density: Share of the MACs.
         peer: What the name of the network ends in that torch-pruning has cut beforehand, by magnitude and at once; it
             is trained whole, as long as the others.
+        objective: One without labels, to learn by; measured is what the data say all the same.
     """
 
     adapter: tuple[str, ...]
     density: float
     peer: str = ""
+    objective: str = ""
 
 
 FULL = ("--adapter", "full")
@@ -70,6 +73,11 @@ SETTINGS: dict[str, Setting] = (
         f"torch-pruning {density:g}": Setting(FULL, density, f"_{share}_by_the_peer")
         for density, share in ((0.5, "half"), (0.25, "quarter"))
     }
+    | {
+        f"{name} {density:g}": Setting(FULL, density, objective=objective)
+        for density in (0.5, 0.25)
+        for name, objective in (("labels", ""), ("match", "match"))
+    }
 )
 
 
@@ -79,13 +87,16 @@ class Task:
 
     Attributes:
         network: A function of ``nets.py``, or ``FILE:NAME`` of another file here.
-        data: With the splits ``train``, ``val`` and ``test``.
+        data: With the splits ``train`` and ``test``.
         words: For `adapt`.
         measures: Their names in the manifest; the first decides.
         title: Of them.
         epochs: Of a training.
         objective: A file and name, as `network`, or what the data say.
-        settings: Of `SETTINGS`; all if empty.
+        settings: Of `SETTINGS`.
+        validation: There is a split ``val``; else a tenth of the training data chooses the epoch.
+        augment: For `adapt`.
+        before: A row that has to be there, whose task file the network is made of.
     """
 
     network: str
@@ -95,9 +106,13 @@ class Task:
     title: str
     epochs: int
     objective: str = ""
-    settings: tuple[str, ...] = ()
+    settings: tuple[str, ...] = tuple(name for name in SETTINGS if not name.startswith(("labels", "match")))
+    validation: bool = True
+    augment: str = "flip,crop,colour"
+    before: tuple[str, str] | None = None
 
 
+SIGNALS = ("full 1", "full 0.5", "full 0.25")
 TASKS = {
     "segmentation": Task(
         "lraspp",
@@ -125,6 +140,47 @@ TASKS = {
         "yolo.py:Learn",
         ("full 1", "full 0.5"),
     ),
+    "unlabelled-classes": Task(
+        "models.py:resnet56",
+        f"{DATA}/cifar10_jpeg.zip",
+        ("--mean", "0.485,0.456,0.406", "--std", "0.229,0.224,0.225", "--input-shape", "1,3,32,32", "--limit", "2000"),
+        ("accuracy",),
+        "accuracy",
+        12,
+        settings=("labels 0.5", "match 0.5", "labels 0.25", "match 0.25"),
+        validation=False,
+        augment="flip,crop",
+    ),
+    "unlabelled-detection": Task(
+        "ssdlite_trained",
+        f"{DATA}/bccd_voc.zip",
+        ("--batch-size", "8", "--lr", "0.002"),
+        ("map", "map50"),
+        "mAP@50:95 / mAP@50",
+        10,
+        settings=("labels 0.5", "match 0.5"),
+        before=("detection", "full 1"),
+    ),
+    "signals": Task(
+        "nets.py:Convolutions",
+        str(OUT / "signals.npz"),
+        ("--input-shape", "1,2,128", "--batch-size", "32"),
+        ("accuracy",),
+        "accuracy",
+        20,
+        settings=SIGNALS,
+        augment="",
+    ),
+    "signals-recurrent": Task(
+        "nets.py:Recurrent",
+        str(OUT / "signals.npz"),
+        ("--input-shape", "1,2,128", "--batch-size", "32"),
+        ("accuracy",),
+        "accuracy",
+        20,
+        settings=SIGNALS,
+        augment="",
+    ),
 }
 PATHS = os.pathsep.join(map(str, [ROOT, ROOT / ".zoo", os.environ.get("PEER_PACKAGES", "")]))
 
@@ -151,9 +207,9 @@ class Clock:
         from edgespa.device import runner
 
         self.model = runner.open_model(bundle, variant, 1, runner.import_runtime(variant["format"])[0])
-        shape = variant["inputs"][0]["shape"]
-        side = shape[2:] if shape[1] == 3 else shape[1:3]
-        self.feed = self.model.feed([np.random.default_rng(0).standard_normal((1, 3, *side), dtype="float32")])
+        inputs = json.loads((bundle / "manifest.json").read_text())["inputs"]
+        random, shapes = np.random.default_rng(0), [(1, *each["shape"][1:]) for each in inputs]
+        self.feed = self.model.feed([random.standard_normal(shape, dtype="float32") for shape in shapes])
         self.times: list[float] = []
 
     def run(self, count: int) -> None:
@@ -177,7 +233,7 @@ def measure_again(rows: Rows) -> None:
     for name in TASKS:
         clocks = {}
         for row in (each for each in rows.rows if each["task"] == name):
-            bundle = OUT / name / row["setting"].replace(" ", "-")
+            bundle = place_of(name, row["setting"])
             for variant in json.loads((bundle / "manifest.json").read_text())["variants"]:
                 clocks[row["setting"], variant["name"]] = Clock(bundle, variant)
         for _ in range(ROUNDS):
@@ -189,24 +245,48 @@ def measure_again(rows: Rows) -> None:
     write_whole(rows.path, "".join(json.dumps(row) + "\n" for row in rows.rows).encode())
 
 
+def place_of(name: str, setting: str) -> Path:
+    """The bundle of a row; its task file lies beside it."""
+    return OUT / name / setting.replace(" ", "-")
+
+
+def task_of(place: Path) -> Path:
+    """Not by a suffix, for it would be that of 0.5."""
+    return place.parent / f"{place.name}.spa"
+
+
+def learned(name: str, setting: str) -> Path:
+    """The task file of a row."""
+    what, how = TASKS[name], SETTINGS[setting]
+    place = place_of(name, setting)
+    task = task_of(place)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    if task.exists():
+        return task
+    if what.before is not None:
+        learned(*what.before)
+    network = what.network if ":" in what.network else f"nets.py:{what.network}{how.peer}"
+    objective = ("--objective", how.objective or f"{HERE}/{what.objective}") if how.objective or what.objective else ()
+    chosen_on = ("--validation-data", f"{what.data}:val") if what.validation else ()
+    judged = () if how.objective else ("--eval-data", f"{what.data}:test")
+    augment = ("--augment", what.augment) if what.augment else ()
+    began = of_children()
+    edgespa(
+        "adapt", str((DATA if network.startswith("models.py") else HERE) / network), *objective, "--data",
+        f"{what.data}:train", *judged, *chosen_on, *what.words, *how.adapter, "--budget", "macs", "--density",
+        "1" if how.peer else str(how.density), "--epochs", str(what.epochs), *augment, "--output", str(task),
+    )  # fmt: skip
+    (place.parent / f"{place.name}.seconds").write_text(f"{of_children() - began:.1f}")
+    return task
+
+
 def measured(name: str, setting: str) -> Row:
     """One row."""
     what, how = TASKS[name], SETTINGS[setting]
-    place = OUT / name / setting.replace(" ", "-")
-    task, bundle = place.parent / f"{place.name}.spa", place  # a suffix would be that of 0.5
-    place.parent.mkdir(parents=True, exist_ok=True)
-    network = what.network if ":" in what.network else f"nets.py:{what.network}{how.peer}"
+    task, bundle = learned(name, setting), place_of(name, setting)
     objective = ("--objective", f"{HERE}/{what.objective}") if what.objective else ()
-    taken = place.parent / f"{place.name}.seconds"
-    if not task.exists():
-        began = of_children()
-        edgespa(
-            "adapt", f"{HERE}/{network}", *objective, "--data", f"{what.data}:train", "--eval-data",
-            f"{what.data}:test", "--validation-data", f"{what.data}:val", *what.words, *how.adapter, "--budget", "macs",
-            "--density", "1" if how.peer else str(how.density), "--epochs", str(what.epochs), "--augment",
-            "flip,crop,colour", "--output", str(task),
-        )  # fmt: skip
-        taken.write_text(f"{of_children() - began:.1f}")
+    if how.objective:
+        objective = ("--objective", {"accuracy": "classes", "map": "detection"}[what.measures[0]])
     if not bundle.exists():
         edgespa(
             "export", str(task), *objective, "--precision", "fp32", "--precision", "int8", "--calibration",
@@ -224,7 +304,7 @@ def measured(name: str, setting: str) -> Row:
     costs = manifest["compaction"]
     return {
         "epochs": what.epochs,
-        "training_cpu_seconds": float(taken.read_text()),
+        "training_cpu_seconds": float((bundle.parent / f"{bundle.name}.seconds").read_text()),
         "program": values(manifest["reference_accuracy"]),
         "macs": how.density if how.peer else costs["macs"] / costs["base_macs"],
         "task_bytes": costs["task_size_bytes"],
@@ -273,8 +353,9 @@ def main() -> None:
     rows = Rows(RESULTS)
     if options.times:
         measure_again(rows)
+    make_signals(OUT / "signals.npz")
     for name in () if options.table or options.times else options.tasks or TASKS:
-        for setting in options.only or TASKS[name].settings or SETTINGS:
+        for setting in options.only or TASKS[name].settings:
             rows.get({"task": name, "setting": setting}, lambda name=name, setting=setting: measured(name, setting))
     parts = {}
     for name, what in TASKS.items():
