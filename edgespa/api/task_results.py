@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from edgespa.pruning.depth import Decision
     from edgespa.tasks.task import Task
 
-_OF_PRUNING = ("calibration", "reconstruction_error", "curves", "whole", "heads")
+_OF_PRUNING = ("calibration", "reconstruction_error", "curves", "whole", "heads", "shapes")
 
 
 @dataclasses.dataclass(frozen=True, repr=False)

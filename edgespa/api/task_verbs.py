@@ -323,11 +323,6 @@ def prune(
     config = PruneConfig.parse(settings_of(rest, PruneConfig), "prune")
     if budget is not None:
         config = config.for_latency()
-    elif config.allocation == "knapsack":
-        raise ConfigError(
-            "the allocation knapsack is for a latency: it weighs what a layer loses against the time that it takes",
-            "give latency_ms=X in place of density, or leave out allocation",
-        )
     healing = HealConfig.parse({"steps": heal_steps, "seed": config.seed}, "prune") if heal else None
     checked()
     with told("prune", progress) as report:

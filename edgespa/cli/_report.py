@@ -69,6 +69,8 @@ def show_task(summary: dict[str, Any], next_command: str) -> None:
     table(["", "task", "base", "density"], rows, right=["task", "base", "density"])
     if latency := summary["latency"]:
         _show_latency(latency)
+    if shapes := summary.get("shapes"):
+        _show_shapes(shapes)
     if blocks := summary["blocks"]:
         zeros = f"{blocks['zero_weights']:,} weights are zero, which saves storage, not time"
         echo(f"blocks: {blocks['kept']:,} of {blocks['of']:,} are kept; {zeros}")

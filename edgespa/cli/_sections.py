@@ -72,7 +72,7 @@ ADAPT_EXAMPLES: Examples = (
 
 PRUNE: Sections = {
     "Model": ("--input-shape", "--weights"),
-    "What is removed": ("--density", "--method", "--budget", "--allocation", *_SELECTION),
+    "What is removed": ("--density", "--method", "--budget", "--allocation", "--blocks", *_SELECTION),
     "Data": ("--calibration", "--eval-data", *_IMAGES, "--seed"),
     "With --calibration": (
         "--reweight", "--activations", "--head-width", "--bn-reestimate", "--heal", "--heal-steps", "--spare",
@@ -81,7 +81,7 @@ PRUNE: Sections = {
     "With --method sls (whole blocks)": (
         "--data", "--alpha", "--keep-depth", "--metric", "--score-images", "--plot", "--base", "--trust",
     ),
-    _LATENCY: (*_BUDGET, "--widen", "--blocks"),
+    _LATENCY: (*_BUDGET, "--widen"),
     "Interrupted runs": _AGAIN,
     "Output": (*_WRITTEN, *_RECIPE),
 }  # fmt: skip

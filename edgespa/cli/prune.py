@@ -48,9 +48,10 @@ METHODS = (
     default="auto",
     show_default=True,
     help="How the budget is shared out over layers: by scores over all layers, the same fraction of each, the same "
-    "reconstruction error, the same loss of accuracy on --held-out, or, for --budget latency_ms=X, the least loss "
-    "within that time, by the latency table of the device, which is made if it is absent; 'auto': that one for a "
-    "latency, else uniform for methods that rank within a layer, and global for others.",
+    "reconstruction error, the same loss of accuracy on --held-out, or (knapsack) the least loss within it, each "
+    "layer's width found for itself, for --budget latency_ms=X by the latency table of the device, which is made if "
+    "it is absent; 'auto': the knapsack for a latency, else uniform for methods that rank within a layer, and global "
+    "for others.",
 )
 @click.option(
     "--reweight/--no-reweight",
@@ -74,7 +75,8 @@ METHODS = (
     "--blocks/--no-blocks",
     default=True,
     show_default=True,
-    help="For a latency with asym-in-change: whole residual blocks may go too, where that loses less for the time.",
+    help="For a latency, or --allocation knapsack, with asym-in-change: whole residual blocks may go too, where that "
+    "loses less for the same.",
 )
 @click.option(
     "--head-width",

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, fx
 
+from edgespa.graph.forms import Form, Part
 from edgespa.graph.groups import Groups, Mask, Slot
 from edgespa.graph.program import BATCH, Program, shape_of
 from edgespa.graph.rules.registry import named_arguments, operator_name
@@ -63,8 +64,13 @@ class CostModel:
             for node in program.graph.nodes
             if (terms := _mac_terms(node, groups, batch if not free or _is_per_batch(node) else 1))
         }
-        self._parameters: list[_Term] = []
+        self._parameters: dict[str, _Term] = {}
         self._bytes: list[_Term] = []
+        self._readers: dict[str, set[str]] = {}
+        for node in program.graph.nodes:
+            for each in node.all_input_nodes:
+                if each.op == "get_attr":
+                    self._readers.setdefault(str(each.target), set()).add(node.name)
         for name, tensor in program.tensors():
             if name in merged:
                 continue
@@ -72,7 +78,7 @@ class CostModel:
             axes = tuple(ids for ids in sizes if ids is not None and ids.any())
             rest = tensor.numel() / math.prod(len(ids) for ids in axes)
             if isinstance(tensor, torch.nn.Parameter):
-                self._parameters.append(_Term(rest, axes))
+                self._parameters[name] = _Term(rest, axes)
             self._bytes.append(_Term(rest * tensor.element_size(), axes))
 
     def cost(self, kept: Mapping[str, Mask] | None = None) -> Cost:
@@ -80,9 +86,22 @@ class CostModel:
         alive = None if kept is None else self._groups.alive(kept)
         return Cost(
             macs=round(sum(term.value(alive) for terms in self._macs.values() for term in terms)),
-            parameters=round(sum(term.value(alive) for term in self._parameters)),
+            parameters=round(sum(term.value(alive) for term in self._parameters.values())),
             size_bytes=round(sum(term.value(alive) for term in self._bytes)),
         )
+
+    def parts(self, quantity: str) -> list[Part]:
+        """What sums up to a cost, each with the channel groups that it depends on.
+
+        Args:
+            quantity: ``macs`` or ``parameters``.
+        """
+        if quantity == "macs":
+            own = [(term, frozenset({node})) for node, terms in self._macs.items() for term in terms]
+        else:
+            own = [(term, frozenset(self._readers.get(name, ()))) for name, term in self._parameters.items()]
+        forms = [(Form.of(term.rest, term.axes, self._groups), nodes) for term, nodes in own]
+        return [Part(form.groups, form, nodes) for form, nodes in forms]
 
     def node_macs(self) -> dict[str, int]:
         """Multiply-accumulates of each node that has any."""

@@ -111,6 +111,14 @@ class Groups:
         return alive
 
     @cached_property
+    def owner(self) -> NDArray[np.int64]:
+        """The group of each unit id: 1 for the first, and so on; 0 where nothing can shrink."""
+        found = np.zeros(self.unit_count, dtype=np.int64)
+        for number, group in enumerate(self.groups.values(), 1):
+            found[group.ids] = number
+        return found
+
+    @cached_property
     def total_channels(self) -> int:
         """Output channels of weights over all units: what channel density is a fraction of."""
         return sum(len(group) * group.channels for group in self.groups.values())

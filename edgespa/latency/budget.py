@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import logging
 from collections.abc import Iterator, Mapping
 
@@ -218,7 +217,6 @@ class LatencyFitting:
         if self.choose is not None:  # what was found by the weights alone is not what the training came to
             account["widths"] = {name: int(mask.sum()) for name, mask in task.kept.items()}
             del account["losses"]
-        header = task.header.model_copy(update={"provenance": {**task.header.provenance, "latency": account}})
         asked = found.budget.latency_ms
         if obtained > _FAR * asked:
             log.warning(
@@ -229,4 +227,4 @@ class LatencyFitting:
                 100 * (obtained / asked - 1),
             )
         key = "estimated_latency_ms" if stopwatch.estimated else "latency_ms"
-        return dataclasses.replace(task, header=header).with_metrics(**{key: obtained})
+        return task.with_provenance(latency=account).with_metrics(**{key: obtained})

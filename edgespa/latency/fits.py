@@ -11,20 +11,17 @@ import dataclasses
 import logging
 from collections.abc import Callable, Mapping
 
-import numpy as np
 from pydantic import JsonValue
 
 from edgespa.errors import BudgetError
-from edgespa.graph.groups import Kept
 from edgespa.graph.surgery import compact
 from edgespa.latency.known import Foretold
 from edgespa.latency.predict import Predictor
 from edgespa.latency.shapes import fitted
 from edgespa.latency.stopwatch import LatencyBudget, Stopwatch
-from edgespa.pruning.cut import carried_over
 from edgespa.pruning.run import Pruning
+from edgespa.pruning.shapes import Lost, cut_down, density_of, kept_of
 from edgespa.selection.fit import Search, largest_within
-from edgespa.tasks.base import Base
 
 log = logging.getLogger(__name__)
 
@@ -113,7 +110,7 @@ def fit(pruning: Pruning, stopwatch: Stopwatch, progress: Progress | None = None
 
     def measure(key: Widths) -> float:
         nonlocal done
-        kept = _kept(base, made[key])
+        kept = kept_of(base, made[key])
         cost = base.cost.cost(kept)
         if progress is not None:
             progress(done, None, f"latency on {budget.device.name}: {cost.macs / 1e6:.4g}M MACs")
@@ -152,21 +149,14 @@ def fit_shapes(
         BudgetError: Even the fastest network that the method can make is slower; it says how fast that is.
     """
     base, budget = pruning.base, stopwatch.budget
-    whole = base.cost.cost()
     costs: list[tuple[float, int]] = []
 
     def measure(widths: Mapping[str, int], removed: tuple[str, ...]) -> float:
-        smaller = base.without_blocks(removed)
-        kept = carried_over(_kept(base, widths), base.groups, smaller.groups)
+        smaller, kept = cut_down(base, widths, removed)
         cost = smaller.cost.cost(kept)
         if progress is not None:
             progress(len(costs), None, f"latency on {budget.device.name}: {cost.macs / 1e6:.4g}M MACs")
-        densities = {
-            "channels": smaller.groups.channel_density(kept),
-            "macs": cost.macs / max(whole.macs, 1),
-            "parameters": cost.parameters / max(whole.parameters, 1),
-        }
-        costs.append((densities[pruning.config.budget], cost.macs))
+        costs.append((density_of(base, smaller, kept, pruning.config.budget), cost.macs))
         took = stopwatch.latency_ms(compact(smaller.program, smaller.groups, kept), cost.macs, cost.size_bytes)
         if stopwatch.estimated:  # the table was measured on the device, which is more than published latencies are
             scale = foretold.predictor.scale
@@ -193,8 +183,7 @@ def fit_shapes(
         trials,
         chosen.widths,
         chosen.removed,
-        {name: losses[name][width] for name, width in chosen.widths.items()}
-        | {name: blocks[name].loss for name in chosen.removed},
+        Lost(losses, blocks).of(chosen.widths, chosen.removed),
     )
 
 
@@ -208,14 +197,6 @@ def _unreachable(
         f"{fastest.time:.3g} ms, at a density of {fastest.density:.3g} ({figures[fastest.key][0] / 1e6:.3g}M MACs)",
         "ask for more; or allow narrower layers (--round-to 1), or try another --variant or more --threads",
     )
-
-
-def _kept(base: Base, counts: Mapping[str, int]) -> Kept:
-    """A selection with these widths; which units does not matter."""
-    kept = base.groups.all_kept()
-    for name, count in counts.items():
-        kept[name] = np.arange(len(kept[name])) < count
-    return kept
 
 
 def _smallest(pruning: Pruning) -> float:

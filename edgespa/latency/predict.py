@@ -1,20 +1,23 @@
 """What a program takes with any selection of its units, foretold from a latency table, without building it.
 
-For one selection `Predictor.latency_ms`; for searches over millions of them `edgespa.latency.along`.
+For one selection `Predictor.latency_ms`; for searches over millions of them `Predictor.parts`, along which
+`edgespa.selection.along` looks.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 from collections.abc import Iterable, Mapping
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from edgespa.graph.forms import Form, Part
 from edgespa.graph.groups import Groups, Kept
 from edgespa.graph.kinds import BY_ELEMENTS, Kind
-from edgespa.graph.layers import Dim, Layer, Layers
+from edgespa.graph.layers import Layer, Layers
 from edgespa.latency.table import LatencyTable
 from edgespa.selection.staircase import Staircase, grid, spread
 
@@ -103,7 +106,7 @@ class Predictor:
                     grids, table.points(layer.kind), 1 if plain else table.step, table.factors(layer.kind)
                 )
             self._stairs.append(made[layer.kind, grids])
-        self._forms = [tuple(_Form.of(dim, groups) for dim in layer.dims) for layer in layers.layers]
+        self._forms = [tuple(Form.of(dim.rest, dim.axes, groups) for dim in layer.dims) for layer in layers.layers]
 
     def latency_ms(self, kept: Kept | None = None) -> float:
         """Of one inference with only the kept units, all of them by default."""
@@ -134,6 +137,13 @@ class Predictor:
         counts = {name: np.float64(widths.get(name, len(group))) for name, group in self.groups.groups.items()}
         return sum(float(self.over(layer, counts)) for layer in range(len(self._forms))) + self.fixed_ms
 
+    def parts(self) -> list[Part]:
+        """The layers, in ms, in the order of the graph; besides them there is `fixed_ms`."""
+        return [
+            Part(self.touched(index), functools.partial(self.over, index), frozenset({layer.node}))
+            for index, layer in enumerate(self.layers.layers)
+        ]
+
     def touched(self, layer: int) -> tuple[str, ...]:
         """Names of the groups that a layer's time depends on.
 
@@ -151,42 +161,3 @@ class Predictor:
         """
         values = (form(counts) for form in self._forms[layer])
         return self.scale * self._stairs[layer](*values) / 1e3
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class _Form:
-    """A width as a product of sums: ``rest * prod(fixed + sum(per unit * kept units))``."""
-
-    rest: int
-    axes: tuple[tuple[int, tuple[tuple[str, float], ...]], ...]
-
-    @classmethod
-    def of(cls, dim: Dim, groups: Groups) -> _Form:
-        owner = np.zeros(groups.unit_count, dtype=np.int64)
-        names = list(groups.groups)
-        for number, name in enumerate(names, 1):
-            owner[groups.groups[name].ids] = number
-        axes = []
-        for ids in dim.axes:
-            found, counts = np.unique(owner[ids], return_counts=True)
-            own = dict(zip(found.tolist(), counts.tolist(), strict=True))
-            shares = tuple(
-                (names[number - 1], count / len(groups.groups[names[number - 1]]))
-                for number, count in own.items()
-                if number
-            )
-            axes.append((int(own.get(0, 0)), shares))
-        return cls(dim.rest, tuple(axes))
-
-    @property
-    def groups(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(name for _, shares in self.axes for name, _ in shares))
-
-    def __call__(self, counts: Mapping[str, ArrayLike]) -> NDArray[np.float64]:
-        value: NDArray[np.float64] = np.asarray(float(self.rest))
-        for fixed, shares in self.axes:
-            size: NDArray[np.float64] = np.asarray(float(fixed))
-            for name, share in shares:
-                size = size + share * np.asarray(counts[name], dtype=np.float64)
-            value = value * size
-        return value

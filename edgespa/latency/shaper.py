@@ -7,9 +7,9 @@ from collections.abc import Mapping
 import numpy as np
 
 from edgespa.graph.groups import Groups, Kept
-from edgespa.latency.along import Along
 from edgespa.latency.predict import Predictor
 from edgespa.pruning.losses import lost_scores
+from edgespa.selection.along import Along
 from edgespa.selection.criteria import Scores
 from edgespa.selection.knapsack import Terms, fastest, knapsack
 from edgespa.selection.select import Constraints, allowed_widths, free_groups
@@ -57,7 +57,9 @@ class Shaper:
         losses = Terms({name: len(own) for name, own in {**widths, **fixed}.items()})
         for name, own in widths.items():
             losses.add((name,), lost[name][list(own)])
-        times = Along(self.predictor, {**widths, **fixed})
+        times = Along(
+            self.predictor.parts(), self.predictor.groups, {**widths, **fixed}, constant=self.predictor.fixed_ms
+        )
         found = knapsack(losses, times, self.limit_ms(density)) or fastest(losses, times)
         result = {name: mask.copy() for name, mask in kept.items()}
         for name, own in widths.items():

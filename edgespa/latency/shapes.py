@@ -10,14 +10,13 @@ import dataclasses
 import logging
 from collections.abc import Callable, Mapping
 
-import numpy as np
-
 from edgespa.errors import BudgetError
-from edgespa.latency.along import Along
 from edgespa.latency.predict import Predictor
 from edgespa.pruning.losses import BlockLoss
+from edgespa.pruning.shapes import Lost
+from edgespa.selection.along import Along
 from edgespa.selection.fit import TOLERANCE
-from edgespa.selection.knapsack import Shapes, Terms, fastest, knapsack
+from edgespa.selection.knapsack import Shapes, fastest, knapsack
 
 log = logging.getLogger(__name__)
 
@@ -28,8 +27,6 @@ Measure = Callable[[Mapping[str, int], tuple[str, ...]], float]
 """From how many units each group keeps, and the blocks that are gone, to the time in ms; other groups are whole."""
 _NEAR = 0.75
 """Of the limit: what takes less was cut by a table that is wrong."""
-_BLOCK = "block "
-"""What the variable of a block is called by, before the block's name: groups have names like those of blocks."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,30 +85,23 @@ def fitted(
     Raises:
         BudgetError: The fastest widths were measured and take longer; it says how long.
     """
-    blocks = blocks or {}
-    widths = {name: tuple(sorted(own)) for name, own in losses.items()}
-    lost = _lost(losses, widths, blocks)
-    times = Along(predictor, widths, {_BLOCK + name: each.nodes for name, each in blocks.items()})
+    lost = Lost(losses, blocks or {})
+    times = Along(predictor.parts(), predictor.groups, lost.widths, lost.nodes, predictor.fixed_ms)
 
     def measured(shapes: Shapes, scale: float) -> Candidate:
-        chosen, gone = chosen_of(shapes)
+        chosen, gone = lost.chosen(shapes)
         return Candidate(chosen, gone, shapes.loss, scale * shapes.time, measure(chosen, gone))
 
-    def chosen_of(shapes: Shapes) -> tuple[dict[str, int], tuple[str, ...]]:
-        gone = tuple(name for name in blocks if not shapes.choice[_BLOCK + name])
-        inside = {name for block in gone for name in blocks[block].groups}
-        return {name: own[shapes.choice[name]] for name, own in widths.items() if name not in inside}, gone
-
-    everything = {name: size - 1 for name, size in lost.sizes.items()}
-    whole = measured(Shapes(everything, 0.0, times.total(everything)), 1.0)
+    everything = lost.everything
+    whole = measured(dataclasses.replace(everything, time=times.total(everything.choice)), 1.0)
     if whole.measured_ms <= limit_ms:
         return Fitted(whole, whole, ())
     tried: list[Candidate] = []
     scale = whole.measured_ms / whole.predicted_ms
     aim = (1 - tolerance / 2) * limit_ms
     while len(tried) < MOST:
-        shapes = knapsack(lost, times, aim / scale) or fastest(lost, times)
-        if chosen_of(shapes) in [(each.widths, each.removed) for each in tried]:
+        shapes = knapsack(lost.terms, times, aim / scale) or fastest(lost.terms, times)
+        if lost.chosen(shapes) in [(each.widths, each.removed) for each in tried]:
             break
         found = measured(shapes, scale)
         tried.append(found)
@@ -123,7 +113,7 @@ def fitted(
             aim *= 1 - tolerance  # the last one should fit
     fitting = [each for each in tried if each.measured_ms <= limit_ms]
     if not fitting:
-        least = chosen_of(fastest(lost, times))
+        least = lost.chosen(fastest(lost.terms, times))
         slowest = next((each.measured_ms for each in tried if (each.widths, each.removed) == least), None)
         if slowest is not None:
             raise BudgetError(
@@ -133,20 +123,3 @@ def fitted(
     best = min(fitting, key=lambda each: each.loss, default=None)
     near = best is not None and best.measured_ms >= _NEAR * limit_ms
     return Fitted(best if near else None, whole, tuple(tried))
-
-
-def _lost(
-    losses: Mapping[str, Mapping[int, float]], widths: Mapping[str, tuple[int, ...]], blocks: Mapping[str, BlockLoss]
-) -> Terms:
-    """What is lost, over the widths of groups and over blocks; the widths of a block that is gone lose nothing more."""
-    owner = {name: _BLOCK + block for block, each in blocks.items() for name in each.groups}
-    found = Terms({name: len(own) for name, own in widths.items()} | {_BLOCK + name: 2 for name in blocks})
-    for name, own in losses.items():
-        values = np.array([own[width] for width in widths[name]])
-        if name in owner:
-            found.add((name, owner[name]), values[:, None] * np.array([0.0, 1.0]))
-        else:
-            found.add((name,), values)
-    for name, each in blocks.items():
-        found.add((_BLOCK + name,), [each.loss, 0.0])
-    return found

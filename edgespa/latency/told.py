@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 from collections.abc import Mapping
 
@@ -51,8 +50,7 @@ def with_foretold(task: Task, base: Base) -> Task:
         _tell(task, table, row)
     if not rows:
         return task
-    provenance = {**task.header.provenance, "foretold": rows}
-    return dataclasses.replace(task, header=task.header.model_copy(update={"provenance": provenance}))
+    return task.with_provenance(foretold=rows)
 
 
 def every_table() -> list[LatencyTable]:

@@ -73,15 +73,15 @@ class PruneConfig(SelectionConfig):
             the form of its own that an in-change method has.
         allocation: How the budget is shared out: ``uniform``, the same fraction of every group; ``equal-error``, the
             same relative reconstruction error; ``equal-accuracy``, the same loss of accuracy on labelled held-out
-            images; ``global``, by ranking scores over all groups; ``knapsack``, for a latency: the widths that lose
-            least within it, by the device's latency table (without a table as equal-error, or global); ``auto``:
-            uniform for methods that rank within each layer, else global; with a latency the knapsack, but for methods
-            that rank within each layer without saying what is lost.
+            images; ``global``, by ranking scores over all groups; ``knapsack``, the widths that lose least within the
+            density, each layer's found for itself, with a latency within that, by the device's latency table (without
+            a table as equal-error, or global); ``auto``: uniform for methods that rank within each layer, else global;
+            with a latency the knapsack, but for methods that rank within each layer without saying what is lost.
         widen: With a latency that is asked for, and a latency table of the device that covers the network: give widths
             back as long as the table says that they cost no time.
-        blocks: With a latency that is asked for, the allocation knapsack and the method ``asym-in-change``: whole
-            residual blocks may go too, where that loses less for the time than narrower layers; none where layers are
-            kept whole by ``keep`` or ``only``.
+        blocks: With the allocation knapsack and the method ``asym-in-change``: whole residual blocks may go too, where
+            that loses less for the same than narrower layers; none where layers are kept whole by ``keep`` or
+            ``only``, or channels are counted.
         bn_reestimate: Take batch-norm statistics anew on the calibration images.
         head_width: New width of the heads of attention: a number of dimensions, or a share of those that there are
             if not above 1; see `edgespa.pruning.heads`. None leaves them as they are.
@@ -111,7 +111,7 @@ class PruneConfig(SelectionConfig):
         if self.allocation == "knapsack" and not self.has_losses:
             raise ValueError(
                 f"{self.method} ranks within each layer and says nothing of what it loses, which the allocation "
-                "knapsack weighs against time: take asym-in-change, or a method that ranks layers against each other"
+                "knapsack weighs: take asym-in-change, or a method that ranks layers against each other"
             )
         if self.how.in_change and self.activations not in (None, self.how.activations):
             raise ValueError(f"{self.method} fits on {self.how.activations}: leave out activations, or take its sister")

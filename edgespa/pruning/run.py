@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import JsonValue
 
 from edgespa.config import Preprocess
 from edgespa.data import Prepared
@@ -24,12 +25,17 @@ from edgespa.pruning.learnt import Learnt, Report, Ticks
 from edgespa.pruning.losses import behind
 from edgespa.pruning.result import make_task
 from edgespa.pruning.resume import Store
+from edgespa.pruning.shapes import shapes_within
 from edgespa.pruning.survey import Network
 from edgespa.selection.select import allowed_widths
 from edgespa.selection.widen import widened
 from edgespa.system.files import uninterrupted
 from edgespa.tasks.base import Base
 from edgespa.tasks.task import Task
+from edgespa.tasks.unfinished import Unfinished
+
+SHAPES = "shapes"
+"""Where a state, and a task, say which widths were found."""
 
 
 def prune(
@@ -73,10 +79,29 @@ def prune(
         narrowing = narrow_heads(base, images, config.head_width, config.round_to, _ticks(images, progress))
         base = narrowing.base
     pruning = Pruning(base, config, data, held_out, progress)
-    store = None if checkpoint is None else Store(checkpoint, pruning.identity(), more=facts)
-    density = config.density if choose_density is None else choose_density(pruning)
+
+    def more() -> dict[str, Any]:
+        return {**(facts() if facts is not None else {}), SHAPES: pruning.shaped}
+
+    store = None if checkpoint is None else Store(checkpoint, pruning.identity(), more=more)
+    if choose_density is not None:
+        density = choose_density(pruning)
+    elif config.shares == "knapsack":
+        density = pruning.shape(config.density, _shaped_before(checkpoint) if resume else None)
+    else:
+        density = config.density
     task = pruning.task(density, folder, preprocess, store, resume)
+    if pruning.shaped is not None:
+        task = task.with_provenance(**{SHAPES: pruning.shaped})
     return task if narrowing is None else narrowing.recorded(task)
+
+
+def _shaped_before(checkpoint: Path | None) -> Mapping[str, Any] | None:
+    """The widths that a run found that is gone on with: they are not looked for again."""
+    if checkpoint is None or not checkpoint.exists():
+        return None
+    found = Unfinished.read(checkpoint).facts.get(SHAPES)
+    return found if isinstance(found, Mapping) and {"density", "widths", "removed"} <= set(found) else None
 
 
 def _ticks(images: Images, progress: Report | None) -> Callable[[str], None]:
@@ -104,6 +129,7 @@ class Pruning:
         time_of: Foretells the time of widths: where it does, a plan's groups are widened as long as it does not rise.
         shapes: How many units each group keeps, where that was decided otherwise than by a density.
         removed: Residual blocks that go as well.
+        shaped: What `shape` found, as plain values.
     """
 
     def __init__(
@@ -128,7 +154,35 @@ class Pruning:
         self.time_of: Callable[[Mapping[str, int]], float] | None = None
         self.shapes: Mapping[str, int] | None = None
         self.removed: tuple[str, ...] = ()
+        self.shaped: dict[str, JsonValue] | None = None
         self._original: Network | None = None
+
+    def shape(self, density: float, before: Mapping[str, Any] | None = None) -> float:
+        """Find for each group for itself how many units it keeps, and which blocks go: what loses least (knapsack).
+
+        Args:
+            density: What may remain.
+            before: What was found before.
+
+        Returns:
+            The density that it comes to, at most as asked.
+
+        Raises:
+            BudgetError: If it cannot be reached.
+        """
+        if before is None:
+            budget = self.config.budget_of(density)
+            blocks = self.learnt.block_losses() if budget.of != "channels" else {}
+            found = shapes_within(self.base, self.learnt.losses(), budget, blocks)
+            before = {
+                "density": found.density,
+                "widths": dict(found.widths),
+                "removed": list(found.removed),
+                "losses": {name: float(f"{value:.3g}") for name, value in found.losses.items()},
+            }
+        self.shaped = dict(before)
+        self.shapes, self.removed = before["widths"], tuple(before["removed"])
+        return float(before["density"])
 
     def identity(self) -> dict[str, object]:
         """What a pass depends on."""

@@ -266,6 +266,11 @@ class Task:
         header = self.header.model_copy(update={"metrics": {**self.header.metrics, **metrics}})
         return dataclasses.replace(self, header=header)
 
+    def with_provenance(self, **facts: JsonValue) -> Task:
+        """The task with more of how it was made in its header."""
+        header = self.header.model_copy(update={"provenance": {**self.header.provenance, **facts}})
+        return dataclasses.replace(self, header=header)
+
     def stored_as(self, store: str) -> Task:
         """The task with its adapter factors rounded to what a file of that type holds.
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 import pytest
 
 from edgespa.graph.groups import Kept
-from edgespa.latency import along
-from edgespa.latency.along import Along
 from edgespa.latency.predict import Predictor
 from edgespa.latency.table import LatencyTable
+from edgespa.selection import along
+from edgespa.selection.along import Along
 from edgespa.tasks.base import Base
 
 
@@ -21,7 +23,13 @@ def predictor(toy_base: Base, toy_table: LatencyTable) -> Predictor:
 @pytest.fixture(params=[20_000, 1], ids=["arrays", "one by one"])
 def times(request: pytest.FixtureRequest, predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> Along:
     monkeypatch.setattr(along, "_MOST", request.param)
-    return Along(predictor, {name: (4, 8, len(group)) for name, group in predictor.groups.groups.items()})
+    return along_of(predictor, {name: (4, 8, len(group)) for name, group in predictor.groups.groups.items()})
+
+
+def along_of(
+    predictor: Predictor, widths: Mapping[str, Sequence[int]], blocks: Mapping[str, frozenset[str]] | None = None
+) -> Along:
+    return Along(predictor.parts(), predictor.groups, widths, blocks, predictor.fixed_ms)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -51,7 +59,7 @@ def test_what_is_around_a_group_is_in_some_layer_with_it(times: Along) -> None:
 def test_a_block_that_is_gone_takes_nothing(predictor: Predictor, times: Along) -> None:
     inside = [each for each in predictor.layers.layers if each.name in ("conv2", "depthwise")]
     widths = {name: own.astype(int).tolist() for name, own in times.widths.items()}
-    own = Along(predictor, widths, {"block": frozenset(each.node for each in inside)})
+    own = along_of(predictor, widths, {"block": frozenset(each.node for each in inside)})
     choice = dict.fromkeys(widths, 1)
     rows = {each.layer: each.latency_ms for each in predictor.layer_ms(kept_of(predictor, widths, choice))}
     there = own.total({**choice, "block": 1})
@@ -73,6 +81,6 @@ def kept_of(predictor: Predictor, widths: dict[str, list[int]], choice: dict[str
 
 
 def test_a_group_that_is_not_named_stays_whole(predictor: Predictor) -> None:
-    times = Along(predictor, {"conv2": (8, 24)})
+    times = along_of(predictor, {"conv2": (8, 24)})
     assert times.total({"conv2": 1}) == pytest.approx(predictor.latency_ms())
     assert times.total({"conv2": 0}) == pytest.approx(predictor.width_ms({"conv2": 8}))

@@ -20,12 +20,13 @@ from edgespa.graph.program import Program
 from edgespa.latency.budget import LatencyFitting
 from edgespa.latency.predict import Predictor, needed
 from edgespa.latency.shaper import Shaper
-from edgespa.latency.shapes import MOST, _lost, fitted
+from edgespa.latency.shapes import MOST, fitted
 from edgespa.latency.stopwatch import LatencyBudget, Stopwatch
 from edgespa.latency.table import LatencyTable, save_table, table_path
 from edgespa.pruning import PruneConfig
 from edgespa.pruning.losses import BlockLoss, curve, lost_scores
 from edgespa.pruning.run import Pruning
+from edgespa.pruning.shapes import Lost
 from edgespa.selection.select import Constraints
 from edgespa.tasks.base import Base
 
@@ -116,7 +117,7 @@ def test_a_block_goes_where_that_loses_less(
 
 def test_widths_of_a_block_that_is_gone_lose_nothing_more() -> None:
     losses = {"inner": {4: 0.5, 8: 0.0}, "stream": {4: 0.3, 8: 0.0}}
-    terms = _lost(losses, {name: (4, 8) for name in losses}, {"b": BlockLoss(0.2, frozenset(), ("inner",))})
+    terms = Lost(losses, {"b": BlockLoss(0.2, frozenset(), ("inner",))}).terms
     assert terms.total({"inner": 0, "stream": 0, "block b": 1}) == pytest.approx(0.8)
     assert terms.total({"inner": 0, "stream": 0, "block b": 0}) == pytest.approx(0.5)
 

@@ -209,3 +209,46 @@ def images_of(folder: Path, count: int = 160, seed: int = 0, *, labelled: bool =
 @pytest.fixture(scope="session")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
     return images_of(tmp_path_factory.mktemp("images"))
+
+
+BLOCKS = """
+import torch
+from torch import nn
+
+
+class Block(nn.Module):
+    def __init__(self, width, scale):
+        super().__init__()
+        self.conv1, self.norm = nn.Conv2d(width, width, 3, 1, 1), nn.BatchNorm2d(width)
+        self.conv2 = nn.Conv2d(width, width, 3, 1, 1)
+        with torch.no_grad():
+            self.conv2.weight.mul_(scale)
+            self.conv2.bias.mul_(scale)
+
+    def forward(self, x):
+        return torch.relu(x + self.conv2(torch.relu(self.norm(self.conv1(x)))))
+
+
+class Net(nn.Module):
+    def __init__(self, scales):
+        super().__init__()
+        torch.manual_seed(0)
+        self.stem = nn.Conv2d(3, 16, 3, 1, 1)
+        self.blocks = nn.Sequential(*(Block(16, scale) for scale in scales))
+        self.fc = nn.Linear(16, 4)
+
+    def forward(self, x):
+        return self.fc(self.blocks(self.stem(x)).mean((2, 3)))
+
+
+def build():
+    return Net([1.0, 1e-3, 0.5, 1.0])
+"""
+
+
+@pytest.fixture(scope="session")
+def chain(tmp_path_factory: pytest.TempPathFactory) -> Base:
+    """Four residual blocks of a width, the second of which does next to nothing. Not to be changed."""
+    path = tmp_path_factory.mktemp("blocks") / "net.py"
+    path.write_text(BLOCKS)
+    return Base.open(f"{path}:build", (1, 3, 8, 8))

@@ -18,46 +18,10 @@ from edgespa.pruning.survey import Network, gather, path_of
 from edgespa.tasks.base import Base
 from edgespa.tasks.task import Task
 
-NET = """
-import torch
-from torch import nn
-
-
-class Block(nn.Module):
-    def __init__(self, width, scale):
-        super().__init__()
-        self.conv1, self.norm = nn.Conv2d(width, width, 3, 1, 1), nn.BatchNorm2d(width)
-        self.conv2 = nn.Conv2d(width, width, 3, 1, 1)
-        with torch.no_grad():
-            self.conv2.weight.mul_(scale)
-            self.conv2.bias.mul_(scale)
-
-    def forward(self, x):
-        return torch.relu(x + self.conv2(torch.relu(self.norm(self.conv1(x)))))
-
-
-class Net(nn.Module):
-    def __init__(self, scales):
-        super().__init__()
-        torch.manual_seed(0)
-        self.stem = nn.Conv2d(3, 16, 3, 1, 1)
-        self.blocks = nn.Sequential(*(Block(16, scale) for scale in scales))
-        self.fc = nn.Linear(16, 4)
-
-    def forward(self, x):
-        return self.fc(self.blocks(self.stem(x)).mean((2, 3)))
-
-
-def build():
-    return Net([1.0, 1e-3, 0.5, 1.0])
-"""
-
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Base:
-    path = tmp_path_factory.mktemp("blocks") / "net.py"
-    path.write_text(NET)
-    return Base.open(f"{path}:build", (1, 3, 8, 8))
+def base(chain: Base) -> Base:
+    return chain
 
 
 @pytest.fixture(scope="module")
