@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import JsonValue
 
+from edgespa.adapters.kinds import FULL, KINDS
 from edgespa.bundle import Manifest, TensorSpec
 from edgespa.objectives.measured import measured, others
 from edgespa.objectives.measures import measure_named
@@ -28,7 +29,7 @@ _HOW = {
     "method": "method",
     "adapter": "adapter",
     "rank": "rank",
-    "density": "asked channel density",
+    "density": "asked density",
     "criterion": "criterion",
     "schedule": "schedule",
     "reweight": "new weights for readers",
@@ -97,6 +98,10 @@ def _made(manifest: Manifest) -> Iterator[str]:
         return
     config = task.get("config")
     known: dict[str, JsonValue] = {**(config if isinstance(config, dict) else {}), "method": task.get("method")}
+    if not _has_rank(known.get("adapter")):
+        known.pop("rank", None)
+    if known.get("density") is not None and isinstance(known.get("budget"), str):
+        known["density"] = f"{_short(known['density'])} of the {_written(str(known['budget']))}"
     for key, words in _HOW.items():
         if known.get(key) is not None:
             yield f"- {words}: {_text(_short(known[key]))}"
@@ -113,6 +118,16 @@ def _made(manifest: Manifest) -> Iterator[str]:
     proof = manifest.provenance.get("proof")
     if isinstance(proof, dict):
         yield from _proof(proof)
+
+
+def _has_rank(adapter: JsonValue) -> bool:
+    """Whether adapters of a kind have an inner size; of one that is not known here, it is taken to."""
+    kind = KINDS.get(str(adapter))
+    return adapter not in (None, FULL) and (kind is None or "rank" in kind.defaults)
+
+
+def _written(budget: str) -> str:
+    return {"macs": "MACs"}.get(budget, budget)
 
 
 def _proof(proof: Mapping[str, JsonValue]) -> Iterator[str]:

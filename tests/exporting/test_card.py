@@ -103,7 +103,7 @@ def test_what_it_says_of_a_task(manifest: Manifest) -> None:
     assert "applies to these files: Apache-2.0" in text
     assert "with the weights `net.safetensors`" in text
     made = section(text, "How it was made")
-    for line in ("method: adapt", "adapter: splora", "rank: 8", "asked channel density: 0.4", "criterion: taylor"):
+    for line in ("method: adapt", "adapter: splora", "rank: 8", "asked density: 0.4", "criterion: taylor"):
         assert f"- {line}\n" in made
     assert "- data: flowers:train\n" in made
     assert "- validation accuracy, recorded then: 92.50% (40 images)\n" in made
@@ -114,6 +114,25 @@ def test_what_it_says_of_a_task(manifest: Manifest) -> None:
     assert "| channels |  |  | 40.0% |" in section(text, "Size")
     assert "| bytes of the task file beside its base | 1,234 | 56,789 |  |" in section(text, "Size")
     assert "on flowers:test, 2,000 samples; the program itself has 75.01%." in section(text, "Files")
+
+
+@pytest.mark.parametrize(
+    ("config", "lines", "none"),
+    [
+        ({"adapter": "full", "rank": 8}, ["adapter: full"], "rank"),
+        ({"adapter": "ssf", "rank": 8}, ["adapter: ssf"], "rank"),
+        ({"adapter": "theirs", "rank": 8}, ["adapter: theirs", "rank: 8"], "epochs"),
+        ({"density": 0.5, "budget": "macs"}, ["asked density: 0.5 of the MACs"], "rank"),
+        ({"density": 0.25, "budget": "channels"}, ["asked density: 0.25 of the channels"], "adapter"),
+    ],
+)
+def test_it_says_what_was_used_of_what_was_asked(
+    config: dict[str, Any], lines: list[str], none: str, manifest: Manifest
+) -> None:
+    text = model_card(changed(manifest, provenance={"task": {"method": "adapt", "config": config}}), ())
+    made = section(text, "How it was made")
+    assert all(f"- {line}\n" in made for line in lines)
+    assert f"- {none}" not in made
 
 
 def test_files_that_take_something_else_say_so(manifest: Manifest) -> None:
