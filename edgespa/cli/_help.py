@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from edgespa.cli._terminal import results_alone
 from edgespa.cli._unread import refuse_unread
 
 Sections = Mapping[str, Sequence[str]]
@@ -47,13 +48,16 @@ class Explained(click.Command):
         self.examples = examples
 
     def invoke(self, ctx: click.Context) -> Any:
-        """As click; options that nothing would read are refused first.
+        """As click; options that nothing would read are refused first, and nobody else writes among its results.
 
         Args:
             ctx: Of the command.
         """
         refuse_unread(ctx)
-        return super().invoke(ctx)
+        if isinstance(self, click.Group):  # it only finds the command, and shows its help
+            return super().invoke(ctx)
+        with results_alone():
+            return super().invoke(ctx)
 
     def get_help(self, ctx: click.Context) -> str:
         """The help, with no word broken at a hyphen.

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
-from edgespa.cli._terminal import echo, harmless, quoted_orders
+from edgespa.cli._terminal import echo, harmless, quoted_orders, results
 
 if TYPE_CHECKING:
     from edgespa.system.progress import ProgressCallback
@@ -64,7 +64,7 @@ def table(
     from edgespa.api.tables import Table, cell_text
 
     values = Table(tuple(columns), tuple(tuple(row) for row in rows), title or "", tuple(right))
-    stream = sys.stderr if err else sys.stdout
+    stream = sys.stderr if err else results()
     console = Console(file=stream, width=None if stream.isatty() else WIDTH, highlight=False, soft_wrap=False)
     headings = [harmless(heading) for heading in values.columns]
     cells = [[harmless(cell_text(cell)) for cell in row] for row in values.rows]

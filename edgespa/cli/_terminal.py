@@ -6,7 +6,11 @@ and tables. Not every door can refuse odd names (a message says which name is od
 
 from __future__ import annotations
 
+import contextlib
+import io
+import sys
 import unicodedata
+from collections.abc import Iterator
 from typing import IO, Any
 
 import click
@@ -43,6 +47,53 @@ def _is_order(character: str) -> bool:
     return character in _TURNING or unicodedata.category(character) in _ENDING
 
 
+class _Others(io.TextIOBase):
+    """Stdout as others find it while a command runs: what they print goes to stderr, whatever that is then.
+
+    Args:
+        results: What stdout is.
+    """
+
+    def __init__(self, results: IO[str]) -> None:
+        self.results = results
+
+    def write(self, text: str, /) -> int:
+        return sys.stderr.write(text) if sys.stderr is not None else len(text)
+
+    def flush(self) -> None:
+        for stream in (self.results, sys.stderr):
+            if stream is not None:
+                with contextlib.suppress(OSError, ValueError):  # closed by whoever reads it: that is told elsewhere
+                    stream.flush()
+
+    def isatty(self) -> bool:
+        return sys.stderr is not None and sys.stderr.isatty()
+
+    def writable(self) -> bool:
+        return True
+
+    def fileno(self) -> int:
+        return self.results.fileno()
+
+
+@contextlib.contextmanager
+def results_alone() -> Iterator[None]:
+    """While it lasts only `echo` and tables go to stdout: what a model's own code, or a library, prints goes to stderr.
+
+    So that whoever reads the results (``--json``) reads nothing else.
+    """
+    if isinstance(sys.stdout, _Others) or sys.stdout is None:
+        yield
+        return
+    with contextlib.redirect_stdout(_Others(sys.stdout)):
+        yield
+
+
+def results() -> IO[str]:
+    """Stdout, for results."""
+    return sys.stdout.results if isinstance(sys.stdout, _Others) else sys.stdout
+
+
 def echo(message: object = "", *, err: bool = False, nl: bool = True, file: IO[Any] | None = None) -> None:
     """As `click.echo`.
 
@@ -52,7 +103,7 @@ def echo(message: object = "", *, err: bool = False, nl: bool = True, file: IO[A
         nl: With a line end.
         file: Elsewhere.
     """
-    click.echo(harmless(str(message)), file=file, err=err, nl=nl)
+    click.echo(harmless(str(message)), file=results() if file is None and not err else file, err=err, nl=nl)
 
 
 def secho(message: object, *, err: bool = False, fg: str | None = None, bold: bool | None = None) -> None:
@@ -64,4 +115,4 @@ def secho(message: object, *, err: bool = False, fg: str | None = None, bold: bo
         fg: Colour.
         bold: In bold letters.
     """
-    click.secho(harmless(str(message)), err=err, fg=fg, bold=bold)
+    click.secho(harmless(str(message)), file=None if err else results(), err=err, fg=fg, bold=bold)

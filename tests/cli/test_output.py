@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import subprocess
 import sys
 from dataclasses import dataclass
 from enum import Enum, IntEnum
@@ -20,6 +21,7 @@ from edgespa.cli._output import WIDTH, emit_json, progress, table
 from edgespa.cli.export import _larger_than_float32
 from edgespa.config import Preprocess
 from edgespa.system.plain import to_plain
+from tests.cli.typed import result_of, run
 
 
 class Terminal(io.StringIO):
@@ -209,3 +211,53 @@ def test_an_int8_file_that_is_larger_than_float32_is_told() -> None:
     made = [file("onnx", "int8", 100), file("tflite", "int8", 101), file("tflite", "int8-weights", 200)]
     assert _larger_than_float32([*plain, *made]) == [("tflite-int8", "tflite-fp32")]
     assert _larger_than_float32(made) == []
+
+
+PRINTS = """
+import sys
+import torch
+from torch import nn
+
+print("read")
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Conv2d(3, 8, 3)
+        self.last = nn.Conv2d(8, 4, 3)
+
+    def forward(self, x):
+        print("run")
+        return self.last(torch.relu(self.fc(x))).mean((2, 3))
+
+
+def build():
+    print("built")
+    sys.stdout.flush()
+    print("and noisily", file=sys.stdout)
+    return Net()
+"""
+
+
+@pytest.mark.parametrize("words", [("--json",), ()], ids=["json", "table"])
+def test_what_a_model_prints_is_no_result(words: tuple[str, ...], tmp_path: Path) -> None:
+    (tmp_path / "net.py").write_text(PRINTS)
+    done = run("inspect", f"{tmp_path / 'net.py'}:build", "--input-shape", "1,3,8,8", *words)
+    assert "and noisily" in done.stderr
+    assert "noisily" not in done.stdout
+    assert "MACs" in done.stdout or json.loads(done.stdout)["digest"].startswith("sha256:")
+    assert isinstance(sys.stdout, io.TextIOBase)
+
+
+def test_nor_in_a_recipe_or_beside_the_program(tmp_path: Path) -> None:
+    (tmp_path / "net.py").write_text(PRINTS)
+    (tmp_path / "r.toml").write_text(
+        "version = 1\n[prune]\nmodel = 'net.py:build'\ninput-shape = '1,3,8,8'\ndensity = 0.5\noutput = 'cut.spa'\n"
+    )
+    (step,) = result_of("run", str(tmp_path / "r.toml"))["steps"]
+    assert step["result"]["channel_density"] <= 0.5
+    words = ["inspect", f"{tmp_path / 'net.py'}:build", "--input-shape", "1,3,8,8", "--json"]
+    done = subprocess.run([sys.executable, "-m", "edgespa", *words], check=True, capture_output=True, text=True)
+    assert json.loads(done.stdout)["digest"].startswith("sha256:")
+    assert "built" in done.stderr
