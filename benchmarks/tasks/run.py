@@ -96,6 +96,7 @@ class Task:
         settings: Of `SETTINGS`.
         validation: There is a split ``val``; else a tenth of the training data chooses the epoch.
         augment: For `adapt`.
+        exporting: For `export`.
         before: A row that has to be there, whose task file the network is made of.
     """
 
@@ -109,6 +110,7 @@ class Task:
     settings: tuple[str, ...] = tuple(name for name in SETTINGS if not name.startswith(("labels", "match")))
     validation: bool = True
     augment: str = "flip,crop,colour"
+    exporting: tuple[str, ...] = ()
     before: tuple[str, str] | None = None
 
 
@@ -139,6 +141,7 @@ TASKS = {
         30,
         "yolo.py:Learn",
         ("full 1", "full 0.5"),
+        exporting=("--int8-max-loss", "0.02"),
     ),
     "unlabelled-classes": Task(
         "models.py:resnet56",
@@ -289,8 +292,9 @@ def measured(name: str, setting: str) -> Row:
         objective = ("--objective", {"accuracy": "classes", "map": "detection"}[what.measures[0]])
     if not bundle.exists():
         edgespa(
-            "export", str(task), *objective, "--precision", "fp32", "--precision", "int8", "--calibration",
-            f"{what.data}:train", "--eval-data", f"{what.data}:test", "--trust", "--output", str(bundle),
+            "export", str(task), *objective, "--precision", "fp32", "--precision", "int8", *what.exporting,
+            "--calibration", f"{what.data}:train", "--eval-data", f"{what.data}:test", "--trust", "--output",
+            str(bundle),
         )  # fmt: skip
     manifest = json.loads((bundle / "manifest.json").read_text())
     files = {
@@ -336,7 +340,9 @@ def lines(name: str, rows: list[Row]) -> list[list[str]]:
             f"{row['task_bytes'] / 1024:,.0f}",
             figures(row["program"]),
             *(cell(row["files"], variant) for variant in VARIANTS),
-            f"{row['training_cpu_seconds']:,.0f}",
+            f"{row['training_cpu_seconds']:,.0f}"
+            if row["training_cpu_seconds"] == row["training_cpu_seconds"]
+            else "-",
         ]
         for row in rows
         if row["task"] == name
