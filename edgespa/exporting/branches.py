@@ -20,6 +20,7 @@ from edgespa.exporting.conversion import CONVERTERS
 from edgespa.exporting.converter import Form
 from edgespa.exporting.parity import File
 from edgespa.exporting.ranges import find_ranges
+from edgespa.exporting.tflite_packed import packed
 from edgespa.exporting.variants import QUANTISERS
 from edgespa.graph.constants import folded
 from edgespa.graph.trace import trace
@@ -146,7 +147,6 @@ def _mark(graph: Any, module: nn.Module) -> None:
 
 
 def _split_tflite(whole: Path, modules: Sequence[nn.Module], paths: Sequence[Path]) -> None:
-    import flatbuffers
 
     with quiet("ai-edge-quantizer"):
         from ai_edge_litert import schema_py_generated as schema
@@ -177,11 +177,11 @@ def _split_tflite(whole: Path, modules: Sequence[nn.Module], paths: Sequence[Pat
             lambda operator: [int(each) for each in operator.inputs if each >= 0],
         )
         operators.sort(key=lambda operator: order[id(operator)])
-        _write_tflite(schema, flatbuffers, model, operators, sorted(tensors & given), tensor, path)
+        _write_tflite(schema, model, operators, sorted(tensors & given), tensor, path)
 
 
 def _write_tflite(
-    schema: Any, flatbuffers: Any, model: Any, operators: Sequence[Any], inputs: Sequence[int], output: int, path: Path
+    schema: Any, model: Any, operators: Sequence[Any], inputs: Sequence[int], output: int, path: Path
 ) -> None:
     graph = model.subgraphs[0]
     used: dict[int, int] = {}
@@ -215,9 +215,7 @@ def _write_tflite(
     single = schema.ModelT()
     single.version, single.operatorCodes = model.version, model.operatorCodes
     single.subgraphs, single.buffers, single.description = [part], buffers, b"layer"
-    builder = flatbuffers.Builder(1 << 12)
-    builder.Finish(single.Pack(builder), b"TFL3")
-    path.write_bytes(bytes(builder.Output()))
+    path.write_bytes(packed(single))
 
 
 def _copy(value: Any) -> Any:

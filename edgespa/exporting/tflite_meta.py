@@ -15,11 +15,11 @@ from typing import Any
 
 from edgespa.bundle import LABELS
 from edgespa.config import Preprocess
+from edgespa.exporting.tflite_packed import packed
 from edgespa.pixels.values import SCALINGS
 from edgespa.system.quiet import quiet
 
 NAME, IDENTIFIER, PARSER = "TFLITE_METADATA", b"M001", "1.0.0"
-_ALIGNMENT = 16
 _IMAGE, _NORMALIZATION, _AXIS_LABELS = 2, 1, 2
 _COLORS = {1: 2, 3: 1}
 _EPOCH = (1980, 1, 1, 0, 0, 0)
@@ -48,36 +48,18 @@ def write_metadata(
     """
     content = _metadata(title, inputs, outputs, preprocess, pixels, bool(classes))
     with quiet("flatbuffers"):
-        import flatbuffers
-        import numpy as np
         from ai_edge_litert import schema_py_generated as schema
         from ai_edge_litert.tools import flatbuffer_utils
 
-        class Aligned(schema.BufferT):  # type: ignore[misc]
-            def Pack(self, builder: Any) -> int:
-                """As generated, but for the alignment."""
-                data = None
-                if self.data is not None:
-                    array = np.ascontiguousarray(np.asarray(self.data, dtype=np.uint8))
-                    builder.StartVector(1, array.size, _ALIGNMENT)
-                    builder.head = builder.Head() - array.size
-                    builder.Bytes[builder.Head() : builder.Head() + array.size] = array.tobytes()
-                    data = builder.EndVector()
-                schema.BufferStart(builder)
-                if data is not None:
-                    schema.BufferAddData(builder, data)
-                return int(schema.BufferEnd(builder))
-
         model = flatbuffer_utils.read_model(str(path))
         kept = [each for each in model.metadata or [] if _text(each.name) != NAME]
-        model.buffers = [_aligned(Aligned, each.data) for each in model.buffers]
-        model.buffers.append(_aligned(Aligned, np.frombuffer(content, dtype=np.uint8)))
+        buffer = schema.BufferT()
+        buffer.data = content
+        model.buffers = [*model.buffers, buffer]
         entry = schema.MetadataT()
         entry.name, entry.buffer = NAME, len(model.buffers) - 1
         model.metadata = [*kept, entry]
-        builder = flatbuffers.Builder(1 << 20)
-        builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
-        written = bytes(builder.Output())
+        written = packed(model)
     path.write_bytes(written + (_labels_zip(classes) if classes else b""))
 
 
@@ -92,12 +74,6 @@ def read_labels(path: Path) -> list[str]:
             return archive.read(LABELS).decode("utf-8").splitlines()
     except (zipfile.BadZipFile, KeyError):
         return []
-
-
-def _aligned(kind: Any, data: Any) -> Any:
-    buffer = kind()
-    buffer.data = data
-    return buffer
 
 
 def _text(name: Any) -> str:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from edgespa.exporting.ranges import Range
 from edgespa.exporting.tflite_graph import Operator
+from edgespa.exporting.tflite_packed import packed
 
 _MOST_BIAS = 2.0**30
 _MOST_FACTOR = 128.0
@@ -88,7 +89,6 @@ def _width(ends: Range) -> float:
 
 
 def _with_least_weights(content: bytes, wanted: Mapping[str, NDArray[np.float32]]) -> bytes:
-    import flatbuffers
     from ai_edge_litert import schema_py_generated as schema
     from ai_edge_quantizer.utils import tfl_flatbuffer_utils
 
@@ -114,6 +114,4 @@ def _with_least_weights(content: bytes, wanted: Mapping[str, NDArray[np.float32]
             model.buffers.append(buffer)
             tensor.buffer = len(model.buffers) - 1
         model.buffers[tensor.buffer].data = np.frombuffer(values.tobytes(), np.uint8)
-    builder = flatbuffers.Builder(1 << 20)
-    builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
-    return bytes(builder.Output())
+    return packed(model)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from edgespa.exporting.tflite_packed import packed
 from edgespa.system.quiet import quiet
 
 
@@ -31,4 +32,4 @@ def keep_signature(path: Path, source: bytes) -> None:
                 changed |= int(each.tensorIndex) != named[each.name]
                 each.tensorIndex = named[each.name]
         if changed:
-            flatbuffer_utils.write_model(model, str(path))
+            path.write_bytes(packed(model))

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from edgespa.exporting.tflite_packed import packed
 from edgespa.system.quiet import quiet
 
 _LEAST_TERM_BYTES = 4096
@@ -59,7 +60,7 @@ def store_terms(path: Path) -> None:
             added.append(node)
         if added:
             graph.operators = [*added, *graph.operators]
-            flatbuffer_utils.write_model(model, str(path))
+            path.write_bytes(packed(model))
 
 
 def _terms(kinds: Any) -> tuple[int, ...]:

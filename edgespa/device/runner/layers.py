@@ -15,6 +15,7 @@ import numpy as np
 
 from edgespa.bundle.limits import shapes_problem
 from edgespa.device.runner.bundle import RunnerError, inside
+from edgespa.device.runner.models import open_session
 from edgespa.device.runner.runtimes import import_runtime
 
 INDEX = "layers.json"
@@ -46,14 +47,12 @@ class _OnnxLayer:
     """A file in ONNX Runtime: its operators by the runtime's own profile, or all of it by the clock."""
 
     def __init__(self, runtime: Any, path: Path, threads: int, prefix: str | None) -> None:
-        options = runtime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 3
-        if prefix is not None:
-            options.enable_profiling = True
-            options.profile_file_prefix = prefix
-        self.session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        def profiled(options: Any) -> None:
+            if prefix is not None:
+                options.enable_profiling = True
+                options.profile_file_prefix = prefix
+
+        self.session = open_session(runtime, str(path), threads, ["CPUExecutionProvider"], profiled)
         self.told = prefix is not None
         sizes = [
             (each.name, [size if isinstance(size, int) else 1 for size in each.shape], each.type)
