@@ -101,7 +101,7 @@ def _shaped_before(checkpoint: Path | None) -> Mapping[str, Any] | None:
     if checkpoint is None or not checkpoint.exists():
         return None
     found = Unfinished.read(checkpoint).facts.get(SHAPES)
-    return found if isinstance(found, Mapping) and {"density", "widths", "removed"} <= set(found) else None
+    return found if isinstance(found, Mapping) and {"density", "widths", "removed", "losses"} <= set(found) else None
 
 
 def _ticks(images: Images, progress: Report | None) -> Callable[[str], None]:
