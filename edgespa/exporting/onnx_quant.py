@@ -40,9 +40,11 @@ class OnnxQuantiser:
         unfit: Layers and gates that stay in float whatever is asked for, with the reasons; known when they have been
             observed.
         rest_ways: What can be done to the weights of layers that stay in float.
+        stores_terms: Whether constants that are no layer's weights can be stored smaller.
     """
 
     rest_ways = ("stored",)
+    stores_terms = False
     weight_ways = ("dynamic", "stored")
 
     def __init__(self, source: Path) -> None:

@@ -7,7 +7,7 @@ import logging
 import math
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -54,6 +54,7 @@ class Quantiser(Protocol):
     unfit: dict[str, str]
     weight_ways: tuple[str, ...]
     rest_ways: tuple[str, ...]
+    stores_terms: bool
 
     def observe(self, feeds: Sequence[Sequence[Any]]) -> dict[str, Observed]: ...  # noqa: D102
     def write_static(  # noqa: D102
@@ -65,6 +66,7 @@ class Quantiser(Protocol):
         without: Any = (),
         joined: bool = False,
         rest: str | None = None,
+        terms: bool = False,
     ) -> None: ...
     def write_weights(self, path: Path, way: str) -> None: ...  # noqa: D102
     def write_half(self, path: Path) -> None: ...  # noqa: D102
@@ -240,30 +242,33 @@ class _Search:
         raise NotUseful(f"{above}: {words}")
 
     def _improve(self, ranges: dict[str, Range], float_layers: tuple[str, ...]) -> None:
-        """Smaller weights for the layers that stay in float, and int8 for what lies between the others.
+        """Smaller weights for the layers that stay in float, int8 for what lies between the others, smaller constants.
 
         Decided without a clock: the same command gives the same bytes, on a busy machine as on any other.
         """
-        rest = None
+        how: dict[str, Any] = {}
         for way in self._quantiser.rest_ways if float_layers else ():
-            if self._serves(ranges, float_layers, joined=False, rest=way, smaller=True):
-                rest = way
+            if self._serves(ranges, float_layers, {"rest": way}, smaller=True):
+                how = {"rest": way}
                 break
         # Between layers in float it is one conversion more on either side: MobileNetV3 took 1.4 times as long.
         if self._quantiser.joins and 2 * len(float_layers) <= self._count:
-            self._serves(ranges, float_layers, joined=True, rest=rest, smaller=False)
+            joined = {**how, "joined": True}
+            how = joined if self._serves(ranges, float_layers, joined, smaller=False) else how
+        if self._quantiser.stores_terms:
+            self._serves(ranges, float_layers, {**how, "terms": True}, smaller=True)
 
     def _serves(
-        self, ranges: dict[str, Range], float_layers: tuple[str, ...], *, joined: bool, rest: str | None, smaller: bool
+        self, ranges: dict[str, Range], float_layers: tuple[str, ...], how: Mapping[str, Any], *, smaller: bool
     ) -> bool:
         """Keep a file that is near enough, and smaller if it has to be."""
         good = False
         try:
-            self._quantiser.write_static(self._trial, ranges, without=float_layers, joined=joined, rest=rest)
+            self._quantiser.write_static(self._trial, ranges, without=float_layers, **how)
             if not smaller or self._trial.stat().st_size < self._path.stat().st_size:
                 good = self._misses(self._trial) <= self._most
         except Exception as error:  # whatever quantiser or runtime make of it: there is a file without
-            log.debug("joined %s, rest %s: %s", joined, rest, error)
+            log.debug("%s: %s", how, error)
         if good:
             self._trial.replace(self._path)
         self._trial.unlink(missing_ok=True)

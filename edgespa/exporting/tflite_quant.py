@@ -39,9 +39,11 @@ class TfliteQuantiser:
         unfit: Layers and other operators that stay in float whatever is asked for, with the reasons; known when they
             have been observed.
         rest_ways: What can be done to the weights of layers that stay in float, the smallest first.
+        stores_terms: Whether constants that are no layer's weights can be stored smaller.
     """
 
     rest_ways = ("stored", "half")
+    stores_terms = True
     weight_ways = ("dynamic", "stored")
 
     def __init__(self, source: Path) -> None:
@@ -116,6 +118,7 @@ class TfliteQuantiser:
         without: Collection[str] = (),
         joined: bool = False,
         rest: str | None = None,
+        terms: bool = False,
     ) -> None:
         """Static int8: weights per channel, activations per tensor; float32 inputs and outputs.
 
@@ -126,6 +129,7 @@ class TfliteQuantiser:
             without: Layers that stay in float.
             joined: Quantise `joins` too.
             rest: Weights of layers that stay in float: ``stored`` in int8, see `write_weights`; in ``half`` precision.
+            terms: Store large constants that are no layer's weights in int8, see `store_terms`.
         """
         rules = _Rules()
         chosen = [name for name in only or self.layers if name not in without and name not in self.unfit]
@@ -147,7 +151,8 @@ class TfliteQuantiser:
             for name, (low, high) in wide.items()
         }
         self._write(path, rules.recipe(), found, with_room(self._source, layers, wide))
-        store_terms(path)
+        if terms:
+            store_terms(path)
 
     def write_weights(self, path: Path, way: str) -> None:
         """Weights in int8; activations stay in float.

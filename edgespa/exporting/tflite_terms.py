@@ -18,7 +18,8 @@ _LEAST_TERM_BYTES = 4096
 def store_terms(path: Path) -> None:
     """Large constants that are added or multiplied, such as position embeddings: in int8, made float as the file loads.
 
-    ai-edge-quantizer leaves them as they are where it leaves their operator, which computes faster in float.
+    ai-edge-quantizer leaves them as they are where it leaves their operator, which computes faster in float. Not every
+    constant bears it: the places of a YOLO11n's anchors, up to 40 and exact, cost it 0.05 of mAP@50:95.
 
     Args:
         path: A file with quantised layers; it is written again.

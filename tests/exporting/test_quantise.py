@@ -458,20 +458,51 @@ class Embedded(torch.nn.Module):
 def test_what_is_added_to_activations_is_stored_in_int8(tmp_path: Path) -> None:
     case = Case(trace(Embedded(), (torch.randn(2, 32, 64),)), "tflite", tmp_path)
     ranges = find_ranges(case.quantiser.observe(case.feeds), "minmax")
-    case.quantiser.write_static(case.path, ranges)
+    case.quantiser.write_static(case.path, ranges, terms=True)
+    assert large_constants(case.path) == {"INT8"}
+    assert case.path.stat().st_size < 2 * 64 * 64 + 32 * 64 + 4000
+    assert case.error() < 0.05
+    case.make("int8")
+    assert large_constants(case.path) == {"INT8"}
+
+
+def large_constants(path: Path) -> set[str]:
+    """Types of those in a TFLite file."""
     from ai_edge_litert import schema_py_generated as schema
     from ai_edge_litert.tools import flatbuffer_utils
 
-    model = flatbuffer_utils.read_model(str(case.path))
-    graph = model.subgraphs[0]
-    held = {
-        graph.tensors[index].type
-        for index in range(len(graph.tensors))
-        if (content := model.buffers[graph.tensors[index].buffer].data) is not None and len(content) >= 32 * 64
+    model = flatbuffer_utils.read_model(str(path))
+    names = {value: name for name, value in vars(schema.TensorType).items() if not name.startswith("_")}
+    return {
+        names[tensor.type]
+        for tensor in model.subgraphs[0].tensors
+        if (content := model.buffers[tensor.buffer].data) is not None and len(content) >= 32 * 64
     }
-    assert held == {schema.TensorType.INT8}
-    assert case.path.stat().st_size < 2 * 64 * 64 + 32 * 64 + 4000
-    assert case.error() < 0.05
+
+
+class Boxes(torch.nn.Module):
+    """Where things lie: what is found at each place, added to the place."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.last = torch.nn.Conv2d(3, 64, 3, padding=1), torch.nn.Conv2d(64, 2, 3, padding=1)
+        rows = torch.arange(40.0) + 0.5
+        self.register_buffer("places", torch.stack(torch.meshgrid(rows, rows, indexing="ij")).flatten(1)[None])
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.places + self.last(torch.relu(self.conv(x))).flatten(2)
+
+
+def test_what_int8_would_spoil_stays_in_float(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    case = Case(trace(Boxes(), (torch.randn(2, 3, 40, 40),)), "tflite", tmp_path)
+    ranges = find_ranges(case.quantiser.observe(case.feeds), "minmax")
+    case.quantiser.write_static(case.path, ranges, terms=True)
+    spoilt = case.error()
+    made = case.make("int8")
+    assert case.error() < 0.3 < spoilt
+    assert made.float_layers == ()
+    assert "FLOAT32" in large_constants(case.path)
 
 
 def test_layers_without_weights_have_no_int8(tmp_path: Path) -> None:
