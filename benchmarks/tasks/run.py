@@ -153,6 +153,7 @@ TASKS = {
         settings=("labels 0.25", "match 0.25"),
         validation=False,
         augment="flip,crop",
+        exporting=("--eval-limit", "2000"),
     ),
     "unlabelled-detection": Task(
         "ssdlite_trained",

@@ -17,6 +17,7 @@ from edgespa.exporting import quantise
 from edgespa.exporting.bundle import export
 from edgespa.exporting.config import PRECISIONS, ExportConfig, Origin
 from edgespa.graph.program import Program
+from tests.device.test_exact_sums import overflows
 
 pytestmark = [pytest.mark.usefixtures("converters"), pytest.mark.slow]
 ROOT = Path(__file__).resolve().parents[2] / ".runtimes"
@@ -84,9 +85,12 @@ def test_all_runtimes_agree(bundle: Bundle, network: str, runtime: str) -> None:
     runner = bundle(network, runtime) / "run.py"
     command = [str(python), str(runner), "--selfcheck", "--variant", "all", "--json"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
-    assert done.returncode == 0, done.stdout + done.stderr
     checks = json.loads(done.stdout.splitlines()[-1])["selfcheck"]
-    assert len(checks) >= len(PRECISIONS) - 2
+    assert len(checks) >= len(PRECISIONS) - 2, done.stdout + done.stderr
+    # The oldest has no exact kernels for weights alone: on such a processor it is wrong, and says so.
+    inexact = {"onnx-int8-weights"} if runtime == "onnxruntime-1.10" and overflows() else set()
+    failed = {check["name"] for check in checks if check["status"] != "passed"}
+    assert failed <= inexact, done.stdout + done.stderr
+    assert done.returncode == (1 if failed else 0), done.stdout + done.stderr
     for check in checks:
-        assert check["status"] == "passed", check
         assert check["runtime"].startswith(RUNTIMES[runtime][0]), check
