@@ -25,6 +25,21 @@ from edgespa.tasks.base import Base
 
 pytestmark = pytest.mark.slow
 Written = list[int]
+SMALL = """
+import torch
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv, self.fc = nn.Conv2d(3, 16, 3), nn.Linear(16, 4)
+
+    def forward(self, x):
+        return self.fc(torch.relu(self.conv(x)).mean((2, 3)))
+
+def build():
+    return Net()
+"""
 
 
 @pytest.fixture
@@ -40,6 +55,14 @@ def written(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Written:
     monkeypatch.setattr(making, "SECONDS", 0.05)
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
     return found
+
+
+@pytest.fixture(scope="module")
+def small_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two layers: a dozen points, where a network of more kinds has dozens."""
+    folder = tmp_path_factory.mktemp("small")
+    (folder / "net.py").write_text(SMALL)
+    return folder
 
 
 def made(folder: Path, variant: str = "onnx-fp32", **more: Any) -> es.Latencies:
@@ -90,23 +113,24 @@ def test_a_task_is_foretold_by_what_it_keeps(toy_folder: Path, written: Written,
 
 
 def test_a_table_of_another_runtime_is_not_used(
-    toy_folder: Path, toy_base: Base, written: Written, caplog: pytest.LogCaptureFixture
+    small_folder: Path, written: Written, caplog: pytest.LogCaptureFixture
 ) -> None:
-    made(toy_folder)
+    base = Base.open(f"{small_folder / 'net.py'}:build", (1, 3, 8, 8))
+    made(small_folder)
     path = table_path("local", "onnx-fp32", 1)
     path.write_text(path.read_text().replace('"runtime": "onnxruntime 1.', '"runtime": "onnxruntime 0.'))
     with caplog.at_level(logging.WARNING):
-        assert known_latencies(toy_base, load_device("local"), "onnx-fp32") is None
+        assert known_latencies(base, load_device("local"), "onnx-fp32") is None
     assert "is not used; measure again (with" in caplog.text
     written.clear()
     caplog.clear()
-    made(toy_folder)
+    made(small_folder)
     assert "measured anew: it was of another runtime: onnxruntime 0." in caplog.text
-    assert len(written) > 10
+    assert len(written) > 5
 
 
-def test_an_interrupted_run_goes_on(toy_folder: Path, written: Written, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(making, "AT_ONCE", 8)
+def test_an_interrupted_run_goes_on(small_folder: Path, written: Written, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(making, "AT_ONCE", 4)
     measure, done = making._Site.measure, []
 
     def stop(self: Any, files: Any, whole: Any, folder: Any = None) -> Any:
@@ -118,14 +142,14 @@ def test_an_interrupted_run_goes_on(toy_folder: Path, written: Written, monkeypa
 
     monkeypatch.setattr(making._Site, "measure", stop)
     with pytest.raises(KeyboardInterrupt):
-        made(toy_folder)
+        made(small_folder)
     table = load_table(table_path("local", "onnx-fp32", 1))
     assert table is not None
     kept = sum(map(len, table.kinds.values()))
-    assert kept == 16
+    assert kept == 8
     monkeypatch.setattr(making._Site, "measure", measure)
     written.clear()
-    assert made(toy_folder).tables[0].points == kept + len(written)
+    assert made(small_folder).tables[0].points == kept + len(written)
 
 
 @pytest.mark.parametrize(
@@ -136,8 +160,8 @@ def test_an_interrupted_run_goes_on(toy_folder: Path, written: Written, monkeypa
         pytest.param("tflite-fp32", marks=pytest.mark.more),
     ],
 )
-def test_other_files(toy_folder: Path, written: Written, variant: str) -> None:
-    (found,) = made(toy_folder, variant).predictions
+def test_other_files(small_folder: Path, written: Written, variant: str) -> None:
+    (found,) = made(small_folder, variant).predictions
     assert found.corrected
     assert all(each.latency_ms >= 0 for each in found.layers)
     assert sum(each.latency_ms for each in found.layers) > 0
