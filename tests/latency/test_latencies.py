@@ -130,7 +130,7 @@ def test_a_table_of_another_runtime_is_not_used(
 
 
 def test_an_interrupted_run_goes_on(small_folder: Path, written: Written, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(making, "AT_ONCE", 4)
+    monkeypatch.setattr(making, "AT_ONCE", 2)
     measure, done = making._Site.measure, []
 
     def stop(self: Any, files: Any, whole: Any, folder: Any = None) -> Any:
@@ -146,7 +146,7 @@ def test_an_interrupted_run_goes_on(small_folder: Path, written: Written, monkey
     table = load_table(table_path("local", "onnx-fp32", 1))
     assert table is not None
     kept = sum(map(len, table.kinds.values()))
-    assert kept == 8
+    assert kept == 4
     monkeypatch.setattr(making._Site, "measure", measure)
     written.clear()
     assert made(small_folder).tables[0].points == kept + len(written)
