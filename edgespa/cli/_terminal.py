@@ -7,11 +7,10 @@ and tables. Not every door can refuse odd names (a message says which name is od
 from __future__ import annotations
 
 import contextlib
-import io
 import sys
 import unicodedata
 from collections.abc import Iterator
-from typing import IO, Any
+from typing import IO, Any, cast
 
 import click
 
@@ -47,8 +46,8 @@ def _is_order(character: str) -> bool:
     return character in _TURNING or unicodedata.category(character) in _ENDING
 
 
-class _Others(io.TextIOBase):
-    """Stdout as others find it while a command runs: what they print goes to stderr, whatever that is then.
+class _Others:
+    """Stdout as others find it while a command runs: it is stderr, whatever that is then.
 
     Args:
         results: What stdout is.
@@ -57,23 +56,14 @@ class _Others(io.TextIOBase):
     def __init__(self, results: IO[str]) -> None:
         self.results = results
 
-    def write(self, text: str, /) -> int:
-        return sys.stderr.write(text) if sys.stderr is not None else len(text)
+    def __getattr__(self, name: str) -> Any:
+        return getattr(sys.stderr, name)
 
     def flush(self) -> None:
+        """Of both: who flushes before it takes the place of both leaves nothing behind."""
         for stream in (self.results, sys.stderr):
-            if stream is not None:
-                with contextlib.suppress(OSError, ValueError):  # closed by whoever reads it: that is told elsewhere
-                    stream.flush()
-
-    def isatty(self) -> bool:
-        return sys.stderr is not None and sys.stderr.isatty()
-
-    def writable(self) -> bool:
-        return True
-
-    def fileno(self) -> int:
-        return self.results.fileno()
+            with contextlib.suppress(OSError, ValueError):  # closed by whoever reads it: that is told elsewhere
+                stream.flush()
 
 
 @contextlib.contextmanager
@@ -85,13 +75,14 @@ def results_alone() -> Iterator[None]:
     if isinstance(sys.stdout, _Others) or sys.stdout is None:
         yield
         return
-    with contextlib.redirect_stdout(_Others(sys.stdout)):
+    with contextlib.redirect_stdout(cast(Any, _Others(sys.stdout))):
         yield
 
 
 def results() -> IO[str]:
     """Stdout, for results."""
-    return sys.stdout.results if isinstance(sys.stdout, _Others) else sys.stdout
+    stream: Any = sys.stdout
+    return stream.results if isinstance(stream, _Others) else stream
 
 
 def echo(message: object = "", *, err: bool = False, nl: bool = True, file: IO[Any] | None = None) -> None:

@@ -233,7 +233,8 @@ class Net(nn.Module):
 
 
 def build():
-    print("built")
+    print("built", sys.stdout.encoding, sys.stdout.isatty())
+    sys.stdout.buffer.write(b"as bytes")
     sys.stdout.flush()
     print("and noisily", file=sys.stdout)
     return Net()
@@ -261,3 +262,4 @@ def test_nor_in_a_recipe_or_beside_the_program(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-m", "edgespa", *words], check=True, capture_output=True, text=True)
     assert json.loads(done.stdout)["digest"].startswith("sha256:")
     assert "built" in done.stderr
+    assert "as bytes" in done.stderr
