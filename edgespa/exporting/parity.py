@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -94,10 +95,13 @@ class File:
 
     def error(self, samples: Samples) -> float:
         """Error of the worst component, against its spread; at least 1 if one is constant, infinite if not finite."""
-        metrics = samples.compare(self(samples.inputs))
-        if not metrics["finite"]:
-            return float("inf")
-        return max(float(metrics["component_error"]), float(metrics["constant"] > 0))
+        return _error(samples.compare(self(samples.inputs)))
+
+    def largest_error(self, samples: Samples) -> float:
+        """The same as `prove` looks at it: on all samples, and on the few that are recorded, where it may be larger."""
+        outputs = self(samples.inputs, alone=samples.count // 2)
+        few = 0 < len(samples.recorded) < samples.count
+        return max(_error(samples.compare(outputs)), _error(samples.compare_recorded(outputs)) if few else 0.0)
 
     def prove(self, samples: Samples, bound: dict[Metric, float]) -> Parity:
         """Compare with the program, on all samples, and on those that are recorded, for they are what is checked later.
@@ -120,6 +124,12 @@ class File:
             )
         measured = {key: metrics[key] for key in Parity.model_fields if key in metrics}
         return Parity(inputs=samples.description, count=samples.count, bound=bound, **measured)
+
+
+def _error(metrics: Mapping[str, Any]) -> float:
+    if not metrics["finite"]:
+        return float("inf")
+    return max(float(metrics["component_error"]), float(metrics["constant"] > 0))
 
 
 _REPORT = "this is a fault of a converter or of edgespa: please report the model; --format leaves this format out"

@@ -296,7 +296,7 @@ def _proved(job: Job, name: str, precision: str, path: Path, how: Made, steps: S
     file = open_file(job, name, path, precision, job.config.threads)
     tolerance, loss = job.config.int8_tolerance, _loss(job, job.config) if precision.startswith("int8") else None
     if loss is not None:  # how near it is, is not asked; what it is held to from now on, is that it stays as near
-        tolerance = max(tolerance, FARTHER * file.error(job.samples))
+        tolerance = max(tolerance, FARTHER * file.largest_error(job.samples))
     parity = file.prove(job.samples, bound_for(precision, tolerance, job.samples.explained))
     accuracy, agreement = job.judge.of(file, steps.within)
     if loss is not None and not job.judge.lost(accuracy) <= loss.most:
