@@ -360,8 +360,8 @@ def main() -> None:
     rows = Rows(RESULTS)
     if options.times:
         measure_again(rows)
-    make_signals(OUT / "signals.npz")
     for name in () if options.table or options.times else options.tasks or TASKS:
+        make_signals(OUT / "signals.npz")
         for setting in options.only or TASKS[name].settings:
             rows.get({"task": name, "setting": setting}, lambda name=name, setting=setting: measured(name, setting))
     parts = {}
