@@ -46,6 +46,11 @@ _networks().import_torchvision()
 exec(compile(_CODE, str(PAGE), "exec"))  # Yolo, the network, and Learn, its loss
 
 
+def _place(row: tuple[float, ...]) -> tuple[float, ...]:
+    """The surest first, then by class and place."""
+    return (-row[4], row[5], *(round(each, 2) for each in row[:4]))
+
+
 def compare(bundle: Path) -> dict[str, Any]:
     """Boxes that run.py prints for every photograph of the test split, beside those of the package.
 
@@ -77,19 +82,17 @@ def compare(bundle: Path) -> dict[str, Any]:
             (theirs,) = nms.non_max_suppression(raw, conf_thres=0.001, iou_thres=0.7, max_det=300)
             height, width = result.size
             scale = torch.tensor([width, height, width, height]) / SIDE  # noqa: F821
+            theirs[:, :4].clamp_(0, SIDE)  # noqa: F821  # as the package does with what it hands out
+            theirs[:, :4] *= scale
             # Boxes of one score have no order.
-            theirs = theirs[[*sorted(range(len(theirs)), key=lambda row: (-theirs[row, 4], theirs[row, 5]))]]
-            ours = sorted(line["boxes"], key=lambda each: (-each["score"], each["index"]))
+            rows = [sorted(map(tuple, theirs.tolist()), key=_place)]
+            rows.append(sorted(((*b["box"], b["score"], b["index"]) for b in line["boxes"]), key=_place))
             boxes += len(theirs)
-            if len(ours) != len(theirs) or [b["index"] for b in ours] != theirs[:, 5].int().tolist():
+            if len(rows[0]) != len(rows[1]) or [row[5] for row in rows[0]] != [row[5] for row in rows[1]]:
                 differ += 1
-                continue
-            if len(ours):
-                theirs[:, :4].clamp_(0, SIDE)  # noqa: F821  # as the package does with what it hands out
-                corners = np.array([each["box"] for each in ours]) - (theirs[:, :4] * scale).numpy()
-                scores = np.array([each["score"] for each in ours]) - theirs[:, 4].numpy()
-                worst["box"] = max(worst["box"], float(np.abs(corners).max()))
-                worst["score"] = max(worst["score"], float(np.abs(scores).max()))
+            elif rows[0]:
+                apart = np.abs(np.array(rows[0]) - np.array(rows[1])).max(0)
+                worst = {"box": max(worst["box"], *apart[:4]), "score": max(worst["score"], apart[4])}
     return {"photographs": len(lines), "boxes": boxes, "photographs_that_differ": differ, "worst": worst}
 
 
