@@ -114,7 +114,16 @@ class Task:
     before: tuple[str, str] | None = None
 
 
-SIGNALS = ("full 1", "full 0.5", "full 0.25")
+SERIES = Task(
+    "nets.py:Convolutions",
+    str(OUT / "signals.npz"),
+    ("--input-shape", "1,2,128", "--batch-size", "32"),
+    ("accuracy",),
+    "accuracy",
+    20,
+    settings=("full 1", "full 0.5", "full 0.25"),
+    augment="",
+)
 TASKS = {
     "segmentation": Task(
         "lraspp",
@@ -165,26 +174,8 @@ TASKS = {
         settings=("labels 0.5", "match 0.5"),
         before=("detection", "full 1"),
     ),
-    "signals": Task(
-        "nets.py:Convolutions",
-        str(OUT / "signals.npz"),
-        ("--input-shape", "1,2,128", "--batch-size", "32"),
-        ("accuracy",),
-        "accuracy",
-        20,
-        settings=SIGNALS,
-        augment="",
-    ),
-    "signals-recurrent": Task(
-        "nets.py:Recurrent",
-        str(OUT / "signals.npz"),
-        ("--input-shape", "1,2,128", "--batch-size", "32"),
-        ("accuracy",),
-        "accuracy",
-        20,
-        settings=SIGNALS,
-        augment="",
-    ),
+    "signals": SERIES,
+    "signals-recurrent": dataclasses.replace(SERIES, network="nets.py:Recurrent"),
 }
 PATHS = os.pathsep.join(map(str, [ROOT, ROOT / ".zoo", os.environ.get("PEER_PACKAGES", "")]))
 

@@ -69,7 +69,7 @@ def open_session(
 
     try:
         return runtime.InferenceSession(model, options(True), providers=providers)
-    except Exception:
+    except Exception:  # whatever the runtime raises; what is wrong with the file itself, it raises again
         return runtime.InferenceSession(model, options(False), providers=providers)
 
 
