@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -35,12 +35,13 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     @classmethod
-    def parse(cls, values: Mapping[str, Any], where: str) -> Self:
+    def parse(cls, values: Mapping[str, Any], where: str, also: Iterable[str] = ()) -> Self:
         """Build the model from plain values.
 
         Args:
             values: The decoded JSON or TOML.
             where: The file or option that they come from, for the message.
+            also: Names that could be meant beside the model's own.
 
         Raises:
             ConfigError: With the path of the first offending key.
@@ -59,7 +60,8 @@ class Strict(BaseModel):
             what = str(first["ctx"]["error"]) if first["type"] == "value_error" else first["msg"]
             hint = None
             if first["type"] == "extra_forbidden":
-                near = difflib.get_close_matches(str(first["loc"][-1]), cls._known_keys(), n=1)
+                what = "is not known"
+                near = difflib.get_close_matches(str(first["loc"][-1]), [*cls._known_keys(), *also], n=1)
                 hint = f"did you mean '{near[0]}'?" if near else f"known keys: {', '.join(sorted(cls.model_fields))}"
             raise ConfigError(": ".join(part for part in (where, path, what) if part), hint) from error
 

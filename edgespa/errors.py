@@ -43,6 +43,8 @@ class EdgespaError(Exception):
         super().__init__(message)
         self.message = message
         self.hint = hint
+        if hint:
+            self.add_note(hint)  # what a traceback, in a notebook too, shows below the message
 
 
 class ModelError(EdgespaError):
@@ -130,8 +132,10 @@ class ConfigError(EdgespaError):
 class OutputExistsError(EdgespaError):
     """The output is there already and was not to be overwritten."""
 
-    def __init__(self, path: Path) -> None:
-        super().__init__(f"{path} exists already", "name another file, or pass --overwrite to replace it")
+    def __init__(
+        self, path: Path, what: str = "", hint: str = "name another file, or pass --overwrite to replace it"
+    ) -> None:
+        super().__init__(f"{path} exists already{what}", hint)
 
 
 class UnfinishedError(EdgespaError):

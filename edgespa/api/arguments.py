@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from numbers import Number
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_origin
+from typing import TYPE_CHECKING, Any, TypeVar, get_origin
 
 from edgespa.api.results import Bundle, Result
 from edgespa.api.shell import current
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
     Labels = str | Path | Sequence[str]
     Tell = Progress | bool | None
     Values = float | Sequence[float]
+
+S = TypeVar("S", bound="Strict")
 
 
 def model_of(model: Model) -> tuple[str, str | None]:
@@ -252,6 +255,15 @@ def settings_of(settings: Mapping[str, Any], config: type[Strict]) -> dict[str, 
         takes_several = field is not None and get_origin(field.annotation) is tuple
         found[name] = several(value) if takes_several or isinstance(value, list) else value
     return found
+
+
+def configured(config: type[S], settings: Mapping[str, Any], verb: Callable[..., Any]) -> S:
+    """The configuration that settings of a verb are.
+
+    Raises:
+        ConfigError: One is not known, and the message names the nearest name that the verb takes; or not allowed.
+    """
+    return config.parse(settings_of(settings, config), verb.__name__, inspect.signature(verb).parameters)
 
 
 def several(value: Any) -> tuple[Any, ...]:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgespa.api.arguments import data_of, devices_of, file_of, file_of_names, model_of, parted, several, text_of
+from edgespa.api.arguments import configured, data_of, devices_of, file_of, file_of_names, model_of, several, text_of
 from edgespa.api.compress_results import Compression
 from edgespa.api.shell import checked, current
 from edgespa.errors import ConfigError, UnfinishedError
@@ -114,6 +114,7 @@ def compress(
     from edgespa.api.compressing import Asked, Budget, Stages, is_of, is_state
     from edgespa.api.early import require_there
     from edgespa.bundle import BundleWriter
+    from edgespa.config import PixelSettings
     from edgespa.system.files import refuse_existing, require_folder_possible, require_writable
     from edgespa.tasks.unfinished import state_path
 
@@ -151,7 +152,7 @@ def compress(
     if kept is not None:
         refuse_existing(kept, overwrite)
         require_writable(kept)
-    parted(settings)
+    configured(PixelSettings, settings, compress)
     data: dict[str, Any] = {
         "mean": mean, "std": std, "limit": limit, "eval_limit": eval_limit, "labels": labels,
         "class_offset": class_offset, "objective": objective, "skip_bad_files": skip_bad_files, "seed": seed,

@@ -22,10 +22,9 @@ def require_own_folder(output: Path) -> None:
         require_folder_possible(output)
         return
     if not output.is_dir() or (any(output.iterdir()) and not (output / MARK).is_file()):
-        error = OutputExistsError(output)
-        error.message = f"{output} exists already, and is no folder of an earlier demo"
-        error.hint = "name another folder with --output, or remove it yourself"
-        raise error
+        raise OutputExistsError(
+            output, ", and is no folder of an earlier demo", "name another folder with --output, or remove it yourself"
+        )
     require_writable(output / MARK)
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgespa.api.arguments import (
     base_of,
+    configured,
     data_if_any,
     data_of,
     file_of,
@@ -15,7 +16,6 @@ from edgespa.api.arguments import (
     model_of,
     options_of,
     parted,
-    settings_of,
     text_of,
     told,
 )
@@ -105,7 +105,7 @@ def heal(
     from edgespa.api.healing import heal_to_file
 
     pixels, rest = parted(settings)
-    config = HealConfig.parse(settings_of(rest, HealConfig), "heal")
+    config = configured(HealConfig, rest, heal)
     checked()
     with told("heal", progress) as report:
         healed = heal_to_file(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgespa.api.arguments import (
     base_of,
+    configured,
     data_if_any,
     data_of,
     file_of,
@@ -18,7 +19,6 @@ from edgespa.api.arguments import (
     parted,
     path_of,
     require_of_method,
-    settings_of,
     sizes_of,
     text_of,
     told,
@@ -144,7 +144,7 @@ def adapt(
     if weighing is not None:
         asked["class_weights"] = read_weights(weighing)
     pixels, rest = parted(asked)
-    config = AdaptConfig.parse(settings_of(rest, AdaptConfig), "adapt")
+    config = configured(AdaptConfig, rest, adapt)
     checked()
     processes = Processes.start(config.mixed_precision)
     with said_once(processes.index), told("adapt", progress if processes.is_main else False) as report:
@@ -278,7 +278,7 @@ def prune(
         from edgespa.pruning.depth import DepthConfig
 
         pixels, how = parted({name: value for name, value in settings.items() if name != "method"})
-        rule = DepthConfig.parse(settings_of(how, DepthConfig), "prune")
+        rule = configured(DepthConfig, how, prune)
         checked()
         with told("prune", progress) as report:
             task, decision = cut_to_file(
@@ -320,7 +320,7 @@ def prune(
     from edgespa.pruning import PruneConfig
 
     pixels, rest = parted(asked)
-    config = PruneConfig.parse(settings_of(rest, PruneConfig), "prune")
+    config = configured(PruneConfig, rest, prune)
     if budget is not None:
         config = config.for_latency()
     healing = HealConfig.parse({"steps": heal_steps, "seed": config.seed}, "prune") if heal else None

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgespa.api.arguments import (
     base_of,
+    configured,
     data_if_any,
     file_of,
     file_of_names,
@@ -23,7 +24,6 @@ from edgespa.api.arguments import (
     options_of,
     parted,
     runtime_of,
-    settings_of,
     sizes_of,
     text_of,
     told,
@@ -156,7 +156,7 @@ def export(
     from edgespa.exporting.config import ExportConfig
 
     pixels, rest = parted(asked)
-    config = ExportConfig.parse(settings_of(rest, ExportConfig), "export")
+    config = configured(ExportConfig, rest, export)
     checked()
     with told("export", progress) as report:
         manifest = export_bundle(

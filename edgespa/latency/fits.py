@@ -17,7 +17,7 @@ from edgespa.errors import BudgetError
 from edgespa.graph.surgery import compact
 from edgespa.latency.known import Foretold
 from edgespa.latency.predict import Predictor
-from edgespa.latency.shapes import fitted
+from edgespa.latency.shapes import UNREACHABLE, fitted
 from edgespa.latency.stopwatch import LatencyBudget, Stopwatch
 from edgespa.pruning.run import Pruning
 from edgespa.pruning.shapes import Lost, cut_down, density_of, kept_of
@@ -195,7 +195,7 @@ def _unreachable(
     return BudgetError(
         f"{budget.latency_ms:g} ms cannot be reached on {budget.device.name}: {how}the fastest candidate takes "
         f"{fastest.time:.3g} ms, at a density of {fastest.density:.3g} ({figures[fastest.key][0] / 1e6:.3g}M MACs)",
-        "ask for more; or allow narrower layers (--round-to 1), or try another --variant or more --threads",
+        UNREACHABLE,
     )
 
 

@@ -25,6 +25,9 @@ MOST = 4
 
 Measure = Callable[[Mapping[str, int], tuple[str, ...]], float]
 """From how many units each group keeps, and the blocks that are gone, to the time in ms; other groups are whole."""
+UNREACHABLE = "ask for more; or allow narrower layers (--round-to 1), or try another --variant or more --threads"
+"""What to do about a time that nothing is within."""
+
 _NEAR = 0.75
 """Of the limit: what takes less was cut by a table that is wrong."""
 
@@ -118,7 +121,7 @@ def fitted(
         if slowest is not None:
             raise BudgetError(
                 f"{limit_ms:g} ms cannot be reached: the fastest candidate takes {slowest:.3g} ms",
-                "ask for more; or allow narrower layers (--round-to 1), or try another --variant or more --threads",
+                UNREACHABLE,
             )
     best = min(fitting, key=lambda each: each.loss, default=None)
     near = best is not None and best.measured_ms >= _NEAR * limit_ms

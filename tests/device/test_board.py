@@ -90,7 +90,7 @@ def test_by_path(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message", "hint"),
     [
-        ("titel = 'x'", "titel: Extra inputs", "did you mean 'title'?"),
+        ("titel = 'x'", "titel: is not known", "did you mean 'title'?"),
         ("title = 'x'\n[connection]\nhots = 'y'", "connection.hots", "did you mean 'host'?"),
         ("title = ", "lab.toml", "devices show"),
         ("extends = 'pi-9'", "there is no device 'pi-9'", "pi-"),
