@@ -15,6 +15,8 @@ from edgespa.cli._terminal import echo
 if TYPE_CHECKING:
     from edgespa.models.inputs import InputSizes
 
+_NAMED = 4
+
 
 @click.command(name="inspect", cls=Explained, sections=INSPECT, examples=INSPECT_EXAMPLES)
 @model_options("MODEL|TASK")
@@ -157,6 +159,11 @@ def _show_task(task: dict[str, Any]) -> None:
         f"parameters {figures['parameters'] / max(figures['base_parameters'], 1):.1%}, "
         f"MACs {figures['macs'] / max(figures['base_macs'], 1):.1%}"
     )
+    widths: dict[str, int] = task["head_widths"]
+    for width in sorted(set(widths.values())):
+        names = [name for name, each in widths.items() if each == width]
+        more = f", and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+        echo(f"  heads of {_counted(width, 'dimension')}: {', '.join(names[:_NAMED])}{more}")
     for each in measured(task["metrics"]):
         echo(f"  {each.name}: {each}")
     for name, value in others(task["metrics"]).items():

@@ -17,7 +17,7 @@ from torch.utils import _pytree
 from edgespa.errors import GraphError
 from edgespa.graph.blocks import find_blocks
 from edgespa.graph.groups import Groups, Mask
-from edgespa.graph.program import Program
+from edgespa.graph.program import Program, concrete
 from edgespa.graph.rules.registry import operator_name
 
 MOST = 64
@@ -101,8 +101,11 @@ def side_by_side(original: Cut, cut: Cut) -> tuple[Beside, ...]:
         if ours in nodes:
             found[ours] = theirs  # of several the last one, which is what is read
     alive = original.groups.alive(original.kept), cut.groups.alive(cut.kept)
+    widths = _widths(original.program), _widths(cut.program)
     beside = []
     for ours, theirs in found.items():
+        if widths[0][theirs] != widths[1][ours]:  # of a head that is narrower: its dimensions are others
+            continue
         masks = _masks(original.groups, theirs, alive[0]), _masks(cut.groups, ours, alive[1])
         indices: tuple[dict[int, Tensor], dict[int, Tensor]] = ({}, {})
         for dim in {*masks[0], *masks[1]}:
@@ -154,6 +157,15 @@ def _is_activation(node: fx.Node) -> bool:
     value = node.meta.get("val")
     floating = isinstance(value, Tensor) and value.is_floating_point() and value.dim() > 1
     return floating and node.op == "call_function"
+
+
+def _widths(program: Program) -> dict[str, tuple[int, ...]]:
+    """Of the value of each node all sizes but the first, which is the batch mostly."""
+    return {
+        node.name: tuple(map(concrete, value.shape[1:]))
+        for node in program.graph.nodes
+        if isinstance(value := node.meta.get("val"), Tensor)
+    }
 
 
 def _masks(groups: Groups, name: str, alive: Mask) -> dict[int, Mask]:

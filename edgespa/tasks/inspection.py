@@ -110,6 +110,7 @@ def describe_task(task: Task, base: Base, path: Path) -> dict[str, Any]:
         "adapter": header.adapter.model_dump() if header.adapter else None,
         "outputs": header.outputs,
         "depth": header.depth.model_dump() if header.depth else None,
+        "head_widths": dict(header.widths),
         "classes": list(header.classes),
         "preprocess": header.preprocess.model_dump() if header.preprocess else None,
         "figures": header.figures.model_dump(),

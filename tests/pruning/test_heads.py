@@ -15,6 +15,7 @@ from torch import Tensor, fx, nn
 from typed import run
 
 import edgespa as es
+from edgespa.adaptation.original import Original
 from edgespa.config import Preprocess
 from edgespa.data import Prepared, load_data, prepare
 from edgespa.errors import ConfigError, TaskFileError
@@ -22,6 +23,7 @@ from edgespa.graph.groups import find_groups
 from edgespa.graph.heads import find_attentions
 from edgespa.graph.program import Program
 from edgespa.graph.trace import trace
+from edgespa.objectives.match import Match
 from edgespa.pruning import PruneConfig, prune
 from edgespa.pruning.heads import Heads, narrow_heads, size_of
 from edgespa.pruning.images import Images
@@ -238,3 +240,28 @@ def test_the_command_line_shows_what_was_done(place: Path) -> None:
     assert "4 of 8" in result.stdout
     result = run(*words, "0.5", "--budget", "latency_ms=3", "--output", "new.spa", code=1)
     assert "head_width is not for latency_ms" in result.stderr
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+def test_narrower_heads_are_healed_towards_those_that_were_there(
+    place: Path, monkeypatch: pytest.MonkeyPatch, at_once: bool
+) -> None:
+    drawn_to: list[Program] = []
+    real = Original.objective
+
+    def objective(self: Original, base: Base, kept: Any) -> Match:
+        drawn_to.append(self.program)
+        return real(self, base, kept)
+
+    monkeypatch.setattr(Original, "objective", objective)
+    how: dict[str, Any] = {"heal": True, "heal_steps": 5} if at_once else {}
+    made = es.prune(
+        "apart.py:build", output="cut.spa", calibration="noise.npz", head_width=4, density=0.7, **how, **SETTINGS
+    )
+    if not at_once:
+        made = es.heal("cut.spa", calibration="noise.npz", steps=5, output="healed.spa", progress=False)
+    assert [{each.width for each in find_attentions(program)} for program in drawn_to] == [{8}]
+    program = made.task.program(made.task.open_base(place))
+    assert {each.width for each in find_attentions(program)} == {4}
+    assert made.metrics["validation_error"] > 0
+    assert "heads of 4 dimensions: layers.0.q, layers.0.v" in run("inspect", str(made.path)).stdout
