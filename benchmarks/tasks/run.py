@@ -49,12 +49,14 @@ class Setting:
         peer: What the name of the network ends in that torch-pruning has cut beforehand, by magnitude and at once; it
             is trained whole, as long as the others.
         objective: One without labels, to learn by; measured is what the data say all the same.
+        healed: Pruned by what the images say, and healed on them as long as the others are trained, instead of adapted.
     """
 
     adapter: tuple[str, ...]
     density: float
     peer: str = ""
     objective: str = ""
+    healed: bool = False
 
 
 FULL = ("--adapter", "full")
@@ -78,6 +80,7 @@ SETTINGS: dict[str, Setting] = (
         for density in (0.5, 0.25)
         for name, objective in (("labels", ""), ("match", "match"))
     }
+    | {f"pruned and healed {density:g}": Setting((), density, healed=True) for density in (0.5, 0.25)}
 )
 
 
@@ -97,6 +100,8 @@ class Task:
         validation: There is a split ``val``; else a tenth of the training data chooses the epoch.
         augment: For `adapt`.
         exporting: For `export`.
+        pruning: For `prune`.
+        healing: For `heal`; as many passes over the images as the training has.
         before: A row that has to be there, whose task file the network is made of.
     """
 
@@ -107,13 +112,18 @@ class Task:
     title: str
     epochs: int
     objective: str = ""
-    settings: tuple[str, ...] = tuple(name for name in SETTINGS if not name.startswith(("labels", "match")))
+    settings: tuple[str, ...] = tuple(name for name in SETTINGS if not name.startswith(("labels", "match", "pruned")))
     validation: bool = True
     augment: str = "flip,crop,colour"
     exporting: tuple[str, ...] = ()
+    pruning: tuple[str, ...] = ()
+    healing: tuple[str, ...] = ()
     before: tuple[str, str] | None = None
 
 
+PIXELS = (
+    "--mean", "0.485,0.456,0.406", "--std", "0.229,0.224,0.225", "--input-shape", "1,3,32,32", "--limit", "2000",
+)  # fmt: skip
 SERIES = Task(
     "nets.py:Convolutions",
     str(OUT / "signals.npz"),
@@ -155,14 +165,16 @@ TASKS = {
     "unlabelled-classes": Task(
         "models.py:resnet56",
         f"{DATA}/cifar10_jpeg.zip",
-        ("--mean", "0.485,0.456,0.406", "--std", "0.229,0.224,0.225", "--input-shape", "1,3,32,32", "--limit", "2000"),
+        PIXELS,
         ("accuracy",),
         "accuracy",
         6,
-        settings=("labels 0.25", "match 0.25"),
+        settings=("labels 0.25", "match 0.25", "pruned and healed 0.25"),
         validation=False,
         augment="flip,crop",
         exporting=("--eval-limit", "2000"),
+        pruning=PIXELS,
+        healing=("--limit", "2000", "--steps", "169"),
     ),
     "unlabelled-detection": Task(
         "ssdlite_trained",
@@ -171,7 +183,8 @@ TASKS = {
         ("map", "map50"),
         "mAP@50:95 / mAP@50",
         10,
-        settings=("labels 0.5", "match 0.5"),
+        settings=("labels 0.5", "match 0.5", "pruned and healed 0.5"),
+        healing=("--batch-size", "8", "--steps", "230"),
         before=("detection", "full 1"),
     ),
     "signals": SERIES,
@@ -261,15 +274,27 @@ def learned(name: str, setting: str) -> Path:
     if what.before is not None:
         learned(*what.before)
     network = what.network if ":" in what.network else f"nets.py:{what.network}{how.peer}"
+    model = str((DATA if network.startswith("models.py") else HERE) / network)
+    began = of_children()
+    if how.healed:
+        cut = place.parent / f"{place.name}.cut.spa"
+        images = ("--calibration", f"{what.data}:train")
+        if not cut.exists():
+            edgespa(
+                "prune", model, *what.pruning, *images, "--method", "asym-in-change", "--allocation", "knapsack",
+                "--spare", "0.1", "--budget", "macs", "--density", str(how.density), "--output", str(cut),
+            )  # fmt: skip
+        edgespa("heal", str(cut), *images, *what.healing, "--trust", "--output", str(task))
+        (place.parent / f"{place.name}.seconds").write_text(f"{of_children() - began:.1f}")
+        return task
     objective = ("--objective", how.objective or f"{HERE}/{what.objective}") if how.objective or what.objective else ()
     chosen_on = ("--validation-data", f"{what.data}:val") if what.validation else ()
     judged = () if how.objective else ("--eval-data", f"{what.data}:test")
     augment = ("--augment", what.augment) if what.augment else ()
-    began = of_children()
     edgespa(
-        "adapt", str((DATA if network.startswith("models.py") else HERE) / network), *objective, "--data",
-        f"{what.data}:train", *judged, *chosen_on, *what.words, *how.adapter, "--budget", "macs", "--density",
-        "1" if how.peer else str(how.density), "--epochs", str(what.epochs), *augment, "--output", str(task),
+        "adapt", model, *objective, "--data", f"{what.data}:train", *judged, *chosen_on, *what.words, *how.adapter,
+        "--budget", "macs", "--density", "1" if how.peer else str(how.density), "--epochs", str(what.epochs),
+        *augment, "--output", str(task),
     )  # fmt: skip
     (place.parent / f"{place.name}.seconds").write_text(f"{of_children() - began:.1f}")
     return task
@@ -280,7 +305,7 @@ def measured(name: str, setting: str) -> Row:
     what, how = TASKS[name], SETTINGS[setting]
     task, bundle = learned(name, setting), place_of(name, setting)
     objective = ("--objective", f"{HERE}/{what.objective}") if what.objective else ()
-    if how.objective:
+    if how.objective or how.healed:
         objective = ("--objective", {"accuracy": "classes", "map": "detection"}[what.measures[0]])
     if not bundle.exists():
         edgespa(

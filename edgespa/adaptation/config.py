@@ -40,7 +40,7 @@ class AdaptConfig(SelectionConfig):
         group_sparsity: Strength of a penalty that pulls units which hold little towards zero before they are removed,
             see `edgespa.selection.sparsity`; it grows until the last pruning step. 0 for none.
         epochs: Passes over the training part.
-        batch_size: Images at a time.
+        batch_size: Images at a time; of fewer images than that, if nobody says it, a quarter.
         accumulate: Batches that are one in a training step.
         head: ``keep`` the base's last layer, start a ``new`` one, or decide (``auto``): a new one if the base's outputs
             are another number than the classes, or if on the training data they are worse than a guess.

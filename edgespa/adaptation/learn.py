@@ -47,12 +47,16 @@ from edgespa.objectives.loss import Teacher, TrainingLoss
 from edgespa.objectives.taught import taught
 from edgespa.objectives.units import Units
 from edgespa.selection.select import Choose
+from edgespa.system.quiet import NOTE
 from edgespa.system.stopping import held_back
 from edgespa.tasks.base import Base
 from edgespa.tasks.checkpoint import Checkpoint
 from edgespa.tasks.task import Task
 
 log = logging.getLogger(__name__)
+
+_FEW = 4
+"""Training steps of an epoch on fewer images than are in a batch by default."""
 
 HEAD_CHECK_IMAGES = 512
 
@@ -135,6 +139,7 @@ def adapt(
         healing = towards.objective(base, start.kept)
         objective, taken = healing, watched(original, [each.theirs for each in healing.streams])
     train, held_out = parted(data, validation, config.validation, config.seed, block=config.hold_out == "block")
+    config = _of_few(config, len(train), processes)
     prepared = prepare_for(base.program, train, preprocess), prepare_for(base.program, held_out, preprocess)
     if validation is None and config.hold_out == "random" and processes.is_main:
         tell_if_neighbours_are_alike(train, prepared[0])
@@ -243,6 +248,15 @@ def _stored(task: Task, base: Base, run: Run, store: str) -> Task:
 
 
 @torch.no_grad()
+def _of_few(config: AdaptConfig, count: int, processes: Processes) -> AdaptConfig:
+    """With smaller batches, if nobody has said how large they are and the images are fewer than the default."""
+    if "batch_size" in config.model_fields_set or count >= config.batch_size:
+        return config
+    each = max(2, count // _FEW // processes.count)
+    log.log(NOTE, "batches of %d: there are only %d training images", each * processes.count, count)
+    return config.model_copy(update={"batch_size": each * processes.count})
+
+
 def _require_trainable(
     base: Base, data: ImageData, preprocess: Preprocess | None, config: AdaptConfig, objective: Objective
 ) -> None:

@@ -21,6 +21,7 @@ from edgespa.data import ImageData, load_data, prepare
 from edgespa.errors import AdapterError, ConfigError, DataError, TaskFileError
 from edgespa.objectives.evaluate import Evaluation, accuracy
 from edgespa.objectives.measures import ACCURACY
+from edgespa.system.quiet import NOTE
 from edgespa.tasks.base import Base
 from edgespa.tasks.checkpoint import Checkpoint
 from edgespa.tasks.task import Task
@@ -257,12 +258,25 @@ def test_values_that_are_not_finite_after_the_last_step_are_not_saved(
         run(epochs=1, batch_size=64, density=1.0)
 
 
+def test_few_images_are_trained_on_in_smaller_batches(
+    toy_base: Base, toy_data: ImageData, toy_preprocess: Preprocess, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = AdaptConfig(rank=3, epochs=1, lr=1e-2)
+    with caplog.at_level(NOTE):
+        task = adapt(toy_base, toy_data.limit(40, 0), toy_preprocess, config, tmp_path)
+    kept: Any = task.header.provenance["config"]
+    assert kept["batch_size"] == 9  # of 36, four steps
+    assert "batches of 9: there are only 36 training images" in caplog.text
+
+
 def test_data_that_do_not_fit_are_refused(
     run: Adapt, toy_base: Base, toy_data: ImageData, toy_folder: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(DataError, match="less than one batch of 100") as caught:
         run(batch_size=100)
     assert "--batch-size" in str(caught.value.hint)
+    with pytest.raises(DataError, match="less than one batch of 64"):
+        run(data=toy_data.limit(40, 0), batch_size=64)
     np.savez(tmp_path / "plain.npz", images=np.zeros((40, 8, 8, 3), np.uint8))
     with pytest.raises(DataError, match="no classes"):
         run(data=load_data(str(tmp_path / "plain.npz"), labelled=False))
