@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 import os
 import random
+import shutil
 import signal
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import settings
+from torch import nn
 from torch.onnx._internal.exporter._registration import ONNXRegistry
 
 from edgespa.config import Preprocess
 from edgespa.data import ImageData, load_data
+from edgespa.exporting import trial
 from edgespa.exporting.conversion import Conversions
 from edgespa.tasks.base import Base
 
@@ -94,11 +98,47 @@ def _converted_here() -> Iterator[Callable[..., Any]]:
         yield start
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _tried_in_one_process() -> Iterator[None]:
+    """The process that tries files stays for the next export: a new one takes a second to load the runtimes."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module in ("bundle", "task_bundle"):
+            patch.setattr(f"edgespa.exporting.{module}.trials", contextlib.nullcontext)
+        yield
+    trial.end()
+
+
 @pytest.fixture
 def converted_apart(_converted_here: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """Converters work in processes of their own, as users have it, and find nothing that was converted before."""
     monkeypatch.setenv("EDGESPA_CACHE", "off")
     monkeypatch.setattr(Conversions, "start", _converted_here)
+
+
+@pytest.fixture(scope="session")
+def write_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., None]:
+    """`write_branches` for latency tables, which writes the file of a layer once: later tests get copies."""
+    from edgespa.exporting.branches import write_branches
+    from edgespa.latency.chains import Chain
+
+    kept = tmp_path_factory.mktemp("layers")
+    names: dict[tuple[object, ...], Path] = {}
+
+    def write(branches: Sequence[tuple[nn.Module, Any]], paths: Sequence[Path], *form: Any) -> None:
+        keys: list[tuple[object, ...]] = [
+            (str(each), str(each.kind) if isinstance(each, Chain) else "", shapes, form[:2])
+            for each, shapes in branches
+        ]
+        new = {number: key for number, key in enumerate(keys) if key not in names}
+        if new:
+            write_branches([branches[i] for i in new], [paths[i] for i in new], *form)
+        for i, key in new.items():
+            shutil.copyfile(paths[i], names.setdefault(key, kept / f"{len(names)}"))
+        for i, key in enumerate(keys):
+            if i not in new:
+                shutil.copyfile(names[key], paths[i])
+
+    return write
 
 
 TOY_NET = '''

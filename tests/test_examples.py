@@ -45,9 +45,8 @@ def typed(line: list[str], place: Path) -> str:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "name", ["digits.py", *(pytest.param(name, marks=pytest.mark.more) for name in ("disc.py", "boxes.py"))]
-)
+@pytest.mark.more
+@pytest.mark.parametrize("name", EXAMPLES)
 def test_runs(name: str, place: Path) -> None:
     pattern, least = EXAMPLES[name]
     before = {path.name for path in place.iterdir()}

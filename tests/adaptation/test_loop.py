@@ -290,7 +290,8 @@ def norms_when_first_pruned(run: Adapt, monkeypatch: pytest.MonkeyPatch, **optio
     return scores, kept
 
 
-@pytest.mark.parametrize("adapter", ["splora", "full", pytest.param("lora", marks=pytest.mark.more)])
+@pytest.mark.law(1)
+@pytest.mark.parametrize("adapter", ["splora", "full", "lora"])
 def test_units_that_go_hold_less_where_they_were_pulled_towards_zero(
     run: Adapt, monkeypatch: pytest.MonkeyPatch, adapter: str
 ) -> None:

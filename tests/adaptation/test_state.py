@@ -82,7 +82,7 @@ def ask(number: int) -> Callable[[], None]:
     return lambda: signal.raise_signal(number)
 
 
-@pytest.mark.law(2)
+@pytest.mark.law(1)
 @pytest.mark.parametrize("name", list(OPTIONS))
 def test_a_run_left_again_and_again_inside_of_epochs_is_the_whole_run(
     run: Adapt, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch

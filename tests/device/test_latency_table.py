@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,12 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
-def few(toy_base: Base, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Layers:
+def few(toy_base: Base, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, write_once: Callable[..., None]) -> Layers:
     """The convolutions of the toy network, and an empty folder for tables."""
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
     monkeypatch.setattr(making, "SECONDS", 0.05)
+    monkeypatch.setattr(making, "_CHAINS", (2, 6))
+    monkeypatch.setattr(making, "write_branches", write_once)
     layers = tuple(each for each in toy_base.layers.layers if each.name in ("conv2", "depthwise"))
     return dataclasses.replace(toy_base.layers, layers=layers)
 
@@ -43,18 +46,35 @@ def test_the_whole_way(sshd: Any, few: Layers, toy_base: Base) -> None:
     assert Predictor(few, toy_base.groups, table).latency_ms() > 0
 
 
-@pytest.mark.parametrize("answer", [{"us": -1.0}, {"us": 1e12}, {"file": "another.onnx"}, {"nodes": 0}, {"more": 1}])
-def test_what_a_device_says_is_checked(
-    sshd: Any, few: Layers, monkeypatch: pytest.MonkeyPatch, answer: dict[str, Any]
-) -> None:
-    ask = making.decode
+WRONG: tuple[dict[str, Any], ...] = ({"us": -1.0}, {"us": 1e12}, {"file": "another.onnx"}, {"nodes": 0}, {"more": 1})
 
-    def odd(*arguments: Any) -> dict[str, Any]:
-        found = ask(*arguments)
-        return {**found, "layers": [{**row, **answer} for row in found["layers"]]}
 
-    monkeypatch.setattr(making, "decode", odd)
-    one = dataclasses.replace(few, layers=few.layers[1:])
-    with connect(sshd.device("odd")) as connection, pytest.raises((DeviceError, ConfigError)):
+def test_what_a_device_says_is_checked(sshd: Any, few: Layers, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It measures once; what it said is changed on the way."""
+    one, decode, said = dataclasses.replace(few, layers=few.layers[1:]), making.decode, dict[str, Any]()
+    with connect(sshd.device("odd")) as connection:
+        ask = connection.ask
+
+        def once(what: str, request: Any = None, **options: Any) -> Any:
+            if what != "execute":
+                return ask(what, request, **options)
+            argv = str(request["argv"])
+            if argv not in said:
+                said[argv] = ask(what, request, **options)
+            return said[argv]
+
+        monkeypatch.setattr(connection, "ask", once)
+        for wrong in WRONG:
+
+            def odd(*arguments: Any, wrong: dict[str, Any] = wrong) -> dict[str, Any]:
+                found = decode(*arguments)
+                return {**found, "layers": [{**row, **wrong} for row in found["layers"]]}
+
+            monkeypatch.setattr(making, "decode", odd)
+            with pytest.raises((DeviceError, ConfigError)):
+                make_table(connection, one, "onnx-fp32")
+            assert load_table(table_path("odd", "onnx-fp32", 1)) is None
+        monkeypatch.setattr(making, "decode", decode)
         make_table(connection, one, "onnx-fp32")
-    assert load_table(table_path("odd", "onnx-fp32", 1)) is None
+        assert load_table(table_path("odd", "onnx-fp32", 1)) is not None
+        assert len(said) == 2  # what runtime is there, and the layers

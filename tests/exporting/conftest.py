@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
+import os
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
 
+from edgespa.exporting.cache import Cache, key_of, program_parts
+from edgespa.exporting.conversion import CONVERTERS
+from edgespa.exporting.converter import Form
 from edgespa.graph.program import Program
 from edgespa.graph.trace import trace
 
@@ -136,6 +142,24 @@ def _nothing_was_converted_before() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="module")
+def converted_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """For tests of what comes after: a program that was converted before, with the same form, is not again."""
+    own = tmp_path_factory.getbasetemp()
+    cache = Cache((own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "converted once")
+    with pytest.MonkeyPatch.context() as patch:
+        for name, module in CONVERTERS.items():
+            patch.setattr(module, "write_fp32", functools.partial(_once, cache, name, module.write_fp32))
+        yield
+
+
+def _once(cache: Cache, name: str, write: Callable[..., None], program: Program, path: Path, form: Form) -> None:
+    key = key_of(name, form, *program_parts(program))
+    if cache.restore(key, path) is None:
+        write(program, path, form)
+        cache.store(key, path, {})
+
+
 @pytest.fixture(scope="session")
 def converters() -> None:
     """Skips where they are not installed."""
@@ -145,11 +169,19 @@ def converters() -> None:
 
 @pytest.fixture(scope="session")
 def program_of() -> Callable[[str], Program]:
-    """A small network by its name, traced."""
+    """A small network by its name, traced. Not to be changed."""
     return _program
 
 
 def _program(name: str) -> Program:
+    """What a test draws next does not depend on whether it is the first to ask."""
+    program = _traced(name)
+    torch.manual_seed(0)
+    return program
+
+
+@functools.cache
+def _traced(name: str) -> Program:
     """A network with batch norms that do something, traced for images of 3 x 16 x 16."""
     torch.manual_seed(0)
     model = NETWORKS[name]().eval()

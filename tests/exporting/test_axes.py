@@ -53,6 +53,7 @@ CASES: dict[str, tuple[Callable[[], nn.Module], tuple[tuple[int, ...], ...], tup
 }
 
 
+@pytest.mark.law(1)
 @pytest.mark.parametrize("name", CASES)
 def test_files_take_one_sample_and_are_proved_on_many(
     name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture

@@ -32,7 +32,7 @@ from edgespa.graph.program import Program
 from edgespa.graph.trace import trace
 from edgespa.models.interface import with_plain_outputs
 
-pytestmark = pytest.mark.usefixtures("converters")
+pytestmark = pytest.mark.usefixtures("converters", "converted_once")
 Make = Callable[[str], Program]
 CONVERTERS: dict[str, Any] = {"onnx": onnx_file, "tflite": tflite_file}
 QUANTISERS: dict[str, Any] = {"onnx": OnnxQuantiser, "tflite": TfliteQuantiser}

@@ -19,7 +19,7 @@ from edgespa.exporting.config import PRECISIONS, ExportConfig, Origin
 from edgespa.graph.program import Program
 from tests.device.test_exact_sums import overflows
 
-pytestmark = [pytest.mark.usefixtures("converters"), pytest.mark.slow]
+pytestmark = [pytest.mark.usefixtures("converters", "converted_once"), pytest.mark.slow]
 ROOT = Path(__file__).resolve().parents[2] / ".runtimes"
 HOW = Preprocess(height=16, width=16, channels=3, mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.4))
 NETWORKS = ("Residual", *(pytest.param(name, marks=pytest.mark.more) for name in ("Gated", "Attention", "pixels")))

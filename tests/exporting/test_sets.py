@@ -72,6 +72,7 @@ def test_samples_whose_last_entry_is_chosen_by_rounding_are_known() -> None:
     assert steady(program, [images]).tolist() == [True, False, True]
 
 
+@pytest.mark.law(2)
 @pytest.mark.parametrize("form", ["apart", "table", "refined"])
 @pytest.mark.usefixtures("converters")
 def test_a_file_that_chooses_inside_is_proved_and_checks_itself(tmp_path: Path, form: str) -> None:

@@ -26,6 +26,7 @@ def data_of(folder: Path, kind: str) -> Path:
     return folder / "t.npz"
 
 
+@pytest.mark.law(1)
 @pytest.mark.parametrize("kind", ["multi-label", "regression"])
 def test_a_bundle_says_how_well_it_does_without_classes(
     toy_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str

@@ -21,7 +21,7 @@ from edgespa.exporting.tflite_meta import read_labels, write_metadata
 from edgespa.graph.program import Program
 from edgespa.graph.trace import trace
 
-pytestmark = pytest.mark.usefixtures("converters")
+pytestmark = pytest.mark.usefixtures("converters", "converted_once")
 Make = Callable[[str], Program]
 HOW = Preprocess(height=16, width=16, channels=3, mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.4))
 

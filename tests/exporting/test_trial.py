@@ -52,6 +52,16 @@ def test_says_what_killed_the_process(folder: Path) -> None:
         assert trial.crash_of(folder, VARIANT, 1) == expected
 
 
+def test_one_process_tries_all_files_of_an_export_and_ends_with_it(folder: Path) -> None:
+    (folder / "model.onnx").write_text("refused")
+    with trial.trials():
+        trial.crash_of(folder, VARIANT, 1)
+        process = trial._process()
+        trial.crash_of(folder, VARIANT, 1)
+        assert trial._process() is process
+    assert process.poll() is not None
+
+
 def test_file_that_crashes_its_runtime_is_no_file_to_ship(folder: Path) -> None:
     (folder / "model.onnx").write_text("crash")
     with pytest.raises(ParityError, match=r"onnx-fp16: the runtime crashes on the file \(SIGSEGV\)"):

@@ -23,7 +23,7 @@ from edgespa.exporting.samples import Samples, run_program
 from edgespa.exporting.tflite_quant import TfliteQuantiser
 from edgespa.graph.trace import trace
 
-pytestmark = pytest.mark.usefixtures("converters")
+pytestmark = pytest.mark.usefixtures("converters", "converted_once")
 QUANTISERS: dict[str, Any] = {"onnx": OnnxQuantiser, "tflite": TfliteQuantiser}
 CONVERTERS: dict[str, Any] = {"onnx": onnx_file, "tflite": tflite_file}
 

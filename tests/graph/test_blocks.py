@@ -95,7 +95,7 @@ def test_finds_the_blocks_of_every_make(name: str, traced_of: Callable[[str], Tr
     assert all(block.reason for block in traced.blocks if not block.removable)
 
 
-@pytest.mark.law(12)
+@pytest.mark.law(8)
 @pytest.mark.parametrize("name", WITH_BLOCKS)
 @pytest.mark.parametrize("pick", ["first", "last", "every other"])
 def test_removing_is_replacing_by_the_identity(name: str, pick: str, traced_of: Callable[[str], Traced]) -> None:

@@ -97,6 +97,7 @@ def test_two_cut_networks_are_compared_at_what_both_have() -> None:
     assert shapes == [picked(value, each.of_ours).shape for value, each in zip(own, beside, strict=True)]
 
 
+@pytest.mark.law(4)
 @pytest.mark.parametrize("name", [name for name, (_, _, gone) in BLOCKS.NETWORKS.items() if gone is None])
 @torch.no_grad()
 def test_where_a_block_is_gone_its_input_is_to_be_its_output(name: str) -> None:

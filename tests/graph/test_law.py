@@ -1,4 +1,4 @@
-"""Masked = compacted over the zoo, and the groups of every network of it as they are by hand."""
+"""Masked = compacted over the zoo, the groups of every network of it as they are by hand, and its shapes and batch."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from torch.utils._pytree import tree_leaves
 
 from edgespa.graph.cost import CostModel
 from edgespa.graph.groups import Slot, find_groups
+from edgespa.graph.program import concrete, refresh
 from edgespa.graph.proof import prove
 from edgespa.graph.surgery import compact, masked
 
@@ -25,6 +26,11 @@ def test_program_equals_model(traced: Any) -> None:
     assert len(expected) == len(actual)
     for one, other in zip(expected, actual, strict=True):
         torch.testing.assert_close(one, other, atol=traced.case.limit, rtol=traced.case.limit)
+
+
+def test_the_batch_stays_free(traced: Any) -> None:
+    fixed = traced.case.name in {"static_batch", "causal_over_channels"}
+    assert traced.program.dynamic_batch != fixed
 
 
 @pytest.mark.law(50)
@@ -98,3 +104,25 @@ def test_everything_kept_changes_nothing(traced: Any) -> None:
         pairs = zip(tree_leaves(traced.program(*inputs)), tree_leaves(same(*inputs)), strict=True)
     assert all(torch.equal(one, other) for one, other in pairs)
     assert np.isclose(traced.groups.channel_density(traced.groups.all_kept()), 1.0)
+
+
+def described(module: torch.fx.GraphModule) -> dict[str, list[Any]]:
+    found = {}
+    for node in module.graph.nodes:
+        if node.op == "output":
+            continue
+        values = [value for value in tree_leaves(node.meta.get("val")) if isinstance(value, torch.Tensor)]
+        found[node.name] = [
+            (tuple(concrete(s) for s in v.shape), [isinstance(s, torch.SymInt) for s in v.shape], v.dtype, v.device)
+            for v in values
+        ]
+    return found
+
+
+@pytest.mark.law(40)
+def test_shapes_are_those_of_symbolic_inference(traced: Any, select: Callable[..., Any]) -> None:
+    """Those that compaction writes to the nodes, the batch's symbol included."""
+    small = compact(traced.program, traced.groups, select(traced.groups, 6))
+    quick = described(small.module)
+    refresh(small.module)
+    assert quick == described(small.module)

@@ -29,6 +29,7 @@ GROUPS = {
     "resnet56": {"conv1": 16, "layer2.0.conv2": 16, "layer3.0.conv2": 32}
     | {f"layer{s}.{b}.conv1": 8 << s for s in (1, 2, 3) for b in range(9)},
 }
+NETWORKS = ["resnet20", pytest.param("resnet56", marks=pytest.mark.more), "mobilenet_v2"]
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +58,7 @@ def _randomise_half(model: nn.Module) -> None:
                 tensor.copy_(torch.where(torch.rand(tensor.shape, generator=generator) < 0.5, noise, tensor))
 
 
-@pytest.mark.parametrize("name", ["resnet20", "resnet56", "mobilenet_v2"])
+@pytest.mark.parametrize("name", NETWORKS)
 def test_masked_equals_compacted(real: Any, select: Any, name: str) -> None:
     program, groups = real(name)
     costs = CostModel(program, groups)
@@ -73,7 +74,7 @@ def test_masked_equals_compacted(real: Any, select: Any, name: str) -> None:
         assert actual.parameters < 0.6 * costs.cost().parameters
 
 
-@pytest.mark.parametrize("name", ["resnet20", "resnet56", "mobilenet_v2"])
+@pytest.mark.parametrize("name", NETWORKS)
 def test_costs_as_published(real: Any, name: str) -> None:
     program, groups = real(name)
     costs = CostModel(program, groups)
@@ -82,7 +83,7 @@ def test_costs_as_published(real: Any, name: str) -> None:
     assert cost.parameters == PARAMETERS.get(name, cost.parameters) == program.parameter_count()
 
 
-@pytest.mark.parametrize("name", ["resnet20", "resnet56"])
+@pytest.mark.parametrize("name", NETWORKS[:2])
 def test_groups_of_residual_stages(real: Any, name: str) -> None:
     _, groups = real(name)
     assert {key: len(group) for key, group in groups.groups.items()} == GROUPS[name]

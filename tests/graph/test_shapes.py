@@ -1,4 +1,4 @@
-"""Shapes that compaction writes to the nodes are those that symbolic inference finds, the batch's symbol included."""
+"""Tensors that do not fit are refused where shapes are followed; that these are right is in `test_law.py`."""
 
 from __future__ import annotations
 
@@ -6,32 +6,9 @@ from typing import Any
 
 import pytest
 import torch
-from torch.utils._pytree import tree_leaves
 
-from edgespa.graph.program import assign, concrete, refresh
+from edgespa.graph.program import assign
 from edgespa.graph.shapes import follow
-from edgespa.graph.surgery import compact
-
-
-def described(module: torch.fx.GraphModule) -> dict[str, list[Any]]:
-    found = {}
-    for node in module.graph.nodes:
-        if node.op == "output":
-            continue
-        values = [value for value in tree_leaves(node.meta.get("val")) if isinstance(value, torch.Tensor)]
-        found[node.name] = [
-            (tuple(concrete(s) for s in v.shape), [isinstance(s, torch.SymInt) for s in v.shape], v.dtype, v.device)
-            for v in values
-        ]
-    return found
-
-
-@pytest.mark.law(40)
-def test_as_symbolic_inference(traced: Any, select: Any) -> None:
-    small = compact(traced.program, traced.groups, select(traced.groups, 6))
-    quick = described(small.module)
-    refresh(small.module)
-    assert quick == described(small.module)
 
 
 @pytest.mark.parametrize("name", ["residual", "attention", "lstm"])

@@ -254,11 +254,6 @@ def test_batch_that_must_be_a_multiple_is_kept_and_said(caplog: pytest.LogCaptur
     assert "batches of 8 only" in caplog.text
 
 
-def test_every_network_of_the_zoo_keeps_its_batch_free(traced: Any) -> None:
-    fixed = traced.case.name in {"static_batch", "causal_over_channels"}
-    assert traced.program.dynamic_batch != fixed
-
-
 def test_program_is_changed_only_through_copies() -> None:
     program = trace(Small(), (IMAGE,))
     weight = program.state()["conv.weight"].clone()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -120,14 +121,26 @@ def images(toy_data: ImageData, toy_preprocess: Preprocess) -> Prepared:
     return prepare(toy_data, toy_preprocess)
 
 
+class Tasks:
+    """A task of each kind, made when it is first asked for. Not to be changed."""
+
+    def __init__(self, make: Callable[[str], Task]) -> None:
+        self._make, self._made = make, dict[str, Task]()
+
+    def __getitem__(self, kind: str) -> Task:
+        if kind not in self._made:
+            self._made[kind] = self._make(kind)
+        return self._made[kind]
+
+
 @pytest.fixture(scope="module")
-def tasks(vit: Base, toy_data: ImageData, toy_preprocess: Preprocess, folder: Path) -> dict[str, Task]:
-    made = {}
-    for kind in KINDS:
+def tasks(vit: Base, toy_data: ImageData, toy_preprocess: Preprocess, folder: Path) -> Tasks:
+    def make(kind: str) -> Task:
         density = 0.6 if kind in ("lora", "convpass") else 1.0
         config = AdaptConfig(adapter=kind, epochs=2, batch_size=16, density=density, rank=2, round_to=1)
-        made[kind] = adapt(vit, toy_data, toy_preprocess, config, folder)
-    return made
+        return adapt(vit, toy_data, toy_preprocess, config, folder)
+
+    return Tasks(make)
 
 
 def batch(images: Prepared) -> Tensor:
@@ -141,7 +154,7 @@ def by_hand(base: Base, depth: int) -> Decision:
 @pytest.mark.law(1)
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_cut_task_is_stored_smaller_and_replayed_bit_for_bit(
-    kind: str, tasks: dict[str, Task], vit: Base, images: Prepared, folder: Path
+    kind: str, tasks: Tasks, vit: Base, images: Prepared, folder: Path
 ) -> None:
     task = tasks[kind]
     base = task.fit(vit)
@@ -172,10 +185,11 @@ def test_a_cut_task_is_stored_smaller_and_replayed_bit_for_bit(
     assert "validation_accuracy" not in loaded.header.metrics
 
 
-@pytest.mark.law(1)
-@pytest.mark.parametrize("kind", ["lora", "convpass", "full"])
+@pytest.mark.parametrize(
+    "kind", ["lora", pytest.param("convpass", marks=pytest.mark.more), pytest.param("full", marks=pytest.mark.more)]
+)
 def test_a_cut_task_is_trained_further(
-    kind: str, tasks: dict[str, Task], vit: Base, toy_data: ImageData, toy_preprocess: Preprocess, folder: Path
+    kind: str, tasks: Tasks, vit: Base, toy_data: ImageData, toy_preprocess: Preprocess, folder: Path
 ) -> None:
     base = tasks[kind].fit(vit)
     smaller = cut(tasks[kind], base, by_hand(base, 1), DepthConfig(keep_depth=(1,)), folder, None)
@@ -199,7 +213,7 @@ def test_a_cut_task_is_trained_further(
 
 
 def test_going_on_keeps_to_the_adapters_and_classes_of_the_task(
-    tasks: dict[str, Task], vit: Base, toy_data: ImageData, toy_preprocess: Preprocess, folder: Path
+    tasks: Tasks, vit: Base, toy_data: ImageData, toy_preprocess: Preprocess, folder: Path
 ) -> None:
     start = tasks["lora"]
     with pytest.raises(ConfigError, match="has its own adapters: lora"):
@@ -210,7 +224,7 @@ def test_going_on_keeps_to_the_adapters_and_classes_of_the_task(
 
 
 def test_a_cut_task_learns_from_the_whole_one(
-    tasks: dict[str, Task], vit: Base, toy_data: ImageData, toy_preprocess: Preprocess, folder: Path
+    tasks: Tasks, vit: Base, toy_data: ImageData, toy_preprocess: Preprocess, folder: Path
 ) -> None:
     tasks["splora"].save(folder / "teacher.spa")
     smaller = cut(tasks["splora"], tasks["splora"].fit(vit), by_hand(vit, 2), DepthConfig(), folder, None)
@@ -224,7 +238,7 @@ def test_a_cut_task_learns_from_the_whole_one(
         adapt(base, toy_data, toy_preprocess, config, folder, start=smaller, teacher=load_teacher("base", base))
 
 
-def test_tasks_of_different_depth_are_not_compared(tasks: dict[str, Task], vit: Base, folder: Path) -> None:
+def test_tasks_of_different_depth_are_not_compared(tasks: Tasks, vit: Base, folder: Path) -> None:
     smaller = cut(tasks["splora"], tasks["splora"].fit(vit), by_hand(vit, 2), DepthConfig(), folder, None)
     with pytest.raises(TaskFileError, match="different blocks: all and 2 of 4"):
         compare(tasks["splora"], smaller)
@@ -367,7 +381,7 @@ def test_a_network_without_blocks_is_refused(toy_base: Base) -> None:
         require_blocks(toy_base.blocks, "net.py:build")
 
 
-def test_an_old_task_file_has_all_blocks(tasks: dict[str, Task], vit: Base, folder: Path) -> None:
+def test_an_old_task_file_has_all_blocks(tasks: Tasks, vit: Base, folder: Path) -> None:
     path = folder / "old.spa"
     tasks["lora"].save(path)
     text, tensors = sealed.read(path, "edgespa")
@@ -381,7 +395,7 @@ def test_an_old_task_file_has_all_blocks(tasks: dict[str, Task], vit: Base, fold
     assert torch.equal(old.program(vit)(x), tasks["lora"].program(vit)(x))
 
 
-def test_blocks_that_the_base_does_not_have_are_refused(tasks: dict[str, Task], vit: Base) -> None:
+def test_blocks_that_the_base_does_not_have_are_refused(tasks: Tasks, vit: Base) -> None:
     task = tasks["lora"]
     depth = DepthHeader(removed=("blocks.9",), blocks=10)
     with pytest.raises(TaskFileError, match=r"no residual block blocks\.9"):

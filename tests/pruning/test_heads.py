@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,9 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
     return prepare(load_data(str(path), labelled=False), pixels)
 
 
+@functools.cache
 def base_of(make: Callable[[], nn.Module]) -> Base:
+    """Not to be changed."""
     program = trace(network(make), (torch.randn(2, 3, 16, 16),))
     return Base("x", None, (1, 3, 16, 16), "digest", program, find_groups(program))
 
@@ -79,7 +82,7 @@ def logits(program: Program, images: Tensor) -> Tensor:
     return one @ other.mT
 
 
-@pytest.mark.law(5)
+@pytest.mark.law(4)
 @pytest.mark.parametrize("name", [name for name in BOTH if "torch" not in name and "written" not in name])
 @pytest.mark.parametrize("size", [2, 4, 6])
 def test_the_products_keep_their_bound(data: Prepared, name: str, size: int) -> None:
@@ -94,7 +97,7 @@ def test_the_products_keep_their_bound(data: Prepared, name: str, size: int) -> 
     assert found == pytest.approx(float(heads.product_errors(width)["query-key"][size]), rel=1e-3, abs=1e-5)
 
 
-@pytest.mark.law(5)
+@pytest.mark.law(3)
 @pytest.mark.parametrize("name", ALL)
 def test_the_network_is_that_of_the_factored_weights(data: Prepared, name: str) -> None:
     """At full width the new weights compute what the old ones did; narrower, they are the first dimensions of those."""
@@ -107,7 +110,7 @@ def test_the_network_is_that_of_the_factored_weights(data: Prepared, name: str) 
     assert errors[0] > errors[1] > errors[2] > 0
 
 
-@pytest.mark.law(2)
+@pytest.mark.law(1)
 @pytest.mark.parametrize("name", ["fused", "apart", "shared keys", "torch"])
 def test_it_is_nearer_than_leaving_dimensions_out(data: Prepared, name: str) -> None:
     base, images = base_of(BOTH[name]), images_of(data)
@@ -163,29 +166,48 @@ def build():
 """
 
 
-@pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    folder = str(Path(__file__).resolve().parents[1] / "zoo")
-    for name in ("fused", "apart"):
-        (tmp_path / f"{name}.py").write_text(NET.format(folder=folder, name=name))
-    random = np.random.default_rng(0)
-    images = random.integers(0, 255, (48, 16, 16, 3)).astype(np.uint8)
-    np.savez(tmp_path / "noise.npz", images=images)
-    np.savez(tmp_path / "classes.npz", images=images, labels=np.arange(48) % 5)
-    return tmp_path
-
-
 SETTINGS: dict[str, Any] = {"input_shape": (1, 3, 16, 16), "mean": (0.5,) * 3, "std": (0.3,) * 3, "progress": False}
 
 
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Networks and data. Nothing is written into it."""
+    made = tmp_path_factory.mktemp("place")
+    zoo = str(Path(__file__).resolve().parents[1] / "zoo")
+    for name in ("fused", "apart"):
+        (made / f"{name}.py").write_text(NET.format(folder=zoo, name=name))
+    random = np.random.default_rng(0)
+    images = random.integers(0, 255, (48, 16, 16, 3)).astype(np.uint8)
+    np.savez(made / "noise.npz", images=images)
+    np.savez(made / "classes.npz", images=images, labels=np.arange(48) % 5)
+    return made
+
+
+@pytest.fixture
+def place(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def narrower(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A task file of heads half as wide."""
+    path = tmp_path_factory.mktemp("narrower") / "cut.spa"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        es.prune("apart.py:build", output=path, calibration="noise.npz", head_width=4, **SETTINGS)
+    return path
+
+
+@pytest.mark.law(2)
 @pytest.mark.parametrize("name", ["fused", "apart"])
 @pytest.mark.parametrize("density", [None, 0.6])
-def test_a_task_file_replays_bit_for_bit(place: Path, name: str, density: float | None) -> None:
+def test_a_task_file_replays_bit_for_bit(place: Path, tmp_path: Path, name: str, density: float | None) -> None:
+    path = tmp_path / "cut.spa"
     made = es.prune(
-        f"{name}.py:build", output="cut.spa", calibration="noise.npz", head_width=0.5, density=density, **SETTINGS
+        f"{name}.py:build", output=path, calibration="noise.npz", head_width=0.5, density=density, **SETTINGS
     )
-    task = Task.load(place / "cut.spa")
+    task = Task.load(path)
     one, other = (made.task.program(made.task.open_base(place)), task.program(task.open_base(place)))
     assert all(torch.equal(tensor, other.state()[key]) for key, tensor in one.state().items())
     inputs = one.example_inputs()
@@ -199,15 +221,14 @@ def test_a_task_file_replays_bit_for_bit(place: Path, name: str, density: float 
     assert (density is None) == all(mask.all() for mask in task.kept.values())
 
 
-def test_a_narrower_task_is_exported_and_trained_further(place: Path) -> None:
-    es.prune("apart.py:build", output="cut.spa", calibration="noise.npz", head_width=4, **SETTINGS)
-    bundle = es.export("cut.spa", output="bundle", formats=["onnx"], precisions=["fp32"], progress=False)
+def test_a_narrower_task_is_exported_and_trained_further(place: Path, narrower: Path, tmp_path: Path) -> None:
+    bundle = es.export(narrower, output=tmp_path / "bundle", formats=["onnx"], precisions=["fp32"], progress=False)
     assert [each.name for each in bundle.manifest.variants] == ["onnx-fp32"]
-    es.export("apart.py:build", output="plain", formats=["onnx"], precisions=["fp32"], **SETTINGS)
-    sizes = [(place / each / "model.onnx").stat().st_size for each in ("bundle", "plain")]
+    es.export("apart.py:build", output=tmp_path / "plain", formats=["onnx"], precisions=["fp32"], **SETTINGS)
+    sizes = [(tmp_path / each / "model.onnx").stat().st_size for each in ("bundle", "plain")]
     assert sizes[0] < sizes[1]
     tuned = es.adapt(
-        start="cut.spa", data="classes.npz", output="tuned.spa", epochs=1, batch_size=8, rank=2, density=0.7,
+        start=narrower, data="classes.npz", output=tmp_path / "tuned.spa", epochs=1, batch_size=8, rank=2, density=0.7,
         progress=False,
     )  # fmt: skip
     program = tuned.task.program(tuned.task.open_base(place))
@@ -215,15 +236,13 @@ def test_a_narrower_task_is_exported_and_trained_further(place: Path) -> None:
     assert bool(torch.isfinite(program(*program.example_inputs())).all())
 
 
-def test_a_task_with_heads_as_they_were_says_nothing_of_widths(place: Path) -> None:
-    es.prune("apart.py:build", output="plain.spa", density=0.6, **SETTINGS)
-    es.prune("apart.py:build", output="cut.spa", calibration="noise.npz", head_width=4, **SETTINGS)
-    assert [b"widths" in (place / name).read_bytes() for name in ("plain.spa", "cut.spa")] == [False, True]
+def test_a_task_with_heads_as_they_were_says_nothing_of_widths(place: Path, narrower: Path, tmp_path: Path) -> None:
+    es.prune("apart.py:build", output=tmp_path / "plain.spa", density=0.6, **SETTINGS)
+    assert [b"widths" in path.read_bytes() for path in (tmp_path / "plain.spa", narrower)] == [False, True]
 
 
-def test_widths_of_another_base_are_refused(place: Path) -> None:
-    es.prune("apart.py:build", output="cut.spa", calibration="noise.npz", head_width=4, **SETTINGS)
-    task = Task.load(place / "cut.spa")
+def test_widths_of_another_base_are_refused(place: Path, narrower: Path) -> None:
+    task = Task.load(narrower)
     for widths in ({"nothing": 4}, {name: 0 for name in task.header.widths}):
         odd = dataclasses.replace(task, header=task.header.model_copy(update={"widths": widths}))
         with pytest.raises(TaskFileError, match="no heads of attention as the task has them"):
@@ -233,12 +252,12 @@ def test_widths_of_another_base_are_refused(place: Path) -> None:
         wide.program(wide.open_base(place))
 
 
-def test_the_command_line_shows_what_was_done(place: Path) -> None:
+def test_the_command_line_shows_what_was_done(place: Path, tmp_path: Path) -> None:
     words = ("prune", "fused.py:build", "--input-shape", "1,3,16,16", "--calibration", "noise.npz", "--head-width")
-    result = run(*words, "0.5", "--mean", "0.5", "--std", "0.3", "--output", "cut.spa")
+    result = run(*words, "0.5", "--mean", "0.5", "--std", "0.3", "--output", str(tmp_path / "cut.spa"))
     assert "products of heads that are narrower" in result.stdout
     assert "4 of 8" in result.stdout
-    result = run(*words, "0.5", "--budget", "latency_ms=3", "--output", "new.spa", code=1)
+    result = run(*words, "0.5", "--budget", "latency_ms=3", "--output", str(tmp_path / "new.spa"), code=1)
     assert "head_width is not for latency_ms" in result.stderr
 
 

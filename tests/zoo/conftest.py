@@ -24,10 +24,9 @@ def _load(name: str) -> ModuleType:
 networks, measure = _load("networks"), _load("measure")
 # What `make test` runs of it: small networks with the ideas that have broken pruning tools.
 REPRESENTATIVE = (
-    "torchvision:mobilenet_v3_small", "torchvision:shufflenet_v2_x0_5", "torchvision:vit_b_32",
-    "torchvision:regnet_y_400mf", "torchvision:squeezenet1_1", "segmentation:lraspp_mobilenet_v3_large",
-    "timm:nf_regnet_b0", "timm:convnextv2_atto", "timm:resnest14d", "timm:efficientvit_b0",
-    "transformers:SegformerForSemanticSegmentation",
+    "torchvision:mobilenet_v3_small", "torchvision:shufflenet_v2_x0_5", "torchvision:squeezenet1_1",
+    "segmentation:lraspp_mobilenet_v3_large", "timm:nf_regnet_b0", "timm:convnextv2_atto", "timm:resnest14d",
+    "transformers:ViTForImageClassification",
 )  # fmt: skip
 
 

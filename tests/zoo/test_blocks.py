@@ -21,14 +21,14 @@ networks = sys.modules["edgespa_zoo_networks"]
 CASES: dict[str, tuple[list[int], int]] = {
     "torchvision:resnet18": ([2, 2, 2, 2], 3),
     "timm:deit_tiny_distilled_patch16_224": ([12], 0),
-    "transformers:SwinForImageClassification": ([1, 2, 2, 1], 0),
+    "transformers:ViTForImageClassification": ([3], 0),
 }
 MORE: dict[str, tuple[list[int], int]] = {
+    "transformers:SwinForImageClassification": ([1, 2, 2, 1], 0),
     "timm:vit_tiny_patch16_224": ([12], 0),
     "timm:swin_tiny_patch4_window7_224": ([2, 2, 6, 2], 0),
     "timm:mixer_s16_224": ([8], 0),
     "torchvision:convnext_tiny": ([3, 3, 9, 3], 0),
-    "transformers:ViTForImageClassification": ([3], 0),
     "transformers:DeiTForImageClassification": ([3], 0),
     "transformers:Swinv2ForImageClassification": ([1, 2, 2, 1], 0),
     "torchvision:swin_v2_t": ([2, 2, 6, 2], 0),

@@ -171,6 +171,7 @@ def test_a_teacher_that_says_the_same_is_at_no_distance(kind: str) -> None:
         objective.distance(outputs, {name: values[:, :, :1] for name, values in same.items()}, 2.0)
 
 
+@pytest.mark.law(2)
 def test_what_is_right_is_found(kind: str) -> None:
     """Outputs that say each object at its anchors score nearly all; random ones do not."""
     pytest.importorskip("pycocotools")
@@ -192,7 +193,7 @@ def test_what_is_right_is_found(kind: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "kind", ["ssdlite", *(pytest.param(each, marks=pytest.mark.more) for each in ("ssd", "retinanet", "fcos"))]
+    "kind", ["ssd", *(pytest.param(each, marks=pytest.mark.more) for each in ("ssdlite", "retinanet", "fcos"))]
 )
 def test_one_epoch_of_each(kind: str, data: ImageData, tmp_path: Path) -> None:
     """With other classes, pruning by a criterion that needs the loss, adapters, and a teacher afterwards."""
@@ -254,6 +255,7 @@ ssd = lambda: made("ssd")
 
 
 @pytest.mark.slow
+@pytest.mark.more
 def test_the_whole_way(data: ImageData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("pycocotools")
     monkeypatch.chdir(tmp_path)

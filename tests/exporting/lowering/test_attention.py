@@ -31,6 +31,7 @@ class Attend(nn.Module):
         return y
 
 
+@pytest.mark.law(2)
 @pytest.mark.usefixtures("converters")
 @pytest.mark.parametrize("how", [{}, {"is_causal": True}, {"scale": 0.3}], ids=str)
 def test_onnx_knows_it(how: dict[str, Any], tmp_path: Path) -> None:

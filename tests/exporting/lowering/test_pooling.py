@@ -58,6 +58,7 @@ def test_is_the_same_pooling(model: nn.Module, shape: tuple[int, ...], pads: lis
     torch.testing.assert_close(plain(x - 5), program(x - 5), rtol=0, atol=0)
 
 
+@pytest.mark.law(1)
 @pytest.mark.usefixtures("converters")
 @pytest.mark.parametrize(("model", "shape", "pads"), [VARIANTS[0], VARIANTS[7], VARIANTS[8]])
 def test_tflite_computes_it(model: nn.Module, shape: tuple[int, ...], pads: list[Any], tmp_path: Path) -> None:

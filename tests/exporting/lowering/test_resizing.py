@@ -53,6 +53,7 @@ def test_what_is_converted_rightly_stays(how: dict[str, Any]) -> None:
     assert plain_resizing(program).module.code == program.module.code
 
 
+@pytest.mark.law(1)
 @pytest.mark.usefixtures("converters")
 @pytest.mark.parametrize("how", [CHANGED[0], CHANGED[2], CHANGED[4]], ids=str)
 def test_tflite_computes_it(how: dict[str, Any], tmp_path: Path) -> None:

@@ -67,7 +67,7 @@ def test_what_is_converted_rightly_stays(size: tuple[int, ...], arguments: dict[
     assert plain_upsampling(program).module.code == program.module.code
 
 
-@pytest.mark.law(2)
+@pytest.mark.law(1)
 @pytest.mark.usefixtures("converters")
 @pytest.mark.parametrize(("size", "arguments"), [*VARIANTS[:4], VARIANTS[6], VARIANTS[10]])
 def test_tflite_computes_it(size: tuple[int, ...], arguments: dict[str, Any], tmp_path: Path) -> None:

@@ -53,6 +53,7 @@ def test_what_is_known_or_read_otherwise_stays() -> None:
         assert plain_windows(program).module.code == program.module.code
 
 
+@pytest.mark.law(1)
 @pytest.mark.usefixtures("converters")
 @pytest.mark.parametrize(("layer", "shape"), [LAYERS[0], LAYERS[2], LAYERS[5]], ids=str)
 def test_both_formats_compute_it(layer: nn.Module, shape: tuple[int, ...], tmp_path: Path) -> None:
