@@ -35,7 +35,7 @@ def crash_of(folder: Path, variant: dict[str, Any], threads: int) -> str | None:
         variant: As a manifest has it.
         threads: For the runtime.
     """
-    question = json.dumps({"folder": str(folder), "variant": variant, "threads": threads})
+    question = json.dumps({"folder": str(folder.absolute()), "variant": variant, "threads": threads})
     try:
         process = _process()
         assert process.stdin is not None
