@@ -50,8 +50,6 @@ FLOORS: Mapping[str, int] = {
     "distributed": 2,
     "tasks/sealed": 2,
     "models/opening": 3,
-    "objectives/loss": 3,
-    "objectives/units": 3,
     "tasks": 3,
     "adaptation": 3,
     "pruning": 3,

@@ -17,6 +17,7 @@ from edgespa.adaptation.augment import MIX
 from edgespa.adaptation.config import AdaptConfig
 from edgespa.adaptation.held_out import parted, tell_if_neighbours_are_alike
 from edgespa.adaptation.log import TrainingLog
+from edgespa.adaptation.loss import Teacher, TrainingLoss
 from edgespa.adaptation.original import Original
 from edgespa.adaptation.rates import settle_rate
 from edgespa.adaptation.run import Progress, Run, wide
@@ -29,6 +30,7 @@ from edgespa.adaptation.start import (
     with_start,
 )
 from edgespa.adaptation.state import Keeper, restore
+from edgespa.adaptation.units import Units
 from edgespa.adapters.adapted import AdaptedProgram
 from edgespa.config import Preprocess
 from edgespa.data import ImageData, Prepared, why_counts_differ
@@ -43,9 +45,7 @@ from edgespa.objectives.base import Objective, first_tensor, shapes_of
 from edgespa.objectives.class_weights import class_weights
 from edgespa.objectives.evaluate import BATCH_SIZE, Evaluation, batch_size, evaluate, require_answers, require_measures
 from edgespa.objectives.kinds import objective_named
-from edgespa.objectives.loss import Teacher, TrainingLoss
 from edgespa.objectives.taught import taught
-from edgespa.objectives.units import Units
 from edgespa.selection.select import Choose
 from edgespa.system.quiet import NOTE
 from edgespa.system.stopping import held_back

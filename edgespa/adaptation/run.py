@@ -20,6 +20,7 @@ from edgespa.adaptation.batches import SCORING_BATCHES, Batch, Batches
 from edgespa.adaptation.config import AdaptConfig
 from edgespa.adaptation.inside import Inside
 from edgespa.adaptation.log import TrainingLog
+from edgespa.adaptation.loss import TrainingLoss
 from edgespa.adaptation.mixing import absorbed, moments_of_inputs, without_changed
 from edgespa.adaptation.moments import averages_of, fresh_optimizer, give_past, steps_of
 from edgespa.adaptation.timeline import Timeline
@@ -39,7 +40,6 @@ from edgespa.graph.inner import watched
 from edgespa.graph.program import Program
 from edgespa.graph.surgery import compact, relative_indices
 from edgespa.objectives.evaluate import BATCH_SIZE, Evaluation, batch_size, evaluate
-from edgespa.objectives.loss import TrainingLoss
 from edgespa.objectives.measures import Measure
 from edgespa.selection.criteria import criterion_named
 from edgespa.selection.score import loss_of, parameters_of, score_units

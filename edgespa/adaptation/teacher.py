@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from edgespa.objectives.loss import Teacher
+from edgespa.adaptation.loss import Teacher
 from edgespa.tasks.base import Base
 from edgespa.tasks.task import Task, is_task_file
 

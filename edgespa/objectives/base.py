@@ -40,7 +40,7 @@ class Objective(ABC):
         name: As data sets, task files and manifests call it.
         answers: What has to be known of each sample.
         measures: How well it is done; the first decides which epoch is the best.
-        standardised: The answers are numbers that are learned without their units, see `edgespa.objectives.units`.
+        standardised: The answers are numbers that are learned without their units, see `edgespa.adaptation.units`.
         smooths: Whether labels can be smoothed.
         weighs: Whether classes can count differently in the loss.
         gathers: Whether what batches add are rows, which are put one below the other, instead of sums; see `sums`.

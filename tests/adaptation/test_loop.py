@@ -17,6 +17,7 @@ from edgespa.adaptation import run as run_module
 from edgespa.adaptation.batches import Batches
 from edgespa.adaptation.config import AdaptConfig
 from edgespa.adaptation.learn import adapt
+from edgespa.adaptation.loss import Teacher
 from edgespa.adaptation.teacher import load_teacher
 from edgespa.adapters.insertion import INSERTED
 from edgespa.adapters.kinds import method_names
@@ -25,7 +26,6 @@ from edgespa.data import ImageData, prepare
 from edgespa.distributed.processes import Processes
 from edgespa.errors import BaseMismatchError, ConfigError
 from edgespa.objectives.evaluate import accuracy
-from edgespa.objectives.loss import Teacher
 from edgespa.pruning import PruneConfig, prune
 from edgespa.selection.criteria import CRITERIA
 from edgespa.selection.score import score_units

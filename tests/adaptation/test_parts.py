@@ -14,11 +14,11 @@ from torch import nn
 from edgespa.adaptation.augment import AUGMENTATIONS, Augmentation, augmentation
 from edgespa.adaptation.config import AdaptConfig
 from edgespa.adaptation.log import TrainingLog
+from edgespa.adaptation.loss import Teacher, TrainingLoss
 from edgespa.adaptation.timeline import Timeline
 from edgespa.errors import ConfigError
 from edgespa.objectives.base import softened
 from edgespa.objectives.class_weights import balanced_weights, balanced_yeses, class_weights, read_weights
-from edgespa.objectives.loss import Teacher, TrainingLoss
 from edgespa.objectives.table import Classes, MultiLabel, Regression
 
 

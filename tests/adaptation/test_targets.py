@@ -12,14 +12,14 @@ import torch
 
 from edgespa.adaptation.config import AdaptConfig
 from edgespa.adaptation.learn import adapt
+from edgespa.adaptation.loss import Teacher, TrainingLoss
+from edgespa.adaptation.units import Units
 from edgespa.api.quality import with_quality
 from edgespa.config import Preprocess
 from edgespa.data import ImageData, Prepared, load_data, prepare
 from edgespa.errors import ConfigError, DataError
 from edgespa.objectives.evaluate import accuracy, evaluate
-from edgespa.objectives.loss import Teacher, TrainingLoss
 from edgespa.objectives.table import MultiLabel, Regression
-from edgespa.objectives.units import Units
 from edgespa.tasks.base import Base
 from edgespa.tasks.task import Task
 

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from edgespa.adaptation.units import Units
 from edgespa.data.inputs import Inputs, arguments
 from edgespa.objectives.base import Objective
 from edgespa.objectives.table import Classes
-from edgespa.objectives.units import Units
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +36,7 @@ class TrainingLoss:
 
     For classes the distance is ``T**2 * KL(teacher || student)`` with the distributions softened by the temperature T
     (Hinton, Vinyals, Dean 2015, arXiv 1503.02531, section 2). Numbers are compared standardised, as the student gives
-    them, see `edgespa.objectives.units`.
+    them, see `edgespa.adaptation.units`.
 
     Attributes:
         objective: What is learned.
