@@ -225,11 +225,12 @@ def body(rows: Rows) -> list[list[str]]:
             if own is None:
                 lines.append([*head, "-", "-", "-", "-", "-", "-"])
                 continue
-            took, told, corrected = own["share"], own["told"], own["corrected"]
+            took = own["share"]
+            off = ", ".join(f"{own[each] / took - 1:+.0%}" for each in ("told", "corrected") if each in own)
             healed = f"{own['healed_accuracy']:.1%}" if "healed_accuracy" in own else "-"
             lines.append([
-                *head, f"{took:.3f} ({told / took - 1:+.0%}, {corrected / took - 1:+.0%})", f"{own['macs']:.0%}",
-                str(len(own["removed"])), f"{own['accuracy']:.1%}", f"{own['agreement']:.1%}", healed,
+                *head, f"{took:.3f} ({off})", f"{own['macs']:.0%}", str(len(own["removed"])),
+                f"{own['accuracy']:.1%}", f"{own['agreement']:.1%}", healed,
             ])  # fmt: skip
     return lines
 
