@@ -263,7 +263,7 @@ def test_the_command_line_shows_what_was_done(place: Path, tmp_path: Path) -> No
 
 @pytest.mark.parametrize("at_once", [True, False])
 def test_narrower_heads_are_healed_towards_those_that_were_there(
-    place: Path, monkeypatch: pytest.MonkeyPatch, at_once: bool
+    place: Path, narrower: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_once: bool
 ) -> None:
     drawn_to: list[Program] = []
     real = Original.objective
@@ -273,12 +273,12 @@ def test_narrower_heads_are_healed_towards_those_that_were_there(
         return real(self, base, kept)
 
     monkeypatch.setattr(Original, "objective", objective)
-    how: dict[str, Any] = {"heal": True, "heal_steps": 5} if at_once else {}
-    made = es.prune(
-        "apart.py:build", output="cut.spa", calibration="noise.npz", head_width=4, density=0.7, **how, **SETTINGS
-    )
-    if not at_once:
-        made = es.heal("cut.spa", calibration="noise.npz", steps=5, output="healed.spa", progress=False)
+    healed = tmp_path / "healed.spa"
+    if at_once:
+        how: dict[str, Any] = {"calibration": "noise.npz", "head_width": 4, "heal": True, "heal_steps": 5}
+        made = es.prune("apart.py:build", output=healed, **how, **SETTINGS)
+    else:
+        made = es.heal(narrower, calibration="noise.npz", steps=5, output=healed, progress=False)
     assert [{each.width for each in find_attentions(program)} for program in drawn_to] == [{8}]
     program = made.task.program(made.task.open_base(place))
     assert {each.width for each in find_attentions(program)} == {4}
