@@ -46,10 +46,11 @@ def resnet(data: Path, output: Path, epochs: int, rounds: int) -> list[dict[str,
         name = f"resnet56-{density:g}"
         task, bundle = output / f"{name}.spa", output / name
         if not task.exists():
+            goes_on = ("--resume",) if task.with_name(f"{task.name}.resume").exists() else ()
             _, seconds, memory = edgespa(
                 "adapt", f"{data}/models.py:resnet56", "--input-shape", "1,3,32,32", "--data", f"{fashion}:train",
                 "--limit", "10000", *normalise, "--adapter", "splora", "--rank", "8", "--density", str(density),
-                "--criterion", "taylor", "--epochs", str(epochs), "--resume", "--output", str(task),
+                "--criterion", "taylor", "--epochs", str(epochs), *goes_on, "--output", str(task),
             )  # fmt: skip
             (output / f"{name}.adapt.json").write_text(json.dumps({"seconds": seconds, "memory_mib": memory}))
         if not bundle.exists():

@@ -74,7 +74,8 @@ def measure(setting: Setting, data: Path, work: Path) -> Row:
     network = NETWORKS[setting.network]
     task, log, bundle = (work / f"{setting.label}{end}" for end in (".spa", ".log.jsonl", ".bundle"))
     if not task.exists():
-        edgespa("adapt", *setting.arguments(data, work), "--log", str(log), "--resume", "--output", str(task))
+        goes_on = ("--resume",) if task.with_name(f"{task.name}.resume").exists() else ()
+        edgespa("adapt", *setting.arguments(data, work), "--log", str(log), *goes_on, "--output", str(task))
     edgespa(
         "export", str(task), "--format", "onnx", "--eval-data", f"{data}/{network.data}:test",
         "--output", str(bundle), "--overwrite",
