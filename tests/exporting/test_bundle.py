@@ -460,8 +460,9 @@ def test_a_converter_that_fails_is_named_and_leaves_nothing(tmp_path: Path, monk
 
     program = trace(nn.Sequential(nn.Flatten(), nn.Linear(12, 6)), (torch.randn(2, 3, 2, 2),))
     monkeypatch.setattr(onnxsim, "simplify", fail)
-    with pytest.raises(ExportError, match=r"(?m)converted to ONNX: RuntimeError: deep trouble$"):
+    with pytest.raises(ExportError) as failed:
         export(program, origin_of(), ONNX, tmp_path / "b")
+    assert failed.value.message.endswith("converted to ONNX: RuntimeError: deep trouble")
     assert not list(tmp_path.iterdir())
 
 

@@ -121,16 +121,15 @@ def images(toy_data: ImageData, toy_preprocess: Preprocess) -> Prepared:
     return prepare(toy_data, toy_preprocess)
 
 
-class Tasks:
+class Tasks(dict[str, Task]):
     """A task of each kind, made when it is first asked for. Not to be changed."""
 
     def __init__(self, make: Callable[[str], Task]) -> None:
-        self._make, self._made = make, dict[str, Task]()
+        self._make = make
 
-    def __getitem__(self, kind: str) -> Task:
-        if kind not in self._made:
-            self._made[kind] = self._make(kind)
-        return self._made[kind]
+    def __missing__(self, kind: str) -> Task:
+        self[kind] = self._make(kind)
+        return self[kind]
 
 
 @pytest.fixture(scope="module")

@@ -152,8 +152,9 @@ def test_protected_groups_stay_whole(toy_base: Base) -> None:
     kept = choose(toy_base, rising(toy_base), 0.7, constraints=Constraints(1, only=("depth*",)))
     assert kept["conv1"].all()
     assert kept["conv2"].sum() == 12
-    with pytest.raises(BudgetError, match=r"(?m)the least is 1$"):
+    with pytest.raises(BudgetError) as failed:
         choose(toy_base, rising(toy_base), 0.5, constraints=Constraints(1, keep=("*",)))
+    assert failed.value.message.endswith("the least is 1")
 
 
 @pytest.mark.parametrize("constraints", [Constraints(keep=("conv9",)), Constraints(only=("conv2", "con"))])
