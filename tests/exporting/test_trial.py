@@ -52,6 +52,15 @@ def test_says_what_killed_the_process(folder: Path) -> None:
         assert trial.crash_of(folder, VARIANT, 1) == expected
 
 
+def test_a_folder_is_found_wherever_the_process_was_started(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir("/")
+    (folder / "model.onnx").write_text("crash")
+    with trial.trials():
+        trial._process()
+        monkeypatch.chdir(folder.parent)
+        assert trial.crash_of(Path(folder.name), VARIANT, 1) == "SIGSEGV"
+
+
 def test_one_process_tries_all_files_of_an_export_and_ends_with_it(folder: Path) -> None:
     (folder / "model.onnx").write_text("refused")
     with trial.trials():
