@@ -28,8 +28,9 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent), str(HERE.parent / "heal")]
 
 from rows import Row, Rows, fill, table  # noqa: E402
-from run import DATA, NETWORKS  # noqa: E402  (of heal: the networks, their images, and what judges them)
-from table import VARIANTS, fastest_ms, opened  # noqa: E402
+from run import CIFAR, DATA, Network  # noqa: E402  (of heal: networks, their images, and what judges them)
+from run import NETWORKS as HEALED  # noqa: E402
+from table import VARIANTS, fastest_ms  # noqa: E402
 
 from edgespa.adaptation.heal import HealConfig, heal, original_of  # noqa: E402
 from edgespa.data import Prepared, load_data, prepare  # noqa: E402
@@ -37,19 +38,25 @@ from edgespa.device.board import load_device  # noqa: E402
 from edgespa.device.link.reach import connect  # noqa: E402
 from edgespa.errors import BudgetError  # noqa: E402
 from edgespa.latency.known import known_latencies, make_latencies  # noqa: E402
-from edgespa.latency.predict import Predictor  # noqa: E402
 from edgespa.latency.shapes import fitted  # noqa: E402
 from edgespa.pruning import PruneConfig  # noqa: E402
 from edgespa.pruning.run import Pruning  # noqa: E402
-from edgespa.pruning.shapes import cut_down  # noqa: E402
+from edgespa.pruning.shapes import Shape  # noqa: E402
+from edgespa.tasks.base import Base  # noqa: E402
 from edgespa.tasks.task import Task  # noqa: E402
 
+NETWORKS = {
+    **HEALED,
+    "vit": Network(
+        f"{HERE}/vit.py:vit", CIFAR, "cifar10_jpeg.zip:train", "cifar10_jpeg.zip:test", 512, "macs", (0.5,), 400, {}, 1
+    ),
+}
 RESULTS = HERE / "results" / "shapes.jsonl"
-SHARES = (0.85, 0.7, 0.55, 0.4, 0.25)
+SHARES = (0.75, 0.5, 0.25)
 IMAGES, JUDGED = 256, 2000
 ALLOCATIONS = {
     "knapsack": {"allocation": "knapsack"},
-    "knapsack, channels": {"allocation": "knapsack", "blocks": False},
+    "knapsack, channels": {"allocation": "knapsack", "blocks": False, "narrow_heads": False},
     "equal error, 16": {"allocation": "equal-error", "round_to": 16},
     "equal error, 8": {"allocation": "equal-error", "round_to": 8},
     "uniform": {"allocation": "uniform"},
@@ -64,7 +71,9 @@ class Shaping:
 
     def __init__(self, name: str, variant: str) -> None:
         self.name, self.variant, self.network = name, variant, NETWORKS[name]
-        self.base = opened(name)
+        how, model = self.network.how, self.network.model
+        spec = model if "/" in model else f"{DATA}/models.py:{model}"
+        self.base = Base.open(spec, (1, 3, how.height, how.width))
         device = load_device("local")
         found = known_latencies(self.base, device, variant)
         if found is None or not found.corrected:
@@ -87,31 +96,26 @@ class Shaping:
             self._prunings[allocation] = Pruning(self.base, config, self.calibration)
         return self._prunings[allocation]
 
-    def foretold_ms(self, widths: dict[str, int], removed: tuple[str, ...] = ()) -> float:
-        """By the table, of a network without some blocks too."""
-        smaller, kept = cut_down(self.base, widths, removed)
-        return Predictor(smaller.layers, smaller.groups, self.foretold.table, self.foretold.predictor.scale).latency_ms(
-            kept
-        )
-
     def task_ms(self, task: Task) -> float:
         """By the table, of a pruned network."""
         widths = dict.fromkeys(self.base.groups.groups, 0) | {name: int(mask.sum()) for name, mask in task.kept.items()}
-        return self.foretold_ms(widths, task.header.depth.removed if task.header.depth is not None else ())
+        removed = task.header.depth.removed if task.header.depth is not None else ()
+        return self.foretold.shape_ms(Shape(widths, removed, task.header.widths))
 
     def cut(self, allocation: str, limit: float) -> Task | None:
         """The largest network of an allocation that is foretold to be within a limit in ms; None if there is none."""
         pruning = self.pruning(allocation)
-        pruning.shapes, pruning.removed = None, ()
+        pruning.chosen = None
         if pruning.config.allocation == "knapsack":
-            losses, blocks = pruning.learnt.losses(), pruning.learnt.block_losses()
             try:
-                found = fitted(losses, self.foretold.predictor, limit, self.foretold_ms, blocks, 0.005)
+                found = fitted(
+                    pruning.learnt.all_losses(), self.foretold.predictor, limit, self.foretold.shape_ms, 0.005
+                )
             except BudgetError:
                 return None
             if found.chosen is None:
                 return None
-            pruning.shapes, pruning.removed = found.chosen.widths, found.chosen.removed
+            pruning.chosen = found.chosen.shape
         else:
             low, high, widths = 0.0, 1.0, None
             for _ in range(_HALVINGS):
@@ -121,13 +125,13 @@ class Shaping:
                 except BudgetError:
                     low = middle
                     continue
-                if self.foretold_ms(own) <= limit:
+                if self.foretold.shape_ms(Shape(own)) <= limit:
                     low, widths = middle, own
                 else:
                     high = middle
             if widths is None:
                 return None
-            pruning.shapes = widths
+            pruning.chosen = Shape(widths)
         return pruning.task(1.0, HERE)
 
     def healed(self, task: Task, steps: int) -> Task:
@@ -207,12 +211,16 @@ def measured(shaping: Shaping, share: float, steps: int) -> Row:
         row: Row = {
             "accuracy": accuracy, "agreement": agreement, "measured_ms": cut.took_ms, "share": cut.share,
             "macs": figures.macs / figures.base_macs, "parameters": figures.parameters / figures.base_parameters,
-            "removed": list(removed), "told": cut.told, "corrected": cut.corrected,
+            "removed": list(removed), "heads": dict(task.header.widths), "told": cut.told, "corrected": cut.corrected,
         }  # fmt: skip
         if steps:
             row["healed_accuracy"], row["healed_agreement"] = shaping.quality(shaping.healed(task, steps))
         found["shapes"][name] = row
     return found
+
+
+def _heads(own: Row) -> str:
+    return f", {len(own['heads'])} narrower" if own.get("heads") else ""
 
 
 def body(rows: Rows) -> list[list[str]]:
@@ -229,7 +237,7 @@ def body(rows: Rows) -> list[list[str]]:
             off = ", ".join(f"{own[each] / took - 1:+.0%}" for each in ("told", "corrected") if each in own)
             healed = f"{own['healed_accuracy']:.1%}" if "healed_accuracy" in own else "-"
             lines.append([
-                *head, f"{took:.3f} ({off})", f"{own['macs']:.0%}", str(len(own["removed"])),
+                *head, f"{took:.3f} ({off})", f"{own['macs']:.0%}", f"{len(own['removed'])}{_heads(own)}",
                 f"{own['accuracy']:.1%}", f"{own['agreement']:.1%}", healed,
             ])  # fmt: skip
     return lines
@@ -255,7 +263,7 @@ def main() -> None:
                     key["whole_ms"] = shaping.foretold.latency_ms()
                     rows.get(key, partial(measured, shaping, share, asked.heal))
     head = ["network", "variant", "share", "allocation", "measured (the table is off by, corrected)"]
-    head += ["MACs", "blocks gone", "accuracy", "agreement", "accuracy healed"]
+    head += ["MACs", "blocks gone, products of heads", "accuracy", "agreement", "accuracy healed"]
     fill(HERE / "README.md", {"shapes": table(head, body(rows))})
 
 

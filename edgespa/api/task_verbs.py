@@ -310,7 +310,7 @@ def prune(
     if latency_ms is not None and settings.get("head_width") is not None:
         raise ConfigError(
             "head_width is not for latency_ms: candidates are measured with heads as wide as they are",
-            "give density=X with head_width, or leave out head_width",
+            "leave out head_width, so that their widths are found by the time; or give density=X with head_width",
         )
     said = settings if density is None else {**settings, "density": density}
     asked, budget = latency_of(latency_ms, device, threads, variant, said)

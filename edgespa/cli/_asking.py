@@ -52,7 +52,7 @@ HARMLESS = (
     "mixed-precision", "norms", "freeze-norms", "store", "head", "validation", "seed", "method", "alpha",
     "metric", "keep-depth", "score-images", "allocation", "reweight", "activations", "bn-reestimate", "head-width",
     "spare",
-    "widen", "blocks", "format",
+    "widen", "blocks", "narrow-heads", "format",
     "precision", "int8-tolerance", "int8-max-loss", "fp32-tolerance", "int8-calibration", "int8-slowdown",
     "calibration-images",
     "layout", "batch", "onnx-runtime", "opset", "preprocess", "decode", "cache", "strict", "license", "signers",

@@ -72,7 +72,7 @@ ADAPT_EXAMPLES: Examples = (
 
 PRUNE: Sections = {
     "Model": ("--input-shape", "--weights"),
-    "What is removed": ("--density", "--method", "--budget", "--allocation", "--blocks", *_SELECTION),
+    "What is removed": ("--density", "--method", "--budget", "--allocation", "--blocks", "--narrow-heads", *_SELECTION),
     "Data": ("--calibration", "--eval-data", *_IMAGES, "--seed"),
     "With --calibration": (
         "--reweight", "--activations", "--head-width", "--bn-reestimate", "--heal", "--heal-steps", "--spare",

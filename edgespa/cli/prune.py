@@ -79,6 +79,12 @@ METHODS = (
     "loses less for the same.",
 )
 @click.option(
+    "--narrow-heads/--no-narrow-heads",
+    default=True,
+    show_default=True,
+    help="Under the same conditions: heads of attention may get narrower too, each layer's for itself.",
+)
+@click.option(
     "--head-width",
     type=click.FloatRange(0, min_open=True),
     metavar="N|SHARE",

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
+from edgespa.graph.forms import Form, Part, Ratio
 from edgespa.graph.groups import Group, Groups, Kept, Slot, find_groups
-from edgespa.graph.heads import ATTENTION, Attention, Rows, Side
+from edgespa.graph.heads import ATTENTION, Attention, Rows, Side, find_attentions
+from edgespa.graph.layers import Layers
 from edgespa.graph.program import Program, refresh, shape_of
 from edgespa.graph.rules.registry import named_arguments, operator_name
 from edgespa.graph.surgery import compact
@@ -40,6 +43,110 @@ class Width:
     group: str
     products: tuple[tuple[str, str], ...]
     size: int
+
+
+VARIABLE = "heads of "
+"""What a width is called by beside channel groups, before the name of its group: these may be named alike."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class HeadWidths:
+    """The widths of the heads of a program beside its channel groups: what a search over widths knows of them.
+
+    Attributes:
+        groups: The labelling of the program by widths.
+        widths: Those that can shrink, by `VARIABLE` and the name of their group. Where a channel group takes a head
+            apart, none is here: its dimensions are units of that group.
+    """
+
+    groups: Groups
+    widths: Mapping[str, Width]
+
+    @classmethod
+    def of(cls, program: Program, groups: Groups) -> HeadWidths:
+        """Look at a program.
+
+        Args:
+            program: The program.
+            groups: Its channel groups.
+        """
+        scaled = with_scales(program)
+        attentions = find_attentions(scaled)
+        if not attentions:
+            return cls(groups, {})
+        own, widths, _ = find_widths(scaled, attentions)
+        known = {attention.node: attention for attention in attentions}
+        found = {
+            VARIABLE + width.group: width
+            for width in widths
+            if all(_whole_heads(groups, _sides(known[node], what), what) for node, what in width.products)
+        }
+        return cls(own, found)
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """As they are."""
+        return {name: width.size for name, width in self.widths.items()}
+
+    def layers(self, layers: Layers, by_widths: Layers) -> Layers:
+        """Layers whose widths say what is left of them where heads are narrower.
+
+        Args:
+            layers: Of the program, by its channel groups.
+            by_widths: Of the same by `groups`.
+        """
+        if not self.widths:
+            return layers
+        found = []
+        for layer, other in zip(layers.layers, by_widths.layers, strict=True):
+            dims = tuple(
+                dataclasses.replace(dim, heads=self._ratios(beside.axes))
+                for dim, beside in zip(layer.dims, other.dims, strict=True)
+            )
+            found.append(dataclasses.replace(layer, dims=dims))
+        return dataclasses.replace(layers, layers=tuple(found), heads=self.sizes)
+
+    def _ratios(self, axes: Iterable[NDArray[np.int64]]) -> tuple[Ratio, ...]:
+        found = []
+        for fixed, shares in Form.of(1.0, list(axes), self.groups).axes:
+            own = tuple((VARIABLE + name, share) for name, share in shares if VARIABLE + name in self.widths)
+            others = sum(share * len(self.groups.groups[n]) for n, share in shares if VARIABLE + n not in self.widths)
+            if own:
+                stays = fixed + others
+                found.append(Ratio(stays, own, stays + sum(share * self.widths[name].size for name, share in own)))
+        return tuple(found)
+
+    def parts(self, parts: Sequence[Part], by_widths: Sequence[Part]) -> list[Part]:
+        """Parts of a cost, over channel groups and over widths of heads: it grows in proportion to each.
+
+        Args:
+            parts: Over the channel groups of the program.
+            by_widths: The same over `groups`.
+        """
+        if not self.widths:
+            return list(parts)
+        whole = {name: np.float64(len(group)) for name, group in self.groups.groups.items()}
+        return [self._part(own, other, whole) for own, other in zip(parts, by_widths, strict=True)]
+
+    def _part(self, own: Part, other: Part, whole: Mapping[str, ArrayLike]) -> Part:
+        names = [name for name in other.groups if VARIABLE + name in self.widths]
+        if not names:
+            return own
+
+        def over(counts: Mapping[str, ArrayLike]) -> NDArray[np.float64]:
+            narrow = other.over({**whole, **{name: counts[VARIABLE + name] for name in names}})
+            return own.over(counts) * narrow / np.maximum(other.over(whole), 1)
+
+        return Part((*own.groups, *(VARIABLE + name for name in names)), over, own.nodes)
+
+
+def _whole_heads(groups: Groups, sides: tuple[Side, Side], what: str) -> bool:
+    """Whether all dimensions of a head are of one unit of a channel group, or of none."""
+    for side, dim in zip(sides, (0, 0 if what == "query-key" else 1), strict=True):
+        ids = groups.units.get(Slot(side.weight, dim))
+        if ids is not None and any(len(set(ids[rows].tolist())) > 1 for rows in side.rows):
+            return False
+    return True
 
 
 def find_widths(

@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, fx
 
+from edgespa.graph.forms import Ratio
 from edgespa.graph.groups import Groups, Mask
 from edgespa.graph.kinds import Kind
 from edgespa.graph.program import Program, shape_of
@@ -53,15 +54,28 @@ class Dim:
     Attributes:
         rest: Of the sizes that cannot shrink.
         axes: Unit ids of those that can.
+        heads: What is left of it where heads of attention are narrower.
     """
 
     rest: int
     axes: tuple[NDArray[np.int64], ...] = ()
+    heads: tuple[Ratio, ...] = ()
 
-    def count(self, alive: Mask | None = None) -> int:
-        """How wide it is with the units that are alive; all of them by default."""
+    @property
+    def shrinks(self) -> bool:
+        """Whether it can become narrower."""
+        return bool(self.axes or self.heads)
+
+    def count(self, alive: Mask | None = None, heads: Mapping[str, int] | None = None) -> int:
+        """How wide it is.
+
+        Args:
+            alive: Which units are; all of them by default.
+            heads: Widths of the heads, those of `Layers.heads` by default.
+        """
         sizes = (len(ids) if alive is None else int(alive[ids].sum()) for ids in self.axes)
-        return self.rest * math.prod(sizes)
+        found = self.rest * math.prod(sizes)
+        return found if heads is None else round(found * math.prod(ratio(heads) for ratio in self.heads))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -88,10 +102,12 @@ class Layers:
     Attributes:
         layers: In the order of the graph.
         unknown: Operators that no kind stands for, with how many nodes there are of each: they count nothing.
+        heads: Widths of heads of attention that can shrink, beside channel groups, with their sizes.
     """
 
     layers: tuple[Layer, ...]
     unknown: Mapping[str, int]
+    heads: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
 
 def find_layers(program: Program, groups: Groups) -> Layers:

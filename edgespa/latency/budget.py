@@ -20,6 +20,7 @@ from edgespa.latency.shaper import Shaper
 from edgespa.latency.stopwatch import LatencyBudget, Stopwatch
 from edgespa.pruning import PruneConfig
 from edgespa.pruning.run import Pruning
+from edgespa.pruning.shapes import Shape
 from edgespa.tasks.base import Base
 from edgespa.tasks.task import Task
 
@@ -86,7 +87,7 @@ class LatencyFitting:
             return
         named = {key: record[key] for key in ("density", "of", "expected_ms", "whole_ms", "estimated")}
         if "widths" in record:
-            named |= {key: record[key] for key in ("widths", "losses")} | {"removed": tuple(record["removed"])}
+            named |= {"shape": Shape.of(record), "losses": record["losses"]}
         self._found = LatencyFit(self._stopwatch.budget, trials=tuple(record["trials"]), **named)
 
     def density(self, pruning: Pruning) -> float:
@@ -96,9 +97,9 @@ class LatencyFitting:
         """
         if self._found is None:
             self._found = self._shapes(pruning)
-        elif self._found.widths is not None:
-            pruning.shapes, pruning.removed = self._found.widths, self._found.removed
-        if self._found is not None and self._found.widths is not None:
+        elif self._found.shape is not None:
+            pruning.chosen = self._found.shape
+        if self._found is not None and self._found.shape is not None:
             return self._found.density
         assert self._stopwatch is not None
         asked = self._stopwatch.budget
@@ -146,7 +147,7 @@ class LatencyFitting:
                 asked.device.asked,
             )
             return None
-        pruning.shapes, pruning.removed = found.widths, found.removed
+        pruning.chosen = found.shape
         return found
 
     def for_adapting(self, config: AdaptConfig, started: bool, processes: Processes) -> AdaptConfig:
@@ -182,7 +183,7 @@ class LatencyFitting:
 
     def _shaper(self, settings: PruneConfig, density: float) -> Shaper | None:
         """What keeps a training within its time, where widths were found by a table."""
-        if self._found is None or self._found.widths is None or self._stopwatch is None:
+        if self._found is None or self._found.shape is None or self._stopwatch is None:
             return None
         asked = self._stopwatch.budget
         known = known_latencies(self._base, asked.device, asked.variant, asked.threads)
@@ -192,7 +193,7 @@ class LatencyFitting:
                 asked.device.name,
             )
             return None
-        target_ms = known.predictor.width_ms(self._found.widths)
+        target_ms = known.predictor.width_ms(self._found.shape.widths)
         return Shaper(known.predictor, settings.constraints, density, target_ms)
 
     def recorded(self, task: Task) -> Task:
@@ -207,7 +208,7 @@ class LatencyFitting:
         figures, program = task.header.figures, task.program(self._base)
         size = sum(tensor.numel() * tensor.element_size() for tensor in program.state().values())
         obtained = stopwatch.latency_ms(program, figures.macs, size)
-        if stopwatch.estimated and found.widths is not None:
+        if stopwatch.estimated and found.shape is not None:
             obtained = found.expected_ms  # by the table
         account: dict[str, JsonValue] = {
             **found.account(),

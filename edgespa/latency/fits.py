@@ -16,11 +16,10 @@ from pydantic import JsonValue
 from edgespa.errors import BudgetError
 from edgespa.graph.surgery import compact
 from edgespa.latency.known import Foretold
-from edgespa.latency.predict import Predictor
 from edgespa.latency.shapes import UNREACHABLE, fitted
 from edgespa.latency.stopwatch import LatencyBudget, Stopwatch
 from edgespa.pruning.run import Pruning
-from edgespa.pruning.shapes import Lost, cut_down, density_of, kept_of
+from edgespa.pruning.shapes import Lost, Shape, cut_down, density_of, kept_of
 from edgespa.selection.fit import Search, largest_within
 
 log = logging.getLogger(__name__)
@@ -45,9 +44,8 @@ class LatencyFit:
         whole_ms: Of the whole network.
         estimated: The device was away: nothing was measured.
         trials: All candidates: density, MACs and latency in ms; and what was foretold, where there was a table.
-        widths: How many units each group keeps, where each was found for itself.
-        removed: Residual blocks that go as well.
-        losses: What that loses, by the method, of each of them.
+        shape: What is left, where each width was found for itself.
+        losses: What each part of it loses, by the method.
     """
 
     budget: LatencyBudget
@@ -57,17 +55,15 @@ class LatencyFit:
     whole_ms: float
     estimated: bool
     trials: tuple[dict[str, float], ...]
-    widths: Mapping[str, int] | None = None
-    removed: tuple[str, ...] = ()
+    shape: Shape | None = None
     losses: Mapping[str, float] | None = None
 
     def account(self) -> dict[str, JsonValue]:
         """For the provenance of a task."""
         rows: list[JsonValue] = [{key: round(value, 6) for key, value in row.items()} for row in self.trials]
         shapes: dict[str, JsonValue] = {}
-        if self.widths is not None and self.losses is not None:
-            shapes["widths"] = dict(self.widths)
-            shapes["removed"] = list(self.removed)
+        if self.shape is not None and self.losses is not None:
+            shapes |= self.shape.plain()
             shapes["losses"] = {name: float(f"{value:.3g}") for name, value in self.losses.items()}
         return {
             "asked_ms": self.budget.latency_ms,
@@ -151,20 +147,19 @@ def fit_shapes(
     base, budget = pruning.base, stopwatch.budget
     costs: list[tuple[float, int]] = []
 
-    def measure(widths: Mapping[str, int], removed: tuple[str, ...]) -> float:
-        smaller, kept = cut_down(base, widths, removed)
+    def measure(shape: Shape) -> float:
+        smaller, kept = cut_down(base, shape)
         cost = smaller.cost.cost(kept)
         if progress is not None:
             progress(len(costs), None, f"latency on {budget.device.name}: {cost.macs / 1e6:.4g}M MACs")
         costs.append((density_of(base, smaller, kept, pruning.config.budget), cost.macs))
         took = stopwatch.latency_ms(compact(smaller.program, smaller.groups, kept), cost.macs, cost.size_bytes)
         if stopwatch.estimated:  # the table was measured on the device, which is more than published latencies are
-            scale = foretold.predictor.scale
-            took = Predictor(smaller.layers, smaller.groups, foretold.table, scale).latency_ms(kept)
+            took = foretold.shape_ms(shape)
         return took
 
-    losses, blocks = pruning.learnt.losses(), pruning.learnt.block_losses()
-    found = fitted(losses, foretold.predictor, budget.latency_ms, measure, blocks)
+    losses = pruning.learnt.all_losses()
+    found = fitted(losses, foretold.predictor, budget.latency_ms, measure)
     chosen = found.chosen
     if chosen is None:
         return None
@@ -181,9 +176,8 @@ def fit_shapes(
         found.whole.measured_ms,
         stopwatch.estimated,
         trials,
-        chosen.widths,
-        chosen.removed,
-        Lost(losses, blocks).of(chosen.widths, chosen.removed),
+        chosen.shape,
+        Lost(losses).of(chosen.shape),
     )
 
 

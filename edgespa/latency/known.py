@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+from collections.abc import Mapping
 
 from edgespa.device.board import Device
 from edgespa.device.link.transport import Connection
 from edgespa.errors import ConfigError
 from edgespa.graph.groups import Kept
+from edgespa.graph.head_widths import VARIABLE
 from edgespa.latency.making import Progress, make_table
 from edgespa.latency.predict import Predictor, missing
 from edgespa.latency.table import LatencyTable, Whole, load_table, save_table, table_path
 from edgespa.latency.wholes import measured_ms
+from edgespa.pruning.shapes import Shape, cut_down
 from edgespa.tasks.base import Base
 
 log = logging.getLogger(__name__)
@@ -48,9 +51,19 @@ class Foretold:
         corrected = any(each.digest == base.digest for each in table.wholes)
         return cls(base, table, Predictor(base.layers, base.groups, table, table.scale(base.digest)), corrected)
 
-    def latency_ms(self, kept: Kept | None = None) -> float:
-        """Of one inference with the kept units, all by default."""
-        return self.predictor.latency_ms(kept)
+    def latency_ms(self, kept: Kept | None = None, heads: Mapping[str, int] | None = None) -> float:
+        """Of one inference; see `Predictor.latency_ms`."""
+        return self.predictor.latency_ms(kept, heads)
+
+    def shape_ms(self, shape: Shape) -> float:
+        """Of one inference of what is left of the network.
+
+        Args:
+            shape: It.
+        """
+        smaller, kept = cut_down(self.base, dataclasses.replace(shape, heads={}))  # what is known are whole heads
+        predictor = Predictor(smaller.layers, smaller.groups, self.table, self.predictor.scale)
+        return predictor.latency_ms(kept, {VARIABLE + name: size for name, size in shape.heads.items()})
 
 
 def make_latencies(

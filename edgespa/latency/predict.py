@@ -53,7 +53,7 @@ def grids_of(layer: Layer, layers: Iterable[Layer]) -> tuple[tuple[int, ...], ..
         counts = [count for each in layers if each.kind == layer.kind and (count := each.dims[0].count())]
         return (spread(min(counts) // 4, max(counts)),)
     return tuple(
-        grid(dim.count(), WIDEST, layer.kind.axes) if dim.axes else (max(1, dim.count()),) for dim in layer.dims
+        grid(dim.count(), WIDEST, layer.kind.axes) if dim.shrinks else (max(1, dim.count()),) for dim in layer.dims
     )
 
 
@@ -106,35 +106,44 @@ class Predictor:
                     grids, table.points(layer.kind), 1 if plain else table.step, table.factors(layer.kind)
                 )
             self._stairs.append(made[layer.kind, grids])
-        self._forms = [tuple(Form.of(dim.rest, dim.axes, groups) for dim in layer.dims) for layer in layers.layers]
+        self._forms = [
+            tuple(Form.of(dim.rest, dim.axes, groups, dim.heads) for dim in layer.dims) for layer in layers.layers
+        ]
 
-    def latency_ms(self, kept: Kept | None = None) -> float:
-        """Of one inference with only the kept units, all of them by default."""
-        return sum(each.latency_ms for each in self.layer_ms(kept)) + self.fixed_ms
+    def latency_ms(self, kept: Kept | None = None, heads: Mapping[str, int] | None = None) -> float:
+        """Of one inference.
+
+        Args:
+            kept: Units; all of them by default.
+            heads: Widths of heads by their names in `Layers.heads`; one that is not named is as wide as it is.
+        """
+        return sum(each.latency_ms for each in self.layer_ms(kept, heads)) + self.fixed_ms
 
     @property
     def fixed_ms(self) -> float:
         """What a run costs besides its layers."""
         return self.scale * self.table.run_us / 1e3
 
-    def layer_ms(self, kept: Kept | None = None) -> tuple[LayerTime, ...]:
-        """Each layer, in the order of the graph."""
+    def layer_ms(self, kept: Kept | None = None, heads: Mapping[str, int] | None = None) -> tuple[LayerTime, ...]:
+        """Each layer, in the order of the graph; as `latency_ms`."""
+        sizes = {**self.layers.heads, **(heads or {})}
         alive = None if kept is None else self.groups.alive(kept)
         rows = []
         for layer, stairs in zip(self.layers.layers, self._stairs, strict=True):
-            widths = tuple(dim.count(alive) for dim in layer.dims)
+            widths = tuple(dim.count(alive, sizes) for dim in layer.dims)
             rows.append(LayerTime(layer.name, str(layer.kind), widths, self.scale * float(stairs(*widths)) / 1e3))
         return tuple(rows)
 
     def width_ms(self, widths: Mapping[str, int]) -> float:
-        """The same by how many units each group keeps, all of them where it is not named.
+        """The same by how many units each group keeps, and how wide heads are; all of it where it is not named.
 
         Where the units of a group are not alike (some have more channels in a layer than others), theirs is the mean.
 
         Args:
-            widths: By the name of the group.
+            widths: By the name of the group, or of a width of heads.
         """
-        counts = {name: np.float64(widths.get(name, len(group))) for name, group in self.groups.groups.items()}
+        sizes = {name: len(group) for name, group in self.groups.groups.items()} | {**self.layers.heads}
+        counts = {name: np.float64(widths.get(name, size)) for name, size in sizes.items()}
         return sum(float(self.over(layer, counts)) for layer in range(len(self._forms))) + self.fixed_ms
 
     def parts(self) -> list[Part]:

@@ -57,8 +57,13 @@ class Shaper:
         losses = Terms({name: len(own) for name, own in {**widths, **fixed}.items()})
         for name, own in widths.items():
             losses.add((name,), lost[name][list(own)])
+        predictor = self.predictor
         times = Along(
-            self.predictor.parts(), self.predictor.groups, {**widths, **fixed}, constant=self.predictor.fixed_ms
+            predictor.parts(),
+            predictor.groups,
+            {**widths, **fixed},
+            constant=predictor.fixed_ms,
+            heads=predictor.layers.heads,
         )
         found = knapsack(losses, times, self.limit_ms(density)) or fastest(losses, times)
         result = {name: mask.copy() for name, mask in kept.items()}

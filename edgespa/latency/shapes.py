@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 from edgespa.errors import BudgetError
 from edgespa.latency.predict import Predictor
-from edgespa.pruning.losses import BlockLoss
-from edgespa.pruning.shapes import Lost
+from edgespa.pruning.shapes import Losses, Lost, Shape
 from edgespa.selection.along import Along
 from edgespa.selection.fit import TOLERANCE
 from edgespa.selection.knapsack import Shapes, fastest, knapsack
@@ -23,8 +22,8 @@ log = logging.getLogger(__name__)
 MOST = 4
 """Candidates that are measured, besides the whole network."""
 
-Measure = Callable[[Mapping[str, int], tuple[str, ...]], float]
-"""From how many units each group keeps, and the blocks that are gone, to the time in ms; other groups are whole."""
+Measure = Callable[[Shape], float]
+"""From what is left of the network to the time in ms."""
 UNREACHABLE = "ask for more; or allow narrower layers (--round-to 1), or try another --variant or more --threads"
 """What to do about a time that nothing is within."""
 
@@ -34,18 +33,16 @@ _NEAR = 0.75
 
 @dataclasses.dataclass(frozen=True)
 class Candidate:
-    """Widths that were measured.
+    """A shape that was measured.
 
     Attributes:
-        widths: Of each group that may be pruned, and that is of no block that is gone, how many units it keeps.
-        removed: Residual blocks that are gone.
-        loss: The sum of what the groups lose.
+        shape: What is left: of every group that may be pruned, and that is of no block that is gone.
+        loss: The sum of what that loses.
         predicted_ms: By the table, as it was corrected then.
         measured_ms: What it took.
     """
 
-    widths: Mapping[str, int]
-    removed: tuple[str, ...]
+    shape: Shape
     loss: float
     predicted_ms: float
     measured_ms: float
@@ -68,32 +65,27 @@ class Fitted:
 
 
 def fitted(
-    losses: Mapping[str, Mapping[int, float]],
-    predictor: Predictor,
-    limit_ms: float,
-    measure: Measure,
-    blocks: Mapping[str, BlockLoss] | None = None,
-    tolerance: float = TOLERANCE,
+    losses: Losses, predictor: Predictor, limit_ms: float, measure: Measure, tolerance: float = TOLERANCE
 ) -> Fitted:
-    """Choose widths, measure them, and choose again.
+    """Choose a shape, measure it, and choose again.
 
     Args:
-        losses: Of each group that may be pruned what it loses at each width that it may have.
+        losses: Of all that may go.
         predictor: Foretells times.
         limit_ms: Of the time.
-        measure: Measures widths. Called once for each candidate, and for the whole.
-        blocks: Residual blocks that may go, in the order of the network.
+        measure: Measures shapes. Called once for each candidate, and for the whole.
         tolerance: A time that is at most so much below the limit is near enough.
 
     Raises:
-        BudgetError: The fastest widths were measured and take longer; it says how long.
+        BudgetError: The fastest shape was measured and take longer; it says how long.
     """
-    lost = Lost(losses, blocks or {})
-    times = Along(predictor.parts(), predictor.groups, lost.widths, lost.nodes, predictor.fixed_ms)
+    lost = Lost(losses)
+    heads = predictor.layers.heads
+    times = Along(predictor.parts(), predictor.groups, lost.widths, lost.nodes, predictor.fixed_ms, heads)
 
     def measured(shapes: Shapes, scale: float) -> Candidate:
-        chosen, gone = lost.chosen(shapes)
-        return Candidate(chosen, gone, shapes.loss, scale * shapes.time, measure(chosen, gone))
+        shape = lost.chosen(shapes)
+        return Candidate(shape, shapes.loss, scale * shapes.time, measure(shape))
 
     everything = lost.everything
     whole = measured(dataclasses.replace(everything, time=times.total(everything.choice)), 1.0)
@@ -104,7 +96,7 @@ def fitted(
     aim = (1 - tolerance / 2) * limit_ms
     while len(tried) < MOST:
         shapes = knapsack(lost.terms, times, aim / scale) or fastest(lost.terms, times)
-        if lost.chosen(shapes) in [(each.widths, each.removed) for each in tried]:
+        if lost.chosen(shapes) in [each.shape for each in tried]:
             break
         found = measured(shapes, scale)
         tried.append(found)
@@ -117,7 +109,7 @@ def fitted(
     fitting = [each for each in tried if each.measured_ms <= limit_ms]
     if not fitting:
         least = lost.chosen(fastest(lost.terms, times))
-        slowest = next((each.measured_ms for each in tried if (each.widths, each.removed) == least), None)
+        slowest = next((each.measured_ms for each in tried if each.shape == least), None)
         if slowest is not None:
             raise BudgetError(
                 f"{limit_ms:g} ms cannot be reached: the fastest candidate takes {slowest:.3g} ms",

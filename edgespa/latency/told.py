@@ -9,6 +9,7 @@ from pydantic import JsonValue
 
 from edgespa.device.board import LOCAL
 from edgespa.errors import EdgespaError
+from edgespa.graph.head_widths import VARIABLE
 from edgespa.latency.known import Foretold, still_here
 from edgespa.latency.predict import missing
 from edgespa.latency.table import LatencyTable, saved_tables, tables_folder
@@ -30,19 +31,17 @@ def with_foretold(task: Task, base: Base) -> Task:
         task: Made of the base.
         base: Its base; one to which an adapter has added modules is left out.
     """
-    if task.header.widths and base.wide is None:
-        base = base.narrowed(task.header.widths)
-    if task.header.depth is not None and base.whole is None:
-        base = base.without_blocks(task.header.depth.removed)
+    whole = base.wide or base.whole or base
+    base = whole.without_blocks(task.header.depth.removed) if task.header.depth is not None else whole
     if set(task.kept) != set(base.groups.groups):
         return task
+    heads = {VARIABLE + name: size for name, size in task.header.widths.items()}
     rows: list[JsonValue] = []
     for table in every_table():
         try:
-            if missing(base.layers, table):
+            if missing(whole.layers, table):
                 continue
-            found = Foretold.of(base, table)
-            row = _row(found, found.latency_ms(task.kept))
+            row = _row(Foretold.of(whole, table), Foretold.of(base, table).latency_ms(task.kept, heads))
         except (EdgespaError, KeyError) as error:
             log.debug("%s is not used: %s", table.origin, error)
             continue
@@ -61,16 +60,16 @@ def every_table() -> list[LatencyTable]:
     return [table for table in tables if table.origin.device != LOCAL or still_here(table)]
 
 
-def _row(found: Foretold, latency_ms: float) -> dict[str, JsonValue]:
-    origin = found.table.origin
+def _row(whole: Foretold, latency_ms: float) -> dict[str, JsonValue]:
+    origin = whole.table.origin
     return {
         "device": origin.device,
         "variant": origin.variant,
         "threads": origin.threads,
         "runtime": origin.runtime,
         "latency_ms": round(latency_ms, 5),
-        "whole_ms": round(found.latency_ms(), 5),
-        "corrected": found.corrected,
+        "whole_ms": round(whole.latency_ms(), 5),
+        "corrected": whole.corrected,
     }
 
 

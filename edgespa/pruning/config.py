@@ -82,9 +82,10 @@ class PruneConfig(SelectionConfig):
         blocks: With the allocation knapsack and the method ``asym-in-change``: whole residual blocks may go too, where
             that loses less for the same than narrower layers; none where layers are kept whole by ``keep`` or
             ``only``, or channels are counted.
+        narrow_heads: Under the same conditions: heads of attention may get narrower too, each width for itself.
         bn_reestimate: Take batch-norm statistics anew on the calibration images.
         head_width: New width of the heads of attention: a number of dimensions, or a share of those that there are
-            if not above 1; see `edgespa.pruning.heads`. None leaves them as they are.
+            if not above 1; see `edgespa.pruning.heads`. None leaves it to the allocation.
         spare: Fraction of the calibration images that nothing is chosen by or fitted on: those that
             `edgespa.adaptation.heal` holds out with the same seed, and tells what is lost on. Where healing follows in
             the same run, what it holds out is spared anyway.
@@ -98,6 +99,7 @@ class PruneConfig(SelectionConfig):
     allocation: Allocation = "auto"
     widen: bool = True
     blocks: bool = True
+    narrow_heads: bool = True
     bn_reestimate: bool = False
     head_width: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     spare: float = Field(default=0.0, ge=0, lt=1)

@@ -120,6 +120,44 @@ class Heads:
                     changed.update(_new(attention, what, self.seen[attention.node], current, sizes[width.group]))
         return changed
 
+    def masked(self, sizes: Mapping[str, int]) -> dict[str, Tensor]:
+        """The same with nothing in the other dimensions: what a network of that width computes.
+
+        Args:
+            sizes: New width by group.
+        """
+        changed = self.state(sizes)
+        for width in self.widths:
+            if width.group in sizes:
+                for attention, what in products(self.attentions, width):
+                    side = attention.query if what == "query-key" else attention.value
+                    assert side is not None
+                    gone = torch.from_numpy(side.rows[:, sizes[width.group] :].reshape(-1))
+                    for name in (side.weight, side.bias):
+                        if name is not None:
+                            changed[name][gone] = 0
+        return changed
+
+    def sizes(self, asked: float, round_to: int) -> dict[str, int]:
+        """New widths by group, of those that become narrower.
+
+        Args:
+            asked: See `size_of`.
+            round_to: Likewise.
+
+        Raises:
+            ConfigError: All are as narrow already.
+        """
+        sizes = {width.group: size_of(asked, width.size, round_to) for width in self.widths}
+        narrower = {width.group: sizes[width.group] for width in self.widths if sizes[width.group] < width.size}
+        if not narrower:
+            raise ConfigError(
+                f"the heads are {max(width.size for width in self.widths)} wide, which is not wider than what is asked "
+                "for",
+                "give a smaller --head-width, or leave it out",
+            )
+        return narrower
+
 
 def _look(program: Program, attentions: tuple[Attention, ...], images: Images, tick: Tick) -> dict[str, Products]:
     watch = _Watch(program, attentions)
@@ -259,8 +297,11 @@ class Narrowing:
         Args:
             task: Made by pruning `base`.
         """
-        own = {name: tensor for name, tensor in self.tensors.items() if name not in task.tensors}
-        own.update(slice_tensors(own, self.base.groups, self.base.groups.alive(task.kept)))
+        removed = task.header.depth.removed if task.header.depth is not None else ()
+        base = self.base.without_blocks(removed)
+        left = {name for name, _ in base.program.tensors()} - set(task.tensors)
+        own = {name: tensor for name, tensor in self.tensors.items() if name in left}
+        own.update(slice_tensors(own, base.groups, base.groups.alive(task.kept)))
         header = task.header
         stored = header.figures.stored_parameters + sum(tensor.numel() for tensor in own.values())
         metrics = header.metrics
@@ -278,43 +319,37 @@ class Narrowing:
         )
 
 
+def step_of(width: int, round_to: int) -> int:
+    """What new widths are multiples of: as asked, or a quarter of the width where that is less."""
+    return max(1, min(round_to, width // 4))
+
+
 def size_of(asked: float, width: int, round_to: int) -> int:
     """A new width.
 
     Args:
         asked: A number of dimensions, or a share of those that there are if not above 1.
         width: Those that there are.
-        round_to: Shares are rounded to multiples of this, or of a quarter of the width where that is less.
+        round_to: Shares are rounded to multiples of `step_of`.
     """
     if asked > 1:
         return min(width, int(asked))
-    step = max(1, min(round_to, width // 4))
+    step = step_of(width, round_to)
     return min(width, max(step, round(asked * width / step) * step))
 
 
-def narrow_heads(base: Base, images: Images, asked: float, round_to: int, tick: Tick = lambda _: None) -> Narrowing:
-    """Make all heads narrower that can be.
+def narrow_heads(base: Base, images: Images, heads: Heads, sizes: Mapping[str, int]) -> Narrowing:
+    """Make heads narrower.
 
     Args:
         base: The network.
         images: Calibration images.
-        asked: New width, see `size_of`.
-        round_to: Likewise.
-        tick: Told what is done.
+        heads: Its heads.
+        sizes: New widths by group.
 
     Raises:
-        ConfigError: If no head can be narrower, or all are as narrow already.
         GraphError: If the narrower network does not equal the masked one.
     """
-    heads = Heads.of(base, images, tick)
-    sizes = {width.group: size_of(asked, width.size, round_to) for width in heads.widths}
-    sizes = {width.group: sizes[width.group] for width in heads.widths if sizes[width.group] < width.size}
-    if not sizes:
-        raise ConfigError(
-            f"the heads of {base.spec} are {max(width.size for width in heads.widths)} wide, which is not wider than "
-            "what is asked for",
-            "give a smaller --head-width, or leave it out",
-        )
     changed = heads.state(sizes)
     whole = heads.program.with_state(changed)
     narrow = base.narrowed(sizes)

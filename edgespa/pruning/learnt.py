@@ -1,4 +1,4 @@
-"""What is learnt about a network once, for every density: scores, greedy paths, what widths and blocks are worth."""
+"""What is learnt about a network once, for every density: scores, greedy paths, what its parts are worth."""
 
 from __future__ import annotations
 
@@ -10,9 +10,12 @@ from numpy.typing import NDArray
 from edgespa.pruning import allocate
 from edgespa.pruning.config import PruneConfig
 from edgespa.pruning.evidence import Evidence
+from edgespa.pruning.head_losses import HeadLoss, head_losses
+from edgespa.pruning.heads import Heads
 from edgespa.pruning.images import Images
 from edgespa.pruning.losses import LEVELS, BlockLoss, accuracy_losses, block_losses, lost_scores, output_losses
 from edgespa.pruning.rank import by_rank, scores_of
+from edgespa.pruning.shapes import Losses
 from edgespa.pruning.survey import Network, gather, path_of
 from edgespa.selection import reconstruct
 from edgespa.selection.criteria import CRITERIA, Scores
@@ -82,6 +85,8 @@ class Learnt:
         self._shares: dict[str, Scores] | None = None
         self._losses: dict[str, NDArray[np.float64]] | None = None
         self._block_losses: dict[str, BlockLoss] | None = None
+        self._heads: Heads | None = None
+        self._head_losses: dict[str, HeadLoss] | None = None
 
     @property
     def whole(self) -> dict[str, str]:
@@ -150,14 +155,47 @@ class Learnt:
 
     def block_losses(self) -> dict[str, BlockLoss]:
         """What each residual block is worth that may go; none where the method or the configuration has it so."""
-        config, base = self.config, self.network.base
-        fits = config.blocks and config.how.in_change and config.fits_on == "asym" and self.reweights
-        if self.images is None or not fits or config.keep or config.only or base.removed:
+        base = self.network.base
+        if self.images is None or not self._weighs_outputs or not self.config.blocks or base.removed:
             return {}
         if self._block_losses is None:
             self.ticks.expect(sum(block.removable for block in base.blocks))
             self._block_losses = block_losses(self.network, self.images, self.reweights, self.ticks)
         return self._block_losses
+
+    def all_losses(self) -> Losses:
+        """What all that may go loses."""
+        return Losses(self.losses(), self.block_losses(), self.head_losses())
+
+    @property
+    def _weighs_outputs(self) -> bool:
+        """Whether what blocks and heads lose can be compared with what groups lose, and layers are free to be cut."""
+        config = self.config
+        fits = config.how.in_change and config.fits_on == "asym" and self.reweights
+        return self.images is not None and fits and not (config.keep or config.only)
+
+    def head_losses(self) -> dict[str, HeadLoss]:
+        """What narrower heads of attention lose; none where the method or the configuration has it so."""
+        base, images = self.network.base, self.images
+        if images is None or not self._weighs_outputs or not self.config.narrow_heads or not base.head_widths.widths:
+            return {}
+        if self._head_losses is None:
+            self.ticks.expect(len(base.head_widths.widths) * len(LEVELS))
+            self._head_losses = head_losses(self.network, self.heads(), images, self.config.round_to, self.ticks)
+        return self._head_losses
+
+    def heads(self) -> Heads:
+        """The attention of the network, and what the images say of it.
+
+        Raises:
+            ConfigError: No heads could be narrower.
+            DataError: What they hold on the images is not finite.
+        """
+        if self._heads is None:
+            assert self.images is not None
+            self.ticks.expect(self.images.batches)
+            self._heads = Heads.of(self.network.base, self.images, self.ticks)
+        return self._heads
 
     def learn(self) -> None:
         """Scores, or greedy paths: whatever the method orders units by."""

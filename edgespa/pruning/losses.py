@@ -98,7 +98,7 @@ def output_losses(
     Returns:
         Per group ``[units + 1]``: with k = 0, 1, ... units kept; it never rises along k, and ends in 0.
     """
-    judge = _Distance(network, _some(network, images, len(paths) * len(LEVELS)))
+    judge = Distance(network, some_images(network, images, len(paths) * len(LEVELS)))
     losses = {}
     for name, points in _measured(network, paths, evidence, judge, reweighted, tick).items():
         errors = np.asarray(paths[name].errors, dtype=np.float64)
@@ -137,8 +137,8 @@ def block_losses(network: Network, images: Images, reweighted: bool, tick: Tick)
         By name, in the order of the program. Where all blocks could go, that of the largest loss is left out.
     """
     base = network.base
-    few = _some(network, images, 3 * len(base.blocks))
-    judge, found = _Distance(network, few), dict[str, BlockLoss]()
+    few = some_images(network, images, 3 * len(base.blocks))
+    judge, found = Distance(network, few), dict[str, BlockLoss]()
     for block in base.blocks:
         if not block.removable or len(base.blocks) == 1:
             continue
@@ -279,8 +279,8 @@ def _accuracy(network: Network, changed: Mapping[str, Tensor], images: Images) -
     return objective.measure.merit(objective.values(tally.whole(), images.table)[0])
 
 
-def _some(network: Network, images: Images, runs: int) -> Images:
-    """As many images as so many runs of all of them are worth.
+def some_images(network: Network, images: Images, runs: int) -> Images:
+    """As many images as so many runs of all of them are worth, within `DISTANCE_IMAGES`.
 
     Args:
         network: The network.
@@ -297,8 +297,13 @@ def _squares(values: Tensor) -> float:
     return float(torch.where(values.isfinite(), values, 0.0).square().sum())
 
 
-class _Distance:
-    """Of the outputs of a changed network from those of the network, relative to how far these are from their mean."""
+class Distance:
+    """Of the outputs of a changed network from those of the network, relative to how far these are from their mean.
+
+    Args:
+        network: The network.
+        images: On which.
+    """
 
     def __init__(self, network: Network, images: Images) -> None:
         self._module = network.base.program.module
@@ -316,6 +321,12 @@ class _Distance:
         return [each.double() for each in output_tensors(output) if each.is_floating_point()]
 
     def __call__(self, changed: Mapping[str, Tensor], program: Program | None = None) -> float:
+        """The mean over the outputs of ``sum((y - t)**2) / sum((t - mean of t)**2)``.
+
+        Args:
+            changed: Tensors that replace the program's.
+            program: The network by default.
+        """
         module = self._module if program is None else program.module
         sums = [0.0] * len(self._scales)
         for inputs, right in zip(self._inputs, self._wanted, strict=True):

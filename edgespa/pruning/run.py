@@ -14,18 +14,19 @@ from pydantic import JsonValue
 from edgespa.config import Preprocess
 from edgespa.data import Prepared
 from edgespa.errors import ConfigError
+from edgespa.graph.groups import Kept
 from edgespa.pruning import allocate
 from edgespa.pruning.config import PruneConfig
-from edgespa.pruning.cut import bypass_error, carried_over
+from edgespa.pruning.cut import bypass_error
 from edgespa.pruning.evidence import cut, solve
 from edgespa.pruning.front import Pass, Progress, front_to_back, stops, top
-from edgespa.pruning.heads import narrow_heads
+from edgespa.pruning.heads import Heads, narrow_heads
 from edgespa.pruning.images import Images
 from edgespa.pruning.learnt import Learnt, Report, Ticks
 from edgespa.pruning.losses import behind
 from edgespa.pruning.result import make_task
 from edgespa.pruning.resume import Store
-from edgespa.pruning.shapes import shapes_within
+from edgespa.pruning.shapes import Losses, Shape, cut_down, kept_of, shapes_within
 from edgespa.pruning.survey import Network
 from edgespa.selection.select import allowed_widths
 from edgespa.selection.widen import widened
@@ -76,7 +77,8 @@ def prune(
     narrowing = None
     if config.head_width is not None and data is not None:
         images = Images(base, data)
-        narrowing = narrow_heads(base, images, config.head_width, config.round_to, _ticks(images, progress))
+        heads = Heads.of(base, images, _ticks(images, progress))
+        narrowing = narrow_heads(base, images, heads, heads.sizes(config.head_width, config.round_to))
         base = narrowing.base
     pruning = Pruning(base, config, data, held_out, progress)
 
@@ -127,8 +129,7 @@ class Pruning:
     Attributes:
         learnt: What the method knows of the network.
         time_of: Foretells the time of widths: where it does, a plan's groups are widened as long as it does not rise.
-        shapes: How many units each group keeps, where that was decided otherwise than by a density.
-        removed: Residual blocks that go as well.
+        chosen: What is left, where that was decided otherwise than by a density.
         shaped: What `shape` found, as plain values.
     """
 
@@ -152,13 +153,12 @@ class Pruning:
         judged_on = Images(base, held_out) if held_out is not None else None
         self.learnt = Learnt(self.network, config, self.images, judged_on, Ticks(progress))
         self.time_of: Callable[[Mapping[str, int]], float] | None = None
-        self.shapes: Mapping[str, int] | None = None
-        self.removed: tuple[str, ...] = ()
+        self.chosen: Shape | None = None
         self.shaped: dict[str, JsonValue] | None = None
         self._original: Network | None = None
 
     def shape(self, density: float, before: Mapping[str, Any] | None = None) -> float:
-        """Find for each group for itself how many units it keeps, and which blocks go: what loses least (knapsack).
+        """Find what loses least (knapsack): how many units each group keeps, how wide heads are, and which blocks go.
 
         Args:
             density: What may remain.
@@ -171,17 +171,16 @@ class Pruning:
             BudgetError: If it cannot be reached.
         """
         if before is None:
-            budget = self.config.budget_of(density)
-            blocks = self.learnt.block_losses() if budget.of != "channels" else {}
-            found = shapes_within(self.base, self.learnt.losses(), budget, blocks)
+            budget, learnt = self.config.budget_of(density), self.learnt
+            losses = learnt.all_losses() if budget.of != "channels" else Losses(learnt.losses())
+            found = shapes_within(self.base, losses, budget)
             before = {
                 "density": found.density,
-                "widths": dict(found.widths),
-                "removed": list(found.removed),
+                **found.shape.plain(),
                 "losses": {name: float(f"{value:.3g}") for name, value in found.losses.items()},
             }
         self.shaped = dict(before)
-        self.shapes, self.removed = before["widths"], tuple(before["removed"])
+        self.chosen = Shape.of(before)
         return float(before["density"])
 
     def identity(self) -> dict[str, object]:
@@ -209,8 +208,13 @@ class Pruning:
             store: Keeps the state of a front-to-back pass.
             resume: Go on from the state in the store.
         """
-        if self.removed:
-            return self._without_blocks().task(density, folder, preprocess, store, resume)
+        if self.chosen is not None and self.chosen.heads:
+            assert self.images is not None
+            narrowing = narrow_heads(self.base, self.images, self.learnt.heads(), self.chosen.heads)
+            narrow = self._with_narrower_heads(narrowing.base, self.chosen)
+            return narrowing.recorded(narrow.task(density, folder, preprocess, store, resume))
+        if self.chosen is not None and self.chosen.removed:
+            return self._without_blocks(self.chosen).task(density, folder, preprocess, store, resume)
         learnt = self.learnt
         loaded = store.load() if store is not None and resume else None
         if loaded is not None:
@@ -237,17 +241,25 @@ class Pruning:
         error = bypass_error(self._original.base.program, self.base.program, gone, data)
         return task.with_metrics(bypassed_cut_error=error)
 
-    def _without_blocks(self) -> Pruning:
+    def _without_blocks(self, shape: Shape) -> Pruning:
         """The same pruning of the network without the blocks that go; what it should give is what the whole gave."""
+        found = self._of(*cut_down(self.base, shape))
+        found._original = self.network
+        return found
+
+    def _with_narrower_heads(self, narrow: Base, shape: Shape) -> Pruning:
+        """The same pruning of the network whose heads are narrower; it may have blocks that go."""
+        found = self._of(narrow, kept_of(narrow, shape.widths))
+        assert found.chosen is not None
+        found.chosen = dataclasses.replace(found.chosen, removed=shape.removed)
+        return found
+
+    def _of(self, base: Base, kept: Kept) -> Pruning:
+        """The same pruning of another network, of which is known how much is kept; nothing is learnt of it yet."""
         found = copy.copy(self)
-        found.base = self.base.without_blocks(self.removed)
-        found.network, found._original, found.removed = Network.of(found.base), self.network, ()
+        found.base, found.network = base, Network.of(base)
         found.learnt = Learnt(found.network, self.config, self.images, None, self.learnt.ticks, shared=False)
-        kept = self.base.groups.all_kept()
-        for name, count in (self.shapes or {}).items():
-            kept[name] = np.arange(len(kept[name])) < count
-        after = carried_over(kept, self.base.groups, found.base.groups)
-        found.shapes = {name: int(mask.sum()) for name, mask in after.items()}
+        found.chosen = Shape({name: int(mask.sum()) for name, mask in kept.items()})
         return found
 
     def _pass(self, counts: Mapping[str, int], orders: Mapping[str, np.ndarray]) -> Pass:
@@ -270,13 +282,13 @@ class Pruning:
 
     def _plan(self, density: float) -> tuple[dict[str, int], dict[str, np.ndarray]]:
         """How many units each group that loses some keeps; and orders, of the groups where they are known by now."""
-        if self.shapes is None:
+        if self.chosen is None:
             config = self.config.model_copy(update={"density": density})
             kept = allocate.shared_out(self.network, config, self.learnt.shares())
             counts = self._widened({name: int(mask.sum()) for name, mask in kept.items() if not mask.all()})
         else:
             sizes = {name: len(group) for name, group in self.base.groups.groups.items()}
-            counts = {name: count for name, count in self.shapes.items() if count < sizes[name]}
+            counts = {name: count for name, count in self.chosen.widths.items() if count < sizes[name]}
         return counts, {name: order for name, order in self.learnt.orders().items() if name in counts}
 
     def _widened(self, counts: dict[str, int]) -> dict[str, int]:

@@ -1,4 +1,4 @@
-"""The widths, and the residual blocks that go, of least loss within a density, over all groups at once.
+"""The widths of groups and of heads, and the residual blocks that go, of least loss within a density, all at once.
 
 By `edgespa.selection.knapsack`; within a time on a device: `edgespa.latency.shapes`.
 """
@@ -7,13 +7,17 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
+from pydantic import JsonValue
 
 from edgespa.errors import BudgetError
 from edgespa.graph.forms import Form, Part
 from edgespa.graph.groups import Kept
+from edgespa.graph.head_widths import VARIABLE
 from edgespa.pruning.cut import carried_over
+from edgespa.pruning.head_losses import HeadLoss
 from edgespa.pruning.losses import BlockLoss
 from edgespa.selection.along import Along
 from edgespa.selection.knapsack import Shapes, Terms, fastest, knapsack
@@ -26,26 +30,76 @@ _BLOCK = "block "
 """What the variable of a block is called by, before the block's name: groups have names like those of blocks."""
 
 
+@dataclasses.dataclass(frozen=True)
+class Shape:
+    """What is left of a network.
+
+    Attributes:
+        widths: Of groups how many units each keeps; others are whole.
+        removed: Residual blocks that are gone.
+        heads: New widths of the heads of attention, by group of `edgespa.graph.head_widths`; others are as they were.
+    """
+
+    widths: Mapping[str, int]
+    removed: tuple[str, ...] = ()
+    heads: Mapping[str, int] = dataclasses.field(default_factory=dict)
+
+    def plain(self) -> dict[str, JsonValue]:
+        """For a state, or the provenance of a task."""
+        found: dict[str, JsonValue] = {"widths": dict(self.widths), "removed": list(self.removed)}
+        return found | ({"heads": dict(self.heads)} if self.heads else {})
+
+    @classmethod
+    def of(cls, plain: Mapping[str, Any]) -> Shape:
+        """From `plain`, with whatever else is there.
+
+        Args:
+            plain: It.
+        """
+        return cls(plain["widths"], tuple(plain["removed"]), plain.get("heads", {}))
+
+
+@dataclasses.dataclass(frozen=True)
+class Losses:
+    """What a network loses with what may go.
+
+    Attributes:
+        widths: Of each group that may be pruned what it loses at each width that it may have.
+        blocks: Residual blocks that may go, in the order of the network.
+        heads: Widths of the heads of attention that may shrink, by group of `edgespa.graph.head_widths`.
+    """
+
+    widths: Mapping[str, Mapping[int, float]]
+    blocks: Mapping[str, BlockLoss] = dataclasses.field(default_factory=dict)
+    heads: Mapping[str, HeadLoss] = dataclasses.field(default_factory=dict)
+
+
 class Lost:
-    """What is lost over the widths of groups and over blocks; the widths of a block that is gone lose nothing more.
+    """What is lost over widths of groups and heads, and over blocks; what is in a block that is gone loses no more.
 
     Args:
-        losses: Of each group that may be pruned what it loses at each width that it may have.
-        blocks: Residual blocks that may go, in the order of the network.
+        losses: Of all that may go.
 
     Attributes:
         terms: Over all variables.
-        widths: Of each group those that it may have, ascending.
+        widths: Of each group, and of each width of heads, those that it may have, ascending.
     """
 
-    def __init__(self, losses: Mapping[str, Mapping[int, float]], blocks: Mapping[str, BlockLoss]) -> None:
+    def __init__(self, losses: Losses) -> None:
+        blocks, heads = losses.blocks, losses.heads
         self._losses, self._blocks = losses, blocks
-        self.widths = {name: tuple(sorted(own)) for name, own in losses.items()}
+        over = {**losses.widths, **{VARIABLE + name: each.losses for name, each in heads.items()}}
+        self.widths = {name: tuple(sorted(own)) for name, own in over.items()}
         owner = {name: _BLOCK + block for block, each in blocks.items() for name in each.groups}
+        for name, head in heads.items():
+            inside = next((block for block, each in blocks.items() if head.nodes <= each.nodes), None)
+            if inside is not None:
+                owner[VARIABLE + name] = _BLOCK + inside
+        self._owner = owner
         self.terms = Terms(
             {name: len(own) for name, own in self.widths.items()} | {_BLOCK + name: 2 for name in blocks}
         )
-        for name, own in losses.items():
+        for name, own in over.items():
             values = np.array([own[width] for width in self.widths[name]])
             if name in owner:
                 self.terms.add((name, owner[name]), values[:, None] * np.array([0.0, 1.0]))
@@ -64,64 +118,73 @@ class Lost:
         """Nothing is gone; what that takes is not known here."""
         return Shapes({name: size - 1 for name, size in self.terms.sizes.items()}, 0.0, 0.0)
 
-    def chosen(self, shapes: Shapes) -> tuple[dict[str, int], tuple[str, ...]]:
-        """How many units each group keeps that is of no block that is gone, and which blocks those are."""
+    def chosen(self, shapes: Shapes) -> Shape:
+        """What is left: of groups and heads that are of no block that is gone."""
         gone = tuple(name for name in self._blocks if not shapes.choice[_BLOCK + name])
-        inside = {name for block in gone for name in self._blocks[block].groups}
-        return {name: own[shapes.choice[name]] for name, own in self.widths.items() if name not in inside}, gone
-
-    def of(self, widths: Mapping[str, int], removed: tuple[str, ...]) -> dict[str, float]:
-        """What each of them loses."""
-        return {name: self._losses[name][width] for name, width in widths.items()} | {
-            name: self._blocks[name].loss for name in removed
+        lost = {_BLOCK + name for name in gone}
+        left = {n: own[shapes.choice[n]] for n, own in self.widths.items() if self._owner.get(n) not in lost}
+        heads = {
+            name: left[VARIABLE + name]
+            for name, each in self._losses.heads.items()
+            if VARIABLE + name in left and left[VARIABLE + name] < max(each.losses)
         }
+        return Shape({name: size for name, size in left.items() if name in self._losses.widths}, gone, heads)
+
+    def of(self, shape: Shape) -> dict[str, float]:
+        """What each part of it loses.
+
+        Args:
+            shape: From `chosen`.
+        """
+        own = self._losses
+        return (
+            {name: own.widths[name][width] for name, width in shape.widths.items()}
+            | {name: own.blocks[name].loss for name in shape.removed}
+            | {VARIABLE + name: own.heads[name].losses[width] for name, width in shape.heads.items()}
+        )
 
 
 @dataclasses.dataclass(frozen=True)
 class Shaped:
-    """Widths within a density.
+    """What is left within a density.
 
     Attributes:
-        widths: Of each group that may be pruned, and that is of no block that is gone, how many units it keeps.
-        removed: Residual blocks that are gone.
-        density: That they come to.
-        losses: What each of them loses.
+        shape: It.
+        density: That it comes to.
+        losses: What each part of it loses.
     """
 
-    widths: Mapping[str, int]
-    removed: tuple[str, ...]
+    shape: Shape
     density: float
     losses: Mapping[str, float]
 
 
-def shapes_within(
-    base: Base, losses: Mapping[str, Mapping[int, float]], budget: Budget, blocks: Mapping[str, BlockLoss] | None = None
-) -> Shaped:
-    """The widths, and the blocks that go, of least loss within a density.
+def shapes_within(base: Base, losses: Losses, budget: Budget) -> Shaped:
+    """The widths of groups and heads, and the blocks that go, of least loss within a density.
 
     Args:
         base: The network.
-        losses: Of each group that may be pruned what it loses at each width that it may have.
+        losses: Of all that may go. Of a density of channels no blocks do, nor dimensions of heads: it counts those
+            channels that there are.
         budget: What may remain.
-        blocks: Residual blocks that may go; of a density of channels none do, for it counts those that there are.
 
     Raises:
         BudgetError: If it cannot be reached; it says the least that can.
     """
-    lost = Lost(losses, blocks or {} if budget.of != "channels" else {})
-    costs = Along(_parts(base, budget.of), base.groups, lost.widths, lost.nodes)
+    lost = Lost(losses if budget.of != "channels" else Losses(losses.widths))
+    costs = Along(_parts(base, budget.of), base.groups, lost.widths, lost.nodes, heads=base.head_widths.sizes)
     whole = costs.total(lost.everything.choice)
     aim = budget.density * whole
     for _ in range(_ROUNDS):
         shapes = knapsack(lost.terms, costs, aim)
         if shapes is None:
             break
-        widths, removed = lost.chosen(shapes)
-        density = _density(base, widths, removed, budget.of)
+        shape = lost.chosen(shapes)
+        density = _density(base, shape, budget.of)
         if density <= budget.density + _EASE:
-            return Shaped(widths, removed, density, lost.of(widths, removed))
+            return Shaped(shape, density, lost.of(shape))
         aim *= budget.density / density  # units that are not alike count by their mean
-    least = _density(base, *lost.chosen(fastest(lost.terms, costs)), budget.of)
+    least = _density(base, lost.chosen(fastest(lost.terms, costs)), budget.of)
     raise BudgetError(
         f"{budget.of} density {budget.density:g} cannot be reached: the least is {np.ceil(least * 1e4) / 1e4:g}",
         "ask for that, or lower --round-to or --min-width, or keep fewer layers whole",
@@ -141,16 +204,16 @@ def kept_of(base: Base, widths: Mapping[str, int]) -> Kept:
     return kept
 
 
-def cut_down(base: Base, widths: Mapping[str, int], removed: tuple[str, ...]) -> tuple[Base, Kept]:
-    """The network without some blocks, and a selection of it with these widths.
+def cut_down(base: Base, shape: Shape) -> tuple[Base, Kept]:
+    """The network without some blocks and with narrower heads, and a selection of it with these widths.
 
     Args:
         base: The network.
-        widths: Of its groups.
-        removed: Residual blocks that go.
+        shape: What is left of it.
     """
-    smaller = base.without_blocks(removed)
-    return smaller, carried_over(kept_of(base, widths), base.groups, smaller.groups)
+    narrow = base.narrowed(shape.heads) if shape.heads else base
+    smaller = narrow.without_blocks(shape.removed)
+    return smaller, carried_over(kept_of(narrow, shape.widths), narrow.groups, smaller.groups)
 
 
 def density_of(base: Base, smaller: Base, kept: Kept, quantity: str) -> float:
@@ -158,7 +221,7 @@ def density_of(base: Base, smaller: Base, kept: Kept, quantity: str) -> float:
 
     Args:
         base: The network.
-        smaller: It without some blocks.
+        smaller: It without some blocks, and with narrower heads.
         kept: Units of that.
         quantity: See `edgespa.selection.select.Budget.of`.
     """
@@ -168,12 +231,12 @@ def density_of(base: Base, smaller: Base, kept: Kept, quantity: str) -> float:
     return float(getattr(cost, quantity) / max(getattr(whole, quantity), 1))
 
 
-def _density(base: Base, widths: Mapping[str, int], removed: tuple[str, ...], quantity: str) -> float:
-    return density_of(base, *cut_down(base, widths, removed), quantity)
+def _density(base: Base, shape: Shape, quantity: str) -> float:
+    return density_of(base, *cut_down(base, shape), quantity)
 
 
 def _parts(base: Base, quantity: str) -> list[Part]:
     if quantity != "channels":
-        return base.cost.parts(quantity)
+        return base.cost_parts(quantity)
     forms = [Form(group.channels, ((0, ((name, 1.0),)),)) for name, group in base.groups.groups.items()]
     return [Part(form.groups, form, frozenset()) for form in forms]

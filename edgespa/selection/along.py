@@ -24,9 +24,10 @@ class Along(Terms):
     Args:
         parts: Of the program: its layers with their times, or what it is to be measured in else.
         groups: Its channel groups.
-        widths: Of each group the numbers of units that it may keep. A group that is not named stays whole.
+        widths: Of each group, or width of heads, the sizes that it may have. A group that is not named stays whole.
         blocks: Of each residual block that may go the nodes that are computed in it; its values are gone and there.
         constant: What it takes besides its parts.
+        heads: Sizes of the widths of heads that parts depend on; one that `widths` does not name stays as it is.
     """
 
     def __init__(
@@ -36,12 +37,14 @@ class Along(Terms):
         widths: Mapping[str, Sequence[int]],
         blocks: Mapping[str, frozenset[str]] | None = None,
         constant: float = 0.0,
+        heads: Mapping[str, int] | None = None,
     ) -> None:
         blocks = blocks or {}
         sizes = {name: len(own) for name, own in widths.items()} | dict.fromkeys(blocks, 2)
         super().__init__(sizes, constant)
         self.widths = {name: np.asarray(own, dtype=np.float64) for name, own in widths.items()}
         self._whole = {name: np.float64(len(group)) for name, group in groups.groups.items()}
+        self._whole |= {name: np.float64(size) for name, size in (heads or {}).items()}
         owner = {node: block for block, nodes in blocks.items() for node in nodes}
         self._apart: list[tuple[Part, tuple[str, ...], str | None]] = []
         for part in parts:

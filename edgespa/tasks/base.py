@@ -18,8 +18,9 @@ from edgespa.adapters.renorm import merged_tensors, with_norms
 from edgespa.errors import ModelError
 from edgespa.graph.blocks import Block, find_blocks, require_removable, without_blocks
 from edgespa.graph.cost import Cost, CostModel
+from edgespa.graph.forms import Part
 from edgespa.graph.groups import Groups, find_groups
-from edgespa.graph.head_widths import narrowed
+from edgespa.graph.head_widths import HeadWidths, narrowed
 from edgespa.graph.layers import Layers, find_layers
 from edgespa.graph.program import Program, assign
 from edgespa.graph.surgery import head_tensors, resize_output
@@ -117,12 +118,30 @@ class Base:
     @cached_property
     def cost(self) -> CostModel:
         """What it costs with any of its units; norms that were put in do not count, for they are merged on export."""
-        return CostModel(self.program, self.groups, merged_tensors(name for name, _ in self.program.tensors()))
+        return self._cost_by(self.groups)
+
+    def _cost_by(self, groups: Groups) -> CostModel:
+        return CostModel(self.program, groups, merged_tensors(name for name, _ in self.program.tensors()))
+
+    def cost_parts(self, quantity: str) -> list[Part]:
+        """What sums up to a cost, over the units of channel groups and the widths of heads.
+
+        Args:
+            quantity: ``macs`` or ``parameters``.
+        """
+        heads, parts = self.head_widths, self.cost.parts(quantity)
+        return heads.parts(parts, self._cost_by(heads.groups).parts(quantity) if heads.widths else parts)
+
+    @cached_property
+    def head_widths(self) -> HeadWidths:
+        """The widths of its heads of attention that can shrink; none where they are narrower already."""
+        return HeadWidths(self.groups, {}) if self.wide is not None else HeadWidths.of(self.program, self.groups)
 
     @cached_property
     def layers(self) -> Layers:
         """Its layers as runtimes see them, for what they take on a device."""
-        return find_layers(self.program, self.groups)
+        heads, layers = self.head_widths, find_layers(self.program, self.groups)
+        return heads.layers(layers, find_layers(self.program, heads.groups) if heads.widths else layers)
 
     @property
     def whole_cost(self) -> Cost:

@@ -26,7 +26,7 @@ from edgespa.latency.table import LatencyTable, save_table, table_path
 from edgespa.pruning import PruneConfig
 from edgespa.pruning.losses import BlockLoss, curve, lost_scores
 from edgespa.pruning.run import Pruning
-from edgespa.pruning.shapes import Lost
+from edgespa.pruning.shapes import Losses, Lost, Shape
 from edgespa.selection.select import Constraints
 from edgespa.tasks.base import Base
 
@@ -49,16 +49,16 @@ def test_what_was_foretold_is_corrected_by_what_was_measured(
 ) -> None:
     seen: list[dict[str, int]] = []
 
-    def measure(widths: Mapping[str, int], removed: tuple[str, ...]) -> float:
-        seen.append(dict(widths))
-        return factor * predictor.width_ms(widths) ** power
+    def measure(shape: Shape) -> float:
+        seen.append(dict(shape.widths))
+        return factor * predictor.width_ms(shape.widths) ** power
 
     limit = 0.5 * factor * predictor.width_ms({}) ** power
-    found = fitted(losses, predictor, limit, measure)
+    found = fitted(Losses(losses), predictor, limit, measure)
     assert found.chosen is not None
     assert 0.9 * limit <= found.chosen.measured_ms <= limit
     assert len(found.candidates) == len(seen) - 1 <= MOST
-    assert found.chosen.loss == pytest.approx(sum(losses[name][w] for name, w in found.chosen.widths.items()))
+    assert found.chosen.loss == pytest.approx(sum(losses[name][w] for name, w in found.chosen.shape.widths.items()))
     assert found.chosen.loss == min(each.loss for each in found.candidates if each.measured_ms <= limit)
     last = found.candidates[-1]
     assert last.predicted_ms == pytest.approx(last.measured_ms, rel=0.05)
@@ -67,10 +67,10 @@ def test_what_was_foretold_is_corrected_by_what_was_measured(
 def test_a_network_that_is_fast_enough_stays_whole(
     toy_base: Base, predictor: Predictor, losses: dict[str, dict[int, float]]
 ) -> None:
-    found = fitted(losses, predictor, 1e6, lambda widths, _: predictor.width_ms(widths))
+    found = fitted(Losses(losses), predictor, 1e6, lambda shape: predictor.width_ms(shape.widths))
     assert found.chosen is found.whole
     assert found.candidates == ()
-    assert found.whole.widths == {name: len(group) for name, group in toy_base.groups.groups.items()}
+    assert found.whole.shape.widths == {name: len(group) for name, group in toy_base.groups.groups.items()}
 
 
 def test_the_fastest_is_measured_before_it_is_said_that_nothing_fits(
@@ -78,17 +78,17 @@ def test_the_fastest_is_measured_before_it_is_said_that_nothing_fits(
 ) -> None:
     seen: list[Mapping[str, int]] = []
 
-    def measure(widths: Mapping[str, int], removed: tuple[str, ...]) -> float:
-        seen.append(widths)
-        return predictor.width_ms(widths)
+    def measure(shape: Shape) -> float:
+        seen.append(shape.widths)
+        return predictor.width_ms(shape.widths)
 
     with pytest.raises(BudgetError, match=r"the fastest candidate takes 0\.\d+ ms"):
-        fitted(losses, predictor, 1e-4, measure)
+        fitted(Losses(losses), predictor, 1e-4, measure)
     assert seen[-1] == dict.fromkeys(losses, 1)
 
 
 def test_a_table_that_is_wrong_finds_nothing(predictor: Predictor, losses: dict[str, dict[int, float]]) -> None:
-    found = fitted(losses, predictor, 0.9, lambda widths, _: 1.0 + 1e-6 * sum(widths.values()))
+    found = fitted(Losses(losses), predictor, 0.9, lambda shape: 1.0 + 1e-6 * sum(shape.widths.values()))
     assert found.chosen is None
     assert 1 <= len(found.candidates) <= MOST
 
@@ -99,25 +99,26 @@ def test_a_block_goes_where_that_loses_less(
     inside = [each for each in predictor.layers.layers if each.name in ("conv2", "depthwise")]
     time = sum(row.latency_ms for row in predictor.layer_ms() if row.layer in ("conv2", "depthwise"))
 
-    def measure(widths: Mapping[str, int], removed: tuple[str, ...]) -> float:
-        return predictor.width_ms(widths) - (time if removed else 0.0)
+    def measure(shape: Shape) -> float:
+        return predictor.width_ms(shape.widths) - (time if shape.removed else 0.0)
 
     limit = predictor.width_ms({}) - 0.9 * time
     nodes = frozenset(each.node for each in inside)
     for loss, gone in ((0.01, ("block",)), (50.0, ())):
-        found = fitted(losses, predictor, limit, measure, {"block": BlockLoss(loss, nodes, ("conv2",))})
+        blocks = {"block": BlockLoss(loss, nodes, ("conv2",))}
+        found = fitted(Losses(losses, blocks), predictor, limit, measure)
         assert found.chosen is not None
-        assert found.chosen.removed == gone
+        assert found.chosen.shape.removed == gone
         if gone:
             assert found.chosen.loss == pytest.approx(0.01)  # of the widths in it nothing
-            assert "conv2" not in found.chosen.widths
+            assert "conv2" not in found.chosen.shape.widths
         else:
-            assert set(found.chosen.widths) == set(losses)
+            assert set(found.chosen.shape.widths) == set(losses)
 
 
 def test_widths_of_a_block_that_is_gone_lose_nothing_more() -> None:
     losses = {"inner": {4: 0.5, 8: 0.0}, "stream": {4: 0.3, 8: 0.0}}
-    terms = Lost(losses, {"b": BlockLoss(0.2, frozenset(), ("inner",))}).terms
+    terms = Lost(Losses(losses, {"b": BlockLoss(0.2, frozenset(), ("inner",))})).terms
     assert terms.total({"inner": 0, "stream": 0, "block b": 1}) == pytest.approx(0.8)
     assert terms.total({"inner": 0, "stream": 0, "block b": 0}) == pytest.approx(0.5)
 
@@ -177,7 +178,8 @@ def test_a_latency_is_met_by_each_layer_for_itself(
     again.take(account)
     other = Pruning(toy_base, PruneConfig(density=1.0, round_to=1).for_latency())
     assert again.density(other) == account["density"]
-    assert other.shapes == account["widths"]
+    assert other.chosen is not None
+    assert other.chosen.widths == account["widths"]
 
 
 def test_without_a_table_all_layers_are_cut_to_one_density(
@@ -188,7 +190,7 @@ def test_without_a_table_all_layers_are_cut_to_one_density(
 
     monkeypatch.setattr("edgespa.latency.budget.make_latencies", refuse)
     pruning, fitting = asked_of(toy_base, 0.5, round_to=1)
-    assert pruning.shapes is None
+    assert pruning.chosen is None
     assert "has no latency table for this network" in caplog.text
     account: Any = fitting.record()
     assert "widths" not in account
@@ -218,7 +220,7 @@ def test_where_the_table_is_wrong_one_density_is_found(
             asked_of(toy_base, share, round_to=1)
         return
     pruning, fitting = asked_of(toy_base, share, round_to=1)
-    assert pruning.shapes is None
+    assert pruning.chosen is None
     assert "one density for all layers is tried" in caplog.text
     account: Any = fitting.record()
     assert account["expected_ms"] <= share * toy_base.whole_cost.macs / 1e6

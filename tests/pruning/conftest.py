@@ -207,6 +207,15 @@ def images_of(folder: Path, count: int = 160, seed: int = 0, *, labelled: bool =
 
 
 @pytest.fixture(scope="session")
+def noise(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
+    """For the networks of `attention_networks`."""
+    path = tmp_path_factory.mktemp("heads") / "noise.npz"
+    np.savez(path, images=np.random.default_rng(0).integers(0, 255, (32, 16, 16, 3)).astype(np.uint8))
+    pixels = Preprocess(height=16, width=16, channels=3, mean=(0.5,) * 3, std=(0.3,) * 3)
+    return prepare(load_data(str(path), labelled=False), pixels)
+
+
+@pytest.fixture(scope="session")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
     return images_of(tmp_path_factory.mktemp("images"))
 

@@ -17,8 +17,7 @@ from typed import run
 
 import edgespa as es
 from edgespa.adaptation.original import Original
-from edgespa.config import Preprocess
-from edgespa.data import Prepared, load_data, prepare
+from edgespa.data import Prepared
 from edgespa.errors import ConfigError, TaskFileError
 from edgespa.graph.groups import find_groups
 from edgespa.graph.heads import find_attentions
@@ -26,7 +25,7 @@ from edgespa.graph.program import Program
 from edgespa.graph.trace import trace
 from edgespa.objectives.match import Match
 from edgespa.pruning import PruneConfig, prune
-from edgespa.pruning.heads import Heads, narrow_heads, size_of
+from edgespa.pruning.heads import Heads, Narrowing, narrow_heads, size_of
 from edgespa.pruning.images import Images
 from edgespa.tasks.base import Base
 from edgespa.tasks.task import Task
@@ -34,23 +33,22 @@ from edgespa.tasks.task import Task
 ALL = {**BOTH, **VALUES}
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
-    path = tmp_path_factory.mktemp("heads") / "noise.npz"
-    np.savez(path, images=np.random.default_rng(0).integers(0, 255, (32, 16, 16, 3)).astype(np.uint8))
-    pixels = Preprocess(height=16, width=16, channels=3, mean=(0.5,) * 3, std=(0.3,) * 3)
-    return prepare(load_data(str(path), labelled=False), pixels)
-
-
 @functools.cache
 def base_of(make: Callable[[], nn.Module]) -> Base:
     """Not to be changed."""
     program = trace(network(make), (torch.randn(2, 3, 16, 16),))
-    return Base("x", None, (1, 3, 16, 16), "digest", program, find_groups(program))
+    return Base("networks:make", None, (1, 3, 16, 16), "digest", program, find_groups(program))
 
 
-def images_of(data: Prepared) -> Tensor:
-    images: Tensor = next(data.batches(32))[0]
+def narrower_by(base: Base, noise: Prepared, asked: float) -> Narrowing:
+    """All heads that can be are narrower."""
+    images = Images(base, noise)
+    heads = Heads.of(base, images)
+    return narrow_heads(base, images, heads, heads.sizes(asked, 1))
+
+
+def images_of(noise: Prepared) -> Tensor:
+    images: Tensor = next(noise.batches(32))[0]
     return images
 
 
@@ -85,37 +83,37 @@ def logits(program: Program, images: Tensor) -> Tensor:
 @pytest.mark.law(4)
 @pytest.mark.parametrize("name", [name for name in BOTH if "torch" not in name and "written" not in name])
 @pytest.mark.parametrize("size", [2, 4, 6])
-def test_the_products_keep_their_bound(data: Prepared, name: str, size: int) -> None:
+def test_the_products_keep_their_bound(noise: Prepared, name: str, size: int) -> None:
     """The error of the first layer's logits over all pairs of tokens is that of the singular values left out."""
     base = base_of(BOTH[name])
-    heads = Heads.of(base, Images(base, data))
+    heads = Heads.of(base, Images(base, noise))
     first = heads.attentions[0].node
     width = next(each for each in heads.widths if (first, "query-key") in each.products)
-    narrow = narrow_heads(base, Images(base, data), float(size), 1).base
-    before, after = (logits(each.program, images_of(data)) for each in (base, narrow))
+    narrow = narrower_by(base, noise, float(size)).base
+    before, after = (logits(each.program, images_of(noise)) for each in (base, narrow))
     found = float((before - after).norm() / before.norm())
     assert found == pytest.approx(float(heads.product_errors(width)["query-key"][size]), rel=1e-3, abs=1e-5)
 
 
 @pytest.mark.law(3)
 @pytest.mark.parametrize("name", ALL)
-def test_the_network_is_that_of_the_factored_weights(data: Prepared, name: str) -> None:
+def test_the_network_is_that_of_the_factored_weights(noise: Prepared, name: str) -> None:
     """At full width the new weights compute what the old ones did; narrower, they are the first dimensions of those."""
-    base, images = base_of(ALL[name]), images_of(data)
-    heads = Heads.of(base, Images(base, data))
+    base, images = base_of(ALL[name]), images_of(noise)
+    heads = Heads.of(base, Images(base, noise))
     whole = heads.program.with_state(heads.state({width.group: width.size for width in heads.widths}))
     torch.testing.assert_close(whole(images), base.program(images), rtol=1e-4, atol=1e-4)
-    errors = [(base.program(images) - narrow_heads(base, Images(base, data), size, 1).base.program(images)).norm()
+    errors = [(base.program(images) - narrower_by(base, noise, size).base.program(images)).norm()
               for size in (0.25, 0.5, 0.75)]  # fmt: skip
     assert errors[0] > errors[1] > errors[2] > 0
 
 
 @pytest.mark.law(1)
 @pytest.mark.parametrize("name", ["fused", "apart", "shared keys", "torch"])
-def test_it_is_nearer_than_leaving_dimensions_out(data: Prepared, name: str) -> None:
-    base, images = base_of(BOTH[name]), images_of(data)
+def test_it_is_nearer_than_leaving_dimensions_out(noise: Prepared, name: str) -> None:
+    base, images = base_of(BOTH[name]), images_of(noise)
     for share in (0.75, 0.5, 0.25):
-        made = narrow_heads(base, Images(base, data), share, 1)
+        made = narrower_by(base, noise, share)
         cut = base.narrowed(made.base.widths)
         errors = [float((each.program(images) - base.program(images)).norm()) for each in (made.base, cut)]
         assert errors[0] < 0.7 * errors[1]
@@ -123,9 +121,9 @@ def test_it_is_nearer_than_leaving_dimensions_out(data: Prepared, name: str) -> 
         assert made.proof < 1e-5
 
 
-def test_errors_of_every_width_at_once(data: Prepared) -> None:
+def test_errors_of_every_width_at_once(noise: Prepared) -> None:
     base = base_of(BOTH["fused"])
-    heads = Heads.of(base, Images(base, data))
+    heads = Heads.of(base, Images(base, noise))
     for width in heads.widths:
         errors = heads.errors(width)
         assert len(errors) == width.size + 1
@@ -140,16 +138,16 @@ def test_sizes_by_hand() -> None:
     assert size_of(0.5, 3, 8) == 2
 
 
-def test_what_cannot_be_is_refused_in_words(data: Prepared) -> None:
+def test_what_cannot_be_is_refused_in_words(noise: Prepared) -> None:
     base = base_of(NONE["fused, normed"])
     with pytest.raises(ConfigError, match="a norm between its weight and attention"):
-        narrow_heads(base, Images(base, data), 0.5, 1)
+        narrower_by(base, noise, 0.5)
     base = base_of(lambda: nn.Linear(24, 24))
     with pytest.raises(ConfigError, match="no attention was found"):
-        narrow_heads(base, Images(base, data), 0.5, 1)
+        narrower_by(base, noise, 0.5)
     base = base_of(BOTH["fused"])
     with pytest.raises(ConfigError, match="not wider"):
-        narrow_heads(base, Images(base, data), 8.0, 1)
+        narrower_by(base, noise, 8.0)
     with pytest.raises(ConfigError, match="needs images"):
         prune(base, PruneConfig(density=1.0, head_width=4), Path())
     with pytest.raises(ValueError, match=r"2\.5 wide"):

@@ -12,8 +12,9 @@ from edgespa.config import Preprocess
 from edgespa.data import Prepared, load_data, prepare
 from edgespa.pruning import PruneConfig
 from edgespa.pruning.images import Images
-from edgespa.pruning.losses import _some, _squares, behind, block_losses, output_losses
+from edgespa.pruning.losses import _squares, behind, block_losses, output_losses, some_images
 from edgespa.pruning.run import Pruning
+from edgespa.pruning.shapes import Shape
 from edgespa.pruning.survey import Network, gather, path_of
 from edgespa.tasks.base import Base
 from edgespa.tasks.task import Task
@@ -93,7 +94,7 @@ def test_blocks_and_channels_go_together(
     base: Base, images: Prepared, tmp_path: Path, removed: tuple[str, ...]
 ) -> None:
     pruning = Pruning(base, PruneConfig(density=1.0, method="asym-in-change", round_to=4).for_latency(), images)
-    pruning.shapes, pruning.removed = {"blocks.0.conv1": 8, "blocks.2.conv1": 4, "stem": 12}, removed
+    pruning.chosen = Shape({"blocks.0.conv1": 8, "blocks.2.conv1": 4, "stem": 12}, removed)
     task = pruning.task(0.5, tmp_path)
     assert task.header.depth is not None
     assert task.header.depth.removed == removed
@@ -117,7 +118,7 @@ def test_blocks_and_channels_go_together(
             PruneConfig(density=1.0, method="asym-in-change", round_to=4, reweight=False).for_latency(),
             images,
         )
-        plain.shapes, plain.removed = pruning.shapes, removed
+        plain.chosen = pruning.chosen
         old = plain.task(0.5, tmp_path).program(base)(*inputs)
     assert (again - wanted).square().sum() < 0.5 * (old - wanted).square().sum()
 
@@ -129,7 +130,7 @@ def test_all_that_is_behind_a_block_makes_up_for_it(base: Base, images: Prepared
         for reweight in (True, False):
             config = PruneConfig(density=1.0, method="asym-in-change", reweight=reweight).for_latency()
             pruning = Pruning(base, config, images)
-            pruning.shapes, pruning.removed = {}, ("blocks.2",)
+            pruning.chosen = Shape({}, ("blocks.2",))
             task = pruning.task(1.0, tmp_path)
             errors.append(float((task.program(base)(*inputs) - wanted).square().sum()))
             if reweight:
@@ -140,7 +141,7 @@ def test_all_that_is_behind_a_block_makes_up_for_it(base: Base, images: Prepared
 
 def test_a_removed_block_of_no_use_changes_next_to_nothing(base: Base, images: Prepared, tmp_path: Path) -> None:
     pruning = Pruning(base, PruneConfig(density=1.0, method="asym-in-change").for_latency(), images)
-    pruning.shapes, pruning.removed = {}, ("blocks.1",)
+    pruning.chosen = Shape({}, ("blocks.1",))
     task = pruning.task(1.0, tmp_path)
     inputs = Images(base, images).first(64)
     with torch.no_grad():
@@ -165,6 +166,6 @@ def test_what_is_masked_does_not_count() -> None:
 def test_large_networks_are_judged_on_fewer_images(base: Base, images: Prepared) -> None:
     network, seen = Network.of(base), Images(base, images)
     macs = base.cost.cost().macs
-    assert _some(network, seen, 1).count == 64
-    assert _some(network, seen, int(2e12 / macs / 40)).count == 40
-    assert _some(network, seen, 10**9).count == 16
+    assert some_images(network, seen, 1).count == 64
+    assert some_images(network, seen, int(2e12 / macs / 40)).count == 40
+    assert some_images(network, seen, 10**9).count == 16

@@ -14,7 +14,7 @@ from edgespa.errors import BudgetError
 from edgespa.pruning import PruneConfig, prune
 from edgespa.pruning.losses import BlockLoss
 from edgespa.pruning.run import Pruning
-from edgespa.pruning.shapes import cut_down, density_of, kept_of, shapes_within
+from edgespa.pruning.shapes import Losses, Shape, cut_down, density_of, kept_of, shapes_within
 from edgespa.selection.along import Along
 from edgespa.selection.select import QUANTITIES, Budget
 from edgespa.tasks.base import Base
@@ -54,7 +54,7 @@ def densities(chain: Base) -> Callable[..., float]:
     def density(widths: dict[str, int], gone: tuple[str, ...], quantity: str) -> float:
         key = (*sorted(widths.items()), gone, quantity)
         if key not in known:
-            known[key] = density_of(chain, *cut_down(chain, widths, gone), quantity)
+            known[key] = density_of(chain, *cut_down(chain, Shape(widths, gone)), quantity)
         return known[key]
 
     return density
@@ -75,11 +75,9 @@ def test_nothing_within_the_density_loses_less(
     }
     block, inner = base.blocks[2], ("blocks.2.conv1",)
     blocks = {block.name: BlockLoss(float(random.uniform(0, 1)), block.nodes, inner)}
-    found = shapes_within(base, losses, Budget(density, quantity), blocks)
+    found = shapes_within(base, Losses(losses, blocks), Budget(density, quantity))
     assert found.density <= density + 1e-9
-    assert found.density == pytest.approx(
-        density_of(base, *cut_down(base, found.widths, found.removed), quantity), abs=1e-9
-    )
+    assert found.density == pytest.approx(density_of(base, *cut_down(base, found.shape), quantity), abs=1e-9)
     least = np.inf
     for gone in ((), (block.name,)) if quantity != "channels" else ((),):
         there = [name for name in losses if not gone or name not in inner]
@@ -97,9 +95,9 @@ def test_what_cannot_be_reached_is_said_with_what_can(network: Callable[[str], B
     base = network("residual")
     losses = {name: {2: 0.5, len(group): 0.0} for name, group in base.groups.groups.items()}
     with pytest.raises(BudgetError, match=r"the least is 0\.\d+") as refused:
-        shapes_within(base, losses, Budget(0.01, "macs"))
+        shapes_within(base, Losses(losses), Budget(0.01, "macs"))
     least = float(str(refused.value).partition("the least is ")[2].split()[0].rstrip(":;,"))
-    assert shapes_within(base, losses, Budget(least, "macs")).density <= least
+    assert shapes_within(base, Losses(losses), Budget(least, "macs")).density <= least
 
 
 def test_uneven_units_count_by_their_mean_and_still_keep_the_density(network: Callable[[str], Base]) -> None:
@@ -110,7 +108,7 @@ def test_uneven_units_count_by_their_mean_and_still_keep_the_density(network: Ca
     assert costs.total(whole) == pytest.approx(base.cost.cost().macs)
     losses = {name: {width: 1 - width / len(own) for width in own} for name, own in widths.items()}
     for density in (0.7, 0.4, 0.2):
-        assert shapes_within(base, losses, Budget(density, "macs")).density <= density + 1e-9
+        assert shapes_within(base, Losses(losses), Budget(density, "macs")).density <= density + 1e-9
 
 
 @pytest.mark.parametrize("method", ["asym-in-change", "l1"])
@@ -161,4 +159,5 @@ def test_blocks_stay_where_channels_are_counted(chain: Base, images: Prepared) -
     config = PruneConfig(density=0.4, method="asym-in-change", allocation="knapsack", round_to=2)
     pruning = Pruning(chain, config, images)
     assert pruning.shape(0.4) <= 0.4
-    assert pruning.removed == ()
+    assert pruning.chosen is not None
+    assert pruning.chosen.removed == ()
