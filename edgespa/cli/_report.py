@@ -100,6 +100,36 @@ def _show_latency(found: dict[str, Any]) -> None:
     )
     if found.get("losses"):
         _show_shapes(found)
+    if layers := found.get("layers"):
+        _show_layers(layers)
+
+
+def _show_layers(layers: list[dict[str, Any]]) -> None:
+    """The layers that take most, with what is left of them."""
+    from edgespa.cli._output import table
+    from edgespa.cli._profile import number
+
+    def took(each: dict[str, Any]) -> float:
+        return float(each["foretold_ms"] if each["measured_ms"] is None else each["measured_ms"])
+
+    def width(sizes: list[int]) -> str:
+        return " x ".join(map(str, sizes))
+
+    slow = sorted(layers, key=lambda each: -took(each))
+    rows = [
+        [
+            each["layer"],
+            width(each["widths"]),
+            width(each["of"]),
+            number(each["foretold_ms"]),
+            number(each["measured_ms"]),
+        ]
+        for each in slow[:_SLOWEST]
+    ]
+    if rest := slow[_SLOWEST:]:
+        rows.append([f"{len(rest)} others", "", "", number(sum(each["foretold_ms"] for each in rest)), ""])
+    columns = ["layer", "kept", "of", "ms foretold", "measured"]
+    table(columns, rows, title="What its layers take, the slowest first", right=columns[1:])
 
 
 def _show_shapes(found: dict[str, Any]) -> None:
@@ -125,6 +155,7 @@ def _listed(reasons: dict[str, str]) -> str:
 
 
 _SHOWN = 4
+_SLOWEST = 8
 
 
 def _share(summary: dict[str, Any], what: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+from collections import Counter
 from collections.abc import Iterator, Mapping
 
 from pydantic import JsonValue
@@ -14,8 +15,9 @@ from edgespa.data import Prepared
 from edgespa.device.link.reach import connect
 from edgespa.distributed.processes import Processes
 from edgespa.errors import BudgetError, ConfigError, DeviceError
+from edgespa.graph.kinds import WEIGHED
 from edgespa.latency.fits import LatencyFit, Progress, fit, fit_shapes
-from edgespa.latency.known import known_latencies, make_latencies
+from edgespa.latency.known import Foretold, known_latencies, make_latencies
 from edgespa.latency.shaper import Shaper
 from edgespa.latency.stopwatch import LatencyBudget, Stopwatch
 from edgespa.pruning import PruneConfig
@@ -46,6 +48,7 @@ class LatencyFitting:
         self._found: LatencyFit | None = None
         self.choose: Shaper | None = None
         self._refused: BudgetError | None = None
+        self._foretold: Foretold | None = None  # by which widths were found
         self._believed = True  # the table, by the device
 
     @classmethod
@@ -147,7 +150,7 @@ class LatencyFitting:
                 asked.device.asked,
             )
             return None
-        pruning.chosen = found.shape
+        pruning.chosen, self._foretold = found.shape, known
         return found
 
     def for_adapting(self, config: AdaptConfig, started: bool, processes: Processes) -> AdaptConfig:
@@ -196,6 +199,35 @@ class LatencyFitting:
         target_ms = known.predictor.width_ms(self._found.shape.widths)
         return Shaper(known.predictor, settings.constraints, density, target_ms)
 
+    def _layers(self, task: Task) -> list[JsonValue]:
+        """Of each layer with weights how wide it is and was, and what it takes: foretold, and measured if that is told.
+
+        Args:
+            task: Just measured.
+        """
+        assert self._stopwatch is not None
+        asked, base = self._stopwatch.budget, self._base
+        foretold = self._foretold or known_latencies(base, asked.device, asked.variant, asked.threads)
+        if foretold is None or not set(task.kept) <= set(base.groups.groups):
+            return []
+        widths = dict.fromkeys(base.groups.groups, 0) | {name: int(mask.sum()) for name, mask in task.kept.items()}
+        removed = task.header.depth.removed if task.header.depth is not None else ()
+        whole = {each.layer: each.widths for each in foretold.predictor.layer_ms()}
+        told = foretold.shape_layers(Shape(widths, removed, task.header.widths))
+        once = Counter(each.layer for each in told)
+        measured = {name: ms for name, ms in self._stopwatch.layers.items() if once[name] == 1}
+        return [
+            {
+                "layer": each.layer,
+                "widths": list(each.widths),
+                "of": list(whole[each.layer]),
+                "foretold_ms": float(f"{each.latency_ms:.4g}"),
+                "measured_ms": float(f"{measured[each.layer]:.4g}") if each.layer in measured else None,
+            }
+            for each in told
+            if each.kind.split()[0] in WEIGHED
+        ]
+
     def recorded(self, task: Task) -> Task:
         """The task with what was asked, and what its own program takes, in its header.
 
@@ -207,6 +239,7 @@ class LatencyFitting:
             return task
         figures, program = task.header.figures, task.program(self._base)
         size = sum(tensor.numel() * tensor.element_size() for tensor in program.state().values())
+        stopwatch.by_layer = True
         obtained = stopwatch.latency_ms(program, figures.macs, size)
         if stopwatch.estimated and found.shape is not None:
             obtained = found.expected_ms  # by the table
@@ -218,6 +251,8 @@ class LatencyFitting:
         if self.choose is not None:  # what was found by the weights alone is not what the training came to
             account["widths"] = {name: int(mask.sum()) for name, mask in task.kept.items()}
             del account["losses"]
+        if found.shape is not None:
+            account["layers"] = self._layers(task)
         asked = found.budget.latency_ms
         if obtained > _FAR * asked:
             log.warning(

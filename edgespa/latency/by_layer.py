@@ -81,6 +81,19 @@ def by_layer(operators: Sequence[Operator], file: Path, table: LatencyTable | No
     return tuple(rows)
 
 
+def layer_ms(rows: Sequence[LayerMeasured]) -> dict[str, float]:
+    """What each layer took that is known by its module, all its operators together.
+
+    Args:
+        rows: From `by_layer`.
+    """
+    found: dict[str, float] = {}
+    for row in rows:
+        if row.kind:
+            found[row.layer] = found.get(row.layer, 0.0) + row.measured_ms
+    return found
+
+
 _EDGES = ("ReorderInput", "ReorderOutput", "QuantizeLinear", "DequantizeLinear", "Transpose", "Reshape")
 
 

@@ -12,7 +12,7 @@ from edgespa.errors import ConfigError
 from edgespa.graph.groups import Kept
 from edgespa.graph.head_widths import VARIABLE
 from edgespa.latency.making import Progress, make_table
-from edgespa.latency.predict import Predictor, missing
+from edgespa.latency.predict import LayerTime, Predictor, missing
 from edgespa.latency.table import LatencyTable, Whole, load_table, save_table, table_path
 from edgespa.latency.wholes import measured_ms
 from edgespa.pruning.shapes import Shape, cut_down
@@ -61,9 +61,17 @@ class Foretold:
         Args:
             shape: It.
         """
+        return sum(each.latency_ms for each in self.shape_layers(shape)) + self.predictor.fixed_ms
+
+    def shape_layers(self, shape: Shape) -> tuple[LayerTime, ...]:
+        """What each layer takes of what is left of the network.
+
+        Args:
+            shape: It.
+        """
         smaller, kept = cut_down(self.base, dataclasses.replace(shape, heads={}))  # what is known are whole heads
         predictor = Predictor(smaller.layers, smaller.groups, self.table, self.predictor.scale)
-        return predictor.latency_ms(kept, {VARIABLE + name: size for name, size in shape.heads.items()})
+        return predictor.layer_ms(kept, {VARIABLE + name: size for name, size in shape.heads.items()})
 
 
 def make_latencies(

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from edgespa.bundle import Base as BaseEntry
 from edgespa.bundle import Compaction
@@ -21,6 +21,7 @@ from edgespa.device.measure.profile import Settings, profile
 from edgespa.errors import ConfigError, DeviceError, UnreachableError
 from edgespa.exporting.config import ExportConfig, Origin
 from edgespa.graph.program import Program
+from edgespa.latency.by_layer import by_layer, layer_ms
 from edgespa.system.guarded import private_folder
 
 log = logging.getLogger(__name__)
@@ -67,6 +68,8 @@ class Stopwatch:
 
     Attributes:
         estimated: Whether the device turned out to be away.
+        by_layer: Have the runtime tell what each layer takes, too, as ONNX Runtime can.
+        layers: What it told of the program that was measured last, by the name of the layer, in ms.
     """
 
     def __init__(
@@ -80,6 +83,8 @@ class Stopwatch:
             raise ConfigError(f"{budget.variant} needs images to calibrate on", "measure a float file, or give images")
         self.budget, self.connection = budget, connection
         self.estimated = False
+        self.by_layer = False
+        self.layers: Mapping[str, float] = {}
         self._calibration, self._preprocess = calibration, preprocess
 
     def latency_ms(self, program: Program, macs: int, size_bytes: int) -> float:
@@ -146,10 +151,17 @@ class Stopwatch:
                 export(program, origin, config, folder, calibration=images)
             budget = self.budget
             settings = Settings(
-                variants=(budget.variant,), threads=(budget.threads,), runs=1000, seconds=SECONDS, rounds=ROUNDS
+                variants=(budget.variant,),
+                threads=(budget.threads,),
+                runs=1000,
+                seconds=SECONDS,
+                rounds=ROUNDS,
+                by_layer=self.by_layer,
             )
-            measured = profile(folder, self.connection, settings)
-        return min(quiet_ms(each.p50_ms, each.min_ms) for each in measured.results[0].rounds)
+            rounds = profile(folder, self.connection, settings).results[0].rounds
+            operators = rounds[0].operators
+            self.layers = layer_ms(by_layer(operators, folder / rounds[0].file, None)) if operators else {}
+        return min(quiet_ms(each.p50_ms, each.min_ms) for each in rounds)
 
 
 def quiet_ms(p50_ms: float, min_ms: float) -> float:

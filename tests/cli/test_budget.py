@@ -51,10 +51,30 @@ def test_prune_says_where_most_is_lost(toy_base: Base, toy_folder: Path, tmp_pat
     assert shown.exit_code == 0, shown.output
     (line,) = [line for line in shown.stdout.splitlines() if line.startswith("foretold loss")]
     assert "most of it with conv" in line
+    (head,) = [line for line in shown.stdout.splitlines() if "ms foretold" in line and "measured" in line]
+    assert shown.stdout.index("What its layers take") < shown.stdout.index(head)
     shared = ("--budget", "macs", "--density", "0.5", "--allocation", "knapsack")
     shown = invoke(prune, *common, *shared, "--output", tmp_path / "half.spa")
     assert shown.exit_code == 0, shown.output
     assert "most of it with conv" in shown.output
+
+
+@pytest.mark.slow
+def test_what_each_layer_takes_is_foretold_and_measured(
+    toy_base: Base, toy_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    whole = toy_base.whole_cost.macs
+    common = (f"{toy_folder / 'net.py'}:build", "--input-shape", "1,3,8,8", "--round-to", "1", "--budget")
+    result = invoke(prune, *common, "latency_ms=1000", "--output", tmp_path / "cut.spa", "--json")
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout)
+    assert found["macs"] == whole  # it is fast enough
+    rows = {row["layer"]: row for row in found["latency"]["layers"]}
+    assert rows["conv1"]["widths"] == rows["conv1"]["of"]
+    for name in ("conv1", "conv2", "conv3"):
+        assert 0 < rows[name]["measured_ms"] < found["latency"]["obtained_ms"]
+        assert rows[name]["foretold_ms"] > 0
 
 
 @pytest.mark.parametrize(

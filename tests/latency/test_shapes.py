@@ -169,6 +169,14 @@ def test_a_latency_is_met_by_each_layer_for_itself(
     assert account["removed"] == []
     assert account["widths"] == {name: int(mask.sum()) for name, mask in task.kept.items()}
     assert set(account["losses"]) == set(account["widths"])
+    rows = {row["layer"]: row for row in account["layers"]}
+    assert {"conv1", "conv2", "depthwise", "conv3"} <= set(rows)
+    assert rows["conv2"]["widths"][1] == int(task.kept["conv2"].sum())
+    assert rows["conv2"]["of"][1] == len(task.kept["conv2"])
+    whole = Predictor(toy_base.layers, toy_base.groups, toy_table)
+    told = {each.layer: each.latency_ms for each in whole.layer_ms(task.kept)}
+    assert all(row["foretold_ms"] == pytest.approx(told[name], rel=2e-2) for name, row in rows.items())
+    assert {row["measured_ms"] for row in rows.values()} == {None}  # nothing was measured here
     assert account["obtained_ms"] == account["expected_ms"] <= 0.5 * toy_base.whole_cost.macs / 1e6
     assert {"density", "macs", "latency_ms", "foretold_ms"} == set(account["trials"][-1])
     shares = {round(int(mask.sum()) / len(mask), 2) for mask in task.kept.values()}
