@@ -19,6 +19,8 @@ EXAMPLES = {
     "digits.py": (r"onnx-int8\s+[\d,]+\s+([\d.]+)%", 90),
     "disc.py": (r"test R2: ([\d.]+)", 0.9),
     "boxes.py": (r"onnx-fp32\s+[\d,]+\s+([\d.]+)%", 30),
+    "regions.py": (r"onnx-fp32\s+[\d,]+\s+([\d.]+)%", 85),
+    "waves.py": (r"onnx-int8\s+[\d,]+\s+([\d.]+)%", 95),
 }
 
 

@@ -194,16 +194,32 @@ def test_arrays_that_do_not_fit_are_told(bundle: Path, tmp_path: Path) -> None:
         done = run(bundle, "--input", tmp_path / name)
         assert done.returncode == 1
         assert "input image is float32 of batch x 3 x 8 x 8" in done.stderr
-    np.savez(tmp_path / "keys.npz", a=np.zeros(3))
+    np.savez(tmp_path / "keys.npz", a=np.zeros(3), b=np.zeros(3))
+    done = run(bundle, "--input", tmp_path / "keys.npz")
+    assert done.returncode == 1
+    assert "keys.npz holds a, b: its arrays are to be called input_0, or image" in done.stderr
     (tmp_path / "text.npy").write_text("hello")
     np.save(tmp_path / "pickle.npy", np.array([{}]), allow_pickle=True)
-    for name in ("keys.npz", "text.npy", "pickle.npy", "none.npy"):
+    for name in ("text.npy", "pickle.npy", "none.npy"):
         done = run(bundle, "--input", tmp_path / name)
         assert (done.returncode, "cannot read" in done.stderr) == (1, True), name
         assert "Traceback" not in done.stderr
     good = np.zeros((1, 3, 8, 8), np.float64)
-    np.savez(tmp_path / "good.npz", input_0=good)
-    assert len(answer(bundle, "--input", tmp_path / "good.npz")["top"]) == 3
+    for name in ("input_0", "image", "sensor"):
+        np.savez(tmp_path / f"{name}.npz", **{name: good})
+        assert len(answer(bundle, "--input", tmp_path / f"{name}.npz")["top"]) == 3
+
+
+def test_arrays_are_told_by_number_or_by_the_name_of_the_input(tmp_path: Path) -> None:
+    specs = [{"name": name, "shape": ["batch", size], "dtype": "float32"} for name, size in (("left", 2), ("right", 3))]
+    left, right = np.zeros((1, 2), np.float32), np.ones((1, 3), np.float32)
+    np.savez(tmp_path / "named.npz", right=right, left=left, labels=np.zeros(1))
+    np.savez(tmp_path / "numbered.npz", input_1=right, input_0=left, left=right)
+    for name in ("named", "numbered"):
+        assert [each.shape for each in runner.read_arrays(tmp_path / f"{name}.npz", specs)] == [(1, 2), (1, 3)]
+    np.savez(tmp_path / "half.npz", left=left)
+    with pytest.raises(runner.RunnerError, match=r"half\.npz holds left: .* input_0, input_1, or left, right"):
+        runner.read_arrays(tmp_path / "half.npz", specs)
 
 
 def test_an_image_without_pillow_is_told(bundle: Path, tmp_path: Path) -> None:

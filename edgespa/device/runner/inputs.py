@@ -75,19 +75,34 @@ def picture_input(pixels: np.ndarray, how: dict[str, Any]) -> np.ndarray:
 
 
 def read_arrays(path: Path, specs: list[dict[str, Any]]) -> list[np.ndarray]:
-    """Inputs as the program takes them: the one of a .npy file, or ``input_0``... of an .npz file."""
+    """Inputs as the program takes them: the one of a .npy file, or those of an .npz file, see `_named_alike`."""
     try:
         loaded = np.load(path, allow_pickle=False)
         if isinstance(loaded, np.ndarray):
             arrays = [loaded]
         else:
             with loaded:
-                arrays = [loaded[f"input_{i}"] for i in range(len(specs))]
+                arrays = [loaded[name] for name in _named_alike(loaded.files, specs, path)]
+    except RunnerError:
+        raise
     except Exception as error:
         raise RunnerError(f"cannot read {path}: {error}") from error
     if len(arrays) != len(specs):
         raise RunnerError(f"the program has {len(specs)} inputs: give an .npz file with input_0, input_1, ...")
     return fitted_arrays(arrays, specs, str(path))
+
+
+def _named_alike(names: list[str], specs: list[dict[str, Any]], path: Path) -> list[str]:
+    """Of each input the array's name: ``input_0``..., or as the input is called, or the only one there is."""
+    numbered = [f"input_{number}" for number in range(len(specs))]
+    called = [spec["name"] for spec in specs]
+    for wanted in (numbered, called):
+        if set(wanted) <= set(names):
+            return wanted
+    if len(specs) == len(names) == 1:
+        return names
+    held = ", ".join(name[:40] for name in names[:8]) or "nothing"
+    raise RunnerError(f"{path} holds {held}: its arrays are to be called {', '.join(numbered)}, or {', '.join(called)}")
 
 
 def fitted_arrays(arrays: list[np.ndarray], specs: list[dict[str, Any]], where: str) -> list[np.ndarray]:
