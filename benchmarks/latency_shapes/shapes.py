@@ -37,11 +37,13 @@ from edgespa.data import Prepared, load_data, prepare  # noqa: E402
 from edgespa.device.board import load_device  # noqa: E402
 from edgespa.device.link.reach import connect  # noqa: E402
 from edgespa.errors import BudgetError  # noqa: E402
+from edgespa.graph.program import Program  # noqa: E402
+from edgespa.graph.surgery import compact  # noqa: E402
 from edgespa.latency.known import known_latencies, make_latencies  # noqa: E402
 from edgespa.latency.shapes import fitted  # noqa: E402
 from edgespa.pruning import PruneConfig  # noqa: E402
 from edgespa.pruning.run import Pruning  # noqa: E402
-from edgespa.pruning.shapes import Shape  # noqa: E402
+from edgespa.pruning.shapes import Shape, cut_down  # noqa: E402
 from edgespa.tasks.base import Base  # noqa: E402
 from edgespa.tasks.task import Task  # noqa: E402
 
@@ -96,13 +98,7 @@ class Shaping:
             self._prunings[allocation] = Pruning(self.base, config, self.calibration)
         return self._prunings[allocation]
 
-    def task_ms(self, task: Task) -> float:
-        """By the table, of a pruned network."""
-        widths = dict.fromkeys(self.base.groups.groups, 0) | {name: int(mask.sum()) for name, mask in task.kept.items()}
-        removed = task.header.depth.removed if task.header.depth is not None else ()
-        return self.foretold.shape_ms(Shape(widths, removed, task.header.widths))
-
-    def cut(self, allocation: str, limit: float) -> Task | None:
+    def shape(self, allocation: str, limit: float) -> Shape | None:
         """The largest network of an allocation that is foretold to be within a limit in ms; None if there is none."""
         pruning = self.pruning(allocation)
         pruning.chosen = None
@@ -113,25 +109,30 @@ class Shaping:
                 )
             except BudgetError:
                 return None
-            if found.chosen is None:
-                return None
-            pruning.chosen = found.chosen.shape
-        else:
-            low, high, widths = 0.0, 1.0, None
-            for _ in range(_HALVINGS):
-                middle = (low + high) / 2
-                try:
-                    own = pruning.widths(middle)
-                except BudgetError:
-                    low = middle
-                    continue
-                if self.foretold.shape_ms(Shape(own)) <= limit:
-                    low, widths = middle, own
-                else:
-                    high = middle
-            if widths is None:
-                return None
-            pruning.chosen = Shape(widths)
+            return None if found.chosen is None else found.chosen.shape
+        low, high, shape = 0.0, 1.0, None
+        for _ in range(_HALVINGS):
+            middle = (low + high) / 2
+            try:
+                own = Shape(pruning.widths(middle))
+            except BudgetError:
+                low = middle
+                continue
+            if self.foretold.shape_ms(own) <= limit:
+                low, shape = middle, own
+            else:
+                high = middle
+        return shape
+
+    def untrained(self, shape: Shape) -> Program:
+        """The network cut to a shape: it takes as long with any weights."""
+        smaller, kept = cut_down(self.base, shape)
+        return compact(smaller.program, smaller.groups, kept)
+
+    def pruned(self, allocation: str, shape: Shape) -> Task:
+        """The same with the units that are best, and new weights."""
+        pruning = self.pruning(allocation)
+        pruning.chosen = shape
         return pruning.task(1.0, HERE)
 
     def healed(self, task: Task, steps: int) -> Task:
@@ -158,7 +159,7 @@ class Cut:
 
     Attributes:
         limit_ms: The limit, by the table.
-        task: The network.
+        shape: The network.
         took_ms: What its file takes.
         share: That of the unpruned time.
         told: The same as the table foretells it.
@@ -166,7 +167,7 @@ class Cut:
     """
 
     limit_ms: float
-    task: Task
+    shape: Shape
     took_ms: float
     share: float
     told: float
@@ -180,13 +181,13 @@ def at_the_time(shaping: Shaping, share: float) -> tuple[dict[str, Cut], float]:
     correction = dict.fromkeys(ALLOCATIONS, 1.0)
     nearest: dict[str, Cut] = {}
     for _ in range(ROUNDS):
-        tasks = {name: shaping.cut(name, limit) for name, limit in limits.items()}
-        made = {name: task for name, task in tasks.items() if task is not None}
-        programs = [shaping.base.program, *(task.program(shaping.base) for task in made.values())]
+        shapes = {name: shaping.shape(name, limit) for name, limit in limits.items()}
+        made = {name: shape for name, shape in shapes.items() if shape is not None}
+        programs = [shaping.base.program, *(shaping.untrained(shape) for shape in made.values())]
         unpruned, *times = fastest_ms(shaping.base, shaping.variant, programs)
-        for (name, task), took in zip(made.items(), times, strict=True):
-            told = shaping.task_ms(task) / whole_ms
-            own = Cut(limits[name], task, took, took / unpruned, told, correction[name] * told)
+        for (name, shape), took in zip(made.items(), times, strict=True):
+            told = shaping.foretold.shape_ms(shape) / whole_ms
+            own = Cut(limits[name], shape, took, took / unpruned, told, correction[name] * told)
             correction[name] = own.share / told
             if name not in nearest or abs(own.share - share) < abs(nearest[name].share - share):
                 nearest[name] = own
@@ -205,7 +206,7 @@ def measured(shaping: Shaping, share: float, steps: int) -> Row:
     nearest, unpruned = at_the_time(shaping, share)
     found: Row = {"unpruned_ms": unpruned, "shapes": {}}
     for name, cut in nearest.items():
-        task = cut.task
+        task = shaping.pruned(name, cut.shape)
         figures, removed = task.header.figures, task.header.depth.removed if task.header.depth is not None else ()
         accuracy, agreement = shaping.quality(task)
         row: Row = {

@@ -18,6 +18,8 @@ from torch import nn
 
 from edgespa.graph.cost import CostModel
 from edgespa.graph.groups import FixedSlot, Groups, Kept, Slot, find_groups, weight_outputs
+from edgespa.graph.head_widths import HeadWidths, narrowed
+from edgespa.graph.layers import find_layers
 from edgespa.graph.program import Program, fetch
 from edgespa.graph.proof import prove
 from edgespa.graph.surgery import compact
@@ -115,6 +117,40 @@ def measure(network: Any, seeds: int = 3) -> dict[str, Any]:
         "activations": nodes,
         "seeds": seeds,
     }
+
+
+def measure_heads(network: Any, seed: int = 0) -> dict[str, Any]:
+    """Trace, and make heads of attention narrower, at random: are costs and layers foretold of what comes out?
+
+    Args:
+        network: A `networks.Network`, whose model is taken.
+        seed: Of the new widths.
+
+    Returns:
+        How many widths can shrink, the relative error of each cost, and how many layers are not as wide as foretold.
+    """
+    torch.manual_seed(0)
+    program = trace(network.take(), network.inputs)
+    groups = find_groups(program)
+    heads = HeadWidths.of(program, groups)
+    row: dict[str, Any] = {"widths": len(heads.widths)}
+    if not heads.widths:
+        return row
+    random = np.random.default_rng(seed)
+    sizes = {name: int(random.integers(1, size)) for name, size in heads.sizes.items()}
+    small = narrowed(program, {each.group: sizes[name] for name, each in heads.widths.items()})
+    own, by_widths = CostModel(program, groups), CostModel(program, heads.groups)
+    real = CostModel(small, find_groups(small)).cost()
+    counts = {name: len(group) for name, group in groups.groups.items()} | sizes
+    for quantity in ("macs", "parameters"):
+        parts = heads.parts(own.parts(quantity), by_widths.parts(quantity))
+        told = sum(float(part.over({name: counts[name] for name in part.groups})) for part in parts)
+        row[quantity] = abs(told - getattr(real, quantity)) / getattr(real, quantity)
+    layers = heads.layers(find_layers(program, groups), find_layers(program, heads.groups))
+    told_widths = [tuple(dim.count(None, sizes) for dim in each.dims) for each in layers.layers]
+    real_widths = [tuple(dim.count() for dim in each.dims) for each in find_layers(small, find_groups(small)).layers]
+    pairs = zip(told_widths, real_widths, strict=True)
+    return {**row, "layers": len(real_widths), "layers_off": sum(one != other for one, other in pairs)}
 
 
 def apart(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:

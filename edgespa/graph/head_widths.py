@@ -70,11 +70,10 @@ class HeadWidths:
             program: The program.
             groups: Its channel groups.
         """
-        scaled = with_scales(program)
-        attentions = find_attentions(scaled)
+        attentions = find_attentions(program)
         if not attentions:
             return cls(groups, {})
-        own, widths, _ = find_widths(scaled, attentions)
+        own, widths, _ = find_widths(with_scales(program), attentions)
         known = {attention.node: attention for attention in attentions}
         found = {
             VARIABLE + width.group: width
