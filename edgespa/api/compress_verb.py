@@ -63,8 +63,8 @@ def compress(
     In this order: the network is exported as it is, and its files are measured on the device. If one of them is fast
     enough, that is all. Else channels, residual blocks, heads of attention and dimensions of these are removed until
     the network is (`prune`, with new weights for what is left), what is left is trained towards the original (`heal`),
-    and exported; its files are measured in alternation with those of the whole network. Where none is fast enough yet, the
-    next candidate is cut for less, at most four in all. The bundle holds the fastest file, proved like any other.
+    and exported; its files are measured in alternation with those of the whole network. Where none is fast enough yet,
+    the next candidate is cut for less, at most four in all. The bundle holds the fastest file, proved like any other.
 
     An interrupted run is gone on with by the same call: each stage that is done is kept beside the bundle until the
     bundle is there.
