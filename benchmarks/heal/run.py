@@ -50,6 +50,7 @@ class Network:
         steps: Of healing.
         settings: Of healing.
         round_to: Of pruning.
+        allocation: Of pruning.
     """
 
     model: str
@@ -62,6 +63,7 @@ class Network:
     steps: int
     settings: dict[str, Any]
     round_to: int
+    allocation: str = "equal-error"
 
 
 CIFAR = Preprocess(height=32, width=32, channels=3, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
@@ -69,7 +71,7 @@ PHOTOGRAPHS = Preprocess(height=224, width=224, channels=3, mean=(0.5,) * 3, std
 NETWORKS = {
     "resnet56": Network(
         "resnet56", CIFAR, "cifar10_jpeg.zip:train", "cifar10_jpeg.zip:test", 512, "parameters", (0.5, 0.25), 1000,
-        {}, 1,
+        {}, 1, "knapsack",
     ),
     "mobilenet_v2": Network(
         "mobilenet_v2", PHOTOGRAPHS, "photographs.py:calibrate", "photographs.py:judge", 300, "macs", (0.75, 0.5), 100,
@@ -98,13 +100,13 @@ def judged(network: Network, base: Base, programs: dict[str, Program]) -> Row:
 
 def pruned(network: Network, base: Base, density: float, seed: int) -> Task:
     """The pruned task; kept beside the rows' file, but in no commit."""
-    path = HERE / "results" / f"{network.model}-{density:g}-{seed}.spa"
+    path = HERE / "results" / f"{network.model}-{density:g}-{network.allocation}-{seed}.spa"
     if not path.exists():
         data = prepare(
             load_data(f"{DATA}/{network.calibration}", labelled=False).limit(network.images, seed), network.how
         )
         config = PruneConfig(
-            method="asym-in-change", allocation="equal-error", budget=network.budget, density=density,
+            method="asym-in-change", allocation=network.allocation, budget=network.budget, density=density,
             round_to=network.round_to, seed=seed,
         )  # fmt: skip
         prune(base, config, path.parent, network.how, data=data).save(path)
@@ -148,11 +150,12 @@ def report(rows: Rows) -> str:
         agreement = [f"{row[f'{name}_agreement']:.1%}" for name in ("pruned", "healed")]
         before, after = row["held_out_error"]
         body.append([
-            f"{row['network']}, {row['kept']:g} of the {row['of']}", str(row["seed"]), f"{row['steps']:,}",
+            f"{row['network']}, {row['kept']:g} of the {row['of']}", row["allocation"], str(row["seed"]),
+            f"{row['steps']:,}",
             *accuracy, *agreement, f"{before:.2f} -> {after:.2f}", f"{row['lr']:g}", f"{row['cpu_seconds']:.0f}",
         ])  # fmt: skip
     head = [
-        "network", "seed", "steps", "accuracy whole", "pruned", "healed", "agreement pruned", "healed",
+        "network", "allocation", "seed", "steps", "accuracy whole", "pruned", "healed", "agreement pruned", "healed",
         "held-out error", "rate", "CPU s",
     ]  # fmt: skip
     return table(head, body)
@@ -178,7 +181,7 @@ def main() -> None:
                 steps = asked.steps or network.steps
                 key: Row = {
                     "network": name, "kept": density, "of": network.budget, "images": network.images, "seed": seed,
-                    "steps": steps, "precision": asked.precision,
+                    "allocation": network.allocation, "steps": steps, "precision": asked.precision,
                 }  # fmt: skip
                 rows.get(
                     key, lambda n=network, b=base, d=density, s=seed, t=steps: measure(n, b, d, s, t, asked.precision)
