@@ -227,12 +227,16 @@ def _heads(own: Row) -> str:
 def body(rows: Rows) -> list[list[str]]:
     """The rows of the table."""
     lines = []
-    for row in rows.rows:
+    names, variants = list(NETWORKS), list(VARIANTS)
+    order = sorted(
+        rows.rows, key=lambda row: (names.index(row["network"]), variants.index(row["variant"]), -row["share"])
+    )
+    for row in order:
         for name in ALLOCATIONS:
             own = row["shapes"].get(name)
             head = [row["network"], row["variant"], f"{row['share']:.0%}", name]
             if own is None:
-                lines.append([*head, "-", "-", "-", "-", "-", "-"])
+                lines.append([*head, *("-" * 6)])
                 continue
             took = own["share"]
             off = ", ".join(f"{own[each] / took - 1:+.0%}" for each in ("told", "corrected") if each in own)

@@ -181,7 +181,7 @@ def saying_what_is_kept(output: Path) -> Iterator[None]:
     except KeyboardInterrupt:
         raise KeyboardInterrupt(_kept(output)) from None
     except SystemExit as error:
-        if isinstance(error.code, int) and error.code > _BY_SIGNAL:
+        if isinstance(error.code, int) and error.code > BY_SIGNAL:
             kept = _kept(output)
             with contextlib.suppress(OSError):  # of a closed terminal
                 echo(f"Ended by a signal; {kept}" if kept else "Ended by a signal", err=True)
@@ -197,7 +197,8 @@ def saying_what_is_kept(output: Path) -> Iterator[None]:
         raise Failure(said.message, f"{said.hint}; {how}" if said.hint else how) from error
 
 
-_BY_SIGNAL = 128
+BY_SIGNAL = 128
+"""Exit codes above it are of processes that a signal ended."""
 
 
 def _kept(output: Path) -> str:

@@ -252,6 +252,24 @@ def test_an_interrupt_before_anything_is_done_says_so(place: Path, monkeypatch: 
     monkeypatch.undo()
 
 
+@pytest.mark.parametrize("begun", [True, False])
+@pytest.mark.parametrize(("left", "code", "word"), [(KeyboardInterrupt(), 130, "Interrupted"),
+                                                    (SystemExit(143), 143, "Ended by a signal")])  # fmt: skip
+def test_compress_says_that_the_same_command_goes_on(
+    place: Path, monkeypatch: pytest.MonkeyPatch, begun: bool, left: BaseException, code: int, word: str
+) -> None:
+    def ended(*_: Any, output: Path, **__: Any) -> None:
+        if begun:
+            state_path(Path(output)).mkdir()
+        raise left
+
+    monkeypatch.setattr("edgespa.compress", ended)
+    typed = ("compress", "net.py:build", "--images", "d.npz", "--budget", "speedup=2", "-o", "small")
+    said = run(*typed, code=code).stderr
+    assert word in said
+    assert ("small.resume keeps the stages that are done: the same command goes on" in said) == begun
+
+
 def test_a_full_disk_says_what_is_kept(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from edgespa.tasks.checkpoint import Checkpoint
 
