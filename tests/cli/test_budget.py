@@ -60,6 +60,7 @@ def test_prune_says_where_most_is_lost(toy_base: Base, toy_folder: Path, tmp_pat
 
 
 @pytest.mark.slow
+@pytest.mark.more
 def test_what_each_layer_takes_is_foretold_and_measured(
     toy_base: Base, toy_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
