@@ -206,11 +206,12 @@ class LatencyFitting:
             task: Just measured.
         """
         assert self._stopwatch is not None
-        asked, base = self._stopwatch.budget, self._base
-        foretold = self._foretold or known_latencies(base, asked.device, asked.variant, asked.threads)
-        if foretold is None or not set(task.kept) <= set(base.groups.groups):
+        asked = self._stopwatch.budget
+        foretold = self._foretold or known_latencies(self._base, asked.device, asked.variant, asked.threads)
+        if foretold is None or not set(task.kept) <= set(foretold.base.groups.groups):
             return []
-        widths = dict.fromkeys(base.groups.groups, 0) | {name: int(mask.sum()) for name, mask in task.kept.items()}
+        widths = dict.fromkeys(foretold.base.groups.groups, 0)  # of groups in blocks that are gone
+        widths |= {name: int(mask.sum()) for name, mask in task.kept.items()}
         removed = task.header.depth.removed if task.header.depth is not None else ()
         whole = {each.layer: each.widths for each in foretold.predictor.layer_ms()}
         told = foretold.shape_layers(Shape(widths, removed, task.header.widths))

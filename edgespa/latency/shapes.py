@@ -77,7 +77,7 @@ def fitted(
         tolerance: A time that is at most so much below the limit is near enough.
 
     Raises:
-        BudgetError: The fastest shape was measured and take longer; it says how long.
+        BudgetError: The fastest shape was measured and takes longer; it says how long.
     """
     lost = Lost(losses)
     heads = predictor.layers.heads

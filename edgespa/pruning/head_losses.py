@@ -29,7 +29,7 @@ def head_losses(network: Network, heads: Heads, images: Images, round_to: int, t
     """What it costs to make heads narrower, each width alone, without labels.
 
     Measured at some widths, as `edgespa.pruning.losses.output_losses` does with channels; in between it is a function
-    of the error of the products, which is known at all (`Heads.errors`).
+    of the error of the products, which is known at all of them (`Heads.errors`).
 
     Args:
         network: The network.
