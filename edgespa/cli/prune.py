@@ -214,7 +214,7 @@ def _show_heads(heads: dict[str, Any]) -> None:
         for what, own in found.items():
             if "whole" in own:
                 whole[f"{name}, {what}"] = own["whole"]
-            else:
+            elif own["width"] < own["of"]:
                 rows.append((own["error"], name, what, f"{own['width']} of {own['of']}"))
     if rows:
         table(

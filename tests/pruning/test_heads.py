@@ -259,6 +259,16 @@ def test_the_command_line_shows_what_was_done(place: Path, tmp_path: Path) -> No
     assert "head_width is not for latency_ms" in result.stderr
 
 
+def test_heads_that_are_as_wide_as_they_were_are_not_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    from edgespa.cli.prune import _show_heads
+
+    own = {"query-key": {"width": 4, "of": 8, "error": 0.1}, "value-output": {"width": 8, "of": 8, "error": 0.0}}
+    _show_heads({"attention": own})
+    shown = capsys.readouterr().out
+    assert "largest of 1 products" in shown
+    assert "value-output" not in shown
+
+
 @pytest.mark.parametrize("at_once", [True, False])
 def test_narrower_heads_are_healed_towards_those_that_were_there(
     place: Path, narrower: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_once: bool
