@@ -23,6 +23,7 @@ class Side:
         macs: Multiply-accumulates of one sample.
         parameters: Number of them.
         quality: How well the file does on ``eval_data``, in words; None without.
+        measure: What that is, in words.
     """
 
     variant: str
@@ -31,6 +32,7 @@ class Side:
     macs: int
     parameters: int
     quality: str | None
+    measure: str | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,7 +120,7 @@ class Compression(Result):
             ),
         ]
         if before.quality or after.quality:
-            rows.append(("quality", before.quality, after.quality, None))
+            rows.append((after.measure or before.measure, before.quality, after.quality, None))
         columns = ("", "before", "after", "share")
         return [Table(columns, tuple(rows), right=columns[1:])]
 

@@ -325,8 +325,9 @@ class Stages:
 
 
 def _side(variant: Variant, latency_ms: float, macs: int, parameters: int) -> Side:
-    quality = None if variant.accuracy is None else variant.accuracy.figure
-    return Side(variant.name, latency_ms, variant.size_bytes, macs, parameters, quality)
+    own = variant.accuracy
+    quality, measure = (None, None) if own is None else (own.figure, own.of.title)
+    return Side(variant.name, latency_ms, variant.size_bytes, macs, parameters, quality, measure)
 
 
 def _variant(bundle: Bundle, name: str) -> Variant:

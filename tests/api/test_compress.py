@@ -70,8 +70,10 @@ def call(toy_folder: Path, tmp_path: Path) -> Callable[..., es.Compression]:
 
 def test_it_becomes_as_fast_as_asked(call: Any, clock: Clock, tmp_path: Path) -> None:
     stages: list[str] = []
+    images = np.random.default_rng(0).integers(0, 255, (12, 8, 8, 3)).astype(np.uint8)
+    np.savez(tmp_path / "test.npz", images=images, labels=np.arange(12) % 4)
     with adding(stage=stages.append):
-        found = call(speedup=2, save_task=tmp_path / "small.spa")
+        found = call(speedup=2, save_task=tmp_path / "small.spa", eval_data=str(tmp_path / "test.npz"))
     assert found.speedup >= 1.96
     assert found.after.macs < found.before.macs
     assert found.after.variant == found.before.variant == "onnx-fp32"
@@ -87,6 +89,9 @@ def test_it_becomes_as_fast_as_asked(call: Any, clock: Clock, tmp_path: Path) ->
     assert not (tmp_path / "small.resume").exists()
     assert json.loads(json.dumps(found.to_dict()))["speedup"] == found.speedup
     assert "2." in repr(found)
+    assert found.before.measure == found.after.measure == "accuracy"
+    assert found.after.quality is not None
+    assert f"| accuracy | {found.before.quality} | {found.after.quality} |" in " ".join(found.to_markdown().split(" "))
 
 
 @pytest.mark.parametrize(("error", "method"), [(0.5, "heal"), (2.0, "prune")])
