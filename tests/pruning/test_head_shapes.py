@@ -215,6 +215,16 @@ def test_heads_blocks_and_channels_go_together(noise: Prepared, tmp_path: Path) 
     assert torch.equal(again(*inputs), task.program(base)(*inputs))
     sizes = [sum(tensor.numel() for _, tensor in each.tensors()) for each in (again, base.program)]
     assert sizes[0] < 0.65 * sizes[1]
+    # All heads are narrower first, as --head-width has it: nothing is kept of those in a block that is gone.
+    narrowing = narrow_heads(base, Images(base, noise), pruning.learnt.heads(), dict.fromkeys(widths, 4))
+    inner = Pruning(narrowing.base, pruning.config, noise)
+    inner.chosen = Shape({}, (gone.name,))
+    made = narrowing.recorded(inner.task(1.0, tmp_path))
+    there = {name for name, _ in base.without_blocks([gone.name]).program.tensors()}
+    assert set(made.tensors) <= there
+    made.save(tmp_path / "narrow.spa")
+    replayed = Task.load(tmp_path / "narrow.spa").program(base)
+    assert torch.equal(replayed(*inputs), made.program(base)(*inputs))
 
 
 def test_where_heads_stay_as_they_are(noise: Prepared) -> None:
