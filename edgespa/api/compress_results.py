@@ -9,6 +9,7 @@ from typing import Any
 
 from edgespa.api.results import Result
 from edgespa.api.tables import Table
+from edgespa.objectives.measured import measured
 from edgespa.system.plain import to_plain
 
 
@@ -128,4 +129,4 @@ class Compression(Result):
         notes = (
             [f"candidates: {len(self.rounds)}"] if self.rounds else ["nothing was removed: it is fast enough as it is"]
         )
-        return [*notes, *(f"{name}: {value:.4g}" for name, value in self.lost.items())]
+        return [*notes, *(f"{each.name}: {each}" for each in measured(self.lost))]

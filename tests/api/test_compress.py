@@ -111,7 +111,8 @@ def test_what_healing_makes_worse_is_left_as_it_was_cut(
 
     monkeypatch.setattr(es, "heal", as_if)
     monkeypatch.setattr(es, "prune", noted)
-    call(speedup=2, save_task=tmp_path / "small.spa")
+    shown = repr(call(speedup=2, save_task=tmp_path / "small.spa"))
+    assert ("unhealed validation relative error: 1" in shown) == (method == "heal")
     found = es.open_task(tmp_path / "small.spa").task.header.provenance
     assert (found["method"] == "heal") == (method == "heal")
     assert spared == [0.1]  # what healing holds out
