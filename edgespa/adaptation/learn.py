@@ -141,7 +141,8 @@ def adapt(
     train, held_out = parted(data, validation, config.validation, config.seed, block=config.hold_out == "block")
     config = _of_few(config, len(train), processes)
     prepared = prepare_for(base.program, train, preprocess), prepare_for(base.program, held_out, preprocess)
-    if validation is None and config.hold_out == "random" and processes.is_main:
+    chosen_on_it = config.take != "last"  # healing takes the last step, and has no other part to hold out
+    if validation is None and config.hold_out == "random" and chosen_on_it and processes.is_main:
         tell_if_neighbours_are_alike(train, prepared[0])
     if objective.of_base:
         if teacher is not None:

@@ -169,6 +169,16 @@ def _leaves(output: Any) -> list[Tensor]:
     return list(output.values()) if isinstance(output, dict) else [output]
 
 
+def test_no_epoch_is_chosen_so_neighbours_that_are_alike_do_no_harm(
+    images: ImageData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[object] = []
+    monkeypatch.setattr("edgespa.adaptation.learn.tell_if_neighbours_are_alike", lambda *given: told.append(given))
+    base = base_of(Residual)
+    healed(base, cut_of(base, tmp_path), images, tmp_path, steps=0)
+    assert told == []
+
+
 def test_no_steps_change_nothing(images: ImageData, tmp_path: Path) -> None:
     base = base_of(Residual)
     cut = cut_of(base, tmp_path)
