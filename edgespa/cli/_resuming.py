@@ -168,6 +168,25 @@ def asked_for(ctx: click.Context, output: Path) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
+def saying_when_left(kept: Callable[[], str]) -> Iterator[None]:
+    """Let the last line of a run that somebody ends say what is kept of it.
+
+    Args:
+        kept: Says it; nothing where nothing is to be said.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(kept()) from None
+    except SystemExit as error:
+        if isinstance(error.code, int) and error.code > _BY_SIGNAL:
+            what = kept()
+            with contextlib.suppress(OSError):  # of a closed terminal
+                echo(f"Ended by a signal; {what}" if what else "Ended by a signal", err=True)
+        raise
+
+
+@contextlib.contextmanager
 def saying_what_is_kept(output: Path) -> Iterator[None]:
     """Let the last line of a run that is left say what is kept of it, and the command that goes on.
 
@@ -177,15 +196,8 @@ def saying_what_is_kept(output: Path) -> Iterator[None]:
     from edgespa.errors import EdgespaError, UnfinishedError
 
     try:
-        yield
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(_kept(output)) from None
-    except SystemExit as error:
-        if isinstance(error.code, int) and error.code > BY_SIGNAL:
-            kept = _kept(output)
-            with contextlib.suppress(OSError):  # of a closed terminal
-                echo(f"Ended by a signal; {kept}" if kept else "Ended by a signal", err=True)
-        raise
+        with saying_when_left(lambda: _kept(output)):
+            yield
     except UnfinishedError:
         raise
     except (EdgespaError, OSError, MemoryError) as error:
@@ -197,7 +209,7 @@ def saying_what_is_kept(output: Path) -> Iterator[None]:
         raise Failure(said.message, f"{said.hint}; {how}" if said.hint else how) from error
 
 
-BY_SIGNAL = 128
+_BY_SIGNAL = 128
 """Exit codes above it are of processes that a signal ended."""
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +10,7 @@ import click
 from edgespa.cli._kinds import Speed
 from edgespa.cli._options import data_options, json_option, model_options, output_options, seed_option, was_said
 from edgespa.cli._recipes import Repeatable, recipe_options
-from edgespa.cli._resuming import BY_SIGNAL
+from edgespa.cli._resuming import saying_when_left
 from edgespa.cli._said import say_next, typed
 from edgespa.cli._sections import COMPRESS, COMPRESS_EXAMPLES
 from edgespa.cli._terminal import echo
@@ -116,7 +114,7 @@ def command(
 
     said = {name: value for name, value in settings.items() if was_said(ctx, name)}
     said[budget[0]] = budget[1]
-    with adding(stage=_say), _saying_what_is_kept(output):
+    with adding(stage=_say), saying_when_left(lambda: _kept(output)):
         found = es.compress(
             model,
             images=photos,
@@ -137,24 +135,12 @@ def command(
         say_next(f"edgespa ship {typed(output)} --device {found.device}")
 
 
-@contextlib.contextmanager
-def _saying_what_is_kept(output: Path) -> Iterator[None]:
-    """Let the last line of a run that is left say that the same command goes on."""
+def _kept(output: Path) -> str:
+    """What there is of a run that was left."""
     from edgespa.tasks.unfinished import state_path
 
-    def kept() -> str:
-        state = state_path(output)
-        return f"{state} keeps the stages that are done: the same command goes on" if state.is_dir() else ""
-
-    try:
-        yield
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(kept()) from None
-    except SystemExit as error:
-        if isinstance(error.code, int) and error.code > BY_SIGNAL:
-            with contextlib.suppress(OSError):  # of a closed terminal
-                echo("; ".join(filter(None, ["Ended by a signal", kept()])), err=True)
-        raise
+    state = state_path(output)
+    return f"{state} keeps the stages that are done: the same command goes on" if state.is_dir() else ""
 
 
 def _say(stage: str) -> None:

@@ -12,6 +12,7 @@ import torch
 from edgespa.config import Preprocess
 from edgespa.data import Prepared, load_data, prepare
 from edgespa.graph.groups import Slot
+from edgespa.pruning import PruneConfig, prune
 from edgespa.tasks.base import Base
 
 NETWORKS = """
@@ -204,6 +205,26 @@ def images_of(folder: Path, count: int = 160, seed: int = 0, *, labelled: bool =
     images = random.integers(0, 256, (count, 8, 8, 3)).astype(np.uint8)
     np.savez(path, images=images, **({"labels": np.arange(count) % 4} if labelled else {}))
     return prepare(load_data(str(path), labelled=False), PREPROCESS)
+
+
+@pytest.fixture
+def leave(monkeypatch: pytest.MonkeyPatch) -> Callable[[Base, PruneConfig, Prepared, Path], None]:
+    """Prunes until there is a state, and is interrupted then."""
+
+    def left(base: Base, config: PruneConfig, data: Prepared, state: Path) -> None:
+        seen: list[str] = []
+
+        def interrupt(done: float, total: float | None, text: str) -> None:
+            seen.append(text)
+            if state.exists() or len(seen) > 200:
+                raise KeyboardInterrupt
+
+        monkeypatch.setattr("edgespa.pruning.resume.SECONDS", 0.0)
+        with pytest.raises(KeyboardInterrupt):
+            prune(base, config, state.parent, data=data, checkpoint=state, progress=interrupt)
+        assert state.exists()
+
+    return left
 
 
 @pytest.fixture(scope="session")
