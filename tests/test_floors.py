@@ -46,6 +46,7 @@ FLOORS: Mapping[str, int] = {
     "models/interface": 2,
     "adapters": 2,
     "selection": 2,
+    "quantisation": 2,
     "objectives": 2,
     "distributed": 2,
     "tasks/sealed": 2,

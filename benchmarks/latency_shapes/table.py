@@ -75,6 +75,7 @@ def fastest_ms(base: Base, variant: str, programs: list[Program]) -> list[float]
     images = noise(base.program) if precision == "int8" else None
     config = ExportConfig(
         formats=(name,), precisions=(precision,), int8_tolerance=1.0, int8_slowdown=1e9, int8_calibration="minmax",
+        int8_rounding="nearest",
         calibration_images=8,
     )  # fmt: skip
     nothing = Compaction(parameters=0, macs=0, base_parameters=0, base_macs=0)

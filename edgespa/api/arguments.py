@@ -239,7 +239,10 @@ def runtime_of(device: str | None, settings: Mapping[str, Any]) -> dict[str, Any
 
     board = load_device(device)
     oldest = board.oldest_onnx_runtime()
-    return {"int8_ratio": board.int8_ratio(), **({"onnx_runtime": oldest} if oldest else {})}
+    known: dict[str, Any] = {"int8_ratio": board.int8_ratio(), "half_for_gpu": board.gpu is not None}
+    if board.takes_symmetric and settings.get("int8_scheme") is None:
+        known["int8_scheme"] = "symmetric"
+    return {**known, **({"onnx_runtime": oldest} if oldest else {})}
 
 
 def settings_of(settings: Mapping[str, Any], config: type[Strict]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from edgespa.bundle.archive import pack, unpack
 from edgespa.bundle.figures import MAX_FP32_ERROR, MAX_ROUNDING, Agreement, Metric, Parity, Quality
 from edgespa.bundle.files import read_manifest, sha256_file, verify_files
 from edgespa.bundle.manifest import (
+    INT8_STEPS,
     LABELS,
     MANIFEST,
     PROFILES,
@@ -32,6 +33,7 @@ from edgespa.bundle.signature import Signed, Signer, sign_bundle
 from edgespa.bundle.writer import BundleWriter
 
 __all__ = [
+    "INT8_STEPS",
     "LABELS",
     "MANIFEST",
     "MAX_FP32_ERROR",

@@ -42,6 +42,10 @@ Kind = Annotated[str, Field(pattern="^[a-z][a-z0-9-]*$", max_length=64)]
 """What is learned: the name of an objective, such as ``classes``, ``multi-label``, ``regression``, ``segmentation``."""
 
 _ROUNDED = 1e-9
+INT8_STEPS = ("rounded weights", "moved biases")
+"""What is done to an int8 file beside its ranges, each after the one before it."""
+MAX_ERRORS = 32
+"""Ways of making an int8 file that are told."""
 MAX_LINES = 1000
 """Of a skeleton."""
 PointNumber = Annotated[int, Field(ge=0, lt=1 << 16)]
@@ -149,6 +153,9 @@ class Variant(Part):
         calibration: How the ranges of int8 activations, or the way of int8 weights, were chosen; None for others.
         float_layers: Layers of an int8 file that stay in float because int8 hurts there, the most sensitive first.
         time_ratio: CPU time of one inference against the float32 file of the same format, where the bundle was made.
+        errors: Of an int8 file with all layers in it, on calibration images that nothing was fitted to: the worst
+            component's, by each way of finding ranges; and with the best of those, by what came next: rounded weights,
+            moved biases (`edgespa.quantisation`).
         max_loss: What an int8 file may lose of the measure of ``accuracy``, in its units, where it was chosen by that.
         preprocess: The normalisation that is inside of the file, whose input is then the pixels themselves, 0 to 255;
             None where the file takes what the program takes.
@@ -170,6 +177,7 @@ class Variant(Part):
     calibration: str | None = None
     float_layers: tuple[str, ...] = ()
     time_ratio: float | None = Field(default=None, gt=0)
+    errors: dict[Name, Annotated[float, Field(ge=0)]] = Field(default_factory=dict, max_length=MAX_ERRORS)
     max_loss: float | None = Field(default=None, ge=0)
     preprocess: Preprocess | None = None
     weights: Weights | None = None
@@ -178,6 +186,16 @@ class Variant(Part):
     def _sizes_are_bounded(self) -> Self:
         _refuse_large(self.inputs, self.outputs, self.preprocess)
         return self
+
+    @property
+    def gained(self) -> tuple[tuple[str, ...], float, float] | None:
+        """Of `INT8_STEPS` those that made int8 nearer, its error with them and without; None if none did."""
+        plain = self.errors.get(self.calibration or "")
+        steps = {each: self.errors[each] for each in INT8_STEPS if each in self.errors}
+        if plain is None or not steps or min(steps.values()) >= plain:
+            return None
+        last = min(steps, key=steps.__getitem__)
+        return INT8_STEPS[: INT8_STEPS.index(last) + 1], steps[last], plain
 
 
 class Compaction(Part):

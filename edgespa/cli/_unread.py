@@ -94,9 +94,16 @@ RULES: Mapping[str, tuple[Rule, ...]] = MappingProxyType(
                 "is of int8 files: add --precision int8",
             ),
             Rule(
-                ("int8_calibration", "int8_slowdown", "calibration_images"),
+                ("int8_calibration", "int8_rounding", "int8_scheme", "int8_io", "calibration_images"),
                 _has_int8,
                 "is of int8 files: add --precision int8",
+            ),
+            Rule(("int8_scheme",), lambda values: "onnx" in values["formats"], "is of ONNX files: add --format onnx"),
+            Rule(("int8_io",), lambda values: "tflite" in values["formats"], "is of TFLite files: add --format tflite"),
+            Rule(
+                ("int8_slowdown",),
+                lambda values: set(values["precisions"]) - {"fp32"},
+                "is of files smaller than fp32: add --precision int8",
             ),
             Rule(("layout",), lambda values: "tflite" in values["formats"], "is of TFLite files: add --format tflite"),
             Rule(

@@ -74,16 +74,37 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--int8-calibration",
-    type=click.Choice(["auto", "minmax", "percentile", "entropy"]),
+    type=click.Choice(["auto", "minmax", "percentile", "entropy", "mse"]),
     default="auto",
     show_default=True,
     help="How the ranges of int8 activations are found; auto takes the nearest to the program.",
 )
 @click.option(
+    "--int8-rounding",
+    type=click.Choice(["auto", "nearest"]),
+    default="auto",
+    show_default=True,
+    help="Weights to their nearest levels; or, auto, so that outputs come nearest, with biases moved too.",
+)
+@click.option(
+    "--int8-scheme",
+    type=click.Choice(["asymmetric", "symmetric"]),
+    default="asymmetric",
+    show_default=True,
+    help="Of ONNX files; symmetric levels are what TensorRT takes, and what --device of a Jetson asks for.",
+)
+@click.option(
+    "--int8-io",
+    type=click.Choice(["float32", "int8", "uint8"]),
+    default="float32",
+    show_default=True,
+    help="Of TFLite files: inputs and outputs in integers, and every operator too, as Coral and NPUs take them.",
+)
+@click.option(
     "--int8-slowdown",
     type=click.FloatRange(0, min_open=True),
-    help="Leave out an int8 file that takes more than so many times fp32's time: on this machine, or by what is "
-    "published of --device; default: write it and say so.",
+    help="Leave out a file smaller than fp32 that takes more than so many times fp32's time: on this machine, or by "
+    "what is published of --device; default: write it and say so.",
 )
 @click.option(
     "--calibration-images",
@@ -208,7 +229,6 @@ def command(
 
 def _show(manifest: Manifest, output: Path, device: str | None) -> None:
     from edgespa.cli._output import table
-    from edgespa.device import load_device
 
     agreed = next((each.agreement for each in manifest.variants if each.agreement), None)
     title = [manifest.measure.title] if any(each.accuracy for each in manifest.variants) else []
@@ -238,14 +258,15 @@ def _show(manifest: Manifest, output: Path, device: str | None) -> None:
     components = f"the worst of {parity.components:,} components" if parity.components != 1 else "the output"
     echo(f"error, against its own spread, and correlation: of {components}, on {parity.inputs}")
     for variant in manifest.variants:
+        if (gained := _gained(variant)) is not None:
+            echo(f"{variant.name}: {gained}")
         if variant.float_layers:
             echo(f"{variant.name}: {_layers(variant.float_layers)} in float, where int8 hurts")
         if variant.max_loss is not None and (lost := manifest.lost(variant)) is not None:
             of = f"{max(lost, 0.0):.3g} of {manifest.measure.title}"
             echo(f"{variant.name}: loses {of}, and may lose {variant.max_loss:g}")
         if variant.time_ratio is not None and variant.time_ratio > SLOWER:
-            ratio = load_device(device).int8_ratio() if device is not None else None
-            there = f"published for int8 on the device: {ratio:.2f}; " if ratio else ""
+            there = _known_there(device, variant.precision)
             echo(
                 f"{variant.name}: takes {variant.time_ratio:.2f} times fp32's time on this machine; {there}profile it "
                 "there, or leave out what is slower with --int8-slowdown 1.1"
@@ -273,6 +294,27 @@ def _larger_than_float32(variants: Sequence[Variant]) -> list[tuple[str, str]]:
         for each in variants
         if each.precision == "int8" and each.format in plain and each.size_bytes > plain[each.format].size_bytes
     ]
+
+
+def _known_there(device: str | None, precision: str) -> str:
+    """What is known of a precision's time on the device that files are for."""
+    from edgespa.device import load_device
+
+    board = load_device(device) if device is not None else None
+    ratio = board.int8_ratio() if board is not None and precision == "int8" else None
+    if ratio is not None:
+        return f"published for int8 on the device: {ratio:.2f}; "
+    if board is not None and board.gpu is not None and precision == "fp16":
+        return "on the device it is for the GPU; "
+    return ""
+
+
+def _gained(variant: Variant) -> str | None:
+    """What rounded weights and moved biases brought; None where it is nothing."""
+    if (gained := variant.gained) is None:
+        return None
+    how, error, plain = gained
+    return f"with {' and '.join(how)} the error is {error:.3g}, with nearest levels {plain:.3g} (all layers in int8)"
 
 
 def _layers(names: tuple[str, ...]) -> str:

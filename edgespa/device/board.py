@@ -164,6 +164,11 @@ class Device(Strict):
         ]
         return statistics.median(ratios) if ratios else None
 
+    @property
+    def takes_symmetric(self) -> bool:
+        """Whether TensorRT computes there: of files in int8 it takes those alone whose levels are symmetric."""
+        return any("TensorrtExecutionProvider" in each.providers for each in self.runtimes)
+
     def oldest_onnx_runtime(self) -> str | None:
         """The oldest version of ONNX Runtime that may run there; None if none is named."""
         found = [each.oldest for each in self.runtimes if each.name.startswith("onnxruntime")]

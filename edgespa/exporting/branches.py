@@ -19,12 +19,12 @@ from edgespa.exporting import onnx_file, tflite_file
 from edgespa.exporting.conversion import CONVERTERS
 from edgespa.exporting.converter import Form
 from edgespa.exporting.parity import File
-from edgespa.exporting.ranges import find_ranges
 from edgespa.exporting.tflite_packed import packed
 from edgespa.exporting.variants import QUANTISERS
 from edgespa.graph.constants import folded
 from edgespa.graph.trace import trace
 from edgespa.models.interface import in_float32, with_plain_outputs
+from edgespa.quantisation.ranges import find_ranges
 from edgespa.system.quiet import quiet
 
 Shapes = tuple[tuple[int, ...], ...]

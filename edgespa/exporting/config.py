@@ -13,8 +13,8 @@ from edgespa.bundle.decoding import Decoding
 from edgespa.config import Preprocess, Strict
 from edgespa.errors import ConfigError
 from edgespa.exporting.converter import Form
-from edgespa.exporting.ranges import METHODS
 from edgespa.exporting.versions import DEFAULT_RUNTIME, target_of
+from edgespa.quantisation.ranges import METHODS
 
 FORMATS = ("onnx", "tflite")
 PRECISIONS = ("fp32", "fp16", "int8", "int8-weights")
@@ -33,12 +33,18 @@ class ExportConfig(Strict):
         int8_max_loss: In its place: what they may lose of the objective's measure on evaluation data, in its units;
             0.01 of accuracy or mIoU is one in a hundred.
         fp32_tolerance: Largest such error of float32 files, where rounding does not explain more: max|a - b| / spread.
-        int8_calibration: How the ranges of activations are found, one of `edgespa.exporting.ranges.METHODS`; ``auto``
-            keeps the one that is nearest to the program.
-        int8_slowdown: Most CPU time of an int8 file on this machine, against the fp32 file of its format; one that
-            takes more is left out. None: it is written, and its time is said.
+        int8_calibration: How the ranges of activations are found, one of `edgespa.quantisation.ranges.METHODS`;
+            ``auto`` keeps the one that is nearest to the program.
+        int8_rounding: Of weights: ``nearest`` level; ``auto``, so that the outputs come nearest, with biases moved too.
+        int8_scheme: Of activations in ONNX files: ``asymmetric``: unsigned, zero at any level, fastest on CPUs;
+            ``symmetric``: int8, zero at level 0, biases in float32, which TensorRT asks for.
+        int8_io: Inputs and outputs of TFLite files in int8: ``int8`` or ``uint8`` makes every operator an integer one
+            too, as accelerators take them; then no layer can stay in float.
+        int8_slowdown: Most CPU time of a file smaller than float32 on this machine, against the fp32 file of its
+            format; one that takes more is left out. None: it is written, and its time is said.
         int8_ratio: The time of int8 against float32 on the device that the files are for, where it is known: that is
             what ``int8_slowdown`` is held against then.
+        half_for_gpu: That device has a GPU, of whose time in half precision this machine's says nothing.
         calibration_images: At most so many images are used to calibrate int8.
         batch: A fixed batch size for all files; None: free in ONNX files, 1 in TFLite files.
         layout: Of the images that TFLite files take.
@@ -59,9 +65,13 @@ class ExportConfig(Strict):
     int8_tolerance: float = Field(default=INT8_TOLERANCE, gt=0, le=1)
     int8_max_loss: float | None = Field(default=None, ge=0, allow_inf_nan=False)
     fp32_tolerance: float = Field(default=FP32_TOLERANCE, ge=FP32_TOLERANCE, le=MAX_FP32_ERROR)
-    int8_calibration: Literal["auto", "minmax", "percentile", "entropy"] = "auto"
+    int8_calibration: Literal["auto", "minmax", "percentile", "entropy", "mse"] = "auto"
+    int8_rounding: Literal["auto", "nearest"] = "auto"
+    int8_scheme: Literal["asymmetric", "symmetric"] = "asymmetric"
+    int8_io: Literal["float32", "int8", "uint8"] = "float32"
     int8_slowdown: float | None = Field(default=None, gt=0)
     int8_ratio: float | None = Field(default=None, gt=0)
+    half_for_gpu: bool = False
     calibration_images: int = Field(default=128, ge=1)
     batch: int | None = Field(default=None, ge=1)
     layout: Literal["nhwc", "nchw"] = "nhwc"
@@ -84,6 +94,8 @@ class ExportConfig(Strict):
                 raise ValueError(f"a {what} is named twice")
         if self.int8_max_loss is not None and "int8_tolerance" in self.model_fields_set:
             raise ValueError("int8_max_loss takes the place of int8_tolerance: give one of them")
+        if self.int8_io != "float32" and "in-graph" in (self.preprocess, self.decode):
+            raise ValueError("int8_io makes all of a file integers, and what goes in-graph is computed in float32")
         return self
 
     @property

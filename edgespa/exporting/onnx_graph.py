@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from edgespa.exporting.fitness import Part, Shown
+from edgespa.quantisation.fitness import Part, Shown
 
 ABSORBED = ("Relu", "Clip")
 """An activation function that int8 ranges already hold disappears into them."""

@@ -11,16 +11,19 @@ from __future__ import annotations
 import copy
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgespa.exporting.fitness import unfit
+from edgespa.exporting.corrections import Correction
 from edgespa.exporting.onnx_graph import ABSORBED, parts_of
-from edgespa.exporting.ranges import Observed, Range, find_ranges
+from edgespa.exporting.onnx_layers import channel_axis, with_corrections
 from edgespa.exporting.refusals import refused
-from edgespa.exporting.sensitivity import by_weights
+from edgespa.quantisation.fitness import unfit
+from edgespa.quantisation.ranges import Observed, Range, find_ranges
+from edgespa.quantisation.sensitivity import by_weights
 from edgespa.system.quiet import quiet
 
 LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
@@ -35,21 +38,26 @@ class OnnxQuantiser:
 
     Args:
         source: The file.
+        symmetric: Activations in int8 with zero at level 0, biases in float32: what TensorRT takes. Elsewhere unsigned,
+            with zero at any level.
 
     Attributes:
         unfit: Layers and gates that stay in float whatever is asked for, with the reasons; known when they have been
             observed.
         rest_ways: What can be done to the weights of layers that stay in float.
         stores_terms: Whether constants that are no layer's weights can be stored smaller.
+        whole: Whether no layer can stay in float.
     """
 
+    whole = False
     rest_ways = ("stored",)
     stores_terms = False
     weight_ways = ("dynamic", "stored")
 
-    def __init__(self, source: Path) -> None:
+    def __init__(self, source: Path, *, symmetric: bool = False) -> None:
         import onnx
 
+        self._symmetric = symmetric
         self._model = onnx.shape_inference.infer_shapes(onnx.load(source))
         for index, node in enumerate(self._model.graph.node):
             node.name = node.name or f"{node.op_type}_{index}"
@@ -63,6 +71,20 @@ class OnnxQuantiser:
         joins = _GATES if "Sigmoid" in kinds else ()
         self._gates = {node.name: node for node in self._model.graph.node if node.op_type in joins}
         self.unfit: dict[str, str] = {}
+
+    def weights(self) -> dict[str, NDArray[np.float32]]:
+        """Of `layers`, a row for each output channel; but for transposed convolutions, whose rows are no channels."""
+        import onnx
+
+        constants = {each.name: each for each in self._model.graph.initializer}
+        found = {}
+        for name in self.layers:
+            node = self._nodes[name]
+            weight = onnx.numpy_helper.to_array(constants[node.input[1]])
+            if node.op_type != "ConvTranspose" and weight.dtype == np.float32 and weight.size:
+                axis = channel_axis(node, weight.ndim)
+                found[name] = np.moveaxis(weight, axis, 0).reshape(weight.shape[axis], -1)
+        return found
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -133,6 +155,7 @@ class OnnxQuantiser:
         without: Collection[str] = (),
         joined: bool = False,
         rest: str | None = None,
+        corrections: Mapping[str, Correction] = MappingProxyType({}),
     ) -> None:
         """Static int8 in QDQ form: weights per channel, activations per tensor; float32 inputs and outputs.
 
@@ -143,6 +166,7 @@ class OnnxQuantiser:
             without: Layers that stay in float.
             joined: Quantise `joins` too.
             rest: ``stored``: layers that stay in float have their weights in int8, see `write_weights`.
+            corrections: Weights and biases in place of their own, of those that are quantised.
         """
         import onnx
         from onnxruntime.quantization import QuantType
@@ -160,16 +184,20 @@ class OnnxQuantiser:
         }
         with quiet("onnxruntime.quantization"):
             quantizer = QDQQuantizer(
-                copy.deepcopy(self._model),
+                with_corrections(self._model, {name: corrections[name] for name in chosen if name in corrections}),
                 per_channel=True,
                 reduce_range=False,
                 weight_qType=QuantType.QInt8,
-                activation_qType=QuantType.QUInt8,
+                activation_qType=QuantType.QInt8 if self._symmetric else QuantType.QUInt8,
                 tensors_range=TensorsData(CalibrationMethod.MinMax, data),
                 nodes_to_quantize=[*chosen, *between],
                 nodes_to_exclude=[],
                 op_types_to_quantize=[*LAYERS, *others],
-                extra_options={"OpTypesToExcludeOutputQuantization": ["MatMul", "Gemm"]},
+                extra_options={
+                    "OpTypesToExcludeOutputQuantization": ["MatMul", "Gemm"],
+                    "ActivationSymmetric": self._symmetric,
+                    "QuantizeBias": not self._symmetric,
+                },
             )
             quantizer.quantize_model()
         model = quantizer.model.model
@@ -294,7 +322,7 @@ def _with_stored_weights(model: Any) -> Any:
         if weight.dtype != np.float32 or weight.size < _LEAST_WEIGHTS:
             continue
         if name not in done:
-            axis = _channel_axis(node, weight.ndim)
+            axis = channel_axis(node, weight.ndim)
             others = tuple(each for each in range(weight.ndim) if each != axis)
             scale = np.maximum(np.abs(weight).max(axis=others) / 127, np.finfo(np.float32).tiny).astype(np.float32)
             shape = [-1 if each == axis else 1 for each in range(weight.ndim)]
@@ -315,16 +343,6 @@ def _with_stored_weights(model: Any) -> Any:
     del model.graph.initializer[:]
     model.graph.initializer.extend(kept)
     return model
-
-
-def _channel_axis(node: Any, rank: int) -> int:
-    """The dimension of the weight that counts output channels."""
-    if node.op_type == "MatMul":
-        return rank - 1
-    if node.op_type == "Gemm":
-        transposed = any(each.name == "transB" and each.i for each in node.attribute)
-        return 0 if transposed else 1
-    return 1 if node.op_type == "ConvTranspose" else 0
 
 
 def _tidied(model: Any, source: Any) -> Any:

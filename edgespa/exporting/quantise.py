@@ -11,13 +11,18 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
+from edgespa.bundle import INT8_STEPS
 from edgespa.errors import EdgespaError, ExportError
 from edgespa.exporting.config import ExportConfig
+from edgespa.exporting.corrections import Correction
 from edgespa.exporting.journal import Journal
 from edgespa.exporting.parity import File
-from edgespa.exporting.ranges import Observed, Range, find_ranges
 from edgespa.exporting.samples import Samples
-from edgespa.exporting.sensitivity import Choice, choose, rank
+from edgespa.quantisation.ranges import Observed, Range, find_ranges
+from edgespa.quantisation.sensitivity import Choice, choose, rank
 from edgespa.system.quiet import first_line
 
 log = logging.getLogger(__name__)
@@ -32,11 +37,18 @@ _SHARE = 0.85
 _MOST_IN_FLOAT, _LEAST_GAIN = 0.75, 0.95
 
 Open = Callable[[Path], File]
-Tried = Callable[[int, int], None]
+Tried = Callable[[int, int, str], None]
+Correct = Callable[[Mapping[str, NDArray[np.float32]], str, Callable[[int, int], None]], dict[str, Correction]]
+"""From the weights of layers and the way of finding ranges; told how far it is."""
 
 
-def _nobody(done: int, total: int) -> None:
+def _nobody(done: int, total: int, text: str) -> None:
     """Nobody is told."""
+
+
+def _nothing(*_: Any) -> dict[str, Correction]:
+    """No layer is corrected."""
+    return {}
 
 
 class Quantiser(Protocol):
@@ -55,8 +67,10 @@ class Quantiser(Protocol):
     weight_ways: tuple[str, ...]
     rest_ways: tuple[str, ...]
     stores_terms: bool
+    whole: bool
 
     def observe(self, feeds: Sequence[Sequence[Any]]) -> dict[str, Observed]: ...  # noqa: D102
+    def weights(self) -> dict[str, NDArray[np.float32]]: ...  # noqa: D102
     def write_static(  # noqa: D102
         self,
         path: Path,
@@ -67,6 +81,7 @@ class Quantiser(Protocol):
         joined: bool = False,
         rest: str | None = None,
         terms: bool = False,
+        corrections: Mapping[str, Correction] = ...,
     ) -> None: ...
     def write_weights(self, path: Path, way: str) -> None: ...  # noqa: D102
     def write_half(self, path: Path) -> None: ...  # noqa: D102
@@ -80,11 +95,14 @@ class Made:
         how: How it was made, for the manifest.
         float_layers: Layers that stay in float.
         time_ratio: Its CPU time of one inference against the fp32 file's, one thread, on this machine.
+        errors: Of int8 with all layers in it, by what was done: each way of finding ranges with every weight to its
+            nearest level; then, with the nearest of those, what `edgespa.quantisation` does besides.
     """
 
     how: str | None = None
     float_layers: tuple[str, ...] = ()
     time_ratio: float | None = None
+    errors: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,12 +130,13 @@ def make(
     plain: Path,
     path: Path,
     feeds: Sequence[Sequence[Any]],
-    judge: Samples | None,
+    judge: Samples,
     open_file: Open,
     config: ExportConfig,
     journal: Journal | None = None,
     loss: Loss | None = None,
     tried: Tried = _nobody,
+    correct: Correct = _nothing,
 ) -> Made:
     """Write the best file of a precision.
 
@@ -127,12 +146,13 @@ def make(
         plain: The fp32 file.
         path: The file to write.
         feeds: Calibration inputs in the file's layout, for int8.
-        judge: Calibration images and the program's outputs; the proof's samples if there are none. None for fp16.
+        judge: Calibration images and the program's outputs; the proof's samples if there are none.
         open_file: Loads a file.
         config: Tolerance, methods, slowdown.
         journal: Of what was measured on the way before, with the same file, calibration, judge and loss.
         loss: In place of the tolerance.
-        tried: Told ``(done, total)`` where layers are tried one after the other, which takes long.
+        tried: Told ``(done, total, text)`` where layers are tried one after the other, which takes long.
+        correct: Gives rounded weights and moved biases.
 
     Raises:
         NotUseful: If the precision cannot be had within the tolerance, or not without being slower; or a file that is
@@ -142,12 +162,12 @@ def make(
     try:
         if precision == "fp16":
             quantiser.write_half(path)
-            return _smaller(Made(), path, plain)
-        if not quantiser.layers:
+        elif not quantiser.layers:
             raise NotUseful("it has no layer with weights that int8 is made for")
-        assert judge is not None
-        search = _Search(quantiser, plain, path, judge, open_file, config, journal, loss, tried)
-        return search.static(feeds) if precision == "int8" else _smaller(search.weights(), path, plain)
+        search = _Search(quantiser, plain, path, judge, open_file, config, journal, loss, tried, correct)
+        if precision == "int8":
+            return search.static(feeds)
+        return _smaller(search.half() if precision == "fp16" else search.weights(), path, plain)
     except (EdgespaError, NotUseful):
         raise
     except Exception as error:
@@ -178,8 +198,11 @@ class _Search:
         journal: Journal | None = None,
         loss: Loss | None = None,
         tried: Tried = _nobody,
+        correct: Correct = _nothing,
     ) -> None:
-        self._tell = tried
+        self._tell, self._correct = tried, correct
+        self._corrections: dict[str, Correction] = {}
+        self._corrected = ""
         self._quantiser = quantiser
         self._plain = plain
         self._path = path
@@ -203,10 +226,13 @@ class _Search:
         found = {method: find_ranges(observed, method) for method in self._config.methods}
         errors = {method: self._error(method, ranges) for method, ranges in found.items()}
         method = min(errors, key=errors.__getitem__)
+        self._improve_layers(method, found[method], errors)
         choice = Choice((), self._off(method, found[method]), 0)
+        if not choice.error <= self._most and self._quantiser.whole:
+            raise NotUseful(f"{self._words(choice.error)}, and a file that is in int8 as a whole has no layer in float")
         if not choice.error <= self._most:
             choice = self._with_float(method, found[method], choice.error)
-        self._quantiser.write_static(self._path, found[method], without=choice.float_layers)
+        self._write(self._path, found[method], without=choice.float_layers)
         in_float = (*self._quantiser.float_layers, *choice.float_layers)
         self._improve(found[method], in_float)
         ours, theirs = self._path.stat().st_size, self._plain.stat().st_size
@@ -215,17 +241,56 @@ class _Search:
                 f"{len(in_float)} of {self._count} layers would have to stay in float: {ours:,} bytes instead of "
                 f"{theirs:,}; with all in int8 {self._words(self._off(method, found[method]))}"
             )
+        error = "error" if self._loss is None else f"loss of {self._loss.title}"
+        kept = f", {error} {choice.error:.3g}, {len(in_float)} of {self._count} layers in float"
+        ratio = self._fast_enough(self._config.int8_ratio, kept)
+        known = {each: round(error, 6) for each, error in errors.items() if math.isfinite(error)}
+        return Made(method, in_float, ratio, known)
+
+    def half(self) -> Made:
+        """What is written already."""
+        return Made(time_ratio=self._fast_enough(None, judged=not self._config.half_for_gpu))
+
+    def _fast_enough(self, expected: float | None, more: str = "", *, judged: bool = True) -> float:
+        """Its time against float32 on this machine.
+
+        Raises:
+            NotUseful: It takes longer than is allowed, where it is for, as far as that is known, else here.
+        """
         ratio, words = self._time(self._path)
-        expected = self._config.int8_ratio
         if expected is not None:
             words = f"about {expected:.2f} of its time on the device"
         most = self._config.int8_slowdown
-        if most is not None and (expected or ratio) > most:
-            kept = f"{len(in_float)} of {self._count} layers in float"
+        if judged and most is not None and (expected or ratio) > most:
             what = "slower than fp32" if (expected or ratio) > 1 else f"not at {most:g} of fp32's time"
-            error = "error" if self._loss is None else f"loss of {self._loss.title}"
-            raise NotUseful(f"it is {what}: {words}, {error} {choice.error:.3g}, {kept}")
-        return Made(method, in_float, round(ratio, 3))
+            raise NotUseful(f"it is {what}: {words}{more}")
+        return round(ratio, 3)
+
+    def _improve_layers(self, method: str, ranges: dict[str, Range], errors: dict[str, float]) -> None:
+        """Rounded weights, and moved biases too, if the outputs come nearer by them."""
+
+        def told(done: int, total: int) -> None:
+            self._tell(done, total, f"round the weights of layer {done} of {total}")
+
+        moved = self._correct(self._quantiser.weights(), method, told)
+        if not moved:
+            return
+        rounded = {name: each.without_shift() for name, each in moved.items()}
+        best = errors[method]
+        for what, corrections in zip(INT8_STEPS, (rounded, moved), strict=True):
+            before = self._corrections, self._corrected
+            self._corrections, self._corrected = corrections, f", {what}"
+            errors[what] = self._error(method, ranges)
+            if errors[what] < best:
+                best = errors[what]
+            else:
+                self._corrections, self._corrected = before
+
+    def _write(self, path: Path, ranges: dict[str, Range], **how: Any) -> None:
+        corrections = self._corrections
+        if how.get("only"):  # biases make up for what the layers before have lost, too
+            corrections = {name: each.without_shift() for name, each in corrections.items()}
+        self._quantiser.write_static(path, ranges, corrections=corrections, **how)
 
     def weights(self) -> Made:
         """The first way within the tolerance."""
@@ -234,7 +299,7 @@ class _Search:
             self._quantiser.write_weights(self._path, way)
             errors[way] = self._misses(self._path)
             if errors[way] <= self._most:
-                return Made(way, (), round(self._time(self._path)[0], 3))
+                return Made(way, (), self._fast_enough(None))
         words = ", ".join(f"{way} {error:.3g}" for way, error in errors.items())
         above = f"the error of a component is above {self._most:.3g} of its spread"
         if self._loss is not None:
@@ -264,7 +329,7 @@ class _Search:
         """Keep a file that is near enough, and smaller if it has to be."""
         good = False
         try:
-            self._quantiser.write_static(self._trial, ranges, without=float_layers, **how)
+            self._write(self._trial, ranges, without=float_layers, **how)
             if not smaller or self._trial.stat().st_size < self._path.stat().st_size:
                 good = self._misses(self._trial) <= self._most
         except Exception as error:  # whatever quantiser or runtime make of it: there is a file without
@@ -279,8 +344,10 @@ class _Search:
         alike = {layers[0]: layers for layers in self._quantiser.alike}
 
         def alone(first: str) -> float:
-            self._tell(list(alike).index(first), len(alike))
-            return self._journal.error(f"{method}, {first} alone", lambda: self._tried(few, ranges, only=alike[first]))
+            at, count = list(alike).index(first), len(alike)
+            self._tell(at, count, f"which layers stay in float, {at} of {count}")
+            what = f"{method}{self._corrected}, {first} alone"
+            return self._journal.error(what, lambda: self._tried(few, ranges, only=alike[first]))
 
         def all_of(firsts: tuple[str, ...]) -> tuple[str, ...]:
             return tuple(layer for first in firsts for layer in alike[first])
@@ -312,11 +379,11 @@ class _Search:
         """The same of a file with some layers in float."""
         if self._loss is None:
             return self._error(method, ranges, without)
-        what = f"{method}, without {sorted(without)}, loss"
+        what = f"{method}{self._corrected}, without {sorted(without)}, loss"
         return self._journal.error(what, lambda: self._written(self._misses, ranges, without=without))
 
     def _error(self, method: str, ranges: dict[str, Range], without: tuple[str, ...] = ()) -> float:
-        what = f"{method}, without {sorted(without)}"
+        what = f"{method}{self._corrected}, without {sorted(without)}"
         return self._journal.error(what, lambda: self._tried(self._judge, ranges, without=without))
 
     def _tried(self, judge: Samples, ranges: dict[str, Range], **layers: Any) -> float:
@@ -324,7 +391,7 @@ class _Search:
 
     def _written(self, measure: Callable[[Path], float], ranges: dict[str, Range], **layers: Any) -> float:
         try:
-            self._quantiser.write_static(self._trial, ranges, **layers)
+            self._write(self._trial, ranges, **layers)
             return measure(self._trial)
         finally:
             self._trial.unlink(missing_ok=True)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from edgespa.exporting.ranges import Range
+from edgespa.quantisation.ranges import Range
 from edgespa.system.guarded import private_folder
 from edgespa.system.quiet import first_line
 

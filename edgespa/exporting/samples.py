@@ -421,6 +421,20 @@ def run_program(program: Program, inputs: Sequence[Tensor]) -> list[Array]:
     return _in_batches(lambda *part: _numpy(tree_leaves(program(*part))), program, inputs) or []
 
 
+def runs_of(program: Program, inputs: Sequence[Tensor], most: int) -> list[list[Tensor]]:
+    """What the program takes of some samples, run by run; the last ones, where they do not fill a batch, are left out.
+
+    Args:
+        program: With plain inputs.
+        inputs: As for `run_program`.
+        most: Samples of a run, where the program takes any number.
+    """
+    inputs = _samples_first(program, inputs)
+    count = len(inputs[0])
+    size = fixed_batch(program) or min(most, count)
+    return [_arguments(program, inputs, start, size) for start in range(0, count - size + 1, size)] if size else []
+
+
 def _in_batches(
     run: Callable[..., list[Array] | None], program: Program, inputs: Sequence[Tensor]
 ) -> list[Array] | None:

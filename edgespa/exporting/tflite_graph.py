@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgespa.exporting.fitness import UNLIKE, Part, Shown
+from edgespa.quantisation.fitness import UNLIKE, Part, Shown
 
 LAYERS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
 # What lies between convolutions: in int8 too, they save its way to float and back, at some loss.

@@ -10,22 +10,26 @@ import re
 import shutil
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgespa.exporting.fitness import unfit
-from edgespa.exporting.ranges import Observed, Range, find_ranges
+from edgespa.exporting.corrections import Correction
 from edgespa.exporting.refusals import refused
-from edgespa.exporting.sensitivity import by_weights
 from edgespa.exporting.tflite_file import in_order
 from edgespa.exporting.tflite_graph import LAYERS, Operator, read
+from edgespa.exporting.tflite_layers import as_corrected, put_in, with_layers
 from edgespa.exporting.tflite_scales import widened, with_room
 from edgespa.exporting.tflite_signature import keep_signature
 from edgespa.exporting.tflite_terms import store_terms
+from edgespa.quantisation.fitness import Part, unfit
+from edgespa.quantisation.ranges import Observed, Range, find_ranges
+from edgespa.quantisation.sensitivity import by_weights
 from edgespa.system.quiet import quiet
 
+NOTHING: Mapping[str, Correction] = MappingProxyType({})
 _HALF_LAYERS = (*LAYERS, "CONV_2D_TRANSPOSE")
 
 
@@ -40,8 +44,10 @@ class TfliteQuantiser:
             have been observed.
         rest_ways: What can be done to the weights of layers that stay in float, the smallest first.
         stores_terms: Whether constants that are no layer's weights can be stored smaller.
+        whole: Whether no layer can stay in float.
     """
 
+    whole = False
     rest_ways = ("stored", "half")
     stores_terms = True
     weight_ways = ("dynamic", "stored")
@@ -53,6 +59,10 @@ class TfliteQuantiser:
         self._operators = {each.name: each for each in layers}
         self._between = {each.name: each for each in joins}
         self.unfit: dict[str, str] = {}
+
+    def weights(self) -> dict[str, NDArray[np.float32]]:
+        """Of `layers`, a row for each output channel."""
+        return {name: weight for name in self.layers if (weight := self._operators[name].weight) is not None}
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -94,9 +104,11 @@ class TfliteQuantiser:
             interpreter.allocate_tensors()
             runner = interpreter.get_signature_runner(next(iter(interpreter.get_signature_list())))
             names = in_order(runner.get_input_details())
+            details = interpreter.get_tensor_details()
+            wanted |= self._seen(details)
             details = [
                 each
-                for each in interpreter.get_tensor_details()
+                for each in details
                 if each["name"] in wanted and each["dtype"] is np.float32 and each["shape"].all()
             ]
             observed = {str(each["name"]): Observed.of(spread=each["name"] in shown) for each in details}
@@ -105,9 +117,16 @@ class TfliteQuantiser:
                 for each in details:
                     array = interpreter.get_tensor(each["index"])
                     observed[str(each["name"])].add(array if array.shape[:1] == feed[0].shape[:1] else array[None])
-        self.unfit = unfit([each.part for each in around], observed)
-        self.unfit |= refused(self, find_ranges(observed, "minmax"), "tflite")
+        self.unfit = self._unfit([each.part for each in around], observed)
         return observed
+
+    def _unfit(self, parts: list[Part], observed: dict[str, Observed]) -> dict[str, str]:
+        self.unfit = unfit(parts, observed)
+        return self.unfit | refused(self, find_ranges(observed, "minmax"), "tflite")
+
+    def _seen(self, details: list[dict[str, Any]]) -> set[str]:
+        """Names of activations that are looked at besides."""
+        return set()
 
     def write_static(
         self,
@@ -119,6 +138,7 @@ class TfliteQuantiser:
         joined: bool = False,
         rest: str | None = None,
         terms: bool = False,
+        corrections: Mapping[str, Correction] = NOTHING,
     ) -> None:
         """Static int8: weights per channel, activations per tensor; float32 inputs and outputs.
 
@@ -130,6 +150,7 @@ class TfliteQuantiser:
             joined: Quantise `joins` too.
             rest: Weights of layers that stay in float: ``stored`` in int8, see `write_weights`; in ``half`` precision.
             terms: Store large constants that are no layer's weights in int8, see `store_terms`.
+            corrections: Weights and biases in place of their own, of those that are quantised.
         """
         rules = _Rules()
         chosen = [name for name in only or self.layers if name not in without and name not in self.unfit]
@@ -144,13 +165,15 @@ class TfliteQuantiser:
         if not chosen and not rest:
             shutil.copyfile(self._source, path)
             return
-        layers = [self._operators[name] for name in chosen]
+        layers = [as_corrected(self._operators[name], corrections.get(name)) for name in chosen]
+        changes = {self._operators[name].scope: put_in(corrections[name]) for name in chosen if name in corrections}
+        source = with_layers(self._source.read_bytes(), changes)
         wide = widened(layers, ranges)
         found = {
             name: {"min": np.array(low, dtype=np.float32), "max": np.array(high, dtype=np.float32)}
             for name, (low, high) in wide.items()
         }
-        self._write(path, rules.recipe(), found, with_room(self._source, layers, wide))
+        self._write(path, rules.recipe(), found, with_room(source, layers, wide))
         if terms:
             store_terms(path)
 

@@ -8,17 +8,15 @@ word.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Mapping
-from pathlib import Path
-from typing import Any
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgespa.exporting.ranges import Range
 from edgespa.exporting.tflite_graph import Operator
-from edgespa.exporting.tflite_packed import packed
+from edgespa.exporting.tflite_layers import with_layers
+from edgespa.quantisation.ranges import Range
 
 _MOST_BIAS = 2.0**30
 _MOST_FACTOR = 128.0
@@ -52,26 +50,25 @@ def widened(layers: Iterable[Operator], ranges: Mapping[str, Range]) -> dict[str
     return result
 
 
-def with_room(source: Path, layers: Iterable[Operator], ranges: Mapping[str, Range]) -> bytes:
+def with_room(content: bytes, layers: Iterable[Operator], ranges: Mapping[str, Range]) -> bytes:
     """A float file whose quantised weights have scales that their biases fit on.
 
     Where one does not, the largest weight of that channel grows until it does: by so little that what it adds is below
     one part in 30,000 of the bias.
 
     Args:
-        source: A float file.
+        content: A float file.
         layers: Those that are made int8.
         ranges: Of their inputs.
     """
-    content = source.read_bytes()
     wanted = {}
     for each in layers:
         step = _width(ranges[each.inputs[0]]) / _ACTIVATION_LEVELS if each.inputs[0] in ranges else 0.0
         assert each.weight is not None
         scales, own = _scales(each, step), _scales(each, 0.0)
         if step and (scales > own).any():
-            wanted[each.scope] = np.where(scales > own, scales * _WEIGHT_LEVELS, 0.0).astype(np.float32)
-    return _with_least_weights(content, wanted) if wanted else content
+            wanted[each.scope] = partial(_grow, np.where(scales > own, scales * _WEIGHT_LEVELS, 0.0).astype(np.float32))
+    return with_layers(content, wanted)
 
 
 def _scales(layer: Operator, step: float) -> NDArray[np.float64]:
@@ -88,30 +85,8 @@ def _width(ends: Range) -> float:
     return max(ends[1], 0.0) - min(ends[0], 0.0)
 
 
-def _with_least_weights(content: bytes, wanted: Mapping[str, NDArray[np.float32]]) -> bytes:
-    from ai_edge_litert import schema_py_generated as schema
-    from ai_edge_quantizer.utils import tfl_flatbuffer_utils
-
-    model = tfl_flatbuffer_utils.read_model(content)
-    graph = model.subgraphs[0]
-    holders = Counter(int(tensor.buffer) for tensor in graph.tensors)
-    for node in graph.operators:
-        scope = str(tfl_flatbuffer_utils.get_op_scope(node, graph.tensors))
-        if scope not in wanted:
-            continue
-        tensor = graph.tensors[node.inputs[1]]
-        values = np.frombuffer(bytes(model.buffers[tensor.buffer].data), np.float32).reshape(tensor.shape).copy()
-        kind = model.operatorCodes[node.opcodeIndex].builtinCode
-        last = kind == schema.BuiltinOperator.DEPTHWISE_CONV_2D
-        rows = np.moveaxis(values, 3, 0) if last else values  # a view: what is written there is in the values
-        for row, least in zip(rows, wanted[scope], strict=True):
-            place = np.unravel_index(int(np.abs(row).argmax()), row.shape)
-            if abs(row[place]) < least:
-                row[place] = -least if row[place] < 0 else least
-        if holders[int(tensor.buffer)] > 1:  # another tensor keeps the old values
-            holders[int(tensor.buffer)] -= 1
-            buffer: Any = schema.BufferT()
-            model.buffers.append(buffer)
-            tensor.buffer = len(model.buffers) - 1
-        model.buffers[tensor.buffer].data = np.frombuffer(values.tobytes(), np.uint8)
-    return packed(model)
+def _grow(least: NDArray[np.float32], rows: NDArray[np.float32], _: NDArray[np.float32] | None) -> None:
+    for row, wanted in zip(rows, least, strict=True):
+        place = np.unravel_index(int(np.abs(row).argmax()), row.shape)
+        if abs(row[place]) < wanted:
+            row[place] = -wanted if row[place] < 0 else wanted

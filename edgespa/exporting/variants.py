@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -21,16 +22,21 @@ from edgespa.exporting.cache import Cache, key_of
 from edgespa.exporting.config import PRECISIONS, ExportConfig
 from edgespa.exporting.conversion import Conversions
 from edgespa.exporting.converter import Form
+from edgespa.exporting.corrections import Correction, Corrections
 from edgespa.exporting.journal import Journal
 from edgespa.exporting.onnx_quant import OnnxQuantiser
 from edgespa.exporting.parity import File, bound_for
 from edgespa.exporting.quantise import Loss, Made, NotUseful, make
-from edgespa.exporting.samples import Samples, fixed_batch, run_program, samples_of
+from edgespa.exporting.samples import Samples, fixed_batch, run_program, runs_of, samples_of
 from edgespa.exporting.tflite_meta import write_metadata
 from edgespa.exporting.tflite_quant import TfliteQuantiser
+from edgespa.exporting.tflite_whole import WholeTfliteQuantiser
 from edgespa.graph.program import Program
 
 JUDGE_IMAGES = 32
+CORRECTED_BY = 32
+"""Images that weights are rounded for, and biases moved by."""
+_AT_ONCE = 8
 NO_SOURCE = "the float32 file that it is made from cannot be had"
 _JUDGED_BY = "components of all axes, and no clock"
 _RETRY = 0.8
@@ -70,6 +76,15 @@ class Job:
     preprocess: Preprocess | None
     classes: tuple[str, ...]
     cache: Cache
+
+    @cached_property
+    def corrections(self) -> Corrections:
+        """Of weights and biases, for the layers of all formats; of images that no file is judged on."""
+        inputs = _calibration_inputs(self)
+        fitted = len(inputs[0]) - _judged(len(inputs[0]))
+        places = np.unique(np.linspace(0, max(0, fitted - 1), min(fitted, CORRECTED_BY)).astype(np.int64))
+        chosen = [torch.from_numpy(array[places]) for array in inputs]
+        return Corrections(self.program, runs_of(self.program, chosen, _AT_ONCE))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,8 +158,11 @@ def make_variants(job: Job, name: str, made: Conversions, steps: Steps) -> Outco
                 steps.next(f"{name} {precision}: prove")
                 variants.append(_proved(job, name, precision, path, how, steps))
             else:
-                quantiser = quantiser or QUANTISERS[name](source)
-                variants.append(_smaller(job, name, precision, quantiser, source, path, steps))
+                if name == "tflite" and precision == "int8" and job.config.int8_io != "float32":
+                    own: Any = WholeTfliteQuantiser(source, job.config.int8_io)
+                else:
+                    own = quantiser = quantiser or _quantiser(job, name, source)
+                variants.append(_smaller(job, name, precision, own, source, path, steps))
         except (NotUseful, ExportError) as reason:
             if precision == "fp32" and isinstance(reason, ExportError):
                 wrong = reason
@@ -152,6 +170,16 @@ def make_variants(job: Job, name: str, made: Conversions, steps: Steps) -> Outco
             left_out.append((f"{name}-{precision}", reason))
     source.unlink(missing_ok=True)
     return Outcome(tuple(variants), tuple(left_out))
+
+
+def _quantiser(job: Job, name: str, source: Path) -> Any:
+    more = {"symmetric": True} if _is_symmetric(job.config, name) else {}
+    return QUANTISERS[name](source, **more)
+
+
+def _is_symmetric(config: ExportConfig, name: str) -> bool:
+    """Of ONNX files; TFLite has one scheme."""
+    return name == "onnx" and config.int8_scheme == "symmetric"
 
 
 def open_file(job: Job, name: str, path: Path, precision: str, threads: int) -> File:
@@ -202,14 +230,21 @@ def _made(
 ) -> Made:
     """Make a file, or find it in the cache."""
 
-    def tried(done: int, total: int) -> None:
-        steps.within(done, total, f"{name} {precision}: which layers stay in float, {done} of {total}")
+    def tried(done: int, total: int, text: str) -> None:
+        steps.within(done, total, f"{name} {precision}: {text}")
+
+    symmetric = _is_symmetric(config, name)
+
+    def correct(weights: Mapping[str, Any], method: str, told: Any) -> dict[str, Correction]:
+        if config.int8_rounding == "nearest":
+            return {}
+        return job.corrections.of(weights, method, symmetric=symmetric, told=told)
 
     feeds: list[list[Any]] = []
     judge = job.samples
     if precision != "fp16" and job.calibration is not None:
         inputs = _calibration_inputs(job)
-        chosen = [torch.from_numpy(array[-JUDGE_IMAGES:]) for array in inputs]
+        chosen = [torch.from_numpy(array[-_judged(len(array)) :]) for array in inputs]
         judge = Samples(
             [tensor.numpy() for tensor in chosen],
             run_program(job.program, chosen),
@@ -221,16 +256,17 @@ def _made(
             feeds = _pieces(open_file(job, name, plain, "fp32", 1), inputs)
     loss = _loss(job, config) if precision != "fp16" else None
     asked = config.int8_tolerance if loss is None else f"{loss.most!r} {job.judge.identity}"
-    settings = (_JUDGED_BY, asked, config.int8_calibration, config.int8_slowdown, config.int8_ratio)
+    way = (config.int8_calibration, config.int8_rounding, symmetric, config.int8_io, config.int8_slowdown)
+    settings = (_JUDGED_BY, asked, *way, config.int8_ratio, config.half_for_gpu)
     images = [array for feed in feeds for array in feed]
     key, journal = "", Journal(None)
     if job.cache.folder:
         made_of = (precision, name, repr(job.form), plain.read_bytes(), *images, *judge.inputs)
         key = key_of(*settings, *made_of)
         measured = made_of if loss is None else (*made_of, job.judge.identity)
-        journal = Journal(job.cache.beside(key_of(_JUDGED_BY, *measured), "measured"))
+        journal = Journal(job.cache.beside(key_of(_JUDGED_BY, symmetric, config.int8_io, *measured), "measured"))
     if (notes := job.cache.restore(key, path)) is not None:
-        return Made(notes["how"], tuple(notes["float_layers"]), notes["time_ratio"])
+        return Made(notes["how"], tuple(notes["float_layers"]), notes["time_ratio"], notes["errors"])
     made = make(
         precision,
         quantiser,
@@ -243,9 +279,15 @@ def _made(
         journal,
         loss,
         tried,
+        correct,
     )
     job.cache.store(key, path, dataclasses.asdict(made))
     return made
+
+
+def _judged(count: int) -> int:
+    """Of the calibration images, so many are for files to be judged on alone."""
+    return min(JUDGE_IMAGES, -(-count // 2))
 
 
 def _loss(job: Job, config: ExportConfig) -> Loss | None:
@@ -320,6 +362,7 @@ def _proved(job: Job, name: str, precision: str, path: Path, how: Made, steps: S
         calibration=how.how,
         float_layers=how.float_layers,
         time_ratio=how.time_ratio,
+        errors=dict(how.errors),
         max_loss=None if loss is None else loss.most,
         preprocess=job.form.pixels,
     )

@@ -137,6 +137,7 @@ class Stopwatch:
             int8_tolerance=1.0,
             int8_slowdown=_LOOSE,
             int8_calibration="minmax",
+            int8_rounding="nearest",
             calibration_images=8,
         )
         origin = Origin(

@@ -38,6 +38,7 @@ from edgespa.exporting.samples import Samples, draw_samples, run_program
 from edgespa.graph.program import Program
 from edgespa.graph.trace import trace
 from edgespa.objectives.evaluate import accuracy
+from edgespa.quantisation.ranges import METHODS
 from edgespa.tasks.base import Base
 
 pytestmark = pytest.mark.usefixtures("converters", "converted_once")
@@ -496,7 +497,7 @@ def test_the_manifest_on_disk_is_the_one_that_was_returned(made: tuple[Path, Man
     assert Manifest.parse(values, "manifest") == made[1]
 
 
-@pytest.mark.parametrize("spoiled", ["minmax", "percentile", "entropy"])
+@pytest.mark.parametrize("spoiled", METHODS)
 def test_the_best_calibration_is_kept(
     toy_base: Base, prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spoiled: str
 ) -> None:
@@ -510,7 +511,7 @@ def test_the_best_calibration_is_kept(
     monkeypatch.setattr(quantise, "find_ranges", spoil)
     config = ExportConfig(formats=("onnx",), precisions=("int8",))
     manifest = export(toy_base.program, origin_of(), config, tmp_path / "b", calibration=prepared)
-    assert manifest.variants[0].calibration in {"minmax", "percentile", "entropy"} - {spoiled}
+    assert manifest.variants[0].calibration in {*METHODS} - {spoiled}
     assert manifest.variants[0].parity.component_error < 0.15  # type: ignore[operator]
     assert not [path for path in (tmp_path / "b").iterdir() if path.name.startswith(("trial", "source"))]
 

@@ -24,13 +24,13 @@ from edgespa.exporting.journal import Journal
 from edgespa.exporting.onnx_quant import OnnxQuantiser
 from edgespa.exporting.parity import File
 from edgespa.exporting.quantise import Loss, Made, NotUseful, interleaved_ms, make
-from edgespa.exporting.ranges import find_ranges
 from edgespa.exporting.samples import Samples, run_program
-from edgespa.exporting.sensitivity import Choice
 from edgespa.exporting.tflite_quant import TfliteQuantiser
 from edgespa.graph.program import Program
 from edgespa.graph.trace import trace
 from edgespa.models.interface import with_plain_outputs
+from edgespa.quantisation.ranges import METHODS, find_ranges
+from edgespa.quantisation.sensitivity import Choice
 
 pytestmark = pytest.mark.usefixtures("converters", "converted_once")
 Make = Callable[[str], Program]
@@ -313,12 +313,12 @@ def robust(request: pytest.FixtureRequest, program_of: Make, tmp_path_factory: p
 def test_nothing_stays_in_float_without_need(robust: Case) -> None:
     made = robust.make("int8")
     assert made.float_layers == ()
-    assert made.how in ("minmax", "percentile", "entropy")
+    assert made.how in METHODS
     assert made.time_ratio is not None
     assert robust.error() < 0.25
 
 
-@pytest.mark.parametrize("method", ["minmax", "percentile", "entropy"])
+@pytest.mark.parametrize("method", METHODS)
 def test_each_method_can_be_named(robust: Case, method: str) -> None:
     assert robust.make("int8", int8_calibration=method).how == method
     assert robust.error() < 0.3
@@ -543,6 +543,20 @@ def test_pixels_reach_the_quantiser(program_of: Make, tmp_path: Path) -> None:
     observed = quantiser.observe([[image[None]] for image in pixels])
     first = min(observed.values(), key=lambda each: abs(each.low + 1))
     assert (first.low, first.high) == (pytest.approx(-1, abs=0.01), pytest.approx(1, abs=0.01))
+
+
+@pytest.mark.parametrize("precision", ["fp16", "int8-weights"])
+def test_no_smaller_file_is_slow_without_a_word(robust: Case, monkeypatch: pytest.MonkeyPatch, precision: str) -> None:
+    monkeypatch.setattr(quantise, "interleaved_ms", lambda *_: (3.0, 2.0))
+    assert robust.make(precision).time_ratio == 1.5
+    with pytest.raises(NotUseful, match=r"slower than fp32: 3\.00 ms of CPU time instead of 2\.00"):
+        robust.make(precision, int8_slowdown=1.4)
+    # Of a GPU the time here says nothing; the weights of int8-weights are for CPUs as well.
+    if precision == "fp16":
+        assert robust.make(precision, int8_slowdown=1.4, half_for_gpu=True).time_ratio == 1.5
+    else:
+        with pytest.raises(NotUseful):
+            robust.make(precision, int8_slowdown=1.4, half_for_gpu=True)
 
 
 def test_a_file_that_is_faster_and_not_enough_is_not_called_slower(

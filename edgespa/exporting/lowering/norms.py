@@ -1,4 +1,4 @@
-"""Batch norms beside linear layers and behind transposed convolutions, in the weights of those."""
+"""Batch norms beside linear layers and behind convolutions, in the weights of those."""
 
 from __future__ import annotations
 
@@ -12,16 +12,21 @@ from edgespa.graph.program import Program, assign, drop_unread, fetch
 
 aten = torch.ops.aten
 _TRANSPOSED = {aten.conv_transpose1d.default, aten.conv_transpose2d.input, aten.conv_transpose3d.input}
+_PLAIN = {
+    *(aten.conv1d.default, aten.conv2d.default, aten.conv3d.default),
+    *(aten.conv1d.padding, aten.conv2d.padding, aten.conv3d.padding),
+}
 _GROUPS_AT = 6
 
 
-def without_batch_norms(program: Program) -> Program:
+def without_batch_norms(program: Program, *, convolutions: bool = False) -> Program:
     """A program whose batch norms beside linear layers are in their weights, also with a reshape between the two.
 
-    Those behind transposed convolutions as well. Those of convolutions are left to the converters, which know them.
+    Those behind transposed convolutions as well.
 
     Args:
         program: In evaluation form; not changed.
+        convolutions: Those behind plain ones too, which converters know and are left.
     """
     result = program.copy()
     for node in list(result.graph.nodes):
@@ -30,7 +35,7 @@ def without_batch_norms(program: Program) -> Program:
         if rank(node.args[0]) == 2:
             _into_linear_before(result, node) or _into_linears_after(result, node)
         else:
-            _into_transposed_before(result, node)
+            _into_convolution_before(result, node, {*_TRANSPOSED, *(_PLAIN if convolutions else ())})
     result.graph.eliminate_dead_code()
     result.module.recompile()
     drop_unread(result.module)
@@ -50,17 +55,21 @@ def _into_linear_before(program: Program, node: fx.Node) -> bool:
     return True
 
 
-def _into_transposed_before(program: Program, node: fx.Node) -> None:
+def _into_convolution_before(program: Program, node: fx.Node, kinds: set[Any]) -> None:
     source = node.args[0]
-    if not isinstance(source, fx.Node) or source.target not in _TRANSPOSED or len(_readers(source)) != 1:
+    if not isinstance(source, fx.Node) or source.target not in kinds or len(_readers(source)) != 1:
         return
     if not _has_constants(source):
         return
     scale, shift = _scale_and_shift(program, node)
-    weight, bias = _weights(program, source, len(scale))  # [C_in, C_out / groups, ...]
-    groups: Any = source.args[_GROUPS_AT] if len(source.args) > _GROUPS_AT else 1
-    apart = weight.reshape(groups, -1, *weight.shape[1:]) * scale.reshape(groups, 1, -1, *[1] * (weight.dim() - 2))
-    _set_weights(program, source, apart.flatten(0, 1), bias * scale + shift)
+    weight, bias = _weights(program, source, len(scale))
+    if source.target in _TRANSPOSED:  # [C_in, C_out / groups, ...]
+        groups: Any = source.args[_GROUPS_AT] if len(source.args) > _GROUPS_AT else 1
+        weight = weight.reshape(groups, -1, *weight.shape[1:]) * scale.reshape(groups, 1, -1, *[1] * (weight.dim() - 2))
+        weight = weight.flatten(0, 1)
+    else:
+        weight = weight * scale.reshape(-1, *[1] * (weight.dim() - 1))
+    _set_weights(program, source, weight, bias * scale + shift)
     node.replace_all_uses_with(source)
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from edgespa.exporting.fitness import Part, Shown, unfit
-from edgespa.exporting.ranges import Observed
-from edgespa.exporting.spread import MOST_ELEMENTS, Spread
+from edgespa.quantisation.fitness import Part, Shown, unfit
+from edgespa.quantisation.ranges import Observed
+from edgespa.quantisation.spread import MOST_ELEMENTS, Spread
 
 
 def held(*arrays: object) -> Observed:

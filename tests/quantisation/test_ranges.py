@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from edgespa.exporting.ranges import METHODS, VALUES_PER_IMAGE, Observed, entropy_limit, find_ranges
+from edgespa.quantisation.ranges import METHODS, VALUES_PER_IMAGE, Observed, entropy_limit, find_ranges
 
 
 def observed(*arrays: np.ndarray) -> dict[str, Observed]:
@@ -95,3 +95,27 @@ def test_a_range_never_goes_beyond_what_was_seen(method: str) -> None:
     values = np.random.default_rng(1).gamma(1.0, 2.0, 5000)
     low, high = find_ranges(observed(values), method)["x"]
     assert np.float32(values.min()) <= low < high <= np.float32(values.max())
+
+
+@pytest.mark.parametrize("skewed", [False, True])
+def test_mse_ends_where_a_search_of_all_pairs_ends(skewed: bool) -> None:
+    random = np.random.default_rng(1)
+    values = random.standard_normal(1000) ** 3 + (3.0 if skewed else 0.0)
+    values[:100] = 0.0
+    low, high = find_ranges(observed(values), "mse")["x"]
+
+    def off(low: float, high: float) -> float:
+        level = (high - low) / 255
+        zero = np.round(-low / level)
+        return float(np.square((np.clip(np.round(values / level) + zero, 0, 255) - zero) * level - values).mean())
+
+    ends = np.linspace(0.02, 1, 50)
+    best = min(off(a * values.min(), b * values.max()) for a in ends for b in ends)
+    assert off(low, high) <= 1.05 * best
+    assert off(low, high) < off(values.min(), values.max())
+
+
+def test_mse_of_one_sign_and_of_nothing_but_zeros() -> None:
+    low, high = find_ranges(observed(np.linspace(1, 2, 100)), "mse")["x"]
+    assert (low, high) == (1.0, pytest.approx(2.0, rel=0.02))
+    assert find_ranges(observed(np.zeros(10)), "mse") == {"x": (0.0, 0.0)}

@@ -14,7 +14,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Mapping
 
-from edgespa.exporting.ranges import HUGE, Observed
+from edgespa.quantisation.ranges import HUGE, Observed
 
 UNLIKE = 8.0
 """Ratio of widths from which parts are unlike: 32 of 256 levels are left."""

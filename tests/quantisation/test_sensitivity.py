@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgespa.exporting.sensitivity import Choice, choose, rank
+from edgespa.quantisation.sensitivity import Choice, choose, rank
 
 
 def test_the_most_harmful_comes_first_and_equals_keep_their_order() -> None:

