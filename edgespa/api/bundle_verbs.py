@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar, overload
@@ -29,6 +30,7 @@ def verify(
     revoked: str | Path | None = None,
     run: bool = True,
     pythons: Sequence[str | Path] = (),
+    runtimes: Sequence[str] = (),
     threads: int = 1,
     timeout_s: float = 600.0,
     memory_mib: int | None = None,
@@ -45,6 +47,7 @@ def verify(
         revoked: Keys that count no more.
         run: Run its files.
         pythons: Environments whose runtimes are tried too, ``ENV/bin/python``.
+        runtimes: Run the files in these too, in each environment: ``openvino``, say.
         threads: Of the runtime.
         timeout_s: End what runs the files after so long.
         memory_mib: It may allocate so much; None for 2 GiB and what sizes of files and tensors explain, at most 10 GiB.
@@ -54,8 +57,8 @@ def verify(
         SignatureError: It is not signed by one of the signers.
     """
     require_signers(signers, identity, revoked)
-    if not run and pythons:
-        raise ConfigError("run=False runs nothing in any of the pythons either", "give one of them")
+    if not run and (pythons or runtimes):
+        raise ConfigError("run=False runs nothing in any of the pythons or runtimes either", "give one of them")
     path = path_of(bundle)
     checked(path)
     from edgespa.api.checking import check_bundle
@@ -67,6 +70,7 @@ def verify(
         revoked=file_of(revoked),
         run=run,
         pythons=[Path(each) for each in several(pythons)],
+        runtimes=several(runtimes),
         threads=threads,
         timeout_s=timeout_s,
         memory_mib=memory_mib,
@@ -81,7 +85,9 @@ def profile(  # type: ignore[overload-overlap]  # a text is one name, no list
     against: str | Path | Bundle | None = ...,
     variants: Sequence[str] | None = ...,
     threads: int | Sequence[int] = ...,
+    runtimes: Sequence[str] = ...,
     providers: Sequence[str] = ...,
+    pick: str | None = ...,
     runs: int | None = ...,
     seconds: float | None = ...,
     duration: float | None = ...,
@@ -106,7 +112,9 @@ def profile(
     against: str | Path | Bundle | None = ...,
     variants: Sequence[str] | None = ...,
     threads: int | Sequence[int] = ...,
+    runtimes: Sequence[str] = ...,
     providers: Sequence[str] = ...,
+    pick: str | None = ...,
     runs: int | None = ...,
     seconds: float | None = ...,
     duration: float | None = ...,
@@ -130,7 +138,9 @@ def profile(
     against: str | Path | Bundle | None = None,
     variants: Sequence[str] | None = None,
     threads: int | Sequence[int] = 1,
+    runtimes: Sequence[str] = (),
     providers: Sequence[str] = (),
+    pick: str | None = None,
     runs: int | None = None,
     seconds: float | None = None,
     duration: float | None = None,
@@ -153,7 +163,10 @@ def profile(
         against: Another bundle, measured in alternation, for ratios.
         variants: Names of files; None for all.
         threads: One number, or several, each measured by itself.
+        runtimes: Each measured by itself: ``openvino`` beside the usual one of a format; ``all`` that are there.
         providers: What computes; none for the CPU.
+        pick: ``fastest`` writes into the bundle what ``run.py`` takes by itself from now on: the fastest file and
+            runtime of those measured whose recorded outputs come out on the device. Of one device, into a folder.
         runs: At most so many inferences per process.
         seconds: Stop after so long per process.
         duration: Likewise, and the sensors are read meanwhile.
@@ -178,11 +191,12 @@ def profile(
     """
     require_signers(signers, identity, revoked)
     from edgespa.api.profiling import profile_on
-    from edgespa.device.measure.profile import Settings
+    from edgespa.device.measure.profile import ALL, Settings
 
     settings = Settings(
         variants=None if variants is None else several(variants),
         threads=several(threads),
+        runtimes=several(runtimes),
         providers=several(providers),
         runs=runs,
         seconds=seconds,
@@ -194,6 +208,14 @@ def profile(
     )
     settings.check()
     targets = devices_of(device)
+    if pick is not None:
+        if pick != "fastest" or len(targets) > 1 or not Path(path_of(bundle)).is_dir():
+            raise ConfigError(
+                "pick writes into one folder what is fastest on one device",
+                "give one device, a bundle that is a folder, and pick='fastest'",
+            )
+        if not settings.runtimes:
+            settings = dataclasses.replace(settings, runtimes=(ALL,))
     path, other = path_of(bundle), None if against is None else path_of(against)
     checked(path, *([] if other is None else [other]))
     with told("measuring", progress) as report:
@@ -207,6 +229,7 @@ def profile(
             revoked=file_of(revoked),
             again=again,
             save=save,
+            pick=pick is not None,
             progress=report,
         )
     errors = errors_of(measured.outcomes, device)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import product
 from pathlib import Path
 
 from edgespa.api.results import Verification
@@ -21,6 +22,7 @@ def check_bundle(
     revoked: Path | None = None,
     run: bool = True,
     pythons: Sequence[Path] = (),
+    runtimes: Sequence[str] = (),
     threads: int = 1,
     timeout_s: float = 600.0,
     memory_mib: int | None = None,
@@ -34,6 +36,7 @@ def check_bundle(
         revoked: Keys that count no more.
         run: Run its files; none of its code is run.
         pythons: Environments whose runtimes are tried too, ``ENV/bin/python``.
+        runtimes: Files are run in these too, wherever they run.
         threads: Of the runtime.
         timeout_s: End what runs the files after so long.
         memory_mib: It may allocate so much; None for what sizes of files and tensors explain.
@@ -45,7 +48,7 @@ def check_bundle(
     """
     with open_bundle(bundle, signers=signers, identity=identity, revoked=revoked) as opened:
         own = partial(run_selfcheck, threads=threads, timeout_s=timeout_s, memory_mib=memory_mib)
-        checks = _checks(opened.folder, pythons, own) if run else ()
+        checks = _checks(opened.folder, pythons, runtimes, own) if run else ()
         same_runner = is_own_runner(opened.folder)
     ran = [check for check in checks if check.status != "not run"]
     manifest, signed = opened.manifest, opened.signed
@@ -67,16 +70,21 @@ def check_bundle(
     )
 
 
-def _checks(folder: Path, pythons: Sequence[Path], run: Callable[..., tuple[Check, ...]]) -> tuple[Check, ...]:
+def _checks(
+    folder: Path, pythons: Sequence[Path], runtimes: Sequence[str], run: Callable[..., tuple[Check, ...]]
+) -> tuple[Check, ...]:
     """Of this environment and of others; what has run in one of them is not reported as not run."""
     here = run(folder)
     found: list[Check] = []
-    for python in pythons:
-        there = run(folder, python=python)
+    for python, runtime in product((None, *pythons), (None, *runtimes)):
+        if python is None and runtime is None:
+            continue
+        there = run(folder, python=python, runtime=runtime)
         ran = [check for check in there if check.status != "not run"]
         if not ran:
+            where = " in ".join(str(each) for each in (runtime, python) if each is not None)
             reasons = "; ".join(dict.fromkeys(reason for check in there for reason in check.failures))
-            raise DeviceError(f"{python}: no variant can be run there: {reasons}", "install a runtime in it")
+            raise DeviceError(f"{where}: no variant can be run there: {reasons}", "install a runtime in it")
         found += ran
     elsewhere = {check.name for check in found}
     return (*(check for check in here if check.status != "not run" or check.name not in elsewhere), *found)

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgespa.api.results import Profile
-from edgespa.bundle import open_bundle
+from edgespa.bundle import Pick, open_bundle, picked
 from edgespa.device.board import Device
 from edgespa.device.fleet import Outcome, on_each
 from edgespa.device.link.transport import Connection
 from edgespa.device.measure.profile import Settings, profile, save_profile
+from edgespa.device.measure.results import Profile as MeasuredProfile
 from edgespa.device.measure.saved import Journal, journal_folder
 from edgespa.errors import DeviceError
 
@@ -46,6 +47,7 @@ def profile_on(
     revoked: Path | None = None,
     again: bool = False,
     save: bool = True,
+    pick: bool = False,
     progress: Progress,
 ) -> Measured:
     """Measure a bundle on devices, each measurement kept at once, and save what is whole beside it.
@@ -60,6 +62,7 @@ def profile_on(
         revoked: Keys that count no more.
         again: What an interrupted run has left is not taken.
         save: Write the profiles into ``profiles/`` of the bundle.
+        pick: Write the fastest that holds into the bundle's manifest.
         progress: Told ``(done, total, text)``.
 
     Raises:
@@ -92,6 +95,8 @@ def profile_on(
             error.add_note(kept_words(_counts(journals)) or "nothing was measured yet")
             raise
         outcomes = tuple(_saved(each, journals, save and not opened.packed) for each in outcomes)
+        if pick and outcomes[0].result is not None:
+            _pick(opened.folder, outcomes[0].result.measured)
     failed = {each.device.name: journals[each.device.name] for each in outcomes if each.error is not None}
     return Measured(outcomes, _counts(failed))
 
@@ -108,6 +113,23 @@ def _saved(outcome: Outcome[Profile], journals: Mapping[str, Journal], save: boo
             return dataclasses.replace(outcome, result=dataclasses.replace(found, unsaved=error))
     journals[outcome.device.name].forget()
     return dataclasses.replace(outcome, result=found)
+
+
+def _pick(folder: Path, measured: MeasuredProfile) -> None:
+    fastest = measured.fastest
+    if fastest is None:
+        reasons = "; ".join(f"{each.variant} in {each.runtime}: {', '.join(each.failures)}" for each in measured.proofs)
+        raise DeviceError(f"{measured.bundle}: nothing is picked, for nothing is right there: {reasons}")
+    picked(
+        folder,
+        Pick(
+            device=measured.device,
+            variant=fastest.variant,
+            runtime=str(fastest.runtime),
+            arithmetic=fastest.arithmetic or "fp32",
+            latency_ms=fastest.p50_ms,
+        ),
+    )
 
 
 def _counts(journals: Mapping[str, Journal]) -> dict[str, int]:

@@ -24,13 +24,14 @@ from edgespa.bundle.manifest import (
     Kind,
     Manifest,
     OutputSet,
+    Pick,
     TensorSpec,
     Variant,
     Weights,
 )
 from edgespa.bundle.opened import Approval, OpenBundle, open_bundle
 from edgespa.bundle.signature import Signed, Signer, sign_bundle
-from edgespa.bundle.writer import BundleWriter
+from edgespa.bundle.writer import BundleWriter, picked
 
 __all__ = [
     "INT8_STEPS",
@@ -55,6 +56,7 @@ __all__ = [
     "OpenBundle",
     "OutputSet",
     "Parity",
+    "Pick",
     "Quality",
     "Signed",
     "Signer",
@@ -63,6 +65,7 @@ __all__ = [
     "Weights",
     "open_bundle",
     "pack",
+    "picked",
     "read_manifest",
     "sha256_file",
     "sign_bundle",

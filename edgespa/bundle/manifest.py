@@ -198,6 +198,24 @@ class Variant(Part):
         return INT8_STEPS[: INT8_STEPS.index(last) + 1], steps[last], plain
 
 
+class Pick(Part):
+    """What ``run.py`` takes where nobody names a variant: what was fastest on a device, of what is right there.
+
+    Attributes:
+        device: Where it was measured.
+        variant: By its name.
+        runtime: That runs it, by the name of its package; where it is not installed, the pick counts for nothing.
+        arithmetic: In which numbers layers in float32 are computed there.
+        latency_ms: The median of an inference.
+    """
+
+    device: Name
+    variant: str
+    runtime: str = Field(pattern="^[a-z][a-z0-9_]*$", max_length=64)
+    arithmetic: str = Field(default="fp32", pattern="^[a-z0-9]+$", max_length=16)
+    latency_ms: float = Field(gt=0)
+
+
 class Compaction(Part):
     """What compaction left, against the base.
 
@@ -266,6 +284,7 @@ class Manifest(Part):
         variants: The model files.
         compaction: What was removed.
         reference_accuracy: Of the program itself, on the same data as the variants'.
+        pick: What runs where nobody names a variant; None for the first that can.
         provenance: Anything else that tells where the bundle comes from.
         files: Every file but the manifest, its signature and the profiles; filled in by `BundleWriter.commit`.
         seal: SHA-256 over all other fields (`edgespa.bundle.files.seal_of`): an edited manifest is noticed. Against
@@ -287,6 +306,7 @@ class Manifest(Part):
     variants: tuple[Variant, ...] = Field(min_length=1, max_length=MAX_VARIANTS)
     compaction: Compaction
     reference_accuracy: Quality | None = None
+    pick: Pick | None = None
     provenance: dict[str, JsonValue] = Field(default_factory=dict)
     files: tuple[FileEntry, ...] = Field(default=(), max_length=MAX_FILES)
     seal: str | None = Field(default=None, pattern="^[0-9a-f]{64}$")
@@ -304,6 +324,8 @@ class Manifest(Part):
                 raise ValueError(f"{what} '{counts.most_common(1)[0][0]}' is listed twice")
         if any(variant.name == "all" for variant in self.variants):
             raise ValueError("a variant cannot be named 'all'")
+        if self.pick is not None and all(each.name != self.pick.variant for each in self.variants):
+            raise ValueError(f"it picks '{self.pick.variant}', and there is no such variant")
         if any(is_unlisted(entry.path) for entry in self.files):
             raise ValueError(f"{MANIFEST}, {SIGNATURE} and {PROFILES}/ cannot be among the files")
         _refuse_collisions([*(entry.path for entry in self.files), MANIFEST, SIGNATURE, PROFILES])

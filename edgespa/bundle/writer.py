@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
-from edgespa.bundle.files import first_problem, seal_of, sha256_file, walk_files
+from edgespa.bundle.files import first_problem, read_manifest, seal_of, sha256_file, walk_files
 from edgespa.bundle.limits import MAX_MANIFEST_BYTES
-from edgespa.bundle.manifest import MANIFEST, SIGNATURE, Manifest, is_unlisted
+from edgespa.bundle.manifest import MANIFEST, SIGNATURE, Manifest, Pick, is_unlisted
 from edgespa.bundle.whole import WholeFolder
 from edgespa.errors import BundleError, ParityError
+from edgespa.system.files import write_whole
 
 
 class BundleWriter(WholeFolder):
@@ -76,18 +78,49 @@ class BundleWriter(WholeFolder):
             {"path": name, "size_bytes": (folder / name).stat().st_size, "sha256": sha256_file(folder / name)}
             for name in names
         ]
-        try:
-            whole = Manifest.model_validate({**manifest.model_dump(), "files": entries, "seal": None})
-            if not whole.files:
-                raise ValueError("files: none was written")
-            # Through JSON first: the seal is over what a reader gets.
-            values = json.loads(json.dumps(whole.model_dump(), ensure_ascii=False, allow_nan=False))
-            values["seal"] = seal_of(values)
-            content = (json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode("utf-8")
-            if len(content) > MAX_MANIFEST_BYTES:
-                raise ValueError(f"{len(content):,} bytes are more than the {MAX_MANIFEST_BYTES:,} that are read")
-            return whole.model_copy(update={"seal": values["seal"]}), content
-        except ValidationError as error:
-            raise BundleError(f"{self.target}: the manifest is inconsistent: {first_problem(error)}") from error
-        except ValueError as error:
-            raise BundleError(f"{self.target}: the manifest cannot be written: {error}") from error
+        return _sealed({**manifest.model_dump(), "files": entries}, self.target)
+
+
+def picked(folder: Path, pick: Pick, sign: Callable[[bytes], bytes] | None = None) -> Manifest:
+    """Write down in a bundle what ``run.py`` takes by itself; its other files stay as they are.
+
+    Args:
+        folder: Of the bundle, whose files have been checked.
+        pick: Of its variants.
+        sign: Makes a new signature.
+
+    Returns:
+        The manifest as written.
+
+    Raises:
+        BundleError: It is signed, and nobody signs the new one; or it has no such variant.
+        EdgespaError: It cannot be written.
+    """
+    if sign is None and (folder / SIGNATURE).exists():
+        raise BundleError(
+            f"{folder} is signed: what it picks is part of what is signed",
+            f"remove {SIGNATURE}, pick, and sign it again: edgespa sign",
+        )
+    manifest, content = _sealed({**read_manifest(folder).model_dump(), "pick": pick.model_dump()}, folder)
+    write_whole(folder / MANIFEST, content)
+    if sign is not None:
+        write_whole(folder / SIGNATURE, sign(content))
+    return manifest
+
+
+def _sealed(values: dict[str, Any], target: Path) -> tuple[Manifest, bytes]:
+    try:
+        whole = Manifest.model_validate({**values, "seal": None})
+        if not whole.files:
+            raise ValueError("files: none was written")
+        # Through JSON first: the seal is over what a reader gets.
+        found = json.loads(json.dumps(whole.model_dump(), ensure_ascii=False, allow_nan=False))
+        found["seal"] = seal_of(found)
+        content = (json.dumps(found, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode("utf-8")
+        if len(content) > MAX_MANIFEST_BYTES:
+            raise ValueError(f"{len(content):,} bytes are more than the {MAX_MANIFEST_BYTES:,} that are read")
+        return whole.model_copy(update={"seal": found["seal"]}), content
+    except ValidationError as error:
+        raise BundleError(f"{target}: the manifest is inconsistent: {first_problem(error)}") from error
+    except ValueError as error:
+        raise BundleError(f"{target}: the manifest cannot be written: {error}") from error

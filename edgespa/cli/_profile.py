@@ -46,13 +46,28 @@ def show(profile: Profile, *, titled: bool) -> None:
         _show_costs(bundle, results, keys, names)
         _show_state(bundle, results, keys, names, always=profile.device != "local")
     if profile.ratios:
+        on = [" ".join(filter(None, (each.runtime, each.provider))) for each in profile.ratios]
+        named = any(on)
         table(
-            ("variant", "threads", "ratio", "lowest round", "highest round"),
-            [(each.variant, each.threads, each.ratio, each.low, each.high) for each in profile.ratios],
+            ("variant", "threads", *(["on"] if named else []), "ratio", "lowest round", "highest round"),
+            [
+                (each.variant, each.threads, *([what] if named else []), each.ratio, each.low, each.high)
+                for each, what in zip(profile.ratios, on, strict=True)
+            ],
             title=f"p50 of {profile.bundle} / p50 of {profile.against}",
         )
         echo()
     _show_estimates(profile)
+    if profile.proofs:
+        fastest = profile.fastest
+        what = (
+            "none"
+            if fastest is None
+            else (
+                f"{fastest.variant} in {fastest.runtime}, {number(fastest.p50_ms)} ms, computed in {fastest.arithmetic}"
+            )
+        )
+        echo(f"the fastest whose recorded outputs come out there: {what}")
     rounds = "1 round" if profile.rounds == 1 else f"medians of {profile.rounds} rounds"
     cores = profile.host.affinity or profile.host.logical_cores
     sent = f"; {profile.bytes_sent:,} bytes sent" if profile.device != "local" else ""
@@ -136,6 +151,10 @@ def show_fleet(outcomes: Sequence[Outcome[Measured]]) -> None:
 def remark(profile: Profile) -> None:
     """Say on stderr what makes these figures incomplete or doubtful."""
     name = "" if profile.device == "local" else f"{profile.device}: "
+    for proof in profile.proofs:
+        if not proof.holds:
+            why = "; ".join(proof.failures)
+            secho(f"WRONG: {name}{proof.variant} in {proof.runtime}: {why}", err=True, fg="red", bold=True)
     for each in profile.skipped:
         secho(f"NOT MEASURED: {name}{each.bundle}: {each.variant}: {each.reason}", err=True, fg="yellow", bold=True)
     if profile.emulated:
@@ -169,7 +188,10 @@ def _words(result: VariantProfile) -> str:
 
 def _key(result: VariantProfile) -> tuple[str, int, str]:
     """What tells results of one bundle apart."""
-    return result.variant, result.threads, (result.provider or "").split(" ")[0].removesuffix("ExecutionProvider")
+    on = (result.provider or "").split(" ")[0].removesuffix("ExecutionProvider")
+    if result.runtime == "openvino":  # whose provider is the CPU as well
+        on = result.runtime
+    return result.variant, result.threads, on
 
 
 def _names(results: Sequence[VariantProfile]) -> tuple[tuple[str, ...], list[tuple[object, ...]]]:

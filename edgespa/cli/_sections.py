@@ -163,7 +163,7 @@ INSPECT_EXAMPLES: Examples = (
 
 VERIFY: Sections = {
     "Who made it": _SIGNERS,
-    "Self-check": ("--no-run", "--python", "--threads", "--timeout", "--memory"),
+    "Self-check": ("--no-run", "--python", "--runtime", "--threads", "--timeout", "--memory"),
     "Output": _RECIPE,
 }
 VERIFY_EXAMPLES: Examples = (
@@ -172,7 +172,16 @@ VERIFY_EXAMPLES: Examples = (
 )
 
 PROFILE: Sections = {
-    "What is measured": ("--device", "--threads", "--variant", "--provider", "--against", "--by-layer"),
+    "What is measured": (
+        "--device",
+        "--threads",
+        "--variant",
+        "--runtime",
+        "--provider",
+        "--pick",
+        "--against",
+        "--by-layer",
+    ),
     "How long": ("--runs", "--seconds", "--rounds", "--duration", "--cooldown", "--again"),
     "Who made it": (*_SIGNERS, "--trust"),
     "Output": ("--no-save", *_RECIPE),

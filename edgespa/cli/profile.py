@@ -38,11 +38,24 @@ _SECONDS = click.FloatRange(min=0, min_open=True)
     "--threads", type=click.IntRange(min=1), multiple=True, default=(1,), show_default=True, help="May be repeated."
 )
 @click.option(
+    "--runtime",
+    "runtimes",
+    multiple=True,
+    metavar="NAME",
+    help="What runs the files: openvino beside the usual one of a format; all that are there. May be repeated.",
+)
+@click.option(
     "--provider",
     "providers",
     multiple=True,
     metavar="NAME",
     help="What computes: cpu, cuda, tensorrt, or a name of ONNX Runtime's. May be repeated. [default: cpu]",
+)
+@click.option(
+    "--pick",
+    type=click.Choice(["fastest"]),
+    help="Write into the bundle what run.py takes by itself from now on: the fastest file and runtime of those "
+    "measured whose recorded outputs come out on the device.",
 )
 @click.option("--runs", type=click.IntRange(min=1), help="At most so many inferences per process. [default: 200]")
 @click.option("--seconds", type=_SECONDS, help="Stop after so long per process.")
@@ -76,7 +89,9 @@ def command(
     devices: tuple[str, ...],
     variants: tuple[str, ...],
     threads: tuple[int, ...],
+    runtimes: tuple[str, ...],
     providers: tuple[str, ...],
+    pick: str | None,
     runs: int | None,
     seconds: float | None,
     duration: float | None,
@@ -118,7 +133,9 @@ def command(
             against=against,
             variants=variants or None,
             threads=threads,
+            runtimes=runtimes,
             providers=providers,
+            pick=pick,
             runs=runs,
             seconds=seconds,
             duration=duration,
@@ -153,6 +170,8 @@ def command(
             echo(words)
     for each in measured.profiles:
         remark(each.measured)
+        if pick is not None and not as_json:
+            echo(f"written into {bundle}: it is what run.py takes by itself from now on", err=True)
         if each.unsaved is not None:
             raise each.unsaved
         if each.saved is not None:

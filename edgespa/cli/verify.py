@@ -29,6 +29,13 @@ if TYPE_CHECKING:
     multiple=True,
     help="Run in the runtimes of this environment too, ENV/bin/python: 3.8 or newer, with numpy. May be repeated.",
 )
+@click.option(
+    "--runtime",
+    "runtimes",
+    multiple=True,
+    metavar="NAME",
+    help="Run the files that it runs in this runtime too: openvino. May be repeated.",
+)
 @click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True, help="Threads of the runtime.")
 @click.option(
     "--timeout",
@@ -53,6 +60,7 @@ def command(
     revoked: Path | None,
     no_run: bool,
     pythons: tuple[Path, ...],
+    runtimes: tuple[str, ...],
     threads: int,
     timeout: float,
     memory: int | None,
@@ -68,8 +76,8 @@ def command(
     from edgespa.cli._output import emit_json
 
     require_signers(signers, identity, revoked)
-    if no_run and pythons:
-        raise click.UsageError("--no-run runs nothing in any --python either: give one of them")
+    if no_run and (pythons or runtimes):
+        raise click.UsageError("--no-run runs nothing in any --python or --runtime either: give one of them")
     found = es.verify(
         bundle,
         signers=signers,
@@ -77,6 +85,7 @@ def command(
         revoked=revoked,
         run=not no_run,
         pythons=pythons,
+        runtimes=runtimes,
         threads=threads,
         timeout_s=timeout,
         memory_mib=memory,
@@ -88,7 +97,7 @@ def command(
         if found.signature["status"] == "good":
             echo(f"signed by {found.signature['identity']} with {found.signature['key']}")
         if found.variants:
-            _show(found, runtimes=bool(pythons))
+            _show(found, runtimes=bool(pythons or runtimes))
     _remark(found)
     _fail(found)
 

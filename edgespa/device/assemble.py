@@ -14,9 +14,13 @@ PARTS = (
         "limits",
         "bundle",
         "values",
-        "runtimes",
         "tensors",
         "weights",
+        "layouts",
+        "in_onnxruntime",
+        "in_litert",
+        "in_openvino",
+        "runtimes",
         "models",
         "sets",
         "places",
@@ -46,8 +50,8 @@ _DOC = '''"""Runs the models of this bundle: checks them, measures them, says wh
 
 For programs: ``model = run.Model(folder); model(image).answer``, see the class Model below.
 Joined by edgespa from parts, which are what is tested. It stands alone: Python 3.8 or newer, numpy, and one of
-onnxruntime, ai_edge_litert, tflite_runtime or tensorflow; Pillow only for --input IMAGE. It reads manifest.json beside
-itself.
+onnxruntime, openvino, ai_edge_litert, tflite_runtime or tensorflow; Pillow only for --input IMAGE. It reads
+manifest.json beside itself.
 """
 '''
 _AGENT_DOC = '''"""What edgespa runs on this device: facts, files by their digest, locks, watched processes.

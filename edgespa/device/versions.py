@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 TESTED: dict[str, tuple[tuple[str, tuple[int, int]], ...]] = {
     "onnxruntime": (("1.31.1", (3, 11)), ("1.23.2", (3, 10)), ("1.19.2", (3, 8))),
+    "openvino": (("2026.4.1", (3, 10)),),
     "ai-edge-litert": (("2.3.0", (3, 10)), ("2.1.0", (3, 9))),
     "tflite-runtime": (("2.14.0", (3, 9)), ("2.13.0", (3, 8))),
 }
@@ -14,6 +15,7 @@ TESTED: dict[str, tuple[tuple[str, tuple[int, int]], ...]] = {
 MODULES = {
     "onnxruntime": "onnxruntime",
     "onnxruntime-gpu": "onnxruntime",
+    "openvino": "openvino",
     "ai-edge-litert": "ai_edge_litert",
     "tflite-runtime": "tflite_runtime",
 }

@@ -7,7 +7,7 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 
-from edgespa.device.runner.models import open_session
+from edgespa.device.runner.in_onnxruntime import open_session
 
 
 def product(shared: bool) -> bytes:

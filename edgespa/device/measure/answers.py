@@ -97,6 +97,7 @@ def run_selfcheck(
     *,
     threads: int = 1,
     python: Path | None = None,
+    runtime: str | None = None,
     timeout_s: float = SELFCHECK_S,
     memory_mib: int | None = None,
 ) -> tuple[Check, ...]:
@@ -110,6 +111,7 @@ def run_selfcheck(
         variant: A variant's name, or ``"all"``.
         threads: Threads of the runtime.
         python: The interpreter of another environment, with other runtimes: 3.8 or newer, with numpy. None: this one.
+        runtime: By the name of its package; None: the usual one of each format.
         timeout_s: It is ended after so long, and with this process in any case.
         memory_mib: It may allocate so much; None: by the sizes of files and tensors, see the runner's ``confine``.
 
@@ -120,6 +122,7 @@ def run_selfcheck(
         DeviceError: The runner did not answer; the message has its last lines. Or there is no such interpreter.
     """
     options = ["--selfcheck", "--variant", variant, "--threads", str(threads)]
+    options += [] if runtime is None else ["--runtime", runtime]
     limits = ["--timeout", f"{timeout_s:g}", *(["--memory", str(memory_mib)] if memory_mib else [])]
     folder = os.path.abspath(bundle)
     # What lies beside the bundle, or here, is not to be taken for a module; -P came with Python 3.11.

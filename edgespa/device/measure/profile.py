@@ -27,10 +27,11 @@ from edgespa.device.link.reach import connect
 from edgespa.device.link.transport import Connection
 from edgespa.device.measure.answers import is_own_runner, look_at_runner, run_selfcheck
 from edgespa.device.measure.estimate import estimate_bundle
-from edgespa.device.measure.results import Estimate, Measurement, Profile, Ratio, Skipped, VariantProfile
+from edgespa.device.measure.results import Estimate, Measurement, Profile, Proved, Ratio, Skipped, VariantProfile
 from edgespa.device.measure.saved import Journal, Key, read_profiles, save_profile
 from edgespa.device.measure.site import Site, cool_down, prepare
 from edgespa.device.providers import CPU, for_format, full_name
+from edgespa.device.runner.runtimes import RUNTIMES
 from edgespa.errors import ConfigError, DeviceError
 from edgespa.system.quiet import NOTE
 
@@ -40,6 +41,10 @@ Progress = Callable[[int, int, str], None]
 """Called with what is done, the total, and what comes next in words."""
 
 LOCK = "measure"
+ALL = "all"
+"""The runtimes that are there."""
+_Where = tuple[str | None, str | None]
+"""A runtime and a provider of it; None for the runner's own choice."""
 _log = logging.getLogger(__name__)
 _MIN_SAMPLE_S, _SAMPLES = 1.0, 300
 
@@ -52,6 +57,8 @@ class Settings:
         variants: Names to measure; None means every one whose runtime is there. A name must be in the bundle; of a
             bundle to compare with those are measured that it has.
         threads: Numbers of threads, each measured by itself.
+        runtimes: Each measured by itself, by the names of their packages; ``all`` that are there; none for the usual
+            one of each format.
         providers: What computes, each measured by itself, see `edgespa.device.providers`; none for the CPU.
         runs: At most so many inferences per process; None means 200, or no limit where a time is given.
         seconds: Stop after so long per process (and at least 10 inferences).
@@ -64,6 +71,7 @@ class Settings:
 
     variants: Sequence[str] | None = None
     threads: Sequence[int] = (1,)
+    runtimes: Sequence[str] = ()
     providers: Sequence[str] = ()
     runs: int | None = None
     seconds: float | None = None
@@ -89,6 +97,9 @@ class Settings:
         if self.seconds is not None and self.duration is not None:
             raise ConfigError("seconds and duration exclude each other", "duration reads the sensors meanwhile")
         for_format("onnx", self.providers)
+        known = [each.name for each in RUNTIMES]
+        if unknown := [name for name in self.runtimes if name not in (ALL, *known)]:
+            raise ConfigError(f"there is no runtime '{unknown[0]}'", f"write one of {', '.join(known)}, or {ALL}")
 
     def options(self) -> list[str]:
         """Of the runner, the same for all measurements."""
@@ -110,15 +121,16 @@ class _Step:
     side: int
     variant: str
     threads: int
+    runtime: str | None
     provider: str | None
 
     @property
-    def how(self) -> tuple[str, int, str | None]:
-        return self.variant, self.threads, self.provider
+    def how(self) -> tuple[str, int, str | None, str | None]:
+        return self.variant, self.threads, self.runtime, self.provider
 
     def words(self, name: str) -> str:
-        provider = f", {self.provider}" if self.provider else ""
-        return f"{name}: {self.variant}, {self.threads} thread{'s' if self.threads > 1 else ''}{provider}"
+        more = "".join(f", {each}" for each in (self.runtime, self.provider) if each)
+        return f"{name}: {self.variant}, {self.threads} thread{'s' if self.threads > 1 else ''}{more}"
 
 
 def profile_local(
@@ -217,7 +229,7 @@ def _profile(
             measured[step].append(in_order[-1])
             journal.add(key, in_order[-1])
     tell(total, total, "done")
-    results = sorted(plan, key=lambda step: (step.side, _place(plan, step.variant), step.threads, str(step.provider)))
+    results = sorted(plan, key=partial(_order, plan))
     return Profile(
         created=datetime.now(UTC).isoformat(timespec="milliseconds"),
         device=connection.device.name,
@@ -233,6 +245,7 @@ def _profile(
         skipped=tuple(skipped),
         estimates=_estimates(connection.device, facts, folders[0], manifests[0], settings),
         bytes_sent=sum(site.sent.bytes_sent for site in sites),
+        proofs=_proofs(sites[0], measured, tell) if settings.runtimes else (),
     )
 
 
@@ -280,9 +293,30 @@ def _estimates(
 
 def _measure(site: Site, step: _Step, settings: Settings, what: str) -> Measurement:
     options = ["--variant", step.variant, "--threads", str(step.threads)]
+    options += ["--runtime", step.runtime] if step.runtime else []
     options += ["--provider", step.provider] if step.provider else []
     seconds = settings.duration or settings.seconds or 0.0
     return site.measure([*options, *settings.options()], what, seconds=seconds, sample_s=settings.sample_s)
+
+
+def _proofs(site: Site, measured: Mapping[_Step, Sequence[Measurement]], tell: Progress) -> tuple[Proved, ...]:
+    """The self-check of each variant in each runtime that it was measured in, on the CPU."""
+    found: dict[tuple[str, str], Proved] = {}
+    for step, rounds in measured.items():
+        name = rounds[0].runtime.partition(" ")[0]
+        if step.side or step.provider not in (None, CPU) or (step.variant, name) in found:
+            continue
+        what = f"{site.name}: self-check of {step.variant} in {name}"
+        tell(len(measured), len(measured), what)
+        check = site.check(["--variant", step.variant, "--runtime", name], what)
+        found[step.variant, name] = Proved(
+            variant=step.variant,
+            runtime=name,
+            holds=check.status == "passed",
+            component_error=check.component_error,
+            failures=check.failures,
+        )
+    return tuple(found.values())
 
 
 def _unusable(connection: Connection, python: Sequence[str], asked: Sequence[str]) -> dict[str, str]:
@@ -299,14 +333,14 @@ def _plan(
     sites: Sequence[Site], manifests: Sequence[Manifest], settings: Settings, unusable: Mapping[str, str]
 ) -> tuple[list[_Step], list[Skipped]]:
     """What is measured in a round, in order, and what is left out."""
-    chosen: list[dict[str, tuple[str | None, ...]]] = []
+    chosen: list[dict[str, tuple[_Where, ...]]] = []
     skipped: list[Skipped] = []
     for side, (site, manifest) in enumerate(zip(sites, manifests, strict=True)):
         wanted = settings.variants
         if wanted is not None and side:
             there = {variant.name for variant in manifest.variants}
             wanted = [name for name in wanted if name in there]
-        found, missing = _runnable(site, wanted, settings.providers, unusable)
+        found, missing = _runnable(site, wanted, settings, unusable)
         chosen.append(found)
         skipped += missing
     if not chosen[0]:
@@ -320,22 +354,23 @@ def _plan(
     order = dict.fromkeys(name for found in chosen for name in found)
     # Bundles innermost: what is compared is measured back to back.
     plan = [
-        _Step(side, variant, count, provider)
+        _Step(side, variant, count, *where)
         for count in dict.fromkeys(settings.threads)
         for variant in order
-        for provider in dict.fromkeys(each for found in chosen for each in found.get(variant, ()))
+        for where in dict.fromkeys(each for found in chosen for each in found.get(variant, ()))
         for side, found in enumerate(chosen)
-        if provider in found.get(variant, ())
+        if where in found.get(variant, ())
     ]
     return plan, skipped
 
 
 def _runnable(
-    site: Site, wanted: Sequence[str] | None, providers: Sequence[str], unusable: Mapping[str, str]
-) -> tuple[dict[str, tuple[str | None, ...]], list[Skipped]]:
-    """The variants to measure with their providers, and those that are left out."""
-    found: dict[str, tuple[str | None, ...]] = {}
+    site: Site, wanted: Sequence[str] | None, settings: Settings, unusable: Mapping[str, str]
+) -> tuple[dict[str, tuple[_Where, ...]], list[Skipped]]:
+    """The variants to measure with their runtimes and providers, and those that are left out."""
+    found: dict[str, tuple[_Where, ...]] = {}
     missing = []
+    providers = settings.providers
     for row in site.list_variants():
         if wanted is not None and row.name not in wanted:
             continue
@@ -343,14 +378,19 @@ def _runnable(
         fitting = tuple(each for each in asked if each not in unusable)
         reason = None if asked else f"none of the providers {', '.join(providers)} runs {row.format} files"
         failing = [f"{each}: {unusable[each]}" for each in asked if each is not None and each in unusable]
+        others = [each for each in row.others if each in settings.runtimes or ALL in settings.runtimes]
+        usual = row.runtime is not None and _is_asked(row.runtime, settings.runtimes)
         if row.runtime is None:
             reason = row.reason or "its runtime is not installed"
+        elif not usual and not others:
+            reason = f"none of the runtimes {', '.join(settings.runtimes)} is there for {row.format} files"
         elif failing and not fitting:
             reason = "; ".join(failing)
         elif failing:
             missing += [Skipped(bundle=site.name, variant=row.name, reason=each) for each in failing]
         if reason is None:
-            found[row.name] = fitting
+            ways: list[_Where] = [(None, each) for each in fitting] if usual else []
+            found[row.name] = (*ways, *((each, None) for each in others))
         elif wanted is not None:
             where = "here" if site.connection.device.is_local else f"on {site.connection.device.name}"
             raise DeviceError(f"{site.name}: {row.name} cannot run {where}: {reason}", "install its runtime")
@@ -359,8 +399,18 @@ def _runnable(
     return found, missing
 
 
+def _is_asked(runtime: str, asked: Sequence[str]) -> bool:
+    """Whether the usual runtime, by its name and version, is to be measured."""
+    return not asked or ALL in asked or runtime.partition(" ")[0] in asked
+
+
 def _place(plan: Sequence[_Step], variant: str) -> int:
     return next(i for i, step in enumerate(plan) if step.variant == variant)
+
+
+def _order(plan: Sequence[_Step], step: _Step) -> tuple[int, int, int, str, str]:
+    """Of results: as the manifests have the variants."""
+    return step.side, _place(plan, step.variant), step.threads, str(step.runtime), str(step.provider)
 
 
 def _tell_sending(tell: Progress, name: str, done: int, total: int) -> None:
@@ -384,6 +434,7 @@ def _ratios(measured: dict[_Step, list[Measurement]]) -> tuple[Ratio, ...]:
                 Ratio(
                     variant=step.variant,
                     threads=step.threads,
+                    runtime=step.runtime,
                     provider=step.provider,
                     ratio=statistics.median(values),
                     low=min(values),

@@ -37,6 +37,7 @@ class Measurement(Strict):
 
     Attributes:
         major_faults: Pages that had to be read from the disk during the runs.
+        arithmetic: In which numbers layers in float32 were computed, as the runtime says; None of an older runner.
         operators: What each operator takes, where that was asked for and the runtime tells it.
         pieces_ms: Medians of at most 60 equal pieces of the run, one behind the other.
         steady: Whether latencies showed no trend; None where there are too few
@@ -56,6 +57,7 @@ class Measurement(Strict):
     sha256: str
     runtime: str
     provider: str
+    arithmetic: str | None = None
     python: str
     machine: str
     threads: int
@@ -93,7 +95,9 @@ class VariantProfile(Strict):
 
     Attributes:
         bundle: Name of the bundle's folder.
-        provider: What computed.
+        runtime: By the name of its package.
+        provider: What of it computed.
+        arithmetic: In which numbers layers in float32 were computed.
         clean: No round was throttled, slowed down, short of cores, beside other work or swapping; None where nothing
             speaks against it, but not all of that could be read.
         doubts: Why not, in words.
@@ -117,7 +121,9 @@ class VariantProfile(Strict):
     p99_ms: float | None
     peak_kib: int | None
     spread: float | None
+    runtime: str | None = None
     provider: str | None = None
+    arithmetic: str | None = None
     clean: bool | None = True
     doubts: tuple[str, ...] = ()
     unknown: tuple[str, ...] = ()
@@ -146,7 +152,9 @@ class VariantProfile(Strict):
                 **figures,
                 "peak_kib": max(peaks, default=None),
                 "spread": (max(medians) - min(medians)) / statistics.median(medians) if len(medians) > 1 else None,
+                "runtime": first.runtime.partition(" ")[0],
                 "provider": first.provider,
+                "arithmetic": first.arithmetic,
                 "clean": False if doubts else None if unknown else True,
                 "doubts": doubts,
                 "unknown": unknown,
@@ -160,7 +168,8 @@ class Ratio(Strict):
     """p50 latency of a bundle's variant over that of the other bundle's, measured in alternation.
 
     Attributes:
-        provider: As it was asked for; None for the runner's own choice.
+        runtime: As it was asked for; None for the runner's own choice.
+        provider: Likewise.
         ratio: Median over the rounds of (p50 here / p50 there); below 1 is faster.
         low: Smallest of the rounds' ratios.
         high: Largest of them.
@@ -168,6 +177,7 @@ class Ratio(Strict):
 
     variant: str
     threads: int
+    runtime: str | None = None
     provider: str | None = None
     ratio: float
     low: float
@@ -194,6 +204,23 @@ class Skipped(Strict):
     reason: str
 
 
+class Proved(Strict):
+    """Whether a file computes what it should, in one runtime on the device.
+
+    Attributes:
+        runtime: By the name of its package.
+        holds: Its recorded outputs come out there, within the manifest's bounds.
+        component_error: Of the worst component; None where it did not run.
+        failures: Why not.
+    """
+
+    variant: str
+    runtime: str
+    holds: bool
+    component_error: float | None = None
+    failures: tuple[str, ...] = ()
+
+
 class Profile(Strict):
     """One profiling run: the machine, the settings, the results.
 
@@ -205,6 +232,7 @@ class Profile(Strict):
         skipped: Variants whose runtime is not installed, or which none of the asked providers runs.
         estimates: What the bundle's variants should take there; empty where nothing is published for the device.
         bytes_sent: Of files, that went to the device for this.
+        proofs: Of the bundle's variants, in each runtime, where runtimes were asked for.
     """
 
     schema_version: Literal[1] = 1
@@ -223,6 +251,14 @@ class Profile(Strict):
     skipped: tuple[Skipped, ...]
     estimates: tuple[Estimate, ...] = ()
     bytes_sent: int = 0
+    proofs: tuple[Proved, ...] = ()
+
+    @property
+    def fastest(self) -> VariantProfile | None:
+        """Of the bundle's results the one of least median latency, of those whose proof holds there."""
+        holding = {(each.variant, each.runtime) for each in self.proofs if each.holds}
+        own = [each for each in self.results if each.bundle == self.bundle and (each.variant, each.runtime) in holding]
+        return min(own, key=lambda each: each.p50_ms, default=None)
 
     @property
     def clean(self) -> bool | None:
@@ -248,6 +284,7 @@ class Listed(Strict):
     Attributes:
         runtime: Name and version of what would run it; None where nothing can.
         reason: Why not.
+        others: Runtimes that are there for it beside the usual one.
     """
 
     name: str
@@ -257,6 +294,7 @@ class Listed(Strict):
     size_bytes: int
     runtime: str | None
     reason: str | None
+    others: tuple[str, ...] = ()
 
 
 class Check(Strict):
@@ -273,6 +311,7 @@ class Check(Strict):
     status: Literal["passed", "failed", "not run"]
     runtime: str | None
     failures: tuple[str, ...]
+    arithmetic: str | None = None
     count: int | None = None
     max_abs_error: float | None = None
     relative_error: float | None = None

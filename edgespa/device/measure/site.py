@@ -15,14 +15,12 @@ from edgespa.device.link.payload import Payload, Sending, Sent
 from edgespa.device.link.transport import Connection
 from edgespa.device.measure.answers import Ended, decode, parse_answer
 from edgespa.device.measure.judge import doubts, is_steady, stalls, unknowns
-from edgespa.device.measure.results import Listed, Measurement
+from edgespa.device.measure.results import Check, Listed, Measurement
 from edgespa.device.ours import runner_command
+from edgespa.device.runner.runtimes import runtimes_of
 
 KEPT_BUNDLES = 8
 """So many bundles that were measured last stay on a device."""
-
-RUNTIMES = {"onnx": ("onnxruntime",), "tflite": ("ai_edge_litert", "tflite_runtime")}
-"""Of each format, as they are imported."""
 
 LONGEST_S = 3600.0
 """Of one process, beside the time that was asked for."""
@@ -77,7 +75,7 @@ class Site:
         failing = {each.runtime: f"{each.runtime} {each.version}: {each.error}" for each in broken_runtimes(providers)}
         rows = []
         for variant in self.manifest.variants:
-            names = RUNTIMES[variant.format]
+            names = [each.name for each in runtimes_of(variant.format)]
             runtime = next((working[name] for name in names if name in working), None)
             reasons = [failing[name] for name in names if name in failing]
             rows.append(
@@ -85,6 +83,7 @@ class Site:
                     **{key: getattr(variant, key) for key in ("name", "file", "format", "precision", "size_bytes")},
                     runtime=runtime,
                     reason=None if runtime else "; ".join(reasons) or "its runtime is not installed",
+                    others=tuple(e.name for e in runtimes_of(variant.format) if not e.usual and e.name in working),
                 )
             )
         return tuple(rows)
@@ -129,6 +128,24 @@ class Site:
                 "steady": is_steady(measured.pieces_ms),
             }
         )
+
+    def check(self, options: Sequence[str], what: str) -> Check:
+        """The self-check of one variant there.
+
+        Args:
+            options: Of the runner.
+            what: Is checked, for messages.
+
+        Raises:
+            DeviceError: It did not answer, or the connection broke.
+        """
+        options = ["--selfcheck", *options]
+        done = self._execute(self._argv(options), timeout_s=LONGEST_S)
+        ended = Ended(
+            int(done["status"]), str(done["stdout"]), str(done["stderr"]), self._by_hand(options), done["killed"]
+        )
+        (found,) = decode(ended, "selfcheck", what, statuses=(0, 1))["selfcheck"]
+        return parse_answer(Check, found, self.name)
 
     def _execute(self, argv: Sequence[str], *, timeout_s: float, more: Mapping[str, Any] | None = None) -> Any:
         """Run something there, in the environment that a service has too; here in that of this process."""

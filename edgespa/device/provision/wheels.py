@@ -30,8 +30,9 @@ OLDEST_GLIBC = 17
 _PYTHONS = {"ai-edge-litert": ((3, 9), None), "tflite-runtime": ((3, 8), (3, 11))}
 """The oldest and the newest Python that there are wheels for; any where nothing is said."""
 
-_BELOW = {"onnxruntime": "2", "onnxruntime-gpu": "2", "ai-edge-litert": "3", "tflite-runtime": "3"}
-_ONNX, _TFLITE = ("onnxruntime-gpu", "onnxruntime"), ("ai-edge-litert", "tflite-runtime")
+_BELOW = {"onnxruntime": "2", "onnxruntime-gpu": "2", "openvino": "2027", "ai-edge-litert": "3", "tflite-runtime": "3"}
+_KINDS = (("onnxruntime-gpu", "onnxruntime"), ("ai-edge-litert", "tflite-runtime"), ("openvino",))
+"""Of each one, the first that fits; of the last, only where it is asked for or the profile names it."""
 _CACHE = "EDGESPA_CACHE"
 _REQUIREMENT = re.compile(
     r"([A-Za-z0-9][A-Za-z0-9._-]*)\s*((?:(?:==|>=|<=|~=|!=|<|>)\s*[0-9][^,\s;]*)(?:\s*,\s*[<>=!~]=?\s*[0-9][^,\s;]*)*)?"
@@ -73,7 +74,7 @@ PILLOW = "pillow>=8"
 
 
 def wanted_for(device: Device, facts: Facts, wheels: Path | None, asked: Sequence[str] = ()) -> tuple[Wanted, ...]:
-    """What is to be installed: a runtime for ONNX and one for TFLite.
+    """What is to be installed: a runtime for ONNX and one for TFLite, and others that are asked for.
 
     Args:
         device: Its profile, with runtimes by preference and the oldest versions.
@@ -89,7 +90,7 @@ def wanted_for(device: Device, facts: Facts, wheels: Path | None, asked: Sequenc
     others = _asked(asked)
     gpu = wheels is not None and any(wheels.glob("onnxruntime_gpu-*.whl"))
     found = []
-    for kinds in (_ONNX, _TFLITE):
+    for kinds in _KINDS:
         named = [name for name in others if name in kinds]
         if named:
             runtime = next((each for each in device.runtimes if each.name == named[0]), None)
@@ -131,8 +132,9 @@ def _asked(requirements: Sequence[str]) -> dict[str, str]:
     for each in requirements:
         match = _REQUIREMENT.fullmatch(each.strip())
         name = match.group(1).lower().replace("_", "-") if match else ""
-        if match is None or name not in (*_ONNX, *_TFLITE):
-            known = ", ".join((*_ONNX, *_TFLITE))
+        known_names = [each for kinds in _KINDS for each in kinds]
+        if match is None or name not in known_names:
+            known = ", ".join(known_names)
             raise ConfigError(
                 f"{each!r} is no requirement on a runtime", f"write, say, onnxruntime==1.20.1; runtimes are {known}"
             )

@@ -91,8 +91,10 @@ def read_samples(folder: Path, manifest: dict[str, Any]) -> Recorded:
     return Recorded(arrays, manifest.get("preprocessing"))
 
 
-def selfcheck(folder: Path, manifest: dict[str, Any], variant: dict[str, Any], threads: int) -> dict[str, Any]:
-    """Run the recorded inputs through a variant and judge its outputs by the manifest's bounds."""
+def selfcheck(
+    folder: Path, manifest: dict[str, Any], variant: dict[str, Any], threads: int, name: str | None = None
+) -> dict[str, Any]:
+    """Run the recorded inputs through a variant, in the named runtime, and judge its outputs by its bounds."""
     result: dict[str, Any] = {"name": variant["name"], "status": "not run", "runtime": None, "failures": []}
     if all(entry["path"] != "selfcheck.npz" for entry in manifest["files"]):
         return {**result, "failures": ["the bundle has no selfcheck.npz"]}
@@ -101,13 +103,15 @@ def selfcheck(folder: Path, manifest: dict[str, Any], variant: dict[str, Any], t
     if damaged:
         return {**result, "status": "failed", "failures": damaged}
     try:
-        runtime, result["runtime"] = import_runtime(variant["format"])
+        runtime, result["runtime"] = import_runtime(variant["format"], name or variant.get("picked"))
     except RunnerError as error:
         return {**result, "failures": [str(error)]}
     try:
         recorded = read_samples(folder, manifest)
         count = len(recorded.inputs[0])
-        outputs = infer(open_model(folder, variant, threads, runtime), recorded.inputs, alone=count // 2)
+        model = open_model(folder, variant, threads, runtime)
+        result["arithmetic"] = model.arithmetic()
+        outputs = infer(model, recorded.inputs, alone=count // 2)
         outputs = [thinned(each, recorded.every.get(i, ())) for i, each in enumerate(outputs)]
         metrics = compare(outputs, recorded.outputs, recorded.scales, manifest.get("sets"))
     except Exception as error:

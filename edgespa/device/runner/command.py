@@ -65,6 +65,8 @@ def parser(folder: Path = FOLDER) -> argparse.ArgumentParser:
     command.add_argument("--overwrite", action="store_true", help="replace what is at --output")
     command.add_argument("--variant", metavar="NAME", help="default: the first that can run; 'all' with --selfcheck")
     command.add_argument("--threads", type=_positive, default=1, metavar="N", help="default 1")
+    command.add_argument("--runtime", metavar="NAME", help="such as openvino; default: the usual one of the format")
+    command.add_argument("--arithmetic", metavar="NAME", help="fp32, bf16 or fp16, where the runtime has a choice")
     command.add_argument("--provider", metavar="NAME", help="of ONNX Runtime, for --bench; default: the CPU's")
     command.add_argument("--runs", type=_positive, metavar="N", help="at most N runs; default 200 without --seconds")
     command.add_argument("--seconds", type=_seconds, metavar="S", help="stop after S seconds (and at least 10 runs)")
@@ -142,22 +144,25 @@ def execute(folder: Path, options: argparse.Namespace) -> tuple[dict[str, Any], 
     manifest = read_bundle(folder)
     if options.selfcheck:
         every = options.variant == "all"
-        variants = manifest["variants"] if every else [choose(manifest, options.variant)]
+        variants = manifest["variants"] if every else [choose(manifest, options.variant, options.runtime)]
         _confine(folder, variants, options)
-        checks = [selfcheck(folder, manifest, variant, options.threads) for variant in variants]
+        checks = [
+            selfcheck(folder, manifest, _asked(variant, options), options.threads, options.runtime)
+            for variant in variants
+        ]
         good = any(check["status"] == "passed" for check in checks)
         return {"selfcheck": checks}, int(not good or any(check["status"] == "failed" for check in checks))
     if not options.bench and options.input is None:
         return {"variants": list_variants(manifest)}, 0
     files, targets = _files(options) if options.input is not None else ([], [])
-    variant = choose(manifest, options.variant)
+    variant = _asked(choose(manifest, options.variant, options.runtime), options)
     foreign = beyond(folder, manifest, variant)
     if foreign:
         raise RunnerError(f"{variant['name']}: {'; '.join(foreign)}")
     in_time = _confine(folder, [variant], options)
     if options.bench:
         return bench(folder, variant, manifest["inputs"], options, in_time), 0
-    opened = Opened(folder, manifest, variant, options.threads, options.top, options.score)
+    opened = Opened(folder, manifest, variant, options.threads, options.top, options.score, options.runtime)
     if options.output is not None and not opened.draws:
         raise RunnerError(f"nothing can be drawn of what it learned ({opened.reader.learns}): leave out --output")
     if not options.input.is_dir():
@@ -181,6 +186,11 @@ def execute(folder: Path, options: argparse.Namespace) -> tuple[dict[str, Any], 
     return {}, int(failed > 0)
 
 
+def _asked(variant: dict[str, Any], options: argparse.Namespace) -> dict[str, Any]:
+    """A variant in the arithmetic that is asked for."""
+    return {**variant, "arithmetic": options.arithmetic} if options.arithmetic else variant
+
+
 def _files(options: argparse.Namespace) -> tuple[list[Path], list[Path | None]]:
     """What is asked about, and where each is drawn to."""
     files = files_of(options.input) if options.input.is_dir() else [options.input]
@@ -194,7 +204,7 @@ def _files(options: argparse.Namespace) -> tuple[list[Path], list[Path | None]]:
 def _said(opened: Opened, path: Path, target: Path | None) -> tuple[dict[str, Any], list[Result]]:
     """What a file is, in plain values; drawn, where it is asked for."""
     results, pixels = opened.file(path)
-    row = {"variant": opened.variant["name"], "input": str(path), **together(results)}
+    row = {"variant": opened.variant["name"], "runtime": opened.runtime, "input": str(path), **together(results)}
     if target is not None:
         if pixels is None:
             raise RunnerError(f"{path} is no image, so nothing can be drawn on it: leave out --output")

@@ -15,7 +15,7 @@ import numpy as np
 
 from edgespa.bundle.limits import shapes_problem
 from edgespa.device.runner.bundle import RunnerError, inside
-from edgespa.device.runner.models import open_session
+from edgespa.device.runner.in_onnxruntime import open_session
 from edgespa.device.runner.runtimes import import_runtime
 
 INDEX = "layers.json"

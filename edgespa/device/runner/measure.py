@@ -95,7 +95,8 @@ def bench(
         value = function()
         return value, (time.perf_counter_ns() - start) / 1e6
 
-    (runtime, runtime_name), import_ms = timed(lambda: import_runtime(variant["format"]))
+    name = options.runtime or variant.get("picked")
+    (runtime, runtime_name), import_ms = timed(lambda: import_runtime(variant["format"], name))
     peak_import = peak_kib()
     model, load_ms = timed(
         lambda: open_model(folder, {**variant, "provider": options.provider}, options.threads, runtime)
@@ -133,6 +134,7 @@ def bench(
         "sha256": sha256(path),
         "runtime": runtime_name,
         "provider": model.provider(),
+        "arithmetic": model.arithmetic(),
         "python": platform.python_version(),
         "machine": platform.machine(),
         "threads": options.threads,

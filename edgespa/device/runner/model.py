@@ -33,6 +33,7 @@ class Opened:
         threads: Of the runtime.
         count: Classes that are named.
         least: Boxes and key points below that score are left out; see `Reader`.
+        runtime: Its name; the usual one of the format where nothing is said.
     """
 
     def __init__(
@@ -43,11 +44,13 @@ class Opened:
         threads: int = 1,
         count: int = 5,
         least: float | None = None,
+        runtime: str | None = None,
     ) -> None:
         self.folder, self.manifest, self.variant = folder, manifest, variant
         self.how = manifest.get("preprocessing")
         self.reader = Reader(folder, manifest, variant, count, least)
-        self._model = open_model(folder, variant, threads, import_runtime(variant["format"])[0])
+        found, self.runtime = import_runtime(variant["format"], runtime or variant.get("picked"))
+        self._model = open_model(folder, variant, threads, found)
 
     def see(self, pixels: np.ndarray) -> Result:
         """What is said of a picture, uint8 [H, W, C]."""

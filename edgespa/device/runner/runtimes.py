@@ -1,49 +1,80 @@
-"""Which runtimes are installed here, and so which variants can run."""
+"""The runtimes that there are, which of them are installed here, and so which variants can run."""
 
 from __future__ import annotations
 
 import importlib
-from typing import Any
+from typing import Any, NamedTuple
 
 from edgespa.device.runner.bundle import RunnerError
-
-RUNTIMES = {
-    "onnx": (("onnxruntime", "onnxruntime"),),
-    "tflite": (
-        ("ai_edge_litert", "ai_edge_litert.interpreter"),
-        ("tflite_runtime", "tflite_runtime.interpreter"),
-        ("tensorflow", "tensorflow.lite.python.interpreter"),
-    ),
-}
+from edgespa.device.runner.in_litert import TfliteModel
+from edgespa.device.runner.in_onnxruntime import OnnxModel
+from edgespa.device.runner.in_openvino import OpenVinoModel
 
 
-def import_runtime(kind: str) -> tuple[Any, str]:
-    """The runtime of a format ("onnx" or "tflite") and its name with version.
+class Runtime(NamedTuple):
+    """What runs files: by the name of its package, as that is imported."""
+
+    name: str
+    module: str
+    kind: str
+    model: Any
+    usual: bool = True  # what files are proved in
+
+
+RUNTIMES = (
+    Runtime("onnxruntime", "onnxruntime", "onnx", OnnxModel),
+    Runtime("openvino", "openvino", "onnx", OpenVinoModel, usual=False),
+    Runtime("ai_edge_litert", "ai_edge_litert.interpreter", "tflite", TfliteModel),
+    Runtime("tflite_runtime", "tflite_runtime.interpreter", "tflite", TfliteModel),
+    Runtime("tensorflow", "tensorflow.lite.python.interpreter", "tflite", TfliteModel),
+)
+
+
+def runtimes_of(kind: str, name: str | None = None) -> list[Runtime]:
+    """Those of a format ("onnx" or "tflite"), in the order in which they are taken where they are there; or one."""
+    found = [each for each in RUNTIMES if each.kind == kind and name in (None, each.name)]
+    if not found:
+        names = ", ".join(each.name for each in RUNTIMES if each.kind == kind)
+        raise RunnerError(f"{name} does not run {kind} files: {names}")
+    return sorted(found, key=lambda each: not each.usual)
+
+
+def model_of(runtime: Any, kind: str) -> Any:
+    """The class of model files in an imported runtime."""
+    module = getattr(runtime, "__name__", None)
+    return next((each.model for each in RUNTIMES if each.module == module), runtimes_of(kind)[0].model)
+
+
+def import_runtime(kind: str, name: str | None = None) -> tuple[Any, str]:
+    """The runtime of a format ("onnx" or "tflite"), or the named one, and its name with version.
 
     Imported for real: a package that is there may still not load, for example with another numpy.
     """
     reasons = []
-    for package, module in RUNTIMES[kind]:
+    for each in runtimes_of(kind, name):
         try:
-            runtime = importlib.import_module(module)
+            return importlib.import_module(each.module), f"{each.name} {_version(each.name)}"
         except Exception as error:
-            reasons.append(f"{package}: {str(error).splitlines()[0] if str(error) else type(error).__name__}")
-            continue
-        version = getattr(importlib.import_module(package), "__version__", None)
-        if version is None:
-            from importlib import metadata
-
-            try:
-                version = metadata.version(package.replace("_", "-"))
-            except metadata.PackageNotFoundError:
-                version = "of unknown version"
-        return runtime, f"{package} {version}"
+            reasons.append(f"{each.name}: {str(error).splitlines()[0] if str(error) else type(error).__name__}")
     raise RunnerError(f"no runtime for {kind} files ({'; '.join(reasons)})")
 
 
+def _version(package: str) -> str:
+    version = getattr(importlib.import_module(package), "__version__", None)
+    if version is None:
+        from importlib import metadata
+
+        try:
+            version = metadata.version(package.replace("_", "-"))
+        except metadata.PackageNotFoundError:
+            version = "of unknown version"
+    return str(version).partition("-")[0]  # OpenVINO's goes on with its build
+
+
 def list_variants(manifest: dict[str, Any]) -> list[dict[str, Any]]:
-    """Every variant: its name, file and whether its runtime can be imported here."""
+    """Every variant: its name, file, whether its runtime can be imported here, and which others are here for it."""
     found: dict[str, tuple[str | None, str | None]] = {}
+    others: dict[str, list[str]] = {}
     rows = []
     for variant in manifest["variants"]:
         kind = variant["format"]
@@ -52,23 +83,48 @@ def list_variants(manifest: dict[str, Any]) -> list[dict[str, Any]]:
                 found[kind] = (import_runtime(kind)[1], None)
             except RunnerError as error:
                 found[kind] = (None, str(error))
+            others[kind] = [each.name for each in RUNTIMES if each.kind == kind and not each.usual and _is_there(each)]
         runtime, reason = found[kind]
         row = {key: variant[key] for key in ("name", "file", "format", "precision", "size_bytes")}
-        rows.append({**row, "runtime": runtime, "reason": reason})
+        beside = [each for each in others[kind] if not str(runtime).startswith(each)]
+        rows.append({**row, "runtime": runtime, "reason": reason, "others": beside})
     return rows
 
 
-def choose(manifest: dict[str, Any], name: str | None) -> dict[str, Any]:
-    """The variant of that name, or the first whose runtime is installed."""
+def _is_there(runtime: Runtime) -> bool:
+    """Whether it is installed; nothing is imported."""
+    from importlib import util
+
+    try:
+        return util.find_spec(runtime.name) is not None
+    except (ImportError, ValueError):
+        return False
+
+
+def choose(manifest: dict[str, Any], name: str | None, runtime: str | None = None) -> dict[str, Any]:
+    """The variant of that name; else what the manifest picks; else the first whose runtime, or the named one, is there.
+
+    What is picked has the runtime that it is picked for, under ``picked``.
+    """
+    pick: dict[str, Any] = (manifest.get("pick") if name is None and runtime is None else None) or {}
+    for variant in manifest["variants"] if pick else ():
+        if variant["name"] == pick["variant"]:
+            try:
+                import_runtime(variant["format"], pick["runtime"])
+                return {**variant, "picked": pick["runtime"], "arithmetic": pick["arithmetic"]}
+            except RunnerError:  # another machine than that which it was picked for
+                break
     absent = set()  # a runtime takes its time to import: no more of them than it needs
     for variant in manifest["variants"] if name is None else ():
         if variant["format"] not in absent:
             try:
-                import_runtime(variant["format"])
+                import_runtime(variant["format"], runtime)
                 return dict(variant)
             except RunnerError:
                 absent.add(variant["format"])
     if name is None:
+        if runtime is not None:
+            raise RunnerError(f"{runtime} runs no variant here: pip install {runtime.replace('_', '-')}")
         raise RunnerError("no runtime is installed: pip install onnxruntime, or pip install ai-edge-litert")
     for variant in manifest["variants"]:
         if variant["name"] == name:

@@ -117,7 +117,7 @@ def _memory(connection: Connection, storage: Mapping[str, Any], volatile: bool) 
 
 
 def _require_runtime(connection: Connection, python: Sequence[str], formats: Collection[str], *, load: bool) -> None:
-    wanted = {kind: [module for _, module in RUNTIMES[kind]] for kind in sorted(formats) if kind in RUNTIMES}
+    wanted = {kind: [each.module for each in RUNTIMES if each.kind == kind] for kind in sorted(formats)}
     argv = [*python, "-c", _LOOK, json.dumps(wanted), "load" if load else "look"]
     request = {"argv": argv, "timeout_s": _SECONDS, "small": not connection.device.is_local}
     done = connection.ask("execute", request, hold=True, timeout_s=_SECONDS + 30)

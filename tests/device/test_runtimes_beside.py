@@ -1,0 +1,163 @@
+"""Several runtimes of one file: each measured and proved for itself, and what is picked of them."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import edgespa as es
+from edgespa.bundle import Pick, picked, read_manifest, verify_files
+from edgespa.device.board import load_device
+from edgespa.device.link.reach import connect
+from edgespa.device.measure.profile import Settings, profile
+from edgespa.device.measure.results import Check
+from edgespa.device.measure.site import Site
+from edgespa.device.runner import runtimes
+from edgespa.device.runner.bundle import RunnerError
+from edgespa.errors import BundleError, ConfigError, DeviceError
+
+needs_openvino = pytest.mark.skipif(importlib.util.find_spec("openvino") is None, reason="needs edgespa[openvino]")
+
+
+@needs_openvino
+def test_each_file_in_each_runtime_and_the_fastest_that_is_right(full_bundle: Path) -> None:
+    settings = Settings(runtimes=("all",), runs=20)
+    with connect(load_device("local")) as connection:
+        found = profile(full_bundle, connection, settings)
+    rows = {(each.variant, each.runtime): each for each in found.results}
+    assert set(rows) == {
+        ("onnx-fp32", "onnxruntime"), ("onnx-fp32", "openvino"), ("tflite-fp32", "ai_edge_litert"),
+    }  # fmt: skip
+    assert {each.arithmetic for each in found.results} == {"fp32"}
+    assert {(each.variant, each.runtime): each.holds for each in found.proofs} == dict.fromkeys(rows, True)
+    assert found.fastest == min(found.results, key=lambda each: each.p50_ms)
+    assert rows["onnx-fp32", "openvino"].rounds[0].runtime.startswith("openvino 20")
+
+
+@needs_openvino
+def test_what_is_fast_and_wrong_is_not_picked(full_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = Site.check
+
+    def wrong(self: Site, options: Any, what: str) -> Check:
+        found = real(self, options, what)
+        return found.model_copy(update={"status": "failed", "failures": ("off",)}) if "openvino" in options else found
+
+    monkeypatch.setattr(Site, "check", wrong)
+    monkeypatch.setattr(
+        "edgespa.device.measure.results.VariantProfile.of",
+        _faster("openvino", by=1e6),
+    )
+    measured = es.profile(full_bundle, runtimes=("all",), pick="fastest", runs=10)
+    fastest = measured.measured.fastest
+    assert fastest is not None
+    assert fastest.runtime != "openvino"
+    assert [each.runtime for each in measured.measured.proofs if not each.holds] == ["openvino"]
+    pick = read_manifest(full_bundle).pick
+    assert pick is not None
+    assert (pick.variant, pick.runtime, pick.device) == (fastest.variant, fastest.runtime, "local")
+    verify_files(full_bundle)  # the seal is that of the new manifest
+
+
+def _faster(runtime: str, by: float) -> Any:
+    from edgespa.device.measure.results import VariantProfile
+
+    real = VariantProfile.of.__func__
+
+    def of(bundle: str, rounds: Any) -> Any:
+        found = real(VariantProfile, bundle, rounds)
+        return found.model_copy(update={"p50_ms": found.p50_ms / by}) if found.runtime == runtime else found
+
+    return of
+
+
+def test_runtimes_that_are_not_there_are_said(full_bundle: Path) -> None:
+    with pytest.raises(ConfigError, match="there is no runtime 'tensorrtx'"):
+        es.profile(full_bundle, runtimes=("tensorrtx",))
+    if importlib.util.find_spec("tflite_runtime") is None:
+        with pytest.raises(DeviceError, match="none of the runtimes tflite_runtime is there for"):
+            es.profile(full_bundle, runtimes=("tflite_runtime",), runs=10)
+
+
+def test_nothing_is_picked_for_several_devices_or_in_a_packed_file(full_bundle: Path) -> None:
+    with pytest.raises(ConfigError, match="what is fastest on one device"):
+        es.profile(full_bundle, device=("local", "pi-4b"), pick="fastest")
+    with pytest.raises(ConfigError, match="a bundle that is a folder"):
+        es.profile(full_bundle.with_suffix(".edgespa"), pick="fastest")
+
+
+def run_py(bundle: Path, *options: str) -> dict[str, Any]:
+    command = [sys.executable, "-P", str(bundle / "run.py"), *options, "--json"]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return dict(json.loads(done.stdout))
+
+
+def test_what_is_picked_is_what_run_py_takes(full_bundle: Path) -> None:
+    assert read_manifest(full_bundle).variants[0].name == "onnx-fp32"
+    pick = Pick(device="pi-5", variant="tflite-fp32", runtime="ai_edge_litert", latency_ms=2.0)
+    picked(full_bundle, pick)
+    assert read_manifest(full_bundle).pick == pick
+    (full_bundle / "run.py").write_bytes(es_runner())
+    assert run_py(full_bundle, "--bench", "--runs", "10")["variant"] == "tflite-fp32"
+    assert run_py(full_bundle, "--selfcheck")["selfcheck"][0]["name"] == "tflite-fp32"
+    # Who asks for something gets that; a bundle of before picks nothing.
+    assert run_py(full_bundle, "--bench", "--runs", "10", "--variant", "onnx-fp32")["variant"] == "onnx-fp32"
+    assert run_py(full_bundle, "--bench", "--runs", "10", "--runtime", "onnxruntime")["variant"] == "onnx-fp32"
+
+
+def es_runner() -> bytes:
+    from edgespa.device import runner_source
+
+    return runner_source()
+
+
+def test_a_pick_counts_for_nothing_where_its_runtime_is_absent(monkeypatch: pytest.MonkeyPatch) -> None:
+    manifest = {
+        "variants": [{"name": "onnx-fp32", "format": "onnx"}, {"name": "tflite-fp32", "format": "tflite"}],
+        "pick": {"variant": "tflite-fp32", "runtime": "ai_edge_litert", "arithmetic": "fp32"},
+    }
+
+    def there(*names: str) -> Any:
+        def imported(kind: str, name: str | None = None) -> tuple[Any, str]:
+            known = {"onnxruntime": "onnx", "ai_edge_litert": "tflite"}
+            if not any(known[each] == kind and name in (None, each) for each in names):
+                raise RunnerError("absent")
+            return object(), "it 1"
+
+        return imported
+
+    monkeypatch.setattr(runtimes, "import_runtime", there("onnxruntime", "ai_edge_litert"))
+    assert runtimes.choose(manifest, None)["picked"] == "ai_edge_litert"
+    assert "picked" not in runtimes.choose(manifest, "tflite-fp32")
+    monkeypatch.setattr(runtimes, "import_runtime", there("onnxruntime"))
+    assert runtimes.choose(manifest, None) == manifest["variants"][0]
+
+
+def test_a_signed_bundle_is_not_changed_behind_its_signature(full_bundle: Path) -> None:
+    (full_bundle / "manifest.json.sig").write_bytes(b"signed")
+    before = (full_bundle / "manifest.json").read_bytes()
+    pick = Pick(device="pi-5", variant="tflite-fp32", runtime="ai_edge_litert", latency_ms=2.0)
+    with pytest.raises(BundleError, match="is signed"):
+        picked(full_bundle, pick)
+    assert (full_bundle / "manifest.json").read_bytes() == before
+    (full_bundle / "manifest.json.sig").unlink()
+    with pytest.raises(BundleError, match="it picks 'onnx-int8', and there is no such variant"):
+        picked(full_bundle, pick.model_copy(update={"variant": "onnx-int8"}))
+    assert (full_bundle / "manifest.json").read_bytes() == before
+
+
+@needs_openvino
+def test_verify_in_another_runtime(full_bundle: Path) -> None:
+    found = es.verify(full_bundle, runtimes=("openvino",))
+    assert found.passed
+    ran = [(each.name, str(each.runtime).split(" ")[0], each.arithmetic) for each in found.variants]
+    assert ("onnx-fp32", "openvino", "fp32") in ran
+    assert ("tflite-fp32", "ai_edge_litert", "fp32") in ran
+    with pytest.raises(DeviceError, match="tflite_runtime: no variant can be run there"):
+        es.verify(full_bundle, runtimes=("tflite_runtime",))
