@@ -23,10 +23,10 @@ MeasureName = Annotated[str, Field(pattern=f"^{NAME}$", max_length=64)]
 
 
 class Part(Strict):
-    """A part of a manifest."""
+    """A part of a manifest; what a later version of the same schema says besides is kept, and means nothing here."""
 
     # NaN and infinity are not JSON: a figure that is not a number has no place in a manifest.
-    model_config = ConfigDict(allow_inf_nan=False)
+    model_config = ConfigDict(allow_inf_nan=False, extra="allow")
 
 
 class Parity(Part):

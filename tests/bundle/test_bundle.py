@@ -146,6 +146,27 @@ def test_the_bundle_has_ordinary_permissions(bundle: Path, tmp_path: Path) -> No
     assert stat.S_IMODE(bundle.stat().st_mode) == stat.S_IMODE((tmp_path / "plain").stat().st_mode)
 
 
+def test_what_a_later_version_says_besides_is_kept_and_means_nothing(bundle: Path) -> None:
+    def later(values: dict[str, Any]) -> None:
+        values["of_later"] = {"a": [1, "two"]}
+        values["variants"][0]["of_later"] = 3.5
+        values["variants"][0]["parity"]["of_later"] = True
+
+    edit(bundle, later)
+    manifest = verify_files(bundle)
+    values = manifest.model_dump()
+    assert values["of_later"] == {"a": [1, "two"]}
+    assert values["variants"][0]["of_later"] == 3.5
+    # The seal is over it too; what normalises, and what reads boxes, is understood or refused.
+    edit(bundle, lambda values: values.update(of_later=4), seal=False)
+    with pytest.raises(BundleError, match="was edited"):
+        verify_files(bundle)
+    how = Preprocess(height=8, width=8, mean=(0.0,) * 3, std=(1.0,) * 3).model_dump()
+    edit(bundle, lambda values: values.update(preprocessing={**how, "of_later": 1}))
+    with pytest.raises(BundleError, match="of_later"):
+        verify_files(bundle)
+
+
 def _remove_file(bundle: Path) -> None:
     (bundle / "models" / "model.onnx").unlink()
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from edgespa.device import connect, load_device
+from edgespa.device.measure.answers import parse_answer
 from edgespa.device.measure.profile import (
     Settings,
     is_own_runner,
@@ -17,7 +18,7 @@ from edgespa.device.measure.profile import (
     save_profile,
 )
 from edgespa.device.measure.profile import profile as profile_on
-from edgespa.device.measure.results import Measurement, Profile, VariantProfile
+from edgespa.device.measure.results import Listed, Measurement, Profile, VariantProfile
 from edgespa.errors import BundleError, ConfigError, DeviceError
 
 
@@ -138,9 +139,16 @@ def test_a_runner_of_another_version_is_told(
 ) -> None:
     runner = f"print('noise')\nprint({json.dumps({'variants': [{'name': 'onnx-fp32', 'a_new_field': 1}]})!r})\n"
     strange = make_bundle(tmp_path / "strange", onnx=b"", runner=runner)
-    with caplog.at_level(logging.WARNING), pytest.raises(DeviceError, match=r"run\.py: a_new_field: is not known"):
+    with caplog.at_level(logging.WARNING), pytest.raises(DeviceError, match=r"run\.py: file: Field required"):
         profile_trusted(strange)
     assert "is not the runner of edgespa" in caplog.text
+
+
+def test_a_runner_that_says_more_is_understood() -> None:
+    row = {"name": "onnx-fp32", "file": "f", "format": "onnx", "precision": "fp32", "size_bytes": 1, "a_new_field": 1}
+    found = parse_answer(Listed, {**row, "runtime": "onnxruntime 1", "reason": None}, "bundle")
+    assert found.name == "onnx-fp32"
+    assert not hasattr(found, "a_new_field")
 
 
 def profile_trusted(bundle: Path) -> None:

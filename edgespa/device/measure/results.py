@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Sequence
 from typing import Any, Literal, Self
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from edgespa import __version__
 from edgespa.config import Strict
@@ -14,7 +14,13 @@ from edgespa.device.host import Clock, Conditions, Host, Usage
 from edgespa.errors import DeviceError
 
 
-class Operator(Strict):
+class Answer(Strict):
+    """What a runner says, or was saved of it; what another version says besides is left out."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+
+class Operator(Answer):
     """What one operator of a file takes.
 
     Attributes:
@@ -28,7 +34,7 @@ class Operator(Strict):
     us: float = Field(ge=0, le=1e9, allow_inf_nan=False)
 
 
-class Measurement(Strict):
+class Measurement(Answer):
     """What ``run.py --bench`` says of one process, and what the machine was like meanwhile.
 
     Latencies are of one inference in ms, memory in KiB. Percentiles that need more runs than there were are None: p95
@@ -90,7 +96,7 @@ class Measurement(Strict):
     samples: tuple[Conditions, ...] = ()
 
 
-class VariantProfile(Strict):
+class VariantProfile(Answer):
     """One variant at one number of threads on one provider; each figure is the median over the rounds.
 
     Attributes:
@@ -164,7 +170,7 @@ class VariantProfile(Strict):
         )
 
 
-class Ratio(Strict):
+class Ratio(Answer):
     """p50 latency of a bundle's variant over that of the other bundle's, measured in alternation.
 
     Attributes:
@@ -184,7 +190,7 @@ class Ratio(Strict):
     high: float
 
 
-class Estimate(Strict):
+class Estimate(Answer):
     """What a variant should take by the device's published latencies (`estimate.py`): no measurement.
 
     Attributes:
@@ -196,7 +202,7 @@ class Estimate(Strict):
     latency_ms: float
 
 
-class Skipped(Strict):
+class Skipped(Answer):
     """A variant that was not measured, and why."""
 
     bundle: str
@@ -204,7 +210,7 @@ class Skipped(Strict):
     reason: str
 
 
-class Proved(Strict):
+class Proved(Answer):
     """Whether a file computes what it should, in one runtime on the device.
 
     Attributes:
@@ -221,7 +227,7 @@ class Proved(Strict):
     failures: tuple[str, ...] = ()
 
 
-class Profile(Strict):
+class Profile(Answer):
     """One profiling run: the machine, the settings, the results.
 
     Attributes:
@@ -278,7 +284,7 @@ class Profile(Strict):
         raise DeviceError(f"{bundle}: {variant} was not measured with {threads} threads", "profile it first")
 
 
-class Listed(Strict):
+class Listed(Answer):
     """What ``run.py`` without options says of one variant.
 
     Attributes:
@@ -297,7 +303,7 @@ class Listed(Strict):
     others: tuple[str, ...] = ()
 
 
-class Check(Strict):
+class Check(Answer):
     """What ``run.py --selfcheck`` says of one variant; the figures are None where it did not run.
 
     Attributes:
