@@ -161,7 +161,7 @@ def test_what_a_later_version_says_besides_is_kept_and_means_nothing(bundle: Pat
     edit(bundle, lambda values: values.update(of_later=4), seal=False)
     with pytest.raises(BundleError, match="was edited"):
         verify_files(bundle)
-    how = Preprocess(height=8, width=8, mean=(0.0,) * 3, std=(1.0,) * 3).model_dump()
+    how = Preprocess(height=8, width=8, channels=3, mean=(0.0,) * 3, std=(1.0,) * 3).model_dump()
     edit(bundle, lambda values: values.update(preprocessing={**how, "of_later": 1}))
     with pytest.raises(BundleError, match="of_later"):
         verify_files(bundle)
@@ -283,7 +283,6 @@ def _set(*path: Any) -> Callable[[dict[str, Any]], None]:
         (_set("variants", 0, "parity", "bound", {"ssim": 1}), "variants.0.parity.bound.ssim"),
         (_set("variants", 0, "inputs", 0, "shape", [1, None]), "variants.0.inputs.0.shape"),
         (_set("preprocessing", "std", [0.0]), "preprocessing"),
-        (_set("tsak", "x"), "tsak"),
         (_set("variants", []), "variants"),
         (_set("files", []), "files"),
         (_set("created", "yesterday"), "created"),

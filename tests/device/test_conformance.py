@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,6 +28,9 @@ from edgespa.graph.program import Program
 from edgespa.graph.trace import trace
 
 NAMES = [each.name for each in RUNTIMES]
+ALONE = {"openvino"}
+"""In a process of its own, as edgespa runs all: beside other libraries' threads it does not outlive a signal."""
+_IS_ALONE = "EDGESPA_TEST_ALONE"
 
 
 class Two(nn.Module):
@@ -76,6 +83,8 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> tuple[Program, Path]:
 @pytest.fixture(scope="module", params=NAMES)
 def case(request: pytest.FixtureRequest, files: tuple[Program, Path]) -> Case:
     (own,) = (each for each in RUNTIMES if each.name == request.param)
+    if own.name in ALONE and _IS_ALONE not in os.environ:
+        pytest.skip("see test_those_that_are_run_alone")
     try:
         runtime, text = import_runtime(own.kind, own.name)
     except RunnerError as error:
@@ -172,11 +181,22 @@ def test_a_runtime_that_does_not_load_is_a_reason(monkeypatch: pytest.MonkeyPatc
         import_runtime("tflite" if kind == "onnx" else "onnx", case.name)
 
 
+@pytest.mark.parametrize("name", sorted(ALONE))
+def test_those_that_are_run_alone(name: str) -> None:
+    if importlib.util.find_spec(name) is None or _IS_ALONE in os.environ:
+        pytest.skip(f"needs edgespa[{name}], once")
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__, "-k", name]
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTEST")}
+    done = subprocess.run(command, check=False, capture_output=True, text=True, env={**environment, _IS_ALONE: "1"})
+    assert done.returncode == 0, done.stdout
+    assert "7 passed" in done.stdout, done.stdout
+
+
 def test_the_lists_of_runtimes_are_one() -> None:
     """The probe stands alone on devices, so it has a list of its own; TensorFlow is taken where it is, never set up."""
     assert set(probe.RUNTIMES) == set(NAMES) - {"tensorflow"}
     assert {MODULES[package] for package in TESTED} == set(probe.RUNTIMES)
-    assert [each.usual for each in runtimes_of("onnx")] == [True, False]
+    assert [each.name for each in runtimes_of("onnx")] == ["onnxruntime"]  # no other takes its place by itself
     assert [each.name for each in runtimes_of("tflite")] == ["ai_edge_litert", "tflite_runtime", "tensorflow"]
 
 

@@ -330,9 +330,10 @@ def test_classify(full_bundle: Path, tmp_path: Path, run_program: Callable[[np.n
         np.testing.assert_allclose([each["probability"] for each in top], np.sort(expected)[::-1], rtol=1e-4)
     first = run(full_bundle, "--input", str(tmp_path / "a.png"), "--top", "1")
     lines = first.stdout.splitlines()
-    assert lines[2:4] == ["top:", f"  index  label{' ' * (len(top[0]['label']) - 5)}  probability"]
-    assert lines[4].split()[:2] == [str(top[0]["index"]), top[0]["label"]]
-    assert len(lines) == 5
+    assert lines[1].split()[:2] == ["runtime:", "onnxruntime"]
+    assert lines[3:5] == ["top:", f"  index  label{' ' * (len(top[0]['label']) - 5)}  probability"]
+    assert lines[5].split()[:2] == [str(top[0]["index"]), top[0]["label"]]
+    assert len(lines) == 6
 
 
 def test_an_image_that_is_none_is_a_clear_error(bundle: Path) -> None:

@@ -180,7 +180,7 @@ def test_what_is_learnt_decides(
     assert [row["sample"] for row in four] == sorted(row["sample"] for row in four)
     assert {row["sample"] for row in four} == {0, 1, 2, 3}
     text = run(bundle, "--input", tmp_path / "one.npy").stdout
-    assert text.splitlines()[3].split()[:2] == ["index", "label"]
+    assert text.splitlines()[4].split()[:2] == ["index", "label"]
 
 
 def test_arrays_that_do_not_fit_are_told(bundle: Path, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from edgespa.device.measure.answers import Ended, decode, parse_answer
 from edgespa.device.measure.judge import doubts, is_steady, stalls, unknowns
 from edgespa.device.measure.results import Check, Listed, Measurement
 from edgespa.device.ours import runner_command
-from edgespa.device.runner.runtimes import runtimes_of
+from edgespa.device.runner.runtimes import RUNTIMES, runtimes_of
 
 KEPT_BUNDLES = 8
 """So many bundles that were measured last stay on a device."""
@@ -83,7 +83,11 @@ class Site:
                     **{key: getattr(variant, key) for key in ("name", "file", "format", "precision", "size_bytes")},
                     runtime=runtime,
                     reason=None if runtime else "; ".join(reasons) or "its runtime is not installed",
-                    others=tuple(e.name for e in runtimes_of(variant.format) if not e.usual and e.name in working),
+                    others=tuple(
+                        each.name
+                        for each in RUNTIMES
+                        if each.kind == variant.format and not each.usual and each.name in working
+                    ),
                 )
             )
         return tuple(rows)

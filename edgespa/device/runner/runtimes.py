@@ -31,12 +31,15 @@ RUNTIMES = (
 
 
 def runtimes_of(kind: str, name: str | None = None) -> list[Runtime]:
-    """Those of a format ("onnx" or "tflite"), in the order in which they are taken where they are there; or one."""
-    found = [each for each in RUNTIMES if each.kind == kind and name in (None, each.name)]
+    """Those that files of a format ("onnx" or "tflite") are proved in, the first that is there is taken; or the named.
+
+    No other takes their place by itself: what computes otherwise, does so because somebody asked for it.
+    """
+    found = [each for each in RUNTIMES if each.kind == kind and (each.usual if name is None else each.name == name)]
     if not found:
         names = ", ".join(each.name for each in RUNTIMES if each.kind == kind)
         raise RunnerError(f"{name} does not run {kind} files: {names}")
-    return sorted(found, key=lambda each: not each.usual)
+    return found
 
 
 def model_of(runtime: Any, kind: str) -> Any:
@@ -86,8 +89,7 @@ def list_variants(manifest: dict[str, Any]) -> list[dict[str, Any]]:
             others[kind] = [each.name for each in RUNTIMES if each.kind == kind and not each.usual and _is_there(each)]
         runtime, reason = found[kind]
         row = {key: variant[key] for key in ("name", "file", "format", "precision", "size_bytes")}
-        beside = [each for each in others[kind] if not str(runtime).startswith(each)]
-        rows.append({**row, "runtime": runtime, "reason": reason, "others": beside})
+        rows.append({**row, "runtime": runtime, "reason": reason, "others": others[kind]})
     return rows
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from edgespa.device.board import DEFAULT_FOLDER
 from edgespa.device.link.payload import Payload
 from edgespa.device.link.transport import Connection
-from edgespa.device.runner.runtimes import RUNTIMES
+from edgespa.device.runner.runtimes import runtimes_of
 from edgespa.errors import DeviceError
 
 _IMPORT_FROM = 4 << 20  # bytes to be sent from which a runtime is first loaded to see that it can be
@@ -117,7 +117,7 @@ def _memory(connection: Connection, storage: Mapping[str, Any], volatile: bool) 
 
 
 def _require_runtime(connection: Connection, python: Sequence[str], formats: Collection[str], *, load: bool) -> None:
-    wanted = {kind: [each.module for each in RUNTIMES if each.kind == kind] for kind in sorted(formats)}
+    wanted = {kind: [each.module for each in runtimes_of(kind)] for kind in sorted(formats)}
     argv = [*python, "-c", _LOOK, json.dumps(wanted), "load" if load else "look"]
     request = {"argv": argv, "timeout_s": _SECONDS, "small": not connection.device.is_local}
     done = connection.ask("execute", request, hold=True, timeout_s=_SECONDS + 30)
