@@ -32,6 +32,7 @@ from edgespa.exporting.tflite_meta import write_metadata
 from edgespa.exporting.tflite_quant import TfliteQuantiser
 from edgespa.exporting.tflite_whole import WholeTfliteQuantiser
 from edgespa.graph.program import Program
+from edgespa.quantisation.walk import samples_for
 
 JUDGE_IMAGES = 32
 CORRECTED_BY = 32
@@ -82,7 +83,8 @@ class Job:
         """Of weights and biases, for the layers of all formats; of images that no file is judged on."""
         inputs = _calibration_inputs(self)
         fitted = len(inputs[0]) - _judged(len(inputs[0]))
-        places = np.unique(np.linspace(0, max(0, fitted - 1), min(fitted, CORRECTED_BY)).astype(np.int64))
+        count = min(fitted, samples_for(self.program, CORRECTED_BY))
+        places = np.unique(np.linspace(0, max(0, fitted - 1), count).astype(np.int64))
         chosen = [torch.from_numpy(array[places]) for array in inputs]
         return Corrections(self.program, runs_of(self.program, chosen, _AT_ONCE))
 

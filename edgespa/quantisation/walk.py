@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from edgespa.graph.program import Program, fetch
+from edgespa.graph.program import Program, fetch, shape_of
 from edgespa.graph.rules.registry import is_pointwise, named_arguments, operator_name
 from edgespa.quantisation.patches import gram, patches
 from edgespa.quantisation.ranges import Observed, Range, find_ranges
@@ -25,6 +25,8 @@ from edgespa.quantisation.shifts import shift
 
 ROWS_PER_COLUMN, LEAST_ROWS = 8, 4096
 """Inputs that a Gram matrix is made of."""
+LEAST_SAMPLES, MOST_NUMBERS = 4, 40 << 20
+"""Numbers in a value of all samples together."""
 MOST_PLACES = 1024
 """Of each sample and channel, by which biases are moved."""
 _CONVOLUTIONS = ("conv1d", "conv2d", "conv3d")
@@ -67,6 +69,18 @@ def layers_of(program: Program) -> dict[str, fx.Node]:
             shared.add(name)
         found[name] = node
     return {name: node for name, node in found.items() if name not in shared}
+
+
+def samples_for(program: Program, most: int) -> int:
+    """So many samples that the largest value of all of them is not too much: two are kept of each for a while.
+
+    Args:
+        program: With ``meta["val"]`` on its nodes, the batch first in its values.
+        most: Where they are small.
+    """
+    values = [node.meta.get("val") for node in program.graph.nodes if node.op == "call_function"]
+    sizes = [math.prod(shape_of(each)[1:]) for each in values if isinstance(each, Tensor)]
+    return max(LEAST_SAMPLES, min(most, MOST_NUMBERS // max(1, *sizes, 1)))
 
 
 def _is_constant(value: Any) -> bool:
