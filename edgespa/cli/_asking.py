@@ -35,7 +35,10 @@ ON_DEVICES = {
     "devices-setup": "it puts runtimes on a device, and runs them there",
 }
 """Steps that are never taken from a recipe without a word."""
-INTO_BUNDLES = {"profile": "the profile is written into it", "sign": "the signature is written into it"}
+INTO_BUNDLES = {
+    "profile": "the profile is written into it",
+    "sign": "the signature is written into it",
+}
 """Steps that write into what they are given."""
 MODELS = ("model", "base")
 OBJECTIVE = "objective"
@@ -58,11 +61,16 @@ HARMLESS = (
     "calibration-images",
     "layout", "batch", "onnx-runtime", "opset", "preprocess", "decode", "cache", "strict", "license", "signers",
     "identity", "revoked", "no-run", "timeout", "provider", "runs", "seconds", "duration", "cooldown", "rounds",
-    "by-layer",
+    "by-layer", "pick",
     "against", "again", "no-save", "with-base", "volatile", "archive", "to", "count", "balance", "description", "name",
     "wheels", "offline", "runtime",
 )  # fmt: skip
 """Options that say what is read or computed. One that is in no list is asked about: see `questions`."""
+
+
+def _writes(step: Step) -> bool:
+    """Whether it writes into what it is given."""
+    return not step.values.get("no-save") or step.values.get("pick") is not None
 
 
 def questions(step: Step, command: click.Command, folders: tuple[Path, ...], overwrite: bool) -> Iterator[str]:
@@ -82,7 +90,7 @@ def questions(step: Step, command: click.Command, folders: tuple[Path, ...], ove
         for each in value if isinstance(value, list) else [value]:
             if (why := _question(step.command, name, each, folders, overwrite)) is not None:
                 yield f"{step.where(key)} = {_shown(each)}: {why}"
-    if (what := INTO_BUNDLES.get(step.command)) is not None and not step.values.get("no-save"):
+    if (what := INTO_BUNDLES.get(step.command)) is not None and _writes(step):
         bundle = step.values.get("bundle")
         if isinstance(bundle, str) and (why := _outside(bundle, folders)) is not None:
             yield f"{step.where('bundle')} = {_shown(bundle)}: {what}, and it {why}"

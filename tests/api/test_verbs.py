@@ -39,8 +39,8 @@ SIGNATURES = {
     "latencies": "device model variants threads input_shape weights base trust again remove progress",
     "open_bundle": "path signers identity revoked",
     "open_task": "path",
-    "profile": "bundle device against variants threads providers runs seconds duration cooldown rounds signers "
-    "identity revoked trust by_layer again save progress",
+    "profile": "bundle device against variants threads runtimes providers pick runs seconds duration cooldown rounds "
+    "signers identity revoked trust by_layer again save progress",
     "prune": "model output density calibration eval_data held_out data input_shape weights base trust mean std limit "
     "eval_limit labels class_offset objective skip_bad_files latency_ms device threads variant heal heal_steps plot "
     "resume fresh overwrite progress settings",
@@ -49,7 +49,7 @@ SIGNATURES = {
     "ship": "source device task keep with_base base weights sign_key signers identity revoked trust volatile threads "
     "progress",
     "status": "device selfcheck timeout_s progress",
-    "verify": "bundle signers identity revoked run pythons threads timeout_s memory_mib",
+    "verify": "bundle signers identity revoked run pythons runtimes threads timeout_s memory_mib",
 }
 RESULTS = {
     "Bundle",

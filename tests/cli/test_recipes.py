@@ -319,6 +319,7 @@ EVIL = "from pathlib import Path\nPath('marker').touch()\ndef build(): raise Run
         ('[profile]\nbundle = "bundle"\ndevice = ["local", "pi-4b"]', "profile.device = 'pi-4b'"),
         ('[profile]\nbundle = "bundle"\ndevice = "./evil.toml"', "profile.device"),
         ('[profile]\nbundle = "../bundle"', "the profile is written into it"),
+        ('[profile]\nbundle = "../bundle"\nno-save = true\npick = "fastest"', "is written into it"),
         ('[ship]\nbundle = "bundle"\ndevice = "local"', "it puts files on devices"),
         ('folder = "/"\n[export]\nmodel = "net.py:build"\noutput = "tmp/o"', "neither below the recipe's folder"),
         ('include = "other.toml"\n[prune]\ndensity = 0.5\noutput = "o.spa"', "other.toml: prune.model"),
