@@ -75,7 +75,7 @@ class Corrections:
             try:
                 found = self._found(method, symmetric, told)
             except Exception as error:  # operators may refuse what is run alone: the file without is there
-                log.debug("no weights are rounded: %s", error)
+                log.warning("weights go to their nearest levels, as the program cannot be run beside itself: %s", error)
                 found = {}
             self._known[method, symmetric] = found
         return matched(layers, self._known[method, symmetric].values())

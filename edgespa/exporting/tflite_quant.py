@@ -165,17 +165,28 @@ class TfliteQuantiser:
         if not chosen and not rest:
             shutil.copyfile(self._source, path)
             return
+        self._write_calibrated(path, rules.recipe(), chosen, ranges, corrections)
+        if terms:
+            store_terms(path)
+
+    def _write_calibrated(
+        self,
+        path: Path,
+        recipe: Any,
+        chosen: Sequence[str],
+        ranges: Mapping[str, Range],
+        corrections: Mapping[str, Correction],
+    ) -> None:
+        """By a recipe that makes the chosen layers int8, with their corrections and scales that hold their biases."""
         layers = [as_corrected(self._operators[name], corrections.get(name)) for name in chosen]
         changes = {self._operators[name].scope: put_in(corrections[name]) for name in chosen if name in corrections}
-        source = with_layers(self._source.read_bytes(), changes)
         wide = widened(layers, ranges)
         found = {
             name: {"min": np.array(low, dtype=np.float32), "max": np.array(high, dtype=np.float32)}
             for name, (low, high) in wide.items()
         }
-        self._write(path, rules.recipe(), found, with_room(source, layers, wide))
-        if terms:
-            store_terms(path)
+        source = with_layers(self._source.read_bytes(), changes)
+        self._write(path, recipe, found, with_room(source, layers, wide))
 
     def write_weights(self, path: Path, way: str) -> None:
         """Weights in int8; activations stay in float.

@@ -13,10 +13,8 @@ import numpy as np
 
 from edgespa.errors import ExportError
 from edgespa.exporting.corrections import Correction
-from edgespa.exporting.tflite_layers import as_corrected, put_in, with_layers
 from edgespa.exporting.tflite_packed import packed
 from edgespa.exporting.tflite_quant import NOTHING, TfliteQuantiser
-from edgespa.exporting.tflite_scales import widened, with_room
 from edgespa.quantisation.fitness import Part
 from edgespa.quantisation.ranges import Observed, Range
 
@@ -66,15 +64,7 @@ class WholeTfliteQuantiser(TfliteQuantiser):
         """
         from ai_edge_quantizer import recipe
 
-        layers = [as_corrected(each, corrections.get(name)) for name, each in self._operators.items()]
-        changes = {self._operators[name].scope: put_in(each) for name, each in corrections.items()}
-        wide = widened(layers, ranges)
-        found = {
-            name: {"min": np.array(low, dtype=np.float32), "max": np.array(high, dtype=np.float32)}
-            for name, (low, high) in wide.items()
-        }
-        source = with_room(with_layers(self._source.read_bytes(), changes), layers, wide)
-        self._write(path, recipe.static_wi8_ai8(), found, source)
+        self._write_calibrated(path, recipe.static_wi8_ai8(), tuple(self._operators), ranges, corrections)
         _require_whole(path)
         if self._numbers == "uint8":
             path.write_bytes(_in_uint8(path.read_bytes()))
@@ -113,7 +103,7 @@ def _require_whole(path: Path) -> None:
     if left:
         raise ExportError(
             f"not all of it can be in int8: {', '.join(sorted(left))} stay in float",
-            "leave out --int8-io: then layers are in int8 and the rest in float, which CPUs run as fast",
+            "leave out --int8-io: then layers are in int8, and the rest is in float",
         )
 
 

@@ -76,6 +76,16 @@ def _faster(runtime: str, by: float) -> Any:
     return of
 
 
+def test_what_was_fast_on_a_gpu_is_not_picked_by_a_proof_of_the_cpu(full_bundle: Path) -> None:
+    with connect(load_device("local")) as connection:
+        found = profile(full_bundle, connection, Settings(runtimes=("onnxruntime", "ai_edge_litert"), runs=10))
+    own = found.results[0]
+    gpu = own.model_copy(update={"provider": "CUDAExecutionProvider", "p50_ms": own.p50_ms / 1e6})
+    both = found.model_copy(update={"results": (gpu, *found.results)})
+    assert both.fastest == found.fastest
+    assert both.fastest is not None
+
+
 def test_runtimes_that_are_not_there_are_said(full_bundle: Path) -> None:
     with pytest.raises(ConfigError, match="there is no runtime 'tensorrtx'"):
         es.profile(full_bundle, runtimes=("tensorrtx",))

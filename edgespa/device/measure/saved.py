@@ -27,7 +27,7 @@ JOURNAL_HOURS = 24.0
 """What was measured longer ago is not gone on with."""
 
 Key = tuple[int, int, str, int, str | None, str | None]
-"""Of one measurement: the round, which bundle, variant, threads, provider."""
+"""Of one measurement: the round, which bundle, variant, threads, runtime, provider."""
 
 
 def save_profile(profile: Profile, bundle: Path) -> Path:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from edgespa.device.runner.bundle import RunnerError
-from edgespa.device.runner.layouts import as_the_file_takes, to_program_layout
+from edgespa.device.runner.layouts import feed_by_name, to_program_layout
 from edgespa.device.runner.tensors import unpacked
 from edgespa.device.runner.weights import materialise
 
@@ -70,12 +70,7 @@ class OnnxModel:
 
     def feed(self, arrays: list[np.ndarray]) -> dict[str, np.ndarray]:
         """The session's feed for arrays in the program's layout."""
-        feed = {}
-        for spec, array in zip(self.inputs, as_the_file_takes(arrays, self.variant)):
-            if spec["dtype"] in ("int8", "uint8") and array.dtype.kind == "f":
-                raise RunnerError(f"input {spec['name']} is quantised, but an ONNX file does not say by what scale")
-            feed[spec["name"]] = array.astype(spec["dtype"], copy=False)
-        return feed
+        return feed_by_name(arrays, self.variant)
 
     def run(self, feed: dict[str, np.ndarray]) -> list[np.ndarray]:
         """One inference; outputs as the file gives them."""

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from edgespa.device.runner.bundle import RunnerError
-from edgespa.device.runner.layouts import as_the_file_takes, to_program_layout
+from edgespa.device.runner.layouts import feed_by_name, to_program_layout
 
 OPENVINO_NAMES = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
 
@@ -58,12 +58,7 @@ class OpenVinoModel:
 
     def feed(self, arrays: list[np.ndarray]) -> dict[str, np.ndarray]:
         """The request's inputs for arrays in the program's layout."""
-        feed = {}
-        for spec, array in zip(self.inputs, as_the_file_takes(arrays, self.variant)):
-            if spec["dtype"] in ("int8", "uint8") and array.dtype.kind == "f":
-                raise RunnerError(f"input {spec['name']} is quantised, but an ONNX file does not say by what scale")
-            feed[spec["name"]] = array.astype(spec["dtype"], copy=False)
-        return feed
+        return feed_by_name(arrays, self.variant)
 
     def run(self, feed: dict[str, np.ndarray]) -> list[np.ndarray]:
         """One inference; outputs as the file gives them."""

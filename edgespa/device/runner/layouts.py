@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from edgespa.device.runner.bundle import RunnerError
 from edgespa.pixels.values import to_pixels
 
 
@@ -29,3 +30,13 @@ def as_the_file_takes(arrays: list[np.ndarray], variant: dict[str, Any]) -> list
     if how is not None and arrays[0].dtype.kind == "f":
         arrays = [to_pixels(arrays[0], how), *arrays[1:]]
     return [to_file_layout(array, spec) for array, spec in zip(arrays, variant["inputs"])]
+
+
+def feed_by_name(arrays: list[np.ndarray], variant: dict[str, Any]) -> dict[str, np.ndarray]:
+    """Arrays in the program's layout as an ONNX file takes them, by the names of its inputs."""
+    feed = {}
+    for spec, array in zip(variant["inputs"], as_the_file_takes(arrays, variant)):
+        if spec["dtype"] in ("int8", "uint8") and array.dtype.kind == "f":
+            raise RunnerError(f"input {spec['name']} is quantised, but an ONNX file does not say by what scale")
+        feed[spec["name"]] = array.astype(spec["dtype"], copy=False)
+    return feed
