@@ -18,6 +18,7 @@ from torch import nn
 
 from edgespa.device.agent import probe
 from edgespa.device.runner.bundle import RunnerError
+from edgespa.device.runner.layouts import feed_by_name
 from edgespa.device.runner.models import infer, open_model
 from edgespa.device.runner.runtimes import RUNTIMES, import_runtime, list_variants, runtimes_of
 from edgespa.device.versions import MODULES, TESTED
@@ -190,6 +191,13 @@ def test_those_that_are_run_alone(name: str) -> None:
     done = subprocess.run(command, check=False, capture_output=True, text=True, env={**environment, _IS_ALONE: "1"})
     assert done.returncode == 0, done.stdout
     assert "7 passed" in done.stdout, done.stdout
+
+
+def test_fractions_for_a_quantised_onnx_input_are_refused() -> None:
+    variant = {"preprocess": None, "inputs": [{"name": "x", "dtype": "uint8", "layout": "other", "shape": [1, 4]}]}
+    with pytest.raises(RunnerError, match="input x is quantised"):
+        feed_by_name([np.zeros((1, 4), np.float32)], variant)
+    assert feed_by_name([np.zeros((1, 4), np.uint8)], variant)["x"].dtype == np.uint8
 
 
 def test_the_lists_of_runtimes_are_one() -> None:
