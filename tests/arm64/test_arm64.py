@@ -232,9 +232,14 @@ def test_a_real_network(connection: Connection, ready: SetUp, data_dir: Path, tm
         if variant.name == "tflite-int8":
             assert np.array_equal(there, here), variant.name
         elif variant.name == "onnx-int8":
-            # ONNX Runtime adds two quantised tensors in floating point, on Arm with fused multiply-adds: some values
-            # that lie between two steps are rounded the other way.
-            assert np.abs(there - here).max() <= 0.01 * np.abs(here).max(), variant.name
+            # ONNX Runtime adds two quantised tensors in floating point, on Arm with fused multiply-adds: about one value
+            # in 400,000 lies between two steps and is rounded the other way, and what follows rounds its neighbours
+            # otherwise. Most images have no such value; in the others it is within what rounding to int8 does anyway.
+            far = np.abs(there - here).max(1)
+            assert np.mean(far == 0) > 0.5, variant.name
+            assert far.mean() <= 0.01 * np.abs(here).max(), variant.name
+            noise = np.abs(here - output_here(tmp_path / "resnet20", "onnx-fp32")).max()
+            assert far.max() <= noise <= 0.2 * np.abs(here).max(), variant.name
             assert (there.argmax(1) == here.argmax(1)).all()
         else:
             assert np.abs(there - here).max() <= 1e-6 * np.abs(here).max(), variant.name
