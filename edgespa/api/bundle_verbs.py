@@ -85,7 +85,8 @@ def profile(  # type: ignore[overload-overlap]  # a text is one name, no list
     against: str | Path | Bundle | None = ...,
     variants: Sequence[str] | None = ...,
     threads: int | Sequence[int] = ...,
-    runtimes: Sequence[str] = ...,
+    runtimes: Sequence[str] | None = ...,
+    arithmetics: Sequence[str] = ...,
     providers: Sequence[str] = ...,
     pick: str | None = ...,
     runs: int | None = ...,
@@ -112,7 +113,8 @@ def profile(
     against: str | Path | Bundle | None = ...,
     variants: Sequence[str] | None = ...,
     threads: int | Sequence[int] = ...,
-    runtimes: Sequence[str] = ...,
+    runtimes: Sequence[str] | None = ...,
+    arithmetics: Sequence[str] = ...,
     providers: Sequence[str] = ...,
     pick: str | None = ...,
     runs: int | None = ...,
@@ -138,7 +140,8 @@ def profile(
     against: str | Path | Bundle | None = None,
     variants: Sequence[str] | None = None,
     threads: int | Sequence[int] = 1,
-    runtimes: Sequence[str] = (),
+    runtimes: Sequence[str] | None = None,
+    arithmetics: Sequence[str] = (),
     providers: Sequence[str] = (),
     pick: str | None = None,
     runs: int | None = None,
@@ -163,7 +166,9 @@ def profile(
         against: Another bundle, measured in alternation, for ratios.
         variants: Names of files; None for all.
         threads: One number, or several, each measured by itself.
-        runtimes: Each measured by itself: ``openvino`` beside the usual one of a format; ``all`` that are there.
+        runtimes: Each measured by itself: ``openvino`` beside the usual one of a format, say; None for all that are
+            there, or for the usual ones where ``providers`` are asked for; ``()`` for the usual ones.
+        arithmetics: What float32 is computed in: ``fp32``, ``bf16``, ``fp16``; none for all that a runtime can.
         providers: What computes; none for the CPU.
         pick: ``fastest`` writes into the bundle what ``run.py`` takes by itself from now on: the fastest file and
             runtime of those measured whose recorded outputs come out on the device. Of one device, into a folder.
@@ -196,7 +201,8 @@ def profile(
     settings = Settings(
         variants=None if variants is None else several(variants),
         threads=several(threads),
-        runtimes=several(runtimes),
+        runtimes=several(runtimes) if runtimes is not None else () if providers else (ALL,),
+        arithmetics=several(arithmetics),
         providers=several(providers),
         runs=runs,
         seconds=seconds,

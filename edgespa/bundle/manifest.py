@@ -45,6 +45,7 @@ _ROUNDED = 1e-9
 INT8_STEPS = ("rounded weights", "moved biases")
 """What is done to an int8 file beside its ranges, each after the one before it."""
 MAX_ERRORS = 32
+MAX_PARTS = 8
 """Ways of making an int8 file that are told."""
 MAX_LINES = 1000
 """Of a skeleton."""
@@ -143,11 +144,12 @@ class Variant(Part):
     Attributes:
         name: For example ``"onnx-fp32"``; ``"all"`` is taken, it means every variant.
         file: The model file in the bundle.
-        opset: ONNX opset; None for TFLite.
+        parts: Other files of the bundle that belong to it and lie beside it: the weights of an ncnn file.
+        opset: ONNX opset; None for other formats.
         inputs: In the order of the program's inputs.
         outputs: In the order of the program's outputs.
         runtime: Name and version of the runtime that it was proved in, for example ``"onnxruntime 1.31.1"``.
-        size_bytes: Size of ``file``.
+        size_bytes: Size of ``file`` and its parts.
         accuracy: On evaluation data, measured with this file.
         agreement: With the program, on all evaluation data, or else on calibration images.
         calibration: How the ranges of int8 activations, or the way of int8 weights, were chosen; None for others.
@@ -164,7 +166,8 @@ class Variant(Part):
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")
     file: RelativePath
-    format: Literal["onnx", "tflite"]
+    parts: tuple[RelativePath, ...] = Field(default=(), max_length=MAX_PARTS)
+    format: Literal["onnx", "tflite", "ncnn"]
     precision: Literal["fp32", "fp16", "int8", "int8-weights"]
     opset: int | None = None
     inputs: tuple[TensorSpec, ...] = Field(min_length=1, max_length=MAX_TENSORS)
@@ -362,11 +365,14 @@ class Manifest(Part):
                 continue
             if variant.file not in sizes:
                 raise ValueError(f"{where}: its file {variant.file} is not among the files")
-            missing = [name for name in (variant.weights.files if variant.weights else ()) if name not in sizes]
+            beside = (*variant.parts, *(variant.weights.files if variant.weights else ()))
+            missing = [name for name in beside if name not in sizes]
             if missing:
                 raise ValueError(f"{where}: {missing[0]} is not among the files")
-            if variant.size_bytes != sizes[variant.file]:
-                raise ValueError(f"{where}: size_bytes is not the size of {variant.file}")
+            if variant.size_bytes != sum(sizes[each] for each in (variant.file, *variant.parts)):
+                raise ValueError(
+                    f"{where}: size_bytes is not the size of {' and '.join((variant.file, *variant.parts))}"
+                )
             bound = variant.parity.bound
             most = MAX_ROUNDING if bound.get("tolerance_used", math.inf) <= 1 else MAX_FP32_ERROR
             if variant.precision == "fp32" and not bound.get("relative_error", math.inf) <= most:

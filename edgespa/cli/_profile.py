@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from edgespa.device.measure.results import Profile, VariantProfile
 
 _FIGURES = ("min_ms", "mean_ms", "p50_ms", "p90_ms", "p95_ms", "p99_ms")
+CPU, FLOAT = "CPU", "fp32"
+BESIDE = ("openvino",)
+"""Runtimes that no published latency is of."""
 _BUSY = 0.5
 _SPREAD = 0.1
 _LAYERS = 20
@@ -46,7 +49,7 @@ def show(profile: Profile, *, titled: bool) -> None:
         _show_costs(bundle, results, keys, names)
         _show_state(bundle, results, keys, names, always=profile.device != "local")
     if profile.ratios:
-        on = [" ".join(filter(None, (each.runtime, each.provider))) for each in profile.ratios]
+        on = [" ".join(filter(None, (each.runtime, each.provider, each.arithmetic))) for each in profile.ratios]
         named = any(on)
         table(
             ("variant", "threads", *(["on"] if named else []), "ratio", "lowest round", "highest round"),
@@ -154,7 +157,8 @@ def remark(profile: Profile) -> None:
     for proof in profile.proofs:
         if not proof.holds:
             why = "; ".join(proof.failures)
-            secho(f"WRONG: {name}{proof.variant} in {proof.runtime}: {why}", err=True, fg="red", bold=True)
+            numbers = f" ({proof.arithmetic})" if proof.arithmetic not in (None, FLOAT) else ""
+            secho(f"WRONG: {name}{proof.variant} in {proof.runtime}{numbers}: {why}", err=True, fg="red", bold=True)
     for each in profile.skipped:
         secho(f"NOT MEASURED: {name}{each.bundle}: {each.variant}: {each.reason}", err=True, fg="yellow", bold=True)
     if profile.emulated:
@@ -189,9 +193,9 @@ def _words(result: VariantProfile) -> str:
 def _key(result: VariantProfile) -> tuple[str, int, str]:
     """What tells results of one bundle apart."""
     on = (result.provider or "").split(" ")[0].removesuffix("ExecutionProvider")
-    if result.runtime == "openvino":  # whose provider is the CPU as well
-        on = result.runtime
-    return result.variant, result.threads, on
+    if on == CPU:  # of every runtime's it is one
+        on = " ".join(each for each in (result.runtime, result.arithmetic) if each and each != FLOAT)
+    return result.variant, result.threads, on or CPU
 
 
 def _names(results: Sequence[VariantProfile]) -> tuple[tuple[str, ...], list[tuple[object, ...]]]:
@@ -285,7 +289,11 @@ def _show_estimates(profile: Profile) -> None:
 
     estimates = {(each.variant, each.threads): each.latency_ms for each in profile.estimates}
     # They are of the CPU.
-    own = [each for each in profile.results if each.bundle == profile.bundle and _key(each)[2] == "CPU"]
+    own = [
+        each
+        for each in profile.results
+        if each.bundle == profile.bundle and str(each.provider).startswith(CPU) and each.runtime not in BESIDE
+    ]
     rows = [
         (each.variant, each.threads, number(each.p50_ms), number(value), f"{each.p50_ms / value:.2f}")
         for each in own

@@ -34,11 +34,11 @@ if TYPE_CHECKING:
 @click.option(
     "--format",
     "formats",
-    type=click.Choice(["onnx", "tflite"]),
+    type=click.Choice(["onnx", "tflite", "ncnn"]),
     multiple=True,
     default=["onnx", "tflite"],
     show_default=True,
-    help="File formats; may be repeated.",
+    help="File formats; may be repeated. ncnn is for fp32 and fp16, one sample at a time.",
 )
 @click.option(
     "--precision",

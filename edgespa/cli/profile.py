@@ -42,7 +42,14 @@ _SECONDS = click.FloatRange(min=0, min_open=True)
     "runtimes",
     multiple=True,
     metavar="NAME",
-    help="What runs the files: openvino beside the usual one of a format; all that are there. May be repeated.",
+    help="What runs the files, such as onnxruntime or openvino. May be repeated. [default: all that are there]",
+)
+@click.option(
+    "--arithmetic",
+    "arithmetics",
+    type=click.Choice(["fp32", "bf16", "fp16"]),
+    multiple=True,
+    help="What float32 is computed in. May be repeated. [default: all that a runtime can on the processor]",
 )
 @click.option(
     "--provider",
@@ -90,6 +97,7 @@ def command(
     variants: tuple[str, ...],
     threads: tuple[int, ...],
     runtimes: tuple[str, ...],
+    arithmetics: tuple[str, ...],
     providers: tuple[str, ...],
     pick: str | None,
     runs: int | None,
@@ -133,7 +141,8 @@ def command(
             against=against,
             variants=variants or None,
             threads=threads,
-            runtimes=runtimes,
+            runtimes=runtimes or None,
+            arithmetics=arithmetics,
             providers=providers,
             pick=pick,
             runs=runs,

@@ -17,9 +17,11 @@ PARTS = (
         "tensors",
         "weights",
         "layouts",
+        "processor",
         "in_onnxruntime",
         "in_litert",
         "in_openvino",
+        "in_ncnn",
         "runtimes",
         "models",
         "sets",
@@ -50,7 +52,7 @@ _DOC = '''"""Runs the models of this bundle: checks them, measures them, says wh
 
 For programs: ``model = run.Model(folder); model(image).answer``, see the class Model below.
 Joined by edgespa from parts, which are what is tested. It stands alone: Python 3.8 or newer, numpy, and one of
-onnxruntime, openvino, ai_edge_litert, tflite_runtime or tensorflow; Pillow only for --input IMAGE. It reads
+onnxruntime, openvino, ncnn, ai_edge_litert, tflite_runtime or tensorflow; Pillow only for --input IMAGE. It reads
 manifest.json beside itself.
 """
 '''

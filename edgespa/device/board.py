@@ -50,7 +50,7 @@ class Runtime(Strict):
         oldest: The oldest version that bundles are known to run in.
     """
 
-    name: Literal["onnxruntime", "onnxruntime-gpu", "openvino", "ai-edge-litert", "tflite-runtime"]
+    name: Literal["onnxruntime", "onnxruntime-gpu", "openvino", "ncnn", "ai-edge-litert", "tflite-runtime"]
     providers: tuple[str, ...] = Field(min_length=1)
     oldest: str = Field(pattern=r"^\d+(\.\d+)*$")
 

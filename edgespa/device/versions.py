@@ -7,6 +7,7 @@ from dataclasses import dataclass
 TESTED: dict[str, tuple[tuple[str, tuple[int, int]], ...]] = {
     "onnxruntime": (("1.31.1", (3, 11)), ("1.23.2", (3, 10)), ("1.19.2", (3, 8))),
     "openvino": (("2026.4.1", (3, 10)),),
+    "ncnn": (("1.0.20261020", (3, 9)),),
     "ai-edge-litert": (("2.3.0", (3, 10)), ("2.1.0", (3, 9))),
     "tflite-runtime": (("2.14.0", (3, 9)), ("2.13.0", (3, 8))),
 }
@@ -16,6 +17,7 @@ MODULES = {
     "onnxruntime": "onnxruntime",
     "onnxruntime-gpu": "onnxruntime",
     "openvino": "openvino",
+    "ncnn": "ncnn",
     "ai-edge-litert": "ai_edge_litert",
     "tflite-runtime": "tflite_runtime",
 }

@@ -23,7 +23,7 @@ _SPACES = {
     "regression": "numbers",
     "segmentation": "a class for each pixel",
 }
-_PACKAGES = {"onnx": "onnxruntime", "tflite": "ai-edge-litert"}
+_PACKAGES = {"onnx": "onnxruntime", "tflite": "ai-edge-litert", "ncnn": "ncnn"}
 # Of how a task was made: what a reader wants to know, with the words for it.
 _HOW = {
     "method": "method",

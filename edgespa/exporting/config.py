@@ -16,7 +16,8 @@ from edgespa.exporting.converter import Form
 from edgespa.exporting.versions import DEFAULT_RUNTIME, target_of
 from edgespa.quantisation.ranges import METHODS
 
-FORMATS = ("onnx", "tflite")
+FORMATS = ("onnx", "tflite", "ncnn")
+USUAL_FORMATS = ("onnx", "tflite")
 PRECISIONS = ("fp32", "fp16", "int8", "int8-weights")
 INT8_TOLERANCE = 0.3
 FP32_TOLERANCE = 1e-4
@@ -26,7 +27,7 @@ class ExportConfig(Strict):
     """What to export.
 
     Attributes:
-        formats: ``onnx``, ``tflite``.
+        formats: ``onnx``, ``tflite``, ``ncnn``.
         precisions: ``fp32``; ``fp16``; ``int8``: static, calibrated, sensitive layers in float; ``int8-weights``.
         int8_tolerance: Largest error of a component of the outputs of files with int8 in them, against its own spread
             over samples: rms(a - b) / spread.
@@ -60,7 +61,7 @@ class ExportConfig(Strict):
         seed: Of inputs that files are proved on and that are neither images nor numbers of float32.
     """
 
-    formats: tuple[str, ...] = FORMATS
+    formats: tuple[str, ...] = USUAL_FORMATS
     precisions: tuple[str, ...] = ("fp32",)
     int8_tolerance: float = Field(default=INT8_TOLERANCE, gt=0, le=1)
     int8_max_loss: float | None = Field(default=None, ge=0, allow_inf_nan=False)

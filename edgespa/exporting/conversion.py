@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from edgespa.errors import ExportError
-from edgespa.exporting import onnx_file, tflite_file
+from edgespa.exporting import ncnn_file, onnx_file, tflite_file
 from edgespa.exporting.cache import Cache, key_of, program_parts
 from edgespa.exporting.converter import Form
 from edgespa.exporting.started import Crash, Started
@@ -21,7 +21,11 @@ from edgespa.graph.program import Program
 
 log = logging.getLogger(__name__)
 
-CONVERTERS: dict[str, Any] = {"onnx": onnx_file, "tflite": tflite_file}
+CONVERTERS: dict[str, Any] = {"onnx": onnx_file, "tflite": tflite_file, "ncnn": ncnn_file}
+SUFFIXES = {"onnx": "onnx", "tflite": "tflite", "ncnn": "ncnn.param"}
+"""Of the files of a format."""
+_LAID_OUT = {"ncnn": ncnn_file.lay_out}
+"""What is several files comes from a converter, and from the cache, as one."""
 WORKER_BYTES = 3 << 30
 """What a process with torch and a converter needs besides the weights; measured: 1.6 to 2.4 GiB."""
 _WEIGHT_COPIES = 6
@@ -47,12 +51,17 @@ class Conversions:
         """Write the file of a format.
 
         Args:
-            name: ``onnx`` or ``tflite``.
+            name: Of the format.
             path: The file.
 
         Raises:
             ExportError: If the program cannot be converted, or the converter crashes.
         """
+        self._write(name, path)
+        if name in _LAID_OUT:
+            _LAID_OUT[name](path)
+
+    def _write(self, name: str, path: Path) -> None:
         key = self._key(name)
         if self._cache.restore(key, path) is not None:
             return

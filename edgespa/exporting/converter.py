@@ -1,10 +1,12 @@
-"""What the converters of both formats share."""
+"""What the converters of all formats share."""
 
 from __future__ import annotations
 
 import dataclasses
 import importlib.util
+import shutil
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Literal
 
 from edgespa.config import Preprocess
@@ -12,6 +14,8 @@ from edgespa.errors import MissingExtraError
 from edgespa.exporting.versions import DEFAULT, Target
 
 Layout = Literal["nhwc", "nchw"]
+WEIGHTS_SUFFIX, HALF_SUFFIX = ".bin", ".half"
+_IN_PARTS = ".param"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,3 +50,25 @@ def require(packages: Iterable[str], extra: str) -> None:
     for package in packages:
         if importlib.util.find_spec(package) is None:
             raise MissingExtraError(package, extra)
+
+
+def parts(path: Path) -> tuple[Path, ...]:
+    """What belongs to a model file and lies beside it: the weights of an ncnn file; of others nothing."""
+    return (path.with_suffix(WEIGHTS_SUFFIX),) if path.suffix == _IN_PARTS else ()
+
+
+def size_of(path: Path) -> int:
+    """Bytes of a model file with its parts."""
+    return sum(each.stat().st_size for each in (path, *parts(path)))
+
+
+def copy(source: Path, path: Path) -> None:
+    """Copy a model file with its parts."""
+    for own, other in zip((source, *parts(source)), (path, *parts(path)), strict=True):
+        shutil.copyfile(own, other)
+
+
+def remove(path: Path) -> None:
+    """Remove a model file with its parts, and what a conversion laid beside it, as far as they are there."""
+    for each in (path, *parts(path), *(part.with_suffix(HALF_SUFFIX) for part in parts(path))):
+        each.unlink(missing_ok=True)

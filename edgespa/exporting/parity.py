@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 from edgespa.bundle import MAX_FP32_ERROR, MAX_ROUNDING, Metric, Parity, TensorSpec, Weights
 from edgespa.config import Preprocess
 from edgespa.device import runner
+from edgespa.device.runner.check import HALF_ERROR
 from edgespa.errors import ExportError, ParityError
+from edgespa.exporting.converter import parts
 from edgespa.exporting.samples import Samples
 from edgespa.exporting.trial import crash_of
 from edgespa.system.quiet import first_line, quiet
 
 Array = NDArray[Any]
-
-FP16_ERROR = 0.1
 
 
 def bound_for(precision: str, int8_error: float, explained: float = 0.0) -> dict[Metric, float]:
@@ -31,7 +31,7 @@ def bound_for(precision: str, int8_error: float, explained: float = 0.0) -> dict
     """
     if precision == "fp32":
         return {"tolerance_used": 1.0, "relative_error": max(MAX_FP32_ERROR, min(explained, MAX_ROUNDING))}
-    return {"component_error": FP16_ERROR if precision == "fp16" else int8_error}
+    return {"component_error": HALF_ERROR if precision == "fp16" else int8_error}
 
 
 class File:
@@ -66,6 +66,7 @@ class File:
             "name": name,
             "file": path.name,
             "format": kind,
+            "parts": [each.name for each in parts(path)],
             "inputs": [spec.model_dump() for spec in inputs],
             "outputs": [spec.model_dump() for spec in outputs],
             "preprocess": pixels.model_dump() if pixels else None,

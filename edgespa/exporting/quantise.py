@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from edgespa.bundle import INT8_STEPS
 from edgespa.errors import EdgespaError, ExportError
 from edgespa.exporting.config import ExportConfig
+from edgespa.exporting.converter import size_of
 from edgespa.exporting.corrections import Correction
 from edgespa.exporting.journal import Journal
 from edgespa.exporting.parity import File
@@ -178,7 +179,7 @@ def make(
 
 
 def _smaller(made: Made, path: Path, plain: Path) -> Made:
-    ours, theirs = path.stat().st_size, plain.stat().st_size
+    ours, theirs = size_of(path), size_of(plain)
     if ours >= theirs:
         raise NotUseful(f"it is not smaller than fp32: {ours:,} bytes instead of {theirs:,}; its layers are too small")
     return made

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -16,12 +15,12 @@ from edgespa.bundle import Variant
 from edgespa.config import Preprocess
 from edgespa.data import Prepared
 from edgespa.errors import ConfigError, EdgespaError, ExportError, ParityError
-from edgespa.exporting import onnx_file, tflite_file
+from edgespa.exporting import ncnn_file, onnx_file, tflite_file
 from edgespa.exporting.agreement import Judge
 from edgespa.exporting.cache import Cache, key_of
 from edgespa.exporting.config import PRECISIONS, ExportConfig
-from edgespa.exporting.conversion import Conversions
-from edgespa.exporting.converter import Form
+from edgespa.exporting.conversion import SUFFIXES, Conversions
+from edgespa.exporting.converter import Form, copy, parts, remove, size_of
 from edgespa.exporting.corrections import Correction, Corrections
 from edgespa.exporting.journal import Journal
 from edgespa.exporting.onnx_quant import OnnxQuantiser
@@ -43,7 +42,8 @@ _JUDGED_BY = "components of all axes, and no clock"
 _RETRY = 0.8
 FARTHER = 2.0
 """Times the error of a file that is judged by what it loses: its bound. Recorded samples may be worse than all."""
-QUANTISERS: dict[str, Any] = {"onnx": OnnxQuantiser, "tflite": TfliteQuantiser}
+QUANTISERS: dict[str, Any] = {"onnx": OnnxQuantiser, "tflite": TfliteQuantiser, "ncnn": ncnn_file.NcnnHalf}
+_IN_FLOAT_ALONE = ("ncnn",)
 
 Progress = Callable[[float, float | None, str], None]
 
@@ -137,17 +137,19 @@ def make_variants(job: Job, name: str, made: Conversions, steps: Steps) -> Outco
         made: Gives the fp32 file.
         steps: Two for each precision.
     """
-    source = job.folder / f"source.{name}"
+    source = job.folder / f"source.{SUFFIXES[name]}"
     variants: list[Variant] = []
     left_out: list[tuple[str, EdgespaError | NotUseful]] = []
     quantiser: Any = None
     wrong: EdgespaError | None = None
     for precision in (each for each in PRECISIONS if each in job.config.precisions):
         steps.next(f"{name} {precision}: make")
-        path = job.folder / f"model.{precision}.{name}"
+        path = job.folder / f"model.{precision}.{SUFFIXES[name]}"
         try:
             if wrong is not None:
                 raise NotUseful(NO_SOURCE)
+            if name in _IN_FLOAT_ALONE and precision.startswith("int8"):
+                raise NotUseful(f"{name} files are made in fp32 and fp16")
             if not source.exists():
                 try:
                     made.write(name, source)
@@ -155,8 +157,8 @@ def make_variants(job: Job, name: str, made: Conversions, steps: Steps) -> Outco
                     wrong = error
                     raise
             if precision == "fp32":
-                path, how = job.folder / f"model.{name}", Made()
-                shutil.copyfile(source, path)
+                path, how = job.folder / f"model.{SUFFIXES[name]}", Made()
+                copy(source, path)
                 steps.next(f"{name} {precision}: prove")
                 variants.append(_proved(job, name, precision, path, how, steps))
             else:
@@ -168,9 +170,9 @@ def make_variants(job: Job, name: str, made: Conversions, steps: Steps) -> Outco
         except (NotUseful, ExportError) as reason:
             if precision == "fp32" and isinstance(reason, ExportError):
                 wrong = reason
-            path.unlink(missing_ok=True)
+            remove(path)
             left_out.append((f"{name}-{precision}", reason))
-    source.unlink(missing_ok=True)
+    remove(source)
     return Outcome(tuple(variants), tuple(left_out))
 
 
@@ -196,6 +198,8 @@ def open_file(job: Job, name: str, path: Path, precision: str, threads: int) -> 
     """
     if name == "onnx":
         inputs, outputs = onnx_file.specs(job.program, job.samples.outputs, job.form)
+    elif name == "ncnn":
+        inputs, outputs = ncnn_file.specs(job.program, job.samples.outputs)
     else:
         inputs, outputs = tflite_file.specs(path, job.form)
     return File(path, f"{name}-{precision}", name, inputs, outputs, threads, job.form.pixels)
@@ -262,12 +266,12 @@ def _made(
     settings = (_JUDGED_BY, asked, *way, config.int8_ratio, config.half_for_gpu)
     images = [array for feed in feeds for array in feed]
     key, journal = "", Journal(None)
-    if job.cache.folder:
+    if job.cache.folder and not parts(path):  # what is several files is no entry, and made at once
         made_of = (precision, name, repr(job.form), plain.read_bytes(), *images, *judge.inputs)
         key = key_of(*settings, *made_of)
         measured = made_of if loss is None else (*made_of, job.judge.identity)
         journal = Journal(job.cache.beside(key_of(_JUDGED_BY, symmetric, config.int8_io, *measured), "measured"))
-    if (notes := job.cache.restore(key, path)) is not None:
+    if key and (notes := job.cache.restore(key, path)) is not None:
         return Made(notes["how"], tuple(notes["float_layers"]), notes["time_ratio"], notes["errors"])
     made = make(
         precision,
@@ -283,7 +287,8 @@ def _made(
         tried,
         correct,
     )
-    job.cache.store(key, path, dataclasses.asdict(made))
+    if key:
+        job.cache.store(key, path, dataclasses.asdict(made))
     return made
 
 
@@ -357,7 +362,8 @@ def _proved(job: Job, name: str, precision: str, path: Path, how: Made, steps: S
         inputs=file.inputs,
         outputs=file.outputs,
         runtime=file.runtime,
-        size_bytes=path.stat().st_size,
+        size_bytes=size_of(path),
+        parts=tuple(each.name for each in parts(path)),
         parity=parity,
         accuracy=accuracy,
         agreement=agreement,

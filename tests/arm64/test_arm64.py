@@ -232,8 +232,8 @@ def test_a_real_network(connection: Connection, ready: SetUp, data_dir: Path, tm
         if variant.name == "tflite-int8":
             assert np.array_equal(there, here), variant.name
         elif variant.name == "onnx-int8":
-            # ONNX Runtime adds two quantised tensors in floating point, on Arm with fused multiply-adds: about one value
-            # in 400,000 lies between two steps and is rounded the other way, and what follows rounds its neighbours
+            # ONNX Runtime adds two quantised tensors in floating point, on Arm with fused multiply-adds: one value in
+            # about 400,000 lies between two steps and is rounded the other way, and what follows rounds its neighbours
             # otherwise. Most images have no such value; in the others it is within what rounding to int8 does anyway.
             far = np.abs(there - here).max(1)
             assert np.mean(far == 0) > 0.5, variant.name

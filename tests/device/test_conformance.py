@@ -22,9 +22,10 @@ from edgespa.device.runner.layouts import feed_by_name
 from edgespa.device.runner.models import infer, open_model
 from edgespa.device.runner.runtimes import RUNTIMES, import_runtime, list_variants, runtimes_of
 from edgespa.device.versions import MODULES, TESTED
-from edgespa.exporting import onnx_file, tflite_file
-from edgespa.exporting.conversion import CONVERTERS
-from edgespa.exporting.converter import Form
+from edgespa.exporting import ncnn_file, onnx_file, tflite_file
+from edgespa.exporting.cache import Cache
+from edgespa.exporting.conversion import SUFFIXES, Conversions
+from edgespa.exporting.converter import Form, parts
 from edgespa.graph.program import Program
 from edgespa.graph.trace import trace
 
@@ -76,8 +77,9 @@ class Case:
 def files(tmp_path_factory: pytest.TempPathFactory) -> tuple[Program, Path]:
     folder = tmp_path_factory.mktemp("conformance")
     program = trace(Two().eval(), (torch.randn(2, 3, 9, 7), torch.randn(2, 5)))
-    for kind in ("onnx", "tflite"):
-        CONVERTERS[kind].write_fp32(program, folder / f"model.{kind}", Form())
+    made = Conversions(program, Form(), Cache(None))
+    for kind in dict.fromkeys(each.kind for each in RUNTIMES if importlib.util.find_spec(each.name)):
+        made.write(kind, folder / f"model.{SUFFIXES[kind]}")
     return program, folder
 
 
@@ -93,13 +95,18 @@ def case(request: pytest.FixtureRequest, files: tuple[Program, Path]) -> Case:
     assert text.startswith(f"{own.name} ")
     assert text.split(" ")[1][0].isdigit()
     program, folder = files
-    path = folder / f"model.{own.kind}"
+    path = folder / f"model.{SUFFIXES[own.kind]}"
     outputs = Case(own.name, runtime, program, {}, folder).wanted(
         [np.zeros((1, 3, 9, 7), np.float32), np.zeros((1, 5), np.float32)]
     )
-    specs = onnx_file.specs(program, outputs) if own.kind == "onnx" else tflite_file.specs(path, Form())
+    specs = {
+        "onnx": lambda: onnx_file.specs(program, outputs),
+        "tflite": lambda: tflite_file.specs(path, Form()),
+        "ncnn": lambda: ncnn_file.specs(program, outputs),
+    }[own.kind]()
     variant = {
         "name": f"{own.kind}-fp32", "file": path.name, "format": own.kind, "preprocess": None,
+        "parts": [each.name for each in parts(path)],
         "inputs": [each.model_dump() for each in specs[0]], "outputs": [each.model_dump() for each in specs[1]],
     }  # fmt: skip
     return Case(own.name, runtime, program, variant, folder)
@@ -162,10 +169,13 @@ def _told(ask: Callable[[], str]) -> str:
 def test_an_unknown_arithmetic_a_broken_file_and_one_that_is_not_there(case: Case) -> None:
     with pytest.raises(RunnerError):
         case.open(arithmetic="fp5")
-    (case.folder / "garbage").write_bytes(b"nothing of the kind" * 100)
+    for name in ("garbage", "garbage.param", "garbage.bin"):
+        (case.folder / name).write_bytes(b"nothing of the kind" * 100)
     for name in ("garbage", "absent"):
+        path = Path(name).with_suffix(Path(case.variant["file"]).suffix if case.variant["parts"] else "")
+        beside = [each.name for each in parts(path)]
         with pytest.raises(RunnerError, match=f"cannot load {name}|{name}"):
-            case.open(file=name)
+            case.open(file=str(path), parts=beside)
 
 
 def test_a_runtime_that_does_not_load_is_a_reason(monkeypatch: pytest.MonkeyPatch, case: Case) -> None:
@@ -204,6 +214,7 @@ def test_the_lists_of_runtimes_are_one() -> None:
     """The probe stands alone on devices, so it has a list of its own; TensorFlow is taken where it is, never set up."""
     assert set(probe.RUNTIMES) == set(NAMES) - {"tensorflow"}
     assert {MODULES[package] for package in TESTED} == set(probe.RUNTIMES)
+    assert {each.kind for each in RUNTIMES} == set(SUFFIXES)
     assert [each.name for each in runtimes_of("onnx")] == ["onnxruntime"]  # no other takes its place by itself
     assert [each.name for each in runtimes_of("tflite")] == ["ai_edge_litert", "tflite_runtime", "tensorflow"]
 

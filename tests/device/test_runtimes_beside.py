@@ -64,6 +64,67 @@ def test_what_is_fast_and_wrong_is_not_picked(full_bundle: Path, monkeypatch: py
     verify_files(full_bundle)  # the seal is that of the new manifest
 
 
+def _also(monkeypatch: pytest.MonkeyPatch, **arithmetics: tuple[str, ...]) -> None:
+    """As a processor that has them says it."""
+    real = Site.list_variants
+
+    def listed(self: Site) -> Any:
+        return tuple(each.model_copy(update={"arithmetics": arithmetics}) for each in real(self))
+
+    monkeypatch.setattr(Site, "list_variants", listed)
+
+
+def test_each_file_in_the_numbers_that_the_processor_has(full_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _also(monkeypatch, ai_edge_litert=("fp16",))  # where the processor has it not, XNNPACK emulates it, slowly
+    settings = Settings(runtimes=("onnxruntime", "ai_edge_litert"), runs=10, rounds=2)
+    with connect(load_device("local")) as connection:
+        found = profile(full_bundle, connection, settings)
+    rows = [(each.variant, each.runtime, each.arithmetic) for each in found.results]
+    litert = ("tflite-fp32", "ai_edge_litert")
+    assert sorted(rows) == [("onnx-fp32", "onnxruntime", "fp32"), (*litert, "fp16"), (*litert, "fp32")]
+    errors = {(each.variant, each.arithmetic): each.component_error or 0.0 for each in found.proofs if each.holds}
+    assert errors["tflite-fp32", "fp32"] < 1e-5 < errors["tflite-fp32", "fp16"] < 0.1
+    assert not found.skipped
+
+
+def test_one_way_that_fails_stops_no_other(full_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _also(monkeypatch, onnxruntime=("fp16",))  # ONNX Runtime has none, and says so
+    settings = Settings(runtimes=("onnxruntime",), runs=10, rounds=2)
+    with connect(load_device("local")) as connection:
+        found = profile(full_bundle, connection, settings)
+        assert [(each.variant, each.arithmetic) for each in found.results] == [("onnx-fp32", "fp32")]
+        (skipped,) = [each for each in found.skipped if each.variant == "onnx-fp32"]
+        assert "computed in fp32 here, not in fp16" in skipped.reason
+        alone = Settings(runtimes=("onnxruntime",), arithmetics=("fp16",), runs=10)
+        with pytest.raises(DeviceError, match=r"(?s)nothing could be measured: .*computed in fp32 here"):
+            profile(full_bundle, connection, alone)
+
+
+@pytest.mark.parametrize(
+    ("flags", "also"),
+    [
+        ("fp asimd asimdhp asimddp", {"ncnn": ["fp16"], "openvino": ["fp16"], "ai_edge_litert": ["fp16"]}),
+        ("fp asimd bf16", {"onnxruntime": ["bf16"]}),
+        ("fpu avx2 avx512_bf16", {"openvino": ["bf16"]}),
+        ("fpu avx512_bf16 avx512_fp16 amx_bf16", {"openvino": ["bf16"], "ai_edge_litert": ["fp16"]}),
+        ("fp asimd", {}),
+        ("", {}),
+    ],
+)  # fmt: skip
+def test_what_a_processor_has(flags: str, also: dict[str, list[str]]) -> None:
+    found = {each.name: each.model.others(set(flags.split())) for each in runtimes.RUNTIMES}
+    assert {name: numbers for name, numbers in found.items() if numbers} == also
+
+
+def test_what_is_there_for_a_file_in_which_numbers(monkeypatch: pytest.MonkeyPatch, full_bundle: Path) -> None:
+    monkeypatch.setattr(runtimes, "processor_flags", lambda: {"asimd", "asimdhp"})
+    rows = {
+        each["name"]: each for each in runtimes.list_variants(json.loads((full_bundle / "manifest.json").read_text()))
+    }
+    assert rows["tflite-fp32"]["arithmetics"] == {"ai_edge_litert": ["fp16"]}
+    assert "onnxruntime" not in rows["onnx-fp32"]["arithmetics"]
+
+
 def _faster(runtime: str, by: float) -> Any:
     from edgespa.device.measure.results import VariantProfile
 

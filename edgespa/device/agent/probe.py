@@ -39,8 +39,14 @@ TFLITE = (
     "ml9Ih7Luai33KRsZi6v5aV9fhdGH+jzNQe4rNyqPZpqvkvrDhEXQ=="
 )
 EXPECTED = 12.5
-RUNTIMES = ("onnxruntime", "openvino", "ai_edge_litert", "tflite_runtime")
-WHOLE = ("onnxruntime", "openvino")  # imported as they are called; of the others a part is
+NCNN = """7767517
+3 3
+Input x 0 1 x
+Convolution conv 1 1 x c 0=3 1=3 5=1 6=54
+Pooling mean 1 1 c y 0=1 4=1
+"""  # 54 weights of 0.5, and 3.5 added
+RUNTIMES = ("onnxruntime", "openvino", "ncnn", "ai_edge_litert", "tflite_runtime")
+WHOLE = ("onnxruntime", "openvino", "ncnn")  # imported as they are called; of the others a part is
 
 
 def version_of(package: str) -> str:
@@ -112,6 +118,29 @@ def try_openvino(provider: str) -> tuple[list[float], str]:
     return [float(value) for value in output.ravel()], provider
 
 
+def try_ncnn(provider: str) -> tuple[list[float], str]:
+    """The network's outputs in float32, and the provider as given: there is one only."""
+    import struct
+    import tempfile
+
+    import ncnn
+    import numpy as np
+
+    net = ncnn.Net()
+    net.opt.num_threads = 1
+    net.opt.use_vulkan_compute = net.opt.use_bf16_storage = False
+    net.opt.use_fp16_packed = net.opt.use_fp16_storage = net.opt.use_fp16_arithmetic = False
+    with tempfile.TemporaryDirectory() as folder:
+        for name, content in (("p", NCNN.encode()), ("b", struct.pack("<I57f", 0, *([0.5] * 54), 3.5, 3.5, 3.5))):
+            with open(folder + "/" + name, "wb") as stream:
+                stream.write(content)
+        net.load_param(folder + "/p")
+        net.load_model(folder + "/b")
+    extractor = net.create_extractor()
+    extractor.input("x", ncnn.Mat(np.ones((2, 4, 4), np.float32)))
+    return [float(value) for value in np.array(extractor.extract("y")[1]).ravel()], provider
+
+
 def try_tflite(package: str, provider: str) -> tuple[list[float], str]:
     """The network's outputs, and the provider as given: there is one only."""
     import numpy as np
@@ -133,6 +162,8 @@ def try_provider(runtime: str, provider: str) -> dict[str, Any]:
             outputs, used = try_onnx(provider)
         elif runtime == "openvino":
             outputs, used = try_openvino(provider)
+        elif runtime == "ncnn":
+            outputs, used = try_ncnn(provider)
         else:
             outputs, used = try_tflite(runtime, provider)
     except Exception as error:

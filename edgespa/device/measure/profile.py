@@ -27,12 +27,12 @@ from edgespa.device.link.reach import connect
 from edgespa.device.link.transport import Connection
 from edgespa.device.measure.answers import is_own_runner, look_at_runner, run_selfcheck
 from edgespa.device.measure.estimate import estimate_bundle
-from edgespa.device.measure.results import Estimate, Measurement, Profile, Proved, Ratio, Skipped, VariantProfile
+from edgespa.device.measure.results import Check, Estimate, Measurement, Profile, Proved, Ratio, Skipped, VariantProfile
 from edgespa.device.measure.saved import Journal, Key, read_profiles, save_profile
 from edgespa.device.measure.site import Site, cool_down, prepare
 from edgespa.device.providers import CPU, for_format, full_name
 from edgespa.device.runner.runtimes import RUNTIMES
-from edgespa.errors import ConfigError, DeviceError
+from edgespa.errors import ConfigError, DeviceError, UnreachableError
 from edgespa.system.quiet import NOTE
 
 __all__ = ["Settings", "is_own_runner", "profile", "profile_local", "read_profiles", "run_selfcheck", "save_profile"]
@@ -41,10 +41,13 @@ Progress = Callable[[int, int, str], None]
 """Called with what is done, the total, and what comes next in words."""
 
 LOCK = "measure"
+FLOAT = "fp32"
+ARITHMETICS = (FLOAT, "bf16", "fp16")
+"""In which layers in float32 may be computed."""
 ALL = "all"
 """The runtimes that are there."""
-_Where = tuple[str | None, str | None]
-"""A runtime and a provider of it; None for the runner's own choice."""
+_Where = tuple[str | None, str | None, str | None]
+"""A runtime, a provider of it, and in which numbers it computes; None for the runner's own choice."""
 _log = logging.getLogger(__name__)
 _MIN_SAMPLE_S, _SAMPLES = 1.0, 300
 
@@ -59,6 +62,8 @@ class Settings:
         threads: Numbers of threads, each measured by itself.
         runtimes: Each measured by itself, by the names of their packages; ``all`` that are there; none for the usual
             one of each format.
+        arithmetics: In which numbers float32 is computed: ``fp32``, ``bf16``, ``fp16``, as far as a runtime can there;
+            none for all where ``runtimes`` are named, else for float32.
         providers: What computes, each measured by itself, see `edgespa.device.providers`; none for the CPU.
         runs: At most so many inferences per process; None means 200, or no limit where a time is given.
         seconds: Stop after so long per process (and at least 10 inferences).
@@ -72,6 +77,7 @@ class Settings:
     variants: Sequence[str] | None = None
     threads: Sequence[int] = (1,)
     runtimes: Sequence[str] = ()
+    arithmetics: Sequence[str] = ()
     providers: Sequence[str] = ()
     runs: int | None = None
     seconds: float | None = None
@@ -100,6 +106,8 @@ class Settings:
         known = [each.name for each in RUNTIMES]
         if unknown := [name for name in self.runtimes if name not in (ALL, *known)]:
             raise ConfigError(f"there is no runtime '{unknown[0]}'", f"write one of {', '.join(known)}, or {ALL}")
+        if unknown := [name for name in self.arithmetics if name not in ARITHMETICS]:
+            raise ConfigError(f"there is no arithmetic '{unknown[0]}'", f"write one of {', '.join(ARITHMETICS)}")
 
     def options(self) -> list[str]:
         """Of the runner, the same for all measurements."""
@@ -123,13 +131,19 @@ class _Step:
     threads: int
     runtime: str | None
     provider: str | None
+    arithmetic: str | None
 
     @property
-    def how(self) -> tuple[str, int, str | None, str | None]:
-        return self.variant, self.threads, self.runtime, self.provider
+    def how(self) -> tuple[str, int, str | None, str | None, str | None]:
+        return self.variant, self.threads, self.runtime, self.provider, self.arithmetic
+
+    @property
+    def is_extra(self) -> bool:
+        """Whether it is one more way beside the usual one: the others are measured also where it fails."""
+        return self.runtime is not None or self.arithmetic is not None
 
     def words(self, name: str) -> str:
-        more = "".join(f", {each}" for each in (self.runtime, self.provider) if each)
+        more = "".join(f", {each}" for each in (self.runtime, self.provider, self.arithmetic) if each)
         return f"{name}: {self.variant}, {self.threads} thread{'s' if self.threads > 1 else ''}{more}"
 
 
@@ -211,6 +225,7 @@ def _profile(
     plan, skipped = _plan(sites, manifests, settings, _unusable(connection, python, settings.providers))
     measured: dict[_Step, list[Measurement]] = {step: [] for step in plan}
     in_order: list[Measurement] = []
+    failed: dict[_Step, str] = {}
     total = settings.rounds * len(plan)
     earlier = _earlier(journal, plan, settings, connection.device, facts, folders)
     for round_ in range(settings.rounds):
@@ -222,14 +237,32 @@ def _profile(
                 in_order.append(earlier[key])
                 measured[step].append(earlier[key])
                 continue
+            if any(other.how == step.how for other in failed):
+                continue
             tell(len(in_order), total, what)
             if settings.cooldown and in_order:
                 cool_down(connection, _state(in_order[0].before).temperature_c, settings.cooldown)
-            in_order.append(_measure(sites[step.side], step, settings, what))
+            try:
+                in_order.append(_measure(sites[step.side], step, settings, what))
+            except UnreachableError:
+                raise
+            except DeviceError as error:
+                if not step.is_extra or settings.variants is not None:
+                    raise
+                failed[step] = error.message
+                continue
             measured[step].append(in_order[-1])
             journal.add(key, in_order[-1])
+    if not in_order:
+        raise DeviceError(
+            f"{names[0]}: nothing could be measured: {next(iter(failed.values()))}", "try another --runtime"
+        )
     tell(total, total, "done")
-    results = sorted(plan, key=partial(_order, plan))
+    skipped += [
+        Skipped(bundle=names[step.side], variant=step.variant, reason=reason) for step, reason in failed.items()
+    ]
+    measured = {step: rounds for step, rounds in measured.items() if not any(other.how == step.how for other in failed)}
+    results = sorted(measured, key=partial(_order, plan))
     return Profile(
         created=datetime.now(UTC).isoformat(timespec="milliseconds"),
         device=connection.device.name,
@@ -295,23 +328,31 @@ def _measure(site: Site, step: _Step, settings: Settings, what: str) -> Measurem
     options = ["--variant", step.variant, "--threads", str(step.threads)]
     options += ["--runtime", step.runtime] if step.runtime else []
     options += ["--provider", step.provider] if step.provider else []
+    options += ["--arithmetic", step.arithmetic] if step.arithmetic else []
     seconds = settings.duration or settings.seconds or 0.0
     return site.measure([*options, *settings.options()], what, seconds=seconds, sample_s=settings.sample_s)
 
 
 def _proofs(site: Site, measured: Mapping[_Step, Sequence[Measurement]], tell: Progress) -> tuple[Proved, ...]:
-    """The self-check of each variant in each runtime that it was measured in, on the CPU."""
-    found: dict[tuple[str, str], Proved] = {}
+    """The self-check of each variant in each runtime and arithmetic that it was measured in, on the CPU."""
+    found: dict[tuple[str, str, str | None], Proved] = {}
     for step, rounds in measured.items():
-        name = rounds[0].runtime.partition(" ")[0]
-        if step.side or step.provider not in (None, CPU) or (step.variant, name) in found:
+        name, numbers = rounds[0].runtime.partition(" ")[0], rounds[0].arithmetic
+        if step.side or step.provider not in (None, CPU) or (step.variant, name, numbers) in found:
             continue
         what = f"{site.name}: self-check of {step.variant} in {name}"
         tell(len(measured), len(measured), what)
-        check = site.check(["--variant", step.variant, "--runtime", name], what)
-        found[step.variant, name] = Proved(
+        options = ["--arithmetic", step.arithmetic] if step.arithmetic else []
+        try:
+            check = site.check(["--variant", step.variant, "--runtime", name, *options], what)
+        except UnreachableError:
+            raise
+        except DeviceError as error:  # what was measured is not lost by it
+            check = Check(name=step.variant, status="failed", runtime=None, failures=(error.message,))
+        found[step.variant, name, numbers] = Proved(
             variant=step.variant,
             runtime=name,
+            arithmetic=numbers,
             holds=check.status == "passed",
             component_error=check.component_error,
             failures=check.failures,
@@ -389,14 +430,28 @@ def _runnable(
         elif failing:
             missing += [Skipped(bundle=site.name, variant=row.name, reason=each) for each in failing]
         if reason is None:
-            ways: list[_Where] = [(None, each) for each in fitting] if usual else []
-            found[row.name] = (*ways, *((each, None) for each in others))
+            name = row.runtime.partition(" ")[0] if row.runtime else ""
+            ways: list[_Where] = []
+            for numbers in _numbers(row.arithmetics.get(name, ()), settings) if usual else ():
+                ways += [(None, each, numbers) for each in fitting if numbers is None or each in (None, CPU)]
+            ways += [
+                (each, None, numbers)
+                for each in others
+                for numbers in _numbers(row.arithmetics.get(each, ()), settings)
+            ]
+            found[row.name] = tuple(ways)
         elif wanted is not None:
             where = "here" if site.connection.device.is_local else f"on {site.connection.device.name}"
             raise DeviceError(f"{site.name}: {row.name} cannot run {where}: {reason}", "install its runtime")
         else:
             missing.append(Skipped(bundle=site.name, variant=row.name, reason=reason))
     return found, missing
+
+
+def _numbers(there: Sequence[str], settings: Settings) -> list[str | None]:
+    """What to have float32 computed in, of what a runtime can beside it; None is float32."""
+    asked = settings.arithmetics or (ARITHMETICS if settings.runtimes else ARITHMETICS[:1])
+    return [None if each == FLOAT else each for each in asked if each == FLOAT or each in there]
 
 
 def _is_asked(runtime: str, asked: Sequence[str]) -> bool:
@@ -408,9 +463,10 @@ def _place(plan: Sequence[_Step], variant: str) -> int:
     return next(i for i, step in enumerate(plan) if step.variant == variant)
 
 
-def _order(plan: Sequence[_Step], step: _Step) -> tuple[int, int, int, str, str]:
+def _order(plan: Sequence[_Step], step: _Step) -> tuple[int, int, int, str, str, str]:
     """Of results: as the manifests have the variants."""
-    return step.side, _place(plan, step.variant), step.threads, str(step.runtime), str(step.provider)
+    where = str(step.runtime), str(step.provider), step.arithmetic or ""
+    return (step.side, _place(plan, step.variant), step.threads, *where)
 
 
 def _tell_sending(tell: Progress, name: str, done: int, total: int) -> None:
@@ -436,6 +492,7 @@ def _ratios(measured: dict[_Step, list[Measurement]]) -> tuple[Ratio, ...]:
                     threads=step.threads,
                     runtime=step.runtime,
                     provider=step.provider,
+                    arithmetic=step.arithmetic,
                     ratio=statistics.median(values),
                     low=min(values),
                     high=max(values),

@@ -176,6 +176,7 @@ class Ratio(Answer):
     Attributes:
         runtime: As it was asked for; None for the runner's own choice.
         provider: Likewise.
+        arithmetic: Likewise.
         ratio: Median over the rounds of (p50 here / p50 there); below 1 is faster.
         low: Smallest of the rounds' ratios.
         high: Largest of them.
@@ -185,6 +186,7 @@ class Ratio(Answer):
     threads: int
     runtime: str | None = None
     provider: str | None = None
+    arithmetic: str | None = None
     ratio: float
     low: float
     high: float
@@ -215,13 +217,16 @@ class Proved(Answer):
 
     Attributes:
         runtime: By the name of its package.
-        holds: Its recorded outputs come out there, within the manifest's bounds.
+        arithmetic: In which numbers layers in float32 were computed.
+        holds: Its recorded outputs come out there, within the manifest's bounds; of a float32 file that is computed in
+            less, within those of half precision.
         component_error: Of the worst component; None where it did not run.
         failures: Why not.
     """
 
     variant: str
     runtime: str
+    arithmetic: str | None = None
     holds: bool
     component_error: float | None = None
     failures: tuple[str, ...] = ()
@@ -238,7 +243,7 @@ class Profile(Answer):
         skipped: Variants whose runtime is not installed, or which none of the asked providers runs.
         estimates: What the bundle's variants should take there; empty where nothing is published for the device.
         bytes_sent: Of files, that went to the device for this.
-        proofs: Of the bundle's variants, in each runtime, where runtimes were asked for.
+        proofs: Of the bundle's variants, in each runtime and its numbers, where more than the usual one was asked for.
     """
 
     schema_version: Literal[1] = 1
@@ -262,9 +267,9 @@ class Profile(Answer):
     @property
     def fastest(self) -> VariantProfile | None:
         """Of the bundle's results on the CPU, where proofs are made, that of least median latency whose proof holds."""
-        holding = {(each.variant, each.runtime) for each in self.proofs if each.holds}
+        holding = {(each.variant, each.runtime, each.arithmetic) for each in self.proofs if each.holds}
         own = [each for each in self.results if each.bundle == self.bundle and str(each.provider).startswith("CPU")]
-        proved = [each for each in own if (each.variant, each.runtime) in holding]
+        proved = [each for each in own if (each.variant, each.runtime, each.arithmetic) in holding]
         return min(proved, key=lambda each: each.p50_ms, default=None)
 
     @property
@@ -292,6 +297,7 @@ class Listed(Answer):
         runtime: Name and version of what would run it; None where nothing can.
         reason: Why not.
         others: Runtimes that are there for it beside the usual one.
+        arithmetics: By runtime, in which numbers beside float32 it can compute there.
     """
 
     name: str
@@ -302,6 +308,7 @@ class Listed(Answer):
     runtime: str | None
     reason: str | None
     others: tuple[str, ...] = ()
+    arithmetics: dict[str, tuple[str, ...]] = Field(default_factory=dict)
 
 
 class Check(Answer):

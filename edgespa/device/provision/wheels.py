@@ -30,9 +30,16 @@ OLDEST_GLIBC = 17
 _PYTHONS = {"ai-edge-litert": ((3, 9), None), "tflite-runtime": ((3, 8), (3, 11))}
 """The oldest and the newest Python that there are wheels for; any where nothing is said."""
 
-_BELOW = {"onnxruntime": "2", "onnxruntime-gpu": "2", "openvino": "2027", "ai-edge-litert": "3", "tflite-runtime": "3"}
-_KINDS = (("onnxruntime-gpu", "onnxruntime"), ("ai-edge-litert", "tflite-runtime"), ("openvino",))
-"""Of each one, the first that fits; of the last, only where it is asked for or the profile names it."""
+_BELOW = {
+    "onnxruntime": "2",
+    "onnxruntime-gpu": "2",
+    "openvino": "2027",
+    "ncnn": "2",
+    "ai-edge-litert": "3",
+    "tflite-runtime": "3",
+}
+_KINDS = (("onnxruntime-gpu", "onnxruntime"), ("ai-edge-litert", "tflite-runtime"), ("openvino",), ("ncnn",))
+"""Of each one, the first that fits; of the last two, only where it is asked for or the profile names it."""
 _CACHE = "EDGESPA_CACHE"
 _REQUIREMENT = re.compile(
     r"([A-Za-z0-9][A-Za-z0-9._-]*)\s*((?:(?:==|>=|<=|~=|!=|<|>)\s*[0-9][^,\s;]*)(?:\s*,\s*[<>=!~]=?\s*[0-9][^,\s;]*)*)?"

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
+import os
+from collections.abc import Iterator  # for annotations only: Python 3.8 cannot subscript it
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +13,7 @@ import numpy as np
 
 from edgespa.device.runner.bundle import RunnerError
 from edgespa.device.runner.layouts import as_the_file_takes, to_program_layout
+from edgespa.device.runner.processor import HALF_ARM, HALF_X86
 
 
 class TfliteModel:
@@ -34,6 +39,11 @@ class TfliteModel:
         if len(details) == len(names) == 1:
             return list(details)
         raise RunnerError(f"the file's {kind}s are {', '.join(sorted(tables[0]))}; the manifest says {names}")
+
+    @staticmethod
+    def others(flags: set[str]) -> list[str]:
+        """In which numbers it can compute beside float32, by the processor's flags."""
+        return []
 
     def provider(self) -> str:
         """What computes: XNNPACK where LiteRT handed the graph to it."""
@@ -70,3 +80,76 @@ class TfliteModel:
             array = (raw[i].astype(np.float32) - zero) * np.float32(scale) if scale else raw[i]
             arrays.append(to_program_layout(array, self.outputs[i]))
         return arrays
+
+
+XNNPACK_IN_HALF = 0x7  # int8 of both kinds, as the interpreter has it, and half precision whatever the file says
+
+
+class LiteRtModel(TfliteModel):
+    """The same in ai-edge-litert, which computes in half precision too, by its compiled models."""
+
+    def __init__(self, runtime: Any, path: Path, variant: dict[str, Any], threads: int) -> None:
+        super().__init__(runtime, path, variant, threads)
+        asked = variant.get("arithmetic") or "fp32"
+        if asked not in ("fp32", "fp16"):
+            raise RunnerError(f"ai_edge_litert has no arithmetic {asked}: fp32 or fp16")
+        self.half = self._compiled(path, threads) if asked == "fp16" else None
+
+    def _compiled(self, path: Path, threads: int) -> Any:
+        """The file with half precision forced, and its buffers by the names of its signature."""
+        parts = [
+            importlib.import_module(f"ai_edge_litert.{name}")
+            for name in ("compiled_model", "options", "cpu_options", "hardware_accelerator")
+        ]
+        compiled, options, cpu, accelerator = parts
+        (signature,) = self.interpreter.get_signature_list() or [None]
+        if signature is None:
+            raise RunnerError(f"{path.name} has no signature, so it is not computed in fp16")
+        with _silent():  # it says which accelerators there are not
+            model = compiled.CompiledModel.from_file(
+                str(path),
+                options=options.Options(
+                    hardware_accelerators=accelerator.HardwareAccelerator.CPU,
+                    cpu_options=cpu.CpuOptions(num_threads=threads, xnnpack_flags=XNNPACK_IN_HALF),
+                ),
+            )
+        names = [[spec["name"] for spec in specs] for specs in (self.inputs, self.outputs)]
+        inputs = [model.create_input_buffer_by_name(signature, name) for name in names[0]]
+        outputs = [model.create_output_buffer_by_name(signature, name) for name in names[1]]
+        return model, signature, names, inputs, outputs
+
+    @staticmethod
+    def others(flags: set[str]) -> list[str]:
+        """In which numbers it can compute beside float32, by the processor's flags."""
+        return ["fp16"] if flags.intersection((HALF_ARM, HALF_X86)) else []
+
+    def arithmetic(self) -> str:
+        """In which numbers layers in float32 are computed."""
+        return "fp32" if self.half is None else "fp16"
+
+    def run(self, feed: list[np.ndarray]) -> list[np.ndarray]:
+        """One inference; outputs as the file gives them."""
+        if self.half is None:
+            return super().run(feed)
+        model, signature, names, inputs, outputs = self.half
+        for buffer, array in zip(inputs, feed):
+            buffer.write(np.ascontiguousarray(array))
+        model.run_by_name(signature, dict(zip(names[0], inputs)), dict(zip(names[1], outputs)))
+        found = []
+        for buffer, detail in zip(outputs, self.output_details):
+            shape = [int(size) for size in detail["shape"]]
+            found.append(buffer.read(int(np.prod(shape)), detail["dtype"]).reshape(shape))
+        return found
+
+
+@contextlib.contextmanager
+def _silent() -> Iterator[None]:
+    """What libraries write to stderr goes nowhere."""
+    saved, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
+        os.close(nowhere)

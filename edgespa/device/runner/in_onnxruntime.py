@@ -10,6 +10,7 @@ import numpy as np
 
 from edgespa.device.runner.bundle import RunnerError
 from edgespa.device.runner.layouts import feed_by_name, to_program_layout
+from edgespa.device.runner.processor import BRAIN_ARM, processor_flags
 from edgespa.device.runner.tensors import unpacked
 from edgespa.device.runner.weights import materialise
 
@@ -50,13 +51,17 @@ class OnnxModel:
         if content is not None:
             model = unpacked(path)
 
-        def give_weights(options: Any) -> None:
+        self.brain = variant.get("arithmetic") == "bf16" and bool(self.others(processor_flags()))
+
+        def set_options(options: Any) -> None:
+            if self.brain:
+                options.add_session_config_entry("mlas.enable_gemm_fastmath_arm64_bfloat16", "1")
             if content is not None:
                 self.weights = _given(runtime, options, content)
 
         cpu = "CPUExecutionProvider"  # behind another provider: it takes the operators that the other has not
         providers = list(dict.fromkeys([variant.get("provider") or cpu, cpu]))
-        self.session = open_session(runtime, model, threads, providers, give_weights)
+        self.session = open_session(runtime, model, threads, providers, set_options)
         self.variant, self.inputs, self.outputs = variant, variant["inputs"], variant["outputs"]
         self.names = [spec["name"] for spec in self.outputs]
 
@@ -64,9 +69,14 @@ class OnnxModel:
         """What computes: the first provider of the session."""
         return str(self.session.get_providers()[0])
 
+    @staticmethod
+    def others(flags: set[str]) -> list[str]:
+        """In which numbers it can compute beside float32, by the processor's flags."""
+        return ["bf16"] if {BRAIN_ARM, "asimd"} <= flags else []
+
     def arithmetic(self) -> str:
-        """In which numbers layers in float32 are computed."""
-        return "fp32"
+        """In which numbers layers in float32 are computed: products of matrices, of bf16."""
+        return "bf16" if self.brain else "fp32"
 
     def feed(self, arrays: list[np.ndarray]) -> dict[str, np.ndarray]:
         """The session's feed for arrays in the program's layout."""

@@ -9,6 +9,7 @@ import numpy as np
 
 from edgespa.device.runner.bundle import RunnerError
 from edgespa.device.runner.layouts import feed_by_name, to_program_layout
+from edgespa.device.runner.processor import BRAIN_X86, HALF_ARM
 
 OPENVINO_NAMES = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
 
@@ -46,6 +47,11 @@ class OpenVinoModel:
             if name in each.get_names():
                 return each
         raise RunnerError(f"the file has no output {name}")
+
+    @staticmethod
+    def others(flags: set[str]) -> list[str]:
+        """In which numbers it can compute beside float32, by the processor's flags."""
+        return [*(["bf16"] if flags.intersection(BRAIN_X86) else []), *(["fp16"] if HALF_ARM in flags else [])]
 
     def provider(self) -> str:
         """What computes."""

@@ -130,7 +130,7 @@ def bench(
     return {
         "variant": variant["name"],
         "file": variant["file"],
-        "size_bytes": path.stat().st_size,
+        "size_bytes": sum((folder / name).stat().st_size for name in [variant["file"], *(variant.get("parts") or [])]),
         "sha256": sha256(path),
         "runtime": runtime_name,
         "provider": model.provider(),

@@ -6,9 +6,11 @@ import importlib
 from typing import Any, NamedTuple
 
 from edgespa.device.runner.bundle import RunnerError
-from edgespa.device.runner.in_litert import TfliteModel
+from edgespa.device.runner.in_litert import LiteRtModel, TfliteModel
+from edgespa.device.runner.in_ncnn import NcnnModel
 from edgespa.device.runner.in_onnxruntime import OnnxModel
 from edgespa.device.runner.in_openvino import OpenVinoModel
+from edgespa.device.runner.processor import processor_flags
 
 
 class Runtime(NamedTuple):
@@ -24,14 +26,15 @@ class Runtime(NamedTuple):
 RUNTIMES = (
     Runtime("onnxruntime", "onnxruntime", "onnx", OnnxModel),
     Runtime("openvino", "openvino", "onnx", OpenVinoModel, usual=False),
-    Runtime("ai_edge_litert", "ai_edge_litert.interpreter", "tflite", TfliteModel),
+    Runtime("ncnn", "ncnn", "ncnn", NcnnModel),
+    Runtime("ai_edge_litert", "ai_edge_litert.interpreter", "tflite", LiteRtModel),
     Runtime("tflite_runtime", "tflite_runtime.interpreter", "tflite", TfliteModel),
     Runtime("tensorflow", "tensorflow.lite.python.interpreter", "tflite", TfliteModel),
 )
 
 
 def runtimes_of(kind: str, name: str | None = None) -> list[Runtime]:
-    """Those that files of a format ("onnx" or "tflite") are proved in, the first that is there is taken; or the named.
+    """Those that files of a format ("onnx", say) are proved in, the first that is there is taken; or the named.
 
     No other takes their place by itself: what computes otherwise, does so because somebody asked for it.
     """
@@ -49,7 +52,7 @@ def model_of(runtime: Any, kind: str) -> Any:
 
 
 def import_runtime(kind: str, name: str | None = None) -> tuple[Any, str]:
-    """The runtime of a format ("onnx" or "tflite"), or the named one, and its name with version.
+    """The runtime of a format ("onnx", say), or the named one, and its name with version.
 
     Imported for real: a package that is there may still not load, for example with another numpy.
     """
@@ -75,10 +78,13 @@ def _version(package: str) -> str:
 
 
 def list_variants(manifest: dict[str, Any]) -> list[dict[str, Any]]:
-    """Every variant: its name, file, whether its runtime can be imported here, and which others are here for it."""
+    """Every variant: its name, file, whether its runtime can be imported here, and which others are here for it.
+
+    And in which numbers beside float32 each of them can compute here.
+    """
     found: dict[str, tuple[str | None, str | None]] = {}
     others: dict[str, list[str]] = {}
-    rows = []
+    rows, flags = [], processor_flags()
     for variant in manifest["variants"]:
         kind = variant["format"]
         if kind not in found:
@@ -89,7 +95,10 @@ def list_variants(manifest: dict[str, Any]) -> list[dict[str, Any]]:
             others[kind] = [each.name for each in RUNTIMES if each.kind == kind and not each.usual and _is_there(each)]
         runtime, reason = found[kind]
         row = {key: variant[key] for key in ("name", "file", "format", "precision", "size_bytes")}
-        rows.append({**row, "runtime": runtime, "reason": reason, "others": others[kind]})
+        names = [*([runtime.partition(" ")[0]] if runtime else []), *others[kind]]
+        also = {each.name: each.model.others(flags) for each in RUNTIMES if each.name in names}
+        also = {name: found for name, found in also.items() if found}
+        rows.append({**row, "runtime": runtime, "reason": reason, "others": others[kind], "arithmetics": also})
     return rows
 
 

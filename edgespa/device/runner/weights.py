@@ -20,7 +20,8 @@ WEIGHTS = "weights"  # where a graph without any says they are: they come from m
 def task_files(variant: dict[str, Any]) -> list[str]:
     """The files of the bundle that a variant needs."""
     weights = variant.get("weights") or {}
-    return [variant["file"], *(weights[key] for key in ("recipe", "task", "rest") if weights.get(key))]
+    parts = variant.get("parts") or []
+    return [variant["file"], *parts, *(weights[key] for key in ("recipe", "task", "rest") if weights.get(key))]
 
 
 def wrong_base(folder: Path, variant: dict[str, Any]) -> list[str]:
