@@ -127,6 +127,7 @@ def _pick(folder: Path, measured: MeasuredProfile) -> None:
             variant=fastest.variant,
             runtime=str(fastest.runtime),
             arithmetic=fastest.arithmetic or "fp32",
+            provider=None if str(fastest.provider).startswith("CPU") else fastest.provider,
             threads=fastest.threads,
             latency_ms=fastest.p50_ms,
         ),

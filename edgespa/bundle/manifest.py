@@ -209,6 +209,7 @@ class Pick(Part):
         variant: By its name.
         runtime: That runs it, by the name of its package; where it is not installed, the pick counts for nothing.
         arithmetic: In which numbers layers in float32 are computed there.
+        provider: What of the runtime computes; None for its usual one, the CPU.
         threads: That it was measured with.
         latency_ms: The median of an inference.
     """
@@ -217,6 +218,7 @@ class Pick(Part):
     variant: str
     runtime: str = Field(pattern="^[a-z][a-z0-9_]*$", max_length=64)
     arithmetic: str = Field(default="fp32", pattern="^[a-z0-9]+$", max_length=16)
+    provider: str | None = Field(default=None, pattern="^[A-Za-z0-9]+$", max_length=64)
     threads: int = Field(default=1, ge=1)
     latency_ms: float = Field(gt=0)
 

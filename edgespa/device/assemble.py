@@ -18,6 +18,7 @@ PARTS = (
         "weights",
         "layouts",
         "processor",
+        "engines",
         "in_onnxruntime",
         "in_litert",
         "in_openvino",

@@ -31,6 +31,7 @@ from edgespa.device.measure.results import Check, Estimate, Measurement, Profile
 from edgespa.device.measure.saved import Journal, Key, read_profiles, save_profile
 from edgespa.device.measure.site import Site, cool_down, prepare
 from edgespa.device.providers import CPU, for_format, full_name
+from edgespa.device.runner.engines import provider_arithmetics
 from edgespa.device.runner.runtimes import RUNTIMES
 from edgespa.errors import ConfigError, DeviceError, UnreachableError
 from edgespa.system.quiet import NOTE
@@ -278,7 +279,7 @@ def _profile(
         skipped=tuple(skipped),
         estimates=_estimates(connection.device, facts, folders[0], manifests[0], settings),
         bytes_sent=sum(site.sent.bytes_sent for site in sites),
-        proofs=_proofs(sites[0], measured, tell) if settings.runtimes else (),
+        proofs=_proofs(sites[0], measured, tell) if settings.runtimes or settings.providers else (),
     )
 
 
@@ -334,25 +335,28 @@ def _measure(site: Site, step: _Step, settings: Settings, what: str) -> Measurem
 
 
 def _proofs(site: Site, measured: Mapping[_Step, Sequence[Measurement]], tell: Progress) -> tuple[Proved, ...]:
-    """The self-check of each variant in each runtime and arithmetic that it was measured in, on the CPU."""
-    found: dict[tuple[str, str, str | None], Proved] = {}
+    """The self-check of each variant in each way that it was measured in."""
+    found: dict[tuple[str, str, str, str | None], Proved] = {}
     for step, rounds in measured.items():
-        name, numbers = rounds[0].runtime.partition(" ")[0], rounds[0].arithmetic
-        if step.side or step.provider not in (None, CPU) or (step.variant, name, numbers) in found:
+        name, provider, numbers = rounds[0].runtime.partition(" ")[0], rounds[0].provider, rounds[0].arithmetic
+        key = step.variant, name, provider, numbers
+        if step.side or key in found:
             continue
         what = f"{site.name}: self-check of {step.variant} in {name}"
         tell(len(measured), len(measured), what)
         options = ["--arithmetic", step.arithmetic] if step.arithmetic else []
+        options += ["--provider", step.provider] if step.provider else []
         try:
             check = site.check(["--variant", step.variant, "--runtime", name, *options], what)
         except UnreachableError:
             raise
         except DeviceError as error:  # what was measured is not lost by it
             check = Check(name=step.variant, status="failed", runtime=None, failures=(error.message,))
-        found[step.variant, name, numbers] = Proved(
+        found[key] = Proved(
             variant=step.variant,
             runtime=name,
             arithmetic=numbers,
+            provider=provider,
             holds=check.status == "passed",
             component_error=check.component_error,
             failures=check.failures,
@@ -432,8 +436,9 @@ def _runnable(
         if reason is None:
             name = row.runtime.partition(" ")[0] if row.runtime else ""
             ways: list[_Where] = []
-            for numbers in _numbers(row.arithmetics.get(name, ()), settings) if usual else ():
-                ways += [(None, each, numbers) for each in fitting if numbers is None or each in (None, CPU)]
+            for each in fitting if usual else ():
+                own = row.arithmetics.get(name, ()) if each in (None, CPU) else provider_arithmetics(each)
+                ways += [(None, each, numbers) for numbers in _numbers(own, settings)]
             ways += [
                 (each, None, numbers)
                 for each in others
@@ -450,7 +455,7 @@ def _runnable(
 
 def _numbers(there: Sequence[str], settings: Settings) -> list[str | None]:
     """What to have float32 computed in, of what a runtime can beside it; None is float32."""
-    asked = settings.arithmetics or (ARITHMETICS if settings.runtimes else ARITHMETICS[:1])
+    asked = settings.arithmetics or (ARITHMETICS if settings.runtimes or settings.providers else ARITHMETICS[:1])
     return [None if each == FLOAT else each for each in asked if each == FLOAT or each in there]
 
 

@@ -70,6 +70,7 @@ class Measurement(Answer):
     affinity: int | None
     batch: int
     import_ms: float
+    build_ms: float | None = None
     load_ms: float
     first_run_ms: float
     warmup_runs: int
@@ -218,6 +219,7 @@ class Proved(Answer):
     Attributes:
         runtime: By the name of its package.
         arithmetic: In which numbers layers in float32 were computed.
+        provider: What of the runtime computed.
         holds: Its recorded outputs come out there, within the manifest's bounds; of a float32 file that is computed in
             less, within those of half precision.
         component_error: Of the worst component; None where it did not run.
@@ -227,6 +229,7 @@ class Proved(Answer):
     variant: str
     runtime: str
     arithmetic: str | None = None
+    provider: str | None = None
     holds: bool
     component_error: float | None = None
     failures: tuple[str, ...] = ()
@@ -266,10 +269,10 @@ class Profile(Answer):
 
     @property
     def fastest(self) -> VariantProfile | None:
-        """Of the bundle's results on the CPU, where proofs are made, that of least median latency whose proof holds."""
-        holding = {(each.variant, each.runtime, each.arithmetic) for each in self.proofs if each.holds}
-        own = [each for each in self.results if each.bundle == self.bundle and str(each.provider).startswith("CPU")]
-        proved = [each for each in own if (each.variant, each.runtime, each.arithmetic) in holding]
+        """Of the bundle's results that of least median latency whose proof, in the same way, holds."""
+        holding = {(each.variant, each.runtime, each.provider, each.arithmetic) for each in self.proofs if each.holds}
+        own = [each for each in self.results if each.bundle == self.bundle]
+        proved = [each for each in own if (each.variant, each.runtime, each.provider, each.arithmetic) in holding]
         return min(proved, key=lambda each: each.p50_ms, default=None)
 
     @property

@@ -67,7 +67,7 @@ def parser(folder: Path = FOLDER) -> argparse.ArgumentParser:
     command.add_argument("--threads", type=_positive, default=1, metavar="N", help="default 1")
     command.add_argument("--runtime", metavar="NAME", help="such as openvino; default: the usual one of the format")
     command.add_argument("--arithmetic", metavar="NAME", help="fp32, bf16 or fp16, where the runtime has a choice")
-    command.add_argument("--provider", metavar="NAME", help="of ONNX Runtime, for --bench; default: the CPU's")
+    command.add_argument("--provider", metavar="NAME", help="of ONNX Runtime; default: the CPU's")
     command.add_argument("--runs", type=_positive, metavar="N", help="at most N runs; default 200 without --seconds")
     command.add_argument("--seconds", type=_seconds, metavar="S", help="stop after S seconds (and at least 10 runs)")
     command.add_argument("--by-layer", action="store_true", help="with --bench: what each operator takes, too")
@@ -187,8 +187,9 @@ def execute(folder: Path, options: argparse.Namespace) -> tuple[dict[str, Any], 
 
 
 def _asked(variant: dict[str, Any], options: argparse.Namespace) -> dict[str, Any]:
-    """A variant in the arithmetic that is asked for."""
-    return {**variant, "arithmetic": options.arithmetic} if options.arithmetic else variant
+    """A variant in the arithmetic and on the provider that are asked for."""
+    asked = {"arithmetic": options.arithmetic, "provider": options.provider}
+    return {**variant, **{key: value for key, value in asked.items() if value}}
 
 
 def _files(options: argparse.Namespace) -> tuple[list[Path], list[Path | None]]:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from edgespa.device.runner.bundle import RunnerError
+from edgespa.device.runner.engines import TENSORRT, provider_options
 from edgespa.device.runner.layouts import feed_by_name, to_program_layout
 from edgespa.device.runner.processor import BRAIN_ARM, processor_flags
 from edgespa.device.runner.tensors import unpacked
@@ -16,7 +17,7 @@ from edgespa.device.runner.weights import materialise
 
 
 def open_session(
-    runtime: Any, model: Any, threads: int, providers: list[str], more: Callable[[Any], None] | None = None
+    runtime: Any, model: Any, threads: int, providers: list[Any], more: Callable[[Any], None] | None = None
 ) -> Any:
     """A file in ONNX Runtime, with sums of int8 products that do not overflow.
 
@@ -43,7 +44,7 @@ def open_session(
 
 
 class OnnxModel:
-    """A model file in ONNX Runtime, on the CPU."""
+    """A model file in ONNX Runtime, on the CPU or what else ``provider`` asks for."""
 
     def __init__(self, runtime: Any, path: Path, variant: dict[str, Any], threads: int) -> None:
         model: Any = str(path)
@@ -59,9 +60,10 @@ class OnnxModel:
             if content is not None:
                 self.weights = _given(runtime, options, content)
 
-        cpu = "CPUExecutionProvider"  # behind another provider: it takes the operators that the other has not
-        providers = list(dict.fromkeys([variant.get("provider") or cpu, cpu]))
+        # The CPU stands behind another provider: it takes the operators that the other has not.
+        providers = provider_options(path, variant)
         self.session = open_session(runtime, model, threads, providers, set_options)
+        self.half = variant.get("arithmetic") == "fp16" and self.provider() == TENSORRT
         self.variant, self.inputs, self.outputs = variant, variant["inputs"], variant["outputs"]
         self.names = [spec["name"] for spec in self.outputs]
 
@@ -76,7 +78,7 @@ class OnnxModel:
 
     def arithmetic(self) -> str:
         """In which numbers layers in float32 are computed: products of matrices, of bf16."""
-        return "bf16" if self.brain else "fp32"
+        return "bf16" if self.brain else "fp16" if self.half else "fp32"
 
     def feed(self, arrays: list[np.ndarray]) -> dict[str, np.ndarray]:
         """The session's feed for arrays in the program's layout."""

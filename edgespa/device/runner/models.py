@@ -23,13 +23,19 @@ def chunk_of(elements: int) -> int:
 
 
 def open_model(folder: Path, variant: dict[str, Any], threads: int, runtime: Any) -> Any:
-    """Load a variant's file in a runtime that was imported; in the variant, ``provider`` and ``arithmetic`` may ask."""
+    """Load a variant's file in a runtime that was imported.
+
+    In the variant ``provider`` and ``arithmetic`` may ask: what takes their place is refused.
+    """
     try:
         opened = model_of(runtime, variant["format"])(runtime, inside(folder, variant["file"]), variant, threads)
     except RunnerError:
         raise
     except Exception as error:
         raise RunnerError(f"{variant['name']}: cannot load {variant['file']}: {error}") from error
+    provider = variant.get("provider")
+    if provider and opened.provider() != provider:
+        raise RunnerError(f"{variant['name']}: {provider} is not there: {opened.provider()} takes its place")
     asked = variant.get("arithmetic")
     if asked and opened.arithmetic() != asked:  # read back from the runtime, which may take what it likes
         raise RunnerError(f"{variant['name']}: it is computed in {opened.arithmetic()} here, not in {asked}")

@@ -121,10 +121,13 @@ def choose(manifest: dict[str, Any], name: str | None, runtime: str | None = Non
     for variant in manifest["variants"] if pick else ():
         if variant["name"] == pick["variant"]:
             try:
-                import_runtime(variant["format"], pick["runtime"])
-                return {**variant, "picked": pick["runtime"], "arithmetic": pick["arithmetic"]}
+                module, _ = import_runtime(variant["format"], pick["runtime"])
             except RunnerError:  # another machine than that which it was picked for
                 break
+            provider = pick.get("provider")
+            if provider and provider not in module.get_available_providers():
+                break
+            return {**variant, "picked": pick["runtime"], "arithmetic": pick["arithmetic"], "provider": provider}
     absent = set()  # a runtime takes its time to import: no more of them than it needs
     for variant in manifest["variants"] if name is None else ():
         if variant["format"] not in absent:

@@ -1,0 +1,60 @@
+"""How ONNX Runtime's providers for GPUs are asked: in which numbers, and where what TensorRT builds is kept."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from edgespa.device.runner.bundle import sha256
+
+TENSORRT, CUDA = "TensorrtExecutionProvider", "CUDAExecutionProvider"
+ENGINES = "EDGESPA_ENGINES"  # a folder; default: edgespa/engines in the user's folder for caches
+_NO_TF32 = "NVIDIA_TF32_OVERRIDE"
+
+
+def provider_arithmetics(provider: str | None) -> list[str]:
+    """In which numbers a provider can compute layers in float32, beside those."""
+    return ["fp16"] if provider == TENSORRT else []
+
+
+def engine_folder(path: Path) -> Path:
+    """Where the engines of a model file are kept on this machine: by its content, so that another one has others."""
+    cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    folder = Path(os.environ.get(ENGINES) or f"{cache}/edgespa/engines").expanduser()
+    return folder / sha256(path)[:32]
+
+
+def provider_options(path: Path, variant: dict[str, Any]) -> list[tuple[str, dict[str, str]]]:
+    """The provider that a variant asks for and the CPU behind it, with their options.
+
+    Float32 is float32: neither rounded to TF32 nor to half precision, unless ``arithmetic`` asks for that.
+    """
+    cpu, asked = "CPUExecutionProvider", variant.get("provider")
+    options: dict[str, str] = {}
+    exact = variant.get("precision") == "fp32" and variant.get("arithmetic") != "fp16"
+    if asked in (TENSORRT, CUDA) and exact:
+        os.environ.setdefault(_NO_TF32, "0")  # read by CUDA's libraries; TensorRT has no option in ONNX Runtime
+    if asked == CUDA:
+        options = {"use_tf32": "0" if exact else "1"}
+    if asked == TENSORRT:
+        folder = engine_folder(path)
+        folder.mkdir(parents=True, exist_ok=True)
+        options = {
+            "trt_fp16_enable": "0" if exact else "1",
+            "trt_int8_enable": "1" if variant.get("precision") == "int8" else "0",
+            "trt_engine_cache_enable": "1",
+            "trt_engine_cache_path": str(folder),
+            "trt_timing_cache_enable": "1",
+            "trt_timing_cache_path": str(folder.parent),  # of the processor: for all models
+        }
+    found = [(asked, options)] if asked and asked != cpu else []
+    return [*found, (cpu, {})]
+
+
+def engines_of(path: Path, variant: dict[str, Any]) -> set[str] | None:
+    """Names of the engines that are there for a file; None where its provider builds none."""
+    if variant.get("provider") != TENSORRT:
+        return None
+    folder = engine_folder(path)
+    return {each.name for each in folder.glob("*.engine")} if folder.is_dir() else set()
