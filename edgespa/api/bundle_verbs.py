@@ -34,6 +34,7 @@ def verify(
     threads: int = 1,
     timeout_s: float = 600.0,
     memory_mib: int | None = None,
+    by_layer: bool = False,
 ) -> Verification:
     """Check that a bundle is what was exported: sizes, digests, signature, and its files by recorded inputs.
 
@@ -51,14 +52,17 @@ def verify(
         threads: Of the runtime.
         timeout_s: End what runs the files after so long.
         memory_mib: It may allocate so much; None for 2 GiB and what sizes of files and tensors explain, at most 10 GiB.
+        by_layer: How far each layer of the smaller files is from the float32 file of their format.
 
     Raises:
         BundleError: It is damaged or incomplete.
         SignatureError: It is not signed by one of the signers.
     """
     require_signers(signers, identity, revoked)
-    if not run and (pythons or runtimes):
-        raise ConfigError("run=False runs nothing in any of the pythons or runtimes either", "give one of them")
+    if not run and (pythons or runtimes or by_layer):
+        raise ConfigError(
+            "run=False runs nothing in any of the pythons or runtimes either, nor layer by layer", "give one of them"
+        )
     path = path_of(bundle)
     checked(path)
     from edgespa.api.checking import check_bundle
@@ -74,6 +78,7 @@ def verify(
         threads=threads,
         timeout_s=timeout_s,
         memory_mib=memory_mib,
+        by_layer=by_layer,
     )
 
 

@@ -8,10 +8,11 @@ from itertools import product
 from pathlib import Path
 
 from edgespa.api.results import Verification
-from edgespa.bundle import open_bundle
+from edgespa.bundle import Manifest, open_bundle
 from edgespa.device.measure.profile import is_own_runner, run_selfcheck
 from edgespa.device.measure.results import Check
 from edgespa.errors import DeviceError
+from edgespa.exporting.layer_errors import LayerError, layer_errors
 
 
 def check_bundle(
@@ -26,6 +27,7 @@ def check_bundle(
     threads: int = 1,
     timeout_s: float = 600.0,
     memory_mib: int | None = None,
+    by_layer: bool = False,
 ) -> Verification:
     """Check that a bundle is what was exported.
 
@@ -40,6 +42,7 @@ def check_bundle(
         threads: Of the runtime.
         timeout_s: End what runs the files after so long.
         memory_mib: It may allocate so much; None for what sizes of files and tensors explain.
+        by_layer: Compare the layers of smaller files with those of the float32 file of their format.
 
     Raises:
         BundleError: It is damaged or incomplete.
@@ -50,6 +53,7 @@ def check_bundle(
         own = partial(run_selfcheck, threads=threads, timeout_s=timeout_s, memory_mib=memory_mib)
         checks = _checks(opened.folder, pythons, runtimes, own) if run else ()
         same_runner = is_own_runner(opened.folder)
+        layers = _layers(opened.folder, opened.manifest, timeout_s) if by_layer else {}
     ran = [check for check in checks if check.status != "not run"]
     manifest, signed = opened.manifest, opened.signed
     return Verification(
@@ -66,8 +70,14 @@ def check_bundle(
         run=run,
         variants=checks,
         recorded={each.name: each.accuracy for each in manifest.variants if each.accuracy is not None},
+        layers=layers,
         passed=not run or (bool(ran) and all(check.status == "passed" for check in ran)),
     )
+
+
+def _layers(folder: Path, manifest: Manifest, timeout_s: float) -> dict[str, tuple[LayerError, ...]]:
+    found = {each.name: layer_errors(folder, manifest, each, timeout_s=timeout_s) for each in manifest.variants}
+    return {name: rows for name, rows in found.items() if rows}
 
 
 def _checks(

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from edgespa.device.measure.results import Check
     from edgespa.device.measure.results import Profile as Measured
     from edgespa.errors import EdgespaError
+    from edgespa.exporting.layer_errors import LayerError
     from edgespa.tasks.base import Base
 
 
@@ -192,6 +193,8 @@ class Verification(Result):
         variants: One check for each file and runtime.
         recorded: How well each file does by the objective's measure, by the name of its variant, as the manifest says;
             empty where nothing was measured when the bundle was made.
+        layers: How far each layer of a smaller file is from the float32 file of its format, by the name of its variant;
+            empty where that was not asked for.
         passed: All that ran are right, and some did; or nothing was to be run.
     """
 
@@ -204,6 +207,7 @@ class Verification(Result):
     run: bool
     variants: tuple[Check, ...]
     recorded: Mapping[str, Quality]
+    layers: Mapping[str, tuple[LayerError, ...]]
     passed: bool
 
     def _title(self) -> str:

@@ -88,6 +88,7 @@ def show_layers(profile: Profile, bundle: Path) -> None:
     from edgespa.latency.by_layer import by_layer
     from edgespa.latency.table import VARIANTS, load_table, table_path
 
+    plain = bundle / "model.onnx" if (bundle / "model.onnx").is_file() else None
     for result in profile.results:
         operators = result.rounds[0].operators
         if result.bundle != profile.bundle:
@@ -107,21 +108,36 @@ def show_layers(profile: Profile, bundle: Path) -> None:
         if known is not None and known.origin.runtime != result.rounds[0].runtime:
             echo(f"note: the latency table is of {known.origin.runtime}, this is {result.rounds[0].runtime}", err=True)
             known = None
-        rows = by_layer(operators, bundle / result.rounds[0].file, known)
+        rows = by_layer(operators, bundle / result.rounds[0].file, known, plain)
         total = sum(row.measured_ms for row in rows) or 1.0
         slow = sorted(rows, key=lambda row: -row.measured_ms)
         shown = [
-            (row.layer, row.op, " x ".join(map(str, row.widths)), number(row.measured_ms), number(row.table_ms),
-             f"{row.measured_ms / total:.1%}")
+            (_cut(row.layer, 28), _cut(row.op, 12), "x".join(map(str, row.widths)),
+             number(row.measured_ms), number(row.table_ms),
+             number(row.gmacs_per_s), f"{row.measured_ms / total:.1%}")
             for row in slow[:_LAYERS]
         ]  # fmt: skip
         if rest := slow[_LAYERS:]:
             sums = sum(row.measured_ms for row in rest)
-            shown.append((f"{len(rest)} others", "", "", number(sums), "", f"{sums / total:.1%}"))
-        head = ("layer", "operator", "widths", "ms", "table", "share")
-        title = f"{result.variant}, {result.threads} thread{'s' if result.threads > 1 else ''}: the slowest layers"
-        table(head, shown, title=title, right=("widths", "ms", "table", "share"))
+            shown.append((f"{len(rest)} others", "", "", number(sums), "", "", f"{sums / total:.1%}"))
+        head = ("layer", "operator", "widths", "ms", "table", "GMAC/s", "share")
+        way = f"{result.variant} in {result.runtime}, {result.threads} thread{'s' if result.threads > 1 else ''}"
+        title = f"{way}: the slowest layers"
+        table(head, shown, title=title, right=head[2:])
+        macs = sum(row.macs for row in rows)
+        echo(f"{macs / 1e6:.1f} million multiply-accumulates, {macs / total / 1e6:.1f} GMAC/s altogether")
+        for what in dict.fromkeys(row.remark for row in slow if row.remark):
+            own = [row for row in rows if row.remark == what]
+            time = sum(row.measured_ms for row in own)
+            names = ", ".join(_cut(row.layer, 28) for row in own[:3])
+            names += f" and {len(own) - 3} more" if len(own) > 3 else ""
+            echo(f"{time / total:.1%} in {names}: {what}")
         echo()
+
+
+def _cut(text: str, most: int) -> str:
+    """A long name by its end, which is where names differ."""
+    return text if len(text) <= most else f"…{text[1 - most :]}"
 
 
 def show_fleet(outcomes: Sequence[Outcome[Measured]]) -> None:

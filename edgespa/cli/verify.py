@@ -14,6 +14,8 @@ from edgespa.cli._sections import VERIFY, VERIFY_EXAMPLES
 from edgespa.cli._terminal import echo, secho
 from edgespa.cli._trust import require_signers, signers_options
 
+_LAYERS = 20
+
 if TYPE_CHECKING:
     from edgespa.api.results import Verification
 
@@ -51,6 +53,7 @@ if TYPE_CHECKING:
     metavar="MIB",
     help="It may allocate so much. [default: 2 GiB and what sizes of files and tensors explain, at most 10 GiB]",
 )
+@click.option("--by-layer", is_flag=True, help="How far each layer of smaller files is from float32: where it is lost.")
 @recipe_options()
 @json_option()
 def command(
@@ -64,6 +67,7 @@ def command(
     threads: int,
     timeout: float,
     memory: int | None,
+    by_layer: bool,
     as_json: bool,
 ) -> None:
     """Check that a bundle, a folder or a packed file, is what was exported.
@@ -76,8 +80,8 @@ def command(
     from edgespa.cli._output import emit_json
 
     require_signers(signers, identity, revoked)
-    if no_run and (pythons or runtimes):
-        raise click.UsageError("--no-run runs nothing in any --python or --runtime either: give one of them")
+    if no_run and (pythons or runtimes or by_layer):
+        raise click.UsageError("--no-run runs nothing, no --python, --runtime or --by-layer either: give one of them")
     found = es.verify(
         bundle,
         signers=signers,
@@ -89,6 +93,7 @@ def command(
         threads=threads,
         timeout_s=timeout,
         memory_mib=memory,
+        by_layer=by_layer,
     )
     if as_json:
         emit_json(found)
@@ -98,8 +103,23 @@ def command(
             echo(f"signed by {found.signature['identity']} with {found.signature['key']}")
         if found.variants:
             _show(found, runtimes=bool(pythons or runtimes))
+        _show_layers(found)
     _remark(found)
     _fail(found)
+
+
+def _show_layers(found: Verification) -> None:
+    from edgespa.cli._output import table
+
+    for name, layers in found.layers.items():
+        worst = sorted(layers, key=lambda each: -each.error)[:_LAYERS]
+        echo()
+        table(
+            ("layer", "operator", "error", "dB"),
+            [(each.layer, each.op, f"{each.error:.2g}", f"{each.snr_db:.1f}") for each in worst],
+            title=f"{name}: the {len(worst)} of {len(layers)} layers that are farthest from float32",
+            right=("error", "dB"),
+        )
 
 
 def _remark(found: Verification) -> None:

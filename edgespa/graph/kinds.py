@@ -7,7 +7,9 @@ text a file of one such layer can be made, of any widths: two networks that have
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
+from collections.abc import Sequence
 
 from edgespa.errors import ConfigError
 
@@ -67,6 +69,25 @@ class Kind:
         if self.operator not in WEIGHED:
             return self.operator
         return f"{self.operator} k1" if self.kernel and set(self.kernel) == {1} else self.operator
+
+    def macs(self, widths: Sequence[int]) -> int:
+        """Multiply-accumulates of one sample; 0 of what multiplies no weights.
+
+        Args:
+            widths: Channels in and out, or of a depthwise or grouped convolution those that there are.
+        """
+        if self.operator not in WEIGHED:
+            return 0
+        places = math.prod(self.size)
+        if self.operator in ("conv", "depthwise", "grouped"):
+            around = self.before or (0,) * (2 * len(self.size))  # pairs, of the last dimension first
+            places = 1
+            for at, size in enumerate(self.size):
+                before = sum(around[2 * (len(self.size) - 1 - at) :][:2])
+                reach = self.dilation[at] * (self.kernel[at] - 1) + 1
+                places *= max(0, size + 2 * self.padding[at] + before - reach) // self.stride[at] + 1
+        inner = self.inner[-1] if self.operator == "grouped" else 1
+        return places * math.prod(self.kernel) * math.prod(widths) * inner
 
     def __str__(self) -> str:
         words = [self.operator]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,14 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+BLOCK = 8
+"""Of a runtime where no table tells it: that of ONNX Runtime on x86 with AVX2 and, in two halves, on Arm."""
+_SLOW = 0.5
+_LAYOUT = "a change of layout, between layers of which one does not take the runtime's own"
+_CONVERSIONS = {
+    **dict.fromkeys(("ReorderInput", "ReorderOutput", "Reorder", "Transpose"), _LAYOUT),
+    **dict.fromkeys(("QuantizeLinear", "DequantizeLinear"), "between float32 and int8: beside a layer left in float"),
+}
 _LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 _FUSED = {"Relu": "relu", "Add": "add", "Sigmoid": "sigmoid", "HardSwish": "hardswish", "Gelu": "gelu", "Tanh": "tanh"}
 _LONGEST = 3
@@ -34,6 +43,8 @@ class LayerMeasured:
         widths: Of a kind.
         measured_ms: By the runtime's profile.
         table_ms: By the device's table, unscaled; None where that has no such layer.
+        macs: Multiply-accumulates of a sample; 0 where that is not known.
+        remark: What it costs that need not be, and what would help; None where nothing is known.
     """
 
     layer: str
@@ -42,6 +53,13 @@ class LayerMeasured:
     widths: tuple[int, ...]
     measured_ms: float
     table_ms: float | None
+    macs: int = 0
+    remark: str | None = None
+
+    @property
+    def gmacs_per_s(self) -> float | None:
+        """What it achieves, in billions of multiply-accumulates a second; None where they are not known."""
+        return self.macs / self.measured_ms / 1e6 if self.macs and self.measured_ms > 0 else None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,15 +71,18 @@ class _Known:
     widths: tuple[int, ...]
 
 
-def by_layer(operators: Sequence[Operator], file: Path, table: LatencyTable | None) -> tuple[LayerMeasured, ...]:
+def by_layer(
+    operators: Sequence[Operator], file: Path, table: LatencyTable | None, plain: Path | None = None
+) -> tuple[LayerMeasured, ...]:
     """Name the operators of an ONNX file by their layers, and look each up in a table.
 
     Args:
         operators: As the runtime told them.
         file: That they are of; where the package onnx is absent, or the file reads odd, names are the runtime's.
         table: Of the device.
+        plain: The float32 file of the same network, which says how large maps are where this one does not.
     """
-    known = dict(_known_layers(file))
+    known = dict(_known_layers(file, plain))
     names = sorted(known, key=len, reverse=True)
     rows = []
     for each in operators:
@@ -76,9 +97,27 @@ def by_layer(operators: Sequence[Operator], file: Path, table: LatencyTable | No
                 () if own is None else own.widths,
                 each.us / 1e3,
                 time,
+                own.kinds[0].macs(own.widths) if own is not None and own.kinds else 0,
             )
         )
-    return tuple(rows)
+    return tuple(_remarked(rows, BLOCK if table is None else max(table.step, 2)))
+
+
+def _remarked(rows: Sequence[LayerMeasured], block: int) -> list[LayerMeasured]:
+    """With what is odd: conversions, and layers whose widths are no multiple of the block and that compute slowly."""
+    rates: dict[str, list[float]] = {}
+    for row in rows:
+        if row.gmacs_per_s is not None:
+            rates.setdefault(row.kind.split(" ")[0], []).append(row.gmacs_per_s)
+    found = []
+    for row in rows:
+        remark = _CONVERSIONS.get(row.op)
+        usual = statistics.median(rates.get(row.kind.split(" ")[0], [0.0]))
+        odd = next((width for width in row.widths if width % block and width > block // 2), None)
+        if row.gmacs_per_s is not None and row.gmacs_per_s < _SLOW * usual and odd is not None:
+            remark = f"{odd} channels are no multiple of {block}, and it computes slowly: prune with --round-to {block}"
+        found.append(dataclasses.replace(row, remark=remark))
+    return found
 
 
 def layer_ms(rows: Sequence[LayerMeasured]) -> dict[str, float]:
@@ -94,7 +133,7 @@ def layer_ms(rows: Sequence[LayerMeasured]) -> dict[str, float]:
     return found
 
 
-_EDGES = ("ReorderInput", "ReorderOutput", "QuantizeLinear", "DequantizeLinear", "Transpose", "Reshape")
+_EDGES = ("ReorderInput", "ReorderOutput", "Reorder", "QuantizeLinear", "DequantizeLinear", "Transpose", "Reshape")
 
 
 def _is_of(told: str, name: str) -> bool:
@@ -103,7 +142,7 @@ def _is_of(told: str, name: str) -> bool:
 
 
 def _looked_up(own: _Known | None, table: LatencyTable | None) -> tuple[Kind | None, float | None]:
-    if own is None:
+    if own is None or not own.kinds:
         return None, None
     for kind in own.kinds if table is not None else ():
         assert table is not None
@@ -130,7 +169,7 @@ def _staircase(points: Mapping[tuple[int, ...], float], kind: Kind, table: Laten
     return None
 
 
-def _known_layers(file: Path) -> Iterator[tuple[str, _Known]]:
+def _known_layers(file: Path, plain: Path | None) -> Iterator[tuple[str, _Known]]:
     """The layers of a file by the names of their operators and of what those give."""
     try:
         import onnx
@@ -138,22 +177,25 @@ def _known_layers(file: Path) -> Iterator[tuple[str, _Known]]:
         log.warning("the package onnx is not installed, so operators are not named by their layers")
         return
     try:
-        if file.stat().st_size > MAX_FILE_BYTES:
+        models = [each for each in (file, plain) if each is not None]
+        if any(each.stat().st_size > MAX_FILE_BYTES for each in models):
             raise ValueError(f"it is larger than {MAX_FILE_BYTES >> 20} MiB")
-        # It may be anybody's: decoded and looked at, and nothing of onnx goes over it. Sizes are those that it has.
-        yield from _layers_of(onnx.load(file, load_external_data=False))
+        # They may be anybody's: decoded and looked at, and nothing of onnx goes over them.
+        graphs = [onnx.load(each, load_external_data=False).graph for each in models]
+        yield from _layers_of(graphs[0], {name: shape for graph in graphs[::-1] for name, shape in _shapes(graph)})
     except Exception as error:  # whatever libraries make of a file that may be anybody's
         log.warning("%s cannot be read for the names of its layers: %s", file.name, str(error)[:200])
 
 
-def _layers_of(model: Any) -> Iterator[tuple[str, _Known]]:
-    graph = model.graph
+def _shapes(graph: Any) -> Iterator[tuple[str, tuple[int, ...]]]:
+    for each in (*graph.input, *graph.value_info, *graph.output):
+        yield each.name, tuple(int(dim.dim_value) for dim in each.type.tensor_type.shape.dim)
+
+
+def _layers_of(graph: Any, shapes: Mapping[str, tuple[int, ...]]) -> Iterator[tuple[str, _Known]]:
     sizes = {each.name: tuple(each.dims) for each in graph.initializer}
     scaled = {node.output[0]: node.input[0] for node in graph.node if node.op_type == "DequantizeLinear"}
-    shapes = {
-        each.name: tuple(int(dim.dim_value) for dim in each.type.tensor_type.shape.dim)
-        for each in (*graph.input, *graph.value_info, *graph.output)
-    }
+    levels = {node.output[0]: node.input[0] for node in graph.node if node.op_type == "QuantizeLinear"}
     readers: dict[str, list[Any]] = {}
     for node in graph.node:
         for name in node.input:
@@ -165,10 +207,14 @@ def _layers_of(model: Any) -> Iterator[tuple[str, _Known]]:
         if weight not in sizes:
             continue
         after, outputs = _after(node, readers)
-        found = _layer_of(node, weight, sizes[weight], shapes.get(node.input[0], ()), after)
-        if found is not None:  # what a runtime has fused, it calls by the first or by the last
-            for name in (node.name, *node.output, *outputs):
-                yield name, found
+        read = scaled.get(node.input[0], node.input[0])
+        found = _layer_of(node, weight, sizes[weight], shapes.get(levels.get(read, read), ()), after)
+        for name in (
+            node.name,
+            *node.output,
+            *outputs,
+        ):  # what a runtime has fused, it calls by the first or by the last
+            yield name, found
 
 
 def _after(node: Any, readers: Mapping[str, list[Any]]) -> tuple[tuple[str, ...], list[str]]:
@@ -189,9 +235,8 @@ def _after(node: Any, readers: Mapping[str, list[Any]]) -> tuple[tuple[str, ...]
     return tuple(chain), outputs
 
 
-def _layer_of(
-    node: Any, weight: str, size: tuple[int, ...], shape: tuple[int, ...], after: tuple[str, ...]
-) -> _Known | None:
+def _layer_of(node: Any, weight: str, size: tuple[int, ...], shape: tuple[int, ...], after: tuple[str, ...]) -> _Known:
+    """Its name, and what it is as far as that is known."""
     values = {each.name: each for each in node.attribute}
     layer = weight.removesuffix("_quantized").removesuffix(".weight")
     if node.op_type in ("Gemm", "MatMul"):
@@ -201,10 +246,10 @@ def _layer_of(
         for each in shape[:-1][1 if len(shape) > 2 else 0 :]:
             tokens *= max(1, each)
         kinds = tuple(Kind("linear", size=(count,), after=after) for count in dict.fromkeys((tokens, 1)))
-        return _Known(layer, kinds, widths) if len(widths) == 2 else None
+        return _Known(layer, kinds, widths) if len(widths) == 2 else _Known(layer, (), ())
     rank = len(size) - 2
     if rank < 1 or len(shape) != rank + 2:
-        return None
+        return _Known(layer, (), ())
 
     def listed(name: str, usual: int, count: int = rank) -> tuple[int, ...]:
         return tuple(int(each) for each in values[name].ints) if name in values else (usual,) * count
@@ -223,7 +268,7 @@ def _layer_of(
     elif groups > 1 and groups == shape[1]:
         operator, widths = "depthwise", (size[0],)
     elif groups > 1:
-        return None
+        return _Known(layer, (), ())
     kinds = tuple(
         Kind(operator, **plain, padding=padding, size=shape[2:], before=before if any(before) else (), after=after)
         for padding, before in reversed(ways)

@@ -49,7 +49,7 @@ SIGNATURES = {
     "ship": "source device task keep with_base base weights sign_key signers identity revoked trust volatile threads "
     "progress",
     "status": "device selfcheck timeout_s progress",
-    "verify": "bundle signers identity revoked run pythons runtimes threads timeout_s memory_mib",
+    "verify": "bundle signers identity revoked run pythons runtimes threads timeout_s memory_mib by_layer",
 }
 RESULTS = {
     "Bundle",

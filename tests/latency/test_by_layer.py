@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 from edgespa.device.measure.results import Operator
@@ -51,6 +55,69 @@ def test_layers_have_their_names_and_times(toy_base: Base, file: Path, operators
             assert row.widths == widths
             assert row.kind == str(layer.kind)
             assert row.table_ms == pytest.approx((1 + np.prod(widths)) / 1e3)
+
+
+def test_layers_say_how_much_they_compute(toy_base: Base, file: Path, operators: tuple[Operator, ...]) -> None:
+    rows = by_layer(operators, file, None)
+    assert sum(row.macs for row in rows) == toy_base.whole_cost.macs
+    assert (
+        sum(layer.kind.macs([dim.count() for dim in layer.dims]) for layer in toy_base.layers.layers)
+        == toy_base.whole_cost.macs
+    )
+    row = next(row for row in rows if row.macs)
+    assert row.gmacs_per_s == pytest.approx(row.macs / (row.measured_ms / 1e3) / 1e9)
+
+
+def test_channels_beside_the_block_and_changes_of_layout_are_told(file: Path, operators: tuple[Operator, ...]) -> None:
+    found = by_layer([*operators, Operator(name="reorder", op="ReorderInput", us=3.0)], file, None)
+    assert (found[-1].remark or "").startswith("a change of layout")
+    table = LatencyTable(origin=ORIGIN, created="now", step=16)
+    rows = by_layer(operators, file, table)
+    first = next(row for row in rows if row.layer == "conv2")
+    assert first.widths == (16, 24)
+    for factor in (1, 100):  # all layers compute as fast; then one of them does not
+        even = [
+            each.model_copy(update={"us": max(row.macs, 1) / 1e3 * (factor if row.layer == first.layer else 1)})
+            for row, each in zip(rows, operators, strict=True)
+        ]
+        told = [row for row in by_layer(even, file, table) if "no multiple of" in (row.remark or "")]
+        assert [row.layer for row in told] == [first.layer] * (factor == 100)
+        assert all("24 channels are no multiple of 16" in (row.remark or "") for row in told)
+        assert not [row for row in by_layer(even, file, None) if "no multiple of" in (row.remark or "")]
+
+
+def test_openvino_tells_too(toy_base: Base, file: Path) -> None:
+    pytest.importorskip("openvino")
+    program = """
+import json, sys
+from pathlib import Path
+from edgespa.device.runner import import_runtime
+from edgespa.device.runner.layers import operator_times
+spec = {"name": sys.argv[2], "shape": ["batch", 3, 8, 8], "dtype": "float32", "layout": "NCHW"}
+output = {"name": sys.argv[3], "shape": ["batch", 4], "dtype": "float32", "layout": "other"}
+variant = {"name": "n", "format": "onnx", "inputs": [spec], "outputs": [output]}
+print(json.dumps(operator_times(Path(sys.argv[1]), variant, import_runtime("onnx", "openvino")[0], 1)))
+"""
+    model = onnx.load(file)
+    names = [model.graph.input[0].name, model.graph.output[0].name]
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(file), *names], check=True, capture_output=True, text=True
+    )
+    rows = by_layer([Operator.parse(row, "runner") for row in json.loads(done.stdout)], file, None)
+    weighed = {layer.name for layer in toy_base.layers.layers if layer.kind.macs([1, 1][: layer.kind.axes])}
+    assert {row.layer for row in rows if row.macs} == weighed
+    assert all(row.measured_ms >= 0 for row in rows)
+
+
+def test_sizes_of_maps_come_from_the_float32_file(file: Path, operators: tuple[Operator, ...], tmp_path: Path) -> None:
+    model = onnx.load(file)
+    del model.graph.value_info[:]
+    bare = tmp_path / "bare.onnx"
+    onnx.save(model, bare)
+    whole = by_layer(operators, file, None)
+    assert [row.layer for row in by_layer(operators, bare, None)] == [row.layer for row in whole]
+    assert sum(row.macs for row in by_layer(operators, bare, None)) < sum(row.macs for row in whole)
+    assert by_layer(operators, bare, None, file) == whole
 
 
 def test_without_a_table_or_a_file_that_can_be_read(

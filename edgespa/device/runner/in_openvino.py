@@ -18,10 +18,10 @@ class OpenVinoModel:
     """A model file in OpenVINO, on the CPU.
 
     It computes in float32 unless another arithmetic is asked for: by itself it takes bfloat16 where the processor has
-    it, which is as coarse as int8.
+    it, which is as coarse as int8. With ``told`` it counts what each operator takes.
     """
 
-    def __init__(self, runtime: Any, path: Path, variant: dict[str, Any], threads: int) -> None:
+    def __init__(self, runtime: Any, path: Path, variant: dict[str, Any], threads: int, *, told: bool = False) -> None:
         if variant.get("weights"):
             raise RunnerError("openvino cannot be given weights from outside: use onnxruntime, or ship the bundle")
         asked = variant.get("arithmetic") or "fp32"
@@ -36,6 +36,7 @@ class OpenVinoModel:
                 "INFERENCE_NUM_THREADS": threads,
                 "PERFORMANCE_HINT": "LATENCY",
                 "NUM_STREAMS": 1,
+                "PERF_COUNT": told,
             },
         )
         self.request = self.compiled.create_infer_request()

@@ -16,6 +16,7 @@ import numpy as np
 from edgespa.bundle.limits import shapes_problem
 from edgespa.device.runner.bundle import RunnerError, inside
 from edgespa.device.runner.in_onnxruntime import open_session
+from edgespa.device.runner.in_openvino import OpenVinoModel
 from edgespa.device.runner.runtimes import import_runtime
 
 INDEX = "layers.json"
@@ -245,13 +246,20 @@ def operator_times(path: Path, variant: dict[str, Any], runtime: Any, threads: i
         runtime: Its module.
         threads: Of the runtime.
     """
-    if variant["format"] != "onnx" or variant.get("weights"):
+    if (
+        variant["format"] != "onnx"
+        or variant.get("weights")
+        or not str(variant.get("provider") or "CPU").startswith("CPU")
+    ):
         return None
-    with tempfile.TemporaryDirectory(prefix="edgespa-") as place:
-        layer = _OnnxLayer(runtime, path, threads, os.path.join(place, "file"))
-        for _ in range(WARM + MOST_ROUNDS):
-            layer.run()
-        rows = layer.rows(MOST_ROUNDS)
+    if runtime.__name__ == "openvino":
+        rows = _openvino_rows(runtime, path, variant, threads)
+    else:
+        with tempfile.TemporaryDirectory(prefix="edgespa-") as place:
+            layer = _OnnxLayer(runtime, path, threads, os.path.join(place, "file"))
+            for _ in range(WARM + MOST_ROUNDS):
+                layer.run()
+            rows = layer.rows(MOST_ROUNDS)
     found = [{"name": row["name"][:MOST_NAME], "op": row["op"], "us": low_quartile(row["us"])} for row in rows]
     least = sorted(row["us"] for row in found)[-MOST_OPERATORS] if len(found) > MOST_OPERATORS else 0.0
     rest = [row for row in found if row["us"] < least]
@@ -259,3 +267,21 @@ def operator_times(path: Path, variant: dict[str, Any], runtime: Any, threads: i
     if rest:
         found.append({"name": f"{len(rest)} others", "op": "others", "us": sum(row["us"] for row in rest)})
     return found
+
+
+def _openvino_rows(runtime: Any, path: Path, variant: dict[str, Any], threads: int) -> list[dict[str, Any]]:
+    """The operators that OpenVINO ran, by its own counters."""
+    model = OpenVinoModel(runtime, path, variant, threads, told=True)
+    feed = {}
+    for spec in variant["inputs"]:
+        shape = [size if isinstance(size, int) else 1 for size in spec["shape"]]
+        _require_small(path, [shape])
+        feed[spec["name"]] = _noise(shape, spec["dtype"])
+    found: dict[str, dict[str, Any]] = {}
+    for at in range(WARM + MOST_ROUNDS):
+        model.run(feed)
+        for each in model.request.profiling_info:
+            if at >= WARM and each.status == each.Status.EXECUTED:
+                row = found.setdefault(each.node_name, {"name": each.node_name, "op": each.node_type, "us": []})
+                row["us"].append(each.real_time.total_seconds() * 1e6)
+    return list(found.values())
