@@ -39,6 +39,9 @@ class AdaptConfig(SelectionConfig):
         lr_restart: Begin the learning-rate schedule anew at each pruning step.
         group_sparsity: Strength of a penalty that pulls units which hold little towards zero before they are removed,
             see `edgespa.selection.sparsity`; it grows until the last pruning step. 0 for none.
+        quantise: ``int8``: in the last part of the training weights and activations are at the levels of int8
+            files, see `edgespa.quantisation.fake`; what is held out is then looked at so.
+        quantise_share: That part.
         epochs: Passes over the training part.
         batch_size: Images at a time; of fewer images than that, if nobody says it, a quarter.
         accumulate: Batches that are one in a training step.
@@ -84,6 +87,8 @@ class AdaptConfig(SelectionConfig):
     recovery_epochs: float | None = Field(default=None, gt=0)
     lr_restart: bool = False
     group_sparsity: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    quantise: Literal["int8"] | None = None
+    quantise_share: float = Field(default=0.3, gt=0, le=1)
     epochs: int = Field(default=10, ge=1)
     batch_size: int = Field(default=64, ge=2)
     accumulate: int = Field(default=1, ge=1)

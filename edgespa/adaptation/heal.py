@@ -66,6 +66,7 @@ class HealConfig(Strict):
         norms: ``add`` puts batch norms behind the convolutions that have none, for a network whose norms were folded
             into its weights: they begin as the identity, and bear higher learning rates; ``keep`` does not.
         freeze_norms: Leave weights, biases and statistics of norms as they are.
+        quantise: ``int8``: train with weights and activations at the levels of int8 files, towards the original.
         mixed_precision: Of the forward and backward passes.
         store: Type of the adapter factors in the task file.
         validation: Fraction of the images that is held out: what is lost is told on them.
@@ -83,6 +84,7 @@ class HealConfig(Strict):
     augment: tuple[str, ...] = OF_IMAGES
     norms: Literal["keep", "add"] = "keep"
     freeze_norms: bool = False
+    quantise: Literal["int8"] | None = None
     mixed_precision: Precision | None = None
     store: Literal["fp32", "fp16", "int8"] = "fp32"
     validation: float = Field(default=0.1, gt=0, lt=1)
@@ -123,6 +125,7 @@ class HealConfig(Strict):
                 "norm_momentum": MOMENTUM,
                 "take": "last",
                 "looks": LOOKS,
+                "quantise_share": 1.0,
             }
         )
         epochs = max(1, round(self.steps / max(1, count // size))) if self.steps else 0
@@ -130,7 +133,7 @@ class HealConfig(Strict):
 
 
 _OF_ADAPTERS = ("adapter", "rank", "kernel", "adapter_settings")
-_SHARED = ("lr", "weight_decay", "norms", "freeze_norms", "mixed_precision", "store", "validation", "seed")
+_SHARED = ("quantise", "lr", "weight_decay", "norms", "freeze_norms", "mixed_precision", "store", "validation", "seed")
 
 
 def original_of(task: Task, base: Base, before: Task | None = None, name: str = "") -> Original:

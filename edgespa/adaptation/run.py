@@ -41,6 +41,7 @@ from edgespa.graph.program import Program
 from edgespa.graph.surgery import compact, relative_indices
 from edgespa.objectives.evaluate import BATCH_SIZE, Evaluation, batch_size, evaluate
 from edgespa.objectives.measures import Measure
+from edgespa.quantisation.fake import coarse_weights, with_levels
 from edgespa.selection.criteria import criterion_named
 from edgespa.selection.score import loss_of, parameters_of, score_units
 from edgespa.selection.select import Choose, select
@@ -116,6 +117,7 @@ class Run:
         planned = plan(base.program, config.adapter, options, head, generator, freeze_norms=config.freeze_norms)
         self.plan = planned
         self.statistics = planned.statistics
+        self.coarse = False
         program = self._trainable(base.program)
         self.model = AdaptedProgram(program, planned.adapters, planned.trained, planned.shared)
         self.model.move_to(processes.device)
@@ -170,6 +172,8 @@ class Run:
                 self._mask_blocks(timeline.blocks_at[step], step)
             if step in timeline.prune_at:
                 self._prune(timeline.prune_at[step], step)
+            if self._is_coarse_at(step) and not self.coarse:
+                self._take_levels()
             value = self.learn(group, timeline.learning_rate(step))
             inside.loss += value
             inside.steps += 1
@@ -379,6 +383,7 @@ class Run:
             averages: The optimiser's running averages, by moment.
             steps: That the optimiser has taken.
         """
+        self.coarse = self._is_coarse_at(self.step)
         self._keep(kept)
         self._rebuild(factors, averages, steps)
 
@@ -409,17 +414,30 @@ class Run:
         if self.log is not None:
             self.log.write("prune", epoch=self.epoch + 1, step=step, density=self.density, **self._costs())
 
+    def _is_coarse_at(self, step: int) -> bool:
+        return self.timeline.quantise_at is not None and step >= self.timeline.quantise_at
+
+    def _take_levels(self) -> None:
+        """Compute with the levels of int8 from now on; the optimiser goes on as it was."""
+        averages, steps = averages_of(self.optimizer, self.named_parameters()), steps_of(self.optimizer)
+        self.coarse = True
+        self._rebuild(self.factors(), averages, steps)
+        self.set_training(True)
+
     def _rebuild(self, factors: Factors, averages: Mapping[str, Factors], steps: float) -> None:
         program = self._trainable(compact(self.base.program, self.base.groups, self.kept))
         self.model = attach(program, factors, self.config.adapter, self.config.adapter_options, self.base.program)
+        if self.coarse:
+            self.model.coarse = coarse_weights(program)
         self.model.move_to(self.processes.device)
         self.optimizer = self._fresh_optimizer()
         give_past(self.optimizer, self.named_parameters(), averages, steps)
 
     def _trainable(self, program: Program) -> Program:
-        """A program as it is trained: it gives the inner values that the objective looks at."""
+        """A program as it is trained: it gives the inner values that the objective looks at, and has levels."""
         inner = self.loss.objective.inner
         program = watched(program, behind_norms(program, inner)) if inner else program
+        program = with_levels(program) if self.coarse else program
         momentum = self.config.norm_momentum
         return program if momentum is None else with_momentum(program, momentum)
 

@@ -103,12 +103,12 @@ def restore(run: Run, state: Checkpoint) -> None:
     require_same(facts, identity(run), _OPTIONS)
     run.settle_rate(float(facts.get("lr", run.timeline.peak)), facts.get("lr_trials", {}))
     run.settled = bool(facts.get("settled", True))
-    run.put(state.kept, state.factors.copied(), read_averages(state.averages), float(facts["optimizer_steps"]))
-    if run.processes.scaler is not None and facts.get("scaler"):
-        run.processes.scaler.load_state_dict(facts["scaler"])
     run.epoch = int(facts["epoch"])
     steps, loss = int(facts.get("steps_done", 0)), float(facts.get("loss", 0.0))
     run.inside = Inside.left(steps, loss, state.random, run.processes)
+    run.put(state.kept, state.factors.copied(), read_averages(state.averages), float(facts["optimizer_steps"]))
+    if run.processes.scaler is not None and facts.get("scaler"):
+        run.processes.scaler.load_state_dict(facts["scaler"])
     run.best_quality = float(facts["best_quality"])
     run.best_values = tuple(facts.get("best_values", [run.best_quality]))
     run.history = list(facts["history"])

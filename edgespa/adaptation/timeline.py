@@ -20,6 +20,7 @@ class Timeline:
         peak: Highest learning rate.
         restarts: Steps at which the learning rate begins anew.
         warm_up: Share of the steps in which it rises.
+        quantise_at: The step from which weights and activations are at their levels; None for none.
     """
 
     total: int
@@ -28,6 +29,7 @@ class Timeline:
     peak: float
     restarts: tuple[int, ...] = ()
     warm_up: float = WARM_UP
+    quantise_at: int | None = None
 
     @classmethod
     def of(cls, config: AdaptConfig, steps_per_epoch: int) -> Timeline:
@@ -46,12 +48,14 @@ class Timeline:
         masked = options.get("mask", "none") != "none" and "block_density" in options
         blocks_at = _steps(config, float(options["block_density"]), steps_per_epoch, total) if masked else {}
         restarts = tuple(sorted({*prune_at, *blocks_at})) if config.lr_restart else ()
-        return cls(total, prune_at, blocks_at, config.peak_lr, restarts, config.warm_up)
+        last = max((*prune_at, *blocks_at), default=0)
+        quantise_at = None if config.quantise is None else max(last, round(total * (1 - config.quantise_share)))
+        return cls(total, prune_at, blocks_at, config.peak_lr, restarts, config.warm_up, quantise_at)
 
     @property
     def final_from(self) -> int:
-        """The step from which the final density holds."""
-        return max((*self.prune_at, *self.blocks_at), default=0)
+        """The step from which the final density holds, and what is computed with levels is."""
+        return max((*self.prune_at, *self.blocks_at, self.quantise_at or 0), default=0)
 
     def learning_rate(self, step: int) -> float:
         """See `edgespa.selection.schedule.learning_rate`."""

@@ -16,6 +16,7 @@ from edgespa.adapters.kinds import FULL, kind_named
 from edgespa.adapters.places import find_places, norm_tensors
 from edgespa.errors import AdapterError
 from edgespa.graph.program import Program, assign
+from edgespa.quantisation.fake import on_levels
 
 NORM_OR_BIAS = "norm or bias"
 HEAD = "head"
@@ -136,6 +137,9 @@ class AdaptedProgram(nn.Module):
         adapters: By tensor name.
         trained: Names of tensors that are trained directly.
         shared: Parameters that all adapters have in common.
+
+    Attributes:
+        coarse: Names of the weights that take their levels of int8 as it runs, see `edgespa.quantisation.fake`.
     """
 
     def __init__(
@@ -156,6 +160,7 @@ class AdaptedProgram(nn.Module):
         self._names = {name: _key(name) for name in adapters}
         self.shared = nn.ParameterDict(dict(shared or {}))
         self.trained = tuple(trained)
+        self.coarse: tuple[str, ...] = ()
         self.places = find_places(self.program)
         self._forms = Forms(self.module.graph)
         tensors = dict(self.program.tensors())
@@ -174,9 +179,10 @@ class AdaptedProgram(nn.Module):
         return tuple(self._names)
 
     def effective(self) -> dict[str, Tensor]:
-        """The task's weights of the adapted tensors, differentiable."""
+        """The task's weights of the adapted tensors, differentiable; those of `coarse` at their levels."""
         tensors = dict(self.program.tensors())
-        return {name: self.adapter_of(name)(tensors[name]) for name in self._names}
+        found = {name: self.adapter_of(name)(tensors[name]) for name in self._names}
+        return {**found, **{name: on_levels(found.get(name, tensors[name])) for name in self.coarse}}
 
     def forward(self, *inputs: Tensor) -> Any:
         """The program's output with the adapters applied."""

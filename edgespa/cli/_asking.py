@@ -51,7 +51,7 @@ HARMLESS = (
     "normalisation", "round-to", "min-width", "keep", "only", "criterion", "schedule", "prune-steps",
     "prune-fraction", "recovery-epochs", "lr-restart", "group-sparsity", "epochs", "batch-size", "accumulate", "lr",
     "label-smoothing", "class-weights", "augment", "distill", "distill-weight", "distill-temperature",
-    "heal", "heal-steps", "steps",
+    "heal", "heal-steps", "steps", "quantise", "quantise-share",
     "mixed-precision", "norms", "freeze-norms", "store", "head", "validation", "seed", "method", "alpha",
     "metric", "keep-depth", "score-images", "allocation", "reweight", "activations", "bn-reestimate", "head-width",
     "spare",

@@ -47,7 +47,7 @@ ADAPT: Sections = {
     ),
     "Training": (
         "--epochs", "--batch-size", "--lr", "--seed", "--label-smoothing", "--class-weights", "--accumulate",
-        "--mixed-precision",
+        "--mixed-precision", "--quantise", "--quantise-share",
     ),
     "When it is removed": ("--schedule", "--recovery-epochs", "--lr-restart", "--group-sparsity"),
     "With --schedule linear, cubic": ("--prune-steps",),
@@ -101,7 +101,9 @@ PRUNE_EXAMPLES: Examples = (
 HEAL: Sections = {
     "Model": ("--original", "--base", "--weights", "--trust"),
     "Data": ("--calibration", "--eval-data", *_IMAGES, "--validation", "--augment"),
-    "Training": ("--steps", "--batch-size", "--lr", "--seed", "--norms", "--freeze-norms", "--mixed-precision"),
+    "Training": (
+        "--steps", "--quantise", "--batch-size", "--lr", "--seed", "--norms", "--freeze-norms", "--mixed-precision",
+    ),
     "Adapter": ("--adapter", "--rank", "--kernel", "--adapter-option", "--store"),
     "Interrupted runs": _AGAIN,
     "Output": (*_WRITTEN, "--log", *_RECIPE),

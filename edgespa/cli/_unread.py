@@ -132,6 +132,7 @@ RULES: Mapping[str, tuple[Rule, ...]] = MappingProxyType(
                 _prunes,
                 "is of pruning, and nothing is pruned without --density below 1 (or --budget latency_ms=X)",
             ),
+            Rule(("quantise_share",), lambda values: values["quantise"], "is of --quantise, which is not given"),
             Rule(
                 ("prune_steps",),
                 lambda values: values["schedule"] in ("linear", "cubic"),

@@ -82,6 +82,18 @@ if TYPE_CHECKING:
     "strength, such as 0.0001.",
 )
 @click.option("--epochs", type=click.IntRange(min=1), default=10, show_default=True, help="Passes over the data.")
+@click.option(
+    "--quantise",
+    type=click.Choice(["int8"]),
+    help="Train the last part with weights and activations at the levels of int8 files, for what int8 would lose.",
+)
+@click.option(
+    "--quantise-share",
+    type=click.FloatRange(0, 1, min_open=True),
+    default=0.3,
+    show_default=True,
+    help="That part of the training.",
+)
 @optimiser_options()
 @click.option(
     "--accumulate",

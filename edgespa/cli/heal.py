@@ -37,6 +37,11 @@ from edgespa.cli._training import adapter_options, optimiser_options
     show_default=True,
     help="Training steps, to whole passes over the images. Twice as many are a little better.",
 )
+@click.option(
+    "--quantise",
+    type=click.Choice(["int8"]),
+    help="Train with weights and activations at the levels of int8 files: also for a network that lost nothing else.",
+)
 @optimiser_options()
 @click.option(
     "--augment",

@@ -119,6 +119,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
     },
     "norms frozen": {"freeze_norms": True},
     "lrp": {"criterion": "lrp"},
+    "levels": {"quantise": "int8", "quantise_share": 0.6, "prune_until": 0.3},
+    "levels, factors": {"quantise": "int8", "adapter": "lora", "density": 1.0},
     "group sparsity": {"group_sparsity": 0.01, "criterion": "jacobian"},
     **{adapter: {"adapter": adapter} for adapter in ADAPTERS if adapter not in ("splora", "full")},
 }  # fmt: skip

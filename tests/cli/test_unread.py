@@ -61,6 +61,7 @@ CASES = [
     (f"{ADAPT} --density 0.5 --schedule stepwise", "--prune-steps 3", "--schedule cubic"),
     (ADAPT, "--keep a", "--budget latency_ms=3"),
     (ADAPT, "--distill-weight 0.3", "--distill base"),
+    (ADAPT, "--quantise-share 0.5", "--quantise int8"),
     (ADAPT, "--distill-temperature 3", "--distill base"),
     (f"{ADAPT} --adapter ssf", "--rank 4", "--adapter lora"),
     (f"{ADAPT} --adapter lora", "--kernel full", "--adapter splora"),
