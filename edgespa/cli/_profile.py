@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _FIGURES = ("min_ms", "mean_ms", "p50_ms", "p90_ms", "p95_ms", "p99_ms")
 CPU, FLOAT = "CPU", "fp32"
 BESIDE = ("openvino",)
-"""Runtimes that no published latency is of."""
+"""Runtimes beside the usual one of a format, which no published latency is of."""
 _BUSY = 0.5
 _SPREAD = 0.1
 _LAYERS = 20
@@ -66,11 +66,9 @@ def show(profile: Profile, *, titled: bool) -> None:
         what = (
             "none"
             if fastest is None
-            else (
-                f"{fastest.variant} in {fastest.runtime}, {number(fastest.p50_ms)} ms, computed in {fastest.arithmetic}"
-            )
+            else (f"{fastest.variant} in {fastest.runtime}, {number(fastest.p50_ms)} ms, {fastest.arithmetic}")
         )
-        echo(f"the fastest whose recorded outputs come out there: {what}")
+        echo(f"fastest that is right: {what}")
     rounds = "1 round" if profile.rounds == 1 else f"medians of {profile.rounds} rounds"
     cores = profile.host.affinity or profile.host.logical_cores
     sent = f"; {profile.bytes_sent:,} bytes sent" if profile.device != "local" else ""
@@ -208,10 +206,11 @@ def _words(result: VariantProfile) -> str:
 
 def _key(result: VariantProfile) -> tuple[str, int, str]:
     """What tells results of one bundle apart."""
-    on = (result.provider or "").split(" ")[0].removesuffix("ExecutionProvider")
-    if on == CPU:  # of every runtime's it is one
-        on = " ".join(each for each in (result.runtime, result.arithmetic) if each and each != FLOAT)
-    return result.variant, result.threads, on or CPU
+    on = (result.provider or CPU).split(" ")[0].removesuffix("ExecutionProvider")
+    if result.runtime in BESIDE:  # whose provider is the CPU as well
+        on = str(result.runtime)
+    on += f" {result.arithmetic}" if result.arithmetic not in (None, FLOAT) else ""
+    return result.variant, result.threads, on
 
 
 def _names(results: Sequence[VariantProfile]) -> tuple[tuple[str, ...], list[tuple[object, ...]]]:

@@ -165,7 +165,7 @@ INSPECT_EXAMPLES: Examples = (
 
 VERIFY: Sections = {
     "Who made it": _SIGNERS,
-    "Self-check": ("--no-run", "--python", "--runtime", "--threads", "--timeout", "--memory"),
+    "Self-check": ("--no-run", "--python", "--runtime", "--by-layer", "--threads", "--timeout", "--memory"),
     "Output": _RECIPE,
 }
 VERIFY_EXAMPLES: Examples = (
@@ -179,6 +179,7 @@ PROFILE: Sections = {
         "--threads",
         "--variant",
         "--runtime",
+        "--arithmetic",
         "--provider",
         "--pick",
         "--against",

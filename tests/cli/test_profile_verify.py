@@ -128,7 +128,10 @@ def test_verify_of_no_bundle(tmp_path: Path) -> None:
 
 
 def test_profile_prints_a_table_and_saves(full_bundle: Path) -> None:
-    result = invoke(profile, full_bundle, "--runs", "130", "--device", "local", "--threads", "1", "--threads", "2")
+    usual = ("--runtime", "onnxruntime", "--runtime", "ai_edge_litert")
+    result = invoke(
+        profile, full_bundle, *usual, "--runs", "130", "--device", "local", "--threads", "1", "--threads", "2"
+    )
     assert result.exit_code == 0, result.output
     assert max(map(len, result.stdout.splitlines())) <= 80
     rows = [line.split() for line in result.stdout.splitlines() if "fp32" in line]

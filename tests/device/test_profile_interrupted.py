@@ -141,7 +141,19 @@ def test_a_journal_that_cannot_be_written_costs_nothing(
 
 def invoke(*arguments: str | Path) -> Result:
     return CliRunner().invoke(
-        main, ["profile", *map(str, arguments), "--threads", "1", "--threads", "2", "--runs", "10"]
+        main,
+        [
+            "profile",
+            *map(str, arguments),
+            "--runtime",
+            "onnxruntime",
+            "--threads",
+            "1",
+            "--threads",
+            "2",
+            "--runs",
+            "10",
+        ],
     )
 
 
@@ -187,7 +199,19 @@ def test_a_full_disk_when_it_is_saved_costs_nothing(
 def test_killed_in_the_middle_and_gone_on_with(sshd: Any, bundle: Path, tmp_path: Path, number: int) -> None:
     """The whole command, over a connection: nothing runs there afterwards, and the rest alone is measured."""
     path = sshd.profile(tmp_path / "board.toml", home=tmp_path / "home")
-    command = [sys.executable, "-m", "edgespa", "profile", str(bundle), "--device", str(path), "--seconds", "0.2"]
+    command = [
+        sys.executable,
+        "-m",
+        "edgespa",
+        "profile",
+        str(bundle),
+        "--device",
+        str(path),
+        "--runtime",
+        "onnxruntime",
+        "--seconds",
+        "0.2",
+    ]
     command += ["--rounds", "4"]
     environment = {**os.environ, "EDGESPA_CACHE": str(tmp_path / "cache")}
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)

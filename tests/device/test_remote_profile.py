@@ -133,12 +133,12 @@ def test_a_throttled_run_is_not_called_clean(sshd: Any, bundle: Path, tmp_path: 
     python.write_text(f'#!/bin/sh\nPATH={programs}:$PATH exec {sys.executable} "$@"\n')
     python.chmod(0o755)
     path = sshd.profile(tmp_path / "hot.toml", python=str(python), home=tmp_path / "home")
-    good = invoke(bundle, "--device", path, "--runs", "10", "--json")
+    good = invoke(bundle, "--device", path, "--runtime", "onnxruntime", "--runs", "10", "--json")
     (cool,) = json.loads(good.stdout)["results"]
     assert "it is throttled" not in cool["doubts"]
     assert not any(each.startswith("throttling") for each in cool["unknown"])  # this board says it
     said.write_text("throttled=0x50004\n")
-    bad = invoke(bundle, "--device", path, "--runs", "10")
+    bad = invoke(bundle, "--device", path, "--runtime", "onnxruntime", "--runs", "10")
     assert bad.exit_code == 0
     assert "NOT CLEAN: hot: good: onnx-fp32, 1 thread: it is throttled" in bad.stderr
     (result,) = read_profiles(bundle)[-1].results
@@ -190,7 +190,7 @@ def test_several_devices_and_one_that_is_away(sshd: Any, bundle: Path, tmp_path:
     away = tmp_path / "away.toml"
     away.write_text('title = "away"\n[connection]\nhost = "127.0.0.1"\nport = 1\n')
     devices = [word for path in (here[0], away, here[1]) for word in ("--device", str(path))]
-    result = invoke(bundle, *devices, "--runs", "10")
+    result = invoke(bundle, *devices, "--runtime", "onnxruntime", "--runs", "10")
     assert isinstance(result.exception, DeviceError)
     assert "1 of 3 devices failed: away" in result.exception.message
     assert "away (127.0.0.1): nothing listens there" in result.stderr

@@ -1,4 +1,4 @@
-"""How ONNX Runtime's providers for GPUs are asked: in which numbers, and where what TensorRT builds is kept."""
+"""GPU providers of ONNX Runtime: in which numbers they compute, and where the engines of TensorRT are kept."""
 
 from __future__ import annotations
 
