@@ -1,4 +1,4 @@
-"""GPU providers of ONNX Runtime: in which numbers they compute, and where the engines of TensorRT are kept."""
+"""GPU providers of ONNX Runtime: in which numbers they compute, and where TensorRT keeps its engines."""
 
 from __future__ import annotations
 
