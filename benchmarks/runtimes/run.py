@@ -30,7 +30,7 @@ from edgespa.errors import EdgespaError  # noqa: E402
 DATA = Path(os.environ.get("EDGESPA_DATA", HERE.parents[2] / "shared" / "data")).resolve()
 RESULTS = HERE / "results" / "rows.jsonl"
 OUT = HERE / "out"
-ROUNDS, SECONDS = 3, 1.0
+ROUNDS, SECONDS = 2, 1.0
 Way = tuple[str, str, str]
 """A variant, a runtime, in which numbers."""
 
@@ -67,7 +67,8 @@ def exported(name: str) -> Path:
     source: str | Path = network.spec
     if network.density is not None:
         source = path.with_suffix(".spa")
-        es.prune(network.spec, output=source, budget=f"macs={network.density}", input_shape=(1, 3, 32, 32), **images)
+        size = (1, 3, network.size, network.size)
+        es.prune(network.spec, output=source, budget="macs", density=network.density, input_shape=size, **images)
     shape = {} if network.density is not None else {"input_shape": (1, 3, network.size, network.size)}
     es.export(
         source,

@@ -63,4 +63,4 @@ def connection(device: Device) -> Iterator[Connection]:
 @pytest.fixture(scope="session")
 def ready(connection: Connection) -> SetUp:
     """What `edgespa devices setup` did there."""
-    return set_up(connection)
+    return set_up(connection, runtimes=("ncnn",))

@@ -36,7 +36,8 @@ from edgespa.exporting.config import ExportConfig
 
 pytestmark = [pytest.mark.device, pytest.mark.slow]
 
-VARIANTS = ("onnx-fp32", "onnx-int8", "tflite-fp32", "tflite-int8")
+VARIANTS = ("onnx-fp32", "onnx-int8", "tflite-fp32", "tflite-int8", "ncnn-fp32")
+FORMATS = ("onnx", "tflite", "ncnn")
 # What a file answers to the recorded inputs, as raw bytes: by the run.py that lies beside it.
 ANSWER = """
 import base64, importlib.util, json, pathlib, sys
@@ -77,14 +78,14 @@ def decoded(text: str) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def bundle(toy_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Manifest, Path]:
-    """A small real network: batch norms, a residual stream, a depthwise convolution; in four files."""
+    """A small real network: batch norms, a residual stream, a depthwise convolution; in five files."""
     folder = tmp_path_factory.mktemp("arm64") / "bundle"
     data = str(toy_folder / "colours.npz")
     manifest = export_bundle(
         f"{toy_folder / 'net.py'}:build",
         folder,
         # Left out for its speed on this machine it would not be tried on the other.
-        ExportConfig(precisions=("fp32", "int8"), int8_slowdown=1e9, int8_tolerance=0.1),
+        ExportConfig(formats=FORMATS, precisions=("fp32", "int8"), int8_slowdown=1e9, int8_tolerance=0.1),
         input_shape=(1, 3, 8, 8),
         options=DataOptions(mean=(0.4,), std=(0.3,)),
         calibration=data,
@@ -112,8 +113,8 @@ def test_it_is_a_pi(connection: Connection, pi: Any) -> None:
 
 def test_set_up_puts_runtimes_there_that_compute(ready: SetUp, connection: Connection) -> None:
     working = {each.runtime for each in ready.inventory.providers if each.works}
-    assert working == {"onnxruntime", "ai_edge_litert"}
-    again = set_up(connection)
+    assert working == {"onnxruntime", "ai_edge_litert", "ncnn"}
+    again = set_up(connection, runtimes=("ncnn",))
     assert (again.made, again.bytes_sent) == (False, 0)
 
 
@@ -127,6 +128,30 @@ def test_the_values_are_those_of_this_machine(
         assert np.array_equal(there, here)
     else:
         assert np.abs(there - here).max() <= 1e-6 * np.abs(here).max()
+
+
+def test_files_in_half_precision_where_the_processor_has_it(connection: Connection, shipped: str) -> None:
+    """The emulated processor has both kinds; each file is held to what half precision is."""
+
+    def run(*options: str) -> Any:
+        argv = [*python(connection), f"{shipped}/run.py", *options, "--json"]
+        return connection.ask("execute", {"argv": argv}, hold=True, timeout_s=600)
+
+    rows = json.loads(run()["stdout"])["variants"]
+    ways = {
+        (row["name"], numbers)
+        for row in rows
+        if row["precision"] == "fp32"
+        for found in row["arithmetics"].values()
+        for numbers in found
+    }
+    assert {("tflite-fp32", "fp16"), ("ncnn-fp32", "fp16")} <= ways
+    for variant, numbers in sorted(ways):
+        done = run("--selfcheck", "--variant", variant, "--arithmetic", numbers)
+        assert done["status"] == 0, done["stdout"] + done["stderr"]
+        (check,) = json.loads(done["stdout"])["selfcheck"]
+        assert check["arithmetic"] == numbers
+        assert 1e-5 < check["component_error"] < 0.1, (variant, numbers)
 
 
 def test_a_profile_says_that_it_is_emulated(
@@ -218,7 +243,7 @@ def test_a_real_network(connection: Connection, ready: SetUp, data_dir: Path, tm
     manifest = export_bundle(
         f"{data_dir / 'models.py'}:resnet20",
         tmp_path / "resnet20",
-        ExportConfig(formats=("tflite", "onnx"), precisions=("int8", "fp32"), int8_slowdown=1e9, int8_tolerance=0.2),
+        ExportConfig(formats=FORMATS, precisions=("int8", "fp32"), int8_slowdown=1e9, int8_tolerance=0.2),
         input_shape=(1, 3, 32, 32),
         options=DataOptions(mean=(0.4,), std=(0.3,), limit=64),
         calibration=data,

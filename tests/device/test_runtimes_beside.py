@@ -89,7 +89,7 @@ def test_each_file_in_the_numbers_that_the_processor_has(full_bundle: Path, monk
 
 def test_one_way_that_fails_stops_no_other(full_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _also(monkeypatch, onnxruntime=("fp16",))  # ONNX Runtime has none, and says so
-    settings = Settings(runtimes=("onnxruntime",), runs=10, rounds=2)
+    settings = Settings(variants=("onnx-fp32",), runtimes=("onnxruntime",), runs=10, rounds=2)
     with connect(load_device("local")) as connection:
         found = profile(full_bundle, connection, settings)
         assert [(each.variant, each.arithmetic) for each in found.results] == [("onnx-fp32", "fp32")]

@@ -248,7 +248,7 @@ def _profile(
             except UnreachableError:
                 raise
             except DeviceError as error:
-                if not step.is_extra or settings.variants is not None:
+                if not step.is_extra:
                     raise
                 failed[step] = error.message
                 continue
@@ -436,14 +436,13 @@ def _runnable(
         if reason is None:
             name = row.runtime.partition(" ")[0] if row.runtime else ""
             ways: list[_Where] = []
+            in_float = row.precision != "int8"
             for each in fitting if usual else ():
-                own = row.arithmetics.get(name, ()) if each in (None, CPU) else provider_arithmetics(each)
-                ways += [(None, each, numbers) for numbers in _numbers(own, settings)]
-            ways += [
-                (each, None, numbers)
-                for each in others
-                for numbers in _numbers(row.arithmetics.get(each, ()), settings)
-            ]
+                there = row.arithmetics.get(name, ()) if each in (None, CPU) else provider_arithmetics(each)
+                ways += [(None, each, numbers) for numbers in _numbers(there if in_float else (), settings)]
+            for each in others:
+                there = row.arithmetics.get(each, ())
+                ways += [(each, None, numbers) for numbers in _numbers(there if in_float else (), settings)]
             found[row.name] = tuple(ways)
         elif wanted is not None:
             where = "here" if site.connection.device.is_local else f"on {site.connection.device.name}"
