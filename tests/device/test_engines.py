@@ -125,9 +125,10 @@ def test_the_time_to_build_is_told_apart(folder: Path, monkeypatch: pytest.Monke
 
 
 def test_a_pick_of_a_provider_that_is_not_there_counts_for_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    pick = {"variant": "onnx-int8", "runtime": "onnxruntime", "arithmetic": "fp32", "provider": CUDA}
+    pick = {"variant": "onnx-int8", "runtime": "onnxruntime", "arithmetic": "fp32", "provider": CUDA, "threads": 3}
     manifest = {"variants": [variant(), variant(name="onnx-int8")], "pick": pick}
     for there, name, provider in ((Noted(CUDA), "onnx-int8", CUDA), (Noted(), "onnx-fp32", None)):
         monkeypatch.setattr(runtimes, "import_runtime", lambda kind, name=None, there=there: (there, "onnxruntime 1"))
         chosen = runtimes.choose(manifest, None)
         assert (chosen["name"], chosen.get("provider")) == (name, provider)
+        assert chosen.get("threads") == (3 if provider else None)

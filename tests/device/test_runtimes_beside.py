@@ -171,11 +171,13 @@ def run_py(bundle: Path, *options: str) -> dict[str, Any]:
 
 def test_what_is_picked_is_what_run_py_takes(full_bundle: Path) -> None:
     assert read_manifest(full_bundle).variants[0].name == "onnx-fp32"
-    pick = Pick(device="pi-5", variant="tflite-fp32", runtime="ai_edge_litert", latency_ms=2.0)
+    pick = Pick(device="pi-5", variant="tflite-fp32", runtime="ai_edge_litert", threads=2, latency_ms=2.0)
     picked(full_bundle, pick)
     assert read_manifest(full_bundle).pick == pick
     (full_bundle / "run.py").write_bytes(es_runner())
-    assert run_py(full_bundle, "--bench", "--runs", "10")["variant"] == "tflite-fp32"
+    found = run_py(full_bundle, "--bench", "--runs", "10")
+    assert (found["variant"], found["threads"]) == ("tflite-fp32", 2)
+    assert run_py(full_bundle, "--bench", "--runs", "10", "--threads", "1")["threads"] == 1
     assert run_py(full_bundle, "--selfcheck")["selfcheck"][0]["name"] == "tflite-fp32"
     # Who asks for something gets that; a bundle of before picks nothing.
     assert run_py(full_bundle, "--bench", "--runs", "10", "--variant", "onnx-fp32")["variant"] == "onnx-fp32"

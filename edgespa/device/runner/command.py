@@ -64,7 +64,7 @@ def parser(folder: Path = FOLDER) -> argparse.ArgumentParser:
     )
     command.add_argument("--overwrite", action="store_true", help="replace what is at --output")
     command.add_argument("--variant", metavar="NAME", help="default: the first that can run; 'all' with --selfcheck")
-    command.add_argument("--threads", type=_positive, default=1, metavar="N", help="default 1")
+    command.add_argument("--threads", type=_positive, metavar="N", help="default: those of the pick, or 1")
     command.add_argument("--runtime", metavar="NAME", help="such as openvino; default: the usual one of the format")
     command.add_argument("--arithmetic", metavar="NAME", help="fp32, bf16 or fp16, where the runtime has a choice")
     command.add_argument("--provider", metavar="NAME", help="of ONNX Runtime; default: the CPU's")
@@ -138,13 +138,14 @@ def execute(folder: Path, options: argparse.Namespace) -> tuple[dict[str, Any], 
     """Do what the options ask; the result and the exit status."""
     if options.layers:
         in_time = _timed(options)
-        found = bench_layers(folder, options.threads, options.seconds)
+        found = bench_layers(folder, options.threads or 1, options.seconds)
         in_time()
         return found, 0
     manifest = read_bundle(folder)
     if options.selfcheck:
         every = options.variant == "all"
         variants = manifest["variants"] if every else [choose(manifest, options.variant, options.runtime)]
+        options.threads = options.threads or variants[0].get("threads") or 1
         _confine(folder, variants, options)
         checks = [
             selfcheck(folder, manifest, _asked(variant, options), options.threads, options.runtime)
@@ -156,6 +157,7 @@ def execute(folder: Path, options: argparse.Namespace) -> tuple[dict[str, Any], 
         return {"variants": list_variants(manifest)}, 0
     files, targets = _files(options) if options.input is not None else ([], [])
     variant = _asked(choose(manifest, options.variant, options.runtime), options)
+    options.threads = options.threads or variant.get("threads") or 1
     foreign = beyond(folder, manifest, variant)
     if foreign:
         raise RunnerError(f"{variant['name']}: {'; '.join(foreign)}")

@@ -107,7 +107,7 @@ class Model:
     Args:
         folder: Of a bundle, or a link to one; that of this file where nothing is said.
         variant: Its name; the first that can run here where nothing is said.
-        threads: Of the runtime.
+        threads: Of the runtime; None for those of what is picked, or one.
         top: Classes that are named, the likeliest so many.
         score: Boxes and key points below it are left out; boxes below 0.3 where nothing is said.
 
@@ -119,7 +119,7 @@ class Model:
         self,
         folder: str | os.PathLike[str] | None = None,
         variant: str | None = None,
-        threads: int = 1,
+        threads: int | None = None,
         top: int = 5,
         score: float | None = None,
     ) -> None:
@@ -212,7 +212,7 @@ class Model:
             wrong = wrong or beyond(folder, manifest, variant)
             if wrong:
                 raise RunnerError(f"{folder}: {'; '.join(wrong)}")
-            opened = Opened(folder, manifest, variant, threads, top, score)
+            opened = Opened(folder, manifest, variant, threads or variant.get("threads") or 1, top, score)
         except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
             raise RunnerError(f"manifest.json is not as edgespa writes it: {type(error).__name__}: {error}") from error
         opened.try_out()

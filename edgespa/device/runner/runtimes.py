@@ -115,7 +115,7 @@ def _is_there(runtime: Runtime) -> bool:
 def choose(manifest: dict[str, Any], name: str | None, runtime: str | None = None) -> dict[str, Any]:
     """The variant of that name; else what the manifest picks; else the first whose runtime, or the named one, is there.
 
-    What is picked has the runtime that it is picked for, under ``picked``.
+    What is picked has the runtime that it is picked for, under ``picked``, and the ``threads`` of that measurement.
     """
     pick: dict[str, Any] = (manifest.get("pick") if name is None and runtime is None else None) or {}
     for variant in manifest["variants"] if pick else ():
@@ -127,7 +127,8 @@ def choose(manifest: dict[str, Any], name: str | None, runtime: str | None = Non
             provider = pick.get("provider")
             if provider and provider not in module.get_available_providers():
                 break
-            return {**variant, "picked": pick["runtime"], "arithmetic": pick["arithmetic"], "provider": provider}
+            how = {"picked": pick["runtime"], "arithmetic": pick["arithmetic"], "provider": provider}
+            return {**variant, **how, "threads": pick.get("threads")}
     absent = set()  # a runtime takes its time to import: no more of them than it needs
     for variant in manifest["variants"] if name is None else ():
         if variant["format"] not in absent:
