@@ -25,7 +25,7 @@ from edgespa.exporting import ncnn_file
 from edgespa.exporting.cache import Cache
 from edgespa.exporting.conversion import Conversions
 from edgespa.exporting.converter import Form, parts, size_of
-from edgespa.exporting.lowering import plain_strides
+from edgespa.exporting.lowering import plain_projections, plain_strides
 from edgespa.exporting.parity import File
 from edgespa.graph.program import Program
 from edgespa.graph.trace import trace
@@ -90,6 +90,36 @@ def test_rows_and_columns_that_are_left_out(by: tuple[slice, ...], tmp_path: Pat
     inputs = program.example_inputs(3, seed=1)
     (wanted,) = outputs_of(program, inputs)
     np.testing.assert_array_equal(outputs_of(plain_strides(program), inputs)[0], wanted)
+    path = laid_out(program, tmp_path / "m.ncnn.param")
+    (found,) = File(path, "ncnn", "ncnn", *ncnn_file.specs(program, [wanted]), 1)([inputs[0].numpy()])
+    np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-5)
+
+
+class Heads(nn.Module):
+    """Queries, keys and values as one tensor of five dimensions, written in several ways."""
+
+    def __init__(self, way: str) -> None:
+        super().__init__()
+        self.way, self.qkv, self.out = way, nn.Linear(12, 36), nn.Linear(12, 12)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        batch, length, _ = x.shape
+        last = -1 if self.way == "-1" else 6
+        parts = self.qkv(x).reshape(batch, length, 3, 2, last).permute(2, 0, 3, 1, 4)
+        q, k, v = (parts[0], parts[1], parts[-1]) if self.way == "by number" else parts.unbind(0)
+        mixed = nn.functional.scaled_dot_product_attention(q, k, v)
+        return self.out(mixed.transpose(1, 2).reshape(batch, length, 12))
+
+
+@pytest.mark.law(1)
+@pytest.mark.parametrize("way", ["-1", "6", "by number"])
+def test_projections_of_attention(way: str, tmp_path: Path) -> None:
+    program = trace(Heads(way).eval(), (torch.randn(2, 5, 12),))
+    inputs = program.example_inputs(3, seed=1)
+    (wanted,) = outputs_of(program, inputs)
+    plain = plain_projections(program)
+    assert "unbind" not in plain.module.code
+    np.testing.assert_allclose(outputs_of(plain, inputs)[0], wanted, rtol=1e-5, atol=1e-6)
     path = laid_out(program, tmp_path / "m.ncnn.param")
     (found,) = File(path, "ncnn", "ncnn", *ncnn_file.specs(program, [wanted]), 1)([inputs[0].numpy()])
     np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-5)

@@ -40,9 +40,11 @@ def _rewrite(graph: fx.Graph, turned: fx.Node) -> bool:
     if divided.target not in _RESHAPES or rank(divided.args[0]) != 3 or wanted is None:
         return False
     whole: Any = divided.args[0]
-    batch, length, parts, heads, width = divided.args[1]
-    if not all(isinstance(each, int) and each > 0 for each in (parts, heads, width)):
+    batch, length = divided.args[1][:2]
+    sizes = divided.meta["val"].shape[2:]
+    if not all(isinstance(each, int) and each > 0 for each in sizes):
         return False
+    parts, heads, width = sizes
     with graph.inserting_before(turned):
         for node, part in wanted:
             first = part % parts * heads * width
