@@ -11,7 +11,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from datetime import datetime
-from pathlib import PureWindowsPath
+from pathlib import PurePosixPath, PureWindowsPath
 from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, JsonValue, model_validator
@@ -188,6 +188,13 @@ class Variant(Part):
     @model_validator(mode="after")
     def _sizes_are_bounded(self) -> Self:
         _refuse_large(self.inputs, self.outputs, self.preprocess)
+        return self
+
+    @model_validator(mode="after")
+    def _parts_are_what_is_read(self) -> Self:
+        wanted = (PurePosixPath(self.file).with_suffix(".bin").as_posix(),) if self.format == "ncnn" else ()
+        if self.parts != wanted:
+            raise ValueError(f"the parts of {self.file} are {', '.join(wanted) or 'none'}, for that is what is read")
         return self
 
     @property

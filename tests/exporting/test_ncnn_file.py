@@ -20,7 +20,7 @@ import edgespa as es
 from edgespa.bundle import Manifest
 from edgespa.config import Preprocess
 from edgespa.device import runner
-from edgespa.errors import ExportError
+from edgespa.errors import BundleError, ExportError
 from edgespa.exporting import ncnn_file
 from edgespa.exporting.cache import Cache
 from edgespa.exporting.conversion import Conversions
@@ -231,20 +231,29 @@ def test_weights_that_are_not_those_of_the_manifest(bundle: Path, tmp_path: Path
     assert f"model.ncnn.bin {'is missing' if change == 'missing' else 'has changed'}" in text
 
 
-def test_parts_that_the_manifest_does_not_name_are_not_read(bundle: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("parts", [[], ["elsewhere/model.ncnn.bin"], ["model.ncnn.bin", "run.py"]], ids=str)
+def test_weights_are_read_only_where_the_manifest_says(bundle: Path, tmp_path: Path, parts: list[str]) -> None:
+    """Else they would not be those whose digest was looked at."""
     folder = tmp_path / "copy"
     shutil.copytree(bundle, folder)
-
     path = folder / "manifest.json"
     manifest = json.loads(path.read_text())
+    for name in parts:
+        (folder / name).parent.mkdir(exist_ok=True)
+        if not (folder / name).exists():
+            shutil.copyfile(folder / "model.ncnn.bin", folder / name)
+            (entry,) = [each for each in manifest["files"] if each["path"] == "model.ncnn.bin"]
+            manifest["files"].append({**entry, "path": name})
     for variant in manifest["variants"]:
-        variant["parts"] = []
+        variant["parts"] = parts
     rest = {key: value for key, value in manifest.items() if key != "seal"}
     sealed = json.dumps(rest, sort_keys=True, separators=(",", ":")).encode("ascii")
     path.write_text(json.dumps({**rest, "seal": hashlib.sha256(sealed).hexdigest()}))
     status, text = _selfcheck(folder)
     assert status
     assert "needs model.ncnn.bin, and the manifest does not say" in text
+    with pytest.raises(BundleError, match=r"the parts of model\.ncnn\.param are model\.ncnn\.bin"):
+        es.verify(folder)
 
 
 def _selfcheck(folder: Path) -> tuple[int, str]:

@@ -23,7 +23,7 @@ class NcnnModel:
         if asked not in ("fp32", "fp16"):
             raise RunnerError(f"ncnn has no arithmetic {asked}: fp32 or fp16")
         weights = path.with_suffix(".bin")
-        if [Path(name).name for name in variant.get("parts") or ()] != [weights.name]:
+        if list(variant.get("parts") or ()) != [Path(variant["file"]).with_suffix(".bin").as_posix()]:
             raise RunnerError(
                 f"{path.name} needs {weights.name}, and the manifest does not say that it is a part of it"
             )
