@@ -130,28 +130,23 @@ def test_the_values_are_those_of_this_machine(
         assert np.abs(there - here).max() <= 1e-6 * np.abs(here).max()
 
 
-def test_files_in_half_precision_where_the_processor_has_it(connection: Connection, shipped: str) -> None:
-    """The emulated processor has both kinds; each file is held to what half precision is."""
+def test_half_precision_is_what_the_processor_has(connection: Connection, shipped: str) -> None:
+    """A Pi 4 has none: it is not offered, and asked for nevertheless it is refused."""
 
     def run(*options: str) -> Any:
         argv = [*python(connection), f"{shipped}/run.py", *options, "--json"]
         return connection.ask("execute", {"argv": argv}, hold=True, timeout_s=600)
 
     rows = json.loads(run()["stdout"])["variants"]
-    ways = {
-        (row["name"], numbers)
-        for row in rows
-        if row["precision"] == "fp32"
-        for found in row["arithmetics"].values()
-        for numbers in found
-    }
-    assert {("tflite-fp32", "fp16"), ("ncnn-fp32", "fp16")} <= ways
-    for variant, numbers in sorted(ways):
-        done = run("--selfcheck", "--variant", variant, "--arithmetic", numbers)
-        assert done["status"] == 0, done["stdout"] + done["stderr"]
-        (check,) = json.loads(done["stdout"])["selfcheck"]
-        assert check["arithmetic"] == numbers
-        assert 1e-5 < check["component_error"] < 0.1, (variant, numbers)
+    assert {row["name"]: row["arithmetics"] for row in rows} == {name: {} for name in VARIANTS}
+    for variant, words in (
+        ("tflite-fp32", "this processor has no half precision"),
+        ("ncnn-fp32", "computed in fp32 here, not in fp16"),
+        ("onnx-fp32", "computed in fp32 here, not in fp16"),
+    ):
+        refused = run("--selfcheck", "--variant", variant, "--arithmetic", "fp16")
+        assert refused["status"] == 1
+        assert words in refused["stdout"]
 
 
 def test_a_profile_says_that_it_is_emulated(
@@ -243,7 +238,7 @@ def test_a_real_network(connection: Connection, ready: SetUp, data_dir: Path, tm
     manifest = export_bundle(
         f"{data_dir / 'models.py'}:resnet20",
         tmp_path / "resnet20",
-        ExportConfig(formats=FORMATS, precisions=("int8", "fp32"), int8_slowdown=1e9, int8_tolerance=0.2),
+        ExportConfig(formats=("tflite", "onnx"), precisions=("int8", "fp32"), int8_slowdown=1e9, int8_tolerance=0.2),
         input_shape=(1, 3, 32, 32),
         options=DataOptions(mean=(0.4,), std=(0.3,), limit=64),
         calibration=data,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import os
+import platform
 from collections.abc import Iterator  # for annotations only: Python 3.8 cannot subscript it
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import numpy as np
 
 from edgespa.device.runner.bundle import RunnerError
 from edgespa.device.runner.layouts import as_the_file_takes, to_program_layout
-from edgespa.device.runner.processor import HALF_ARM, HALF_X86
+from edgespa.device.runner.processor import HALF_ARM, HALF_X86, processor_flags
 
 
 class TfliteModel:
@@ -93,6 +94,8 @@ class LiteRtModel(TfliteModel):
         asked = variant.get("arithmetic") or "fp32"
         if asked not in ("fp32", "fp16"):
             raise RunnerError(f"ai_edge_litert has no arithmetic {asked}: fp32 or fp16")
+        if asked == "fp16" and platform.machine() == "aarch64" and HALF_ARM not in processor_flags():
+            raise RunnerError("this processor has no half precision")  # x86 without it emulates it
         self.half = self._compiled(path, threads) if asked == "fp16" else None
 
     def _compiled(self, path: Path, threads: int) -> Any:
