@@ -91,6 +91,13 @@ def test_engines_are_of_one_file_and_outlive_a_process(folder: Path) -> None:
     assert runtime.built == 2
 
 
+def test_without_a_home_no_engine_is_kept(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDGESPA_ENGINES", "~nobody-of-that-name/engines")
+    ((_, options), _) = engines.provider_options(folder / "model.onnx", variant(provider=TENSORRT))
+    assert not [name for name in options if "cache" in name]
+    assert engines.engines_of(folder / "model.onnx", variant(provider=TENSORRT)) == set()
+
+
 def test_float32_is_no_tf32_in_cuda(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     runtime = Noted(CUDA)
     open_model(folder, variant(provider=CUDA), 1, runtime)

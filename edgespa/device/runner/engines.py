@@ -18,11 +18,14 @@ def provider_arithmetics(provider: str | None) -> list[str]:
     return ["fp16"] if provider == TENSORRT else []
 
 
-def engine_folder(path: Path) -> Path:
-    """Where the engines of a model file are kept on this machine: by its content, so that another one has others."""
+def engine_folder(path: Path) -> Path | None:
+    """Where the engines of a model file are kept on this machine: by its content, so that another one has others.
+
+    None where the user has no home: an engine is code, and nobody else may put one there.
+    """
     cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    folder = Path(os.environ.get(ENGINES) or f"{cache}/edgespa/engines").expanduser()
-    return folder / sha256(path)[:32]
+    folder = os.path.expanduser(os.environ.get(ENGINES) or f"{cache}/edgespa/engines")
+    return None if folder.startswith("~") else Path(folder) / sha256(path)[:32]
 
 
 def provider_options(path: Path, variant: dict[str, Any]) -> list[tuple[str, dict[str, str]]]:
@@ -38,16 +41,16 @@ def provider_options(path: Path, variant: dict[str, Any]) -> list[tuple[str, dic
     if asked == CUDA:
         options = {"use_tf32": "0" if exact else "1"}
     if asked == TENSORRT:
-        folder = engine_folder(path)
-        folder.mkdir(parents=True, exist_ok=True)
         options = {
             "trt_fp16_enable": "0" if exact else "1",
             "trt_int8_enable": "1" if variant.get("precision") == "int8" else "0",
-            "trt_engine_cache_enable": "1",
-            "trt_engine_cache_path": str(folder),
-            "trt_timing_cache_enable": "1",
-            "trt_timing_cache_path": str(folder.parent),  # of the processor: for all models
         }
+        folder = engine_folder(path)
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            options["trt_engine_cache_enable"] = options["trt_timing_cache_enable"] = "1"
+            options["trt_engine_cache_path"] = str(folder)
+            options["trt_timing_cache_path"] = str(folder.parent)  # of the processor: for all models
     found = [(asked, options)] if asked and asked != cpu else []
     return [*found, (cpu, {})]
 
@@ -57,4 +60,4 @@ def engines_of(path: Path, variant: dict[str, Any]) -> set[str] | None:
     if variant.get("provider") != TENSORRT:
         return None
     folder = engine_folder(path)
-    return {each.name for each in folder.glob("*.engine")} if folder.is_dir() else set()
+    return {each.name for each in folder.glob("*.engine")} if folder is not None and folder.is_dir() else set()
