@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from edgespa.api.heal_verb import heal
     from edgespa.api.latencies import latencies
     from edgespa.api.latency_results import Latencies, Prediction
+    from edgespa.api.report_verb import Report, report
     from edgespa.api.results import Bundle, Inspection, Profile, Result, Verification
     from edgespa.api.task_results import TaskFile
     from edgespa.api.task_verbs import adapt, open_task, prune
@@ -42,6 +43,7 @@ __all__ = [
     "Profile",
     "Profiles",
     "Removal",
+    "Report",
     "Result",
     "Rollback",
     "Shipping",
@@ -59,6 +61,7 @@ __all__ = [
     "profile",
     "prune",
     "remove",
+    "report",
     "rollback",
     "ship",
     "status",
@@ -78,6 +81,7 @@ _PLACES = MappingProxyType(
         "api.latency_results": ("Latencies", "Prediction"),
         "api.task_verbs": ("adapt", "open_task", "prune"),
         "api.heal_verb": ("heal",),
+        "api.report_verb": ("Report", "report"),
         "api.verbs": ("export", "inspect"),
         "api.bundle_verbs": ("open_bundle", "profile", "remove", "rollback", "ship", "status", "verify"),
     }

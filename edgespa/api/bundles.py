@@ -31,9 +31,14 @@ from edgespa.objectives.taught import taught
 from edgespa.system.bounds import readable
 from edgespa.system.files import require_folder_possible
 from edgespa.tasks.base import Base
+from edgespa.tasks.modules import describe_modules
 from edgespa.tasks.task import Task, is_task_file
 
 _SET, _TEST = "--calibration", "--eval-data"
+_MOST_MODULES = 2000
+_RECORDED = (
+    "module", "operator", "channels", "base_channels", "parameters", "base_parameters", "macs", "base_macs",
+)  # fmt: skip
 
 
 def export_bundle(
@@ -169,6 +174,9 @@ def origin_of_task(task: Task, base: Base, path: Path) -> tuple[Program, Origin]
             "task_file_sha256": sha256_file(path),
             "task": {**header.provenance, "metrics": dict(header.metrics)},
             "proof": proof,
+            "modules": [
+                {key: row[key] for key in _RECORDED} for row in describe_modules(base, task.kept)[:_MOST_MODULES]
+            ],
             "torch": torch.__version__,
         },
     )

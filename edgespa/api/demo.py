@@ -19,11 +19,14 @@ from edgespa.adaptation.config import AdaptConfig
 from edgespa.adaptation.learn import adapt
 from edgespa.api.bundles import origin_of_task
 from edgespa.api.demo_folder import take_folder
+from edgespa.api.report_verb import report
 from edgespa.bundle import Manifest
 from edgespa.config import Preprocess
 from edgespa.data import ImageData, load_data, prepare
-from edgespa.device.measure.profile import profile_local, save_profile
+from edgespa.device import connect, load_device
+from edgespa.device.measure.profile import Settings, profile, save_profile
 from edgespa.device.measure.results import Profile
+from edgespa.errors import MissingExtraError
 from edgespa.exporting.bundle import ExportConfig, export
 from edgespa.objectives.evaluate import accuracy
 from edgespa.system.files import write_whole
@@ -40,6 +43,7 @@ ROUND_TO = 8
 """Its narrowest groups have 32 channels: in steps of 16 they are halved or whole, and twice the MACs are left."""
 OLD_CLASSES, NEW_CLASSES = ("0", "1", "2", "3", "4"), ("5", "6", "7", "8", "9")
 PRECISIONS = ("fp32", "int8")
+PAGE, TITLE = "report.html", "edgespa demo: digits 5 to 9 on a network for 0 to 4"
 
 
 class _Block(nn.Module):
@@ -111,6 +115,7 @@ class Result:
         test_images: On how many test images the rows' accuracies are.
         rows: The table.
         seconds: For everything.
+        report: The page over all of it; None where plotly is not installed.
     """
 
     bundle: Path
@@ -121,6 +126,7 @@ class Result:
     test_images: int
     rows: tuple[Row, ...]
     seconds: float
+    report: Path | None = None
 
 
 def run(output: Path, *, seed: int = 0, progress: Progress | None = None) -> Result:
@@ -168,11 +174,24 @@ def run(output: Path, *, seed: int = 0, progress: Progress | None = None) -> Res
             progress=stage.of(18, f"{name}: export and prove"),
         )
     bundle, unpruned = output / "compact", output / "unpruned"
-    profile = profile_local(bundle, against=unpruned, rounds=3, progress=stage.of(17, "profile"))
-    save_profile(profile, bundle)
-    rows = _rows(manifests["compact"], manifests["unpruned"], profile)
+    with connect(load_device("local")) as here:
+        asked = Settings(rounds=3, by_layer=True)
+        measured = profile(bundle, here, asked, against=unpruned, progress=stage.of(15, "profile"))
+    save_profile(measured, bundle)
+    page = _report(output, stage.of(2, "report"))
+    rows = _rows(manifests["compact"], manifests["unpruned"], measured)
     counts = len(test.select_classes(OLD_CLASSES)), len(new_test)
-    return Result(bundle, unpruned, tasks["compact"], base_accuracy, *counts, rows, time.perf_counter() - began)
+    seconds = time.perf_counter() - began
+    return Result(bundle, unpruned, tasks["compact"], base_accuracy, *counts, rows, seconds, page)
+
+
+def _report(output: Path, progress: Progress) -> Path | None:
+    """The page over all of it; none where what draws its charts is not installed."""
+    try:
+        names = ("compact", "unpruned", "compact.spa", "unpruned.spa")
+        return report([output / name for name in names], output=output / PAGE, title=TITLE, progress=progress).path
+    except MissingExtraError:
+        return None
 
 
 def _train_base(

@@ -105,6 +105,12 @@ class Inspection(Result):
 
         return draw_groups(dict(self.details))
 
+    def to_html(self) -> str:
+        """A page of the module tree, foldable, with the drawing: as `edgespa inspect --html` writes it."""
+        from edgespa.reports.inspection import inspection_page
+
+        return inspection_page(self.details, self.to_svg())
+
     def to_dict(self) -> dict[str, Any]:
         """As `edgespa inspect --json`."""
         plain: dict[str, Any] = to_plain(self.details)

@@ -155,11 +155,14 @@ EXPORT_EXAMPLES: Examples = (
 
 INSPECT: Sections = {
     "Model": ("--input-shape", "--weights", "--base", "--trust"),
-    "Output": ("--all", "--svg", "--overwrite", "--json"),
+    "Output": ("--per-layer", "--all", "--svg", "--html", "--overwrite", "--json"),
 }
 INSPECT_EXAMPLES: Examples = (
     ("What can go, and what cannot", "inspect net.py:make --input-shape 1,3,32,32"),
-    ("Draw which layers share a group", "inspect torchvision:resnet18 --svg groups.svg"),
+    (
+        "A page of its module tree, and of which layers share a group",
+        "inspect torchvision:resnet18 --html resnet18.html",
+    ),
     ("What a task has removed", "inspect task.spa"),
 )
 
@@ -216,6 +219,15 @@ SIGN: Sections = {"Who signs": ("--key",), "Output": ("--overwrite", *_RECIPE)}
 SIGN_EXAMPLES: Examples = (("With an OpenSSH key", "sign bundle/ --key ~/.ssh/id_ed25519"),)
 CARD: Sections = {"Output": (*_WRITTEN, *_RECIPE)}
 CARD_EXAMPLES: Examples = (("With what was measured", "card bundle/ --output card.md"),)
+REPORT: Sections = {
+    "What is shown": ("--title", "--examples", "--images", "--seed"),
+    "Who made it": (*_SIGNERS, "--trust"),
+    "Output": (*_WRITTEN, *_RECIPE),
+}
+REPORT_EXAMPLES: Examples = (
+    ("Two bundles, and how the task was trained", "report cut/ plain/ task.spa train.jsonl --output report.html"),
+    ("All that lies in a folder, on your own images", "report results/ --images photos/"),
+)
 ROLLBACK: Sections = {"Where": ("--device", "--to", "--threads"), "Output": _RECIPE}
 ROLLBACK_EXAMPLES: Examples = (
     ("The version before", "rollback fruit --device pi-4b"),

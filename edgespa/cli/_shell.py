@@ -41,6 +41,7 @@ COMMANDS: Mapping[str, str] = MappingProxyType(
         "rollback": "edgespa.cli.rollback",
         "status": "edgespa.cli.status",
         "card": "edgespa.cli.card",
+        "report": "edgespa.cli.report",
         "run": "edgespa.cli.run",
         "demo": "edgespa.cli.demo",
     }

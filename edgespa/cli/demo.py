@@ -55,6 +55,7 @@ def command(output: Path, seed: int, as_json: bool) -> None:
                 "metrics": result.task.header.metrics,
                 "variants": result.rows,
                 "seconds": result.seconds,
+                "report": result.report,
             }
         )
     else:
@@ -88,4 +89,10 @@ def _show(result: Result) -> None:
     echo(f"accuracy: on {result.test_images:,} test images of the digits 5-9")
     echo("error: of the output that is farthest from the program's, against how much that one varies")
     echo(f"bundle: {result.bundle}   (unpruned: {result.unpruned}; {result.seconds:.0f} s in all)")
+    if result.report is not None:
+        echo(f"report: {result.report}   (a page with pictures of all this: open it in a browser)")
+    else:
+        from edgespa.system.started import installing
+
+        echo(f"report: none, its charts need plotly: {installing('report')}")
     echo(f"next: {python()} {shlex.quote(str(result.bundle / 'run.py'))} --selfcheck --variant all")

@@ -26,7 +26,13 @@ _NAMED = 4
 @click.option(
     "--svg", type=click.Path(path_type=Path), help="Draw the channel groups over the module tree to this file."
 )
-@click.option("--overwrite", is_flag=True, help="Replace the drawing that is there already.")
+@click.option(
+    "--html",
+    type=click.Path(path_type=Path),
+    help="Write the module tree with all that follows to this page, foldable.",
+)
+@click.option("--per-layer", is_flag=True, help="List every module: channels, parameters, MACs, what can go.")
+@click.option("--overwrite", is_flag=True, help="Replace the drawing or page that is there already.")
 @json_option()
 def command(
     model: str,
@@ -36,6 +42,8 @@ def command(
     trust: bool,
     show_all: bool,
     svg: Path | None,
+    html: Path | None,
+    per_layer: bool,
     overwrite: bool,
     as_json: bool,
 ) -> None:
@@ -43,7 +51,7 @@ def command(
 
     For a TASK file (.spa) the kept units and the recorded figures are shown too. With --json every slot is listed with
     the indices of each unit: enough to zero the removed units of the original network by hand and compare. --svg draws
-    which layers share a group.
+    which layers share a group; --html is a page of the module tree.
 
     A file runs nothing: code that a TASK names as its base runs only if it was used here before, or with --trust.
     """
@@ -51,17 +59,24 @@ def command(
     from edgespa.cli._output import emit_json
     from edgespa.system.files import refuse_existing, write_whole
 
-    if svg is not None:
-        refuse_existing(svg, overwrite)
+    for path in (svg, html):
+        if path is not None:
+            refuse_existing(path, overwrite)
     found = es.inspect(model, input_shape=input_shape, weights=weights, base=base, trust=trust)
     if svg is not None:
         write_whole(svg, found.to_svg().encode())
+    if html is not None:
+        write_whole(html, found.to_html().encode())
     if as_json:
         emit_json(found)
     else:
         _show(dict(found.details), show_all)
+        if per_layer:
+            _show_modules(found.details["modules"])
         if svg is not None:
             echo(f"drawing: {svg}")
+        if html is not None:
+            echo(f"page: {html}")
 
 
 def _show(values: dict[str, Any], show_all: bool) -> None:
@@ -146,6 +161,31 @@ def _show_blocks(values: dict[str, Any]) -> None:
         echo(f"removed blocks: {', '.join(values['removed'])}")
 
 
+def _show_modules(rows: list[dict[str, Any]]) -> None:
+    from edgespa.cli._output import table
+
+    cells = []
+    for row in rows:
+        before, now = row["base_channels"], row["channels"]
+        width = "" if before is None else f"{now}" if now == before else f"{now} of {before}"
+        free = (
+            "" if before is None else "all" if row["units"] == before else "none" if not row["units"] else row["units"]
+        )
+        cells.append(
+            [
+                row["module"],
+                row["operator"],
+                width,
+                f"{row['parameters']:,}" if row["parameters"] else "",
+                _macs(row["macs"]),
+                free,
+            ]
+        )
+    columns = ["module", "operator", "channels", "parameters", "MACs", "can go"]
+    echo()
+    table(columns, cells, title="Modules", right=columns[2:])
+
+
 def _counted(count: int, what: str) -> str:
     return f"{count:,} {what}{'' if count == 1 else 's'}"
 
@@ -168,6 +208,10 @@ def _show_task(task: dict[str, Any]) -> None:
         echo(f"  {each.name}: {each}")
     for name, value in others(task["metrics"]).items():
         echo(f"  {name.replace('_', ' ')}: {value:.4g}")
+
+
+def _macs(macs: int) -> str:
+    return "" if not macs else _millions(macs) if macs >= 100_000 else f"{macs:,}"
 
 
 def _millions(macs: int) -> str:

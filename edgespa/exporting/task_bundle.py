@@ -114,7 +114,8 @@ def write_task_bundle(
             skeleton=origin.skeleton,
             variants=(variant,),
             compaction=origin.compaction,
-            provenance=origin.provenance,
+            # Each module's figures are for people who look at a bundle; every byte here goes to devices.
+            provenance={key: value for key, value in origin.provenance.items() if key != "modules"},
         )
         manifest = without_places(manifest)
         np.savez_compressed(folder / SELFCHECK, **samples.record())  # type: ignore[arg-type]

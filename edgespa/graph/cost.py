@@ -103,9 +103,15 @@ class CostModel:
         forms = [(Form.of(term.rest, term.axes, self._groups), nodes) for term, nodes in own]
         return [Part(form.groups, form, nodes) for form, nodes in forms]
 
-    def node_macs(self) -> dict[str, int]:
-        """Multiply-accumulates of each node that has any."""
-        return {name: round(sum(term.value(None) for term in terms)) for name, terms in self._macs.items()}
+    def node_macs(self, kept: Mapping[str, Mask] | None = None) -> dict[str, int]:
+        """Multiply-accumulates of each node that has any, with only the kept units (all of them by default)."""
+        alive = None if kept is None else self._groups.alive(kept)
+        return {name: round(sum(term.value(alive) for term in terms)) for name, terms in self._macs.items()}
+
+    def tensor_parameters(self, kept: Mapping[str, Mask] | None = None) -> dict[str, int]:
+        """Elements of each parameter, likewise."""
+        alive = None if kept is None else self._groups.alive(kept)
+        return {name: round(term.value(alive)) for name, term in self._parameters.items()}
 
 
 def _trace_batch(program: Program) -> int:

@@ -89,7 +89,7 @@ class Regions:
             parts = path.split(".") if path else []
             for count in range(1, len(parts) + 1):
                 self._members.setdefault(".".join(parts[:count]), []).append(node)
-            for owner, kind in _stack(node):
+            for owner, kind in module_stack(node):
                 self._kinds.setdefault(owner, kind)
         self._inside = paths
 
@@ -180,7 +180,7 @@ def _paths(graph: fx.Graph) -> dict[fx.Node, str]:
     for node in graph.nodes:
         if node.op != "call_function":
             continue
-        stack = _stack(node)
+        stack = module_stack(node)
         if stack:
             paths[node] = stack[-1][0]
             continue
@@ -192,7 +192,7 @@ def _paths(graph: fx.Graph) -> dict[fx.Node, str]:
     return paths
 
 
-def _stack(node: fx.Node) -> list[tuple[str, str]]:
+def module_stack(node: fx.Node) -> list[tuple[str, str]]:
     """Paths and classes of the modules that a node was called in, from the outermost; the network itself is left out.
 
     What was computed by the tracer itself has a stack that is no path.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-FORMATS = {".svg": "svg", ".png": "png"}
+FORMATS = {".svg": "svg", ".png": "png", ".json": "json"}
+KIND = "edgespa depth"
+_DIGITS = 4
 _COLUMNS = 6
 _CELL = 1.7  # inches
 _MOST_CLASSES = 20  # colours that can be told apart
@@ -47,11 +50,16 @@ def plot_format(path: Path) -> str:
     """The format of a picture, by its name.
 
     Raises:
-        ConfigError: If it is neither SVG nor PNG.
-        MissingExtraError: If matplotlib is not installed.
+        ConfigError: If it is neither SVG nor PNG nor JSON.
+        MissingExtraError: If it is a picture, and matplotlib is not installed.
     """
     if path.suffix.lower() not in FORMATS:
-        raise ConfigError(f"{path}: a plot is written as SVG or PNG", "end the name of the file in .svg or .png")
+        raise ConfigError(
+            f"{path}: a plot is written as SVG or PNG, or as JSON for edgespa report",
+            "end the name of the file in .svg, .png or .json",
+        )
+    if FORMATS[path.suffix.lower()] == "json":
+        return "json"
     try:
         import matplotlib  # noqa: F401
     except ImportError:
@@ -80,6 +88,8 @@ def draw_depth(
     Returns:
         The file. An SVG is the same bytes for the same input.
     """
+    if format_ == "json":
+        return depth_json(panels, labels, classes, thresholds, what)
     import matplotlib
     from matplotlib.figure import Figure
 
@@ -98,6 +108,69 @@ def draw_depth(
         metadata: dict[str, Any] = {"Date": None} if format_ == "svg" else {"Software": None}
         figure.savefig(stream, format=format_, dpi=150, metadata=metadata)
     return stream.getvalue()
+
+
+def depth_json(
+    panels: Sequence[Panel],
+    labels: NDArray[np.integer],
+    classes: Sequence[str],
+    thresholds: Mapping[str, float],
+    what: str,
+) -> bytes:
+    """The same as plain values, which `edgespa report` draws: see `draw_depth`."""
+    values = {
+        "kind": KIND,
+        "version": 1,
+        "what": what,
+        "classes": list(classes),
+        "labels": np.asarray(labels).tolist(),
+        "thresholds": {stage: float(value) for stage, value in thresholds.items()},
+        "panels": [
+            {
+                "name": each.name,
+                "stage": each.stage,
+                "score": float(each.score),
+                "kept": bool(each.kept),
+                "points": np.round(np.asarray(each.points, np.float64), _DIGITS).tolist(),
+            }
+            for each in panels
+        ],
+    }
+    return (json.dumps(values, allow_nan=False) + "\n").encode()
+
+
+def read_depth(values: Any) -> Mapping[str, Any] | None:
+    """What `depth_json` wrote, as it was read from a file of whomever.
+
+    Returns:
+        The values; None if they are of another kind.
+
+    Raises:
+        ConfigError: They say that they are, and read odd.
+    """
+    if not isinstance(values, dict) or values.get("kind") != KIND:
+        return None
+    try:
+        count = len(values["labels"])
+        whole = (
+            values["version"] == 1
+            and all(isinstance(each, str) for each in values["classes"])
+            and all(isinstance(each, int) and 0 <= each < len(values["classes"]) for each in values["labels"])
+            and all(_is_panel(each, count) for each in values["panels"])
+        )
+    except (KeyError, TypeError):
+        whole = False
+    if not whole:
+        raise ConfigError("it is not as `edgespa prune --method sls --plot FILE.json` writes it", "write it again")
+    return values
+
+
+def _is_panel(value: Any, count: int) -> bool:
+    points = np.asarray(value["points"], np.float64)
+    named = (
+        isinstance(value["name"], str) and isinstance(value["kept"], bool) and isinstance(value["score"], float | int)
+    )
+    return named and points.shape == (count, 2) and bool(np.isfinite(points).all())
 
 
 def _draw_scores(axes: Axes, panels: Sequence[Panel], thresholds: Mapping[str, float], what: str) -> None:

@@ -17,6 +17,7 @@ from edgespa.graph.labels import UNLABELLED
 from edgespa.graph.rules.registry import named_arguments
 from edgespa.models.inputs import as_inputs
 from edgespa.tasks.base import Base
+from edgespa.tasks.modules import describe_modules
 from edgespa.tasks.task import Task
 
 
@@ -34,6 +35,8 @@ def describe(base: Base) -> dict[str, Any]:
 
         ``layers`` are the weights in the order of the program, each with its operator and its dimensions ``in`` and
         ``out``; of any other parameter that has several dimensions these are the first and the last.
+
+        ``modules`` is what each module costs and has, see `edgespa.tasks.modules.describe_modules`.
 
         What is fixed has a ``reason`` in full, its ``cause`` (the reason behind the reason), and a ``kind``:
         ``kernel`` (the extent of a kernel), ``boundary`` (an input or output of the network) or ``inner``. Channels
@@ -64,6 +67,7 @@ def describe(base: Base) -> dict[str, Any]:
         "blocks": describe_blocks(base),
         "removed": list(base.removed),
         "layers": layers,
+        "modules": describe_modules(base),
         "fixed": fixed,
     }
 
@@ -101,6 +105,7 @@ def describe_task(task: Task, base: Base, path: Path) -> dict[str, Any]:
     result = describe(base)
     for group in result["groups"]:
         group["kept"] = np.flatnonzero(task.kept[group["name"]]).tolist()
+    result["modules"] = describe_modules(base, task.kept)
     header = task.header
     result["task"] = {
         "file": str(path),

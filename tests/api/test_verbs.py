@@ -50,6 +50,7 @@ SIGNATURES = {
     "progress",
     "status": "device selfcheck timeout_s progress",
     "verify": "bundle signers identity revoked run pythons runtimes threads timeout_s memory_mib by_layer",
+    "report": "paths output title examples images signers identity revoked trust seed overwrite progress",
 }
 RESULTS = {
     "Bundle",
@@ -60,6 +61,7 @@ RESULTS = {
     "Profile",
     "Profiles",
     "Removal",
+    "Report",
     "Result",
     "Rollback",
     "Shipping",

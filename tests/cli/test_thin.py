@@ -33,6 +33,7 @@ LINES: Mapping[str, list[str]] = {
     "ship": ["ship", "b", "--device", "pi"],
     "rollback": ["rollback", "fruit", "--device", "pi"],
     "status": ["status"],
+    "report": ["report", "b"],
     "latencies": ["devices", "latencies", "pi"],
     "remove": ["ship", "--remove", "fruit", "--device", "local", "--yes"],
 }
@@ -45,8 +46,8 @@ CONFIGS: Mapping[str, tuple[type[Strict], ...]] = {
     "heal": (HealConfig, PixelSettings),
     "export": (ExportConfig, PixelSettings),
 }
-OF_THE_TERMINAL = {"json", "save-recipe", "dry-run", "all", "svg", "yes"}
-"""How the command is called, and how its result is shown: ``svg`` is `Inspection.to_svg`."""
+OF_THE_TERMINAL = {"json", "save-recipe", "dry-run", "all", "svg", "html", "per-layer", "yes"}
+"""How the command is called, and how its result is shown: ``svg`` is `Inspection.to_svg`, ``html`` `to_html`."""
 OF_ANOTHER_CALL = {
     ("inspect", "overwrite"),
     ("ship", "remove"),

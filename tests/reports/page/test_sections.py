@@ -1,0 +1,149 @@
+"""What sections make of bundles, profiles and logs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from edgespa.reports.page.found import Found, FoundLog, FoundTask, modules_in
+from edgespa.reports.page.layers import kept_layers, module_tree
+from edgespa.reports.page.parts import Branch, Chart, Tree
+from edgespa.reports.page.training import curves, reconstruction
+
+pytest.importorskip("plotly")
+
+
+def row(name: str, channels: int | None, was: int | None, macs: int, base_macs: int) -> dict[str, Any]:
+    return {
+        "module": name, "operator": "conv2d", "channels": channels, "base_channels": was, "parameters": 2 * macs,
+        "base_parameters": 2 * base_macs, "macs": macs, "base_macs": base_macs,
+    }  # fmt: skip
+
+
+ROWS = [row("stem", 4, 8, 10, 40), row("body.0.conv", 8, 8, 60, 60), row("body.1.conv", 0, 8, 0, 100)]
+
+
+def labels(branches: Any, depth: int = 0) -> list[tuple[int, str]]:
+    found = []
+    for each in branches:
+        found += [(depth, each.label), *labels(each.children, depth + 1)]
+    return found
+
+
+def test_the_tree_adds_up_and_names_what_holds_but_one() -> None:
+    tree = module_tree(ROWS, "")
+    assert labels(tree.roots) == [(0, "stem  conv2d"), (0, "body"), (1, "0.conv  conv2d"), (1, "1.conv  conv2d")]
+    stem, body = tree.roots
+    assert [each.text for each in stem.cells] == ["8 → 4", "80 → 20", "40 → 10", "25%"]
+    assert [each.text for each in body.cells] == ["", "320 → 120", "160 → 60", "38%"]
+    assert (body.bar, body.was) == (60 / 200, 160 / 200)
+
+
+def test_nothing_is_said_of_layers_that_are_as_they_were() -> None:
+    whole = [row("stem", 8, 8, 40, 40)]
+    task = FoundTask("t.spa", "t.spa", 1, {"provenance": {}}, {}, whole)
+    assert not kept_layers(Found(tasks=(task,))).pieces
+
+
+def test_a_task_beside_its_bundle_is_shown_once() -> None:
+    one = FoundTask("a.spa", "a.spa", 1, {"provenance": {}}, {}, ROWS)
+    two = FoundTask("b.spa", "b.spa", 1, {"provenance": {}}, {}, [dict(each) for each in ROWS])
+    pieces = kept_layers(Found(tasks=(one, two))).pieces
+    assert [type(each) for each in pieces] == [Chart, Tree]
+
+
+def test_without_its_base_the_groups_of_a_task_are_shown() -> None:
+    task = FoundTask("a.spa", "a.spa", 1, {"provenance": {}}, {"stem": (3, 8), "body": (8, 8)})
+    (chart,) = kept_layers(Found(tasks=(task,))).pieces
+    assert isinstance(chart, Chart)
+    assert chart.figure["data"][1]["y"] == [3, 8]
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        None,
+        3,
+        "x",
+        [1],
+        [{"module": 3}],
+        [{**ROWS[0], "macs": "many"}],
+        [{**ROWS[0], "macs": -1}],
+        [{**ROWS[0], "channels": "x"}],
+    ],
+)
+def test_odd_modules_of_a_file_from_anywhere_are_left_out(odd: Any) -> None:
+    assert modules_in(odd) == []
+
+
+def test_training_has_loss_validation_and_steps() -> None:
+    events = [
+        {"event": "epoch", "epoch": 1, "loss": 1.0, "validation": 0.5, "density": 1.0},
+        {"event": "prune", "epoch": 2, "step": 10, "density": 0.8, "macs": 5_000_000},
+        {"event": "prune", "epoch": 2, "step": 20, "density": 0.6, "macs": 4_000_000},
+        {"event": "epoch", "epoch": 2, "loss": 0.8, "validation": 0.7, "density": 0.6},
+    ]
+    (chart,) = curves(Found(logs=(FoundLog("train.jsonl", "train.jsonl", tuple(events)),))).pieces
+    assert isinstance(chart, Chart)
+    loss, validation, density = chart.figure["data"]
+    assert (loss["x"], loss["y"], validation["y"]) == ([1, 2], [1.0, 0.8], [0.5, 0.7])
+    assert density["x"] == [1, 1.25, 1.75, 2]
+    assert density["y"] == [1.0, 0.8, 0.6, 0.6]
+    assert len(chart.figure["layout"]["shapes"]) == 2
+
+
+@pytest.mark.parametrize(
+    "events",
+    [
+        [],
+        [{"event": "epoch"}],
+        [{"event": "epoch", "epoch": "x"}],
+        [{"event": "epoch", "epoch": True}],
+        [{"event": "prune", "epoch": 1}],
+    ],
+)
+def test_a_log_without_epochs_has_no_chart(events: list[dict[str, Any]]) -> None:
+    assert not curves(Found(logs=(FoundLog("l", "l", tuple(events)),))).pieces
+
+
+def test_odd_numbers_in_a_log_leave_gaps() -> None:
+    events = [
+        {"event": "epoch", "epoch": n, "loss": loss, "validation": None} for n, loss in enumerate((1.0, "x", 0.5))
+    ]
+    (chart,) = curves(Found(logs=(FoundLog("l", "l", tuple(events)),))).pieces
+    assert isinstance(chart, Chart)
+    assert chart.figure["data"][0]["y"] == [1.0, None, 0.5]
+
+
+def test_curves_of_reconstruction_and_odd_ones() -> None:
+    told = {
+        "curves": {
+            "good": {"kept": 4, "units": [0, 4, 8], "error": [1.0, 0.3, 0.0]},
+            "short": {"units": [1], "error": [0.1]},
+            "uneven": {"units": [1, 2], "error": [0.1]},
+            "odd": 3,
+        },
+        "reconstruction_error": {"a": 0.1, "b": "x", "c": 0.3},
+        "foretold": [
+            {"device": "pi", "variant": "onnx-fp32", "latency_ms": 2.0, "whole_ms": 4.0},
+            {"latency_ms": "x"},
+            3,
+        ],
+    }
+    task = FoundTask("a.spa", "a.spa", 1, {"provenance": told}, {})
+    greedy, errors, table = reconstruction(Found(tasks=(task,))).pieces
+    assert isinstance(greedy, Chart)
+    assert isinstance(errors, Chart)
+    assert [trace["name"] for trace in greedy.figure["data"]] == ["good"]
+    assert greedy.figure["data"][0]["x"] == [0.0, 0.5, 1.0]
+    assert errors.figure["data"][0]["y"] == [0.1, 0.3]
+    assert len(table.rows) == 1  # type: ignore[union-attr]
+
+
+def test_a_branch_says_why_a_module_is_fixed() -> None:
+    fixed = {**row("head", 5, 5, 10, 10), "units": 0, "reason": "output of the network", "group": None}
+    (branch,) = module_tree([fixed], "", units=True).roots
+    assert isinstance(branch, Branch)
+    assert branch.note == "fixed: output of the network"
+    assert branch.cells[-1].text == "none"
