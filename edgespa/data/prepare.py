@@ -104,6 +104,14 @@ class Prepared:
         """Of what is right for each sample, see `edgespa.data.ImageData.digest`."""
         return self._data.digest
 
+    def file(self, index: int) -> str:
+        """What a sample is called, see `edgespa.data.ImageData.file`.
+
+        Args:
+            index: Its position, from 0.
+        """
+        return self._data.file(index)
+
     def with_targets(self, targets: Targets) -> Prepared:
         """The same with something else that is right for each of them.
 

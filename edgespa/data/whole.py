@@ -15,6 +15,7 @@ from typing import BinaryIO
 from PIL import Image
 
 from edgespa.data.images import ImageData
+from edgespa.data.source import LeftOut
 from edgespa.errors import DataError
 from edgespa.pixels.picture import refuse_deep
 
@@ -93,7 +94,9 @@ def usable(data: ImageData) -> ImageData:
     if len(bad) == len(data):
         raise DataError(told, "give other data")
     log.warning("%s; left out", told)
-    return data.subset([index for index, fault in enumerate(faults) if fault is None])
+    rest = data.subset([index for index, fault in enumerate(faults) if fault is None])
+    pairs = [(data.file(index), fault) for index, fault in enumerate(faults) if fault is not None]
+    return rest.without([LeftOut(*pair) for pair in pairs])
 
 
 def _looked_at(data: ImageData, whole: bool = False) -> Iterator[list[str | None]]:
