@@ -10,7 +10,7 @@ from pydantic import JsonValue
 
 from edgespa.api.classes import as_learned
 from edgespa.api.early import require_there
-from edgespa.api.options import DataOptions, Progress, some
+from edgespa.api.options import DataOptions, Progress, left_out_of, some
 from edgespa.api.overlap import tell_overlap, tell_trained_on
 from edgespa.api.quality import count_outputs
 from edgespa.bundle import Base as BaseEntry
@@ -101,7 +101,8 @@ def export_bundle(
             "give images, or leave out --preprocess in-graph",
         )
     known = options.known(opened, preprocess, images.values(), origin.preprocess)
-    origin = dataclasses.replace(origin, preprocess=known)
+    provenance = {**origin.provenance, **left_out_of(images)}
+    origin = dataclasses.replace(origin, preprocess=known, provenance=provenance)
     if evaluation and images[_TEST].answered:
         origin, images[_TEST] = _with_classes(origin, outputs, images[_TEST])
     elif options.labels is not None:

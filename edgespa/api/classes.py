@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import logging
 
+import numpy as np
+
 from edgespa.api.options import some
 from edgespa.api.quality import require_outputs
 from edgespa.data import ImageData, Numbering, are_numbers
+from edgespa.data.balance import imbalance
 from edgespa.errors import ConfigError
 from edgespa.models.imports import nearest
 
@@ -73,6 +76,20 @@ def as_learned(data: ImageData, classes: tuple[str, ...], learns: str, outputs: 
     if not classes:
         require_outputs(outputs, data)
     return data
+
+
+def tell_imbalance(train: ImageData, *, weighed: bool) -> None:
+    """Say that some classes of the training data are far more frequent than others.
+
+    Args:
+        train: Of ``--data``.
+        weighed: Classes count differently in the loss already.
+    """
+    if not (train.labelled and train.kind == "classes"):
+        return
+    counts = np.bincount(train.labels, minlength=len(train.classes))
+    if (told := imbalance(counts.tolist(), train.classes)) is not None:
+        log.warning("%s: %s%s", train.name, told, "" if weighed else "; --class-weights balanced weighs the rare ones")
 
 
 def _renumbered(train: ImageData, test: ImageData) -> ImageData:

@@ -170,8 +170,8 @@ def _of_bundle(
                 refused.append(error)
         if not found:
             raise refused[0]
-    for error in refused:
-        log.warning("NOT EVALUATED: %s", error.message)
+    for refusal in refused:
+        log.warning("NOT EVALUATED: %s", refusal.message)
     return _details(str(path), data, objective, found)
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgespa.api.results import Result
 from edgespa.api.tables import Table
+from edgespa.findings.stored import without_place
 
 if TYPE_CHECKING:
     from edgespa.findings.dataset import DataSet, Health
@@ -237,9 +238,9 @@ class DataCheck(Found):
             if each.classes:
                 tables.append(_by_class(each, name))
             if each.unusable:
-                rows = tuple((own.file, _short(own.file, own.why)) for own in each.unusable[:_BAD])
+                bad = tuple((own.file, without_place(own.file, own.why)) for own in each.unusable[:_BAD])
                 count = each.count - each.usable
-                tables.append(Table(("file", "cannot be used because"), rows, f"{name}{_first(len(rows), count)}"))
+                tables.append(Table(("file", "why"), bad, f"{name}{_first(len(bad), count)}"))
         groups = self.health.alike[:_ALIKE]
         if groups:
             differ = any(each.classes for each in groups)
@@ -297,9 +298,3 @@ def _by_class(each: DataSet, name: str) -> Table:
 
 def _first(shown: int, count: int) -> str:
     return f"files that cannot be used, {shown} of {count:,}" if count > shown else "files that cannot be used"
-
-
-def _short(file: str, why: str) -> str:
-    """The reason without the name of the file, which stands beside it."""
-    _, found, rest = why.partition(file)
-    return rest.lstrip(": ") if found else why

@@ -15,10 +15,10 @@ from typing import BinaryIO, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from edgespa.data.answers import UNREADABLE
-from edgespa.data.bounded import require_file_of_an_image
+from edgespa.data.bounded import BAD_FILE, require_file_of_an_image, why_no_image
 from edgespa.data.drawn.find import find_drawn
 from edgespa.data.drawn.places import Place
 from edgespa.data.images import ImageData
@@ -122,11 +122,8 @@ def decode(content: bytes, label: str) -> NDArray[np.uint8]:
             return upright_pixels(image)
     except TooManyBits as error:
         raise DataError(f"{label}: {error}", "convert it to 8 bits, with a scale that suits the data") from error
-    except UnidentifiedImageError as error:  # Pillow's own words name an object in memory
-        found = "it is empty" if not content else "its first bytes are of no kind of image that is known"
-        raise DataError(f"{label} is not a whole image: {found}", "replace or delete this file") from error
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(f"{label} is not a whole image: {error}", "replace or delete this file") from error
+        raise DataError(f"{label} is not a whole image: {why_no_image(error, content)}", BAD_FILE) from error
 
 
 @dataclasses.dataclass(frozen=True)

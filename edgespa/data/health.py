@@ -139,7 +139,7 @@ def _see(data: ImageData, index: int) -> Seen | str:
     )
     seen_through = pixels.shape[2] == 4 and bool((pixels[:, :, 3] < 255).any())
     content = hashlib.blake2b(f"{pixels.shape}".encode(), digest_size=16)
-    content.update(np.ascontiguousarray(pixels))
+    content.update(np.ascontiguousarray(pixels).data)
     return Seen(
         size=(pixels.shape[0], pixels.shape[1]),
         channels="transparent" if seen_through else "grey" if pixels.shape[2] == 1 else "colour",

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from edgespa.data.answers import UNREADABLE
-from edgespa.data.bounded import MAX_IMAGE_FILE
+from edgespa.data.bounded import MAX_IMAGE_FILE, why_no_image
 from edgespa.data.drawn.places import Place
 from edgespa.data.pictures import (
     NUMBERS,
@@ -149,7 +149,7 @@ def _looked_at(place: Place, pairs: list[tuple[str, str]]) -> list[Sizes | str]:
             with place.opened(given) as stream, Image.open(stream) as image:
                 size = upright_size(image)
         except (*UNREADABLE, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            return f"{place.where}/{given} is not a whole image: {error}"
+            return f"{place.where}/{given} is not a whole image: {why_no_image(error)}"
         try:
             with place.opened(target) as stream:
                 own = size_of(stream, target, f"{place.where}/{target}")

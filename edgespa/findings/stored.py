@@ -81,4 +81,15 @@ def file_name(text: str) -> str:
     return plain if len(plain) <= _LONGEST else f"...{plain[-_LONGEST + 3 :]}"
 
 
+def without_place(file: str, why: str) -> str:
+    """What is the matter with a file, without its name, which stands beside it.
+
+    Args:
+        file: Its path below the data set's.
+        why: A sentence that begins with its whole path, or is about another file.
+    """
+    before, found, rest = why.partition(file)
+    return rest.lstrip(": ").removeprefix("is ") if found and (not before or before[-1] == "/") else why
+
+
 _LONGEST = 400
