@@ -321,8 +321,16 @@ def _facts_of(output: Path, resume: bool) -> Mapping[str, Any]:
 
 
 def _tell_off_by_one(base: Base, outputs: int, train: ImageData) -> None:
-    """A head that is given up for a background class is likely a mistake."""
-    if train.kind == "classes" and abs(outputs - len(train.classes)) == 1:
+    """A head that is given up is told; for a background class it is likely a mistake."""
+    if train.kind != "classes" or outputs == len(train.classes):
+        return
+    if abs(outputs - len(train.classes)) > 1:
+        log.log(
+            NOTE,
+            "%s has %d outputs, %s has %d classes: a new last layer of %d is learned",
+            *(base.spec, outputs, train.name, len(train.classes), len(train.classes)),
+        )
+    else:
         log.log(
             NOTE,
             "%s has %d outputs, %s has %d classes, so a new head is trained; to keep its own: %s",
