@@ -353,8 +353,7 @@ def _tell_left_out(tree: Tree, folders: list[str], at: str) -> tuple[str, ...]:
     """Name the files that are no images; and say that there are images in folders that are no classes."""
     others = tuple(sorted(file for folder in folders for file in tree.others.get(folder, ())))
     if others:
-        are = "1 file is no image and was" if len(others) == 1 else f"{len(others):,} files are no images and were"
-        logger.warning("%s: %s left out: %s", at, are, _some(list(others)))
+        logger.warning("%s: %d files are no images and were left out: %s", at, len(others), _some(list(others)))
     used = set(folders)
     below = tuple(f"{folder}/" for folder in folders[1:])
     nested = sum(len(files) for folder, files in tree.images.items() if folder.startswith(below) and folder not in used)

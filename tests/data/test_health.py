@@ -200,3 +200,10 @@ def test_boxes(tmp_path: Path) -> None:
 def test_nothing_there_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(es.EdgespaError, match="no images"):
         es.check_data(tmp_path, progress=False)
+
+
+def test_files_that_are_no_images_are_named(ill: Path, caplog: pytest.LogCaptureFixture) -> None:
+    from edgespa.data import load_data
+
+    assert load_data(str(ill)).no_images == ("dog/notes.txt",)
+    assert any("left out: dog/notes.txt" in text for text in caplog.messages)
