@@ -20,7 +20,10 @@ if TYPE_CHECKING:
     from edgespa.api.bundle_verbs import open_bundle, profile, remove, rollback, ship, status, verify
     from edgespa.api.compress_results import Compression
     from edgespa.api.compress_verb import compress
+    from edgespa.api.data_verb import check_data
     from edgespa.api.device_results import Profiles, Removal, Rollback, Shipping, Status
+    from edgespa.api.evaluate_verb import evaluate
+    from edgespa.api.finding_results import DataCheck, Evaluation
     from edgespa.api.heal_verb import heal
     from edgespa.api.latencies import latencies
     from edgespa.api.latency_results import Latencies, Prediction
@@ -36,7 +39,9 @@ __version__ = "0.1.0"
 __all__ = [
     "Bundle",
     "Compression",
+    "DataCheck",
     "EdgespaError",
+    "Evaluation",
     "Inspection",
     "Latencies",
     "Prediction",
@@ -51,7 +56,9 @@ __all__ = [
     "TaskFile",
     "Verification",
     "adapt",
+    "check_data",
     "compress",
+    "evaluate",
     "export",
     "heal",
     "inspect",
@@ -75,6 +82,9 @@ _PLACES = MappingProxyType(
         "api.results": ("Bundle", "Inspection", "Profile", "Result", "Verification"),
         "api.compress_results": ("Compression",),
         "api.compress_verb": ("compress",),
+        "api.data_verb": ("check_data",),
+        "api.evaluate_verb": ("evaluate",),
+        "api.finding_results": ("DataCheck", "Evaluation"),
         "api.task_results": ("TaskFile",),
         "api.device_results": ("Profiles", "Removal", "Rollback", "Shipping", "Status"),
         "api.latencies": ("latencies",),

@@ -8,10 +8,11 @@ from pathlib import Path
 import torch
 from pydantic import JsonValue
 
+from edgespa.api.classes import as_learned
 from edgespa.api.early import require_there
-from edgespa.api.options import DataOptions, Progress, some
+from edgespa.api.options import DataOptions, Progress, left_out_of, some
 from edgespa.api.overlap import tell_overlap, tell_trained_on
-from edgespa.api.quality import count_outputs, require_outputs
+from edgespa.api.quality import count_outputs
 from edgespa.bundle import Base as BaseEntry
 from edgespa.bundle import BundleWriter, Compaction, Kind, Manifest, Signer, sha256_file
 from edgespa.bundle.manifest import MAX_LINES
@@ -105,7 +106,8 @@ def export_bundle(
             "give images, or leave out --preprocess in-graph",
         )
     known = options.known(opened, preprocess, images.values(), origin.preprocess)
-    origin = dataclasses.replace(origin, preprocess=known)
+    provenance = {**origin.provenance, **left_out_of(images)}
+    origin = dataclasses.replace(origin, preprocess=known, provenance=provenance)
     if evaluation and images[_TEST].answered:
         origin, images[_TEST] = _with_classes(origin, outputs, images[_TEST])
     elif options.labels is not None:
@@ -291,18 +293,7 @@ def _named(origin: Origin, outputs: int | None, labels: Path | tuple[str, ...]) 
 
 
 def _with_classes(origin: Origin, outputs: int | None, data: ImageData) -> tuple[Origin, ImageData]:
-    if origin.classes and data.kind == "classes" and set(data.classes) < set(origin.classes):
-        data = Numbering(origin.classes, file="the task")(data)  # a class may have no images, or be numbered otherwise
-    if origin.classes and tuple(data.classes) != origin.classes:
-        raise ConfigError(
-            f"{data.name} has the classes {some(data.classes)}, the task was trained on {some(origin.classes)}",
-            "evaluate on data of the same task",
-        )
-    if origin.classes and origin.learns != data.kind:
-        raise ConfigError(
-            f"{data.name} is {data.kind} data, the task was trained on {origin.learns} data", "give data of one kind"
-        )
+    data = as_learned(data, origin.classes, origin.learns, outputs)
     if origin.classes:
         return origin, data
-    require_outputs(outputs, data)
     return dataclasses.replace(origin, classes=tuple(data.classes), learns=data.kind), data

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import logging
 
+import numpy as np
+
 from edgespa.api.options import some
+from edgespa.api.quality import require_outputs
 from edgespa.data import ImageData, Numbering, are_numbers
+from edgespa.data.balance import imbalance
 from edgespa.errors import ConfigError
 from edgespa.models.imports import nearest
 
@@ -44,6 +48,48 @@ def of_classes(train: ImageData, test: ImageData) -> ImageData:
                 "quality" if test.has_boxes else "accuracy",
             )
     return test
+
+
+def as_learned(data: ImageData, classes: tuple[str, ...], learns: str, outputs: int | None) -> ImageData:
+    """Test data, its classes numbered as those that a task or a bundle has.
+
+    Args:
+        data: Of ``--eval-data``.
+        classes: Of the task; empty where they are not known.
+        learns: What it was trained to do.
+        outputs: Of the model, where they are a list.
+
+    Raises:
+        ConfigError: The data are of another kind, or have other classes.
+    """
+    if classes and data.kind == "classes" and set(data.classes) <= set(classes):
+        data = Numbering(classes, file="the task")(data)  # one may have no images, or be numbered otherwise
+    if classes and tuple(data.classes) != classes:
+        raise ConfigError(
+            f"{data.name} has the classes {some(data.classes)}, the task was trained on {some(classes)}",
+            "evaluate on data of the same task",
+        )
+    if classes and learns != data.kind:
+        raise ConfigError(
+            f"{data.name} is {data.kind} data, the task was trained on {learns} data", "give data of one kind"
+        )
+    if not classes:
+        require_outputs(outputs, data)
+    return data
+
+
+def tell_imbalance(train: ImageData, *, weighed: bool) -> None:
+    """Say that some classes of the training data are far more frequent than others.
+
+    Args:
+        train: Of ``--data``.
+        weighed: Classes count differently in the loss already.
+    """
+    if not (train.labelled and train.kind == "classes"):
+        return
+    counts = np.bincount(train.labels, minlength=len(train.classes))
+    if (told := imbalance(counts.tolist(), train.classes)) is not None:
+        log.warning("%s: %s%s", train.name, told, "" if weighed else "; --class-weights balanced weighs the rare ones")
 
 
 def _renumbered(train: ImageData, test: ImageData) -> ImageData:

@@ -6,7 +6,7 @@ import dataclasses
 from pathlib import Path
 
 from edgespa.api.early import require_there
-from edgespa.api.options import DataOptions, Progress
+from edgespa.api.options import DataOptions, Progress, left_out_of
 from edgespa.api.overlap import tell_overlap
 from edgespa.api.quality import count_outputs, require_outputs, with_quality
 from edgespa.data import Prepared, require_whole
@@ -100,7 +100,8 @@ def cut_to_file(
     preprocess = options.preprocess_if_known(opened, sets.values(), task.header.preprocess)
     if "data" in sets:
         sets["data"] = sets["data"].limit(min(config.score_images, len(sets["data"])), config.seed)
-    require_whole({"--eval-data" if name == "evaluation" else "--data": each for name, each in sets.items()}, progress)
+    named_sets = {"--eval-data" if name == "evaluation" else "--data": each for name, each in sets.items()}
+    require_whole(named_sets, progress)
     prepared = {name: prepare_for(opened.program, each, preprocess) for name, each in sets.items()}
     images, test = prepared.get("data"), prepared.get("evaluation")
     scored = {"--data": images} if images is not None else {}
@@ -111,7 +112,9 @@ def cut_to_file(
     decision = _decision(program, opened, images, config, plot is not None, progress)
     known = options.known(opened, preprocess, sets.values(), task.header.preprocess)
     task = dataclasses.replace(task, header=task.header.model_copy(update={"preprocess": known}))
-    task = cut(task, opened, decision, config, output.absolute().parent, images)
+    task = cut(task, opened, decision, config, output.absolute().parent, images).with_provenance(
+        **left_out_of(named_sets)
+    )
     if test is not None:
         before = "uncut" if is_task_file(model) else "base"
         task = with_quality(task, opened, test, seen=seen, progress=progress, before={before: program})

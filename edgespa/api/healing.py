@@ -13,7 +13,7 @@ from pydantic import JsonValue
 from edgespa.adaptation.heal import BEFORE, HealConfig, did_harm, heal, original_of
 from edgespa.adaptation.original import Original
 from edgespa.api.early import require_log_possible, require_outputs_possible, require_there
-from edgespa.api.options import DataOptions, Progress
+from edgespa.api.options import DataOptions, Progress, left_out_of
 from edgespa.api.overlap import tell_overlap
 from edgespa.api.quality import count_outputs, require_outputs, with_quality
 from edgespa.config import Preprocess
@@ -115,6 +115,7 @@ def heal_to_file(
     )
     known = options.known(fitted, preprocess, [images], task.header.preprocess)
     healed = dataclasses.replace(healed, header=healed.header.model_copy(update={"preprocess": known}))
+    healed = healed.with_provenance(**left_out_of(sets))
     if prepared is not None:
         uncut = {} if original is not None else {"base": towards.program}
         others = {**uncut, BEFORE: task.program(fitted)}

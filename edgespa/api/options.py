@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from edgespa.pixels.normalisation import Values, half_given, refuse_other_scales
 from edgespa.pixels.picture import SAMPLED
 from edgespa.pixels.placement import LETTERBOX
 from edgespa.pixels.words import resizing
+from edgespa.system.bounds import readable
 from edgespa.system.quiet import NOTE
 from edgespa.tasks.base import Base
 
@@ -87,6 +88,7 @@ class DataOptions:
         limit = self.eval_limit if measured else self.limit
         if (found := find_spec(spec)) is not None:
             data = found.load(limit, labelled=labelled)
+            data = usable(data) if self.skip_bad else data
         else:
             items = wanted.name if wanted is not None and wanted.answers == "items" else None
             data = load_data(
@@ -273,6 +275,24 @@ class DataOptions:
 
 
 _SETTINGS = tuple(name for name in PixelSettings.model_fields if name != "scale")
+
+
+def left_out_of(sets: Mapping[str, ImageData]) -> dict[str, Any]:
+    """What a task or a bundle records of files that were left out of its data; nothing where there are none.
+
+    Args:
+        sets: By the option that names them.
+    """
+    found = {
+        option: {"count": len(each.left_out), "files": [readable(file) for file, _ in each.left_out[:_RECORDED]]}
+        for option, each in sets.items()
+        if each.left_out
+    }
+    return {LEFT_OUT: found} if found else {}
+
+
+LEFT_OUT = "left_out_files"
+_RECORDED = 100
 
 
 def option_of(name: str) -> str:

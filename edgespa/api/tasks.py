@@ -16,10 +16,10 @@ from edgespa.adaptation.heal import BEFORE, HealConfig, is_healed
 from edgespa.adaptation.held_out import fitted_on
 from edgespa.adaptation.learn import adapt
 from edgespa.adaptation.teacher import load_teacher
-from edgespa.api.classes import of_classes
+from edgespa.api.classes import of_classes, tell_imbalance
 from edgespa.api.early import require_log_possible, require_outputs_possible, require_there
 from edgespa.api.healing import cut_path, heal_pruned, is_healing, pruned_before
-from edgespa.api.options import DataOptions, Progress
+from edgespa.api.options import DataOptions, Progress, left_out_of
 from edgespa.api.overlap import tell_overlap
 from edgespa.api.quality import count_outputs, require_outputs, with_quality
 from edgespa.data import ImageData, require_whole, why_counts_differ
@@ -113,9 +113,11 @@ def adapt_to_file(
     whole = dataclasses.replace(options, limit=None)
     own = whole.load(validation, outputs=base.outputs()) if validation else None
     test, own = (of_classes(train, each) if each is not None else None for each in (test, own))
+    named = {"--data": train, "--eval-data": test, "--validation-data": own}
+    given = {option: each for option, each in named.items() if each is not None}
     if processes.is_main:
-        named = {"--data": train, "--eval-data": test, "--validation-data": own}
-        require_whole({option: each for option, each in named.items() if each is not None}, progress)
+        require_whole(given, progress)
+        tell_imbalance(train, weighed=config.class_weights != "none")
     if begin is None and config.head == "auto" and (outputs := base.outputs()) is not None:
         _tell_off_by_one(base, outputs, train)
     recorded = begin.header.preprocess if begin is not None else None
@@ -150,6 +152,7 @@ def adapt_to_file(
             task = with_foretold(fitting.recorded(task), base)
     known = options.known(base, preprocess, [train], recorded)
     task = dataclasses.replace(task, header=task.header.model_copy(update={"preprocess": known}))
+    task = task.with_provenance(**left_out_of(given))
     if test_data is not None:
         task = with_quality(task, base, test_data, seen=seen, progress=progress, processes=processes)
     if processes.is_main:
@@ -297,6 +300,7 @@ def prune_to_file(
                 compared[BEFORE] = cut.program(base)
     known = options.known(base, preprocess, images.values())
     task = dataclasses.replace(task, header=task.header.model_copy(update={"preprocess": known}))
+    task = task.with_provenance(**left_out_of({f"--{_SPOKEN[name]}": each for name, each in images.items()}))
     if test is not None:
         task = with_quality(task, base, test, seen=seen, progress=progress, before=compared)
     task.save(output)
@@ -317,8 +321,16 @@ def _facts_of(output: Path, resume: bool) -> Mapping[str, Any]:
 
 
 def _tell_off_by_one(base: Base, outputs: int, train: ImageData) -> None:
-    """A head that is given up for a background class is likely a mistake."""
-    if train.kind == "classes" and abs(outputs - len(train.classes)) == 1:
+    """A head that is given up is told; for a background class it is likely a mistake."""
+    if train.kind != "classes" or outputs == len(train.classes):
+        return
+    if abs(outputs - len(train.classes)) > 1:
+        log.log(
+            NOTE,
+            "%s has %d outputs, %s has %d classes: a new last layer of %d is learned",
+            *(base.spec, outputs, train.name, len(train.classes), len(train.classes)),
+        )
+    else:
         log.log(
             NOTE,
             "%s has %d outputs, %s has %d classes, so a new head is trained; to keep its own: %s",

@@ -63,7 +63,7 @@ HARMLESS = (
     "identity", "revoked", "no-run", "timeout", "provider", "runs", "seconds", "duration", "cooldown", "rounds",
     "by-layer", "pick",
     "against", "again", "no-save", "with-base", "volatile", "archive", "to", "count", "balance", "description", "name",
-    "wheels", "offline", "runtime", "arithmetic", "path", "paths", "title", "examples",
+    "wheels", "offline", "runtime", "arithmetic", "wrong", "path", "paths", "title", "examples",
 )  # fmt: skip
 """Options that say what is read or computed. One that is in no list is asked about: see `questions`."""
 

@@ -65,7 +65,7 @@ class InputShape(click.ParamType[Any]):
         return size if size.dtype else size.shape
 
 
-def _inputs(ctx: click.Context, param: click.Parameter, values: tuple[Any, ...]) -> InputSizes | None:
+def inputs_given(ctx: click.Context, param: click.Parameter, values: tuple[Any, ...]) -> InputSizes | None:
     """What was given as `edgespa.tasks.base.Base.open` takes it."""
     if len(values) <= 1:
         return (values[0] if isinstance(values[0], tuple) else values) if values else None
@@ -152,7 +152,7 @@ def model_options(metavar: str = "MODEL", *, required: bool = True) -> Callable[
             "--input-shape",
             type=InputShape(),
             multiple=True,
-            callback=_inputs,
+            callback=inputs_given,
             help="Sizes of the model's input, the batch first: 1,3,32,32. Once for each input, in the order of "
             "forward; a type other than that of the weights goes behind: 1,16:int64.  [default: what the model's "
             "library records]",
@@ -166,7 +166,7 @@ def model_options(metavar: str = "MODEL", *, required: bool = True) -> Callable[
     )
 
 
-def data_options(*names: str, required: tuple[str, ...] = ()) -> Callable[[_F], _F]:
+def data_options(*names: str, required: tuple[str, ...] = (), limit: bool = True) -> Callable[[_F], _F]:
     """Data sets and how they become inputs.
 
     ``--data``, ``--eval-data``, ``--calibration`` (those asked for) -> ``str | None``; all else -> ``images: dict``,
@@ -175,6 +175,7 @@ def data_options(*names: str, required: tuple[str, ...] = ()) -> Callable[[_F], 
     Args:
         *names: Of the data options wanted, if any: ``"data"``, ``"eval-data"``, ``"calibration"``.
         required: Which of them must be given.
+        limit: There are data that ``--limit`` is of, others than ``--eval-data``.
     """
     data = [
         click.option(f"--{name}", metavar="DATA", required=name in required, help=_DATA_HELP[name]) for name in names
@@ -194,17 +195,13 @@ def data_options(*names: str, required: tuple[str, ...] = ()) -> Callable[[_F], 
             help="Normalisation: what the difference is divided by, per channel.  [default: likewise, else 1]",
         ),
         *pixel_options(),
-        click.option(
-            "--limit",
-            type=click.IntRange(min=1),
-            metavar="N",
-            help="Use a seeded, class-balanced part of N samples of each data set but --eval-data.",
-        ),
+        *([_LIMIT] if limit else []),
         click.option(
             "--eval-limit",
             type=click.IntRange(min=1),
             metavar="N",
-            help="The same of --eval-data.  [default: all of it]",
+            help=f"{'The same' if limit else 'Use a seeded, class-balanced part of N samples'} of --eval-data.  "
+            "[default: all of it]",
         ),
         click.option(
             "--labels",
@@ -234,6 +231,12 @@ def data_options(*names: str, required: tuple[str, ...] = ()) -> Callable[[_F], 
     )
 
 
+_LIMIT = click.option(
+    "--limit",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Use a seeded, class-balanced part of N samples of each data set but --eval-data.",
+)
 _LIBRARY = "  [default: what the model's library records, else {}]"
 
 
@@ -292,7 +295,7 @@ def _gathered(function: _F) -> _F:
     @functools.wraps(function)
     def command(*args: Any, **values: Any) -> Any:
         pixels = {name: values.pop(name) for name in PIXELS}
-        values["images"] = {name: values.pop(name) for name in _IMAGES}
+        values["images"] = {name: values.pop(name) for name in _IMAGES if name in values}
         values["images"] |= {name: value for name, value in pixels.items() if value is not None}
         require_both(values["images"]["mean"], values["images"]["std"])
         return function(*args, **values)

@@ -166,6 +166,31 @@ INSPECT_EXAMPLES: Examples = (
     ("What a task has removed", "inspect task.spa"),
 )
 
+DATA: Sections = {
+    "Data": ("--eval-data", "--objective", "--input-shape"),
+    "Output": (*_WRITTEN, *_RECIPE),
+}
+DATA_EXAMPLES: Examples = (
+    (
+        "Before a training: what is in it, and what is wrong",
+        "data photos.zip:train --eval-data photos.zip:test",
+    ),
+    ("What is too small for a network", "data photos/ --input-shape 1,3,224,224"),
+)
+EVALUATE: Sections = {
+    "Model": ("--input-shape", "--weights", "--base", "--trust"),
+    "Data": ("--eval-data", *(name for name in _IMAGES if name != "--limit"), "--seed"),
+    "Of a bundle": ("--variant", "--threads", "--timeout", *_SIGNERS),
+    "Output": ("--wrong", *_WRITTEN, *_RECIPE),
+}
+EVALUATE_EXAMPLES: Examples = (
+    ("What a task takes for what", "evaluate task.spa --eval-data photos.zip:test"),
+    (
+        "What int8 costs, by class, with the images that are wrong",
+        "evaluate bundle/ --variant onnx-fp32 --variant onnx-int8 --eval-data photos.zip:test --output details.json",
+    ),
+)
+
 VERIFY: Sections = {
     "Who made it": _SIGNERS,
     "Self-check": ("--no-run", "--python", "--runtime", "--by-layer", "--threads", "--timeout", "--memory"),

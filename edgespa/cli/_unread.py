@@ -7,6 +7,7 @@ is nothing to allow.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -34,6 +35,11 @@ class Rule(NamedTuple):
 
 def _of_task(values: Values) -> bool:
     return str(values["model"]).endswith(".spa")
+
+
+def _is_bundle(values: Values) -> bool:
+    path = Path(str(values["model"]))
+    return path.suffix == ".tar" or path.is_dir()
 
 
 def _prunes(values: Values) -> bool:
@@ -207,6 +213,19 @@ RULES: Mapping[str, tuple[Rule, ...]] = MappingProxyType(
                 ("kernel",),
                 lambda values: values["adapter"] not in _WITHOUT - set(_KERNELS),
                 f"is of --adapter {', '.join(_KERNELS)}",
+            ),
+        ),
+        "evaluate": (
+            Rule(("base", "trust"), _of_task, "is of a TASK file, and what is evaluated is none"),
+            Rule(
+                ("input_shape", "weights"),
+                lambda values: not _is_bundle(values),
+                "is of a MODEL or TASK: a bundle has the sizes of its inputs, and its weights",
+            ),
+            Rule(
+                ("variants", "threads", "timeout", "signers", "identity", "revoked"),
+                _is_bundle,
+                "is of a bundle, and what is evaluated is none",
             ),
         ),
         "verify": (

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from edgespa.data.bounded import BAD_FILE, why_no_image
 from edgespa.errors import DataError
 
 IGNORED = 255
@@ -135,7 +136,7 @@ def decoded_mask(content: bytes, label: str) -> NDArray[np.uint8]:
             image.load()
             return picture_as_mask(image, label)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(f"{label} is not a whole image: {error}", "replace or delete this file") from error
+        raise DataError(f"{label} is not a whole image: {why_no_image(error, content)}", BAD_FILE) from error
 
 
 def picture_as_mask(image: Image.Image, label: str) -> NDArray[np.uint8]:

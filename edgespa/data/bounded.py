@@ -6,9 +6,27 @@ import contextlib
 from pathlib import Path
 
 from edgespa.errors import DataError
+from edgespa.pixels.picture import MAX_PIXELS
 
+BAD_FILE = "replace or delete this file, or leave it out: --skip-bad-files"
+_BOMB = "DecompressionBombError"
 MAX_IMAGE_FILE = 1 << 29
 """Bytes of one image file: as many pixels as are decoded, in three colours, packed by nothing."""
+
+
+def why_no_image(error: Exception, content: bytes | None = None) -> str:
+    """Why a file is no image that can be used, in words: Pillow's own name an object in memory, or an attack.
+
+    Args:
+        error: Of Pillow, or of reading.
+        content: Of the file, where it was read.
+    """
+    kind = type(error).__name__
+    if kind == "UnidentifiedImageError":
+        return "it is empty" if content == b"" else "its first bytes are of no kind of image that is known"
+    if kind == _BOMB:
+        return f"it says that it has more pixels than {MAX_PIXELS:,}"
+    return str(error) or kind
 
 
 def require_file_of_an_image(size: int, where: str) -> None:

@@ -18,6 +18,7 @@ from torch.utils import _pytree
 from edgespa.config import PixelSettings
 from edgespa.data import ImageData, load_data
 from edgespa.data.load import is_code
+from edgespa.data.whole import below, summary
 from edgespa.errors import ConfigError, DataError
 from edgespa.models.given import Given
 from edgespa.models.imports import nearest
@@ -192,14 +193,26 @@ def digest_of(data: ImageData) -> str:
     """SHA-256 of the images' sizes and pixels, in their order, as ``sha256:...``.
 
     Raises:
-        DataError: If an image cannot be read.
+        DataError: If images cannot be read; all of them are told.
     """
     found = hashlib.sha256()
+    faults: list[str] = []
     for index in range(len(data)):
-        for part in _pytree.tree_leaves(data.tensors(index)) if data.preprocessed else [data.image(index)]:
+        try:
+            parts = _pytree.tree_leaves(data.tensors(index)) if data.preprocessed else [data.image(index)]
+        except DataError as error:
+            if not data.in_files:
+                raise
+            faults.append(below(data, index, error.message))
+            continue
+        for part in parts:
             item = np.asarray(part)
             found.update(f"{item.shape} {item.dtype}\n".encode())
             found.update(np.ascontiguousarray(item).tobytes())
+    if faults:
+        raise DataError(
+            summary(data.name, faults, len(data)), "replace or delete these files; with -v all of them are listed"
+        )
     return f"sha256:{found.hexdigest()}"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import io
 import logging
@@ -14,10 +15,10 @@ from typing import BinaryIO, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from edgespa.data.answers import UNREADABLE
-from edgespa.data.bounded import require_file_of_an_image
+from edgespa.data.bounded import BAD_FILE, require_file_of_an_image, why_no_image
 from edgespa.data.drawn.find import find_drawn
 from edgespa.data.drawn.places import Place
 from edgespa.data.images import ImageData
@@ -31,13 +32,13 @@ from edgespa.data.pairs import (
     holds_photographs,
 )
 from edgespa.data.points import Cut
-from edgespa.data.source import ImageSource
+from edgespa.data.source import Examined, ImageSource
 from edgespa.data.tree import IMAGE_SUFFIXES, Tree, join
 from edgespa.data.wanted import find_wanted
 from edgespa.data.whole import looks_whole
 from edgespa.errors import DataError
 from edgespa.models.imports import nearest
-from edgespa.pixels.picture import TooManyBits, upright_pixels
+from edgespa.pixels.picture import TooManyBits, orientation, upright_pixels
 from edgespa.system.files import open_plain
 
 logger = logging.getLogger(__name__)
@@ -54,6 +55,9 @@ class _Files(ImageSource):
         self._files = files
         self._read = read
         self._where = where
+
+    def name(self, index: int) -> str:
+        return self._files[index]
 
     def fault(self, index: int) -> str | None:
         file = self._files[index]
@@ -75,13 +79,29 @@ class _Files(ImageSource):
         return len(self._files)
 
     def image(self, index: int) -> NDArray[np.uint8]:
-        file = self._files[index]
-        label = f"{self._where}/{file}"
+        return decode(*self._content(index))
+
+    def examined(self, index: int) -> Examined:
+        content, label = self._content(index)
+        pixels = decode(content, label)
+        with Image.open(io.BytesIO(content)) as image:  # it was opened just now
+            return Examined(pixels, image.format or "", orientation(image) > 1)
+
+    def _content(self, index: int) -> tuple[bytes, str]:
+        label = f"{self._where}/{self._files[index]}"
         try:
-            content = self._read(file)
+            return self._read(self._files[index]), label
         except UNREADABLE as error:
             raise DataError(f"{label} cannot be read: {error}", "copy or make the data again") from error
-        return decode(content, label)
+
+
+_ALONE = threading.Lock()
+"""Large images are decoded one after the other: several at once, of files of some kilobytes, would fill the memory."""
+_LARGE = 1 << 25
+
+
+def _is_large(image: Image.Image) -> bool:
+    return image.size[0] * image.size[1] > _LARGE
 
 
 def decode(content: bytes, label: str) -> NDArray[np.uint8]:
@@ -98,15 +118,12 @@ def decode(content: bytes, label: str) -> NDArray[np.uint8]:
         DataError: The file is corrupt, or has more than 8 bits per channel.
     """
     try:
-        with Image.open(io.BytesIO(content)) as image:
+        with Image.open(io.BytesIO(content)) as image, _ALONE if _is_large(image) else contextlib.nullcontext():
             return upright_pixels(image)
     except TooManyBits as error:
         raise DataError(f"{label}: {error}", "convert it to 8 bits, with a scale that suits the data") from error
-    except UnidentifiedImageError as error:  # Pillow's own words name an object in memory
-        found = "it is empty" if not content else "its first bytes are of no kind of image that is known"
-        raise DataError(f"{label} is not a whole image: {found}", "replace or delete this file") from error
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(f"{label} is not a whole image: {error}", "replace or delete this file") from error
+        raise DataError(f"{label} is not a whole image: {why_no_image(error, content)}", BAD_FILE) from error
 
 
 @dataclasses.dataclass(frozen=True)
@@ -188,10 +205,10 @@ def _from_tree(place: Place, read: Callable[[str], bytes], asked: Asked) -> Imag
         source: ImageSource = _Files(drawn.files, read, where)
         if drawn.windows is not None:
             source = Cut(source, *drawn.windows)
-        return ImageData(source, None, drawn.classes, title, answers=drawn.answers)
+        return ImageData(source, None, drawn.classes, title, answers=drawn.answers).without(drawn.left_out)
     pictures = find_wanted(place, read, split, title, labelled=labelled, wanted=asked.wanted, skip=asked.skip)
     if pictures is not None:
-        return ImageData(_Files(pictures[0], read, where), None, (), title, answers=pictures[1])
+        return ImageData(_Files(pictures[0], read, where), None, (), title, answers=pictures[1]).without(pictures[2])
     if found := pairs_of_split(tree, split):
         return _with_masks(tree, "", found, read, where, asked)
     base = _base(tree, split, where)
@@ -218,8 +235,9 @@ def _from_tree(place: Place, read: Callable[[str], bytes], asked: Asked) -> Imag
             )
         if labelled:
             raise no_classes(at)
-        _tell_left_out(tree, [base], at)
-        return ImageData(_Files(sorted(flat), read, where), None, (), title)
+        whole = ImageData(_Files(sorted(flat), read, where), None, (), title)
+        whole.no_images = _tell_left_out(tree, [base], at)
+        return whole
     classes = sorted({*filled, *_classes_of_siblings(tree, base, split)})
     if labelled and len(classes) < 2:
         raise DataError(
@@ -236,9 +254,10 @@ def _from_tree(place: Place, read: Callable[[str], bytes], asked: Asked) -> Imag
     if missing:
         logger.warning("%s: no images in: %s", at, _some(list(dict.fromkeys(missing))))
     if flat:
-        logger.warning("%s: %d images beside the class folders were left out", at, len(flat))
-    _tell_left_out(tree, [base, *(join(base, name) for name in filled)], at)
-    return ImageData(_Files(files, read, where), np.asarray(labels, dtype=np.int64), classes, title)
+        logger.warning("%s: %d images beside the class folders were left out: %s", at, len(flat), _some(sorted(flat)))
+    data = ImageData(_Files(files, read, where), np.asarray(labels, dtype=np.int64), classes, title)
+    data.no_images = _tell_left_out(tree, [base, *(join(base, name) for name in filled)], at)
+    return data
 
 
 def _with_masks(
@@ -330,15 +349,17 @@ def _classes_of_siblings(tree: Tree, base: str, split: str | None) -> set[str]:
     return found
 
 
-def _tell_left_out(tree: Tree, folders: list[str], at: str) -> None:
-    others = sum(len(tree.others.get(folder, ())) for folder in folders)
+def _tell_left_out(tree: Tree, folders: list[str], at: str) -> tuple[str, ...]:
+    """Name the files that are no images; and say that there are images in folders that are no classes."""
+    others = tuple(sorted(file for folder in folders for file in tree.others.get(folder, ())))
     if others:
-        logger.warning("%s: %d files are no images and were left out", at, others)
+        logger.warning("%s: %d files are no images and were left out: %s", at, len(others), _some(list(others)))
     used = set(folders)
     below = tuple(f"{folder}/" for folder in folders[1:])
     nested = sum(len(files) for folder, files in tree.images.items() if folder.startswith(below) and folder not in used)
     if below and nested:
         logger.warning("%s: %d images in folders below the class folders were left out", at, nested)
+    return others
 
 
 def _some(names: list[str]) -> str:

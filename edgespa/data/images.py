@@ -14,7 +14,7 @@ from edgespa.data.answers import Answers, MaskAnswers
 from edgespa.data.boxes import BoxAnswers
 from edgespa.data.labels import no_classes
 from edgespa.data.parts import drawn_evenly, held_out
-from edgespa.data.source import ImageSource
+from edgespa.data.source import Examined, ImageSource, LeftOut
 from edgespa.errors import DataError
 from edgespa.models.imports import nearest
 from edgespa.system.bounds import names_problem, readable
@@ -57,6 +57,8 @@ class ImageData:
         self._total = len(source)
         self.targets = targets
         self.kind = answers.kind if answers is not None else kind
+        self.left_out: tuple[LeftOut, ...] = ()
+        self.no_images: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self._indices)
@@ -92,7 +94,7 @@ class ImageData:
     def unanswered(self) -> Self:
         """The images alone: nothing is known of them, and there are no classes."""
         part = type(self)(self._source, None, (), self._title, kind=self.kind)
-        part._indices, part._total = self._indices, self._total
+        part._indices, part._total, part.left_out = self._indices, self._total, self.left_out
         return part
 
     @property
@@ -199,6 +201,27 @@ class ImageData:
                 "let the data set return PIL images or uint8 arrays where images are wanted",
             )
         return self._source.image(int(self._indices[index]))
+
+    @property
+    def positions(self) -> NDArray[np.int64]:
+        """Of each image its place in the source, int64 [N]."""
+        return self._indices.copy()
+
+    def file(self, index: int) -> str:
+        """What an image is called, see `ImageSource.name`.
+
+        Args:
+            index: Position in this data set, from 0.
+        """
+        return self._source.name(int(self._indices[index]))
+
+    def examined(self, index: int) -> Examined:
+        """One image, decoded now, and what its file says; see `image`.
+
+        Args:
+            index: Position in this data set, from 0.
+        """
+        return self._source.examined(int(self._indices[index]))
 
     def fault(self, index: int) -> str | None:
         """What is the matter with an image, see `ImageSource.fault`.
@@ -352,7 +375,17 @@ class ImageData:
         targets = None if self.targets is None else self.targets[positions]
         part = type(self)(self._source, labels, self.classes, self._title, targets, self.kind, self._answers)
         part._indices, part.kind = self._indices[positions], self.kind
-        part._total = self._total
+        part._total, part.left_out, part.no_images = self._total, self.left_out, self.no_images
+        return part
+
+    def without(self, left_out: Sequence[LeftOut]) -> Self:
+        """The same, with what was left out of it because it cannot be used.
+
+        Args:
+            left_out: The files.
+        """
+        part = self._part(np.arange(len(self)), self._labels)
+        part.left_out = (*self.left_out, *left_out)
         return part
 
     def _groups(self) -> NDArray[np.int64]:

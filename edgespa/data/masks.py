@@ -13,7 +13,7 @@ from PIL import Image
 from edgespa.data.answers import UNREADABLE, decoded_mask, look_at_masks, names_in
 from edgespa.data.images import ImageData
 from edgespa.data.pairs import Pairs, find_masks, masks_among, pairs_across
-from edgespa.data.source import ImageSource
+from edgespa.data.source import ImageSource, LeftOut
 from edgespa.data.tree import Tree, join
 from edgespa.data.whole import summary
 from edgespa.errors import DataError
@@ -135,7 +135,8 @@ def masked_images(
     if not skip or len(faults) == len(masks):
         raise first if len(faults) == 1 else DataError(told, first.hint)
     logger.warning("%s; left out", told)
-    return data.subset([index for index in range(len(masks)) if index not in faults])
+    rest = data.subset([index for index in range(len(masks)) if index not in faults])
+    return rest.without([LeftOut(found.files[index][0], faults[index].message) for index in sorted(faults)])
 
 
 def _class_names(tree: Tree, base: str, read: Callable[[str], bytes]) -> tuple[str, ...]:

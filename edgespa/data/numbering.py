@@ -158,6 +158,7 @@ def why_counts_differ(outputs: int, classes: int, *, numbers: bool = False) -> s
         return "--class-offset -1 if the first class is a background without images that the model has no output for"
     if more > 0 and numbers:
         return f"--class-offset 0 if the labels are the numbers of the outputs, or {by_name}"
+    learned = f"to have the model learn these {classes} classes: edgespa adapt MODEL --data DATA, with a new last layer"
     if more > 0:
-        return f"--class-offset {more} if the data's classes are the last outputs, or {by_name}"
-    return "give data of the model's own classes"
+        return f"{learned}; or --class-offset {more} if the data's classes are the last outputs, or {by_name}"
+    return f"give data of the model's own classes; or {learned}"

@@ -15,7 +15,7 @@ from PIL import Image
 
 from edgespa.config import Preprocess
 from edgespa.data.answers import Answers
-from edgespa.data.bounded import MAX_IMAGE_FILE
+from edgespa.data.bounded import BAD_FILE, MAX_IMAGE_FILE, why_no_image
 from edgespa.errors import DataError
 from edgespa.pixels.picture import (
     MAX_PIXELS,
@@ -213,7 +213,7 @@ def read_wanted(content: bytes, file: str, label: str, units: bool) -> NDArray[n
             image.load()
             values = turned(np.asarray(image, np.float32)[:, :, None], orientation(image))
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(f"{label} is not a whole image: {error}", "replace or delete this file") from error
+        raise DataError(f"{label} is not a whole image: {why_no_image(error)}", BAD_FILE) from error
     if units:
         values = np.where(values == 0, np.float32(np.nan), values)
     return np.asarray(values / np.float32(_DEEP) if deep else values, np.float32)
@@ -252,7 +252,7 @@ def size_of(stream: BinaryIO, file: str, label: str) -> tuple[int, int, int]:
                 refuse_deep(image)
             return (*upright_size(image), 1 if image.mode in ("1", "L", "I", "F") or image.mode.startswith("I;") else 3)
     except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
-        raise DataError(f"{label} is not a whole image: {error}", "replace or delete this file") from error
+        raise DataError(f"{label} is not a whole image: {why_no_image(error)}", BAD_FILE) from error
 
 
 def misfit(

@@ -15,7 +15,7 @@ from torch.utils import _pytree
 
 from edgespa.config import Preprocess
 from edgespa.data.answers import Answers
-from edgespa.data.source import ImageSource
+from edgespa.data.source import Examined, ImageSource
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,6 +147,15 @@ class Cut(ImageSource):
         """See `ImageSource.image`."""
         x1, y1, x2, y2 = self._windows[index].tolist()
         return self._source.image(int(self._owners[index]))[y1:y2, x1:x2]
+
+    def name(self, index: int) -> str:
+        """See `ImageSource.name`; a picture may have several parts."""
+        x1, y1, x2, y2 = self._windows[index].tolist()
+        return f"{self._source.name(int(self._owners[index]))} ({x1},{y1} to {x2},{y2})"
+
+    def examined(self, index: int) -> Examined:
+        """See `ImageSource.examined`."""
+        return self._source.examined(int(self._owners[index]))._replace(pixels=self.image(index))
 
     def fault(self, index: int) -> str | None:
         """See `ImageSource.fault`."""

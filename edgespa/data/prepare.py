@@ -17,7 +17,7 @@ from torch import Tensor
 from edgespa.config import Preprocess
 from edgespa.data.images import ImageData, Progress
 from edgespa.data.targets import Items, Masks, Table, Targets, augmented_alone, pool, targets_of
-from edgespa.data.whole import summary
+from edgespa.data.whole import below, summary
 from edgespa.errors import DataError
 from edgespa.pixels.picture import model_pixels
 from edgespa.pixels.values import SCALINGS
@@ -103,6 +103,14 @@ class Prepared:
     def digest(self) -> str:
         """Of what is right for each sample, see `edgespa.data.ImageData.digest`."""
         return self._data.digest
+
+    def file(self, index: int) -> str:
+        """What a sample is called, see `edgespa.data.ImageData.file`.
+
+        Args:
+            index: Its position, from 0.
+        """
+        return self._data.file(index)
 
     def with_targets(self, targets: Targets) -> Prepared:
         """The same with something else that is right for each of them.
@@ -362,7 +370,8 @@ def prepare(
         first = faults[min(faults)]
         if len(faults) == 1:
             raise first
-        raise DataError(summary(data.name, [faults[index].message for index in sorted(faults)], len(data)), first.hint)
+        told = [below(data, index, faults[index].message) for index in sorted(faults)]
+        raise DataError(summary(data.name, told, len(data)), first.hint)
     return Prepared(data, preprocess, cache, workers, targets)
 
 

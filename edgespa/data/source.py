@@ -3,11 +3,37 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
+
+
+class Examined(NamedTuple):
+    """An image and what its file says beside its pixels.
+
+    Attributes:
+        pixels: uint8 [H, W, C], as it is seen.
+        format: Of the file, such as JPEG; empty where there is none.
+        turned: It is stored turned, by its EXIF orientation.
+    """
+
+    pixels: NDArray[np.uint8]
+    format: str = ""
+    turned: bool = False
+
+
+class LeftOut(NamedTuple):
+    """A file that was left out of a data set, as was asked for.
+
+    Attributes:
+        file: Its path below the data set's.
+        why: It cannot be used.
+    """
+
+    file: str
+    why: str
 
 
 class ImageSource(ABC):
@@ -34,6 +60,18 @@ class ImageSource(ABC):
         Raises:
             DataError: It cannot be read; the message names it.
         """
+
+    def name(self, index: int) -> str:
+        """What an image is called for people: the path of its file below the data set's, else its number."""
+        return f"item {index}"
+
+    def examined(self, index: int) -> Examined:
+        """One image, and what its file says.
+
+        Raises:
+            DataError: It cannot be read; the message names it.
+        """
+        return Examined(self.image(index))
 
     def fault(self, index: int) -> str | None:
         """Which image cannot be used and why, as far as that is seen without decoding it; None where nothing is."""

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from edgespa.data.answers import UNREADABLE
-from edgespa.data.bounded import MAX_IMAGE_FILE
+from edgespa.data.bounded import MAX_IMAGE_FILE, why_no_image
 from edgespa.data.drawn.places import Place
 from edgespa.data.pictures import (
     NUMBERS,
@@ -25,6 +25,7 @@ from edgespa.data.pictures import (
     size_of,
     times,
 )
+from edgespa.data.source import LeftOut
 from edgespa.data.tree import join
 from edgespa.data.whole import looks_whole, summary
 from edgespa.errors import DataError
@@ -46,7 +47,7 @@ def find_wanted(
     labelled: bool,
     wanted: str | None = None,
     skip: bool = False,
-) -> tuple[list[str], PictureAnswers | None] | None:
+) -> tuple[list[str], PictureAnswers | None, list[LeftOut]] | None:
     """The pictures of a split, and what is wanted for each; None where the folder is of another kind.
 
     They lie in two folders of files that are called alike, ``input`` and ``target``, below a folder per split or above
@@ -71,20 +72,20 @@ def find_wanted(
         return None
     given, target, pairs = found
     if not labelled:
-        return [file for file, _ in pairs], None
+        return [file for file, _ in pairs], None, []
     sizes = _looked_at(place, pairs)
     first = next((each for each in sizes if not isinstance(each, str)), None)
     good: list[tuple[tuple[str, str], Sizes]] = []
-    wrong = []
+    wrong: list[LeftOut] = []
     for pair, own in zip(pairs, sizes, strict=True):
         if isinstance(own, str) or first is None:
-            wrong.append(str(own))
+            wrong.append(LeftOut(pair[0], str(own)))
         elif problem := misfit(*own, *first):
-            wrong.append(f"{place.where}/{pair[1]} {problem}")
+            wrong.append(LeftOut(pair[0], f"{place.where}/{pair[1]} {problem}"))
         else:
             good.append((pair, own))
     if wrong:
-        told = summary(title, wrong, len(pairs))
+        told = summary(title, [each.why for each in wrong], len(pairs))
         if not (skip and good):
             raise DataError(told, "make all of one kind, or leave such images out: --skip-bad-files")
         log.warning("%s; left out", told)
@@ -112,7 +113,7 @@ def find_wanted(
         channels,
         digest_of(names, [w for _, (_, w) in good]),
     )
-    return [file for file, _ in names], answers
+    return [file for file, _ in names], answers, wrong
 
 
 def _folders(place: Place, split: str | None) -> dict[str, list[str]]:
@@ -148,7 +149,7 @@ def _looked_at(place: Place, pairs: list[tuple[str, str]]) -> list[Sizes | str]:
             with place.opened(given) as stream, Image.open(stream) as image:
                 size = upright_size(image)
         except (*UNREADABLE, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            return f"{place.where}/{given} is not a whole image: {error}"
+            return f"{place.where}/{given} is not a whole image: {why_no_image(error)}"
         try:
             with place.opened(target) as stream:
                 own = size_of(stream, target, f"{place.where}/{target}")

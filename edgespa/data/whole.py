@@ -15,6 +15,7 @@ from typing import BinaryIO
 from PIL import Image
 
 from edgespa.data.images import ImageData
+from edgespa.data.source import LeftOut
 from edgespa.errors import DataError
 from edgespa.pixels.picture import refuse_deep
 
@@ -23,6 +24,8 @@ log = logging.getLogger(__name__)
 SHOWN = 5
 _WORKERS = 4
 _CHUNK = 256
+_ALL = 20_000
+"""So many images are decoded to tell all that cannot be used, once one is found."""
 _TAIL = 64
 Progress = Callable[[float, float | None, str], None]
 
@@ -62,21 +65,45 @@ def require_whole(sets: Mapping[str, ImageData], progress: Progress | None = Non
         DataError: How many there are, and the first of each set.
     """
     total = sum(map(len, sets.values()))
-    told, done = [], 0
-    for option, data in sets.items():
-        faults: list[str] = []
-        for found in _looked_at(data):
-            faults += [fault for fault in found if fault is not None]
-            done += len(found)
-            if progress is not None:
-                progress(done, total, f"look at the images of {option}")
-        if faults:
-            told.append(summary(f"{option} {data.name}", faults, len(data)))
-    if told:
+
+    def look(whole: bool) -> dict[str, list[str]]:
+        done, every = 0, {}
+        for option, data in sets.items():
+            faults: list[str] = []
+            first = done
+            for found in _looked_at(data, whole):
+                places = range(done - first, done - first + len(found))
+                faults += [below(data, at, why) for at, why in zip(places, found, strict=True) if why is not None]
+                done += len(found)
+                if progress is not None:
+                    progress(done, total, f"{'decode' if whole else 'look at'} the images of {option}")
+            if faults:
+                every[option] = faults
+        return every
+
+    found = look(whole=False)
+    if found and total <= _ALL:  # they have to be repaired anyway: so all of them are told
+        found = look(whole=True)
+    if found:
+        told = [summary(f"{option} {sets[option].name}", faults, len(sets[option])) for option, faults in found.items()]
         raise DataError(
             "; ".join(told),
-            "replace or delete these files, or leave them out: --skip-bad-files; with -v all of them are listed",
+            "replace or delete these files, or leave them out: --skip-bad-files; with -v all of them are listed, and "
+            "by: edgespa data",
         )
+
+
+def below(data: ImageData, index: int, fault: str) -> str:
+    """What is the matter with an image, its file named by its path below the data set's.
+
+    Args:
+        data: The images.
+        index: Position in them.
+        fault: As it is told, with the whole path.
+    """
+    name = data.file(index)
+    before, found, rest = fault.partition(name)
+    return f"{name}{rest}" if found and before.endswith("/") else fault
 
 
 def usable(data: ImageData) -> ImageData:
@@ -86,14 +113,16 @@ def usable(data: ImageData) -> ImageData:
         DataError: There are none.
     """
     faults = [fault for found in _looked_at(data, whole=True) for fault in found]
-    bad = [fault for fault in faults if fault is not None]
+    bad = [below(data, index, fault) for index, fault in enumerate(faults) if fault is not None]
     if not bad:
         return data
     told = summary(data.name, bad, len(data))
     if len(bad) == len(data):
         raise DataError(told, "give other data")
     log.warning("%s; left out", told)
-    return data.subset([index for index, fault in enumerate(faults) if fault is None])
+    rest = data.subset([index for index, fault in enumerate(faults) if fault is None])
+    pairs = [(data.file(index), fault) for index, fault in enumerate(faults) if fault is not None]
+    return rest.without([LeftOut(*pair) for pair in pairs])
 
 
 def _looked_at(data: ImageData, whole: bool = False) -> Iterator[list[str | None]]:

@@ -205,6 +205,9 @@ def _list(value: JsonValue) -> list[dict[str, JsonValue]]:
     return [each for each in value if isinstance(each, dict)] if isinstance(value, list) else []
 
 
+_HERE = "local"
+
+
 def _latency(profiles: Sequence[Profile]) -> Iterator[str]:
     if not profiles:
         yield "Not measured yet: `edgespa profile` measures, and `edgespa card` puts what it found here."
@@ -215,6 +218,8 @@ def _latency(profiles: Sequence[Profile]) -> Iterator[str]:
     doubts = []
     for profile in sorted(profiles, key=lambda each: each.created):
         device = profile.host.cpu_model or profile.host.machine
+        if profile.device not in (_HERE, device):
+            device = f"{profile.device} ({device})"
         device += ", emulated: its times mean nothing" if profile.emulated else ""
         for result in profile.results:
             if result.bundle == profile.bundle:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from edgespa.errors import ModelError, WeightsError
 from edgespa.models.imports import nearest_path
-from edgespa.models.weights import WeightSource, misfit, some_names
+from edgespa.models.weights import WeightSource, is_other_head, misfit, some_names, tell_new_head
 from edgespa.system.files import expanded
 from edgespa.system.quiet import quiet
 
@@ -85,15 +85,20 @@ def build(transformers: Any, name: str, source: WeightSource) -> nn.Module:
     common = {"trust_remote_code": False, "local_files_only": local}
     config = transformers.AutoConfig.from_pretrained(where, **common)
     kind = _class_of(transformers, config, name)
+    if source.classes is not None:
+        config.num_labels = source.classes
     if source.pretrained and local:
         _require_stored(kind, config, folder, name)
     if source.pretrained:
-        return Answers(_loaded(kind, where, f"of hf:{name}", config=config, local_files_only=local))
+        return Answers(
+            _loaded(kind, where, f"of hf:{name}", classes=source.classes, config=config, local_files_only=local)
+        )
     if source.state is None:
         return Answers(kind(config))
     # A file saved from `Answers` has a prefix more.
     given = {key.removeprefix("core."): value for key, value in source.state.items()}
-    return Answers(_loaded(kind, None, source.name, config=config, state_dict=given, strict=True))
+    own = {"config": config, "state_dict": given, "strict": True}
+    return Answers(_loaded(kind, None, source.name, classes=source.classes, **own))
 
 
 def _require_stored(kind: Any, config: Any, folder: Path, name: str) -> None:
@@ -143,7 +148,9 @@ def _class_of(transformers: Any, config: Any, name: str) -> Any:
     return found
 
 
-def _loaded(kind: Any, where: str | None, origin: str, *, strict: bool = False, **options: Any) -> nn.Module:
+def _loaded(
+    kind: Any, where: str | None, origin: str, *, classes: int | None = None, strict: bool = False, **options: Any
+) -> nn.Module:
     """A model with weights from the library's own loader, for names on disk are not always those of the modules.
 
     It makes up what is missing and goes on where weights do not fit, so its report is turned into an error.
@@ -160,9 +167,12 @@ def _loaded(kind: Any, where: str | None, origin: str, *, strict: bool = False, 
     pooling = _POOLING not in options and _POOLING in inspect.signature(kind.__init__).parameters
     if pooling and missing and all(key.startswith("pooler.") for key in missing):
         # Saved without its pooling layer, which no configuration tells.
-        return _loaded(kind, where, origin, strict=strict, **options, **{_POOLING: False})
+        return _loaded(kind, where, origin, classes=classes, strict=strict, **options, **{_POOLING: False})
     unexpected = sorted(report["unexpected_keys"])
-    wrong = sorted(f"{key} {tuple(got)} instead of {tuple(wanted)}" for key, got, wanted in report["mismatched_keys"])
+    others = sorted((key, tuple(got), tuple(wanted)) for key, got, wanted in report["mismatched_keys"])
+    fresh = [key for key, got, wanted in others if classes is not None and is_other_head(got, wanted, classes)]
+    wrong = [f"{key} {got} instead of {wanted}" for key, got, wanted in others if key not in fresh]
+    tell_new_head(fresh, classes or 0)
     if missing or wrong or (strict and unexpected):
         error = misfit(origin, missing, unexpected, wrong)
         raise WeightsError(

@@ -74,6 +74,24 @@ def split_file_spec(spec: str) -> tuple[str, str] | None:
     return (match["path"], match["name"] or "") if match else None
 
 
+def library_name(spec: str) -> tuple[str, str, int | None]:
+    """Split ``timm:resnet18,classes=10``.
+
+    Args:
+        spec: Any spec.
+
+    Returns:
+        What is in front of the first colon; the name behind it; and for how many classes the model's last layer is to
+        be made, None for as many as it has.
+    """
+    library, _, name = spec.partition(":")
+    match = _CLASSES.fullmatch(name)
+    return (library, match["name"], int(match["count"])) if match else (library, name, None)
+
+
+_CLASSES = re.compile(r"(?P<name>[^,].*),classes=(?P<count>[1-9]\d{0,5})")
+
+
 def is_module_spec(spec: str) -> bool:
     """True if ``spec`` has the form ``package.module:name`` (which says nothing about whether it exists)."""
     return _MODULE_SPEC.fullmatch(spec) is not None

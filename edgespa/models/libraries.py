@@ -14,11 +14,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from edgespa.errors import EdgespaError, MissingExtraError, ModelError
+from edgespa.errors import EdgespaError, MissingExtraError, ModelError, WeightsError
 from edgespa.models import huggingface
 from edgespa.models.imports import mismatched, nearest
 from edgespa.models.network import hub, hub_as_it_is, require_fetchable
-from edgespa.models.weights import WeightSource, fit_weights
+from edgespa.models.weights import WeightSource, fit_weights, head_hint, with_new_head
 from edgespa.system.files import expanded
 
 # torchvision comes with timm, which requires it.
@@ -156,15 +156,14 @@ def _torchvision(module: ModuleType, name: str, source: WeightSource) -> nn.Modu
         # Fetched here and not by the builder, because the builder would unpickle whatever the file holds.
         state, origin = entry.get_state_dict(progress=False, check_hash=True, weights_only=True), str(entry)
         options["num_classes"] = len(entry.meta["categories"])
+    if source.classes is not None:
+        options["num_classes"] = source.classes
     if unused:
         options["init_weights"] = state is None
     model: nn.Module = models.get_model(name, weights=None, **options)
     if state is not None:
-        fit_weights(
-            model,
-            {key: value for key, value in state.items() if not key.removeprefix("module.").startswith(unused)},
-            origin,
-        )
+        used = {key: value for key, value in state.items() if not key.removeprefix("module.").startswith(unused)}
+        _fill(model, used, origin, f"torchvision:{name}", source.classes)
     return model
 
 
@@ -175,6 +174,12 @@ def _torchvision_detector(models: Any, name: str, source: WeightSource) -> nn.Mo
     unpickled.
     """
     entry: Any = None
+    if source.classes is not None:
+        raise ModelError(
+            f"torchvision:{name} is a detector, whose last layers depend on more than the number of classes",
+            f"name a factory, file.py:build, that returns torchvision.models.detection.{name}(num_classes="
+            f"{source.classes + 1}, ...), the background being one of them",
+        )
     if source.pretrained:
         entry = models.get_model_weights(name).DEFAULT
         require_fetchable(entry.url, Path(torch.hub.get_dir()) / "checkpoints")
@@ -189,10 +194,24 @@ def _timm(module: ModuleType, name: str, source: WeightSource) -> nn.Module:
     # A colon means a hub address, which only the hub can judge; a dot separates the tag of the weights.
     if ":" not in name and not timm.is_model(name.partition(".")[0]):
         raise _unknown("timm", name, timm.list_models())
-    model: nn.Module = timm.create_model(name, pretrained=source.pretrained)
+    options = {} if source.classes is None else {"num_classes": source.classes}
+    model: nn.Module = timm.create_model(name, pretrained=source.pretrained, **options)
     if source.state is not None:
-        fit_weights(model, source.state, source.name)
+        _fill(model, source.state, source.name, f"timm:{name}", source.classes)
     return model
+
+
+def _fill(model: nn.Module, state: Mapping[str, Any], origin: str, spec: str, classes: int | None) -> None:
+    """Fit weights, those of another last layer aside where its classes were named.
+
+    Raises:
+        WeightsError: They do not fit; where it is the number of classes alone, it says how the model is named.
+    """
+    try:
+        fit_weights(model, with_new_head(model, state, classes), origin)
+    except WeightsError as error:
+        hint = head_hint(model, state, spec) if classes is None else None
+        raise WeightsError(error.message, hint or error.hint) from error
 
 
 LIBRARIES: Mapping[str, tuple[str, Callable[[ModuleType, str, WeightSource], nn.Module]]] = MappingProxyType(

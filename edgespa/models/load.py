@@ -12,7 +12,14 @@ from torch.export import ExportedProgram
 
 from edgespa.errors import ModelError
 from edgespa.models.given import Given
-from edgespa.models.imports import find_object, is_module_spec, nearest, nearest_path, split_file_spec
+from edgespa.models.imports import (
+    find_object,
+    is_module_spec,
+    library_name,
+    nearest,
+    nearest_path,
+    split_file_spec,
+)
 from edgespa.models.libraries import LIBRARIES, build
 from edgespa.models.plain import store_computed_weights
 from edgespa.models.saved import is_pt2
@@ -42,7 +49,8 @@ def load_model(spec: str, weights: str | None = None) -> nn.Module:
               ``sys.path`` while it and the factory run. ``factory`` is called without arguments; it may also be a
               module instance, which is copied.
             - ``package.module:factory``: the same from an importable module.
-            - ``torchvision:NAME``, ``timm:NAME``: an image classifier of that library.
+            - ``torchvision:NAME``, ``timm:NAME``: an image classifier of that library. Behind any name of a library
+              ``,classes=N``: with a last layer of N classes, made anew unless the weights have one of so many.
             - ``hf:NAME`` or ``hf:FOLDER``: a model of transformers, of the class that its configuration names, made to
               return its answers alone: the logits of a classifier, logits and boxes of a detector, features of a model
               without a head.
@@ -61,10 +69,10 @@ def load_model(spec: str, weights: str | None = None) -> nn.Module:
     if is_pt2(spec):
         raise ModelError(f"{spec} is a saved program, not a module", "load it with load_pt2")
     state = None if weights is None or weights == _RANDOM else read_weights(weights)
-    library, _, name = spec.partition(":")
+    library, name, classes = library_name(spec)
     with _seeded():
         if library in LIBRARIES:
-            return build(library, name, WeightSource(weights is None, state, weights or "")).eval()
+            return build(library, name, WeightSource(weights is None, state, weights or "", classes)).eval()
         if weights == _RANDOM:
             raise ModelError(
                 f"{spec}: 'random' weights are for torchvision, timm and hf models; a factory makes its own",

@@ -15,6 +15,7 @@ from typing import Any
 from torch import nn
 
 from edgespa.config import PixelSettings, resized_to
+from edgespa.models.imports import library_name
 from edgespa.pixels.placement import CROP, LETTERBOX, STRETCH
 from edgespa.system.files import expanded
 from edgespa.system.quiet import first_line, quiet
@@ -75,7 +76,7 @@ def recorded(spec: str, model: nn.Module) -> Recorded | None:
         spec: Its spec, ``timm:NAME``, ``torchvision:NAME`` or ``hf:NAME-OR-FOLDER``.
         model: As `edgespa.models.load_model` built it.
     """
-    library, _, name = spec.partition(":")
+    library, name, _ = library_name(spec)
     read = _READERS.get(library)
     if read is None:
         return None

@@ -29,7 +29,7 @@ from typing import Any
 
 from edgespa.errors import ModelError, UntrustedError
 from edgespa.models.given import PREFIX, Given
-from edgespa.models.imports import is_module_spec, split_file_spec
+from edgespa.models.imports import is_module_spec, library_name, split_file_spec
 from edgespa.models.sources import code_digest
 from edgespa.system.files import expanded, is_there, require_folder_possible, write_whole
 
@@ -161,9 +161,10 @@ def _identity(spec: str) -> dict[str, Any] | None:
         OSError: If the code cannot be read.
     """
     if _is_library(spec):
-        library, _, name = spec.partition(":")
+        library, name, classes = library_name(spec)
         folder = expanded(name)
-        return {"spec": f"{library}:{folder.resolve()}" if is_there(folder) else spec}
+        more = f",classes={classes}" if classes else ""
+        return {"spec": f"{library}:{folder.resolve()}{more}" if is_there(folder) else spec}
     parts = split_file_spec(spec)
     if parts is not None:
         file = expanded(parts[0]).resolve()
@@ -185,7 +186,7 @@ def _is_library(spec: str) -> bool:
 def _runs_nothing(spec: str) -> bool:
     if spec.endswith(".pt2") or spec == _OWN:
         return True
-    library, _, name = spec.partition(":")
+    library, name, _ = library_name(spec)
     return library == "hf" and _is_plain_folder(expanded(name))
 
 

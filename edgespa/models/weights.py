@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import logging
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,9 @@ from edgespa.errors import ModelError, WeightsError
 from edgespa.models.checkpoints import below, read_torch, split_key, state_dict_in, with_names_of, without_counters
 from edgespa.models.imports import nearest_path
 from edgespa.system.files import expanded
+from edgespa.system.quiet import NOTE
+
+logger = logging.getLogger(__name__)
 
 _TORCH_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".tar")
 _LISTED, _LONGEST = 5, 100
@@ -35,11 +39,72 @@ class WeightSource:
         pretrained: The library's own weights, from its cache or the network.
         state: Else these, if any; else the network stays untrained.
         name: Where ``state`` comes from, for messages.
+        classes: For so many the last layer is made, whatever the weights have; None: for as many as they have.
     """
 
     pretrained: bool
     state: Mapping[str, Tensor] | None = None
     name: str = ""
+    classes: int | None = None
+
+
+def with_new_head(model: nn.Module, state: Mapping[str, Tensor], classes: int | None) -> Mapping[str, Tensor]:
+    """Weights in which a last layer of another number of classes is the model's own, as it was made.
+
+    Args:
+        model: With a last layer of so many classes.
+        state: Tensor name to tensor.
+        classes: The number; None: nothing is another's.
+    """
+    if classes is None:
+        return state
+    own: dict[str, Tensor] = model.state_dict()
+    given, _ = with_names_of(without_counters(state, own), own)
+    fresh = [
+        name
+        for name, tensor in own.items()
+        if name in given and is_other_head(tuple(given[name].shape), tuple(tensor.shape), classes)
+    ]
+    tell_new_head(fresh, classes)
+    return {**given, **{name: own[name] for name in fresh}}
+
+
+def head_hint(model: nn.Module, state: Mapping[str, Tensor], spec: str) -> str | None:
+    """How a model is named that weights fit whose last layer has another number of classes; None where it is not that.
+
+    Args:
+        model: With a last layer of its own number.
+        state: Tensor name to tensor.
+        spec: Of the model.
+    """
+    own: dict[str, Tensor] = model.state_dict()
+    given, _ = with_names_of(without_counters(state, own), own)
+    other = [(tuple(given[name].shape), tuple(own[name].shape)) for name in own if name in given]
+    other = [(found, wanted) for found, wanted in other if found != wanted]
+    counts = {found[:1] for found, wanted in other if found and found[1:] == wanted[1:]}
+    if not other or len(other) > _OF_A_HEAD or len(counts) != 1 or any(a[1:] != b[1:] for a, b in other):
+        return None
+    return f"they are of a model with {counts.pop()[0]} classes: name it {spec},classes={other[0][0][0]}"
+
+
+_OF_A_HEAD = 2
+
+
+def is_other_head(found: Sequence[int], wanted: Sequence[int], classes: int) -> bool:
+    """Whether a tensor is of a last layer of another number of classes, and nothing else is different.
+
+    Args:
+        found: Its shape.
+        wanted: That of the model.
+        classes: How many the model has.
+    """
+    return bool(found) and tuple(found) != tuple(wanted) and (classes, *found[1:]) == tuple(wanted)
+
+
+def tell_new_head(fresh: Sequence[str], classes: int) -> None:
+    """Say which tensors nobody has trained."""
+    if fresh:
+        logger.log(NOTE, "a new last layer of %d classes, untrained: %s", classes, some_names(list(fresh)))
 
 
 def read_weights(path: Path | str) -> dict[str, Tensor]:

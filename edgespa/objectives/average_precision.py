@@ -44,18 +44,39 @@ def average_precisions(rows: np.ndarray) -> tuple[float, float]:
     Raises:
         MissingExtraError: pycocotools is not installed.
     """
+    precision, _ = _precision(rows)
+    return _mean(precision) or 0.0, _mean(precision[:1]) or 0.0
+
+
+def average_precisions_of_classes(rows: np.ndarray) -> dict[int, tuple[float | None, float | None]]:
+    """The same of each class of which an object is there; None where none of them counts.
+
+    Args:
+        rows: float64 ``[n, 8]``, see `COLUMNS`.
+
+    Raises:
+        MissingExtraError: pycocotools is not installed.
+    """
+    precision, classes = _precision(rows)
+    parts = (precision[:, :, index] for index in range(len(classes)))
+    return {name: (_mean(own), _mean(own[:1])) for name, own in zip(classes, parts, strict=True)}
+
+
+def _precision(rows: np.ndarray) -> tuple[np.ndarray, list[int]]:
+    """Precisions ``[overlaps, recalls, classes]``, -1 where nothing counts, and the classes."""
     require_library()
     coco: Any = importlib.import_module(f"{_PACKAGE}.coco")
     evaluation: Any = importlib.import_module(f"{_PACKAGE}.cocoeval")
     there, found = rows[rows[:, 1] == 0], rows[rows[:, 1] == 1]
+    classes = [int(index) for index in np.unique(there[:, 2])]
     if not len(there):
-        return 0.0, 0.0
+        return np.zeros((1, 1, 0)), classes
     sides = rows[:, 5:7] - rows[:, 3:5]
     with contextlib.redirect_stdout(io.StringIO()):  # it tells what it does
         truth = coco.COCO()
         truth.dataset = {
             "images": [{"id": int(index)} for index in np.unique(rows[:, 0])],
-            "categories": [{"id": int(index)} for index in np.unique(there[:, 2])],
+            "categories": [{"id": index} for index in classes],
             "annotations": [
                 {
                     "id": number + 1,  # 0 means none there
@@ -70,15 +91,15 @@ def average_precisions(rows: np.ndarray) -> tuple[float, float]:
         }
         truth.createIndex()
         if not len(found):
-            return 0.0, 0.0
+            counted = [bool((there[there[:, 2] == index, 7] == 0).any()) for index in classes]
+            return np.where(counted, 0.0, -1.0)[None, None], classes
         places = np.column_stack([found[:, 0], found[:, 3:5], sides[rows[:, 1] == 1], found[:, 7], found[:, 2]])
         run = evaluation.COCOeval(truth, truth.loadRes(places), "bbox")
         run.evaluate()
         run.accumulate()
-    precision = run.eval["precision"][:, :, :, 0, -1]  # overlaps, recalls, classes; of all sizes, of 100
-    return _mean(precision), _mean(precision[:1])
+    return run.eval["precision"][:, :, :, 0, -1], classes  # of all sizes, of 100
 
 
-def _mean(precision: np.ndarray) -> float:
+def _mean(precision: np.ndarray) -> float | None:
     known = precision[precision > -1]  # of a class of which nothing counts there is none
-    return float(known.mean()) if known.size else 0.0
+    return float(known.mean()) if known.size else None

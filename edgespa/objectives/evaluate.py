@@ -27,6 +27,8 @@ _FEW = 8
 MOST_BYTES = 1 << 28
 """Of the outputs of a batch."""
 Progress = Callable[[float, float | None, str], None]
+Watch = Callable[[Any, Any], None]
+"""Told the answers of a batch, from `Objective.take`, and what is right; batches come in the order of the data."""
 
 
 @dataclass(frozen=True)
@@ -143,6 +145,7 @@ def evaluate(
     batch: int = BATCH_SIZE,
     progress: Progress | None = None,
     processes: Processes = ALONE,
+    watch: Watch | None = None,
 ) -> Evaluation:
     """Run all of some data through a program and measure.
 
@@ -153,6 +156,7 @@ def evaluate(
         batch: Samples at a time; the results do not depend on it.
         progress: Told ``(done, total, text)`` in batches.
         processes: Each takes its part of every batch, on its device.
+        watch: Sees each batch, for figures of classes and samples.
 
     Raises:
         DataError: If the data are empty or nothing is known of them, or the outputs are no answers, or no numbers.
@@ -164,7 +168,7 @@ def evaluate(
     require_answered(data, objective)
     tally = Tally(objective)
     for index, (inputs, targets) in enumerate(_batches(data, batch, processes)):
-        tally.add(sums_of(run(*arguments(inputs)), targets, data, objective), samples_in(inputs))
+        tally.add(sums_of(run(*arguments(inputs)), targets, data, objective, watch), samples_in(inputs))
         if progress:
             progress(index + 1, total, "evaluate")
     whole = tally.whole(processes)
@@ -247,7 +251,7 @@ def require_measures(program: Program, data: Prepared, objective: Objective) -> 
         )
 
 
-def sums_of(output: Any, targets: Any, data: Prepared, objective: Objective) -> Tensor:
+def sums_of(output: Any, targets: Any, data: Prepared, objective: Objective, watch: Watch | None = None) -> Tensor:
     """What a batch adds to the measures.
 
     Args:
@@ -255,6 +259,7 @@ def sums_of(output: Any, targets: Any, data: Prepared, objective: Objective) -> 
         targets: What is right.
         data: What it is a batch of.
         objective: Whose measures.
+        watch: Told the answers too.
 
     Raises:
         DataError: If the output is no answer, or no number.
@@ -265,6 +270,8 @@ def sums_of(output: Any, targets: Any, data: Prepared, objective: Objective) -> 
             f"the network's outputs on {data.name} are not numbers",
             "check its weights, and --mean and --std; where it was trained just now, train with a lower --lr",
         )
+    if watch is not None:
+        watch(outputs, targets)
     return objective.sums(outputs, targets)
 
 

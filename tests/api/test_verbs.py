@@ -28,9 +28,13 @@ SIGNATURES = {
     "adapt": "model data output eval_data validation_data start distill input_shape weights trust mean std limit "
     "eval_limit labels class_offset objective skip_bad_files latency_ms device threads variant log_file resume fresh "
     "overwrite progress settings",
+    "check_data": "data eval_data output input_shape objective overwrite progress",
     "compress": "model images output latency_ms speedup device threads formats precisions eval_data heal heal_steps "
     "keep only int8_max_loss input_shape weights mean std limit eval_limit labels class_offset objective "
     "skip_bad_files save_task seed fresh overwrite progress settings",
+    "evaluate": "model eval_data output input_shape weights base trust mean std eval_limit labels class_offset "
+    "objective skip_bad_files variants threads timeout_s signers identity revoked wrong seed overwrite progress "
+    "settings",
     "export": "model output calibration eval_data input_shape weights base trust mean std limit eval_limit labels "
     "class_offset objective skip_bad_files device sign_key license overwrite progress settings",
     "heal": "task calibration output original eval_data base weights trust mean std limit eval_limit labels "
@@ -55,6 +59,8 @@ SIGNATURES = {
 RESULTS = {
     "Bundle",
     "Compression",
+    "DataCheck",
+    "Evaluation",
     "Inspection",
     "Latencies",
     "Prediction",

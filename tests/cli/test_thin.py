@@ -28,6 +28,8 @@ LINES: Mapping[str, list[str]] = {
     "prune": ["prune", "net.py:build", "--output", "o.spa", "--density", "0.5"],
     "heal": ["heal", "t.spa", "--calibration", "d.zip", "--output", "o.spa"],
     "export": ["export", "net.py:build", "--output", "o"],
+    "check_data": ["data", "d.zip"],
+    "evaluate": ["evaluate", "net.py:build", "--eval-data", "d.zip"],
     "verify": ["verify", "b"],
     "profile": ["profile", "b"],
     "ship": ["ship", "b", "--device", "pi"],
@@ -45,6 +47,7 @@ CONFIGS: Mapping[str, tuple[type[Strict], ...]] = {
     "prune": (PruneConfig, DepthConfig, PixelSettings),
     "heal": (HealConfig, PixelSettings),
     "export": (ExportConfig, PixelSettings),
+    "evaluate": (PixelSettings,),
 }
 OF_THE_TERMINAL = {"json", "save-recipe", "dry-run", "all", "svg", "html", "per-layer", "yes"}
 """How the command is called, and how its result is shown: ``svg`` is `Inspection.to_svg`, ``html`` `to_html`."""

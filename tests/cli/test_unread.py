@@ -85,6 +85,14 @@ CASES = [
     *((HEAL, option, "--eval-data d") for option in ("--labels f", "--class-offset 1", "--objective classes")),
     (HEAL, "--rank 4", "--adapter lora"),
     (HEAL, "--kernel full", "--adapter splora"),
+    ("evaluate net.py:b --eval-data d", "--base net.py:b", None),
+    ("evaluate net.py:b --eval-data d", "--trust", None),
+    ("evaluate b.tar --eval-data d", "--input-shape 1,3,8,8", None),
+    ("evaluate b.tar --eval-data d", "--weights w.pt", None),
+    *(
+        ("evaluate a.spa --eval-data d", option, None)
+        for option in ("--variant onnx-fp32", "--threads 2", "--timeout 9", "--signers s", "--signers s --identity i")
+    ),
     ("verify b --no-run", "--timeout 9", None),
     ("verify b --no-run", "--memory 9", None),
     ("verify b --no-run", "--threads 2", None),

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import io
+import struct
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+import edgespa as es
 from edgespa.api.classes import of_classes
 from edgespa.api.options import DataOptions
 from edgespa.config import Preprocess
@@ -217,3 +220,81 @@ def test_a_limit_is_of_what_can_be_used(tmp_path: Path) -> None:
     data = DataOptions(limit=9, skip_bad=True).load(str(path))
     assert len(data) == 9
     require_whole({"--data": data})
+
+
+def broken_inside() -> bytes:
+    inside = bytearray(encoded("png"))
+    inside[len(inside) // 2] ^= 255  # with a header and an end
+    return bytes(inside)
+
+
+def test_once_something_is_damaged_all_of_it_is_told(tmp_path: Path) -> None:
+    """Else who has repaired what headers show is told of the rest by the next run."""
+    path = folder(tmp_path / "set", {"cat/0.jpg": b"", "dog/1.png": broken_inside()})
+    told: list[float] = []
+    with pytest.raises(DataError, match=r"2 of 16 images cannot be used: cat/0\.jpg .*; dog/1\.png ") as caught:
+        require_whole({"--data": load_data(str(path))}, lambda done, *_: told.append(done))
+    assert str(tmp_path) not in caught.value.message
+    assert "--skip-bad-files" in str(caught.value.hint)
+    assert told == [16, 16]
+
+
+def test_what_pillow_says_is_put_into_words(tmp_path: Path) -> None:
+    """Its own words name an object in memory, and an attack."""
+    from edgespa.data.answers import decoded_mask
+    from edgespa.data.folders import decode
+    from edgespa.data.pictures import read_wanted
+
+    size = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 0, 0, 0, 0)
+    bomb = b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(part)) + kind + part + struct.pack(">I", zlib.crc32(kind + part))
+        for kind, part in ((b"IHDR", size), (b"IDAT", zlib.compress(bytes(1000))), (b"IEND", b""))
+    )
+    for content, words in ((b"nothing", "no kind of image"), (bomb, "more pixels than 134,217,728")):
+        for read in (decode, decoded_mask, lambda content, name: read_wanted(content, "a.png", name, False)):
+            with pytest.raises(DataError) as caught:
+                read(content, "a.png")
+            assert words in caught.value.message
+            assert "object" not in caught.value.message
+
+
+def test_what_was_left_out_is_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "net.py").write_text(NET)
+    folder(tmp_path / "set", {"cat/0.jpg": b"", "dog/1.png": broken_inside()})
+    common = ("--input-shape", "1,3,8,8", "--skip-bad-files")
+    said = run("adapt", "net.py:build", *common, "--data", "set", "--epochs", "1", "-o", "a.spa").stderr
+    assert "2 of 16 images cannot be used" in said
+    run("prune", "net.py:build", *common, "--calibration", "set", "--density", "0.5", "-o", "p.spa")
+    run("export", "a.spa", "--skip-bad-files", "--format", "onnx", "--eval-data", "set", "-o", "b")
+    wanted = {"count": 2, "files": ["cat/0.jpg", "dog/1.png"]}
+    for found, option in (
+        (es.open_task("a.spa").task.header.provenance, "--data"),
+        (es.open_task("p.spa").task.header.provenance, "--calibration"),
+        (es.open_bundle("b").manifest.provenance, "--eval-data"),
+    ):
+        assert found["left_out_files"] == {option: wanted}
+
+
+def test_a_calibration_spec_tells_all_that_is_damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder(tmp_path / "set", {"cat/0.jpg": b"", "dog/1.png": broken_inside()})
+    said = run("calibration", "make", "--data", "set", "-o", "s.toml", code=1).stderr
+    assert "2 of 16 images cannot be used: cat/0.jpg" in said
+    assert "dog/1.png" in said
+
+
+def test_classes_that_are_rare_are_told(caplog: pytest.LogCaptureFixture) -> None:
+    from edgespa.api.classes import tell_imbalance
+
+    uneven = labelled([0] * 30 + [1] * 3, ("cat", "dog"), "pets")
+    tell_imbalance(uneven, weighed=False)
+    assert "30 images of 'cat' and 3 of 'dog', 10 times as many" in caplog.messages[0]
+    assert "right in 91%" in caplog.messages[0]
+    assert "--class-weights balanced" in caplog.messages[0]
+    caplog.clear()
+    tell_imbalance(uneven, weighed=True)
+    assert "--class-weights" not in caplog.messages[0]
+    caplog.clear()
+    tell_imbalance(labelled([0] * 30 + [1] * 4, ("cat", "dog"), "pets"), weighed=False)
+    assert not caplog.messages

@@ -13,7 +13,7 @@ from edgespa.device.agent import read_conditions, watched
 from edgespa.device.agent.share import ClockWatch, busy_seconds, core_of, quota
 from edgespa.device.agent.system import System
 from edgespa.device.host import Clock, Conditions, Usage
-from edgespa.device.measure.judge import doubts, stalls, unknowns
+from edgespa.device.measure.judge import doubts, spread, stalls, unknowns
 
 PI = {"max_khz": 1_800_000, "limit_khz": 1_800_000}
 
@@ -100,6 +100,36 @@ def test_a_quota_that_held_it_is_told() -> None:
     after = state(quota={"periods": 40.0, "held_ms": 1834.0, "cores": 0.5})
     assert doubts([before, after]) == ("a quota of 0.5 cores held it 35 times, for 1,734 ms",)
     assert doubts([after, after]) == ()
+
+
+@pytest.mark.parametrize(
+    ("load", "cores", "threads", "words"),
+    [
+        # A machine with two cores and six other programs: "steady yes, clean yes" was said of it.
+        (6.6, 2, 1, "6.6 programs wanted the 2 cores that it may use, just before"),
+        (6.6, 2, 4, "6.6 programs wanted the 2 cores that it may use, just before"),
+        (2.8, 2, 1, None),
+        (4.1, 2, 4, None),  # an earlier run of ours, of four threads
+        (6.6, 8, 1, None),
+        (None, 2, 1, None),
+        (6.6, None, 1, None),
+    ],
+)
+def test_programs_that_wait_for_the_cores(
+    load: float | None, cores: int | None, threads: int, words: str | None
+) -> None:
+    before = state(load_average=None if load is None else (load, 1.0, 1.0))
+    after = state(load_average=(9.0, 1.0, 1.0))  # ours too
+    found = doubts([before, after], threads=threads, usage=usage(cores=cores, others_s=0.0))
+    assert (words in found) == (words is not None)
+    assert any("just before" in each for each in found) == (words is not None)
+
+
+def test_times_that_are_far_apart_are_told() -> None:
+    wanted = "its times are far apart: one run in ten took 23.3 times the median or longer"
+    assert spread(1.8, 41.9, 200) == wanted
+    assert spread(1.8, 3.5, 200) is None
+    assert spread(1.8, 41.9, 12) is None
 
 
 def test_a_mean_far_above_the_median_is_told() -> None:

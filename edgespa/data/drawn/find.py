@@ -16,6 +16,7 @@ from edgespa.data.drawn.marked import Looked, Marked, Wrong, look
 from edgespa.data.drawn.places import Place
 from edgespa.data.drawn.things import things_of
 from edgespa.data.pairs import are_splits, holds_annotations, holds_photographs
+from edgespa.data.source import LeftOut
 from edgespa.data.tree import join
 from edgespa.data.whole import summary
 from edgespa.errors import DataError
@@ -35,12 +36,14 @@ class Found:
         answers: What is drawn on each; None where nobody asked.
         classes: Names.
         windows: What of which file each sample is, see `edgespa.data.drawn.things.Things`; None: each file whole.
+        left_out: Pictures whose annotations cannot be used.
     """
 
     files: list[str]
     answers: Answers | None
     classes: list[str]
     windows: tuple[NDArray[np.int64], NDArray[np.int64]] | None = None
+    left_out: tuple[LeftOut, ...] = ()
 
 
 def find_drawn(
@@ -93,7 +96,10 @@ def find_drawn(
         log.warning("%s: %d pictures have no annotation and were left out", title, alone)
     if not good:
         raise DataError(f"{place.where}: no picture with an annotation", "name another split, or annotate some")
-    return _boxes(good, classes, kind, title) if points is None else _points(good, points, kind, title)
+    made = _boxes(good, classes, kind, title) if points is None else _points(good, points, kind, title)
+    return dataclasses.replace(
+        made, left_out=tuple(LeftOut(each.picture or each.file, str(why)) for each, why in wrong)
+    )
 
 
 def _once(marked: Sequence[Marked], where: str) -> list[Marked]:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from edgespa.data.answers import UNREADABLE
+from edgespa.data.bounded import why_no_image
 from edgespa.errors import DataError
 from edgespa.pixels.picture import orientation, refuse_deep, stored_size, turned_size
 
@@ -130,7 +131,9 @@ def _size_and_turn(picture: str, opened: Callable[[str], BinaryIO], where: str) 
     except DataError as error:
         raise Wrong(error.message, error.hint or "replace or delete this file") from error
     except (*UNREADABLE, *_PICTURE) as error:
-        raise Wrong(f"{where}/{picture} is not a whole image: {error}", "replace or delete this file") from error
+        raise Wrong(
+            f"{where}/{picture} is not a whole image: {why_no_image(error)}", "replace or delete this file"
+        ) from error
 
 
 def _looked(marked: Marked, stored: tuple[int, int], turn: int, where: str) -> Looked:

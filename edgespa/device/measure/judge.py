@@ -1,7 +1,8 @@
 """Whether a measurement is clean: a machine that is slowed down, busy or swapping gives other figures. Pure.
 
-Looked at are: throttling, the clock while it ran, quotas, threads and cores, the work of others, swapping. A
-measurement is clean if all of these could be read and none speaks against it; what could not be read is said.
+Looked at are: throttling, the clock while it ran, quotas, threads and cores, the work of others while it ran and their
+number before, how far apart its times are, swapping. A measurement is clean if all of these could be read and none
+speaks against it; what could not be read is said.
 
 A Raspberry Pi's bits (``vcgencmd get_throttled``): 0 under-voltage, 1 clock capped, 2 throttled, 3 soft temperature
 limit, each *now*; 16 to 19 the same *since it was started*. A run is doubtful with a low bit set before, while or after
@@ -34,7 +35,11 @@ _BUSY = 0.25
 _CONTENDED = 0.25
 """Of one core: so much may be missing."""
 
+_WAITING = 1.0
+"""Of programs beyond the cores, over the last minute: so many wait now and then on an idle machine, too."""
+
 _STALLED = 2.0
+_SPREAD = 2.0
 _STOLEN = 0.02
 """Of one core's time."""
 
@@ -68,6 +73,8 @@ def doubts(
             found[what] = None
     for what in [*_clock(clock, limited=any("clock is limited" in each for each in found)), *_cores(usage, threads)]:
         found[what] = None
+    if states and usage is not None and (waiting := _load(states[0], usage.cores, threads)) is not None:
+        found[waiting] = None
     return tuple(found)
 
 
@@ -128,6 +135,14 @@ def _cores(usage: Usage | None, threads: int) -> list[str]:
     return found
 
 
+def _load(before: Conditions, cores: int | None, threads: int) -> str | None:
+    """Who else wanted the cores before a run; an earlier run of ours counts for as many as it had threads."""
+    load = before.load_average
+    if load is None or cores is None or load[0] <= max(cores, threads) + _WAITING:
+        return None
+    return f"{load[0]:.1f} programs wanted the {cores} core{'s' if cores > 1 else ''} that it may use, just before"
+
+
 def _since(before: Conditions, after: Conditions) -> list[str]:
     found = []
     for bit, what in _NOW.items():
@@ -165,6 +180,19 @@ def stalls(mean_ms: float, p50_ms: float, runs: int) -> str | None:
     if runs < MIN_TREND or mean_ms <= _STALLED * p50_ms:
         return None
     return f"some runs waited for something: the mean is {mean_ms / p50_ms:.1f} times the median"
+
+
+def spread(p50_ms: float, p90_ms: float, runs: int) -> str | None:
+    """What a tenth of the runs say that take far longer than half of them; None where they do not.
+
+    Args:
+        p50_ms: The median.
+        p90_ms: What nine in ten keep.
+        runs: How many there were; few say nothing.
+    """
+    if runs < MIN_TREND or p90_ms <= _SPREAD * p50_ms:
+        return None
+    return f"its times are far apart: one run in ten took {p90_ms / p50_ms:.1f} times the median or longer"
 
 
 def is_steady(times_ms: Sequence[float]) -> bool | None:

@@ -14,7 +14,7 @@ from edgespa.device.inventory import broken_runtimes, try_providers
 from edgespa.device.link.payload import Payload, Sending, Sent
 from edgespa.device.link.transport import Connection
 from edgespa.device.measure.answers import Ended, decode, parse_answer
-from edgespa.device.measure.judge import doubts, is_steady, stalls, unknowns
+from edgespa.device.measure.judge import doubts, is_steady, spread, stalls, unknowns
 from edgespa.device.measure.results import Check, Listed, Measurement
 from edgespa.device.ours import runner_command
 from edgespa.device.runner.runtimes import RUNTIMES, runtimes_of
@@ -117,7 +117,8 @@ class Site:
         usage = Usage.parse(done["usage"], "the device's cores")
         found = [*doubts(states, threads=measured.threads, clock=clock, usage=usage)]
         waited = stalls(measured.mean_ms, measured.p50_ms, measured.runs)
-        found += [] if waited is None else [waited]
+        apart = spread(measured.p50_ms, measured.p90_ms, measured.runs)
+        found += [each for each in (waited, apart) if each is not None]
         if measured.major_faults:
             found.append(f"{measured.major_faults} pages were read from the disk while it ran: too little memory")
         return measured.model_copy(

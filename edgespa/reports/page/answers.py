@@ -39,7 +39,10 @@ def _measures(name: str, details: Details) -> Table:
         [
             Cell(subject.name),
             cell(subject.runtime),
-            *(Cell(each.figure(subject.values.get(each.name)), subject.values.get(each.name, "")) for each in details.measures),
+            *(
+                Cell(each.figure(subject.values.get(each.name)), subject.values.get(each.name, ""))
+                for each in details.measures
+            ),
             cell(subject.wrong_count),
         ]
         for subject in details.subjects
@@ -67,14 +70,7 @@ def _matrix(details: Details, subject: Subject) -> Chart:
     names = [f"{i} {short(name, 18)}" if name != str(i) else name for i, name in enumerate(details.class_names)]
     matrix = matrix_of(details, subject)
     shares = [[value / (sum(row) or 1) for value in row] for row in matrix]
-    hover = [
-        [
-            said(f"{details.class_names[i]} taken for {details.class_names[j]}" if i != j else f"{details.class_names[i]}, right",
-                 f"{matrix[i][j]:,} of {sum(matrix[i]):,}")
-            for j in range(len(names))
-        ]
-        for i in range(len(names))
-    ]  # fmt: skip
+    hover = [[_taken(details, matrix, i, j) for j in range(len(names))] for i in range(len(names))]
     few = len(names) <= 20
     traces = [
         go.Heatmap(
@@ -102,16 +98,24 @@ def _matrix(details: Details, subject: Subject) -> Chart:
     return Chart(figure(traces, **layout), f"{subject.name}: what is taken for what{left}", height)
 
 
+def _taken(details: Details, matrix: list[list[int]], right: int, as_: int) -> str:
+    names = details.class_names
+    what = f"{names[right]}, right" if right == as_ else f"{names[right]} taken for {names[as_]}"
+    return said(what, f"{matrix[right][as_]:,} of {sum(matrix[right]):,}")
+
+
 def _by_class(details: Details) -> Chart:
     """The first figure of each class, the worst classes first, by the worst file."""
     import plotly.graph_objects as go
 
     column = details.columns[0]
-    values = {
-        subject.name: {each.index: each.figures.get(column.name) for each in subject.classes} for subject in details.subjects
-    }
-    known = sorted({index for each in values.values() for index, value in each.items() if value is not None})
-    worst = sorted(known, key=lambda index: min(each[index] for each in values.values() if each.get(index) is not None))  # type: ignore[type-var]
+    values = {each.name: {one.index: one.figures.get(column.name) for one in each.classes} for each in details.subjects}
+    least: dict[int, float] = {}
+    for own in values.values():
+        for index, value in own.items():
+            if value is not None:
+                least[index] = min(value, least.get(index, value))
+    worst = sorted(least, key=lambda index: (least[index], index))
     shown = worst[:MOST_BARS]
     names = [short(f"{details.class_names[index]}", 26) for index in shown]
     traces = [
@@ -127,29 +131,25 @@ def _by_class(details: Details) -> Chart:
     axis = {"title": column.title, **({"tickformat": ".0%"} if column.percent else {})}
     more = f", the worst {MOST_BARS} of {len(worst)}" if len(worst) > MOST_BARS else ""
     return Chart(
-        figure(traces, xaxis={"type": "category"}, yaxis=axis, barmode="group"), f"{column.title} by class{more}", 380, wide=True
+        figure(traces, xaxis={"type": "category"}, yaxis=axis, barmode="group"),
+        f"{column.title} by class{more}",
+        380,
+        wide=True,
     )
 
 
 def _class_table(details: Details) -> Table:
-    rows = [
-        [
-            Cell(subject.name),
-            Cell(details.class_name(each.index)),
-            cell(each.count),
-            cell(each.said),
-            *(Cell(column.figure(each.figures.get(column.name)), _sorted_by(each.figures.get(column.name))) for column in details.columns),
-        ]
-        for subject in details.subjects
-        for each in subject.classes
-    ]  # fmt: skip
+    rows = []
+    for subject in details.subjects:
+        for each in subject.classes:
+            figures = [(column, each.figures.get(column.name)) for column in details.columns]
+            told = [Cell(column.figure(value), "" if value is None else value) for column, value in figures]
+            rows.append(
+                [Cell(subject.name), Cell(details.class_name(each.index)), cell(each.count), cell(each.said), *told]
+            )
     titles = [each.title for each in details.columns]
     counts = (f"{details.counted} that are", f"{details.counted} said")
     return Table(("file", "class", *counts, *titles), rows, "By class", (*counts, *titles))
-
-
-def _sorted_by(value: float | None) -> float | str:
-    return "" if value is None else value
 
 
 def _confusions(details: Details, subject: Subject) -> Table:

@@ -21,7 +21,11 @@ def health(found: Found) -> Section:
         for data in told.sets:
             pieces.append(_tiles(each.name, data))
         for level, mark in _MARKS.items():
-            lines = [f"{remark.text}{': ' + remark.hint if remark.hint else ''}" for remark in told.remarks if remark.level == level]
+            lines = [
+                f"{remark.text}{': ' + remark.hint if remark.hint else ''}"
+                for remark in told.remarks
+                if remark.level == level
+            ]
             if lines:
                 pieces.append(Words(lines, mark))
         for data in told.sets:
@@ -88,11 +92,18 @@ def _charts(data: DataSet) -> list[Chart]:
             x=[each.width for each in data.sizes],
             y=[each.height for each in data.sizes],
             mode="markers",
-            marker={"size": [7 + 25 * (each.images / largest) ** 0.5 for each in data.sizes], "color": colour(2), "opacity": 0.7},
+            marker={
+                "size": [7 + 25 * (each.images / largest) ** 0.5 for each in data.sizes],
+                "color": colour(2),
+                "opacity": 0.7,
+            },
             hovertext=[said(f"{each.width} × {each.height}", f"{each.images:,} images") for each in data.sizes],
             hoverinfo="text",
         )
-        layout = {"xaxis": {"title": "width", "rangemode": "tozero"}, "yaxis": {"title": "height", "rangemode": "tozero"}}
+        layout = {
+            "xaxis": {"title": "width", "rangemode": "tozero"},
+            "yaxis": {"title": "height", "rangemode": "tozero"},
+        }
         caption = f"{data.name}: the most frequent of {data.sizes_count:,} sizes"
         charts.append(Chart(figure([points], **layout), caption, 320))
     return charts
@@ -109,5 +120,7 @@ def _alike(told: Health) -> Table:
         ]
         for each in told.alike
     ]
-    caption = f"The same picture: {told.exact_copies:,} equal copies, {told.near_copies:,} nearly, {told.shared:,} in both sets"
-    return Table(("copies", "how", "where", "classes that differ", "files"), rows, caption, ("copies",))
+    counts = f"{told.exact_copies:,} equal copies, {told.near_copies:,} nearly, {told.shared:,} in both sets"
+    return Table(
+        ("copies", "how", "where", "classes that differ", "files"), rows, f"The same picture: {counts}", ("copies",)
+    )
