@@ -128,6 +128,7 @@ def progress(text: str, *, enabled: bool = True) -> AbstractContextManager[Progr
         text: What is being done, until the callback says otherwise.
         enabled: False for no bar at all.
     """
+    from edgespa.api.shell import current
     from edgespa.system.progress import bar
 
-    return bar(text, enabled=enabled, lines=True)
+    return bar(text, enabled=enabled and not current().quiet, lines=True)

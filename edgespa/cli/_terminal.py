@@ -107,3 +107,22 @@ def secho(message: object, *, err: bool = False, fg: str | None = None, bold: bo
         bold: In bold letters.
     """
     click.secho(harmless(str(message)), file=None if err else results(), err=err, fg=fg, bold=bold)
+
+
+def aside(message: object) -> None:
+    """A line on stderr that is neither a result nor an error: ``--quiet`` leaves it out.
+
+    Args:
+        message: A text that may hold anything.
+    """
+    if not is_quiet(click.get_current_context(silent=True)):
+        echo(message, err=True)
+
+
+def is_quiet(ctx: click.Context | None) -> bool:
+    """Whether results and errors are all that is asked for.
+
+    Args:
+        ctx: Of a command.
+    """
+    return ctx is not None and bool(ctx.find_root().params.get("quiet"))
