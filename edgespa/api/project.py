@@ -24,18 +24,15 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from edgespa.api.project_place import COMMANDS, NAME, find_project
 from edgespa.api.recipes import Step, read_toml
 from edgespa.errors import ConfigError
 from edgespa.models.imports import nearest
 from edgespa.system.bounds import shown
 from edgespa.system.files import expanded, write_whole
 
-NAME = "edgespa.toml"
+__all__ = ["COMMANDS", "NAME", "find_project"]
 VERSION = 1
-COMMANDS = (
-    "inspect", "adapt", "prune", "heal", "export", "compress", "verify", "profile", "ship", "card",
-)  # fmt: skip
-"""Those that take values from it."""
 _PIXELS = (
     "mean", "std", "scale", "resize", "resize-to", "padding", "interpolation", "antialias", "channel-order", "labels",
     "class-offset", "objective",
@@ -105,37 +102,6 @@ class Project:
         shared = {key: self.shared[key] for key in SHARED[command] if key in self.shared and key not in table}
         places = {"": self.path, **dict.fromkeys((*shared, *table), self.path)}
         return Said(command, command, {**shared, **table}, places, frozenset(shared))
-
-
-def find_project(folder: Path, home: Path | None = None) -> Path | None:
-    """The project's file of a folder: in it, or in the nearest folder above that has one.
-
-    Looking ends with the first folder that has a ``.git``, and before the home folder and the root of the file system:
-    what lies there is no project of what is below. A file that belongs to somebody else than this user or root is
-    passed over, so that nobody who may write to a folder above, as to ``/tmp``, has a say.
-
-    Args:
-        folder: To begin in.
-        home: The home folder; this user's by default.
-    """
-    home = expanded("~") if home is None else home
-    folder = Path(os.path.abspath(folder))
-    for each in (folder, *folder.parents):
-        if each != folder and (each == home or each == each.parent):
-            return None
-        file = each / NAME
-        if _is_ours(file):
-            return file
-        if os.path.lexists(each / ".git"):
-            return None
-    return None
-
-
-def _is_ours(file: Path) -> bool:
-    try:
-        return file.is_file() and file.stat().st_uid in (os.geteuid(), 0)
-    except OSError:
-        return False
 
 
 def read_project(path: Path) -> Project:

@@ -66,7 +66,7 @@ def defaults(command: click.Command, name: str, args: Sequence[str], root: click
         ConfigError: The file is wrong; with the key, and the nearest name.
         UntrustedError: It asks for what only the user may say.
     """
-    from edgespa.api.project import COMMANDS, find_project, read_project
+    from edgespa.api.project_place import COMMANDS, find_project
 
     if name not in COMMANDS or root.params.get(OFF) or root.meta.get(_TAKEN) or root.resilient_parsing:
         return None
@@ -80,6 +80,8 @@ def defaults(command: click.Command, name: str, args: Sequence[str], root: click
         return None
     if (file := find_project(here)) is None:
         return None
+    from edgespa.api.project import read_project
+
     project = read_project(Path(os.path.relpath(file, here)))
     found = taken(project, project.of(name), command, args, root)
     _require_allowed(project, found, name)

@@ -268,9 +268,9 @@ INIT_EXAMPLES: Examples = (
     ("A project of somebody else, when you have looked at it", "init --trust"),
 )
 COMPLETION_EXAMPLES: Examples = (
-    ("bash, for good", "completion bash >> ~/.bashrc"),
-    ("zsh, for good", "completion zsh >> ~/.zshrc"),
-    ("fish, for good", "completion fish > ~/.config/fish/completions/edgespa.fish"),
+    ("For ~/.bashrc", "completion bash"),
+    ("For ~/.zshrc", "completion zsh"),
+    ("For ~/.config/fish/completions/edgespa.fish", "completion fish"),
 )
 RUN: Sections = {
     "What is done": ("--begin", "--dry-run"),

@@ -23,7 +23,6 @@ from edgespa.cli._terminal import echo, harmless
 
 COMMANDS: Mapping[str, str] = MappingProxyType(
     {
-        "init": "edgespa.cli.init",
         "compress": "edgespa.cli.compress",
         "inspect": "edgespa.cli.inspect",
         "adapt": "edgespa.cli.adapt",
@@ -44,6 +43,7 @@ COMMANDS: Mapping[str, str] = MappingProxyType(
         "card": "edgespa.cli.card",
         "run": "edgespa.cli.run",
         "demo": "edgespa.cli.demo",
+        "init": "edgespa.cli.init",
         "completion": "edgespa.cli.completion",
     }
 )

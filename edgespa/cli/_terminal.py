@@ -7,6 +7,7 @@ and tables. Not every door can refuse odd names (a message says which name is od
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 import unicodedata
 from collections.abc import Iterator
@@ -106,7 +107,14 @@ def secho(message: object, *, err: bool = False, fg: str | None = None, bold: bo
         fg: Colour.
         bold: In bold letters.
     """
-    click.secho(harmless(str(message)), file=None if err else results(), err=err, fg=fg, bold=bold)
+    click.secho(harmless(str(message)), file=None if err else results(), err=err, color=_coloured(), fg=fg, bold=bold)
+
+
+def _coloured() -> bool | None:
+    """Whether there are colours: never with ``NO_COLOR``, always with ``FORCE_COLOR``, else where a terminal is."""
+    if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
+        return False
+    return True if os.environ.get("FORCE_COLOR") else None
 
 
 def aside(message: object) -> None:

@@ -14,6 +14,8 @@ from edgespa.cli._terminal import echo
 def command(shell: str) -> None:
     """Print the script that lets a shell complete what edgespa takes, for its start-up file.
 
+    It goes to the end of a file that the shell reads: edgespa completion bash >> ~/.bashrc
+
     Commands, options, and where they are known their values: devices and calibration sets by name, factories in a
     Python file, variants of a bundle. Nothing of these is run, and torch is not loaded. bash 4.4 or newer.
     """
