@@ -1,4 +1,6 @@
-"""Write docs/reference/cli.md from the help of every command, and python.md from the docstrings of the public calls.
+"""Write docs/reference: cli.md from the help of every command, python.md from the docstrings of the public calls.
+
+json.md and json/ are from the types of what commands print with ``--json``.
 
 ``--check`` only says whether they are up to date.
 """
@@ -7,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import inspect
+import json
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -120,6 +123,68 @@ def _class(name: str, kind: type) -> str:
     return f"## {name}\n\n```text\n{inspect.getdoc(kind)}\n```\n\n{methods}"
 
 
+_JSON = """\
+# JSON
+
+Written by `make docs` from the types in `edgespa/api/documents.py`: change those, not this page. What each command
+prints to stdout with `--json`, and nothing else; all that is said besides goes to stderr, and the exit status says
+whether it was done. Numbers that are not finite are null. The schemas (JSON Schema, draft 2020-12) have each key of
+what lies inside. A key that goes, or means something else, is a new version; a new key is not. This is version
+{version}.
+
+With `--dry-run` every command prints `done` (false), `command` and `asked`: what would be done, by the keys of a
+recipe.
+"""
+
+
+def render_json() -> dict[str, str]:
+    """Build the page of what commands print as JSON, and the schema of each.
+
+    Returns:
+        Names of files below the folder -> content.
+    """
+    from edgespa.api.documents import DOCUMENTS, VERSION, schema
+
+    parts, files = [_JSON.format(version=VERSION)], {}
+    for command in DOCUMENTS:
+        found = schema(command)
+        file = f"json/{command.replace(' ', '-')}.json"
+        files[file] = json.dumps(found, indent=1, ensure_ascii=False) + "\n"
+        parts.append(f"## {command}\n\n[Schema]({file}).\n")
+        parts += [text for each in _alternatives(found) if (text := _keys(each, found))]
+    return {"json.md": "\n".join(parts), **files}
+
+
+def _alternatives(found: dict[str, Any]) -> list[dict[str, Any]]:
+    return [dict(each) for each in found.get("anyOf", [found])]
+
+
+def _keys(part: dict[str, Any], whole: dict[str, Any]) -> str:
+    """A list of the keys of a document: with what they are, and what of a list."""
+    listed = part.get("type") == "array"
+    inner = part["items"] if listed else part
+    if "$ref" in inner:
+        inner = whole["$defs"][inner["$ref"].rpartition("/")[2]]
+    what = str(inner.get("description", "")).partition("\n")[0].strip()
+    required = inner.get("required", [])
+    lines = [f"{'A list, of each' if listed else 'One document'}: {what}", ""]
+    for name, each in inner.get("properties", {}).items():
+        lines.append(f"- `{name}`: {_kind(each)}{'' if name in required else ', may be absent'}")
+    return "\n".join([*lines, ""])
+
+
+def _kind(each: dict[str, Any]) -> str:
+    if "anyOf" in each:
+        return " or ".join(dict.fromkeys(_kind(one) for one in each["anyOf"]))
+    if "$ref" in each:
+        return str(each["$ref"].rpartition("/")[2])
+    if each.get("type") == "array":
+        return f"list of {_kind(each['items'])}" if each.get("items") else "list"
+    if "enum" in each or "const" in each:
+        return " or ".join(json.dumps(one) for one in each.get("enum", [each.get("const")]))
+    return str(each.get("type", "anything"))
+
+
 def cli(arguments: list[str] | None = None) -> int:
     """Write the pages, or check them.
 
@@ -133,7 +198,7 @@ def cli(arguments: list[str] | None = None) -> int:
     parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if a page is out of date")
     options = parser.parse_args(arguments)
     status = 0
-    for name, text in (("cli.md", render()), ("python.md", render_python())):
+    for name, text in {"cli.md": render(), "python.md": render_python(), **render_json()}.items():
         target = FOLDER / name
         if options.check and not (target.is_file() and target.read_text(encoding="utf-8") == text):
             sys.stderr.write(f"{os.path.relpath(target)} is out of date: run make docs\n")

@@ -12,7 +12,7 @@ ROWS = [line for line in (ROOT / "SECURITY.md").read_text(encoding="utf-8").spli
 KINDS = (
     "file.py", ".pt2", ".safetensors", ".pth", "timm:", "hf:FOLDER", ".spa", ".resume", ".zip", ".npz", "calibration",
     "device profile", "--labels",
-    "recipe of a bundle", "recipe of commands", "bundle folder", "packed", "signature",
+    "recipe of a bundle", "recipe of commands", "edgespa.toml", "bundle folder", "packed", "signature",
     "status --selfcheck", "folder of edgespa on a device", "ONNX",
 )  # fmt: skip
 

@@ -327,5 +327,5 @@ def told(text: str, progress: Tell) -> Iterator[Progress]:
     if callable(progress):
         yield progress
         return
-    with bar(text, enabled=progress is not False, lines=current().lines) as report:
+    with bar(text, enabled=progress is not False and not current().quiet, lines=current().lines) as report:
         yield report

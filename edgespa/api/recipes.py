@@ -164,7 +164,15 @@ def _with_included(
     yield path, content
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_toml(path: Path) -> dict[str, Any]:
+    """What a TOML file of whomever says.
+
+    Args:
+        path: Of the file.
+
+    Raises:
+        ConfigError: It is not there, cannot be read, is too large, or no TOML.
+    """
     try:
         if not path.is_file():
             raise ConfigError(f"{path}: no such file", nearest_path(path) or "check the path")
@@ -175,13 +183,18 @@ def _read(path: Path) -> dict[str, Any]:
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         why = readable(str(error)) if isinstance(error, tomllib.TOMLDecodeError) else "values in values without an end"
         raise ConfigError(f"{path}: not a TOML file: {why}", "correct it there") from error
+    if problem := oddity(found):
+        raise ConfigError(f"{path}: {problem}", "correct it there")
+    return found
+
+
+def _read(path: Path) -> dict[str, Any]:
+    found = read_toml(path)
     _check_head(path, found)
     return found
 
 
 def _check_head(path: Path, found: dict[str, Any]) -> None:
-    if problem := oddity(found):
-        raise ConfigError(f"{path}: {problem}", "correct it there")
     version = found.get("version")
     if version is None:
         raise ConfigError(f"{path}: version is missing", f"begin the file with: version = {VERSION}")

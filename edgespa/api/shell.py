@@ -18,12 +18,14 @@ class Shell:
         only_check: The call ends with `Checked` where all that can be known early is right, and does nothing.
         command: Asked, when a run begins, what its state is to say of how to go on: `edgespa.tasks.unfinished.marked`.
         lines: Where there is no terminal, a line now and then says how far long work is.
+        quiet: No bar and no such line.
         stage: Told what a call that makes others is at; None for the log.
     """
 
     only_check: bool = False
     command: Callable[[], Mapping[str, Any]] | None = None
     lines: bool = False
+    quiet: bool = False
     stage: Callable[[str], None] | None = None
 
 

@@ -96,6 +96,23 @@ def questions(step: Step, command: click.Command, folders: tuple[Path, ...], ove
             yield f"{step.where('bundle')} = {_shown(bundle)}: {what}, and it {why}"
 
 
+def question_of_project(command: str, key: str, value: Any, folders: tuple[Path, ...], overwrite: bool) -> str | None:
+    """Why a value of ``edgespa.toml`` is not taken without the user's word; None where it is.
+
+    Args:
+        command: That it is for, and that the user has typed.
+        key: What it is for: the first name that it has.
+        value: A text or a bool.
+        folders: Below which the command may write.
+        overwrite: It may replace what is there.
+    """
+    if key == DEVICES and command == "ship":
+        return None if value == "local" else "is connected to, as you"
+    if key == "bundle" and command in INTO_BUNDLES and (why := _outside(str(value), folders)) is not None:
+        return f"{INTO_BUNDLES[command]}, and it {why}"
+    return _question(command, key, value, folders, overwrite)
+
+
 def _canonical(key: str, keys: Mapping[str, click.Parameter]) -> str:
     """The first name of what a key says: an argument has several."""
     return next(name for name, param in keys.items() if param is keys[key])

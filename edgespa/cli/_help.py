@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from edgespa.cli._terminal import results_alone
+from edgespa.cli._terminal import is_quiet, results_alone
 from edgespa.cli._unread import refuse_unread
 
 Sections = Mapping[str, Sequence[str]]
@@ -47,6 +47,23 @@ class Explained(click.Command):
         self.sections = sections or {}
         self.examples = examples
 
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        """As click; what the project says, whose folder this is, comes before the defaults.
+
+        Args:
+            info_name: As the command was typed.
+            args: What was typed behind it.
+            parent: Of the program.
+            **extra: As click.
+        """
+        if parent is not None and parent.parent is None and parent.invoked_subcommand == info_name:
+            from edgespa.cli._project import defaults
+
+            extra.setdefault("default_map", defaults(self, str(info_name), args, parent))
+        return super().make_context(info_name, args, parent, **extra)
+
     def invoke(self, ctx: click.Context) -> Any:
         """As click; options that nothing would read are refused first, and nobody else writes among its results.
 
@@ -56,7 +73,9 @@ class Explained(click.Command):
         refuse_unread(ctx)
         if isinstance(self, click.Group):  # it only finds the command, and shows its help
             return super().invoke(ctx)
-        with results_alone():
+        from edgespa.api.shell import adding
+
+        with results_alone(), adding(quiet=is_quiet(ctx)):
             return super().invoke(ctx)
 
     def get_help(self, ctx: click.Context) -> str:

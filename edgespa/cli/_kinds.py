@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 CRITERIA = (
     "taylor", "jacobian", "taylor-activation", "gradient", "lrp", "l1", "l2", "bn-scale", "geometric-median", "random",
@@ -41,6 +44,18 @@ class Named(click.ParamType[str]):
             ctx: Not used.
         """
         return f"[{'|'.join((*self.known, *(['FILE.py:NAME'] if self.own else [])))}]"
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem[str]]:
+        """What a shell may complete.
+
+        Args:
+            ctx: Not used.
+            param: Not used.
+            incomplete: What is typed.
+        """
+        from edgespa.cli._completing import words
+
+        return words(self.known, incomplete)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """Check.
@@ -126,6 +141,18 @@ class BudgetOf(click.ParamType[tuple[str, float | None]]):
         """
         return f"[{'|'.join(self.known)}|{LATENCY}=X]"
 
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem[str]]:
+        """What a shell may complete.
+
+        Args:
+            ctx: Not used.
+            param: Not used.
+            incomplete: What is typed.
+        """
+        from edgespa.cli._completing import words
+
+        return words((*self.known, f"{LATENCY}="), incomplete)
+
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, float | None]:
         """Parse.
 
@@ -174,6 +201,18 @@ class Words(click.ParamType[tuple[str, ...]]):
         """
         return "WORD,..."
 
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem[str]]:
+        """What a shell may complete.
+
+        Args:
+            ctx: Not used.
+            param: Not used.
+            incomplete: What is typed.
+        """
+        from edgespa.cli._completing import joined
+
+        return joined(self.known, incomplete)
+
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
         """Parse.
 
@@ -206,6 +245,18 @@ class Speed(click.ParamType[tuple[str, float]]):
             ctx: Not used.
         """
         return f"[{'|'.join(f'{each}=X' for each in self.known)}]"
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem[str]]:
+        """What a shell may complete.
+
+        Args:
+            ctx: Not used.
+            param: Not used.
+            incomplete: What is typed.
+        """
+        from edgespa.cli._completing import words
+
+        return words(tuple(f"{each}=" for each in self.known), incomplete)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, float]:
         """Parse.

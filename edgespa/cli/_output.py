@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from edgespa.system.progress import ProgressCallback
 
 WIDTH = 80
-"""Columns of a table that does not go to a terminal."""
+"""Columns of a table that does not go to a terminal, where `COLUMNS` does not ask for less."""
 
 
 def emit_json(value: Any) -> None:
@@ -65,7 +66,7 @@ def table(
 
     values = Table(tuple(columns), tuple(tuple(row) for row in rows), title or "", tuple(right))
     stream = sys.stderr if err else results()
-    console = Console(file=stream, width=None if stream.isatty() else WIDTH, highlight=False, soft_wrap=False)
+    console = Console(file=stream, width=None if stream.isatty() else _asked_width(), highlight=False, soft_wrap=False)
     headings = [harmless(heading) for heading in values.columns]
     cells = [[harmless(cell_text(cell)) for cell in row] for row in values.rows]
     if title:
@@ -83,6 +84,14 @@ def table(
     console.print(drawn)
 
 
+def _asked_width() -> int:
+    """Of what is no terminal: `WIDTH`, or less where the environment says so."""
+    text = os.environ.get("COLUMNS", "")
+    asked = int(text) if text.isascii() and text.isdecimal() and len(text) < 5 else WIDTH
+    return min(max(asked, _LEAST), WIDTH)
+
+
+_LEAST = 20
 _GAP = 3
 """Columns between two cells."""
 
@@ -128,6 +137,7 @@ def progress(text: str, *, enabled: bool = True) -> AbstractContextManager[Progr
         text: What is being done, until the callback says otherwise.
         enabled: False for no bar at all.
     """
+    from edgespa.api.shell import current
     from edgespa.system.progress import bar
 
-    return bar(text, enabled=enabled, lines=True)
+    return bar(text, enabled=enabled and not current().quiet, lines=True)

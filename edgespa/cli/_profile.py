@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgespa.cli._terminal import echo, secho
+from edgespa.cli._terminal import aside, echo, secho
 
 if TYPE_CHECKING:
     from edgespa.api.results import Profile as Measured
@@ -104,7 +104,7 @@ def show_layers(profile: Profile, bundle: Path) -> None:
             else None
         )
         if known is not None and known.origin.runtime != result.rounds[0].runtime:
-            echo(f"note: the latency table is of {known.origin.runtime}, this is {result.rounds[0].runtime}", err=True)
+            aside(f"note: the latency table is of {known.origin.runtime}, this is {result.rounds[0].runtime}")
             known = None
         rows = by_layer(operators, bundle / result.rounds[0].file, known, plain)
         total = sum(row.measured_ms for row in rows) or 1.0
@@ -178,18 +178,18 @@ def remark(profile: Profile) -> None:
     if profile.emulated:
         secho(f"EMULATED: {profile.device}: what it computes is right, its times mean nothing", err=True, fg="yellow")
     for what in dict.fromkeys(what for result in profile.results for what in result.unknown):
-        echo(f"note: {name}not known: {what}", err=True)
+        aside(f"note: {name}not known: {what}")
     load, cores = profile.before.load_average, profile.host.logical_cores
     if load and cores and load[0] > _BUSY * cores:
-        echo(f"note: {name}the machine was busy before the first run (load {load[0]:.1f}, {cores} cores)", err=True)
+        aside(f"note: {name}the machine was busy before the first run (load {load[0]:.1f}, {cores} cores)")
     for result in profile.results:
         what = f"{name}{_words(result)}"
         for doubt in result.doubts:
             secho(f"NOT CLEAN: {what}: {doubt}", err=True, fg="yellow", bold=True)
         if result.steady is False:
-            echo(f"note: {what}: latency was still changing when it ended; measure longer: --duration", err=True)
+            aside(f"note: {what}: latency was still changing when it ended; measure longer: --duration")
         if result.spread is not None and result.spread > _SPREAD:
-            echo(f"note: {what}: p50 differs by {result.spread:.0%} between rounds", err=True)
+            aside(f"note: {what}: p50 differs by {result.spread:.0%} between rounds")
 
 
 def number(value: float | None) -> str:

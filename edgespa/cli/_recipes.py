@@ -13,7 +13,7 @@ from click.core import ParameterSource
 
 from edgespa.cli._help import Explained
 from edgespa.cli._said import said
-from edgespa.cli._terminal import echo, harmless
+from edgespa.cli._terminal import aside, echo, harmless
 
 if TYPE_CHECKING:
     from edgespa.api.recipes import Step
@@ -71,7 +71,7 @@ class Repeatable(Explained):
                 emit_json({"done": False, "command": _name_of(ctx), "asked": ctx.meta[_ASKED]})
             else:
                 echo(_text(ctx, Path(_NAME)), nl=False)
-            echo("nothing was done; above is what would be", err=True)
+            aside("nothing was done; above is what would be")
         except SystemExit as error:  # of processes that have done it
             if file is not None and not error.code:
                 _save(ctx, file)
@@ -199,7 +199,7 @@ def words_of(step: Step, command: click.Command) -> list[str]:
         if isinstance(param, click.Option):
             options += _option(step, key, param, value)
         else:
-            arguments += _values(step, key, param, value)
+            arguments += texts_of(step, key, param, value)
     if any(each.startswith("-") for each in arguments):
         return [*options, "--", *arguments]
     return [*arguments, *options]
@@ -228,13 +228,23 @@ def _option(step: Step, key: str, param: click.Option, value: Any) -> list[str]:
             raise _wrong(step, key, value, "true or false")
         return [param.opts[-1]] if value else list(param.secondary_opts[-1:])
     words = []
-    for text in _values(step, key, param, value):
+    for text in texts_of(step, key, param, value):
         words += [f"{param.opts[-1]}={text}"] if text.startswith("-") or not text else [param.opts[-1], text]
     return words
 
 
-def _values(step: Step, key: str, param: click.Parameter, value: Any) -> list[str]:
-    """The texts that a value is: one, or several where there may be several."""
+def texts_of(step: Step, key: str, param: click.Parameter, value: Any) -> list[str]:
+    """The texts that a value is: one, or several where there may be several.
+
+    Args:
+        step: That says so.
+        key: Of the value.
+        param: What it is for.
+        value: As TOML has it.
+
+    Raises:
+        ConfigError: It cannot be one.
+    """
     if isinstance(value, dict) and param.type.name == "setting":
         return [f"{name}={_scalar(step, key, each)}" for name, each in value.items()]
     several = param.multiple or param.nargs == -1
@@ -274,7 +284,7 @@ def _wrong(step: Step, key: str, value: Any, wanted: str) -> Exception:
 
 
 def note(ctx: click.Context, command: click.Command, raw: Mapping[str, Any]) -> None:
-    """Keep what was asked for, by the command line or the environment, as a recipe says it.
+    """Keep what was asked for, by the command line, the environment or a project, as a recipe says it.
 
     Args:
         ctx: Of the command.
@@ -292,6 +302,8 @@ def note(ctx: click.Context, command: click.Command, raw: Mapping[str, Any]) -> 
             found[key] = _saved(param, raw.get(str(param.name)))
         elif source is ParameterSource.ENVIRONMENT:
             found[key] = _saved(param, param.value_from_envvar(ctx))
+        elif source is ParameterSource.DEFAULT_MAP:  # of edgespa.toml
+            found[key] = _saved(param, ctx.lookup_default(str(param.name)))
     ctx.meta[_ASKED] = found
 
 
@@ -339,7 +351,7 @@ def _save(ctx: click.Context, file: Path) -> None:
 
     if is_main():
         write_whole(file, _text(ctx, file).encode())
-        echo(said(f"recipe: {file}   (again: edgespa run {shlex.quote(os.fspath(file))})"), err=True)
+        aside(said(f"recipe: {file}   (again: edgespa run {shlex.quote(os.fspath(file))})"))
 
 
 def typed_words(words: list[str]) -> Iterator[str]:

@@ -15,7 +15,7 @@ from click.core import ParameterSource
 from edgespa.cli._failures import Failure, as_failure
 from edgespa.cli._recipes import Repeatable
 from edgespa.cli._said import set_typed_in, typed_in
-from edgespa.cli._terminal import echo
+from edgespa.cli._terminal import aside, echo
 
 if TYPE_CHECKING:
     from edgespa.tasks.unfinished import Unfinished
@@ -78,6 +78,8 @@ class Resumable(Repeatable):
                 asked += _as_typed(param, raw.get(str(param.name)))
             elif source is ParameterSource.ENVIRONMENT:
                 asked += _as_typed(param, param.value_from_envvar(ctx))
+            elif source is ParameterSource.DEFAULT_MAP:  # of edgespa.toml
+                asked += _as_typed(param, ctx.lookup_default(str(param.name)))
         ctx.meta[_ASKED] = asked
         return rest
 
@@ -147,9 +149,9 @@ class Resumable(Repeatable):
             )
         rest = [word for word in stored if not ("log_file" in raw and word.startswith("--log="))]
         words = shlex.join(["edgespa", name, *rest])
-        echo(f"going on: {words} ({found.progress})", err=True)
+        aside(f"going on: {words} ({found.progress})")
         if there.resolve() != here.resolve():
-            echo(f"in the folder {there}", err=True)
+            aside(f"in the folder {there}")
             os.chdir(there)
             set_typed_in(ctx, here)
         return [*rest, *[word for word in free if not word.startswith("--resume")], "--resume="]

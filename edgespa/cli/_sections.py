@@ -291,6 +291,24 @@ CALIBRATION_EXAMPLES: Examples = (
     ("Those that come with edgespa", "calibration list"),
     ("Your own", "calibration make --data photos.zip:train --count 512 --output photos-512.toml"),
 )
+INIT: Sections = {
+    "What is said": ("--input-shape", "--data", "--eval-data", "--calibration", "--mean", "--std", "--device"),
+    "Who wrote it": ("--trust",),
+    "Output": ("--json",),
+}
+INIT_EXAMPLES: Examples = (
+    ("What can be found here", "init"),
+    (
+        "With what is known",
+        "init net.py:make --input-shape 1,3,32,32 --data photos.zip:train --eval-data photos.zip:test",
+    ),
+    ("A project of somebody else, when you have looked at it", "init --trust"),
+)
+COMPLETION_EXAMPLES: Examples = (
+    ("For ~/.bashrc", "completion bash"),
+    ("For ~/.zshrc", "completion zsh"),
+    ("For ~/.config/fish/completions/edgespa.fish", "completion fish"),
+)
 RUN: Sections = {
     "What is done": ("--begin", "--dry-run"),
     "Who wrote it": ("--trust",),

@@ -46,6 +46,8 @@ COMMANDS: Mapping[str, str] = MappingProxyType(
         "report": "edgespa.cli.report",
         "run": "edgespa.cli.run",
         "demo": "edgespa.cli.demo",
+        "init": "edgespa.cli.init",
+        "completion": "edgespa.cli.completion",
     }
 )
 """Command -> the module that defines it as ``command``, in the order of the help."""
@@ -107,6 +109,10 @@ class Shell(ExplainedGroup):
             return None
         command: click.Command = importlib.import_module(path).command
         _take_global_options(command)
+        if COMPLETE in os.environ:
+            from edgespa.cli._completing import fit
+
+            fit(command)
         return command
 
     def resolve_command(
@@ -163,7 +169,13 @@ class Shell(ExplainedGroup):
 
         _open_what_is_closed()
         if len(args) < 2 and extra.get("prog_name") is None:
-            extra = {**extra, "prog_name": program(), "complete_var": "_EDGESPA_COMPLETE"}
+            extra = {**extra, "prog_name": program(), "complete_var": COMPLETE}
+            if COMPLETE in os.environ:
+                from click.shell_completion import add_completion_class
+
+                from edgespa.cli._completing import Bash
+
+                add_completion_class(Bash)
         return super().main(*args, **extra)
 
 
@@ -185,17 +197,21 @@ def _open_what_is_closed() -> None:
             setattr(sys, name, open(number, how, encoding="utf-8", closefd=False))  # noqa: SIM115  # to the end
 
 
+COMPLETE = "_EDGESPA_COMPLETE"
+"""The variable by which a shell asks what may come next."""
 _LINE = "edgespa.line"
 _LOUDER = "edgespa.louder"
 
 
 def _take_global_options(command: click.Command) -> None:
-    """Let a command, and those below it, take ``-v`` and ``--debug`` as the program itself does, unlisted."""
+    """Let a command, and those below it, take the options of the program itself behind its name, unlisted."""
     if any(param.name == "debug" for param in command.params):
         return
     options = {"expose_value": False, "hidden": True, "is_eager": True, "allow_from_autoenv": False}
     command.params += [
         click.Option(["-v", "--verbose"], count=True, callback=_more_verbose, **options),  # type: ignore[arg-type]
+        click.Option(["-q", "--quiet"], is_flag=True, callback=_quiet_too, **options),  # type: ignore[arg-type]
+        click.Option(["--no-project"], is_flag=True, **options),  # type: ignore[arg-type]  # read before: `_project`
         click.Option(["--debug"], is_flag=True, callback=_debug_too, **options),  # type: ignore[arg-type]
     ]
     for inner in command.commands.values() if isinstance(command, click.Group) else ():
@@ -206,6 +222,14 @@ def _more_verbose(ctx: click.Context, param: click.Parameter, value: int) -> Non
     root = ctx.find_root()
     if value and not ctx.resilient_parsing and _LOUDER in root.meta:
         root.meta[_LOUDER](value)
+
+
+def _quiet_too(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+    root = ctx.find_root()
+    if value and not ctx.resilient_parsing:
+        root.params["quiet"] = True
+        if _LOUDER in root.meta:
+            root.meta[_LOUDER](0)
 
 
 def _debug_too(ctx: click.Context, param: click.Parameter, value: bool) -> None:
@@ -228,6 +252,8 @@ def _print_version(ctx: click.Context, param: click.Parameter, value: bool) -> N
 
 def _set_up_logging(ctx: click.Context, verbose: int) -> None:
     """Log to stderr while the context lives: warnings and notes; with -v progress too; with -vv everything.
+
+    With --quiet warnings alone.
 
     Python warnings come from other libraries (edgespa logs its own): shown with -v, or as ``python -W`` says.
     """
@@ -253,7 +279,8 @@ def _set_up_logging(ctx: click.Context, verbose: int) -> None:
 
     def set_level(verbose: int) -> None:
         handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s" if verbose < 2 else _LONG_FORMAT))
-        logger.setLevel((NOTE, logging.INFO, logging.DEBUG)[min(verbose, 2)])
+        least = logging.WARNING if ctx.params.get("quiet") else NOTE
+        logger.setLevel((least, logging.INFO, logging.DEBUG)[min(verbose, 2)])
 
     def restore() -> None:
         logger.removeHandler(handler)
@@ -269,7 +296,8 @@ def _set_up_logging(ctx: click.Context, verbose: int) -> None:
 
     def more(added: int) -> None:
         set_level(verbose + added)
-        quietened.close()
+        if added:
+            quietened.close()
 
     ctx.meta[_LOUDER] = more
 
@@ -288,6 +316,8 @@ _LONG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 )
 @click.option("--debug", is_flag=True, is_eager=True, help="Show the traceback of an error.")
 @click.option("-v", "--verbose", count=True, help="Log to stderr what is done; twice: everything.")
+@click.option("-q", "--quiet", is_flag=True, help="Nothing but results and errors: no progress, no notes.")
+@click.option("--no-project", is_flag=True, help="Take nothing from the edgespa.toml of this folder.")
 @click.option(
     "--version",
     is_flag=True,
@@ -298,15 +328,16 @@ _LONG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
     help="Show the version and exit.",
 )
 @click.pass_context
-def main(ctx: click.Context, debug: bool, verbose: int) -> None:
+def main(ctx: click.Context, debug: bool, verbose: int, quiet: bool, no_project: bool) -> None:
     """Small, fast, proved-correct per-task vision models for edge devices.
 
     MODEL is path/file.py:factory, package.module:factory, torchvision:name, timm:name, hf:name-or-folder, or a .pt2
     program. DATA is PATH[:SPLIT]: an image folder with a folder per class (also inside a zip), a folder of idx files,
     an .npz, or module:callable.
 
-    Every option can be set by an environment variable: EDGESPA_DEBUG=1, EDGESPA_ADAPT_EPOCHS=5. Results go to stdout,
-    all else to stderr. Exit status: 0 done, 1 could not, 2 wrong usage, 130 interrupted.
+    Every option can be set by an environment variable, EDGESPA_DEBUG=1, EDGESPA_ADAPT_EPOCHS=5, and for a project in
+    its edgespa.toml: see edgespa init. Results go to stdout, all else to stderr. Exit status: 0 done, 1 could not, 2
+    wrong usage, 130 interrupted.
     """
     _share_the_machine()
     _end_in_order(ctx)

@@ -7,6 +7,7 @@ and tables. Not every door can refuse odd names (a message says which name is od
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 import unicodedata
 from collections.abc import Iterator
@@ -106,4 +107,30 @@ def secho(message: object, *, err: bool = False, fg: str | None = None, bold: bo
         fg: Colour.
         bold: In bold letters.
     """
-    click.secho(harmless(str(message)), file=None if err else results(), err=err, fg=fg, bold=bold)
+    click.secho(harmless(str(message)), file=None if err else results(), err=err, color=_coloured(), fg=fg, bold=bold)
+
+
+def _coloured() -> bool | None:
+    """Whether there are colours: never with ``NO_COLOR``, always with ``FORCE_COLOR``, else where a terminal is."""
+    if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
+        return False
+    return True if os.environ.get("FORCE_COLOR") else None
+
+
+def aside(message: object) -> None:
+    """A line on stderr that is neither a result nor an error: ``--quiet`` leaves it out.
+
+    Args:
+        message: A text that may hold anything.
+    """
+    if not is_quiet(click.get_current_context(silent=True)):
+        echo(message, err=True)
+
+
+def is_quiet(ctx: click.Context | None) -> bool:
+    """Whether results and errors are all that is asked for.
+
+    Args:
+        ctx: Of a command.
+    """
+    return ctx is not None and bool(ctx.find_root().params.get("quiet"))

@@ -13,7 +13,7 @@ from edgespa.cli._recipes import Repeatable, recipe_options
 from edgespa.cli._resuming import saying_when_left
 from edgespa.cli._said import say_next, typed
 from edgespa.cli._sections import COMPRESS, COMPRESS_EXAMPLES
-from edgespa.cli._terminal import echo
+from edgespa.cli._terminal import aside, echo
 
 if TYPE_CHECKING:
     from edgespa.models.inputs import InputSizes
@@ -144,4 +144,4 @@ def _kept(output: Path) -> str:
 
 
 def _say(stage: str) -> None:
-    echo(f"compress: {stage}", err=True)
+    aside(f"compress: {stage}")

@@ -13,7 +13,7 @@ from edgespa.cli._help import Explained, ExplainedGroup
 from edgespa.cli._options import json_option, model_options, trust_option
 from edgespa.cli._recipes import Repeatable, recipe_options
 from edgespa.cli._sections import DEVICES_EXAMPLES, DEVICES_LATENCIES, DEVICES_LATENCIES_EXAMPLES, DEVICES_SETUP
-from edgespa.cli._terminal import echo, secho
+from edgespa.cli._terminal import aside, echo, secho
 
 if TYPE_CHECKING:
     from edgespa.device.board import Device, Found
@@ -50,7 +50,7 @@ def list_(as_json: bool) -> None:
     for each in found:
         if each.problem:
             secho(f"UNREADABLE: {each.problem}", err=True, fg="yellow", bold=True)
-    echo(f"your own: {user_folder()}/NAME.toml", err=True)
+    aside(f"your own: {user_folder()}/NAME.toml")
 
 
 @command.command()

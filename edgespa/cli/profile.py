@@ -12,7 +12,7 @@ from edgespa.cli._options import json_option
 from edgespa.cli._recipes import Repeatable, recipe_options
 from edgespa.cli._said import said
 from edgespa.cli._sections import PROFILE, PROFILE_EXAMPLES
-from edgespa.cli._terminal import echo
+from edgespa.cli._terminal import aside, echo
 from edgespa.cli._trust import require_signers, signers_options
 
 if TYPE_CHECKING:
@@ -160,7 +160,7 @@ def command(
         )
     except SystemExit as error:
         for note in getattr(error, "__notes__", ()):
-            echo(note, err=True)
+            aside(note)
         raise
     found = [each.measured for each in measured.profiles]
     several = len(measured.outcomes) > 1
@@ -180,15 +180,15 @@ def command(
     for each in measured.profiles:
         remark(each.measured)
         if pick is not None and not as_json:
-            echo(f"written into {bundle}: it is what run.py takes by itself from now on", err=True)
+            aside(f"written into {bundle}: it is what run.py takes by itself from now on")
         if each.unsaved is not None:
             raise each.unsaved
         if each.saved is not None:
-            echo(f"saved as {each.saved}", err=True)
+            aside(f"saved as {each.saved}")
         elif not no_save:
-            echo(f"not saved: {bundle} is packed; unpack it to keep profiles beside it", err=True)
+            aside(f"not saved: {bundle} is packed; unpack it to keep profiles beside it")
     if measured.kept:
-        echo(kept_words(measured.kept), err=True)
+        aside(kept_words(measured.kept))
     _fail_if_any(measured.outcomes)
 
 

@@ -8,7 +8,7 @@ from edgespa.cli._devices import devices_option, fail_if_any, show_errors
 from edgespa.cli._options import json_option
 from edgespa.cli._recipes import Repeatable, recipe_options
 from edgespa.cli._sections import ROLLBACK, ROLLBACK_EXAMPLES
-from edgespa.cli._terminal import echo, harmless
+from edgespa.cli._terminal import aside, echo, harmless
 
 
 @click.command(name="rollback", cls=Repeatable, sections=ROLLBACK, examples=ROLLBACK_EXAMPLES)
@@ -41,6 +41,6 @@ def command(task: str, devices: tuple[str, ...], to: str | None, threads: int, a
                 text = f"{done.device}: {done.task}: {done.version} is in use, before: {done.previous or 'none'}"
                 echo(harmless(text))
                 if done.repaired:
-                    echo(f"{done.device}: {done.task}: repaired: {harmless(', '.join(done.repaired))}", err=True)
+                    aside(f"{done.device}: {done.task}: repaired: {harmless(', '.join(done.repaired))}")
     show_errors(outcomes)
     fail_if_any(outcomes)

@@ -19,7 +19,7 @@ from edgespa.cli._recipes import command_of, set_dry, typed_words, words_of
 from edgespa.cli._said import said as told
 from edgespa.cli._said import set_going_on, set_typed_in
 from edgespa.cli._sections import RUN, RUN_EXAMPLES
-from edgespa.cli._terminal import echo
+from edgespa.cli._terminal import aside, echo
 
 if TYPE_CHECKING:
     from edgespa.api.recipes import Step
@@ -75,7 +75,7 @@ def command(
     with contextlib.chdir(found.folder):
         set_typed_in(ctx, here)
         if found.folder.resolve() != here:
-            echo(f"in the folder {found.folder}", err=True)
+            aside(f"in the folder {found.folder}")
         plan = [_planned(ctx, step, overwrite) for step in steps]
         for each in plan:
             echo(each.line, err=not dry_run or as_json)
@@ -85,7 +85,7 @@ def command(
         if dry_run:
             if as_json:
                 _emit(plan, [None] * len(plan), done=False)
-            echo("nothing was done: all that can be known before is as it should be", err=True)
+            aside("nothing was done: all that can be known before is as it should be")
             return
         results: list[Any] = []
         try:
@@ -184,7 +184,7 @@ def _do(ctx: click.Context, plan: Sequence[_Planned], index: int, recipe: Path, 
     """
     each = plan[index]
     if len(plan) > 1:
-        echo(f"step {index + 1} of {len(plan)}: {each.step.name}", err=True)
+        aside(f"step {index + 1} of {len(plan)}: {each.step.name}")
     inner = _context(ctx, each.command, [*each.words, *(["--json"] if results is not None else [])])
     set_dry(inner, False)
     set_going_on(inner, index + 1 < len(plan))

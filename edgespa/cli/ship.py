@@ -12,7 +12,7 @@ from edgespa.cli._devices import devices_option, fail_if_any, kib, show_errors
 from edgespa.cli._options import json_option
 from edgespa.cli._recipes import Repeatable, recipe_options
 from edgespa.cli._sections import SHIP, SHIP_EXAMPLES
-from edgespa.cli._terminal import echo, harmless, secho
+from edgespa.cli._terminal import aside, echo, harmless, secho
 from edgespa.cli._trust import require_signers, signers_options
 
 if TYPE_CHECKING:
@@ -161,9 +161,9 @@ def _remark(each: Shipped, shipment: Shipment) -> None:
     elif each.signature == "not checked":
         echo(f"note: {what} is signed, and the signature was not checked: use --signers", err=True)
     if each.cleaned:
-        echo(f"{what}: removed what an interrupted shipment had left: {harmless(', '.join(each.cleaned))}", err=True)
+        aside(f"{what}: removed what an interrupted shipment had left: {harmless(', '.join(each.cleaned))}")
     if each.repaired:
-        echo(f"{what}: repaired what was damaged there: {harmless(', '.join(each.repaired))}", err=True)
+        aside(f"{what}: repaired what was damaged there: {harmless(', '.join(each.repaired))}")
     for note in each.notes:
         secho(f"note: {what}: {harmless(note)}", err=True, fg="yellow")
     for check in each.checks:
@@ -173,5 +173,5 @@ def _remark(each: Shipped, shipment: Shipment) -> None:
         if check.remark is not None:
             secho(harmless(f"note: {what}: {check.remark}"), err=True, fg="yellow")
     if each.emulated:
-        echo(f"note: {each.device} is emulated: its seconds mean nothing", err=True)
+        aside(f"note: {each.device} is emulated: its seconds mean nothing")
     echo(harmless(f"in use: {each.folder.rpartition('/')[0]}/current"))

@@ -12,7 +12,7 @@ from edgespa.cli._help import Explained
 from edgespa.cli._options import json_option
 from edgespa.cli._said import said
 from edgespa.cli._sections import STATUS_EXAMPLES
-from edgespa.cli._terminal import echo, secho
+from edgespa.cli._terminal import aside, echo, secho
 
 if TYPE_CHECKING:
     from edgespa.device.fleet import Outcome
@@ -132,7 +132,7 @@ def _remarks(device: DeviceStatus, asked: str) -> None:
         secho(text, err=True, fg="yellow")
     if device.unfinished:
         left = ", ".join(device.unfinished)
-        echo(f"note: {name}: shipments that have not ended, or were ended, left something of {left}", err=True)
+        aside(f"note: {name}: shipments that have not ended, or were ended, left something of {left}")
     if device.in_memory:
         secho(f"note: {name}: gone after a reboot: {device.in_memory}", err=True, fg="yellow")
     if device.full:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -105,7 +106,7 @@ def command(
             _show(found, runtimes=bool(pythons or runtimes))
         _show_layers(found)
     _remark(found)
-    _fail(found)
+    _fail(found, runtimes)
 
 
 def _show_layers(found: Verification) -> None:
@@ -136,8 +137,9 @@ def _remark(found: Verification) -> None:
         echo("note: its run.py is not that of this edgespa, and was not run: look at it before you do", err=True)
 
 
-def _fail(found: Verification) -> None:
+def _fail(found: Verification, runtimes: Sequence[str]) -> None:
     from edgespa.errors import BundleError, DeviceError
+    from edgespa.system.started import extras_of
 
     checks = found.variants
     failed = [f"{check.name} ({'; '.join(check.failures)})" for check in checks if check.status == "failed"]
@@ -149,7 +151,8 @@ def _fail(found: Verification) -> None:
     if not found.passed:
         raise DeviceError(
             f"{found.bundle}: no variant could be run, nothing is proved",
-            "install a runtime (pip install 'edgespa[onnx]'), or pass --no-run to check digests only",
+            f"install a runtime (pip install 'edgespa[{extras_of([check.name for check in checks], runtimes)}]'), "
+            "or pass --no-run to check digests only",
         )
 
 

@@ -9,10 +9,12 @@ import re
 import shlex
 import shutil
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 NAME = "edgespa"
-_EXTRAS = re.compile(rf"pip install '{NAME}\[([a-z,]+)\]'")
+_EXTRAS = re.compile(rf"(?<!-m )pip install '{NAME}\[([a-z,]+)\]'")
+"""As hints have it; what is typed here already, ``python -m pip ...``, stays."""
 _TORCH_INDEX = "https://download.pytorch.org/whl/"
 _NEEDS_TORCHVISION = "timm"
 
@@ -73,6 +75,20 @@ def installing(extras: str) -> str:
         listed = shlex.quote(os.path.normpath(os.path.join(folder, constraints.name)))
         return f"{pip}{index} -c {listed} -e {_quoted(f'{folder}[{extras}]')}"
     return f"{pip}{index} '{NAME}[{extras}]'" + (f" torch=={version}" if version else "")
+
+
+def extras_of(variants: Iterable[str], runtimes: Iterable[str] = ()) -> str:
+    """The extras that bring what runs files, with commas.
+
+    Args:
+        variants: Their names, which begin with the format: ``tflite-int8``.
+        runtimes: Those that were asked for by name; they count before the formats.
+    """
+    named = [_EXTRA_OF_RUNTIME[each] for each in runtimes if each in _EXTRA_OF_RUNTIME]
+    return ",".join(dict.fromkeys(named or [name.partition("-")[0] for name in variants]))
+
+
+_EXTRA_OF_RUNTIME = {"onnxruntime": "onnx", "openvino": "openvino", "ncnn": "ncnn", "ai_edge_litert": "tflite"}
 
 
 def with_extras(text: str) -> str:

@@ -18,6 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgespa.cli._output import WIDTH, emit_json, progress, table
+from edgespa.cli._terminal import secho
 from edgespa.cli.export import _larger_than_float32
 from edgespa.config import Preprocess
 from edgespa.system.plain import to_plain
@@ -263,3 +264,33 @@ def test_nor_in_a_recipe_or_beside_the_program(tmp_path: Path) -> None:
     assert json.loads(done.stdout)["digest"].startswith("sha256:")
     assert "built" in done.stderr
     assert "as bytes" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("environment", "coloured"),
+    [
+        ({}, False),
+        ({"FORCE_COLOR": "1"}, True),
+        ({"FORCE_COLOR": "1", "NO_COLOR": "1"}, False),
+        ({"NO_COLOR": ""}, False),
+    ],
+)
+def test_colours_are_for_whoever_wants_them(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], environment: dict[str, str], coloured: bool
+) -> None:
+    for name in ("NO_COLOR", "FORCE_COLOR", "TERM"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    secho("NOT RUN: a", err=True, fg="yellow", bold=True)
+    assert ("\x1b[" in capsys.readouterr().err) is coloured
+
+
+def test_a_table_that_is_piped_is_as_wide_as_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for columns, least in (("50", 30), ("nonsense", 60)):
+        monkeypatch.setenv("COLUMNS", columns)
+        table(["a", "b"], [["word " * 10, "word " * 10]])
+        widest = max(map(len, capsys.readouterr().out.splitlines()))
+        assert least < widest <= (50 if columns == "50" else 80)

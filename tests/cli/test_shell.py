@@ -28,9 +28,9 @@ from edgespa.cli._shell import COMMANDS
 from edgespa.errors import DataError, MissingExtraError
 
 ROOT = Path(__file__).resolve().parents[2]
-ALL_COMMANDS = ["compress", "inspect", "adapt", "prune", "heal", "tasks", "calibration", "export"]
+ALL_COMMANDS = ["compress", "inspect", "data", "adapt", "prune", "heal", "tasks", "calibration", "export", "evaluate"]
 ALL_COMMANDS += ["verify", "sign", "pack", "unpack", "devices", "profile", "ship", "rollback", "status", "card"]
-ALL_COMMANDS += ["report", "run", "demo"]
+ALL_COMMANDS += ["report", "run", "demo", "init", "completion"]
 HEAVY = ["torch", "numpy", "pydantic", "rich", "scipy", "sklearn", "PIL", "onnx", "onnxruntime", "logging.config"]
 CLEAN = {key: value for key, value in os.environ.items() if not key.startswith("EDGESPA_")}
 

@@ -39,7 +39,7 @@ LINES: Mapping[str, list[str]] = {
     "latencies": ["devices", "latencies", "pi"],
     "remove": ["ship", "--remove", "fruit", "--device", "local", "--yes"],
 }
-WITHOUT = {"tasks", "calibration", "sign", "pack", "unpack", "devices", "card", "run", "demo"}
+WITHOUT = {"tasks", "calibration", "sign", "pack", "unpack", "devices", "card", "run", "demo", "init", "completion"}
 """Commands on files and this machine, which have no public call."""
 CONFIGS: Mapping[str, tuple[type[Strict], ...]] = {
     "adapt": (AdaptConfig, PixelSettings),

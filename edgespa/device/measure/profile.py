@@ -35,6 +35,7 @@ from edgespa.device.runner.engines import provider_arithmetics
 from edgespa.device.runner.runtimes import RUNTIMES
 from edgespa.errors import ConfigError, DeviceError, UnreachableError
 from edgespa.system.quiet import NOTE
+from edgespa.system.started import extras_of
 
 __all__ = ["Settings", "is_own_runner", "profile", "profile_local", "read_profiles", "run_selfcheck", "save_profile"]
 
@@ -391,7 +392,7 @@ def _plan(
     if not chosen[0]:
         where = "here" if sites[0].connection.device.is_local else f"on {sites[0].connection.device.name}"
         install = (
-            "pip install 'edgespa[onnx]'"
+            f"pip install 'edgespa[{extras_of([each.variant for each in skipped], settings.runtimes)}]'"
             if sites[0].connection.device.is_local
             else f"edgespa devices setup {sites[0].connection.device.asked}"
         )

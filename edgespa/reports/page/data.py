@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from edgespa.findings.dataset import DataSet, Health
+from edgespa.findings.dataset import DataSet, Health, Listed
 from edgespa.reports.page.charts import colour, figure, said, short
 from edgespa.reports.page.found import Found
 from edgespa.reports.page.parts import Cell, Chart, Piece, Section, Table, Tiles, Words, cell
@@ -44,12 +44,12 @@ def _tiles(name: str, data: DataSet) -> Tiles:
         ("images", f"{data.count:,}", data.kind, ""),
         ("cannot be used", f"{bad:,}", "", "bad" if bad else "good"),
         ("classes", f"{len(data.classes):,}", "", ""),
-        *((words, f"{listed.count:,}", "", "doubt") for words, listed in _listed(data) if listed),
+        *((words, f"{listed.count:,}", "", "doubt") for words, listed in _listed(data)),
     ]
     return Tiles(tiles, f"{name}: {data.name}")
 
 
-def _listed(data: DataSet) -> Sequence[tuple[str, object]]:
+def _listed(data: DataSet) -> Sequence[tuple[str, Listed]]:
     pairs = (
         ("stored turned", data.turned),
         ("without colours", data.grey),
