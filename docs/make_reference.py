@@ -72,6 +72,7 @@ def _section(context: click.Context) -> str:
     return f"{level} {context.command_path}\n\n```text\n{text}\n```\n"
 
 
+_SIGNATURE = "<!-- not run: a signature -->\n\n"  # see tests/docs/page_blocks.py
 _PYTHON = """\
 # Python
 
@@ -111,7 +112,7 @@ def _function(name: str, function: Callable[..., Any]) -> str:
         lines.append(str(each))
     arguments = "".join(f"    {line},\n" for line in lines)
     text = f"{name}(\n{arguments}) -> {signature.return_annotation}"
-    return f"## {name}\n\n```python\n{text}\n```\n\n```text\n{inspect.getdoc(function)}\n```\n"
+    return f"## {name}\n\n{_SIGNATURE}```python\n{text}\n```\n\n```text\n{inspect.getdoc(function)}\n```\n"
 
 
 def _class(name: str, kind: type) -> str:
