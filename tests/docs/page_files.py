@@ -156,7 +156,8 @@ SPOT_NET = textwrap.dedent("""
             self.place, self.sure = nn.Linear(256, 2), nn.Linear(256, 1)
 
         def forward(self, x):
-            x = nn.functional.adaptive_avg_pool2d(self.body(x), 4).flatten(1)
+            x = self.body(nn.functional.adaptive_avg_pool2d(x, 16))
+            x = nn.functional.adaptive_avg_pool2d(x, 4).flatten(1)
             return {"place": self.place(x), "sure": self.sure(x)}
 
 
@@ -313,7 +314,11 @@ MADE: dict[str, Maker] = {
     "small": _bundle,
     "plain": _bundle,
     "other": _bundle,
+    "birds": _bundle,
     "bundle.tar": _packed,
+    "cats.tar": _packed,
+    "birds.spa": _task,
+    "cats.spa": _task,
     "~/.ssh/id_ed25519": _key,
     "ada.pub": _public_key,
     "signers": _signers,
