@@ -133,13 +133,12 @@ Written by `make docs` from the source: change that, not this page.
 A command that fails says what failed and where, then what to do next, on stderr:
 
 ```text
-Error: photos/: no images
-Hint: return a data set that is not empty
+Error: net.py has no 'mak'
+Hint: factory names there, nearest first: make
 ```
 
 Here is every message that edgespa has, by class, with its hint. `{HOLE}` stands for what is only known then: a name, a
-number, the words of another program. So search for words that are not yours: of `Error: /home/ada/net.py has no 'mak'`
-for `has no`. `--debug` before the command shows the traceback.
+number, the words of another program. So search for words that are not yours: of the message above, for `has no`. `--debug` before the command shows the traceback.
 
 | exit status | |
 | --- | --- |

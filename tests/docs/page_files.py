@@ -20,6 +20,7 @@ import numpy as np
 from PIL import Image
 
 import edgespa as es
+from edgespa.bundle.archive import pack
 
 ROOT = Path(__file__).resolve().parents[2]
 NET = textwrap.dedent('''
@@ -240,7 +241,7 @@ def _export(path: Path, places: Places) -> None:
 
 
 def _packed(path: Path, places: Places) -> None:
-    es.pack(places.made("bundle", path.parent), output=path)
+    pack(places.made("bundle", path.parent), path)
 
 
 def _key(path: Path, _: Places) -> None:
