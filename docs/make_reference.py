@@ -138,7 +138,8 @@ Hint: factory names there, nearest first: make
 ```
 
 Here is every message that edgespa has, by class, with its hint. `{HOLE}` stands for what is only known then: a name, a
-number, the words of another program. So search for words that are not yours: of the message above, for `has no`. `--debug` before the command shows the traceback.
+number, the words of another program. So search for words that are not yours: of the message above, for
+`has no`. `--debug` before the command shows the traceback.
 
 | exit status | |
 | --- | --- |
