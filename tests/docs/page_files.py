@@ -244,6 +244,16 @@ def _packed(path: Path, places: Places) -> None:
     pack(places.made("bundle", path.parent), path)
 
 
+def _bundle_of_task(path: Path, places: Places) -> None:
+    es.export(str(places.made(f"{path.name}.spa", path.parent)), formats=["onnx"], output=path)
+
+
+def _packed_task(path: Path, places: Places) -> None:
+    folder = path.parent / "packed" / path.stem
+    es.export(str(places.made(f"{path.stem}.spa", path.parent)), formats=["onnx"], output=folder)
+    pack(folder, path)
+
+
 def _key(path: Path, _: Places) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(path)], check=True)
@@ -315,9 +325,9 @@ MADE: dict[str, Maker] = {
     "small": _bundle,
     "plain": _bundle,
     "other": _bundle,
-    "birds": _bundle,
+    "birds": _bundle_of_task,
     "bundle.tar": _packed,
-    "cats.tar": _packed,
+    "cats.tar": _packed_task,
     "birds.spa": _task,
     "cats.spa": _task,
     "~/.ssh/id_ed25519": _key,
