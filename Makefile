@@ -41,7 +41,7 @@ help:
 	@echo 'make device-arm64  an emulated 64-bit Raspberry Pi (root on Debian, five minutes); make test-arm64: tests on it'
 	@echo 'make lint    style and types only'
 	@echo 'make format  let ruff correct the style'
-	@echo 'make docs    write docs/reference from the command line'
+	@echo 'make docs    write docs/reference from the source; build/site: the documentation to read in a browser'
 	@echo 'make clean   remove caches and builds; make distclean: $(VENV), $(ZOO) and $(PEER) too'
 
 venv: $(STAMP)
@@ -162,6 +162,7 @@ format: $(STAMP)
 
 docs: $(STAMP)
 	$(BIN)/python docs/make_reference.py
+	$(BIN)/python docs/make_site.py
 
 clean:
 	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,4 +1,4 @@
-"""Write docs/reference: cli.md from the help of every command, python.md from the docstrings of the public calls.
+"""Write docs/reference: cli.md from the help of every command, python.md from docstrings, errors.md from the source.
 
 json.md and json/ are from the types of what commands print with ``--json``.
 
@@ -8,15 +8,19 @@ json.md and json/ are from the types of what commands print with ``--json``.
 from __future__ import annotations
 
 import argparse
+import ast
 import inspect
 import json
+import itertools
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import click
+from error_messages import HOLE, Said, Source
 
 import edgespa
 from edgespa.cli import main
@@ -71,6 +75,7 @@ def _section(context: click.Context) -> str:
     return f"{level} {context.command_path}\n\n```text\n{text}\n```\n"
 
 
+_SIGNATURE = "<!-- not run: a signature -->\n\n"  # see tests/docs/page_blocks.py
 _PYTHON = """\
 # Python
 
@@ -110,7 +115,7 @@ def _function(name: str, function: Callable[..., Any]) -> str:
         lines.append(str(each))
     arguments = "".join(f"    {line},\n" for line in lines)
     text = f"{name}(\n{arguments}) -> {signature.return_annotation}"
-    return f"## {name}\n\n```python\n{text}\n```\n\n```text\n{inspect.getdoc(function)}\n```\n"
+    return f"## {name}\n\n{_SIGNATURE}```python\n{text}\n```\n\n```text\n{inspect.getdoc(function)}\n```\n"
 
 
 def _class(name: str, kind: type) -> str:
@@ -185,6 +190,91 @@ def _kind(each: dict[str, Any]) -> str:
     return str(each.get("type", "anything"))
 
 
+_ERRORS = f"""\
+# Error messages
+
+Written by `make docs` from the source: change that, not this page.
+
+A command that fails says what failed and where, then what to do next, on stderr:
+
+```text
+Error: net.py has no 'mak'
+Hint: factory names there, nearest first: make
+```
+
+Here is every message that edgespa has, by class, with its hint. `{HOLE}` stands for what is only known then: a name, a
+number, the words of another program. So search for words that are not yours: of the message above, for
+`has no`. `--debug` before the command shows the traceback.
+
+| exit status | |
+| --- | --- |
+| 0 | done |
+| 1 | could not: all messages here but those of [wrong usage](#wrong-usage) |
+| 2 | wrong usage: an option that there is not, or two that exclude each other; nothing was begun |
+| 130 | interrupted (Ctrl-C), or a question was answered with no |
+
+From Python, all are subclasses of `edgespa.EdgespaError`, with `message` and `hint`; the classes below are in
+`edgespa.errors`.
+
+```text
+{{tree}}
+```
+"""
+_OTHERS = {
+    "EdgespaError": "Of the class that fits what was read: a `ModelError` for a model, a `DataError` for data, ...",
+    "RunnerError": "What `run.py` of a bundle says after `error: `, on a device without edgespa too; exit status 1.",
+    "OSError": "What the system says of a file: its name, and why. edgespa adds what to do.",
+    "UsageError": "Exit status 2. That there is no such option, or that a value is of another kind, click says itself.",
+}
+_TITLES = {"UsageError": "Wrong usage", "EdgespaError": "Of several classes", "RunnerError": "run.py of a bundle"}
+_LONG = 30  # a class with more messages has headings for the rooms of the package that they come from
+
+
+def render_errors(folder: Path) -> str:
+    """Build the page of the messages.
+
+    Args:
+        folder: The package's.
+
+    Returns:
+        Markdown: the tree, then each class with its messages.
+    """
+    source = Source(folder)
+    tree = str(ast.get_docstring(source.modules["errors.py"].tree)).split("\n\n")[1]
+    parts = [_ERRORS.replace("{tree}", inspect.cleandoc(tree))]
+    found = {name: list(each) for name, each in itertools.groupby(source.said(), key=lambda said: said.kind)}
+    for name in [*source.kinds, "RunnerError", "OSError", "UsageError"]:
+        if name in found:
+            kind = source.kinds.get(name)
+            said = _OTHERS.get(name) or f"{kind.about if kind else ''} `edgespa.errors.{name}`, exit status 1."
+            parts.append(f"## {_TITLES.get(name, name)}\n\n{said}\n\n{_messages(found[name])}")
+    return "\n".join(parts)
+
+
+def _messages(found: list[Said]) -> str:
+    rooms = itertools.groupby(found, key=lambda said: said.area)
+    if len(found) <= _LONG:
+        return _list(found)
+    kind = found[0].kind
+    return "\n".join(f"### {kind}: {room}\n\n{_list(list(each))}" for room, each in rooms)
+
+
+def _list(found: list[Said]) -> str:
+    lines = []
+    for said in sorted(found, key=lambda said: (said.message.lstrip(f"{HOLE}:/'. ").lower(), said.hint)):
+        tick = "``" if "`" in said.message else "`"
+        lines.append(f"- {tick}{said.message}{tick}" + (f"\\\n  {_plain(said.hint)}" if said.hint else ""))
+    return "\n".join(lines) + "\n"
+
+
+def _plain(text: str) -> str:
+    """Text that Markdown shows as it stands; spans of code stay."""
+    spans = text.split("`")
+    if len(spans) % 2 == 0:
+        return re.sub(r"([\\`*_<>\[\]|#~])", r"\\\1", text)
+    return "`".join(re.sub(r"([\\*_<>\[\]|#~])", r"\\\1", each) if not n % 2 else each for n, each in enumerate(spans))
+
+
 def cli(arguments: list[str] | None = None) -> int:
     """Write the pages, or check them.
 
@@ -198,7 +288,9 @@ def cli(arguments: list[str] | None = None) -> int:
     parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if a page is out of date")
     options = parser.parse_args(arguments)
     status = 0
-    for name, text in {"cli.md": render(), "python.md": render_python(), **render_json()}.items():
+    pages = {"cli.md": render(), "python.md": render_python(), **render_json()}
+    pages["errors.md"] = render_errors(Path(edgespa.__file__).resolve().parent)
+    for name, text in pages.items():
         target = FOLDER / name
         if options.check and not (target.is_file() and target.read_text(encoding="utf-8") == text):
             sys.stderr.write(f"{os.path.relpath(target)} is out of date: run make docs\n")

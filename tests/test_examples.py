@@ -64,7 +64,7 @@ def test_runs(name: str, place: Path) -> None:
 def test_the_tutorial_runs_as_it_stands(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = (FOLDER.parent / "docs" / "tutorial" / "first-bundle.md").read_text(encoding="utf-8")
     text = text[text.index("## The same by hand") :].replace("\\\n", " ")
-    lines = re.findall(r"^    (edgespa .*)$", text, re.MULTILINE)
+    lines = re.findall(r"^(edgespa .*)$", text, re.MULTILINE)
     assert [line.split()[1] for line in lines] == ["inspect", "adapt", "export", "verify", "profile"]
     if not (place / "example-digits").is_dir():
         typed([sys.executable, "examples/digits.py"], place)
