@@ -72,10 +72,10 @@ def letters(text: str) -> int:
 
 def is_said(message: str, said: list[tuple[re.Pattern[str], int]]) -> bool:
     """Whether half of a message, names aside, is one text of the source; details may follow ': '."""
-    heads = [message[: match.end()] for match in re.finditer(": ", message) if letters(message[: match.start()]) > 15]
+    heads = [message[: match.end()] for match in re.finditer(": ", message) if letters(message[: match.start()]) > 4]
     for head in (message, *heads):
         bare = re.sub(r"'[^']*'|\S*[/=]\S*|\S+\.(py|pth|md|spa)\S*", "", head)
-        least = max(5, letters(bare) // 2)
+        least = max(letters(bare) // 2, min(12, letters(bare)), 5)
         if any(own >= least and pattern.search(head) for pattern, own in said):
             return True
     return False
