@@ -10,8 +10,8 @@ from __future__ import annotations
 import argparse
 import ast
 import inspect
-import json
 import itertools
+import json
 import os
 import re
 import sys

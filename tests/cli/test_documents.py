@@ -76,7 +76,7 @@ LINES = {
     "card": ("card", "bundle"),
     "report": ("report", "bundle", "cut.spa", "--output", "page.html"),
     "data": ("data", "colours.npz"),
-    "evaluate": ("evaluate", "cut.spa", "--eval-data", "colours.npz"),
+    "evaluate": ("evaluate", "cut.spa", "--eval-data", "colours.npz", "--class-offset", "1"),
     "init": ("init", "net.py:build"),
     "init trust": ("init", "--trust"),
 }
