@@ -22,8 +22,9 @@ from edgespa.api.demo_folder import take_folder
 from edgespa.bundle import Manifest
 from edgespa.config import Preprocess
 from edgespa.data import ImageData, load_data, prepare
-from edgespa.device.measure.profile import profile_local, save_profile
+from edgespa.device.measure.profile import profile_local
 from edgespa.device.measure.results import Profile
+from edgespa.device.measure.saved import save_profile
 from edgespa.exporting.bundle import ExportConfig, export
 from edgespa.objectives.evaluate import accuracy
 from edgespa.system.files import write_whole

@@ -26,7 +26,8 @@ from edgespa.exporting.journal import Journal
 from edgespa.exporting.onnx_quant import OnnxQuantiser
 from edgespa.exporting.parity import File, bound_for
 from edgespa.exporting.quantise import Loss, Made, NotUseful, make
-from edgespa.exporting.samples import Samples, fixed_batch, run_program, runs_of, samples_of
+from edgespa.exporting.running import fixed_batch, run_program, runs_of, samples_of
+from edgespa.exporting.samples import Samples
 from edgespa.exporting.tflite_meta import write_metadata
 from edgespa.exporting.tflite_quant import TfliteQuantiser
 from edgespa.exporting.tflite_whole import WholeTfliteQuantiser
