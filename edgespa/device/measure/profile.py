@@ -29,7 +29,7 @@ from edgespa.device.measure.estimate import estimate_bundle
 from edgespa.device.measure.plan import Step, order, plan_of, unusable_providers
 from edgespa.device.measure.results import Check, Estimate, Measurement, Profile, Proved, Ratio, Skipped, VariantProfile
 from edgespa.device.measure.saved import Journal, Key
-from edgespa.device.measure.settings import Settings
+from edgespa.device.measure.settings import FLOAT, Settings
 from edgespa.device.measure.site import Site, cool_down, prepare
 from edgespa.errors import ConfigError, DeviceError, UnreachableError
 from edgespa.system.quiet import NOTE
@@ -157,6 +157,7 @@ def _profile(
     ]
     measured = {step: rounds for step, rounds in measured.items() if not any(other.how == step.how for other in failed)}
     results = sorted(measured, key=partial(order, plan))
+    prove = bool(settings.runtimes or settings.providers)
     return Profile(
         created=datetime.now(UTC).isoformat(timespec="milliseconds"),
         device=connection.device.name,
@@ -172,7 +173,17 @@ def _profile(
         skipped=tuple(skipped),
         estimates=_estimates(connection.device, facts, folders[0], manifests[0], settings),
         bytes_sent=sum(site.sent.bytes_sent for site in sites),
-        proofs=_proofs(sites[0], measured, tell) if settings.runtimes or settings.providers else (),
+        proofs=_proofs(sites[0], manifests[0], facts.machine, measured, tell) if prove else (),
+    )
+
+
+def failures_of(manifest: Manifest, variant: str, runtime: str, arithmetic: str, machine: str) -> tuple[str, ...]:
+    """What a file did not keep when it was exported, in that runtime and arithmetic, on a machine of that kind."""
+    return tuple(
+        f"where it was exported: {failure}"
+        for proof in manifest.variant(variant).proofs
+        if (proof.runtime.partition(" ")[0], proof.arithmetic, proof.machine) == (runtime, arithmetic, machine)
+        for failure in proof.failures
     )
 
 
@@ -227,8 +238,13 @@ def _measure(site: Site, step: Step, settings: Settings, what: str) -> Measureme
     return site.measure([*options, *settings.options()], what, seconds=seconds, sample_s=settings.sample_s)
 
 
-def _proofs(site: Site, measured: Mapping[Step, Sequence[Measurement]], tell: Progress) -> tuple[Proved, ...]:
-    """The self-check of each variant in each way that it was measured in."""
+def _proofs(
+    site: Site, manifest: Manifest, machine: str, measured: Mapping[Step, Sequence[Measurement]], tell: Progress
+) -> tuple[Proved, ...]:
+    """The self-check of each variant in each way that it was measured in.
+
+    What failed on more samples where the bundle was made, does not hold on a machine of that kind either.
+    """
     found: dict[tuple[str, str, str, str | None], Proved] = {}
     for step, rounds in measured.items():
         name, provider, numbers = rounds[0].runtime.partition(" ")[0], rounds[0].provider, rounds[0].arithmetic
@@ -245,14 +261,16 @@ def _proofs(site: Site, measured: Mapping[Step, Sequence[Measurement]], tell: Pr
             raise
         except DeviceError as error:  # what was measured is not lost by it
             check = Check(name=step.variant, status="failed", runtime=None, failures=(error.message,))
+        on_cpu = str(provider).startswith("CPU")  # in the words of each runtime
+        before = failures_of(manifest, step.variant, name, numbers or FLOAT, machine) if on_cpu else ()
         found[key] = Proved(
             variant=step.variant,
             runtime=name,
             arithmetic=numbers,
             provider=provider,
-            holds=check.status == "passed",
+            holds=check.status == "passed" and not before,
             component_error=check.component_error,
-            failures=check.failures,
+            failures=(*check.failures, *before),
         )
     return tuple(found.values())
 
