@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils import _pytree as _tree
 
 from edgespa.adaptation.batches import SCORING_BATCHES, Batch, Batches
@@ -21,14 +21,12 @@ from edgespa.adaptation.config import AdaptConfig
 from edgespa.adaptation.inside import Inside
 from edgespa.adaptation.log import TrainingLog
 from edgespa.adaptation.loss import TrainingLoss
-from edgespa.adaptation.mixing import absorbed, moments_of_inputs, without_changed
-from edgespa.adaptation.moments import averages_of, fresh_optimizer, give_past, steps_of
+from edgespa.adaptation.mixing import absorbed, moments_of_inputs
+from edgespa.adaptation.small import Small
 from edgespa.adaptation.timeline import Timeline
-from edgespa.adapters.adapted import AdaptedProgram, plan
-from edgespa.adapters.blocks import block_masks, masked_adapters, penalty, storage, without_dead_units
+from edgespa.adapters.blocks import block_masks, penalty, storage, without_dead_units
 from edgespa.adapters.factors import Factors, attach
-from edgespa.adapters.renorm import behind_norms, calibrate, inserted_norms, with_momentum
-from edgespa.adapters.splopa import SPLoPA
+from edgespa.adapters.renorm import calibrate, inserted_norms
 from edgespa.config import Preprocess
 from edgespa.data import ImageData, Prepared
 from edgespa.data.inputs import arguments
@@ -36,12 +34,9 @@ from edgespa.data.points import PointAnswers
 from edgespa.distributed.processes import ALONE, Processes
 from edgespa.errors import AdapterError, ConfigError, DataError
 from edgespa.graph.groups import Kept
-from edgespa.graph.inner import watched
-from edgespa.graph.program import Program
 from edgespa.graph.surgery import compact, relative_indices
 from edgespa.objectives.evaluate import BATCH_SIZE, Evaluation, batch_size, evaluate
 from edgespa.objectives.measures import Measure
-from edgespa.quantisation.fake import coarse_weights, with_levels
 from edgespa.selection.criteria import criterion_named
 from edgespa.selection.score import loss_of, parameters_of, score_units
 from edgespa.selection.select import Choose, select
@@ -56,7 +51,7 @@ Progress = Callable[[float, float | None, str], None]
 _LOWER = "train with a lower learning rate (--lr)"
 
 
-class Run:
+class Run(Small):
     """The state of one adaptation: the small program, its optimiser, and the best epoch so far.
 
     Args:
@@ -83,16 +78,12 @@ class Run:
         loss: TrainingLoss | None = None,
         processes: Processes = ALONE,
     ) -> None:
-        self.base = base
-        self.config = config
         self.data_name = data.name
         self.samples = data.digest
         self.validation: str | None = None  # data of their own that the best epoch is chosen on
         self.classes = tuple(data.classes)
         self.lines = data.answers.lines if isinstance(data.answers, PointAnswers) else ()
         self.preprocess = preprocess
-        self.loss = loss or TrainingLoss()
-        self.processes = processes
         processes.require_even(config.batch_size)
         self.log: TrainingLog | None = None
         self.choose: Choose | None = None
@@ -107,21 +98,8 @@ class Run:
                 "use more images or a smaller --batch-size",
             )
         self.steps = -(-batches // config.accumulate)  # training steps of an epoch
-        self.timeline = Timeline.of(config, self.steps)
-        self.kept: Kept = base.groups.all_kept()
+        super().__init__(base, config, Timeline.of(config, self.steps), loss or TrainingLoss(), processes)
         self._penalty: UnitPenalty | None = None
-        self._cost = base.cost.cost()
-        generator = torch.Generator().manual_seed(config.seed)
-        head = base.head()
-        options = config.adapter_options
-        planned = plan(base.program, config.adapter, options, head, generator, freeze_norms=config.freeze_norms)
-        self.plan = planned
-        self.statistics = planned.statistics
-        self.coarse = False
-        program = self._trainable(base.program)
-        self.model = AdaptedProgram(program, planned.adapters, planned.trained, planned.shared)
-        self.model.move_to(processes.device)
-        self.optimizer = self._fresh_optimizer()
         self.epoch = 0
         self.inside = Inside()
         self.best: Checkpoint | None = None
@@ -131,22 +109,6 @@ class Run:
         self.history: list[dict[str, float]] = []
         self.lr_trials: dict[str, float | None] = {}
         self.settled = config.lr is not None
-
-    def named_parameters(self) -> dict[str, nn.Parameter]:
-        """What is trained, by the keys of a task file."""
-        named: dict[str, nn.Parameter] = {}
-        for name in self.model.adapted:
-            for factor, parameter in self.model.adapter_of(name).named_parameters():
-                named[f"adapter/{name}/{factor}"] = parameter
-        tensors = dict(self.model.program.tensors())
-        for name in self.model.trained:
-            tensor = tensors[name]
-            assert isinstance(tensor, nn.Parameter)
-            named[f"tensor/{name}"] = tensor
-        return {**named, **{f"shared/{name}": parameter for name, parameter in self.model.shared.items()}}
-
-    def _fresh_optimizer(self) -> torch.optim.AdamW:
-        return fresh_optimizer(self.named_parameters(), self.timeline.learning_rate(0), self.config.weight_decay)
 
     @property
     def step(self) -> int:
@@ -173,7 +135,7 @@ class Run:
             if step in timeline.prune_at:
                 self._prune(timeline.prune_at[step], step)
             if self._is_coarse_at(step) and not self.coarse:
-                self._take_levels()
+                self.take_levels()
             value = self.learn(group, timeline.learning_rate(step))
             inside.loss += value
             inside.steps += 1
@@ -199,7 +161,7 @@ class Run:
         if self.log is not None:
             spent = {"seconds": time.monotonic() - began, "cpu_seconds": time.process_time() - used}
             times = {name: round(value, 3) for name, value in spent.items()}
-            self.log.write("epoch", **self.history[-1], lr=timeline.learning_rate(step - 1), **times, **self._costs())
+            self.log.write("epoch", **self.history[-1], lr=timeline.learning_rate(step - 1), **times, **self.costs())
         merit = self.measure.merit(value)
         if step > timeline.final_from and (merit > self.best_quality or config.take == "last"):
             self.best_quality, self.best_values = merit, found.values
@@ -273,21 +235,6 @@ class Run:
         inputs, targets = next(self.batches.plain(1))
         return float(self.processes.from_main(self.loss.plain(self.model(*arguments(inputs)), targets).detach()))
 
-    @property
-    def density(self) -> float:
-        """Channel density now."""
-        return self.base.groups.channel_density(self.kept)
-
-    @property
-    def masked(self) -> Mapping[str, SPLoPA]:
-        """Adapters with block masks, by tensor."""
-        return masked_adapters({name: self.model.adapter_of(name) for name in self.model.adapted})
-
-    def set_training(self, training: bool) -> None:
-        """Training or evaluation form of the program."""
-        synced = self.processes.count > 1
-        self.model.set_training(training, freeze_norms=self.config.freeze_norms, synced=synced)
-
     def _prune(self, density: float, step: int) -> None:
         config = self.config
         self.set_training(False)
@@ -333,10 +280,6 @@ class Run:
                 masked[name].with_mask(mask)
         self._become(without_dead_units(self.base.groups, self.kept, masked, self.config.round_to), step)
 
-    def factors(self) -> Factors:
-        """Adapters and trained tensors as they are now, on the CPU."""
-        return Factors.of(self.model, self.statistics).on_cpu()
-
     def begin_at(self, kept: Kept) -> None:
         """Begin with fewer units than the base has."""
         self._become(kept, 0)
@@ -344,17 +287,13 @@ class Run:
 
     def calibrate_norms(self) -> None:
         """Let batch norms that were put in start as the identity, with the statistics of some training images."""
-        if not self._adds_norms:
+        if not self.adds_norms:
             return
         log.info("%d batch norms are added, behind convolutions without one", len(inserted_norms(self.base.program)))
         self.set_training(False)
         weights = self.model.effective()
         calibrate(self.model.program, weights, (arguments(inputs) for inputs, _ in self.batches.plain(SCORING_BATCHES)))
         self.set_training(True)
-
-    @property
-    def _adds_norms(self) -> bool:
-        return bool(inserted_norms(self.base.program))
 
     def settle_rate(self, peak: float, trials: Mapping[str, float | None]) -> None:
         """Train with another peak learning rate.
@@ -375,79 +314,23 @@ class Run:
         self.start = {name: np.packbits(mask).tobytes().hex() for name, mask in kept.items()}
 
     def put(self, kept: Kept, factors: Factors, averages: Mapping[str, Factors], steps: float) -> None:
-        """Be where a run was.
-
-        Args:
-            kept: Its units.
-            factors: Its adapters and trained tensors.
-            averages: The optimiser's running averages, by moment.
-            steps: That the optimiser has taken.
-        """
+        """Be where a run was, see `Small.put`; with the levels of int8 where that step of the training has them."""
         self.coarse = self._is_coarse_at(self.step)
-        self._keep(kept)
-        self._rebuild(factors, averages, steps)
+        super().put(kept, factors, averages, steps)
+
+    def _keep(self, kept: Kept) -> None:
+        super()._keep(kept)
+        self._penalty = None
 
     def _become(self, kept: Kept, step: int, changed: Factors | None = None) -> None:
-        """Continue with fewer units; factors, tensors and the optimiser's averages lose the same indices.
-
-        Args:
-            kept: Units that are left.
-            step: Of the training.
-            changed: Factors in place of those that there are; what was changed has no past.
-        """
-        kind, options = self.config.adapter, self.config.adapter_options
-        indices = relative_indices(self.base.groups, self.kept, kept)
-        if indices:
-            shapes = {name: tuple(tensor.shape) for name, tensor in self.model.program.tensors()}
-            places = self.model.places
-            before = self.factors()
-            own = changed or before
-            factors = own.narrowed(shapes, indices, kind, options, places=places)
-            averages = {
-                moment: average.narrowed(shapes, indices, kind, options, places=places, like=own)
-                for moment, average in averages_of(self.optimizer, self.named_parameters()).items()
-            }
-            if changed is not None:
-                averages = {moment: without_changed(each, before, changed) for moment, each in averages.items()}
-            self.put(kept, factors, averages, steps_of(self.optimizer))
+        """Continue with fewer units, in a step of the training."""
+        self.narrow(kept, changed)
         self.set_training(True)
         if self.log is not None:
-            self.log.write("prune", epoch=self.epoch + 1, step=step, density=self.density, **self._costs())
+            self.log.write("prune", epoch=self.epoch + 1, step=step, density=self.density, **self.costs())
 
     def _is_coarse_at(self, step: int) -> bool:
         return self.timeline.quantise_at is not None and step >= self.timeline.quantise_at
-
-    def _take_levels(self) -> None:
-        """Compute with the levels of int8 from now on; the optimiser goes on as it was."""
-        averages, steps = averages_of(self.optimizer, self.named_parameters()), steps_of(self.optimizer)
-        self.coarse = True
-        self._rebuild(self.factors(), averages, steps)
-        self.set_training(True)
-
-    def _rebuild(self, factors: Factors, averages: Mapping[str, Factors], steps: float) -> None:
-        program = self._trainable(compact(self.base.program, self.base.groups, self.kept))
-        self.model = attach(program, factors, self.config.adapter, self.config.adapter_options, self.base.program)
-        if self.coarse:
-            self.model.coarse = coarse_weights(program)
-        self.model.move_to(self.processes.device)
-        self.optimizer = self._fresh_optimizer()
-        give_past(self.optimizer, self.named_parameters(), averages, steps)
-
-    def _trainable(self, program: Program) -> Program:
-        """A program as it is trained: it gives the inner values that the objective looks at, and has levels."""
-        inner = self.loss.objective.inner
-        program = watched(program, behind_norms(program, inner)) if inner else program
-        program = with_levels(program) if self.coarse else program
-        momentum = self.config.norm_momentum
-        return program if momentum is None else with_momentum(program, momentum)
-
-    def _keep(self, kept: Kept) -> None:
-        self.kept = kept
-        self._penalty = None
-        self._cost = self.base.cost.cost(kept)
-
-    def _costs(self) -> dict[str, int]:
-        return {"parameters": self._cost.parameters, "macs": self._cost.macs}
 
     def _tell(self, step: int, loss: float) -> None:
         if self._progress:
@@ -480,7 +363,7 @@ class Run:
             folder,
             stored_parameters=factors.size(),
             outputs=self.base.outputs() if self.classes else None,
-            adapter=AdapterHeader(kind=config.adapter, options=config.adapter_options, norms=self._adds_norms),
+            adapter=AdapterHeader(kind=config.adapter, options=config.adapter_options, norms=self.adds_norms),
             preprocess=self.preprocess,
             classes=self.classes,
             metrics={

@@ -201,7 +201,7 @@ def profile(
     """
     require_signers(signers, identity, revoked)
     from edgespa.api.profiling import profile_on
-    from edgespa.device.measure.profile import ALL, Settings
+    from edgespa.device.measure.settings import ALL, Settings
 
     settings = Settings(
         variants=None if variants is None else several(variants),

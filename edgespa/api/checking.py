@@ -9,7 +9,7 @@ from pathlib import Path
 
 from edgespa.api.results import Verification
 from edgespa.bundle import Manifest, open_bundle
-from edgespa.device.measure.profile import is_own_runner, run_selfcheck
+from edgespa.device.measure.answers import is_own_runner, run_selfcheck
 from edgespa.device.measure.results import Check
 from edgespa.errors import DeviceError
 from edgespa.exporting.layer_errors import LayerError, layer_errors

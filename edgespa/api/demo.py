@@ -24,8 +24,10 @@ from edgespa.bundle import Manifest
 from edgespa.config import Preprocess
 from edgespa.data import ImageData, load_data, prepare
 from edgespa.device import connect, load_device
-from edgespa.device.measure.profile import Settings, profile, save_profile
+from edgespa.device.measure.profile import profile
 from edgespa.device.measure.results import Profile
+from edgespa.device.measure.saved import save_profile
+from edgespa.device.measure.settings import Settings
 from edgespa.errors import MissingExtraError
 from edgespa.exporting.bundle import ExportConfig, export
 from edgespa.objectives.evaluate import accuracy

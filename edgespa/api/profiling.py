@@ -14,9 +14,10 @@ from edgespa.bundle import Pick, open_bundle, picked
 from edgespa.device.board import Device
 from edgespa.device.fleet import Outcome, on_each
 from edgespa.device.link.transport import Connection
-from edgespa.device.measure.profile import Settings, profile, save_profile
+from edgespa.device.measure.profile import profile
 from edgespa.device.measure.results import Profile as MeasuredProfile
-from edgespa.device.measure.saved import Journal, journal_folder
+from edgespa.device.measure.saved import Journal, journal_folder, save_profile
+from edgespa.device.measure.settings import Settings
 from edgespa.errors import DeviceError
 
 if TYPE_CHECKING:

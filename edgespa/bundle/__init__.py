@@ -7,7 +7,7 @@ packed file.
 """
 
 from edgespa.bundle.archive import pack, unpack
-from edgespa.bundle.figures import MAX_FP32_ERROR, MAX_ROUNDING, Agreement, Metric, Parity, Quality
+from edgespa.bundle.figures import MAX_FP32_ERROR, MAX_ROUNDING, Agreement, Metric, Parity, Proof, Quality
 from edgespa.bundle.files import read_manifest, sha256_file, verify_files
 from edgespa.bundle.manifest import (
     INT8_STEPS,
@@ -57,6 +57,7 @@ __all__ = [
     "OutputSet",
     "Parity",
     "Pick",
+    "Proof",
     "Quality",
     "Signed",
     "Signer",

@@ -77,6 +77,44 @@ class Parity(Part):
         return tuple(found)
 
 
+class Proof(Part):
+    """One file in one more runtime, or in other numbers, than those of its `Parity`, where the bundle was made.
+
+    Attributes:
+        runtime: Name and version.
+        arithmetic: In which numbers layers in float32 were computed, read back from the runtime.
+        machine: The processor's kind, such as ``x86_64``: elsewhere the same runtime may compute otherwise.
+        holds: Whether it keeps its bounds there.
+        failures: What it does not keep, in words; or why it does not run.
+        count: Of samples, those of the parity; 0 where it does not run.
+        component_error: As in `Parity`; None where it was not measured.
+        relative_error: As in `Parity`.
+        correlation: As in `Parity`.
+        tolerance_used: As in `Parity`.
+        worst: As in `Parity`.
+        bound: What it was held to: in less than float32, as files in half precision are.
+    """
+
+    runtime: str = Field(pattern="^[a-z][a-z0-9_]*( .{1,64})?$", max_length=128)
+    arithmetic: str = Field(default="fp32", pattern="^[a-z0-9]+$", max_length=16)
+    machine: str = Field(max_length=64)
+    holds: bool
+    failures: tuple[Annotated[str, Field(max_length=1000)], ...] = Field(default=(), max_length=32)
+    count: int = Field(default=0, ge=0)
+    component_error: float | None = Field(default=None, ge=0)
+    relative_error: float | None = Field(default=None, ge=0)
+    correlation: float | None = Field(default=None, ge=-1, le=1)
+    tolerance_used: float | None = Field(default=None, ge=0)
+    worst: str | None = None
+    bound: dict[Metric, float] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _says_why(self) -> Self:
+        if self.holds == bool(self.failures) or (self.holds and not (self.count and self.bound)):
+            raise ValueError("a proof either holds, with its figures, or says what does not")
+        return self
+
+
 class Agreement(Part):
     """How often a file decides as the program does, on ``count`` samples of ``data`` (its name in words).
 

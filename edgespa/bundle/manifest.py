@@ -18,7 +18,7 @@ from pydantic import AfterValidator, Field, JsonValue, model_validator
 
 from edgespa import __version__
 from edgespa.bundle.decoding import Decoding
-from edgespa.bundle.figures import MAX_FP32_ERROR, MAX_ROUNDING, Agreement, Parity, Part, Quality
+from edgespa.bundle.figures import MAX_FP32_ERROR, MAX_ROUNDING, Agreement, Parity, Part, Proof, Quality
 from edgespa.bundle.limits import MAX_TENSORS, MAX_VARIANTS, picture_problem, shapes_problem
 from edgespa.config import Preprocess
 from edgespa.errors import BundleError
@@ -45,6 +45,7 @@ _ROUNDED = 1e-9
 INT8_STEPS = ("rounded weights", "moved biases")
 """What is done to an int8 file beside its ranges, each after the one before it."""
 MAX_ERRORS = 32
+MAX_PROOFS = 32
 MAX_PARTS = 8
 """Ways of making an int8 file that are told."""
 MAX_LINES = 1000
@@ -150,6 +151,8 @@ class Variant(Part):
         outputs: In the order of the program's outputs.
         runtime: Name and version of the runtime that it was proved in, for example ``"onnxruntime 1.31.1"``.
         size_bytes: Size of ``file`` and its parts.
+        proofs: In the other runtimes, and the other arithmetics, that were there; one that does not hold is no reason
+            to leave out the file, and that runtime is not picked for it on such a machine.
         accuracy: On evaluation data, measured with this file.
         agreement: With the program, on all evaluation data, or else on calibration images.
         calibration: How the ranges of int8 activations, or the way of int8 weights, were chosen; None for others.
@@ -175,6 +178,7 @@ class Variant(Part):
     runtime: str
     size_bytes: int = Field(ge=0)
     parity: Parity
+    proofs: tuple[Proof, ...] = Field(default=(), max_length=MAX_PROOFS)
     accuracy: Quality | None = None
     agreement: Agreement | None = None
     calibration: str | None = None

@@ -27,7 +27,7 @@ def command(bundle: Path, output: Path | None, overwrite: bool, as_json: bool) -
     from edgespa.api.shell import checked
     from edgespa.bundle import LABELS, open_bundle
     from edgespa.cli._output import emit_json
-    from edgespa.device.measure.profile import read_profiles
+    from edgespa.device.measure.saved import read_profiles
     from edgespa.exporting.card import model_card
     from edgespa.system.files import refuse_existing, write_whole
 

@@ -17,7 +17,7 @@ from edgespa.data import Prepared
 from edgespa.data.inputs import arguments
 from edgespa.errors import ParityError
 from edgespa.exporting.parity import File
-from edgespa.exporting.samples import run_program, samples_in_front
+from edgespa.exporting.running import run_program, samples_in_front
 from edgespa.graph.program import Program
 from edgespa.objectives.base import Objective
 from edgespa.objectives.evaluate import Evaluation, batch_size, evaluate

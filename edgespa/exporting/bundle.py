@@ -24,8 +24,10 @@ from edgespa.exporting.config import FORMATS, PRECISIONS, ExportConfig, Origin
 from edgespa.exporting.conversion import CONVERTERS, Conversions, conversions
 from edgespa.exporting.converter import require
 from edgespa.exporting.decoding import NAMES, with_decoding
+from edgespa.exporting.drawing import draw_samples
 from edgespa.exporting.quantise import NotUseful
-from edgespa.exporting.samples import Samples, draw_samples, fixed_batch
+from edgespa.exporting.running import fixed_batch
+from edgespa.exporting.samples import Samples
 from edgespa.exporting.trial import trials
 from edgespa.exporting.variants import NO_SOURCE, Job, Progress, Steps, make_variants
 from edgespa.graph.constants import folded

@@ -11,7 +11,7 @@ import json
 import math
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from edgespa.device import runner
 from edgespa.device.runner.bundle import inside
 from edgespa.device.runner.confine import limit_memory, limit_time, memory_for
 from edgespa.device.runner.in_onnxruntime import open_session
-from edgespa.device.runner.layouts import as_the_file_takes
+from edgespa.device.runner.layouts import feed_by_name
 from edgespa.errors import DeviceError
 from edgespa.system.isolated import own_module
 
@@ -87,18 +87,18 @@ def layer_errors(folder: Path, manifest: Manifest, variant: Variant, *, timeout_
 def _compared(
     folder: Path, variant: Mapping[str, Any], reference: Mapping[str, Any], inputs: Sequence[Any]
 ) -> list[Any]:
-    read = _READERS[variant["format"]]
+    own, other_file = (_READERS[variant["format"]](folder, each) for each in (variant, reference))
     squares: dict[str, list[float]] = {}
     for at in range(min(MOST_SAMPLES, len(inputs[0]))):
         one = [array[at : at + 1] for array in inputs]
-        theirs = dict(read(folder, reference, one))
-        for (name, layer, op), values in read(folder, variant, one).items():
-            other = next((array for (called, _, _), array in theirs.items() if called == name), None)
+        theirs = {name: array for (name, _, _), array in other_file(one).items()}
+        for (name, layer, op), values in own(one).items():
+            other = theirs.get(name)
             if other is None or other.shape != values.shape:
                 continue
             sums = squares.setdefault(json.dumps([layer, op, name]), [0.0] * 4)
             found = (np.square(values - other).sum(), other.sum(), np.square(other).sum(), other.size)
-            sums[:] = [own + float(new) for own, new in zip(sums, found, strict=True)]
+            sums[:] = [so_far + float(new) for so_far, new in zip(sums, found, strict=True)]
     rows = []
     for key, (error, total, square, count) in squares.items():
         layer, op, _ = json.loads(key)
@@ -112,7 +112,11 @@ Told = dict[tuple[str, str, str], NDArray[np.float64]]
 """What layers give, by the name of the tensor, the layer and what it computes."""
 
 
-def _of_onnx(folder: Path, variant: Mapping[str, Any], inputs: Sequence[Any]) -> Told:
+Read = Callable[[Sequence[Any]], Told]
+"""An opened file: from one sample to what its layers give."""
+
+
+def _of_onnx(folder: Path, variant: Mapping[str, Any]) -> Read:
     import onnx
     import onnxruntime
 
@@ -133,17 +137,17 @@ def _of_onnx(folder: Path, variant: Mapping[str, Any], inputs: Sequence[Any]) ->
     shown = {name: (name, name, "") for node in model.graph.node for name in node.output} if whole else layers
     model.graph.output.extend(onnx.ValueInfoProto(name=each) for each, _, _ in shown.values() if each not in given)
     session = open_session(onnxruntime, model.SerializeToString(), 1, ["CPUExecutionProvider"])
-    feed = {
-        spec["name"]: array.astype(spec["dtype"], copy=False)
-        for spec, array in zip(variant["inputs"], as_the_file_takes(list(inputs), dict(variant)), strict=True)
-    }
     names = [each.name for each in session.get_outputs()]
-    results = dict(zip(names, session.run(names, feed), strict=True))
-    return {
-        (name, layer, op): results[read].astype(np.float64)
-        for name, (read, layer, op) in shown.items()
-        if np.issubdtype(results[read].dtype, np.floating)
-    }
+
+    def read(inputs: Sequence[Any]) -> Told:
+        results = dict(zip(names, session.run(names, feed_by_name(list(inputs), dict(variant))), strict=True))
+        return {
+            (name, layer, op): results[told].astype(np.float64)
+            for name, (told, layer, op) in shown.items()
+            if np.issubdtype(results[told].dtype, np.floating)
+        }
+
+    return read
 
 
 def _weight_of(node: Any, makers: Mapping[str, Any], constants: set[str]) -> str | None:
@@ -155,7 +159,7 @@ def _weight_of(node: Any, makers: Mapping[str, Any], constants: set[str]) -> str
     return name if name in constants else None
 
 
-def _of_tflite(folder: Path, variant: Mapping[str, Any], inputs: Sequence[Any]) -> Told:
+def _of_tflite(folder: Path, variant: Mapping[str, Any]) -> Read:
     from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
     plain = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
@@ -167,23 +171,26 @@ def _of_tflite(folder: Path, variant: Mapping[str, Any], inputs: Sequence[Any]) 
     )
     interpreter.allocate_tensors()
     model = runner.open_model(folder, dict(variant), 1, runner.import_runtime("tflite")[0])
-    for detail, array in zip(model.input_details, model.feed(list(inputs)), strict=True):
-        interpreter.set_tensor(detail["index"], array)
-    interpreter.invoke()
     details = {each["index"]: each for each in interpreter.get_tensor_details()}
-    found: Told = {}
-    counts: dict[str, int] = {}
-    for operator in interpreter._get_ops_details():
-        name = operator["op_name"]
-        if name not in _TFLITE_LAYERS:
-            continue
-        counts[name] = counts.get(name, 0) + 1
-        detail = details[operator["outputs"][0]]
-        values = interpreter.get_tensor(detail["index"]).astype(np.float64)
-        scale, zero = detail["quantization"]
-        title = f"{name} {counts[name]}"
-        found[title, title, name] = (values - zero) * scale if scale else values
-    return found
+    layers = [each for each in interpreter._get_ops_details() if each["op_name"] in _TFLITE_LAYERS]
+
+    def read(inputs: Sequence[Any]) -> Told:
+        for detail, array in zip(model.input_details, model.feed(list(inputs)), strict=True):
+            interpreter.set_tensor(detail["index"], array)
+        interpreter.invoke()
+        found: Told = {}
+        counts: dict[str, int] = {}
+        for operator in layers:
+            name = operator["op_name"]
+            counts[name] = counts.get(name, 0) + 1
+            detail = details[operator["outputs"][0]]
+            values = interpreter.get_tensor(detail["index"]).astype(np.float64)
+            scale, zero = detail["quantization"]
+            title = f"{name} {counts[name]}"
+            found[title, title, name] = (values - zero) * scale if scale else values
+        return found
+
+    return read
 
 
 _READERS = {"onnx": _of_onnx, "tflite": _of_tflite}

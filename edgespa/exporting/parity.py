@@ -46,6 +46,8 @@ class File:
         threads: For the runtime.
         pixels: The normalisation that is in the file.
         weights: What its weights are made of, where it has none.
+        runtime: The runtime by its name; None for the one that files of the format are proved in.
+        arithmetic: In which numbers it is to compute layers in float32; None for its own.
     """
 
     def __init__(
@@ -58,6 +60,9 @@ class File:
         threads: int,
         pixels: Preprocess | None = None,
         weights: Weights | None = None,
+        *,
+        runtime: str | None = None,
+        arithmetic: str | None = None,
     ) -> None:
         self.name = name
         self.inputs = inputs
@@ -71,16 +76,23 @@ class File:
             "outputs": [spec.model_dump() for spec in outputs],
             "preprocess": pixels.model_dump() if pixels else None,
             "weights": weights.model_dump() if weights else None,
+            "picked": runtime,
+            "arithmetic": arithmetic,
         }
         self._variant = variant
         if (signal := crash_of(path.parent, variant, threads)) is not None:
             raise ParityError(f"{name}: the runtime crashes on the file ({signal})", _REPORT)
         try:
             with quiet(f"loading {name}"):
-                runtime, self.runtime = runner.import_runtime(kind)
-                self._model = runner.open_model(path.parent, variant, threads, runtime)
+                module, self.runtime = runner.import_runtime(kind, runtime)
+                self._model = runner.open_model(path.parent, variant, threads, module)
         except runner.RunnerError as error:
             raise ExportError(f"{name}: the exported file does not load: {error}", _REPORT) from error
+
+    @property
+    def arithmetic(self) -> str:
+        """In which numbers layers in float32 are computed, as the runtime says."""
+        return str(self._model.arithmetic())
 
     def __call__(self, inputs: list[Array], alone: int = 0) -> list[Array]:
         """Outputs in the program's layout; so many of the samples are run one by one, see `runner.infer`."""
@@ -104,18 +116,24 @@ class File:
         few = 0 < len(samples.recorded) < samples.count
         return max(_error(samples.compare(outputs)), _error(samples.compare_recorded(outputs)) if few else 0.0)
 
-    def prove(self, samples: Samples, bound: dict[Metric, float]) -> Parity:
-        """Compare with the program, on all samples, and on those that are recorded, for they are what is checked later.
-
-        Raises:
-            ParityError: If a bound is not kept; it says the figure.
-        """
+    def judged(self, samples: Samples, bound: dict[Metric, float]) -> tuple[list[Array], dict[str, Any], list[str]]:
+        """Outputs, figures on all samples, and which bounds they, or those on the recorded ones, do not keep."""
         outputs = self(samples.inputs, alone=samples.count // 2)
         metrics = samples.compare(outputs)
         limits = {str(metric): limit for metric, limit in bound.items()}
         failures = runner.exceeded(metrics, limits)
         if not failures and 0 < len(samples.recorded) < samples.count:
             failures = runner.exceeded(samples.compare_recorded(outputs), limits)
+        return outputs, metrics, failures
+
+    def prove(self, samples: Samples, bound: dict[Metric, float]) -> Parity:
+        """Compare with the program, on all samples, and on those that are recorded, for they are what is checked later.
+
+        Raises:
+            ParityError: If a bound is not kept; it says the figure.
+        """
+        outputs, metrics, failures = self.judged(samples, bound)
+        limits = {str(metric): limit for metric, limit in bound.items()}
         if failures:
             figures = "; ".join(failures)
             lossy = _HALF if self.name.endswith("fp16") else _LOSSY

@@ -28,9 +28,9 @@ from edgespa.exporting import onnx_file
 from edgespa.exporting.card import model_card
 from edgespa.exporting.config import INT8_TOLERANCE, Origin
 from edgespa.exporting.converter import Form, require
+from edgespa.exporting.drawing import draw_samples
 from edgespa.exporting.parity import File, bound_for
 from edgespa.exporting.recipe import TASK, Made, write_recipe
-from edgespa.exporting.samples import draw_samples
 from edgespa.exporting.skeleton import skeleton
 from edgespa.exporting.trial import trials
 from edgespa.graph.program import Program

@@ -93,7 +93,7 @@ atexit.register(end)
 
 def _try(question: dict[str, Any]) -> None:
     variant = question["variant"]
-    runtime, _ = runner.import_runtime(variant["format"])
+    runtime, _ = runner.import_runtime(variant["format"], variant.get("picked"))
     model = runner.open_model(Path(question["folder"]), variant, question["threads"], runtime)
     runner.infer(model, [np.zeros(_shape(spec), spec["dtype"]) for spec in variant["inputs"]])
 

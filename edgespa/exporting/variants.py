@@ -22,11 +22,13 @@ from edgespa.exporting.config import PRECISIONS, ExportConfig
 from edgespa.exporting.conversion import SUFFIXES, Conversions
 from edgespa.exporting.converter import Form, copy, parts, remove, size_of
 from edgespa.exporting.corrections import Correction, Corrections
+from edgespa.exporting.elsewhere import proofs_elsewhere, ways_beside
 from edgespa.exporting.journal import Journal
 from edgespa.exporting.onnx_quant import OnnxQuantiser
 from edgespa.exporting.parity import File, bound_for
 from edgespa.exporting.quantise import Loss, Made, NotUseful, make
-from edgespa.exporting.samples import Samples, fixed_batch, run_program, runs_of, samples_of
+from edgespa.exporting.running import fixed_batch, run_program, runs_of, samples_of
+from edgespa.exporting.samples import Samples
 from edgespa.exporting.tflite_meta import write_metadata
 from edgespa.exporting.tflite_quant import TfliteQuantiser
 from edgespa.exporting.tflite_whole import WholeTfliteQuantiser
@@ -186,7 +188,15 @@ def _is_symmetric(config: ExportConfig, name: str) -> bool:
     return name == "onnx" and config.int8_scheme == "symmetric"
 
 
-def open_file(job: Job, name: str, path: Path, precision: str, threads: int) -> File:
+def open_file(
+    job: Job,
+    name: str,
+    path: Path,
+    precision: str,
+    threads: int,
+    runtime: str | None = None,
+    arithmetic: str | None = None,
+) -> File:
     """Load a file in the runner that goes into the bundle.
 
     Args:
@@ -195,6 +205,8 @@ def open_file(job: Job, name: str, path: Path, precision: str, threads: int) -> 
         path: The file.
         precision: Of the file.
         threads: For the runtime.
+        runtime: Another one than files of the format are proved in.
+        arithmetic: In which numbers it computes layers in float32.
     """
     if name == "onnx":
         inputs, outputs = onnx_file.specs(job.program, job.samples.outputs, job.form)
@@ -202,7 +214,8 @@ def open_file(job: Job, name: str, path: Path, precision: str, threads: int) -> 
         inputs, outputs = ncnn_file.specs(job.program, job.samples.outputs)
     else:
         inputs, outputs = tflite_file.specs(path, job.form)
-    return File(path, f"{name}-{precision}", name, inputs, outputs, threads, job.form.pixels)
+    called, pixels = f"{name}-{precision}", job.form.pixels
+    return File(path, called, name, inputs, outputs, threads, pixels, runtime=runtime, arithmetic=arithmetic)
 
 
 def _smaller(job: Job, name: str, precision: str, quantiser: Any, plain: Path, path: Path, steps: Steps) -> Variant:
@@ -348,6 +361,13 @@ def _proved(job: Job, name: str, precision: str, path: Path, how: Made, steps: S
         tolerance = max(tolerance, FARTHER * file.largest_error(job.samples))
     parity = file.prove(job.samples, bound_for(precision, tolerance, job.samples.explained))
     accuracy, agreement = job.judge.of(file, steps.within)
+    proofs = proofs_elsewhere(
+        lambda runtime, arithmetic: open_file(job, name, path, precision, job.config.threads, runtime, arithmetic),
+        ways_beside(name, precision, file.runtime),
+        job.samples,
+        precision,
+        parity,
+    )
     if loss is not None and not job.judge.lost(accuracy) <= loss.most:
         raise ParityError(
             f"{file.name} loses {job.judge.lost(accuracy):.3g} of {loss.title}, more than {loss.most:g}",
@@ -365,6 +385,7 @@ def _proved(job: Job, name: str, precision: str, path: Path, how: Made, steps: S
         size_bytes=size_of(path),
         parts=tuple(each.name for each in parts(path)),
         parity=parity,
+        proofs=proofs,
         accuracy=accuracy,
         agreement=agreement,
         calibration=how.how,

@@ -12,7 +12,7 @@ from edgespa.graph.forms import Form, Part, Ratio
 from edgespa.graph.groups import Group, Groups, Kept, Slot, find_groups
 from edgespa.graph.heads import ATTENTION, Attention, Rows, Side, find_attentions
 from edgespa.graph.layers import Layers
-from edgespa.graph.program import Program, refresh, shape_of
+from edgespa.graph.program import Program, settle, shape_of
 from edgespa.graph.rules.registry import named_arguments, operator_name
 from edgespa.graph.surgery import compact
 
@@ -24,9 +24,7 @@ def with_scales(program: Program) -> Program:
         if operator_name(node) == ATTENTION and named_arguments(node).get("scale") is None:
             width = shape_of(named_arguments(node)["query"].meta["val"])[-1]
             node.kwargs = {**node.kwargs, "scale": width**-0.5}
-    result.graph.lint()
-    result.module.recompile()
-    refresh(result.module)
+    settle(result)
     return result
 
 

@@ -178,6 +178,13 @@ def concrete(size: Any) -> Any:
     return size
 
 
+def settle(program: Program) -> None:
+    """Make a program whose graph was written in whole again: checked, its code made anew, its shapes computed."""
+    program.graph.lint()
+    program.module.recompile()
+    refresh(program.module)
+
+
 def refresh(module: fx.GraphModule) -> None:
     """Recompute ``meta["val"]`` (shape, dtype, symbolic batch) of every node after the graph or its tensors changed."""
     mode = fake_mode(module)

@@ -17,7 +17,8 @@ from edgespa.data import Prepared
 from edgespa.device.board import Device
 from edgespa.device.link.transport import Connection
 from edgespa.device.measure.estimate import estimate_latency_ms
-from edgespa.device.measure.profile import Settings, profile
+from edgespa.device.measure.profile import profile
+from edgespa.device.measure.settings import Settings
 from edgespa.errors import ConfigError, DeviceError, UnreachableError
 from edgespa.exporting.config import ExportConfig, Origin
 from edgespa.graph.program import Program

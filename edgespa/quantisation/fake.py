@@ -12,7 +12,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, fx
 
-from edgespa.graph.program import Program, refresh
+from edgespa.graph.program import Program, settle
 from edgespa.graph.rules.registry import operator_name
 from edgespa.quantisation.walk import layers_of
 
@@ -75,9 +75,7 @@ def with_levels(program: Program) -> Program:
         coarse.meta = dict(value.meta)
         for reader in readers:
             reader.replace_input_with(value, coarse)
-    graph.lint()
-    result.module.recompile()
-    refresh(result.module)
+    settle(result)
     return result
 
 

@@ -26,7 +26,8 @@ from edgespa.data import load_data
 from edgespa.device.board import Device
 from edgespa.device.inventory import read_facts, runtime_python
 from edgespa.device.link.transport import Connection
-from edgespa.device.measure.profile import Settings, profile
+from edgespa.device.measure.profile import profile
+from edgespa.device.measure.settings import Settings
 from edgespa.device.provision.setup import SetUp, set_up
 from edgespa.device.shipment.back import roll_back
 from edgespa.device.shipment.ship import ship

@@ -10,7 +10,8 @@ import pytest
 from edgespa.device.board import Device
 from edgespa.device.inventory import try_providers
 from edgespa.device.link.transport import LocalConnection
-from edgespa.device.measure.profile import Settings, profile
+from edgespa.device.measure.profile import profile
+from edgespa.device.measure.settings import Settings
 from edgespa.device.shipment.ready import _require_runtime
 from edgespa.device.shipment.ship import require_passed, self_check
 from edgespa.errors import DeviceError

@@ -9,16 +9,12 @@ from typing import Any
 import pytest
 
 from edgespa.device import connect, load_device
-from edgespa.device.measure.answers import parse_answer
-from edgespa.device.measure.profile import (
-    Settings,
-    is_own_runner,
-    profile_local,
-    run_selfcheck,
-    save_profile,
-)
+from edgespa.device.measure.answers import is_own_runner, parse_answer, run_selfcheck
 from edgespa.device.measure.profile import profile as profile_on
+from edgespa.device.measure.profile import profile_local
 from edgespa.device.measure.results import Listed, Measurement, Profile, VariantProfile
+from edgespa.device.measure.saved import save_profile
+from edgespa.device.measure.settings import Settings
 from edgespa.errors import BundleError, ConfigError, DeviceError
 
 

@@ -15,7 +15,7 @@ from click.testing import CliRunner, Result
 
 from edgespa.cli._shell import main
 from edgespa.device.link.transport import Connection
-from edgespa.device.measure.profile import read_profiles
+from edgespa.device.measure.saved import read_profiles
 from edgespa.device.measure.site import Site
 
 pytestmark = pytest.mark.slow  # each starts a runtime several times

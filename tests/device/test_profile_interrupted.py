@@ -16,9 +16,10 @@ from click.testing import CliRunner, Result
 
 from edgespa.cli._shell import main
 from edgespa.device import connect, load_device
-from edgespa.device.measure.profile import Settings, profile, read_profiles
+from edgespa.device.measure.profile import profile
 from edgespa.device.measure.results import Measurement
-from edgespa.device.measure.saved import Journal, journal_folder
+from edgespa.device.measure.saved import Journal, journal_folder, read_profiles
+from edgespa.device.measure.settings import Settings
 from edgespa.device.measure.site import Site
 from edgespa.errors import DeviceError
 

@@ -20,7 +20,9 @@ from click.testing import CliRunner, Result
 from edgespa.cli import profile as profile_command
 from edgespa.device import connect
 from edgespa.device.host import Conditions
-from edgespa.device.measure.profile import Settings, profile, read_profiles, save_profile
+from edgespa.device.measure.profile import profile
+from edgespa.device.measure.saved import read_profiles, save_profile
+from edgespa.device.measure.settings import Settings
 from edgespa.device.measure.site import cool_down
 from edgespa.errors import ConfigError, DeviceError, RefusedError, UnreachableError
 

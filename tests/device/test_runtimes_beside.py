@@ -15,8 +15,9 @@ import edgespa as es
 from edgespa.bundle import Pick, picked, read_manifest, verify_files
 from edgespa.device.board import load_device
 from edgespa.device.link.reach import connect
-from edgespa.device.measure.profile import Settings, profile
+from edgespa.device.measure.profile import profile
 from edgespa.device.measure.results import Check
+from edgespa.device.measure.settings import Settings
 from edgespa.device.measure.site import Site
 from edgespa.device.runner import runtimes
 from edgespa.device.runner.bundle import RunnerError

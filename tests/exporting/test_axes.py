@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from edgespa.bundle import Base as BaseEntry
 from edgespa.bundle import Compaction
 from edgespa.exporting.bundle import ExportConfig, Origin, export
-from edgespa.exporting.samples import draw_samples, fixed_batch, run_program
+from edgespa.exporting.drawing import draw_samples
+from edgespa.exporting.running import fixed_batch, run_program
 from edgespa.graph.trace import trace
 from edgespa.models.interface import with_batch_first, with_plain_outputs
 

@@ -27,14 +27,15 @@ from edgespa.data import ImageData, Prepared, load_data, prepare
 from edgespa.data.targets import Table
 from edgespa.device.runner import read_samples
 from edgespa.errors import ConfigError, DataError, ExportError, MissingExtraError, OutputExistsError, ParityError
-from edgespa.exporting import onnx_file, quantise, tflite_file, variants
-from edgespa.exporting import samples as samples_module
+from edgespa.exporting import drawing, onnx_file, quantise, tflite_file, variants
 from edgespa.exporting.bundle import export
 from edgespa.exporting.card import model_card
 from edgespa.exporting.config import ExportConfig, Origin
 from edgespa.exporting.converter import Form
+from edgespa.exporting.drawing import draw_samples
 from edgespa.exporting.quantise import Made, NotUseful
-from edgespa.exporting.samples import Samples, draw_samples, run_program
+from edgespa.exporting.running import run_program
+from edgespa.exporting.samples import Samples
 from edgespa.graph.program import Program
 from edgespa.graph.trace import trace
 from edgespa.objectives.evaluate import accuracy
@@ -429,7 +430,7 @@ def test_recorded_outputs_are_bounded_too(monkeypatch: pytest.MonkeyPatch) -> No
     outputs = samples.record()["output_0"]
     assert outputs.nbytes <= 4 << 20
     np.testing.assert_array_equal(outputs, samples.outputs[0][list(samples.recorded)])
-    monkeypatch.setattr(samples_module, "MEMORY_BYTES", 4 << 20)  # as if they were large
+    monkeypatch.setattr(drawing, "MEMORY_BYTES", 4 << 20)  # as if they were large
     vast = trace(nn.Upsample(scale_factor=8), (torch.zeros(2, 3, 16, 16),))
     assert draw_samples(vast, None, 0).count < 64
 

@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from edgespa.bundle import Manifest, Quality, read_manifest
 from edgespa.cli import card, profile
 from edgespa.config import Preprocess
-from edgespa.device.measure.profile import read_profiles
+from edgespa.device.measure.saved import read_profiles
 from edgespa.exporting.card import model_card
 
 _spec = importlib.util.spec_from_file_location("tiny_bundles", Path(__file__).parents[1] / "device" / "conftest.py")

@@ -15,7 +15,7 @@ from edgespa.exporting.conversion import CONVERTERS
 from edgespa.exporting.converter import Form
 from edgespa.exporting.corrections import Corrections, matched
 from edgespa.exporting.onnx_quant import OnnxQuantiser
-from edgespa.exporting.samples import run_program, runs_of
+from edgespa.exporting.running import run_program, runs_of
 from edgespa.exporting.tflite_quant import TfliteQuantiser
 from edgespa.graph.program import Program
 from edgespa.graph.trace import trace

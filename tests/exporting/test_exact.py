@@ -9,9 +9,9 @@ from torch import nn
 
 from edgespa.device.runner import exceeded
 from edgespa.errors import ParityError
-from edgespa.exporting import samples
+from edgespa.exporting import drawing
+from edgespa.exporting.drawing import judged
 from edgespa.exporting.parity import File, bound_for
-from edgespa.exporting.samples import judged
 from edgespa.graph.program import Program
 from edgespa.graph.trace import trace
 from edgespa.models.interface import with_plain_outputs
@@ -133,8 +133,8 @@ def test_an_image_that_amplifies_rounding_leaves_no_component_without(monkeypatc
     outputs = judged(program, [images], "noise").outputs
     least = []
     for draws in (1, 6):
-        monkeypatch.setattr(samples, "DRAWS", draws)
-        ((_, once, rough),) = samples._rounded(program, [images], outputs, ()) or []
+        monkeypatch.setattr(drawing, "DRAWS", draws)
+        ((_, once, rough),) = drawing._rounded(program, [images], outputs, ()) or []
         assert rough is not None
         noise = np.abs(rough - once)
         one = noise[noise.mean(1).argmax()]  # of that image

@@ -103,3 +103,35 @@ def test_on_the_screen(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert max(map(len, done.output.splitlines()[1:])) <= 80  # the first has the path
     done = CliRunner().invoke(main, ["verify", str(bundle), "--by-layer", "--json"])
     assert set(json.loads(done.stdout)["layers"]["onnx-int8"][0]) == {"layer", "op", "error"}
+
+
+@pytest.mark.parametrize("name", ["onnx-int8", "tflite-int8"])
+def test_files_are_opened_once_for_all_samples(bundle: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from edgespa.device import runner
+    from edgespa.exporting import layer_errors as module
+
+    manifest = runner.read_bundle(bundle)
+    variant, reference = (
+        next(each for each in manifest["variants"] if each["name"] == wanted)
+        for wanted in (name, f"{name.partition('-')[0]}-fp32")
+    )
+    opened = []
+    real = module._READERS[variant["format"]]
+
+    def counting(folder: Path, each: dict[str, object]) -> object:
+        opened.append(each["name"])
+        return real(folder, each)
+
+    monkeypatch.setitem(module._READERS, variant["format"], counting)
+    inputs = runner.read_samples(bundle, manifest).inputs
+    rows = module._compared(bundle, variant, reference, inputs)
+    assert opened == [name, reference["name"]]
+    assert len(inputs[0]) > 1
+    # One sample read by a file that has read others: nothing of those is left in it.
+    read = real(bundle, variant)
+    first, last = ([array[at : at + 1] for array in inputs] for at in (0, 1))
+    alone = read(first)
+    read(last)
+    again = read(first)
+    assert all(np.array_equal(alone[key], again[key]) for key in alone)
+    assert len(rows) > 1

@@ -24,7 +24,8 @@ from edgespa.exporting.journal import Journal
 from edgespa.exporting.onnx_quant import OnnxQuantiser
 from edgespa.exporting.parity import File
 from edgespa.exporting.quantise import Loss, Made, NotUseful, interleaved_ms, make
-from edgespa.exporting.samples import Samples, run_program
+from edgespa.exporting.running import run_program
+from edgespa.exporting.samples import Samples
 from edgespa.exporting.tflite_quant import TfliteQuantiser
 from edgespa.graph.program import Program
 from edgespa.graph.trace import trace

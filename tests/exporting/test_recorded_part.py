@@ -11,7 +11,7 @@ from torch import nn
 
 from edgespa.device import runner
 from edgespa.exporting import samples as module
-from edgespa.exporting.samples import draw_samples
+from edgespa.exporting.drawing import draw_samples
 from edgespa.graph.trace import trace
 from edgespa.models.interface import with_plain_outputs
 

@@ -17,7 +17,8 @@ from edgespa.exporting.corrections import Corrections
 from edgespa.exporting.onnx_quant import OnnxQuantiser
 from edgespa.exporting.parity import File
 from edgespa.exporting.quantise import NotUseful, make
-from edgespa.exporting.samples import Samples, run_program, runs_of
+from edgespa.exporting.running import run_program, runs_of
+from edgespa.exporting.samples import Samples
 from edgespa.exporting.tflite_whole import WholeTfliteQuantiser
 from edgespa.graph.program import Program
 from edgespa.graph.trace import trace

@@ -18,7 +18,8 @@ from edgespa.exporting.converter import Form
 from edgespa.exporting.onnx_quant import OnnxQuantiser
 from edgespa.exporting.parity import File
 from edgespa.exporting.quantise import Made, make
-from edgespa.exporting.samples import Samples, run_program
+from edgespa.exporting.running import run_program
+from edgespa.exporting.samples import Samples
 from edgespa.exporting.tflite_quant import TfliteQuantiser
 from edgespa.graph.trace import trace
 from edgespa.quantisation.ranges import find_ranges

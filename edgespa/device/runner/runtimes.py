@@ -92,7 +92,7 @@ def list_variants(manifest: dict[str, Any]) -> list[dict[str, Any]]:
                 found[kind] = (import_runtime(kind)[1], None)
             except RunnerError as error:
                 found[kind] = (None, str(error))
-            others[kind] = [each.name for each in RUNTIMES if each.kind == kind and not each.usual and _is_there(each)]
+            others[kind] = [each.name for each in RUNTIMES if each.kind == kind and not each.usual and is_there(each)]
         runtime, reason = found[kind]
         row = {key: variant[key] for key in ("name", "file", "format", "precision", "size_bytes")}
         names = [*([runtime.partition(" ")[0]] if runtime else []), *others[kind]]
@@ -102,7 +102,7 @@ def list_variants(manifest: dict[str, Any]) -> list[dict[str, Any]]:
     return rows
 
 
-def _is_there(runtime: Runtime) -> bool:
+def is_there(runtime: Runtime) -> bool:
     """Whether it is installed; nothing is imported."""
     from importlib import util
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from edgespa.exporting.lowering.nodes import rank
-from edgespa.graph.program import Program, refresh
+from edgespa.graph.program import Program, settle
 
 aten = torch.ops.aten
 
@@ -35,7 +35,5 @@ def with_heads(program: Program) -> Program:
         graph.erase_node(node)
         changed = True
     if changed:
-        graph.lint()
-        result.module.recompile()
-        refresh(result.module)
+        settle(result)
     return result

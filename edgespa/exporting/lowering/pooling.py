@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from edgespa.graph.program import Program, refresh
+from edgespa.graph.program import Program, settle
 
 aten = torch.ops.aten
 _DIMENSIONS = {aten.max_pool1d.default: 1, aten.max_pool2d.default: 2}
@@ -37,9 +37,7 @@ def plain_pooling(program: Program) -> Program:
     result = program.copy()
     changed = [_rewrite(result, node) for node in list(result.graph.nodes) if node.target in _DIMENSIONS]
     if any(changed):
-        result.graph.lint()
-        result.module.recompile()
-        refresh(result.module)
+        settle(result)
     return result
 
 

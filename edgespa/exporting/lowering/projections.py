@@ -8,7 +8,7 @@ import torch
 from torch import fx
 
 from edgespa.exporting.lowering.nodes import rank
-from edgespa.graph.program import Program, refresh
+from edgespa.graph.program import Program, settle
 
 aten = torch.ops.aten
 _RESHAPES = (aten.view.default, aten.reshape.default, aten._unsafe_view.default)
@@ -28,9 +28,7 @@ def plain_projections(program: Program) -> Program:
         if node.target is aten.permute.default and list(node.args[1]) == _PARTS_FIRST:
             changed |= _rewrite(graph, node)
     if changed:
-        graph.lint()
-        result.module.recompile()
-        refresh(result.module)
+        settle(result)
     return result
 
 

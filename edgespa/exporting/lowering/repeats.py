@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from edgespa.exporting.lowering.nodes import rank
-from edgespa.graph.program import Program, refresh
+from edgespa.graph.program import Program, settle
 
 aten = torch.ops.aten
 
@@ -36,7 +36,5 @@ def plain_repeats(program: Program) -> Program:
         graph.erase_node(node)
         changed = True
     if changed:
-        graph.lint()
-        result.module.recompile()
-        refresh(result.module)
+        settle(result)
     return result

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, fx
 
 from edgespa.exporting.lowering.nodes import free_name, rank
-from edgespa.graph.program import Program, assign, refresh
+from edgespa.graph.program import Program, assign, settle
 
 aten = torch.ops.aten
 _NEAREST = {aten.upsample_nearest2d.vec, aten._upsample_nearest_exact2d.vec}
@@ -28,9 +28,7 @@ def plain_resizing(program: Program) -> Program:
     result = program.copy()
     changed = [_rewrite(result, node) for node in list(result.graph.nodes) if node.target in _NEAREST | _SMOOTH]
     if any(changed):
-        result.graph.lint()
-        result.module.recompile()
-        refresh(result.module)
+        settle(result)
     return result
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, fx
 
 from edgespa.exporting.lowering.nodes import attribute, free_name
-from edgespa.graph.program import Program, assign, drop_unread, fetch, refresh
+from edgespa.graph.program import Program, assign, drop_unread, fetch, settle
 
 aten = torch.ops.aten
 _DIMENSIONS = {aten.conv_transpose1d.default: 1, aten.conv_transpose2d.input: 2}
@@ -56,10 +56,8 @@ def plain_upsampling(program: Program) -> Program:
         if node.target in _DIMENSIONS and attribute(node.args[1])
     ]
     if any(changed):
-        result.graph.lint()
-        result.module.recompile()
         drop_unread(result.module)
-        refresh(result.module)
+        settle(result)
     return result
 
 

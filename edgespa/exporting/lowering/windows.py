@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from edgespa.graph.program import Program, refresh
+from edgespa.graph.program import Program, settle
 
 aten = torch.ops.aten
 _ADAPTIVE = {aten.adaptive_max_pool1d.default: 1, aten.adaptive_max_pool2d.default: 2}
@@ -31,9 +31,7 @@ def plain_windows(program: Program) -> Program:
             changed |= _mean(result.graph, node)
     if changed:
         result.graph.eliminate_dead_code()
-        result.graph.lint()
-        result.module.recompile()
-        refresh(result.module)
+        settle(result)
     return result
 
 
