@@ -25,6 +25,7 @@ from edgespa.device.measure.saved import MAX_PROFILE_BYTES, read_profiles
 from edgespa.errors import ConfigError, EdgespaError, UntrustedError
 from edgespa.findings.dataset import Health
 from edgespa.findings.evaluation import Details
+from edgespa.latency.by_layer import by_layer
 from edgespa.models.imports import nearest_path
 from edgespa.reports.depth_plot import read_depth
 from edgespa.reports.examples import MOST, show_examples
@@ -38,6 +39,7 @@ from edgespa.reports.page.found import (
     FoundProfile,
     FoundTask,
     FoundText,
+    NamedLayer,
     Subject,
 )
 from edgespa.system.files import plain_text
@@ -95,13 +97,15 @@ def gather(
     names = _names([path for path, _ in named])
     result: dict[str, list[Any]] = {kind: [] for kind in _KNOWN}
     notes: list[str] = []
+    # A profile against another bundle tells of that one's operators too.
+    measured = [profile for path, _ in named if path.is_dir() for profile in read_profiles(path)]
     for done, (path, is_named) in enumerate(named):
         tell(done, len(named), str(path))
         subject = Subject(names[path], _link(path, output))
         try:
             if path.is_dir() or path.suffix == ".tar":
                 with open_bundle(path, signers=signers, identity=identity, revoked=revoked) as opened:
-                    result["bundles"].append(_bundle(subject, opened, examples, shown))
+                    result["bundles"].append(_bundle(subject, opened, examples, shown, measured))
             elif path.suffix == SUFFIX:
                 result["tasks"].append(_task(subject, path, trust))
             elif path.suffix in _LOGS:
@@ -171,7 +175,13 @@ def _link(path: Path, output: Path) -> str:
     return quote(Path(os.path.relpath(os.path.abspath(path), output.absolute().parent)).as_posix())
 
 
-def _bundle(subject: Subject, opened: OpenBundle, count: int, images: Sequence[NDArray[np.uint8]]) -> FoundBundle:
+def _bundle(
+    subject: Subject,
+    opened: OpenBundle,
+    count: int,
+    images: Sequence[NDArray[np.uint8]],
+    measured: Sequence[Profile],
+) -> FoundBundle:
     remarks: list[str] = []
     pictures: tuple[Any, ...] = ()
     what = ""
@@ -183,19 +193,41 @@ def _bundle(subject: Subject, opened: OpenBundle, count: int, images: Sequence[N
             remarks += shown.remarks
         except EdgespaError as error:
             remarks.append(error.message)
+    profiles = read_profiles(opened.folder)
     signed = f"{opened.signed.identity} ({opened.signed.key})" if opened.signed else ""
     return FoundBundle(
         subject.name,
         subject.link,
         manifest=opened.manifest,
-        profiles=read_profiles(opened.folder),
+        profiles=profiles,
         signed=signed or ("signed, not checked" if opened.is_signed else ""),
         packed=opened.packed,
         folder=opened.folder.name,
         examples=pictures,
         examples_of=what,
         remarks=tuple(remarks),
+        layers=_layers(opened, measured),
     )
+
+
+def _layers(opened: OpenBundle, profiles: Sequence[Profile]) -> dict[str, dict[str, NamedLayer]]:
+    """What the operators are that profiles tell of: which module's weights they have, what they compute."""
+    found: dict[str, dict[str, NamedLayer]] = {}
+    variants = {each.name: each for each in opened.manifest.variants}
+    results = [each for profile in profiles for each in profile.results if each.bundle == opened.folder.name]
+    for result in results:
+        variant = variants.get(result.variant)
+        operators = next((each.operators for each in result.rounds if each.operators), None)
+        if variant is None or variant.format != "onnx" or operators is None:
+            continue
+        exact = next((each for each in variants.values() if (each.format, each.precision) == ("onnx", "fp32")), None)
+        plain = None if exact is None or exact is variant else opened.folder / exact.file
+        rows = by_layer(operators, opened.folder / variant.file, None, plain)
+        own = found.setdefault(variant.name, {})
+        own.update(
+            {each.name: NamedLayer(row.layer, row.macs, row.remark) for each, row in zip(operators, rows, strict=True)}
+        )
+    return found
 
 
 def _task(subject: Subject, path: Path, trust: bool) -> FoundTask:

@@ -1,4 +1,4 @@
-"""`es.evaluate`: what it says of a model, of a task and of the files of a bundle is the same."""
+"""`es.evaluate`: what it says of a model, of a task and of the files of a bundle is the same, as docs/how-to/bring-data.md has them."""
 
 from __future__ import annotations
 

@@ -22,6 +22,7 @@ from markdown_it import MarkdownIt
 ROOT = Path(__file__).resolve().parents[2]
 RUN = ("sh", "python", "toml")
 SHOWN = ("", "text", "json")  # what is printed, and formulas
+OTHERS = ("cpp", "kotlin", "yaml", "ini")  # of other tools: never run here, and it is said why not
 REASONS = (
     "a sketch",  # of something that the reader writes in full
     "a signature",

@@ -20,6 +20,7 @@ from click.testing import CliRunner
 from page_blocks import Block
 from typed import problem_of
 
+from edgespa.api.project import read_project
 from edgespa.api.recipes import read_recipe
 from edgespa.cli import main
 from edgespa.cli._recipes import words_of
@@ -57,7 +58,7 @@ def problems_of_shell(text: str) -> list[str]:
 
 
 def problem_of_toml(text: str, folder: Path) -> str | None:
-    """What is wrong with a TOML block: it is a recipe, a profile of a device, or entry points of a package."""
+    """What is wrong with a TOML block: it is a project's file, a recipe, a device's profile, or entry points."""
     try:
         values = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -65,7 +66,9 @@ def problem_of_toml(text: str, folder: Path) -> str | None:
     path = folder / "block.toml"
     path.write_text(text, encoding="utf-8")
     try:
-        if "version" in values:
+        if "version" in values and "model" in values:
+            read_project(path)
+        elif "version" in values:
             for step in read_recipe(path).steps:
                 command = main.get_command(click.Context(main), step.command)
                 assert command is not None

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from page_blocks import REASONS, ROOT, RUN, SHOWN, Block, blocks_in, blocks_of, pages
+from page_blocks import OTHERS, REASONS, ROOT, RUN, SHOWN, Block, blocks_in, blocks_of, pages
 from page_files import Places
 from page_runner import Reader, problem_of_toml, problems_of_shell
 
@@ -32,6 +32,8 @@ def faults_of(block: Block) -> list[str]:
     faults = []
     if block.language == "indented" and COMMAND.search(block.text):
         faults.append("it is indented: put it between ```sh (or python, toml) and ```")
+    elif block.language in OTHERS:
+        faults += [] if "not run" in block.marks else [f"nothing here runs `{block.language}`: say why it is not run"]
     elif block.language not in (*RUN, *SHOWN, "indented"):
         faults.append(f"what is `{block.language}`? write one of {', '.join(filter(None, (*RUN, *SHOWN)))}")
     elif block.language in SHOWN and block.page not in WRITTEN and COMMAND.search(block.text):

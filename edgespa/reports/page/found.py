@@ -27,6 +27,21 @@ class Subject:
 
 
 @dataclasses.dataclass(frozen=True)
+class NamedLayer:
+    """An operator that a runtime told of.
+
+    Attributes:
+        layer: The module whose weights it has, or as the runtime calls it.
+        macs: Multiply-accumulates of a sample; 0 where that is not known.
+        remark: What it costs that need not be, and what would help.
+    """
+
+    layer: str
+    macs: int = 0
+    remark: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
 class FoundBundle(Subject):
     """A bundle whose files are as its manifest says.
 
@@ -38,6 +53,7 @@ class FoundBundle(Subject):
         folder: The name that its profiles know it by.
         examples: What its files say of some inputs.
         remarks: What could not be shown, and why.
+        layers: By variant and the name of an operator, what that is; of those that a profile tells of.
     """
 
     manifest: Manifest
@@ -48,6 +64,7 @@ class FoundBundle(Subject):
     examples: tuple[Picture, ...] = ()
     examples_of: str = ""
     remarks: tuple[str, ...] = ()
+    layers: Mapping[str, Mapping[str, NamedLayer]] = dataclasses.field(default_factory=dict)
 
     @property
     def modules(self) -> Sequence[Mapping[str, Any]]:
@@ -151,6 +168,7 @@ class Timed:
         result: The measurement.
         holds: Whether its outputs come out there; None where that was not looked at.
         profile: That it is of.
+        layers: By the name of an operator, what that is.
     """
 
     device: str
@@ -160,6 +178,7 @@ class Timed:
     result: VariantProfile
     holds: bool | None
     profile: Profile
+    layers: Mapping[str, NamedLayer] = dataclasses.field(default_factory=dict)
 
     @property
     def way(self) -> str:
@@ -214,6 +233,7 @@ def _timed(profile: Profile, result: VariantProfile, bundle: FoundBundle | None)
         result,
         all(proofs) if proofs else None,
         profile,
+        {} if bundle is None else bundle.layers.get(result.variant, {}),
     )
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from edgespa.device.measure.results import Measurement, Operator, VariantProfile
 from edgespa.reports.page.charts import BAD, PALE, axis_of, colour, figure, said, short
-from edgespa.reports.page.found import Timed
+from edgespa.reports.page.found import NamedLayer, Timed
 from edgespa.reports.page.parts import Cell, Chart, Piece, Section, Table, Words, bytes_cell, cell, ms_cell, number_cell
 
 MOST_BOXES = 60
@@ -118,7 +118,7 @@ def _over_time(device: str, own: Sequence[Timed]) -> Chart | None:
                     x=[(i + 0.5) * 100 / count for i in range(count)],
                     y=list(round_.pieces_ms),
                     mode="lines",
-                    line={"color": BAD if bad else colour(number), "width": 1.3, "dash": "dot" if bad else "solid"},
+                    line={"color": colour(number), "width": 1.3, "dash": "dot" if bad else "solid"},
                     name=_named(each) + (" ✗" if bad else ""),
                     legendgroup=str(number),
                     showlegend=not place,
@@ -133,7 +133,7 @@ def _over_time(device: str, own: Sequence[Timed]) -> Chart | None:
         "yaxis": axis_of("ms", [each.result.p50_ms for each in shown]),
         "legend": {"orientation": "v"},
     }
-    caption = f"{device}: while it ran. Dotted and red: not clean or not steady"
+    caption = f"{device}: while it ran. Dotted: not clean or not steady"
     return Chart(figure(traces, **layout), caption, 330 + 25 * len(shown), wide=True)
 
 
@@ -180,10 +180,15 @@ _CLEAN: dict[bool | None, Callable[[VariantProfile], Cell]] = {
 def operators(timed: Sequence[Timed]) -> Section:
     """What each layer takes, where that was measured."""
     pieces: list[Piece] = []
-    for each in timed:
-        told = _typical(each.result.rounds)
-        if told:
-            pieces.append(_bars(each, told))
+    measured = [(each, told) for each in timed if (told := _typical(each.result.rounds))]
+    kinds = {op: colour(i) for i, op in enumerate(dict.fromkeys(one.op for _, told in measured for one in told))}
+    for each, told in measured:
+        pieces.append(_bars(each, told, kinds))
+        remarked = [(name, found.remark) for name, found in each.layers.items() if found.remark]
+        if remarked:
+            rows = [[Cell(each.layers[name].layer), Cell(name), Cell(remark)] for name, remark in remarked]
+            caption = f"{each.bundle}, {each.result.variant}: layers that cost more than they must"
+            pieces.append(Table(("layer", "operator", "why, and what would help"), rows, caption))
     return Section(
         "time-per-layer",
         "Time per layer",
@@ -201,14 +206,24 @@ def _typical(rounds: Sequence[Measurement]) -> list[Operator]:
     return [Operator(name=name, op=op, us=statistics.median(us)) for (name, op), us in times.items()]
 
 
-def _bars(each: Timed, told: Sequence[Operator]) -> Chart:
+def _layer(operator: Operator, layers: Mapping[str, NamedLayer | None]) -> str:
+    found = layers.get(operator.name)
+    return operator.name if found is None else found.layer
+
+
+def _rate(operator: Operator, layers: Mapping[str, NamedLayer | None]) -> str:
+    found = layers.get(operator.name)
+    return f"{found.macs / operator.us / 1e3:.3g} GMAC/s" if found is not None and found.macs and operator.us else ""
+
+
+def _bars(each: Timed, told: Sequence[Operator], kinds: Mapping[str, str]) -> Chart:
     import plotly.graph_objects as go
 
     total = sum(operator.us for operator in told)
     largest = sorted(told, key=lambda operator: -operator.us)[:MOST_OPERATORS]
     shown = [operator for operator in told if operator in largest]
-    kinds = {op: colour(i) for i, op in enumerate(dict.fromkeys(operator.op for operator in told))}
-    names = [f"{i + 1} {short(operator.name, 44)}" for i, operator in enumerate(shown)]
+    layers = {operator.name: each.layers.get(operator.name) for operator in shown}
+    names = [f"{i + 1} {short(_layer(operator, layers), 44)}" for i, operator in enumerate(shown)]
     traces: list[Any] = []
     for op, tint in kinds.items():
         own = [(name, operator) for name, operator in zip(names, shown, strict=True) if operator.op == op]
@@ -221,7 +236,12 @@ def _bars(each: Timed, told: Sequence[Operator]) -> Chart:
                     marker={"color": tint},
                     name=short(op, 30),
                     hovertext=[
-                        said(operator.name, op, f"{operator.us:.4g} µs, {operator.us / total:.1%}")
+                        said(
+                            _layer(operator, layers),
+                            f"{op} {operator.name}",
+                            f"{operator.us:.4g} µs, {operator.us / total:.1%}",
+                            _rate(operator, layers),
+                        )
                         for _, operator in own
                     ],
                     hoverinfo="text",
