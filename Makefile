@@ -27,7 +27,7 @@ DEVICE_ARM64 := .device-arm64
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help venv zoo runtimes demo test test-more test-all test-zoo device-arm64 test-arm64 fuzz lint format docs clean distclean peer bench-spa-quick
+.PHONY: help venv zoo runtimes demo picture test test-more test-all test-zoo device-arm64 test-arm64 fuzz lint format docs clean distclean peer bench-spa-quick
 
 help:
 	@echo 'make venv    install into $(VENV), exact versions of constraints.txt'
@@ -39,6 +39,7 @@ help:
 	@echo 'make fuzz    damaged and hostile bundles, archives, task files and programs by the ten thousand'
 	@echo 'make runtimes  tflite-runtime, TensorFlow, old ONNX Runtimes: exported files are tried in them too (make test)'
 	@echo 'make device-arm64  an emulated 64-bit Raspberry Pi (root on Debian, five minutes); make test-arm64: tests on it'
+	@echo 'make picture  the picture in README, of a demo made now'
 	@echo 'make lint    style and types only'
 	@echo 'make format  let ruff correct the style'
 	@echo 'make docs    write docs/reference from the source; build/site: the documentation to read in a browser'
@@ -116,6 +117,10 @@ $(RUNTIMES)/%/.installed:
 
 demo: $(USER_STAMP)
 	$(BIN)/edgespa demo
+
+# The picture in README: of the demo's report, in a headless Chromium.
+picture: demo $(STAMP)
+	$(BIN)/python docs/make_picture.py edgespa-demo/report.html
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

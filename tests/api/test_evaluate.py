@@ -1,4 +1,4 @@
-"""`es.evaluate`: what it says of a model, of a task and of the files of a bundle is the same, as docs/how-to/bring-data.md has them."""
+"""`es.evaluate` as docs/how-to/bring-data.md has it: of a model, a task and the files of a bundle it says the same."""
 
 from __future__ import annotations
 

@@ -91,8 +91,12 @@ def tiles(found: Found, timed: Sequence[Timed]) -> Section:
         pieces.append(
             Tiles(rows, bundle.name if bundle.name == manifest.task else f"{bundle.name}: {manifest.task}", bundle.link)
         )
+    costs = [bundle.manifest.compaction for bundle in found.bundles]
+    shown = {(cost.task_size_bytes, cost.parameters, cost.macs) for cost in costs}
     for task in found.tasks:
         figures = task.header["figures"]
+        if (task.size_bytes, figures["parameters"], figures["macs"]) in shown:  # of a bundle above
+            continue
         pieces.append(
             Tiles(
                 [
@@ -187,7 +191,7 @@ def _against_time(title: str, timed: Sequence[Timed], symbols: dict[str, str]) -
     names = ", ".join(f"{_SHAPES[symbol]}: {name}" for name, symbol in symbols.items())
     axes = {
         "xaxis": axis_of("median latency, ms", [each.result.p50_ms for rows in ways.values() for each, _ in rows]),
-        "yaxis": _axis(title, ways),
+        "yaxis": _axis(title, [good for rows in ways.values() for _, good in rows]),
     }
     height = 400 + 17 * len(ways)
     legend = {"orientation": "v"}
@@ -224,9 +228,14 @@ def _data(ways: dict[str, list[tuple[Timed, Good]]]) -> str:
     return next(iter(names)) if len(names) == 1 else f"{len(names)} data sets: they are not the same"
 
 
-def _axis(title: str, ways: dict[str, list[tuple[Timed, Good]]]) -> dict[str, object]:
-    percent = next(iter(ways.values()))[0][1].percent
-    return {"title": short(title, 46), **({"tickformat": ".1%"} if percent else {})}
+def _axis(title: str, goods: Sequence[Good]) -> dict[str, object]:
+    """An axis around its values, with some room where they are all alike; a fraction is at most 1."""
+    values = [good.value for good in goods]
+    room = max(0.15 * (max(values) - min(values)), 0.02 * max(abs(value) for value in values), 1e-6)
+    low, high = min(values) - room, max(values) + room
+    if goods[0].percent:
+        low, high = max(low, 0.0), min(high, 1 + 0.04 * (1 - low))
+    return {"title": short(title, 46), "range": [low, high], **({"tickformat": ".1%"} if goods[0].percent else {})}
 
 
 def _against_cost(title: str, bundles: Sequence[FoundBundle], symbols: dict[str, str]) -> list[Chart]:
@@ -238,8 +247,8 @@ def _against_cost(title: str, bundles: Sequence[FoundBundle], symbols: dict[str,
         for variant in bundle.manifest.variants
         if (good := good_of(variant)) is not None and good.title == title
     ]
-    rises, percent = rows[0][2].rises, rows[0][2].percent
-    y = {"title": short(title, 46), **({"tickformat": ".1%"} if percent else {})}
+    rises = rows[0][2].rises
+    y = _axis(title, [good for _, _, good in rows])
     charts = []
     sizes: list[tuple[str, str, Callable[[FoundBundle, Variant], int]]] = [
         ("bytes", "bytes of the file", lambda _, variant: variant.size_bytes),
