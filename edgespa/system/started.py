@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import importlib.util
 import os
 import re
@@ -114,6 +113,8 @@ def _pinned(constraints: Path) -> str | None:
 
 
 def _torch() -> str:
+    import importlib.metadata  # here, for it takes as long as half of click
+
     try:
         return importlib.metadata.version("torch")
     except importlib.metadata.PackageNotFoundError:
