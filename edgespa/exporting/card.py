@@ -188,6 +188,14 @@ def _files(manifest: Manifest) -> Iterator[str]:
         limits = ", ".join(f"{metric.replace('_', ' ')} {limit:g}" for metric, limit in variant.parity.bound.items())
         at = f"is worst at `{_code(variant.parity.worst)}` and " if variant.parity.worst else ""
         yield f"`{variant.name}` {at}must keep: {limits}."
+        for proof in variant.proofs:
+            what = f"`{variant.name}` in {_text(proof.runtime)}, {proof.arithmetic}, on {_text(proof.machine)}"
+            figure = "" if proof.component_error is None else f", error {proof.component_error:.1e}"
+            yield (
+                f"{what}: holds{figure}."
+                if proof.holds
+                else f"{what}: DOES NOT HOLD: {_text('; '.join(proof.failures))}."
+            )
         if variant.max_loss is not None and (lost := manifest.lost(variant)) is not None:
             of = f"{max(lost, 0.0):.3g} of {_text(manifest.measure.title)}"
             yield f"`{variant.name}` was chosen by what it loses: {of}, of at most {variant.max_loss:g}."

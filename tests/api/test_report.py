@@ -85,6 +85,9 @@ def test_everything_in_a_folder(made: Path, tmp_path: Path) -> None:
     assert manifest.reference_accuracy.figure in content
     for entry in manifest.files:
         assert entry.sha256 in content
+    for variant in manifest.variants:
+        for proof in variant.proofs:
+            assert proof.runtime in content
 
 
 def test_links_lead_to_the_files(made: Path, tmp_path: Path) -> None:

@@ -218,3 +218,20 @@ def test_nothing_that_was_not_measured_has_a_column(manifest: Manifest) -> None:
     assert "| variant | file | bytes | error | correlation | proved in |" in text
     assert "accuracy" not in text
     assert "top class" not in text
+
+
+def test_where_else_a_file_holds_and_where_not(manifest: Manifest) -> None:
+    one = {
+        "runtime": "openvino 2026.4.1",
+        "machine": "x86_64",
+        "holds": True,
+        "count": 8,
+        "bound": {"relative_error": 1e-3},
+    }
+    two = {"runtime": "ncnn 1.0", "arithmetic": "fp16", "machine": "aarch64", "holds": False, "failures": ["it is NaN"]}
+    variants = manifest.model_dump()["variants"]
+    variants[0]["proofs"] = [{**one, "component_error": 2e-6}, two]
+    files = section(model_card(changed(manifest, variants=variants), ()), "Files")
+    name = variants[0]["name"]
+    assert f"`{name}` in openvino 2026.4.1, fp32, on x86_64: holds, error 2.0e-06." in files
+    assert f"`{name}` in ncnn 1.0, fp16, on aarch64: DOES NOT HOLD: it is NaN." in files

@@ -21,6 +21,8 @@ def parity(found: Found) -> Section:
         if isinstance(weak := bundle.manifest.provenance.get("weak_proof"), str):
             pieces.append(Words([f"{bundle.name}: its figures say little: {weak}."], "doubt"))
     pieces += [_errors(rows), _used(rows), *_steps(rows), _table(rows)]
+    if any(variant.proofs for _, variant in rows):
+        pieces.append(_elsewhere(rows))
     for bundle, variant in rows:
         if variant.float_layers:
             title = f"{bundle.name}, {variant.name}: {len(variant.float_layers)} layers stay in float"
@@ -32,6 +34,25 @@ def parity(found: Found) -> Section:
         "Every file was run, and its outputs compared with those of the program that it was made from. Error: of the "
         "worst component of the outputs, against its own spread: 0 is equal, 1 is noise.",
     )
+
+
+def _elsewhere(rows: Sequence[tuple[FoundBundle, Variant]]) -> Table:
+    cells = [
+        [
+            Cell(bundle.name),
+            Cell(variant.name),
+            Cell(proof.runtime),
+            Cell(proof.arithmetic),
+            Cell(proof.machine),
+            number_cell(proof.component_error, ".2e"),
+            Cell("holds", mark="good") if proof.holds else Cell("DOES NOT HOLD", mark="bad"),
+            Cell("; ".join(proof.failures)),
+        ]
+        for bundle, variant in rows
+        for proof in variant.proofs
+    ]
+    columns = ("bundle", "file", "runtime", "numbers", "processor", "error", "", "why not")
+    return Table(columns, cells, "In the other runtimes that were there; what does not hold is not picked", ("error",))
 
 
 def _named(bundle: FoundBundle, variant: Variant) -> str:
