@@ -42,6 +42,7 @@ MOST_BYTES = 1 << 20
 """Of a picture, as the page has it."""
 LONGEST_SIDE = 320
 SMALL = 64  # a picture below that is enlarged without smoothing
+ROOMY = 180  # and one that is drawn on below that
 MOST_FILES = 8
 DRAWN_FILES = 3
 ORIGINAL = "the original"
@@ -319,12 +320,27 @@ def _shown(said: _Said, at: int, name: str, skeleton: Any) -> dict[str, Any]:
         return {"uri": _uri(_plain(pixels)), "alt": name, "lines": [[name, ""], *lines]}
 
     def drawn(who: str, result: Result, mark: str) -> dict[str, Any]:
-        picture = draw(pixels, result, said.labels, skeleton)
+        picture = draw(*enlarged(pixels, result), said.labels, skeleton)
         return {"uri": _uri(picture), "alt": f"{name}: {who}", "lines": [[f"{who}: {_brief(result)}", mark]]}
 
     first = drawn(f"{name}, {ORIGINAL}", original, "")
     more = [drawn(file, result, _mark(disagreement(original, result))) for file, result in rows[:DRAWN_FILES]]
     return {**first, "more": more}
+
+
+def enlarged(pixels: NDArray[np.uint8], result: Result) -> tuple[NDArray[np.uint8], Result]:
+    """A small picture and what is said of it, so many whole times as large that lines and letters have room."""
+    times = -(-ROOMY // max(pixels.shape[:2]))
+    if times == 1:
+        return pixels, result
+    answer = dict(result.answer)
+    if "boxes" in answer:
+        answer["boxes"] = [{**row, "box": [times * side for side in row["box"]]} for row in answer["boxes"]]
+    if "points" in answer:
+        answer["points"] = [{**row, "x": times * row["x"], "y": times * row["y"]} for row in answer["points"]]
+    mask = None if result.mask is None else result.mask.repeat(times, 0).repeat(times, 1)
+    larger = Result(result.learns, answer, result.outputs, classes=mask)
+    return pixels.repeat(times, 0).repeat(times, 1), larger
 
 
 def _brief(result: Result) -> str:

@@ -23,7 +23,7 @@ from edgespa.cli import main
 from edgespa.device.runner.answer import Result
 from edgespa.errors import BundleError, ConfigError, MissingExtraError, OutputExistsError
 from edgespa.reports.depth_plot import Panel, depth_json, read_depth
-from edgespa.reports.examples import disagreement
+from edgespa.reports.examples import disagreement, enlarged
 
 pytest.importorskip("plotly")
 NET = nn.Sequential(
@@ -267,6 +267,21 @@ def test_disagreement_by_hand() -> None:
         Result("segmentation", {"areas": []}, [], classes=np.array(rows, np.int16)) for rows in ([[0, 1]], [[0, 0]])
     ]
     assert disagreement(mask[0], mask[1]) == 0.5
+
+
+def test_what_is_drawn_on_a_small_picture_has_room() -> None:
+    pixels = np.arange(20 * 30 * 3, dtype=np.uint8).reshape(20, 30, 3)
+    larger, told = enlarged(pixels, boxes((0, [1, 2, 10, 12])))
+    assert larger.shape == (120, 180, 3)
+    assert told["boxes"][0]["box"] == [6, 12, 60, 72]
+    assert (larger[6 * 7 + 3, 6 * 11 + 1] == pixels[7, 11]).all()
+    mask = Result("segmentation", {"areas": []}, [], classes=np.arange(600, dtype=np.int16).reshape(20, 30))
+    _, told = enlarged(pixels, mask)
+    assert told.mask is not None
+    assert told.mask.shape == (120, 180)
+    assert told.mask[119, 179] == 599
+    same, _ = enlarged(np.zeros((10, 200, 3), np.uint8), mask)
+    assert same.shape == (10, 200, 3)
 
 
 @pytest.mark.parametrize(

@@ -51,7 +51,7 @@ def _elsewhere(rows: Sequence[tuple[FoundBundle, Variant]]) -> Table:
         for bundle, variant in rows
         for proof in variant.proofs
     ]
-    columns = ("bundle", "file", "runtime", "numbers", "processor", "error", "", "why not")
+    columns = ("bundle", "file", "runtime", "numbers", "processor", "error", "outputs", "why not")
     return Table(columns, cells, "In the other runtimes that were there; what does not hold is not picked", ("error",))
 
 
