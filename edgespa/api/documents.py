@@ -380,6 +380,14 @@ class Allowed(TypedDict):
 
 
 @_CLOSED
+class Completion(TypedDict):
+    """The script that lets a shell complete what edgespa takes."""
+
+    shell: str
+    script: str
+
+
+@_CLOSED
 class Demo(TypedDict):
     """Figures of the demo."""
 
@@ -409,6 +417,7 @@ class Reported(TypedDict):
 DOCUMENTS: Mapping[str, Any] = MappingProxyType(
     {
         "init": Started | Allowed,
+        "completion": Completion,
         "compress": Compressed,
         "inspect": Inspected,
         "data": Health,

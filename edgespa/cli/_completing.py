@@ -82,8 +82,10 @@ def _package() -> Path:
 
 
 def _devices(ctx: click.Context, incomplete: str) -> Iterator[CompletionItem[str]]:
+    from edgespa.system.files import expanded
+
     base = os.environ.get("XDG_CONFIG_HOME")
-    own = (Path(base) if base else Path.home() / ".config") / "edgespa" / "devices"
+    own = (Path(base) if base else expanded("~/.config")) / "edgespa" / "devices"
     yield from words(tuple(dict.fromkeys([*_stems(_package() / "devices"), *_stems(own)])), incomplete)
     if "/" in incomplete:
         yield CompletionItem(incomplete, type="file")
@@ -124,8 +126,10 @@ def _files(endings: tuple[str, ...], incomplete: str, *, found: bool) -> Iterato
     if not found and not endings:
         yield CompletionItem(incomplete, type="file")
         return
+    from edgespa.system.files import expanded
+
     head, _, tail = incomplete.rpartition("/")
-    folder = Path(f"{head}/" if head or incomplete.startswith("/") else ".").expanduser()
+    folder = expanded(f"{head}/" if head or incomplete.startswith("/") else ".")
     if not folder.is_dir():
         return
     with os.scandir(folder) as entries:
@@ -142,11 +146,13 @@ def _files(endings: tuple[str, ...], incomplete: str, *, found: bool) -> Iterato
 
 def _variants(ctx: click.Context, incomplete: str) -> Iterator[CompletionItem[str]]:
     """Those of the bundle that is typed, by its manifest, read as data; else all that there may be."""
+    from edgespa.system.files import expanded
+
     known = _VARIANTS
     typed = split_arg_string(os.environ.get("COMP_WORDS", ""))[
         2:
     ]  # click gives an argument up before an option's value
-    file = next((file for word in typed if (file := Path(word).expanduser() / "manifest.json").is_file()), None)
+    file = next((file for word in typed if (file := expanded(word) / "manifest.json").is_file()), None)
     if file is not None and file.stat().st_size <= _MOST_BYTES:
         try:
             names = tuple(str(each["name"]) for each in json.loads(file.read_bytes())["variants"])

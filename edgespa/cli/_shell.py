@@ -25,12 +25,12 @@ COMMANDS: Mapping[str, str] = MappingProxyType(
     {
         "compress": "edgespa.cli.compress",
         "inspect": "edgespa.cli.inspect",
-        "data": "edgespa.cli.data",
         "adapt": "edgespa.cli.adapt",
         "prune": "edgespa.cli.prune",
         "heal": "edgespa.cli.heal",
         "tasks": "edgespa.cli.tasks",
         "calibration": "edgespa.cli.calibration",
+        "data": "edgespa.cli.data",
         "export": "edgespa.cli.export",
         "evaluate": "edgespa.cli.evaluate",
         "verify": "edgespa.cli.verify",

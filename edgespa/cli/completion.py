@@ -5,13 +5,15 @@ from __future__ import annotations
 import click
 
 from edgespa.cli._help import Explained
+from edgespa.cli._options import json_option
 from edgespa.cli._sections import COMPLETION_EXAMPLES
 from edgespa.cli._terminal import echo
 
 
 @click.command(name="completion", cls=Explained, examples=COMPLETION_EXAMPLES)
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
-def command(shell: str) -> None:
+@json_option()
+def command(shell: str, as_json: bool) -> None:
     """Print the script that lets a shell complete what edgespa takes, for its start-up file.
 
     It goes to the end of a file that the shell reads: edgespa completion bash >> ~/.bashrc
@@ -26,4 +28,10 @@ def command(shell: str) -> None:
 
     found = Bash if shell == "bash" else get_completion_class(shell)
     assert found is not None
-    echo(found(main, {}, "edgespa", COMPLETE).source(), nl=False)
+    script = found(main, {}, "edgespa", COMPLETE).source()
+    if as_json:
+        from edgespa.cli._output import emit_json
+
+        emit_json({"shell": shell, "script": script})
+    else:
+        echo(script, nl=False)

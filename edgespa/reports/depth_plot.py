@@ -161,7 +161,7 @@ def read_depth(values: Any) -> Mapping[str, Any] | None:
     except (KeyError, TypeError):
         whole = False
     if not whole:
-        raise ConfigError("it is not as `edgespa prune --method sls --plot FILE.json` writes it", "write it again")
+        raise ConfigError("it is not as prune --method sls --plot FILE.json writes it", "write it again")
     return values
 
 

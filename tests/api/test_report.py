@@ -52,6 +52,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ]
     seen = depth_json(panels, np.arange(12) % 3, ("ant", "bee", "cow"), {"blocks": 0.15}, "score")
     (folder / "seen.json").write_bytes(seen)
+    es.evaluate(bundle, **digits, output=folder / "answers.json")
+    es.check_data("digits:test", output=folder / "health.json", progress=False)
     (folder / "notes.txt").write_text("no part of it")
     return folder
 
@@ -71,12 +73,13 @@ def report(made: Path, output: Path, *names: str, **settings: Any) -> tuple[es.R
 
 def test_everything_in_a_folder(made: Path, tmp_path: Path) -> None:
     found, content = report(made, tmp_path / "page.html")
-    assert found.counts == {"bundles": 1, "tasks": 1, "profiles": 0, "logs": 1, "recipes": 1, "depths": 1}
+    kinds = ("bundles", "tasks", "logs", "recipes", "depths", "evaluations", "healths")
+    assert found.counts == {**dict.fromkeys(kinds, 1), "profiles": 0}
     assert found.notes == ()
     titles = re.findall(r"<h2>(.*?)</h2>", content)
     for words in (
         "Overview", "Quality", "Everything", "Proof", "Examples", "left of each layer", "Latency", "Time per layer",
-        "Training", "Depth", "Where it comes from",
+        "Training", "Depth", "Right and wrong answers", "Data", "Where it comes from",
     ):  # fmt: skip
         assert any(words in title for title in titles), words
     assert found.size_bytes == (tmp_path / "page.html").stat().st_size

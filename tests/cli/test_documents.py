@@ -12,7 +12,6 @@ from typed import result_of, run
 
 from edgespa.api.documents import DOCUMENTS, problems, schema
 from edgespa.cli import main
-from edgespa.cli._recipes import command_of
 from edgespa.models.trust import remember
 
 SCHEMAS = Path(__file__).parents[2] / "docs/reference/json"
@@ -34,7 +33,6 @@ def test_every_command_that_prints_json_has_a_type_and_a_schema() -> None:
     assert set(commands()) == set(DOCUMENTS)
     for name in DOCUMENTS:
         assert json.loads((SCHEMAS / f"{name.replace(' ', '-')}.json").read_text()) == schema(name), "make docs"
-    assert command_of(click.Context(main), "completion")  # the one without: it prints a script
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +72,7 @@ LINES = {
     "profile": ("profile", "bundle", "--runs", "3", "--no-save"),
     "status": ("status", "--device", "local"),
     "card": ("card", "bundle"),
+    "completion": ("completion", "bash"),
     "report": ("report", "bundle", "cut.spa", "--output", "page.html"),
     "data": ("data", "colours.npz"),
     "evaluate": ("evaluate", "cut.spa", "--eval-data", "colours.npz", "--class-offset", "1"),

@@ -28,7 +28,7 @@ from edgespa.cli._shell import COMMANDS
 from edgespa.errors import DataError, MissingExtraError
 
 ROOT = Path(__file__).resolve().parents[2]
-ALL_COMMANDS = ["compress", "inspect", "data", "adapt", "prune", "heal", "tasks", "calibration", "export", "evaluate"]
+ALL_COMMANDS = ["compress", "inspect", "adapt", "prune", "heal", "tasks", "calibration", "data", "export", "evaluate"]
 ALL_COMMANDS += ["verify", "sign", "pack", "unpack", "devices", "profile", "ship", "rollback", "status", "card"]
 ALL_COMMANDS += ["report", "run", "demo", "init", "completion"]
 HEAVY = ["torch", "numpy", "pydantic", "rich", "scipy", "sklearn", "PIL", "onnx", "onnxruntime", "logging.config"]

@@ -222,7 +222,7 @@ def test_the_lists_of_runtimes_are_one() -> None:
 def test_what_is_there_beside_the_usual_runtime_is_listed(monkeypatch: pytest.MonkeyPatch) -> None:
     from edgespa.device.runner import runtimes
 
-    monkeypatch.setattr(runtimes, "_is_there", lambda each: each.name == "openvino")
+    monkeypatch.setattr(runtimes, "is_there", lambda each: each.name == "openvino")
     plain = {"file": "f", "precision": "fp32", "size_bytes": 1}
     rows = [{**plain, "name": f"{kind}-fp32", "format": kind} for kind in ("onnx", "tflite")]
     found = list_variants({"variants": rows})

@@ -30,7 +30,7 @@ def answers(found: Found) -> Section:
             pieces.append(_class_table(details))
         pieces += [_confusions(details, subject) for subject in details.subjects if subject.confusions]
         pieces += [_wrong(details, subject) for subject in details.subjects if subject.wrong]
-    intro = "Measured by `edgespa evaluate`: by class, what is taken for what, and the samples that are wrong."
+    intro = "Measured by evaluate: by class, what is taken for what, and the samples that are wrong."
     return Section("answers", "Right and wrong answers", pieces, intro if pieces else "")
 
 

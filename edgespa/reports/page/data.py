@@ -35,7 +35,7 @@ def health(found: Found) -> Section:
                 pieces.append(Table(("file", "why"), rows, f"{data.name}: files that cannot be used"))
         if told.alike:
             pieces.append(_alike(told))
-    return Section("data", "Data", pieces, "As `edgespa data` found them." if pieces else "")
+    return Section("data", "Data", pieces, "What a look at the data found." if pieces else "")
 
 
 def _tiles(name: str, data: DataSet) -> Tiles:

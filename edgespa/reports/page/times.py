@@ -193,7 +193,7 @@ def operators(timed: Sequence[Timed]) -> Section:
         "time-per-layer",
         "Time per layer",
         pieces,
-        "What each operator takes, as the runtime itself tells it (`edgespa profile --by-layer`)." if pieces else "",
+        "What each operator takes, as the runtime itself tells it (profile --by-layer)." if pieces else "",
     )
 
 
