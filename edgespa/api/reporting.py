@@ -7,6 +7,7 @@ of each bundle in a process of their own.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -58,7 +59,7 @@ _KINDS = (
     "bundles (folders or .tar), task files (.spa), profiles and what evaluate and data wrote (.json), recipes (.toml), "
     "training logs (.jsonl)"
 )
-_KNOWN = ("bundles", "tasks", "profiles", "logs", "recipes", "depths", "evaluations", "healths")
+_KNOWN = tuple(field.name for field in dataclasses.fields(Found) if field.name != "notes")
 
 
 def gather(
@@ -98,14 +99,17 @@ def gather(
     result: dict[str, list[Any]] = {kind: [] for kind in _KNOWN}
     notes: list[str] = []
     # A profile against another bundle tells of that one's operators too.
-    measured = [profile for path, _ in named if path.is_dir() for profile in read_profiles(path)]
+    profiles = {path: read_profiles(path) for path, _ in named if path.is_dir()}  # an archive has none
+    measured = [profile for own in profiles.values() for profile in own]
     for done, (path, is_named) in enumerate(named):
         tell(done, len(named), str(path))
         subject = Subject(names[path], _link(path, output))
         try:
             if path.is_dir() or path.suffix == ".tar":
                 with open_bundle(path, signers=signers, identity=identity, revoked=revoked) as opened:
-                    result["bundles"].append(_bundle(subject, opened, examples, shown, measured))
+                    result["bundles"].append(
+                        _bundle(subject, opened, examples, shown, profiles.get(path, ()), measured)
+                    )
             elif path.suffix == SUFFIX:
                 result["tasks"].append(_task(subject, path, trust))
             elif path.suffix in _LOGS:
@@ -180,6 +184,7 @@ def _bundle(
     opened: OpenBundle,
     count: int,
     images: Sequence[NDArray[np.uint8]],
+    profiles: tuple[Profile, ...],
     measured: Sequence[Profile],
 ) -> FoundBundle:
     remarks: list[str] = []
@@ -193,7 +198,6 @@ def _bundle(
             remarks += shown.remarks
         except EdgespaError as error:
             remarks.append(error.message)
-    profiles = read_profiles(opened.folder)
     signed = f"{opened.signed.identity} ({opened.signed.key})" if opened.signed else ""
     return FoundBundle(
         subject.name,

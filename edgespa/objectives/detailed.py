@@ -24,6 +24,7 @@ from edgespa.objectives.average_precision import average_precisions_of_classes
 from edgespa.objectives.base import Objective
 from edgespa.objectives.boxes import Boxes
 from edgespa.objectives.measures import ACCURACY, MAP, MAP50, MIOU
+from edgespa.pixels.boxes import overlaps
 
 PRECISION = Column(name="precision", title="precision", percent=True)
 RECALL = Column(name="recall", title="recall", percent=True)
@@ -242,9 +243,9 @@ class CloserBoxes(Closer):
         missed, false = int(counts.sum()), 0
         for box in sure:
             same = there[:, 2] == box[2]
-            overlaps = np.where(same & ~(taken & counts), overlaps_of(box[3:7], there[:, 3:7]), 0.0)
-            best = int(overlaps.argmax()) if len(overlaps) else -1
-            if best >= 0 and overlaps[best] >= OVERLAP:
+            shared = np.where(same & ~(taken & counts), overlaps(box[3:7], there[:, 3:7]), 0.0)
+            best = int(shared.argmax()) if len(shared) else -1
+            if best >= 0 and shared[best] >= OVERLAP:
                 taken[best] = True
                 if not counts[best]:  # neither right nor wrong
                     continue
@@ -358,19 +359,6 @@ def probabilities(outputs: Tensor) -> Tensor:
     if bool((values >= 0).all()) and bool((sums - 1).abs().max() < 1e-3 if len(sums) else False):
         return values
     return values.softmax(1)
-
-
-def overlaps_of(box: NDArray[np.float64], others: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Intersection over union of a box with others, [n].
-
-    Args:
-        box: x1, y1, x2, y2.
-        others: [n, 4].
-    """
-    sides = np.minimum(box[2:], others[:, 2:]) - np.maximum(box[:2], others[:, :2])
-    shared = np.prod(np.maximum(sides, 0), axis=1)
-    areas = np.prod(others[:, 2:] - others[:, :2], axis=1) + np.prod(box[2:] - box[:2])
-    return np.asarray(shared / np.maximum(areas - shared, 1e-12))
 
 
 def precisions(both: int, there: int, said: int) -> dict[str, float | None]:

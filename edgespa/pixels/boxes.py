@@ -158,6 +158,19 @@ def anchors_of(grids: Sequence[Mapping[str, Any]], count: int) -> np.ndarray:
     return np.concatenate(parts)
 
 
+def overlaps(box: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Intersection over union of a box with others, [n]; boxes of no size overlap with nothing.
+
+    Args:
+        box: x1, y1, x2, y2.
+        others: [n, 4].
+    """
+    sides = np.minimum(box[2:], others[:, 2:]) - np.maximum(box[:2], others[:, :2])
+    shared = np.prod(np.maximum(sides, 0), axis=1)
+    areas = np.prod(others[:, 2:] - others[:, :2], axis=1) + np.prod(box[2:] - box[:2])
+    return np.asarray(shared / np.maximum(areas - shared, 1e-12))
+
+
 def suppressed(corners: np.ndarray, classes: np.ndarray, overlap: float) -> np.ndarray:
     """Positions of those that stay where the surest of several that overlap is taken, each class by itself.
 
@@ -169,20 +182,13 @@ def suppressed(corners: np.ndarray, classes: np.ndarray, overlap: float) -> np.n
     Returns:
         int64 [m], in order.
     """
-    areas = (corners[:, 2] - corners[:, 0]) * (corners[:, 3] - corners[:, 1])
     stays = np.zeros(len(corners), dtype=bool)
     for index in np.unique(classes):
         left = np.flatnonzero(classes == index)
         while len(left):
             first, rest = left[0], left[1:]
             stays[first] = True
-            sides = np.minimum(corners[first, 2:], corners[rest, 2:]) - np.maximum(
-                corners[first, :2], corners[rest, :2]
-            )
-            shared = np.prod(np.maximum(sides, 0), axis=1)
-            with np.errstate(divide="ignore", invalid="ignore"):  # boxes of no size overlap with nothing
-                over = shared / (areas[first] + areas[rest] - shared) > overlap
-            left = rest[~over]
+            left = rest[overlaps(corners[first], corners[rest]) <= overlap]
     return np.flatnonzero(stays)
 
 

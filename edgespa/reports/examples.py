@@ -33,6 +33,7 @@ from edgespa.device.runner.models import infer, open_model
 from edgespa.device.runner.runtimes import import_runtime
 from edgespa.errors import DeviceError
 from edgespa.pixels.values import to_pixels
+from edgespa.reports.disagreement import disagreement
 from edgespa.reports.page.parts import Picture
 from edgespa.system.isolated import own_module
 
@@ -249,60 +250,6 @@ def _can_be_drawn(result: Result) -> bool:
     return (
         any(key in result.answer for key in ("top", "values", "boxes", "points", "areas")) or result.picture is not None
     )
-
-
-def disagreement(one: Result, other: Result) -> float:
-    """How much two answers about one input differ: 0 where they are equal; above 1 where what is decided differs.
-
-    Of classes: another first class, or the difference of its probability. Of areas: the share of pixels of another
-    class. Of boxes: the share of those of either that the other has not (the same class, overlapping by half). Of
-    numbers, points and pictures: the differences against their own range.
-    """
-    if "top" in one.answer and "top" in other.answer:
-        first, second = ({row["index"]: row for row in each["top"]} for each in (one.answer, other.answer))
-        odds = [
-            abs(row["probability"] - second.get(index, {"probability": 0.0})["probability"])
-            for index, row in first.items()
-        ]
-        return float(_decided(one) != _decided(other)) + max(odds, default=0.0)
-    if one.mask is not None and other.mask is not None:
-        return float(np.mean(one.mask != other.mask))
-    if "boxes" in one.answer:
-        total = len(one["boxes"]) + len(other["boxes"])
-        met = 2 * _matched(one["boxes"], other["boxes"])
-        return 0.0 if not total else 2.0 * (total - met) / total
-    a, b = (np.concatenate([output.reshape(-1) for output in each.outputs]).astype(np.float64) for each in (one, other))
-    spread = float(np.ptp(a)) or 1.0
-    return float(np.sqrt(np.mean((a - b) ** 2)) / spread)
-
-
-def _decided(result: Result) -> list[int]:
-    """The first class; of labels any of which may be, those that are."""
-    rows = result.answer["top"]
-    chosen = [row["index"] for row in rows if row["present"]] if rows and "present" in rows[0] else [rows[0]["index"]]
-    return sorted(chosen)
-
-
-def _matched(ones: Sequence[dict[str, Any]], others: Sequence[dict[str, Any]]) -> int:
-    left = list(others)
-    met = 0
-    for one in ones:
-        best = max(left, key=lambda each: _overlap(one, each), default=None)
-        if best is not None and _overlap(one, best) >= 0.5:
-            left.remove(best)
-            met += 1
-    return met
-
-
-def _overlap(one: dict[str, Any], other: dict[str, Any]) -> float:
-    """Intersection over union of two boxes; 0 of different classes."""
-    if one["index"] != other["index"]:
-        return 0.0
-    a, b = one["box"], other["box"]
-    width, height = (max(0.0, min(a[i + 2], b[i + 2]) - max(a[i], b[i])) for i in (0, 1))
-    areas = [(box[2] - box[0]) * (box[3] - box[1]) for box in (a, b)]
-    union = sum(areas) - width * height
-    return width * height / union if union > 0 else 0.0
 
 
 def _worst(said: _Said, at: int) -> float:

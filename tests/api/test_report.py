@@ -23,7 +23,8 @@ from edgespa.cli import main
 from edgespa.device.runner.answer import Result
 from edgespa.errors import BundleError, ConfigError, MissingExtraError, OutputExistsError
 from edgespa.reports.depth_plot import Panel, depth_json, read_depth
-from edgespa.reports.examples import disagreement, enlarged
+from edgespa.reports.disagreement import disagreement
+from edgespa.reports.examples import enlarged
 
 pytest.importorskip("plotly")
 NET = nn.Sequential(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
+from urllib.parse import quote
 
 from edgespa.bundle import Variant
 from edgespa.reports.page.charts import SYMBOLS, axis_of, colour, figure, front, said, short
@@ -298,7 +299,7 @@ def files(found: Found, timed: Sequence[Timed]) -> Section:
             own = [each for each in timed if (each.bundle, each.result.variant) == (bundle.name, variant.name)]
             fast = fastest(own)
             # Of an archive the files have no place of their own.
-            link = bundle.link if bundle.packed else f"{bundle.link}/{variant.file}"
+            link = bundle.link if bundle.packed else f"{bundle.link}/{quote(variant.file)}"
             rows.append(
                 [
                     Cell(bundle.name, link=bundle.link),
