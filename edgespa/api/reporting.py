@@ -265,6 +265,8 @@ def _log(subject: Subject, path: Path) -> FoundLog:
 
 def _document(subject: Subject, path: Path) -> tuple[str, Any]:
     """A JSON file, by what is in it."""
+    if path.suffix != ".json":
+        raise ConfigError(f"{path}: it is none of those that a report is made of", f"give {_KINDS}")
     try:
         values = json.loads(plain_text(path, most=MAX_PROFILE_BYTES))
     except (ValueError, RecursionError) as error:

@@ -54,6 +54,7 @@ _GONE: Mapping[str, Any] = {"channels": 0, "parameters": 0, "macs": 0}
 def _read(base: Base, kept: Kept | None) -> dict[str, dict[str, Any]]:
     macs, sizes = base.cost.node_macs(kept), base.cost.tensor_parameters(kept)
     alive = None if kept is None else base.groups.alive(kept)
+    parameters = frozenset(sizes)
     tensors, outputs = dict(base.program.tensors()), weight_outputs(base.program)
     reasons = {each.slot: each.reason for each in base.groups.fixed}
     owners = {int(unit): name for name, group in base.groups.groups.items() for unit in group.ids}
@@ -68,14 +69,14 @@ def _read(base: Base, kept: Kept | None) -> dict[str, dict[str, Any]]:
 
     for node in base.program.graph.nodes:
         read = [str(each.target) for each in node.all_input_nodes if each.op == "get_attr"]
-        own = [name for name in read if name in sizes]
+        own = [name for name in read if name in parameters]
         if not own and not macs.get(node.name):
             continue
         row = row_of(_module_of(node, own, base.program), node)
         row["macs"] += macs.get(node.name, 0)
         for name in own:
             place = row if node.name in macs or len(own) == 1 else row_of(_owner(name), node)
-            place["parameters"] += sizes.pop(name)  # once, by whoever reads it first
+            place["parameters"] += sizes.pop(name, 0)  # once, whoever reads it again
             dim = outputs.get(name)
             if dim is not None and place["channels"] is None:
                 slot = Slot(name, dim)

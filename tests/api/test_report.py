@@ -201,6 +201,8 @@ def test_of_a_folder_what_is_odd_is_told_and_what_is_named_is_an_error(made: Pat
     for name in ("odd.json", "other.json", "broken.spa"):
         with pytest.raises(es.EdgespaError, match=name):
             es.report(folder / name, output=tmp_path / "no.html", progress=False)
+    with pytest.raises(ConfigError, match=r"notes\.txt: it is none of those"):
+        es.report(made / "notes.txt", output=tmp_path / "no.html", progress=False)
     empty = tmp_path / "empty"
     empty.mkdir()
     with pytest.raises(ConfigError, match="nothing to report on"):
@@ -266,6 +268,9 @@ def test_disagreement_by_hand() -> None:
     assert disagreement(one, one) == 0
     assert disagreement(one, boxes((0, [0, 0, 10, 10]))) == pytest.approx(2 / 3)
     assert disagreement(one, boxes((1, [0, 0, 10, 10]), (1, [20, 20, 30, 30]))) == pytest.approx(1.0)
+    alone = boxes((0, [0, 0, 10, 10]))
+    assert disagreement(alone, boxes((0, [6, 0, 16, 10]))) == pytest.approx(2.0)  # a quarter is shared
+    assert disagreement(alone, boxes((0, [2, 0, 12, 10]))) == 0  # two thirds
     assert disagreement(boxes(), boxes()) == 0
     mask = [
         Result("segmentation", {"areas": []}, [], classes=np.array(rows, np.int16)) for rows in ([[0, 1]], [[0, 0]])

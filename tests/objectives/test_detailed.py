@@ -11,7 +11,7 @@ from torch import Tensor
 
 from edgespa.data.boxes import Objects
 from edgespa.objectives.base import Objective
-from edgespa.objectives.detailed import Closely, closer_for, overlaps_of, probabilities
+from edgespa.objectives.detailed import Closely, closer_for, overlaps, probabilities
 from edgespa.objectives.image import Image
 from edgespa.objectives.segmentation import Segmentation
 from edgespa.objectives.table import Classes, MultiLabel, Regression
@@ -167,4 +167,4 @@ def test_boxes() -> None:
 
 def test_overlaps() -> None:
     others = np.array([[0, 0, 10, 10], [5, 0, 15, 10], [20, 20, 30, 30]], float)
-    assert overlaps_of(np.array([0, 0, 10, 10], float), others) == pytest.approx([1, 1 / 3, 0])
+    assert overlaps(np.array([0, 0, 10, 10], float), others) == pytest.approx([1, 1 / 3, 0])

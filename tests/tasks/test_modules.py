@@ -96,3 +96,18 @@ def test_blocks_that_went_are_there_with_nothing() -> None:
     assert (gone["channels"], gone["parameters"], gone["macs"]) == (0, 0, 0)
     assert gone["base_parameters"] == 4 * 4 * 9 + 4
     assert sum(row["macs"] for row in rows.values()) == cut.cost.cost().macs
+
+
+def test_a_module_that_is_called_twice_costs_twice_and_has_its_weights_once() -> None:
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.head = nn.Conv2d(4, 4, 3, padding=1), nn.Conv2d(4, 2, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(self.conv(self.conv(x)))
+
+    base = opened(Twice(), (1, 4, 5, 5))
+    row = by_name(describe_modules(base))["conv"]
+    assert row["macs"] == 2 * 4 * 4 * 9 * 25
+    assert row["parameters"] == 4 * 4 * 9 + 4

@@ -41,7 +41,7 @@ def health(found: Found) -> Section:
 def _tiles(name: str, data: DataSet) -> Tiles:
     bad = data.count - data.usable
     tiles = [
-        ("images", f"{data.count:,}", data.kind, ""),
+        ("images", f"{data.count:,}", "", ""),
         ("cannot be used", f"{bad:,}", "", "bad" if bad else "good"),
         ("classes", f"{len(data.classes):,}", "", ""),
         *((words, f"{listed.count:,}", "", "doubt") for words, listed in _listed(data)),
@@ -104,7 +104,7 @@ def _charts(data: DataSet) -> list[Chart]:
             "xaxis": {"title": "width", "rangemode": "tozero"},
             "yaxis": {"title": "height", "rangemode": "tozero"},
         }
-        caption = f"{data.name}: the most frequent of {data.sizes_count:,} sizes"
+        caption = f"{data.name}: sizes of images; {data.sizes_count:,} in all, the most frequent are shown"
         charts.append(Chart(figure([points], **layout), caption, 320))
     return charts
 

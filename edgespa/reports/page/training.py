@@ -218,6 +218,10 @@ def depth(found: Found) -> Section:
         if isinstance(account, dict) and (chart := _scores(name, account.get("scores"), account.get("removed"))):
             pieces.append(chart)
     for each in found.depths:
+        panels = each.values["panels"]
+        scores = {panel["name"]: panel["score"] for panel in panels}
+        if chart := _scores(each.name, scores, [panel["name"] for panel in panels if not panel["kept"]]):
+            pieces.append(chart)
         pieces += _embedded(each)
     intro = (
         "How far the classes of the task are apart behind each block; blocks after the threshold bring nothing more."

@@ -33,10 +33,10 @@ from edgespa.reports.page.parts import (
 )
 
 EVIL = "</script><script>alert(1)</script><img src=x onerror=alert(2)>\u202e\x07\"'"
-FIGURE = {
-    "data": [{"type": "scatter", "x": [1], "y": [2], "name": EVIL}],
-    "layout": {"xaxis": {"title": {"text": EVIL}}},
-}
+
+
+def figure_of(text: str) -> dict[str, Any]:
+    return {"data": [{"type": "scatter", "x": [1], "name": text}], "layout": {"xaxis": {"title": {"text": text}}}}
 
 
 def everything(text: str) -> list[Section]:
@@ -44,7 +44,7 @@ def everything(text: str) -> list[Section]:
     branch = Branch(text, [Cell(text, title=text)], 0.5, 1.0, [Branch(text, [Cell(text)], note=text)], note=text)
     pieces = [
         Table([text, "b"], [[Cell(text, text, text, text, text), 1.5], [text, None]], text, note=text, compare=True),
-        Chart(FIGURE, text),
+        Chart(figure_of(text), text),
         Tree([text], [branch], text),
         Gallery([Picture("data:image/png;base64,AA==", text, [(text, text)], [Picture("data:,", text)])], text),
         Tiles([(text, text, text, text)], text, text),
@@ -68,7 +68,7 @@ def test_no_text_becomes_markup() -> None:
     assert "\u202e" not in evil
     assert "\x07" not in evil
     (told,) = re.findall(r'<script type="application/json"[^>]*>(.*?)</script>', evil, re.DOTALL)
-    assert json.loads(told) == FIGURE
+    assert json.loads(told) == figure_of(EVIL)
 
 
 def test_only_its_own_scripts_may_run_and_nothing_is_fetched() -> None:
