@@ -78,7 +78,7 @@ zoo: $(ZOO)/.installed
 
 # Without dependencies: all are there, and torchvision's would replace torch by a build for another device.
 $(ZOO)/.installed: $(STAMP)
-	$(PIP) install --quiet --no-deps -c constraints.txt --target $(ZOO) --upgrade torchvision timm torch-pruning
+	$(PIP) install --quiet --no-deps -c constraints.txt --target $(ZOO) --upgrade torchvision timm torch-pruning onnx2torch
 	@touch $@
 
 peer: $(PEER)/.installed
