@@ -192,7 +192,7 @@ class _Pulling:
         version = str(staged["version"])
         own = {"task": release.task, "version": version}
         try:
-            row["checks"] = check_version(self.root, Path(staged["folder"]), self.config.python, self.config.threads)
+            checks = check_version(self.root, Path(staged["folder"]), self.config.python, self.config.threads)
         except AgentError as error:
             if version != staged["current"]:
                 with contextlib.suppress(OSError, AgentError):  # `stage` removes it the next time
@@ -205,9 +205,10 @@ class _Pulling:
             "edgespa": "pulled",
             "digest": release.manifest,
             "signed_by": self.index.signed_by,
-            "checks": row["checks"],
+            "checks": checks,
             "pulled": {"serial": self.index.serial, "number": release.number},
         }
+        row["checks"] = [{"name": each["name"], "status": each["status"]} for each in checks]
         row["previous"] = put_in_use(self.root, own, record)
         row["version"], row["outcome"] = version, "switched" if row["previous"] != version else "repaired"
         if staged["shared"] and row["previous"] not in (None, version):

@@ -58,7 +58,7 @@ def check_version(root: Path, folder: Path, python: str | None, threads: int) ->
 
 def _checked(root: Path, folder: Path, argv: list[str], variant: str, threads: int) -> dict[str, Any]:
     if not RUNNER:
-        raise AgentError("usage", "this file cannot run models: set pulling up again from edgespa")
+        raise AgentError("usage", "this file has no runner with it: set pulling up again")
     options = ["--selfcheck", "--variant", variant, "--threads", str(threads), "--json"]
     argv = [*argv, "-c", RUNNER, "--bundle", str(folder), *options]
     ours, theirs = os.pipe()  # what `execute` waits on: it never ends before the process does

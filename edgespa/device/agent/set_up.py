@@ -48,7 +48,7 @@ def set_up_here(root: Path, config: PullConfig, agent: Path, every: str | None, 
     Raises:
         AgentError: What is said does not fit together, or signatures cannot be checked here.
     """
-    Source(config.url, Patience())  # whether it is a URL
+    source = Source(config.url, Patience())  # whether it is a URL
     if (config.signers is None) != unsigned:
         raise AgentError("usage", "say who may sign, or that nothing has to be signed: one of the two")
     problem = unable_to_verify()
@@ -68,6 +68,8 @@ def set_up_here(root: Path, config: PullConfig, agent: Path, every: str | None, 
     return {
         "agent": str(target),
         "config": str(written),
+        "url": source.url,
+        "folder": str(root.absolute()),
         "python": own_python(),
         "units": units,
         "enable": units_to_enable() if units else None,
