@@ -23,6 +23,7 @@ from edgespa.device.agent.protocol import AgentError, named
 MOST_REDIRECTS = 5
 TRIES = 5  # without a new byte in between
 _PIECE = 1 << 16
+_SOON_S = 0.05  # after a cut before which something has come
 _HTTP = ("http://", "https://")
 
 
@@ -169,7 +170,7 @@ class Source:
         from http.client import HTTPException
         from urllib.error import HTTPError, URLError
 
-        left = TRIES
+        left, most = TRIES, offset()
         while True:
             before = offset()
             try:
@@ -183,15 +184,15 @@ class Source:
                 why = f"HTTP status {error.code}"
                 if error.code == 416:  # it is shorter than what is there: that is none of it
                     restart()
-                    before = 0
             except (HTTPException, URLError, ConnectionError, EOFError) as error:
                 why = self._reason(error)
             except OSError as error:
                 if error.filename is not None or is_full(error):
                     raise
                 why = self._reason(error)
-            left = TRIES if offset() > before else left - 1
-            wait_s = 2.0 ** (TRIES - 1 - left)
+            left = TRIES if offset() > most else left - 1
+            most = max(most, offset())
+            wait_s = _SOON_S if left == TRIES else 2.0 ** (TRIES - 1 - left)
             if left <= 0 or time.monotonic() + wait_s > self._end:
                 raise AgentError("unreachable", f"{self.url}/{name}: {why}")
             time.sleep(min(wait_s, self._patience.silence_s))

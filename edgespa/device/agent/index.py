@@ -90,7 +90,7 @@ def read_index(content: bytes, signers: str | None, where: str) -> Index:
         AgentError: It is none, or not signed by one of them.
     """
     try:
-        outer = json.loads(content.decode("utf-8"))
+        outer = json.loads(content)
         if outer["format"] != INDEX_FORMAT or outer["format_version"] != 1:
             raise ValueError(f"format {outer['format']!r} {outer['format_version']!r}")
         text, signature = outer["signed"].encode("utf-8"), outer["signature"]
@@ -98,7 +98,7 @@ def read_index(content: bytes, signers: str | None, where: str) -> Index:
         raise AgentError("odd", f"{where} is no index: {_said(error)}") from error
     signed_by = None if signers is None else signer_of(text, signature, signers, where)
     try:
-        inner = json.loads(text.decode("utf-8"))
+        inner = json.loads(text)
         releases = tuple(_release(row) for row in inner["releases"])
         serial, created = inner["serial"], str(inner["created"])[:40]
         if not _is_number(serial) or len(releases) > MOST_RELEASES:

@@ -126,11 +126,12 @@ class _Pulling:
         row["version"] = row["previous"] = current
         known = self.state.tasks.get(release.task, {})
         number = known.get("number")
-        if number is not None and release.number < number and not release.downgrade:
-            raise AgentError("older", f"release {release.number} is older than {number}, which was here already")
+        known_one = number == release.number and known.get("manifest") == release.manifest
+        if number is not None and release.number <= number and not (known_one or release.downgrade):
+            raise AgentError("older", f"release {release.number} is not newer than {number}, which was here already")
         record = record_of(folder, current)[0] if current is not None else None
         same = record is not None and record.get("digest") == release.manifest
-        if number == release.number and not same and not again and current is not None:
+        if known_one and not same and not again and current is not None:
             row["outcome"] = "left"
             row["notes"].append(f"release {number} was in use here, and was gone back from: --again uses it again")
             return
@@ -220,7 +221,7 @@ class _Pulling:
             row["notes"].append(f"older versions could not be removed: {error.strerror}")
 
     def _remember(self, release: Release) -> None:
-        known = {"number": release.number}
+        known = {"number": release.number, "manifest": release.manifest}
         if self.state.tasks.get(release.task) != known:
             self.state.tasks[release.task] = known
             self.state.save()

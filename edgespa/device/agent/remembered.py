@@ -131,20 +131,21 @@ class PullState:
     Attributes:
         serial: The highest of an index that was taken.
         index: SHA-256 of its text; empty where that is not known.
-        tasks: Task -> ``number`` of its release, and what has failed, ``failed`` and how often, ``times``.
+        tasks: Task -> ``number`` and ``manifest`` of its release; what has ``failed``, and how many ``times``.
         lost: Whether what was written could not be read.
     """
 
     def __init__(self, root: Path) -> None:
         self._path = pull_folder(root) / "state.json"
         self.serial, self.index = 0, ""
-        self.tasks = {}  # type: dict[str, dict[str, int]]
+        self.tasks = {}  # type: dict[str, dict[str, Any]]
         self.lost = False
         try:
             found = json.loads(read_small(self._path, MOST_STATE).decode("utf-8"))
             self.serial, self.index = int(found["serial"]), str(found["index"])
-            rows = found["tasks"].items()
-            self.tasks = {str(task): {str(key): int(own) for key, own in row.items()} for task, row in rows}
+            for task, row in found["tasks"].items():
+                numbers = {key: int(row[key]) for key in ("number", "failed", "times") if key in row}
+                self.tasks[str(task)] = {**numbers, "manifest": str(row.get("manifest", ""))}
         except FileNotFoundError:
             pass
         except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
@@ -164,17 +165,17 @@ class PullState:
                     if pulled is not None and pulled["serial"] > self.serial:
                         self.serial, self.index = pulled["serial"], ""
                     if pulled is not None and version == current and name not in self.tasks:
-                        self.tasks[name] = {"number": pulled["number"]}
+                        self.tasks[name] = {"number": pulled["number"], "manifest": pulled["manifest"]}
 
     def save(self) -> None:
         """Write it."""
         write_json(self._path, {"serial": self.serial, "index": self.index, "tasks": self.tasks})
 
 
-def pulled_of(folder: Path, version: str) -> dict[str, int] | None:
-    """Serial and number of a version that was pulled; None of others."""
+def pulled_of(folder: Path, version: str) -> dict[str, Any] | None:
+    """Serial, number and manifest of a version that was pulled; None of others."""
     record = record_of(folder, version)[0] or {}
     pulled = record.get("pulled")
     if isinstance(pulled, dict) and all(isinstance(pulled.get(key), int) for key in ("serial", "number")):
-        return {"serial": int(pulled["serial"]), "number": int(pulled["number"])}
+        return {"serial": pulled["serial"], "number": pulled["number"], "manifest": str(record.get("digest"))}
     return None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -57,7 +56,8 @@ def set_up_here(root: Path, config: PullConfig, agent: Path, every: str | None, 
     target = (root / AGENT_FILE).absolute()
     make_folder(target.parent)
     new = target.with_name(f".{target.name}.tmp")
-    shutil.copyfile(str(agent), str(new))
+    body = agent.read_bytes().partition(b"\n")[2]
+    new.write_bytes(b"#!%s -E\n%s" % (os.fsencode(own_python()), body))  # of this Python, wherever it is typed
     os.chmod(str(new), 0o755)
     sync_path(new)
     os.replace(str(new), str(target))

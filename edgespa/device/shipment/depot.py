@@ -211,7 +211,7 @@ def _row(shipment: Shipment, whom: For, known: Sequence[ReleaseRow]) -> ReleaseR
         signature_bytes=0 if signature is None else signature.size_bytes,
         groups=whom.groups,
         kinds=whom.kinds,
-        downgrade=number < last,
+        downgrade=whom.downgrade,
         created=_now(),
     )
 
