@@ -83,7 +83,9 @@ def check_there(
             asked = asked_of(listed, runtimes, threads)
             if not asked:
                 why = "; ".join(f"{each.name}: {each.reason}" for each in listed if each.reason)
-                raise DeviceError(f"{device.name}: no file can run there: {why}", f"edgespa devices setup {device.asked}")
+                raise DeviceError(
+                    f"{device.name}: no file can run there: {why}", f"edgespa devices setup {device.asked}"
+                )
             quality = quality_there(
                 bundle,
                 opened,

@@ -47,7 +47,7 @@ _PORTION_BYTES = 64 << 20
 """Of batches that lie on a device at a time, if there is no space for all."""
 _PORTION = 64  # batches, at most: between two of them progress is told
 _KEPT_BYTES = 2 << 30
-"""Of batches that stay on a device, by their digest, for the next bundle; and no more than a quarter of its free space."""
+"""Of batches that stay on a device, by their digest, for the next bundle; and at most a quarter of its free space."""
 _HEADER = 1 << 12
 
 
@@ -242,7 +242,7 @@ class _Work:
         done = 0
         for portion in self._portions():
             progress(done, total, f"{device.name}: batches")
-            self._portion(portion, lambda sent, all_, at=done: progress(at, total, _sending(device.name, sent, all_)))  # type: ignore[misc]
+            self._portion(portion, lambda sent, all_, at=done: progress(at, total, _sending(device.name, sent, all_)))
             done += len(portion)
             progress(done, total, f"{device.name}: batches")
         self.answering.sweep()
@@ -378,7 +378,7 @@ def _written(path: Path, inputs: Any, test: Prepared) -> Payload:
     pixels = None if how is None or test.preprocessed or len(arrays) > 1 else _pixels(arrays[0], how)
     named = {"pixels_0": pixels} if pixels is not None else {f"input_{i}": each for i, each in enumerate(arrays)}
     with path.open("wb") as file:
-        np.savez_compressed(file, **named)  # type: ignore[arg-type]  # its own keyword is another one
+        np.savez_compressed(file, **named)
     return Payload.of(path)
 
 

@@ -238,10 +238,30 @@ class Verification(Result):
             for each in self.variants
         )
         columns = ("variant", "check", "runtime", "error", "correlation", "samples", *title)
-        return [Table(columns, rows, right=columns[3:])] if rows else []
+        tables = [Table(columns, rows, right=columns[3:])] if rows else []
+        return [*tables, *([] if self.there is None else [quality_table(self.there)])]
 
     def _notes(self) -> Sequence[str]:
         return [f"{each.name}: {'; '.join(each.failures)}" for each in self.variants if each.status != "passed"]
+
+
+def quality_table(there: DeviceQuality) -> Table:
+    """What each file measures on a device, and here.
+
+    Args:
+        there: What was measured.
+    """
+    rows: list[tuple[object, ...]] = []
+    for each in there.rows:
+        for place, runtime, values in (
+            (there.device, each.runtime, each.values),
+            ("here", each.runtime_here, each.here),
+        ):
+            figures = [column.figure((values or {}).get(column.name)) for column in there.measures]
+            rows.append((each.variant if place != "here" else "", place, runtime, *figures))
+    columns = ("variant", "on", "runtime", *(column.title for column in there.measures))
+    title = f"{there.count:,} samples of {there.data}"
+    return Table(columns, tuple(rows), title, right=columns[3:])
 
 
 @dataclasses.dataclass(frozen=True, repr=False)

@@ -34,7 +34,20 @@ PARTS = (
         "layers",
         "measure",
     ),
-    *("placement", "picture", "boxes", "inputs", "points", "maps", "answer", "draw", "model", "many", "batches", "command"),
+    *(
+        "placement",
+        "picture",
+        "boxes",
+        "inputs",
+        "points",
+        "maps",
+        "answer",
+        "draw",
+        "model",
+        "many",
+        "batches",
+        "command",
+    ),
 )
 """Of the runner, in the order in which names are defined before they are used."""
 

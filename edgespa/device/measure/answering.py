@@ -111,7 +111,14 @@ class Answering:
         Raises:
             DeviceError: It cannot be run there.
         """
-        options = ["--batches", f"{self._root}/evaluations/{folder}", "--into", asked.folder, "--variant", asked.variant]
+        options = [
+            "--batches",
+            f"{self._root}/evaluations/{folder}",
+            "--into",
+            asked.folder,
+            "--variant",
+            asked.variant,
+        ]
         options += ["--threads", str(asked.threads), "--timeout", f"{self._timeout_s:g}"]
         options += ["--runtime", asked.named] if asked.named is not None else []
         argv, by_hand = runner_command(self._site.python, self._site.folder, options)
