@@ -30,7 +30,7 @@ _METHODS = frozenset(
     "view reshape permute transpose contiguous unsqueeze squeeze expand flatten unflatten mean sum amax amin chunk split select "
     "softmax log_softmax sigmoid tanh exp log sqrt rsqrt abs neg clone detach repeat roll flip clamp cumsum argmax argmin topk "
     "gather masked_fill square sin cos erf reciprocal floor ceil round logical_not unbind movedim narrow t var std "
-    "prod any all sign expand_as type_as view_as maximum minimum index_select tril triu logical_and logical_or sort".split()
+    "prod any all sign expand_as type_as view_as maximum minimum index_select tril triu logical_and logical_or sort reshape_as".split()
 )
 _FUNCTIONS = frozenset(
     "relu relu6 silu mish hardswish hardsigmoid hardtanh leaky_relu elu gelu selu celu softplus glu max_pool1d max_pool2d "
@@ -223,6 +223,10 @@ def _resized(name: str, values: dict[str, Any], write: Write) -> str:
     return f"F.interpolate({', '.join(texts)})"
 
 
+def _split(values: dict[str, Any], write: Write) -> str | None:
+    return f"{write(values['self'])}.split({write(values['split_sizes'])}, {write(values['dim'])})"
+
+
 _SPECIAL: dict[str, Callable[[dict[str, Any], Write], str | None]] = {
     "slice": _slice,
     "select": _select,
@@ -232,4 +236,5 @@ _SPECIAL: dict[str, Callable[[dict[str, Any], Write], str | None]] = {
     "embedding": _embedding,
     "_to_copy": _copied,
     "index": _index,
+    "split_with_sizes": _split,
 }

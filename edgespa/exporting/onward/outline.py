@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from torch import Tensor, fx
+from torch import SymInt, Tensor, fx
 
 from edgespa.exporting.onward.layers import STACK
 
@@ -90,7 +90,12 @@ def _is_own(run: Sequence[fx.Node], path: str, above: str, often: set[str]) -> b
         return False
     read = [str(node.target) for node in run if node.op == "call_module"]
     read += [str(each.target) for node in run for each in node.all_input_nodes if each.op == "get_attr"]
-    return all(name.startswith(f"{path}.") for name in read)
+    if not all(name.startswith(f"{path}.") for name in read):
+        return False
+    if any(is_number(each) for node in run for each in node.all_input_nodes):  # sizes, and of what would they be?
+        held = [each.meta.get("val") for each in _ends(run)[0]]
+        return any(isinstance(size, SymInt) for value in held if isinstance(value, Tensor) for size in value.shape)
+    return True
 
 
 def _ends(run: Sequence[fx.Node]) -> tuple[tuple[fx.Node, ...], tuple[fx.Node, ...]]:

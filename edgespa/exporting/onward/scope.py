@@ -49,7 +49,11 @@ class Scope:
 
     def init(self) -> list[str]:
         """What the constructor does."""
-        return [f"self.{name} = {_value(each, self._made)}" for name, each in self._tree.items()]
+        lines = []
+        for name, each in self._tree.items():
+            value = _value(each, self._made)
+            lines.append(f'setattr(self, "{name}", {value})' if name[0].isdigit() else f"self.{name} = {value}")
+        return lines
 
     def inputs(self) -> list[str]:
         """What it is called with, by name."""
@@ -155,8 +159,8 @@ class Scope:
             held = each.meta.get("val") if isinstance(each, fx.Node) else None
             if isinstance(held, Tensor):
                 for axis, other in enumerate(held.shape):
-                    if isinstance(other, torch.SymInt) and str(other) == str(size):
-                        return f"{name}.shape[{axis}]"
+                    if isinstance(other, torch.SymInt) and (times := _times(other, size)):
+                        return f"{name}.shape[{axis}]" + ("" if times == 1 else f" // {times}")
         if node.target is torch.ops.aten.sym_size.int:
             raise unwritable(node)
         return expression(node, self._write, None)
@@ -183,6 +187,14 @@ class Scope:
             text = _attribute(text, tree, name, top=text == "self")
             tree = tree[name]
         return text
+
+
+def _times(size: torch.SymInt, other: Any) -> int:
+    """How many times as large as another a size is, whatever that is; 0 where it is not."""
+    if not isinstance(other, torch.SymInt):
+        return 0
+    ratio = size.node.expr / other.node.expr
+    return int(ratio) if ratio.is_Integer and ratio > 0 else 0
 
 
 class _Held:

@@ -15,7 +15,7 @@ from torch import fx, nn
 
 from edgespa import __version__
 from edgespa.exporting.onward.formatted import formatted, looped
-from edgespa.exporting.onward.naming import class_name
+from edgespa.exporting.onward.naming import class_name, identifier
 from edgespa.exporting.onward.outline import Part, outlined
 from edgespa.exporting.onward.scope import Scope
 
@@ -86,7 +86,8 @@ def read_weights(path):
         if first == last:
             tensors[name] = torch.empty(entry["shape"], dtype=kinds[entry["dtype"]])
             continue
-        values = torch.frombuffer(content[start + first : start + last], dtype=kinds[entry["dtype"]])
+        part = content[start + first : start + last]
+        values = torch.frombuffer(part, dtype=kinds[entry["dtype"]])
         tensors[name] = values.reshape(entry["shape"])
     return tensors
 '''
@@ -142,7 +143,7 @@ class _Writer:
             if isinstance(each, Part):
                 self.add(each)
         order = {key: index for index, key in enumerate(self._groups)}
-        inside = {each: f"<{order[self._key[each]]}>" for each in part.items if isinstance(each, Part)}
+        inside = {each: f"<K{order[self._key[each]]}>" for each in part.items if isinstance(each, Part)}
         init, forward = self._lines(part, inside)
         self._key[part] = (class_name(part.kind), _NUMBER.sub("#", "\n".join([*init, "", *forward])))
         self._groups.setdefault(self._key[part], []).append(part)
@@ -207,10 +208,11 @@ class _Writer:
 
 def _called(line: str, position: int) -> str:
     """What a number in the line of a constructor is: ``conv1_out``."""
-    found = re.match(r"self\.(\w+)(?:\.\w+)* = (?:nn\.)?(\w+)", line)
-    if found is None:
+    found = re.match(r"self\.(\w+) = (?:nn\.)?(\w+)", line)
+    numbered = re.match(r"setattr\(self, \"\d+\", (?:nn\.)?(\w+)", line)
+    if found is None and numbered is None:
         return "size"
-    attribute, kind = found[1], found[2]
+    attribute, kind = (found[1], found[2]) if found else (identifier(numbered[1].lower()), numbered[1])  # type: ignore[index]
     roles = ("in", "out") if kind.startswith("Conv") else _ROLES.get(kind, ())
     if kind.startswith("BatchNorm") or kind == "LayerNorm":
         roles = ("size",)
