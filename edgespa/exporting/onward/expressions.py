@@ -139,11 +139,12 @@ def _called(
     plain = [each for each in arguments if not each.kwarg_only]
     while plain and plain[-1].has_default_value() and _same(values[plain[-1].name], plain[-1].default_value):
         plain.pop()
-    texts = [write(values[each.name]) for each in plain]
+    texts = [device or "'cpu'" if each.name == "device" else write(values[each.name]) for each in plain]
     for each in arguments:
         if each.kwarg_only and each.name not in _LEFT_OUT and not _same(values[each.name], each.default_value):
             texts.append(f"{each.name}={write(values[each.name])}")
-    if "device" in values and (name in _MADE or values["device"] is not None) and device is not None:
+    by_name = any(each.name == "device" and each.kwarg_only for each in arguments)
+    if by_name and (name in _MADE or values["device"] is not None) and device is not None:
         texts.append(f"device={device}")
     if target.namespace == "aten" and texts:
         if name in _METHODS and isinstance(values[arguments[0].name], fx.Node):
@@ -205,6 +206,12 @@ def _copied(values: dict[str, Any], write: Write) -> str | None:
     return None if kind is None or values.get("memory_format") is not None else f"{write(values['self'])}.to({write(kind)})"
 
 
+def _to(values: dict[str, Any], write: Write) -> str | None:
+    if values.get("copy") or values.get("memory_format") is not None or "dtype" not in values or "device" in values:
+        return None
+    return f"{write(values['self'])}.to({write(values['dtype'])})"
+
+
 def _index(values: dict[str, Any], write: Write) -> str | None:
     places = ", ".join(":" if each is None else write(each) for each in values["indices"])
     return f"{write(values['self'])}[{places}]"
@@ -235,6 +242,7 @@ _SPECIAL: dict[str, Callable[[dict[str, Any], Write], str | None]] = {
     "group_norm": _group_norm,
     "embedding": _embedding,
     "_to_copy": _copied,
+    "to": _to,
     "index": _index,
     "split_with_sizes": _split,
 }
