@@ -53,7 +53,7 @@ _TAIL = '''
 def load(path):
     """The network with the weights of a safetensors file, in evaluation form."""
     net = {root}()
-    net.load_state_dict(read_weights(path))
+    net.load_state_dict(read_weights(path), assign=True)
     return net.eval()
 
 
