@@ -1,4 +1,4 @@
-"""What is built has all that it needs, device profiles and calibration sets too, which lie at the top of the repository."""
+"""What is built has all that it needs, with the device profiles and calibration sets at the top of the repository."""
 
 from __future__ import annotations
 
