@@ -134,9 +134,13 @@ class Assembly:
         assert module is not None
         holder, leaf = self._holder(path)
         empty = holder._modules.get(leaf)
-        if type(empty) is nn.Module:  # made for what lies below it
+        if type(empty) is nn.Module and not set(dir(module)) & _held(empty):  # made for what lies below it
             for inner, each in empty.named_children():
                 module.add_module(inner, each)
+            for inner, value in empty.named_parameters(recurse=False):
+                module.register_parameter(inner, value)
+            for inner, held in empty.named_buffers(recurse=False):
+                module.register_buffer(inner, held)
             holder.add_module(leaf, module)
             return path
         name, number = leaf, 0
@@ -204,6 +208,11 @@ class Assembly:
             f"{self._spec}: {spoken(node)} reads {name!r}, a number that is calculated from the size of the batch",
             "export it for batches of one size: without dynamic_axes or dynamic_shapes",
         )
+
+
+def _held(module: nn.Module) -> set[str]:
+    """Names of what is in a module."""
+    return {*module._modules, *module._parameters, *module._buffers}
 
 
 def _gives_several(node: Any) -> bool:
