@@ -58,6 +58,7 @@ FLOORS: Mapping[str, int] = {
     "exporting": 4,
     "device": 4,
     "reports": 4,
+    "workers": 4,
     "latency": 5,
     "api": 5,
     "cli": 5,
@@ -84,6 +85,7 @@ WITHOUT_TORCH = (
     "tasks/unfinished",
     "device",
     "reports",
+    "workers",
 )
 TORCH = {"torch", "torchvision", "torchao", "timm", "transformers", "litert_torch", "onnxsim", "safetensors.torch"}
 
