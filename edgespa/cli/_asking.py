@@ -22,6 +22,7 @@ SAID = {
     "sign": "signs with that key",
     "key": "signs with that key",
     "memory": "what runs the files may take more memory",
+    "ray": "its cluster is connected to, and runs code as you",
 }
 """Options that are never taken from a recipe without a word."""
 WRITTEN = ("output", "log", "plot", "save-task")
@@ -63,6 +64,7 @@ HARMLESS = (
     "identity", "revoked", "no-run", "timeout", "provider", "runs", "seconds", "duration", "cooldown", "rounds",
     "by-layer", "pick",
     "against", "again", "no-save", "with-base", "volatile", "archive", "to", "count", "balance", "description", "name",
+    "space", "set", "goal", "sampler", "trials", "bracket", "jobs",
     "wheels", "offline", "runtime", "arithmetic", "wrong", "path", "paths", "title", "examples",
 )  # fmt: skip
 """Options that say what is read or computed. One that is in no list is asked about: see `questions`."""
