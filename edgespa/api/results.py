@@ -13,7 +13,6 @@ from edgespa.system.plain import to_plain
 
 if TYPE_CHECKING:
     from edgespa.bundle import Manifest, Quality
-    from edgespa.device.measure.quality import DeviceQuality
     from edgespa.device.measure.results import Check
     from edgespa.device.measure.results import Profile as Measured
     from edgespa.errors import EdgespaError
@@ -207,7 +206,6 @@ class Verification(Result):
         layers: How far each layer of a smaller file is from the float32 file of its format, by the name of its variant;
             empty where that was not asked for.
         passed: All that ran are right, and some did; or nothing was to be run.
-        there: How well each file answers a data set on a device; None where that was not asked.
     """
 
     bundle: str
@@ -221,7 +219,6 @@ class Verification(Result):
     recorded: Mapping[str, Quality]
     layers: Mapping[str, tuple[LayerError, ...]]
     passed: bool
-    there: DeviceQuality | None = None
 
     def _title(self) -> str:
         return f"{self.bundle}: {self.files} files as in the manifest, {'passed' if self.passed else 'NOT PASSED'}"
