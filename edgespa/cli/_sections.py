@@ -233,7 +233,6 @@ SHIP: Sections = {
 }
 SHIP_EXAMPLES: Examples = (
     ("A bundle to two boards", "ship bundle/ --device pi-4b --device pi-5"),
-    ("A task to a board that has its base", "ship task.spa --device pi-4b"),
     ("Into a folder that a web server serves", "ship bundle/ --to depot/ --sign ~/.ssh/id_ed25519 --group kitchen"),
     ("Take a task off", "ship --remove fruit --device pi-4b --yes"),
 )
