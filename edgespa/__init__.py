@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from edgespa.api.heal_verb import heal
     from edgespa.api.latencies import latencies
     from edgespa.api.latency_results import Latencies, Prediction
+    from edgespa.api.publish_verb import Publication, publish
     from edgespa.api.report_verb import Report, report
     from edgespa.api.results import Bundle, Inspection, Profile, Result, Verification
     from edgespa.api.search_results import SearchResult
@@ -49,6 +50,7 @@ __all__ = [
     "Prediction",
     "Profile",
     "Profiles",
+    "Publication",
     "Removal",
     "Report",
     "Result",
@@ -70,6 +72,7 @@ __all__ = [
     "open_task",
     "profile",
     "prune",
+    "publish",
     "remove",
     "report",
     "rollback",
@@ -98,6 +101,7 @@ _PLACES = MappingProxyType(
         "api.task_verbs": ("adapt", "open_task", "prune"),
         "api.heal_verb": ("heal",),
         "api.report_verb": ("Report", "report"),
+        "api.publish_verb": ("Publication", "publish"),
         "api.verbs": ("export", "inspect"),
         "api.bundle_verbs": ("open_bundle", "profile", "remove", "rollback", "ship", "status", "verify"),
     }

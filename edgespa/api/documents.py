@@ -23,7 +23,9 @@ from edgespa.data.calibration import CalibrationSpec
 from edgespa.device.board import Device
 from edgespa.device.inventory import Inventory
 from edgespa.device.measure.results import Check, Profile
+from edgespa.device.provision.pulling import PullSetUp
 from edgespa.device.provision.setup import SetUp
+from edgespa.device.shipment.depot import Published
 from edgespa.device.shipment.results import DeviceStatus, Removed, Shipped, Switched
 from edgespa.exporting.layer_errors import LayerError
 from edgespa.findings.dataset import Health
@@ -310,6 +312,14 @@ class Signed(TypedDict):
 
 
 @_CLOSED
+class AgentWritten(TypedDict):
+    """The program that pulls, as a file."""
+
+    path: str
+    size_bytes: int
+
+
+@_CLOSED
 class Packed(TypedDict):
     """The packed file."""
 
@@ -449,8 +459,10 @@ DOCUMENTS: Mapping[str, Any] = MappingProxyType(
         "devices check": Inventory,
         "devices setup": SetUp,
         "devices latencies": Latencies,
+        "devices pull": PullSetUp,
+        "devices agent": AgentWritten,
         "profile": Profile | list[ProfiledThere],
-        "ship": list[ShippedThere] | list[RemovedThere],
+        "ship": list[ShippedThere] | list[RemovedThere] | Published,
         "rollback": list[SwitchedThere],
         "status": list[StatusThere],
         "card": Card,

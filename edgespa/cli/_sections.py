@@ -249,14 +249,15 @@ PROFILE_EXAMPLES: Examples = (
 
 SHIP: Sections = {
     "Where to": ("--device", "--task", "--keep", "--volatile", "--threads"),
-    "Of a task file": ("--with-base", "--base", "--weights", "--sign"),
+    "For devices that pull": ("--to", "--sign", "--group", "--kind", "--downgrade", "--unsigned"),
+    "Of a task file": ("--with-base", "--base", "--weights"),
     "Who made it": (*_SIGNERS, "--trust"),
     "Instead: take it off": ("--remove", "--yes"),
     "Output": _RECIPE,
 }
 SHIP_EXAMPLES: Examples = (
     ("A bundle to two boards", "ship bundle/ --device pi-4b --device pi-5"),
-    ("A task to a board that has its base", "ship task.spa --device pi-4b"),
+    ("Into a folder that a web server serves", "ship bundle/ --to depot/ --sign ~/.ssh/id_ed25519 --group kitchen"),
     ("Take a task off", "ship --remove fruit --device pi-4b --yes"),
 )
 
@@ -301,6 +302,20 @@ DEVICES_SETUP: Sections = {
     "What is put there": ("--runtime", "--wheels", "--offline", "--again"),
     "Output": _RECIPE,
 }
+DEVICES_PULL: Sections = {
+    "Whose word it takes": ("--signers", "--unsigned"),
+    "What is for it": ("--group", "--kind"),
+    "How": ("--every", "--keep", "--threads", "--no-pull"),
+    "Output": _RECIPE,
+}
+DEVICES_PULL_EXAMPLES: Examples = (
+    (
+        "A board in the kitchen, every hour",
+        "devices pull kitchen-3 https://models.example.com/depot --signers signers --group kitchen --every 1h",
+    ),
+)
+DEVICES_AGENT: Sections = {"Output": ("--output", "--overwrite", *_RECIPE)}
+DEVICES_AGENT_EXAMPLES: Examples = (("For the image of a card", "devices agent --output edgespa-agent"),)
 DEVICES_LATENCIES: Sections = {
     "Model": ("--input-shape", "--weights", "--base", "--trust"),
     "What is measured": ("--variant", "--threads", "--again", "--remove"),

@@ -246,9 +246,29 @@ RULES: Mapping[str, tuple[Rule, ...]] = MappingProxyType(
         ),
         "ship": (
             Rule(
-                ("base", "weights", "sign_key", "with_base"),
+                ("base", "weights", "with_base"),
                 lambda values: any(str(each).endswith(".spa") for each in values["sources"]),
                 "is of TASK files, and none is shipped",
+            ),
+            Rule(
+                ("sign_key",),
+                lambda values: values["to"] or any(str(each).endswith(".spa") for each in values["sources"]),
+                "is of TASK files and of --to, and there is neither",
+            ),
+            Rule(
+                ("groups", "kinds", "downgrade", "unsigned"),
+                lambda values: values["to"],
+                "is of what devices pull: give --to FOLDER",
+            ),
+            Rule(
+                ("volatile", "threads"),
+                lambda values: not values["to"],
+                "is of a device that is connected to, and --to connects to none",
+            ),
+            Rule(
+                ("groups", "kinds", "downgrade"),
+                lambda values: values["remove"] is None,
+                "is of what is shipped, and --remove ships nothing",
             ),
             Rule(
                 ("task", "keep", "threads", "signers", "identity", "revoked"),

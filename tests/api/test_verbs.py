@@ -48,6 +48,8 @@ SIGNATURES = {
     "prune": "model output density calibration eval_data held_out data input_shape weights base trust mean std limit "
     "eval_limit labels class_offset objective skip_bad_files latency_ms device threads variant heal heal_steps plot "
     "resume fresh overwrite progress settings",
+    "publish": "source to sign_key unsigned task groups kinds downgrade keep remove with_base base weights signers "
+    "identity revoked trust progress",
     "remove": "task device",
     "rollback": "task device to threads",
     "ship": "source device task keep with_base base weights sign_key signers identity revoked trust volatile threads "
@@ -69,6 +71,7 @@ RESULTS = {
     "Prediction",
     "Profile",
     "Profiles",
+    "Publication",
     "Removal",
     "Report",
     "Result",

@@ -38,6 +38,7 @@ LINES: Mapping[str, list[str]] = {
     "status": ["status"],
     "report": ["report", "b"],
     "latencies": ["devices", "latencies", "pi"],
+    "publish": ["ship", "b", "--to", "depot", "--unsigned"],
     "remove": ["ship", "--remove", "fruit", "--device", "local", "--yes"],
 }
 WITHOUT = {"tasks", "calibration", "sign", "pack", "unpack", "devices", "card", "run", "demo", "init", "completion"}
@@ -55,7 +56,8 @@ OF_THE_TERMINAL = {"json", "save-recipe", "dry-run", "all", "svg", "html", "per-
 """How the command is called, and how its result is shown: ``svg`` is `Inspection.to_svg`, ``html`` `to_html`."""
 OF_ANOTHER_CALL = {
     ("inspect", "overwrite"),
-    ("ship", "remove"),
+    *(("ship", each) for each in ("remove", "to", "group", "kind", "downgrade", "unsigned")),
+    *(("publish", each) for each in ("remove", "device", "volatile", "threads", "sign", "unsigned")),
     ("adapt", "resume"),
     ("prune", "resume"),
     ("heal", "resume"),
@@ -64,8 +66,8 @@ OF_ANOTHER_CALL = {
     ("search", "set"),
     ("search", "trust"),
 }
-"""Of the drawing; `edgespa.remove`, which has a line of its own; what reads a state: `test_resuming`; keywords of
-their own."""
+"""Of the drawing; `edgespa.remove` and `edgespa.publish`, which have lines of their own, and what does not go with them;
+what reads a state: `test_resuming`; keywords of their own."""
 NAMES = {
     "from": "start",
     "log": "log_file",
