@@ -66,7 +66,7 @@ OF_ANOTHER_CALL = {
     ("search", "set"),
     ("search", "trust"),
 }
-"""Of the drawing; `edgespa.remove` and `edgespa.publish`, which have lines of their own, and what does not go with them;
+"""Of the drawing; `edgespa.remove` and `edgespa.publish`, which have lines of their own, with what they do not take;
 what reads a state: `test_resuming`; keywords of their own."""
 NAMES = {
     "from": "start",
