@@ -24,6 +24,7 @@ from edgespa.cli._terminal import echo, harmless
 COMMANDS: Mapping[str, str] = MappingProxyType(
     {
         "compress": "edgespa.cli.compress",
+        "search": "edgespa.cli.search",
         "inspect": "edgespa.cli.inspect",
         "adapt": "edgespa.cli.adapt",
         "prune": "edgespa.cli.prune",
