@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import fx, nn
 
-from edgespa.errors import ModelError
+from edgespa.errors import EdgespaError, ModelError
 from edgespa.models.from_onnx.fusing import DOMAIN
 from edgespa.models.from_onnx.known import Known
+from edgespa.models.from_onnx.lowering.activations import ACTIVATIONS
 from edgespa.models.from_onnx.lowering.arranging import ARRANGING, widened_like
 from edgespa.models.from_onnx.lowering.delegated import delegated
 from edgespa.models.from_onnx.lowering.place import Made, Place, Step, constant_of, parameter
@@ -23,7 +24,7 @@ from edgespa.models.from_onnx.names import layer_path, plain, step_path, tensor_
 from edgespa.models.from_onnx.refusals import spoken
 
 Array = NDArray[Any]
-_LOWERED = {**ARRANGING, **WEIGHTED, **WINDOWS, **POINTWISE}
+_LOWERED = {**ARRANGING, **WEIGHTED, **WINDOWS, **POINTWISE, **ACTIVATIONS}
 _PARTS = ("weight", "bias")
 
 
@@ -76,7 +77,7 @@ class Assembly:
         lower = _LOWERED.get(node.op_type) if node.domain in ("", "ai.onnx", DOMAIN) else None
         try:
             made = lower(place) if lower is not None else delegated(place, self._known[0])
-        except ModelError:
+        except EdgespaError:
             raise
         except Exception as error:  # attributes that are missing, or of sizes that fit nothing
             raise place.refusal(f"{type(error).__name__}: {error}") from error

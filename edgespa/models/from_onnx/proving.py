@@ -21,7 +21,6 @@ from torch import Tensor, nn
 
 from edgespa.errors import MissingExtraError, ModelError
 from edgespa.models.from_onnx.running import ABSENT
-from edgespa.models.from_onnx.reading import EXTRA
 from edgespa.models.inputs import InputSize
 from edgespa.models.interface import output_tensors
 from edgespa.system.isolated import own_module
@@ -55,7 +54,9 @@ class Proof:
 
     def __str__(self) -> str:
         wide = ", half precision there and float32 here" if self.halves else ""
-        return f"computes what {self.runtime} makes of the file, within {self.difference:.1e} of its largest output{wide}"
+        return (
+            f"computes what {self.runtime} makes of the file, within {self.difference:.1e} of its largest output{wide}"
+        )
 
 
 def prove(
@@ -94,7 +95,7 @@ def prove(
         found = _outputs(module, given)
         if len(found) != len(wanted) or any(a.shape != b.shape for a, b in zip(found, wanted, strict=True)):
             raise ModelError(
-                f"{spec}: what was made of it gives {[a.shape for a in found]}, and the file {[b.shape for b in wanted]}",
+                f"{spec}: what was made of it gives {[a.shape for a in found]}, the file {[b.shape for b in wanted]}",
                 _REPORT,
             )
         apart = [_difference(a, b) for a, b in zip(found, wanted, strict=True)]
@@ -154,7 +155,7 @@ def run(
         told = _told(line)
         if "error" in told:
             if told["error"] == ABSENT:
-                raise MissingExtraError("onnxruntime", EXTRA)
+                raise MissingExtraError("onnxruntime", "onnx")
             raise ModelError(f"{spec}: ONNX Runtime does not run it: {str(told['error'])[:300]}", _CHECK)
         if "outputs" not in told:
             raise ModelError(f"{spec}: ONNX Runtime ended on it ({_ended(status)})", _CHECK)
@@ -177,7 +178,11 @@ def _told(line: bytes) -> dict[str, Any]:
 
 
 def _ended(status: int) -> str:
-    return f"signal {-status}: it may take more memory or time than a network of its size" if status < 0 else f"status {status}"
+    return (
+        f"signal {-status}: it may take more memory or time than a network of its size"
+        if status < 0
+        else f"status {status}"
+    )
 
 
 def _drawn(sizes: Sequence[InputSize], samples: int | None, fixed: Sequence[int | None]) -> list[Array]:

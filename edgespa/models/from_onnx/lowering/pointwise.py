@@ -10,7 +10,6 @@ from types import MappingProxyType
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edgespa.models.from_onnx.lowering.place import Made, Place, Step
@@ -101,7 +100,9 @@ def clip(place: Place) -> Made:
     if low is None and high is None:
         return Made(None, place.inputs[:1])
     if low == 0.0:
-        return Made(nn.ReLU() if high is None else nn.ReLU6() if high == _SIX else nn.Hardtanh(0.0, high), place.inputs[:1])
+        return Made(
+            nn.ReLU() if high is None else nn.ReLU6() if high == _SIX else nn.Hardtanh(0.0, high), place.inputs[:1]
+        )
     return Made(Step(torch.clamp, min=low, max=high), place.inputs[:1])
 
 
@@ -156,11 +157,6 @@ def cast(place: Place) -> Made:
     return Made(Step(torch.Tensor.to, kind), place.inputs[:1])
 
 
-def gelu(place: Place) -> Made:
-    """Exact, or by the tanh."""
-    return Made(nn.GELU(place.text("approximate", "none")), place.inputs[:1])
-
-
 def softmax(place: Place) -> Made:
     """Along an axis; before opset 13 over all dimensions from it on, taken as one."""
     shape = place.shape()
@@ -180,11 +176,6 @@ def over_the_rest(x: Tensor, function: nn.Module, axis: int) -> Tensor:
 _SOFTMAX_ALONG = 13
 
 
-def simple(function: Callable[..., Any]) -> Callable[[Place], Made]:
-    """A function of one tensor that needs nothing else."""
-    return lambda place: Made(Step(function), place.inputs[:1])
-
-
 POINTWISE: Mapping[str, Callable[[Place], Made]] = MappingProxyType(
     {
         **dict.fromkeys(_BINARY, binary),
@@ -194,8 +185,6 @@ POINTWISE: Mapping[str, Callable[[Place], Made]] = MappingProxyType(
         ),
         "Clip": clip,
         "Cast": cast,
-        "Gelu": gelu,
-        "Mish": simple(F.mish),
         "Softmax": softmax,
         "LogSoftmax": softmax,
     }
