@@ -46,6 +46,7 @@ FLOORS: Mapping[str, int] = {
     "graph/rewrites": 2,
     "graph/surgery": 2,
     "models/interface": 2,
+    "models/from_onnx": 2,
     "adapters": 2,
     "selection": 2,
     "quantisation": 2,
