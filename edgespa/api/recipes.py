@@ -30,7 +30,7 @@ from edgespa.system.files import plain_text
 
 COMMANDS = (
     "data", "compress", "search", "adapt", "prune", "heal", "export", "evaluate", "verify", "sign", "pack", "unpack",
-    "profile", "card", "report", "ship", "rollback", "calibration-make", "devices-setup",
+    "profile", "card", "report", "ship", "rollback", "calibration-make", "devices-setup", "devices-pull",
 )  # fmt: skip
 """What a step may be: whatever makes, sends or measures something."""
 VERSION = 1

@@ -178,7 +178,7 @@ def saved(model: onnx.ModelProto, folder: Path) -> Path:
 UNARY = [
     *((name, {}) for name in ("Relu", "Sigmoid", "Tanh", "HardSwish", "Softplus", "Softsign", "Abs", "Ceil", "Cos")),
     *((name, {}) for name in ("Erf", "Exp", "Floor", "Neg", "Round", "Sign", "Sin", "LeakyRelu", "Elu", "Celu")),
-    ("Selu", {}), ("LeakyRelu", {"alpha": 0.3}), ("Elu", {"alpha": 0.7}), ("Celu", {"alpha": 2.0}), 
+    ("Selu", {}), ("LeakyRelu", {"alpha": 0.3}), ("Elu", {"alpha": 0.7}), ("Celu", {"alpha": 2.0}),
     ("ThresholdedRelu", {}),
     ("ThresholdedRelu", {"alpha": 0.4}), ("Selu", {"alpha": 1.5, "gamma": 0.8}), ("HardSigmoid", {}),
     ("HardSigmoid", {"alpha": 1 / 6}), ("LRN", {"size": 3}),
