@@ -19,8 +19,8 @@ _INT8 = (
     "QuantizeLinear",
 )  # fmt: skip
 _FLOAT = (
-    "give the float file that it was made of: edgespa makes int8 files itself, of what is left of the network "
-    "(edgespa export --precision int8)"
+    "give the float file that it was made of: edgespa makes int8 files itself, of what is left of the network: "
+    "--precision int8 of its export"
 )
 _SHOWN = 3
 
