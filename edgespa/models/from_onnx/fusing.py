@@ -116,7 +116,6 @@ def _layer_norm(graph: _Graph, mean: Any) -> tuple[list[Any], Any] | None:
     if len({id(each) for each in rest}) != 2:
         return None
     square, division = squares[0], divisions[0]
-    assert division is not None
     variance = graph.only_reader(square.output[0])
     if variance is None or variance.op_type != "ReduceMean" or _last_axes(graph, variance) != count:
         return None
@@ -127,6 +126,8 @@ def _layer_norm(graph: _Graph, mean: Any) -> tuple[list[Any], Any] | None:
     root = graph.only_reader(added.output[0])
     if root is None or root.op_type != "Sqrt" or graph.only_reader(root.output[0]) is not division:
         return None
+    assert root is not None
+    assert division is not None
     if division.input[1] != root.output[0]:
         return None
     nodes += [square, variance, added, root, division]
