@@ -113,7 +113,9 @@ class TaskFile(Result):
         plain: dict[str, Any] = to_plain(values)
         return plain
 
-    def module(self, *, base: Model | None = None, weights: str | Path | None = None, trust: bool = False) -> GraphModule:
+    def module(
+        self, *, base: Model | None = None, weights: str | Path | None = None, trust: bool = False
+    ) -> GraphModule:
         """The compact network, adapters merged, as a module of PyTorch, to go on with without edgespa.
 
         It is in evaluation form; ``.train()`` lets batch norms and dropouts train, and all its parameters learn. It

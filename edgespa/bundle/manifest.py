@@ -42,13 +42,13 @@ Kind = Annotated[str, Field(pattern="^[a-z][a-z0-9-]*$", max_length=64)]
 """What is learned: the name of an objective, such as ``classes``, ``multi-label``, ``regression``, ``segmentation``."""
 
 _ROUNDED = 1e-9
+FOR_PYTORCH = ("pt2", "python")
+"""Formats that nothing on a device runs: they are there to go on from."""
 INT8_STEPS = ("rounded weights", "moved biases")
 """What is done to an int8 file beside its ranges, each after the one before it."""
 MAX_ERRORS = 32
 MAX_PROOFS = 32
 MAX_PARTS = 8
-FOR_PYTORCH = ("pt2", "python")
-"""Formats that nothing on a device runs: they are there to go on from."""
 """Ways of making an int8 file that are told."""
 MAX_LINES = 1000
 """Of a skeleton."""

@@ -26,7 +26,7 @@ _SPACES = {
 }
 _PACKAGES = {"onnx": "onnxruntime", "tflite": "ai-edge-litert", "ncnn": "ncnn"}
 _ONWARD = {
-    "pt2": "`torch.export.load(\"{file}\").module()`: the exported program, in evaluation form",
+    "pt2": '`torch.export.load("{file}").module()`: the exported program, in evaluation form',
     "python": "`{file}`: its source, of ordinary layers; `build()` gives the network with its weights, and it trains",
 }
 # Of how a task was made: what a reader wants to know, with the words for it.

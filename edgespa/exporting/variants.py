@@ -25,9 +25,9 @@ from edgespa.exporting.converter import Form, copy, parts, remove, size_of
 from edgespa.exporting.corrections import Correction, Corrections
 from edgespa.exporting.elsewhere import proofs_elsewhere, ways_beside
 from edgespa.exporting.journal import Journal
+from edgespa.exporting.onnx_quant import OnnxQuantiser
 from edgespa.exporting.onward import files as onward
 from edgespa.exporting.onward.apart import TorchFile
-from edgespa.exporting.onnx_quant import OnnxQuantiser
 from edgespa.exporting.parity import File, bound_for
 from edgespa.exporting.quantise import Loss, Made, NotUseful, make
 from edgespa.exporting.running import fixed_batch, run_program, runs_of, samples_of

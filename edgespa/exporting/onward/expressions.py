@@ -17,8 +17,8 @@ from edgespa.exporting.onward.matching import bound
 Write = Callable[[Any], str]
 
 _BETWEEN = {
-    "add": "+", "sub": "-", "mul": "*", "div": "/", "matmul": "@", "bmm": "@", "mm": "@", "eq": "==", "ne": "!=", "lt": "<", "le": "<=",
-    "gt": ">", "ge": ">=", "bitwise_and": "&", "bitwise_or": "|", "pow": "**",
+    "add": "+", "sub": "-", "mul": "*", "div": "/", "matmul": "@", "bmm": "@", "mm": "@", "eq": "==", "ne": "!=",
+    "lt": "<", "le": "<=", "gt": ">", "ge": ">=", "bitwise_and": "&", "bitwise_or": "|", "pow": "**",
 }  # fmt: skip
 _OF_PYTHON = {
     operator.add: "+", operator.sub: "-", operator.mul: "*", operator.truediv: "/", operator.floordiv: "//",
@@ -27,18 +27,132 @@ _OF_PYTHON = {
 }  # fmt: skip
 # Names of operators whose arguments, in their order, are those of the method or the function of that name.
 _METHODS = frozenset(
-    "view reshape permute transpose contiguous unsqueeze squeeze expand flatten unflatten mean sum amax amin chunk split select "
-    "softmax log_softmax sigmoid tanh exp log sqrt rsqrt abs neg clone detach repeat roll flip clamp cumsum argmax argmin topk "
-    "gather masked_fill square sin cos erf reciprocal floor ceil round logical_not unbind movedim narrow t var std "
-    "prod any all sign expand_as type_as view_as maximum minimum index_select tril triu logical_and logical_or sort reshape_as".split()
+    [
+        "view",
+        "reshape",
+        "permute",
+        "transpose",
+        "contiguous",
+        "unsqueeze",
+        "squeeze",
+        "expand",
+        "flatten",
+        "unflatten",
+        "mean",
+        "sum",
+        "amax",
+        "amin",
+        "chunk",
+        "split",
+        "select",
+        "softmax",
+        "log_softmax",
+        "sigmoid",
+        "tanh",
+        "exp",
+        "log",
+        "sqrt",
+        "rsqrt",
+        "abs",
+        "neg",
+        "clone",
+        "detach",
+        "repeat",
+        "roll",
+        "flip",
+        "clamp",
+        "cumsum",
+        "argmax",
+        "argmin",
+        "topk",
+        "gather",
+        "masked_fill",
+        "square",
+        "sin",
+        "cos",
+        "erf",
+        "reciprocal",
+        "floor",
+        "ceil",
+        "round",
+        "logical_not",
+        "unbind",
+        "movedim",
+        "narrow",
+        "t",
+        "var",
+        "std",
+        "prod",
+        "any",
+        "all",
+        "sign",
+        "expand_as",
+        "type_as",
+        "view_as",
+        "maximum",
+        "minimum",
+        "index_select",
+        "tril",
+        "triu",
+        "logical_and",
+        "logical_or",
+        "sort",
+        "reshape_as",
+    ]
 )
 _FUNCTIONS = frozenset(
-    "relu relu6 silu mish hardswish hardsigmoid hardtanh leaky_relu elu gelu selu celu softplus glu max_pool1d max_pool2d "
-    "max_pool3d avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d linear conv1d "
-    "conv2d conv3d pad pixel_shuffle pixel_unshuffle scaled_dot_product_attention one_hot logsigmoid".split()
+    [
+        "relu",
+        "relu6",
+        "silu",
+        "mish",
+        "hardswish",
+        "hardsigmoid",
+        "hardtanh",
+        "leaky_relu",
+        "elu",
+        "gelu",
+        "selu",
+        "celu",
+        "softplus",
+        "glu",
+        "max_pool1d",
+        "max_pool2d",
+        "max_pool3d",
+        "avg_pool1d",
+        "avg_pool2d",
+        "avg_pool3d",
+        "adaptive_avg_pool1d",
+        "adaptive_avg_pool2d",
+        "adaptive_avg_pool3d",
+        "linear",
+        "conv1d",
+        "conv2d",
+        "conv3d",
+        "pad",
+        "pixel_shuffle",
+        "pixel_unshuffle",
+        "scaled_dot_product_attention",
+        "one_hot",
+        "logsigmoid",
+    ]
 )
-_TORCH = frozenset("cat stack where einsum baddbmm addmm outer meshgrid".split())
-_MADE = frozenset("arange zeros ones full empty linspace eye zeros_like ones_like full_like scalar_tensor".split())
+_TORCH = frozenset(["cat", "stack", "where", "einsum", "baddbmm", "addmm", "outer", "meshgrid"])
+_MADE = frozenset(
+    [
+        "arange",
+        "zeros",
+        "ones",
+        "full",
+        "empty",
+        "linspace",
+        "eye",
+        "zeros_like",
+        "ones_like",
+        "full_like",
+        "scalar_tensor",
+    ]
+)
 _RESIZED = {
     "upsample_nearest1d": "nearest", "upsample_nearest2d": "nearest", "upsample_nearest3d": "nearest",
     "upsample_linear1d": "linear", "upsample_bilinear2d": "bilinear", "upsample_trilinear3d": "trilinear",
@@ -120,7 +234,9 @@ def literal(value: Any, write: Write) -> str:
         return "{" + ", ".join(f"{key!r}: {write(each)}" for key, each in value.items()) + "}"
     if isinstance(value, slice):
         return f"slice({write(value.start)}, {write(value.stop)}, {write(value.step)})"
-    raise ExportError(f"the network holds a {type(value).__name__}, which cannot be written as Python", "export --format pt2")
+    raise ExportError(
+        f"the network holds a {type(value).__name__}, which cannot be written as Python", "export --format pt2"
+    )
 
 
 def _operand(value: Any, write: Write) -> str:
@@ -128,9 +244,7 @@ def _operand(value: Any, write: Write) -> str:
     return text if re.fullmatch(r"[\w.]+(\[[\w, ]*\])?|\w[\w.]*\([^()]*\)", text) else f"({text})"
 
 
-def _called(
-    node: fx.Node, target: Any, name: str, values: dict[str, Any], write: Write, device: str | None
-) -> str:
+def _called(node: fx.Node, target: Any, name: str, values: dict[str, Any], write: Write, device: str | None) -> str:
     arguments = target._schema.arguments
     between = _BETWEEN.get(name)
     if between is not None and len(arguments) >= 2 and values.get("alpha", 1) == 1 and "rounding_mode" not in values:
@@ -203,7 +317,11 @@ def _embedding(values: dict[str, Any], write: Write) -> str | None:
 
 def _copied(values: dict[str, Any], write: Write) -> str | None:
     kind = values.get("dtype")
-    return None if kind is None or values.get("memory_format") is not None else f"{write(values['self'])}.to({write(kind)})"
+    return (
+        None
+        if kind is None or values.get("memory_format") is not None
+        else f"{write(values['self'])}.to({write(kind)})"
+    )
 
 
 def _to(values: dict[str, Any], write: Write) -> str | None:

@@ -57,10 +57,7 @@ def formatted(line: str) -> str:
     indent = " " * (len(line) - len(line.lstrip()) + 4)
     parts = _separated(line[start + 1 : end])
     together = indent + ", ".join(parts)
-    if len(together) <= _WIDTH:
-        inside = together
-    else:
-        inside = "\n".join(formatted(f"{indent}{part},") for part in parts)
+    inside = together if len(together) <= _WIDTH else "\n".join(formatted(f"{indent}{part},") for part in parts)
     return f"{line[: start + 1]}\n{inside}\n{line[: len(indent) - 4]}{line[end:]}"
 
 

@@ -75,7 +75,9 @@ def ordinary(program: Program) -> fx.GraphModule:
             _put(root, path, layer.made(tensors))
             copied[node] = graph.call_module(path, tuple(copied[each] for each in layer.inputs))
         else:
-            arguments = fx.node.map_arg((node.args, node.kwargs), lambda each: copied[each] if each in copied else readers(each))
+            arguments = fx.node.map_arg(
+                (node.args, node.kwargs), lambda each: copied[each] if each in copied else readers(each)
+            )
             copied[node] = graph.call_function(node.target, *arguments)
         if node in copied:
             copied[node].meta = {STACK: _stack(node, plan.names), "val": node.meta.get("val")}

@@ -101,9 +101,7 @@ def _is_own(run: Sequence[fx.Node], path: str, above: str, often: set[str]) -> b
 def _ends(run: Sequence[fx.Node]) -> tuple[tuple[fx.Node, ...], tuple[fx.Node, ...]]:
     """What a run takes, in the order in which it does, and what it gives."""
     inside = set(run)
-    taken = {
-        each: None for node in run for each in tensors_of(node) if each not in inside and each.op != "get_attr"
-    }
+    taken = {each: None for node in run for each in tensors_of(node) if each not in inside and each.op != "get_attr"}
     given = [node for node in run if any(reader not in inside for reader in _readers(node))]
     return tuple(taken), tuple(given)
 

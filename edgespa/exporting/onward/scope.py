@@ -13,7 +13,7 @@ from edgespa.exporting.onward.layers import LAYERS
 from edgespa.exporting.onward.naming import identifier
 from edgespa.exporting.onward.outline import Part, is_number, tensors_of
 
-_POOL = "x y z a b c d e f g h k m p q r s u v w".split()
+_POOL = ["x", "y", "z", "a", "b", "c", "d", "e", "f", "g", "h", "k", "m", "p", "q", "r", "s", "u", "v", "w"]
 
 Tree = dict[str, Any]
 
@@ -97,7 +97,9 @@ class Scope:
             else:
                 reads, gives = tensors_of(item), [item]
                 text = expression(item, self._write, self._device())
-            free = [self._bound[each] for each in dict.fromkeys(reads) if last.get(each) == index and each in self._bound]
+            free = [
+                self._bound[each] for each in dict.fromkeys(reads) if last.get(each) == index and each in self._bound
+            ]
             for each in [each for each in self._bound if last.get(each, -1) <= index]:
                 del self._bound[each]
             names = [self._name(free) for _ in gives]
@@ -266,4 +268,3 @@ def _tensor(tensor: Tensor) -> str:
     if not isinstance(tensor, nn.Parameter):
         return f"nn.Buffer({text})"
     return f"nn.Parameter({text})" if tensor.is_floating_point() else f"nn.Parameter({text}, requires_grad=False)"
-

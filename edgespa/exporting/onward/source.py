@@ -201,7 +201,12 @@ class _Writer:
         lines = [f"class {name}(nn.Module):"]
         init += [f"self.{each} = {each}" for each in stored]
         if init:
-            lines += [f"    def __init__(self{takes}):", "        super().__init__()", *(f"        {each}" for each in init), ""]
+            lines += [
+                f"    def __init__(self{takes}):",
+                "        super().__init__()",
+                *(f"        {each}" for each in init),
+                "",
+            ]
         lines += [f"    def forward(self{', ' + inputs if inputs else ''}):", *(f"        {each}" for each in forward)]
         return "\n".join(formatted(line) for line in lines)
 

@@ -1,7 +1,8 @@
 """Runs a ``.pt2`` program, or a Python file with its weights, in a process that has torch and not edgespa.
 
-``python -I torch_run.py pt2|python FILE THREADS [LIBRARY]``: it says ``ready``, then reads the names of files with inputs (.npz), a
-line each, writes the outputs beside them, and answers with a line: what went wrong, or nothing.
+``python -I torch_run.py pt2|python FILE THREADS [LIBRARY]``: it says ``ready``, then reads the names of
+files with inputs (.npz), a line each, writes the outputs beside them, and answers with a line: what went
+wrong, or nothing.
 """
 
 import importlib
