@@ -127,7 +127,8 @@ def _planned(program: Program) -> _Plan:
         if node not in found and node.op in ("call_function", "output"):
             wrong |= {str(each.target).rpartition(".")[0] for each in node.all_input_nodes if each.op == "get_attr"}
     names = Names(tensors)
-    layers, free = {}, set()
+    layers: dict[Any, Any] = {}
+    free: set[Any] = set()
     for node, layer in found.items():
         if layer.tensors and layer.path in wrong:
             continue

@@ -64,7 +64,7 @@ def match(node: fx.Node, shapes: Shapes, parameters: set[str]) -> Layer | None:
         shapes: Of all tensors of the program.
         parameters: Those of them that learn: what a layer learns has to be one.
     """
-    made = _KINDS.get(node.target)  # type: ignore[call-overload]
+    made = _KINDS.get(node.target)
     if made is None:
         return None
     found = made(node, bound(node), shapes)
@@ -72,7 +72,7 @@ def match(node: fx.Node, shapes: Shapes, parameters: set[str]) -> Layer | None:
         (name in parameters) == leaf.startswith("running_") for name, leaf in found.tensors.items()
     ):
         return None
-    return found  # type: ignore[no-any-return]
+    return found
 
 
 def bound(node: fx.Node) -> dict[str, Any]:

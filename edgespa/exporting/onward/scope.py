@@ -30,7 +30,7 @@ class Scope:
     def __init__(self, module: fx.GraphModule, part: Part, made: Mapping[Part, str]) -> None:
         self._module, self._part, self._made = module, part, made
         self._tree: Tree = {}
-        self._bound: dict[fx.Node, str] = {}
+        self._bound: dict[Any, str] = {}
         for item in part.items:
             if isinstance(item, Part):
                 self._place(item.path, item)
@@ -138,7 +138,7 @@ class Scope:
                 count += 1
             name = f"x{count}"
         free[:] = [each for each in free if each != name]
-        self._bound[_Held(name)] = name  # type: ignore[index]
+        self._bound[_Held(name)] = name
         return name
 
     def _write(self, value: Any) -> str:
@@ -160,7 +160,8 @@ class Scope:
         for each, name in self._bound.items():
             held = each.meta.get("val") if isinstance(each, fx.Node) else None
             if isinstance(held, Tensor):
-                for axis, other in enumerate(held.shape):
+                sizes: tuple[Any, ...] = tuple(held.shape)
+                for axis, other in enumerate(sizes):
                     if isinstance(other, torch.SymInt) and (times := _times(other, size)):
                         return f"{name}.shape[{axis}]" + ("" if times == 1 else f" // {times}")
         if node.target is torch.ops.aten.sym_size.int:

@@ -218,7 +218,7 @@ def _called(line: str, position: int) -> str:
     if found is None and numbered is None:
         return "size"
     attribute, kind = (found[1], found[2]) if found else (identifier(numbered[1].lower()), numbered[1])  # type: ignore[index]
-    roles = ("in", "out") if kind.startswith("Conv") else _ROLES.get(kind, ())
+    roles: tuple[str, ...] = ("in", "out") if kind.startswith("Conv") else _ROLES.get(kind, ())
     if kind.startswith("BatchNorm") or kind == "LayerNorm":
         roles = ("size",)
     return f"{attribute}_{roles[position]}" if position < len(roles) else f"{attribute}_size"

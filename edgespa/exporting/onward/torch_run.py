@@ -9,22 +9,25 @@ import importlib
 import importlib.util
 import os
 import sys
+from typing import Any
 
 import numpy as np
 import torch
 
 
-def opened(kind, path):
+def opened(kind: str, path: str) -> Any:
     """What is called with tensors."""
     if kind == "pt2":
         return torch.export.load(path).module()
     spec = importlib.util.spec_from_file_location("network", path)
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module.build()
 
 
-def tensors_in(value):
+def tensors_in(value: Any) -> list[torch.Tensor]:
     """The tensors of an output, in order."""
     if isinstance(value, torch.Tensor):
         return [value]
@@ -32,7 +35,7 @@ def tensors_in(value):
     return [tensor for part in parts for tensor in tensors_in(part)]
 
 
-def main(kind, path, threads, *libraries):
+def main(kind: str, path: str, threads: str, *libraries: str) -> None:
     """Answer until the input ends."""
     answer = os.fdopen(os.dup(1), "w")
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
