@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from edgespa.api.publish_verb import Publication, publish
     from edgespa.api.report_verb import Report, report
     from edgespa.api.results import Bundle, Inspection, Profile, Result, Verification
+    from edgespa.api.search_results import SearchResult
+    from edgespa.api.search_verb import search
     from edgespa.api.task_results import TaskFile
     from edgespa.api.task_verbs import adapt, open_task, prune
     from edgespa.api.verbs import export, inspect
@@ -53,6 +55,7 @@ __all__ = [
     "Report",
     "Result",
     "Rollback",
+    "SearchResult",
     "Shipping",
     "Status",
     "TaskFile",
@@ -73,6 +76,7 @@ __all__ = [
     "remove",
     "report",
     "rollback",
+    "search",
     "ship",
     "status",
     "verify",
@@ -88,6 +92,8 @@ _PLACES = MappingProxyType(
         "api.data_verb": ("check_data",),
         "api.evaluate_verb": ("evaluate",),
         "api.finding_results": ("DataCheck", "Evaluation"),
+        "api.search_results": ("SearchResult",),
+        "api.search_verb": ("search",),
         "api.task_results": ("TaskFile",),
         "api.device_results": ("Profiles", "Removal", "Rollback", "Shipping", "Status"),
         "api.latencies": ("latencies",),

@@ -32,6 +32,7 @@ from edgespa.exporting.layer_errors import LayerError
 from edgespa.findings.dataset import Health
 from edgespa.findings.evaluation import Details
 from edgespa.objectives.measured import Measured
+from edgespa.trials.record import Search
 
 VERSION = 1
 _CLOSED = with_config(ConfigDict(extra="forbid"))
@@ -426,11 +427,19 @@ class Reported(TypedDict):
     notes: list[str]
 
 
+class Searched(Search):
+    """A search, as far as it is: every trial and what became of it; in its folder."""
+
+    folder: str
+    page: str | None
+
+
 DOCUMENTS: Mapping[str, Any] = MappingProxyType(
     {
         "init": Started | Allowed,
         "completion": Completion,
         "compress": Compressed,
+        "search": Searched,
         "inspect": Inspected,
         "data": Health,
         "adapt": TaskMade,

@@ -23,6 +23,7 @@ SAID = {
     "key": "signs with that key",
     "unsigned": "devices run what nobody has signed",
     "memory": "what runs the files may take more memory",
+    "ray": "its cluster is connected to, and runs code as you",
 }
 """Options that are never taken from a recipe without a word."""
 WRITTEN = ("output", "log", "plot", "save-task")
@@ -65,6 +66,7 @@ HARMLESS = (
     "identity", "revoked", "no-run", "timeout", "provider", "runs", "seconds", "duration", "cooldown", "rounds",
     "by-layer", "pick",
     "against", "again", "no-save", "with-base", "volatile", "archive", "to", "count", "balance", "description", "name",
+    "space", "set", "goal", "sampler", "trials", "bracket", "jobs",
     "wheels", "offline", "runtime", "arithmetic", "wrong", "path", "paths", "title", "examples",
     "group", "kind", "downgrade", "every", "no-pull", "url",
 )  # fmt: skip

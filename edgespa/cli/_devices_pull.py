@@ -112,9 +112,7 @@ def _show(done: PullSetUp) -> None:
 
 
 @click.command(name="agent", cls=Repeatable, sections=DEVICES_AGENT, examples=DEVICES_AGENT_EXAMPLES)
-@click.option(
-    "--output", "-o", required=True, type=click.Path(path_type=Path), metavar="FILE", help="The program to write."
-)
+@click.option("--output", required=True, type=click.Path(path_type=Path), metavar="FILE", help="The program to write.")
 @click.option("--overwrite", is_flag=True, help="Replace what is there.")
 @recipe_options()
 @json_option()

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from edgespa.cli._terminal import echo, harmless, secho
+from edgespa.cli._terminal import echo, secho
 
 
 def publish(sources: Sequence[Path], as_json: bool, yes: bool, **options: Any) -> None:
@@ -26,7 +26,7 @@ def publish(sources: Sequence[Path], as_json: bool, yes: bool, **options: Any) -
     """
     import edgespa as es
     from edgespa.api.shell import current
-    from edgespa.cli._output import emit_json
+    from edgespa.cli._output import emit_json, show
     from edgespa.cli._removal import at_a_terminal
 
     remove = options["remove"]
@@ -44,7 +44,7 @@ def publish(sources: Sequence[Path], as_json: bool, yes: bool, **options: Any) -
     if as_json:
         emit_json(found)
         return
-    echo(harmless(repr(found)))
+    show(found)
     if found.published.signed is None:
         secho("note: not signed: whoever can write there decides what devices run", err=True, fg="yellow")
     echo("upload: files/ first, index.json last")

@@ -38,6 +38,30 @@ COMPRESS_EXAMPLES: Examples = (
     ),
 )
 
+SEARCH: Sections = {
+    "Model": ("--input-shape", "--weights"),
+    "Data": ("--data", "--validation-data", "--eval-data", *_IMAGES, "--augment", "--seed"),
+    "What varies, and what does not": ("--space", "--set", "--epochs", "--batch-size"),
+    "What is good": ("--goal", "--budget", "--device", "--threads"),
+    "How it is looked for": ("--sampler", "--trials", "--bracket", "--timeout"),
+    "Where trials run": ("--jobs", "--ray"),
+    "With RECIPE.toml": ("--trust",),
+    "Output": ("--output", "--fresh", *_RECIPE),
+}  # fmt: skip
+SEARCH_EXAMPLES: Examples = (
+    (
+        "At most 20 ms on a Raspberry Pi 4: what can be had for it",
+        "search torchvision:mobilenet_v2 --data photos.zip:train --validation-data photos.zip:val --device pi-4b "
+        "--budget latency_ms=20 --output found/",
+    ),
+    (
+        "All combinations of two settings, four at a time, by quality and bytes",
+        "search net.py:make --input-shape 1,3,32,32 --data photos.zip:train --validation-data photos.zip:val "
+        "--sampler grid --space density=0.3..1:0.1 --space rank=4,8,16 --goal quality --goal bytes --jobs 4 "
+        "--output found/",
+    ),
+)
+
 ADAPT: Sections = {
     "Model": ("--input-shape", "--weights", "--from", "--trust"),
     "Data": ("--data", "--eval-data", *_IMAGES, "--validation", "--hold-out", "--validation-data", "--augment"),
@@ -244,7 +268,6 @@ SHIP: Sections = {
 }
 SHIP_EXAMPLES: Examples = (
     ("A bundle to two boards", "ship bundle/ --device pi-4b --device pi-5"),
-    ("A task to a board that has its base", "ship task.spa --device pi-4b"),
     ("Into a folder that a web server serves", "ship bundle/ --to depot/ --sign ~/.ssh/id_ed25519 --group kitchen"),
     ("Take a task off", "ship --remove fruit --device pi-4b --yes"),
 )

@@ -78,6 +78,15 @@ RULES: Mapping[str, tuple[Rule, ...]] = MappingProxyType(
             *_TASK,
             Rule(("show_all",), lambda values: not values["as_json"], "is of the table; --json has all"),
         ),
+        "search": (
+            _EVAL_LIMIT,
+            Rule(
+                ("device", "threads"),
+                lambda values: "latency" in values["goals"] or "latency_ms" in dict(values["budget"]),
+                "is of latencies: add --goal latency",
+            ),
+            Rule(("jobs",), lambda values: values["ray"] is None, "is of this machine; a cluster has its own cores"),
+        ),
         "export": (
             *_TASK,
             Rule(

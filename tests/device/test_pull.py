@@ -269,7 +269,7 @@ def test_a_pull_that_ends_in_the_middle_goes_on(one: Fleet) -> None:
     assert size >= 100
     one.web.does()
     assert one.pulled()["outcome"] == "switched"
-    assert f"/files/{name[:2]}/{name} bytes={size}-" in one.web.asked[-3:][0] + one.web.asked[-2] + one.web.asked[-1]
+    assert any(f"/files/{name[:2]}/{name} bytes={size}-" in each for each in one.web.asked)
     # What lay there was not the beginning of the file: it is fetched anew.
     one.ship(3)
     name = one.web.folder / agent_index.file_name(versions.sha256_of(one.bundles(3) / "manifest.json"))  # type: ignore[assignment]

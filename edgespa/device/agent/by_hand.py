@@ -26,7 +26,7 @@ def hand_parser() -> argparse.ArgumentParser:
     command = argparse.ArgumentParser(prog="edgespa-agent", description="Pull tasks of edgespa onto this device.")
     what = command.add_subparsers(dest="what", required=True, metavar="COMMAND")
     setup = what.add_parser("setup", help="say whence this device pulls, and whose word it takes")
-    setup.add_argument("url", metavar="URL", help="of the folder that edgespa ship --to has written")
+    setup.add_argument("url", metavar="URL", help="of the folder that edgespa ship has written with --to")
     who = setup.add_mutually_exclusive_group(required=True)
     who.add_argument("--signers", type=Path, metavar="FILE", help='who may sign: lines of "name key-type key"')
     who.add_argument(
