@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
 _SAMPLES = 64  # of a batch, and its bytes: what is there, and what is answered
 _BATCH_BYTES, _ANSWER_BYTES = 4 << 20, 16 << 20
+_FETCHED_BYTES = 32 << 20  # of answers at a time
 _PORTION_BYTES = 64 << 20
 """Of batches that lie on a device at a time, if there is no space for all."""
 _PORTION = 64  # batches, at most: between two of them progress is told
@@ -158,7 +159,7 @@ def quality_there(
     with private_folder() as place:
         answering = Answering(site, manifest, facts.folder, timeout_s=timeout_s)
         work = _Work(opened, test, objective, answering, asked, kept, place)
-        work.size = _batch_samples(opened.manifest, test)
+        work.size, work.answer_bytes = _batch_sizes(opened.manifest, test)
         work.keep = _whole_bytes(test) <= min(_KEPT_BYTES, facts.free_bytes // 4)
         with work.here(threads, timeout_s):
             rows = work.rows(device, progress)
@@ -181,12 +182,17 @@ def _folder() -> Path | None:
     return None if found is None else found.parent / "evaluations"
 
 
-def _batch_samples(manifest: Manifest, test: Prepared) -> int:
-    """Samples at a time: a multiple of what a runner takes at once, so that both sides cut them alike."""
+def _batch_sizes(manifest: Manifest, test: Prepared) -> tuple[int, int]:
+    """Samples at a time, in multiples of what a runner takes at once, as both sides cut them; and bytes of answers.
+
+    Outputs are said in numbers of at most eight bytes, and those of free sizes are taken to be within `_ANSWER_BYTES`.
+    """
     own = max(1, _whole_bytes(test) // max(1, len(test)))
     outputs = sum(math.prod(size for size in spec.shape[1:] if isinstance(size, int)) for spec in manifest.outputs)
     most = min(_SAMPLES, _BATCH_BYTES // own, _ANSWER_BYTES // max(1, 4 * outputs))
-    return max(8, most // 8 * 8)
+    free = any(not isinstance(size, int) for spec in manifest.outputs for size in spec.shape[1:])
+    samples = max(8, most // 8 * 8)
+    return samples, max(_ANSWER_BYTES if free else 0, 4 * outputs * samples)
 
 
 def _whole_bytes(test: Prepared) -> int:
@@ -210,7 +216,7 @@ class _Work:
     ) -> None:
         self.opened, self.test, self.objective, self.answering = opened, test, objective, answering
         self.asked, self.kept, self.place = asked, kept, place
-        self.size, self.keep = 8, True
+        self.size, self.answer_bytes, self.keep = 8, _ANSWER_BYTES, True
         self.bytes_sent = self.taken_over = 0
         self._there = [Tally(objective) for _ in asked]
         self._numbers = ["" for _ in asked]
@@ -327,12 +333,14 @@ class _Work:
     def _answer(self, folder: str, index: int, keys: Sequence[str], portion: Sequence[Batch]) -> None:
         asked = self.asked[index]
         numbers = self.answering.run(folder, asked, len(portion))
-        for number, (key, batch) in enumerate(zip(keys, portion, strict=True)):
-            if self.kept.get(key) is not None:
-                self.taken_over += 1
-                continue
-            outputs = self._outputs(self.answering.fetch(folder, asked, number, 2 * _ANSWER_BYTES + _HEADER), batch)
-            self._keep(key, outputs, batch, numbers)
+        missing = [number for number, key in enumerate(keys) if self.kept.get(key) is None]
+        self.taken_over += len(keys) - len(missing)
+        at_once = max(1, _FETCHED_BYTES // self.answer_bytes)
+        for start in range(0, len(missing), at_once):
+            some = missing[start : start + at_once]
+            contents = self.answering.fetch(folder, asked, some, 2 * self.answer_bytes + _HEADER)
+            for number, content in zip(some, contents, strict=True):
+                self._keep(keys[number], self._outputs(content, portion[number]), portion[number], numbers)
 
     def _outputs(self, content: bytes, batch: Batch) -> Any:
         """What a device says of a batch, as tensors; it is not trusted more than any other source."""

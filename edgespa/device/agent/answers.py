@@ -1,4 +1,4 @@
-"""What files have said of batches of a data set, on its way to the host; see `edgespa.device.runner.batches`."""
+"""What files have said of batches, on its way to the host; see `edgespa.device.runner.batches`."""
 
 from __future__ import annotations
 
@@ -15,13 +15,18 @@ from edgespa.device.agent.protocol import AgentError, is_digest, within
 MOST_GIVEN = 4 << 20  # bytes at a time
 
 
-def answer_give(root: Path, request: dict[str, Any], stream: BinaryIO) -> dict[str, Any]:
-    """A piece of a ``file`` below ``evaluations``, from ``offset`` on: compressed, in base64."""
-    path = within(root / "evaluations", request["file"])
-    with path.open("rb") as file:
-        file.seek(int(request["offset"]))
-        piece = file.read(MOST_GIVEN)
-    return {"piece": base64.b64encode(zlib.compress(piece, 1)).decode("ascii"), "size_bytes": path.stat().st_size}
+def answers_give(root: Path, request: dict[str, Any], stream: BinaryIO) -> dict[str, Any]:
+    """Of ``files`` below ``evaluations``, one behind the other, a piece from ``offset`` on: compressed, in base64."""
+    paths = [within(root / "evaluations", name) for name in request["files"]]
+    sizes = [path.stat().st_size for path in paths]
+    offset, content = int(request["offset"]), b""
+    for path, size in zip(paths, sizes):
+        if offset < size and len(content) < MOST_GIVEN:
+            with path.open("rb") as file:
+                file.seek(offset)
+                content += file.read(MOST_GIVEN - len(content))
+        offset = max(0, offset - size)
+    return {"piece": base64.b64encode(zlib.compress(content, 1)).decode("ascii"), "sizes_bytes": sizes}
 
 
 def answers_forget(root: Path, request: dict[str, Any], stream: BinaryIO) -> dict[str, Any]:

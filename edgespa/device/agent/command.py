@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from edgespa.device.agent.answers import answer_give, answers_forget
+from edgespa.device.agent.answers import answers_forget, answers_give
 from edgespa.device.agent.cache import have, place, receive, sweep
 from edgespa.device.agent.environment import environment_begin, environment_discard, environment_finish
 from edgespa.device.agent.facts import facts
@@ -43,7 +43,7 @@ COMMANDS = {
     "examine": examine,
     "tasks": tasks,
     "pull-setup": pull_setup,
-    "answer-give": answer_give,
+    "answers-give": answers_give,
     "answers-forget": answers_forget,
 }
 

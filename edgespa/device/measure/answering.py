@@ -9,13 +9,15 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+import itertools
 import re
 import time
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 
+from edgespa.device.agent.answers import MOST_GIVEN
 from edgespa.device.link.payload import Payload, Sending
 from edgespa.device.measure.answers import Ended, decode
 from edgespa.device.measure.results import Listed
@@ -131,20 +133,33 @@ class Answering:
         ended = Ended(int(done["status"]), str(done["stdout"]), str(done["stderr"]), by_hand, done["killed"])
         return str(decode(ended, "answered", f"{self._site.name}: {asked.variant}")["arithmetic"])[:20]
 
-    def fetch(self, folder: str, asked: Asked, number: int, most: int) -> bytes:
-        """What a file says of one batch.
+    def fetch(self, folder: str, asked: Asked, numbers: Sequence[int], most: int) -> list[bytes]:
+        """What a file says of batches.
 
         Args:
             folder: From `place`.
             asked: By which file.
-            number: Of the batch in the folder.
-            most: Bytes that it may be.
+            numbers: Of the batches in the folder.
+            most: Bytes that each may be.
 
         Raises:
-            DeviceError: It is larger, or cannot be had.
+            DeviceError: One is larger, or cannot be had.
         """
-        request = {"file": f"{folder}/{asked.folder}/{number:06d}.answer"}
-        return b"".join(self._pieces(request, most))
+        files = [f"{folder}/{asked.folder}/{number:06d}.answer" for number in numbers]
+        content, sizes = b"", [1] * len(files)
+        while len(content) < sum(sizes):
+            request = {"files": files, "offset": len(content)}
+            answer = self._again(lambda ask=request: self._site.connection.ask("answers-give", ask))  # type: ignore[misc]
+            try:
+                sizes = [int(size) for size in answer["sizes_bytes"]]
+                piece = zlib.decompressobj().decompress(base64.b64decode(answer["piece"]), MOST_GIVEN)
+            except (binascii.Error, zlib.error, LookupError, TypeError, ValueError) as error:
+                raise DeviceError(f"{self._site.connection.where}: its answer is odd: {error}", _ODD) from error
+            if len(sizes) != len(files) or max(sizes) > most or min(sizes) < 1 or not piece:
+                raise DeviceError(f"{self._site.connection.where}: answers of {max(sizes, default=0):,} bytes", _ODD)
+            content += piece
+        edges = [0, *itertools.accumulate(sizes)]
+        return [content[start:end] for start, end in itertools.pairwise(edges)]
 
     def forget(self, folder: str, batches: Sequence[Payload], *, keep: bool) -> None:
         """Remove a folder of batches and answers there.
@@ -162,21 +177,6 @@ class Answering:
     def sweep(self) -> None:
         """Remove what runs that were given up have left there, but the newest."""
         self._again(lambda: self._site.connection.ask("sweep", {"folder": "evaluations", "keep": _KEPT}, timeout_s=300))
-
-    def _pieces(self, request: Mapping[str, Any], most: int) -> Iterator[bytes]:
-        offset, size = 0, 1
-        while offset < size:
-            ask = {**request, "offset": offset}
-            answer = self._again(lambda ask=ask: self._site.connection.ask("answer-give", ask))  # type: ignore[misc]
-            size = int(answer["size_bytes"])
-            try:
-                piece = zlib.decompressobj().decompress(base64.b64decode(answer["piece"]), most)
-            except (binascii.Error, zlib.error, TypeError, ValueError) as error:
-                raise DeviceError(f"{self._site.connection.where}: its answer is odd: {error}", _ODD) from error
-            if size > most or not piece:
-                raise DeviceError(f"{self._site.connection.where}: an answer of {size:,} bytes", _ODD)
-            offset += len(piece)
-            yield piece
 
     def _again(self, work: Callable[[], T]) -> T:
         """Do something; where the way to the device breaks, once more."""
