@@ -63,6 +63,10 @@ class DataError(EdgespaError):
     """A data set cannot be found, read or used."""
 
 
+class UnusableError(DataError):
+    """What is said of some images of a data set (boxes, masks, the pictures wanted) cannot be used."""
+
+
 class GraphError(EdgespaError):
     """The program cannot be changed as asked."""
 

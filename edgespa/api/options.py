@@ -5,15 +5,16 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
 from edgespa.config import PixelSettings, Preprocess
-from edgespa.data import ImageData, Numbering, load_data, usable
+from edgespa.data import ImageData, Numbering, load_data, usable, with_images
 from edgespa.data.calibration import Named, find_spec
-from edgespa.errors import ConfigError
+from edgespa.errors import ConfigError, UnusableError
 from edgespa.models.inputs import InputSizes, as_inputs
 from edgespa.objectives.kinds import fitted, objective_named
 from edgespa.pixels.normalisation import Values, half_given, refuse_other_scales, text
@@ -91,13 +92,12 @@ class DataOptions:
             data = usable(data) if self.skip_bad else data
         else:
             items = wanted.name if wanted is not None and wanted.answers == "items" else None
-            data = load_data(
-                spec,
-                labelled=labelled,
-                items=items,
-                wanted=wanted.answers if wanted is not None and labelled else None,
-                skip=self.skip_bad,
-            )
+            answers = wanted.answers if wanted is not None and labelled else None
+            read = partial(load_data, spec, labelled=labelled, items=items, wanted=answers)
+            try:
+                data = read(skip=self.skip_bad)
+            except UnusableError as error:
+                raise with_images(error, partial(read, skip=True)) from None
             data = usable(data) if self.skip_bad else data
             data = data.limit(min(limit, len(data)), self.seed) if limit else data
         data = number.up_to(outputs, number(data))

@@ -10,7 +10,7 @@ from edgespa.data.load import load_data
 from edgespa.data.numbering import Numbering, are_numbers, why_counts_differ
 from edgespa.data.prepare import Augment, Prepared, fit_image, prepare
 from edgespa.data.source import ImageSource
-from edgespa.data.whole import require_whole, usable
+from edgespa.data.whole import require_whole, usable, with_images
 
 __all__ = [
     "Augment",
@@ -27,4 +27,5 @@ __all__ = [
     "require_whole",
     "usable",
     "why_counts_differ",
+    "with_images",
 ]

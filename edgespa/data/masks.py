@@ -16,7 +16,7 @@ from edgespa.data.pairs import Pairs, find_masks, masks_among, pairs_across
 from edgespa.data.source import ImageSource, LeftOut
 from edgespa.data.tree import Tree, join
 from edgespa.data.whole import summary
-from edgespa.errors import DataError
+from edgespa.errors import DataError, UnusableError
 from edgespa.pixels.picture import upright_size
 
 logger = logging.getLogger(__name__)
@@ -133,7 +133,7 @@ def masked_images(
     first = faults[min(faults)]
     told = summary(title, [faults[index].message for index in sorted(faults)], len(masks))
     if not skip or len(faults) == len(masks):
-        raise first if len(faults) == 1 else DataError(told, first.hint)
+        raise UnusableError(first.message if len(faults) == 1 else told, first.hint)
     logger.warning("%s; left out", told)
     rest = data.subset([index for index in range(len(masks)) if index not in faults])
     return rest.without([LeftOut(found.files[index][0], faults[index].message) for index in sorted(faults)])

@@ -28,7 +28,7 @@ from edgespa.data.pictures import (
 from edgespa.data.source import LeftOut
 from edgespa.data.tree import join
 from edgespa.data.whole import looks_whole, summary
-from edgespa.errors import DataError
+from edgespa.errors import DataError, UnusableError
 from edgespa.pixels.picture import upright_size
 from edgespa.system.quiet import NOTE
 
@@ -87,7 +87,7 @@ def find_wanted(
     if wrong:
         told = summary(title, [each.why for each in wrong], len(pairs))
         if not (skip and good):
-            raise DataError(told, "make all of one kind, or leave such images out: --skip-bad-files")
+            raise UnusableError(told, "make all of one kind, or leave such images out: --skip-bad-files")
         log.warning("%s; left out", told)
     assert first is not None
     factor, channels = times(*first), first[1][2]

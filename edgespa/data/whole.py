@@ -16,7 +16,7 @@ from PIL import Image
 
 from edgespa.data.images import ImageData
 from edgespa.data.source import LeftOut
-from edgespa.errors import DataError
+from edgespa.errors import DataError, UnusableError
 from edgespa.pixels.picture import refuse_deep
 
 log = logging.getLogger(__name__)
@@ -123,6 +123,31 @@ def usable(data: ImageData) -> ImageData:
     rest = data.subset([index for index, fault in enumerate(faults) if fault is None])
     pairs = [(data.file(index), fault) for index, fault in enumerate(faults) if fault is not None]
     return rest.without([LeftOut(*pair) for pair in pairs])
+
+
+def with_images(error: UnusableError, read: Callable[[], ImageData]) -> DataError:
+    """The same error, and with it the other images of the data that cannot be used: whoever repairs them sees all.
+
+    Args:
+        error: What is wrong with masks, boxes or pairs.
+        read: The data without those.
+    """
+    logger = logging.getLogger("edgespa.data")
+    before = logger.level
+    logger.setLevel(logging.ERROR)  # nothing is left out here: it is refused
+    try:
+        rest = read()
+        found = [fault for chunk in _looked_at(rest, whole=len(rest) <= _ALL) for fault in chunk]
+    except DataError:
+        return error
+    finally:
+        logger.setLevel(before)
+    bad = [below(rest, index, fault) for index, fault in enumerate(found) if fault is not None]
+    if not bad:
+        return error
+    faults = [*(each.why for each in rest.left_out), *bad]
+    hint = f"{error.hint}; damaged images: replace or delete them; all are listed with -v, and by: edgespa data"
+    return DataError(summary(rest.name, faults, len(rest) + len(rest.left_out)), hint)
 
 
 def _looked_at(data: ImageData, whole: bool = False) -> Iterator[list[str | None]]:

@@ -215,6 +215,31 @@ def test_masks_that_cannot_be_used_are_left_out_with_their_photographs(
     assert "left out" in caplog.text
 
 
+def test_masks_and_images_that_cannot_be_used_are_told_at_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    random = np.random.default_rng(1)
+    for index in range(6):
+        for kind, pixels in (("images", random.integers(0, 255, (24, 24, 3))), ("masks", np.eye(24))):
+            (tmp_path / "set" / kind).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / "set" / kind / f"{index}.png")
+    (tmp_path / "set/masks/1.png").write_bytes((tmp_path / "set/masks/1.png").read_bytes()[:50])
+    with pytest.raises(DataError, match=r"^[^;]*masks/1\.png[^;]*$"):  # alone as before
+        DataOptions().load(str(tmp_path / "set"))
+    inside = bytearray((tmp_path / "set/images/4.png").read_bytes())
+    inside[len(inside) // 2] ^= 255
+    (tmp_path / "set/images/4.png").write_bytes(bytes(inside))
+    with pytest.raises(DataError) as caught:
+        DataOptions().load(str(tmp_path / "set"))
+    assert "2 of 6 images cannot be used: " in caught.value.message
+    assert "masks/1.png" in caught.value.message
+    assert "images/4.png is not a whole image" in caught.value.message
+    assert "--skip-bad-files" in str(caught.value.hint)
+    assert "left out" not in caplog.text
+    assert len(DataOptions(skip_bad=True).load(str(tmp_path / "set"))) == 4
+    assert "left out" in caplog.text
+
+
 def test_a_limit_is_of_what_can_be_used(tmp_path: Path) -> None:
     path = folder(tmp_path / "set", DAMAGE)
     data = DataOptions(limit=9, skip_bad=True).load(str(path))

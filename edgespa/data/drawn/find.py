@@ -19,7 +19,7 @@ from edgespa.data.pairs import are_splits, holds_annotations, holds_photographs
 from edgespa.data.source import LeftOut
 from edgespa.data.tree import join
 from edgespa.data.whole import summary
-from edgespa.errors import DataError
+from edgespa.errors import DataError, UnusableError
 from edgespa.system.quiet import NOTE
 
 log = logging.getLogger(__name__)
@@ -150,7 +150,7 @@ def _tell_wrong(title: str, wrong: Sequence[tuple[Marked, Wrong]], total: int, s
         return
     told = summary(title, [str(each) for _, each in wrong], total)
     if not skip:
-        raise DataError(told, f"{wrong[0][1].remedy}; or leave such images out: --skip-bad-files")
+        raise UnusableError(told, f"{wrong[0][1].remedy}; or leave such images out: --skip-bad-files")
     log.warning("%s; left out", told)
 
 
