@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -25,7 +24,7 @@ from edgespa.device.runner.confine import limit_memory, limit_time, memory_for
 from edgespa.device.runner.in_onnxruntime import open_session
 from edgespa.device.runner.layouts import feed_by_name
 from edgespa.errors import DeviceError
-from edgespa.system.isolated import own_module
+from edgespa.system.isolated import NoAnswerError, answer_of
 
 MOST_SAMPLES = 8
 MOST_LAYERS = 2000
@@ -75,12 +74,10 @@ def layer_errors(folder: Path, manifest: Manifest, variant: Variant, *, timeout_
     )
     if reference is None or variant.precision == "fp32" or variant.format not in _READERS or variant.weights:
         return ()
-    command = own_module(__name__, str(folder.absolute()), variant.name, reference.name, str(timeout_s))
-    done = subprocess.run(command, check=False, capture_output=True, text=True, errors="replace")
-    if done.returncode:
-        last = (done.stderr.strip() or f"status {done.returncode}").splitlines()[-1]
-        raise DeviceError(f"{variant.name}: its layers cannot be compared: {last[:300]}", "leave out --by-layer")
-    rows = json.loads(done.stdout.splitlines()[-1])
+    try:
+        rows = answer_of(__name__, str(folder.absolute()), variant.name, reference.name, str(timeout_s))
+    except NoAnswerError as error:
+        raise DeviceError(f"{variant.name}: its layers cannot be compared: {error}", "leave out --by-layer") from error
     return tuple(LayerError(str(layer)[:200], str(op)[:40], float(error)) for layer, op, error in rows[:MOST_LAYERS])
 
 

@@ -11,7 +11,6 @@ import base64
 import dataclasses
 import io
 import json
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -35,7 +34,7 @@ from edgespa.errors import DeviceError
 from edgespa.pixels.values import to_pixels
 from edgespa.reports.disagreement import disagreement
 from edgespa.reports.page.parts import Picture
-from edgespa.system.isolated import own_module
+from edgespa.system.isolated import NoAnswerError, answer_of
 
 MOST = 24
 """Pictures of a bundle."""
@@ -93,14 +92,10 @@ def show_examples(
         "names": list(names),
         "images": [_packed(each) for each in images],
     }
-    command = own_module(__name__)
-    done = subprocess.run(
-        command, check=False, capture_output=True, text=True, errors="replace", input=json.dumps(asked)
-    )
-    if done.returncode:
-        last = (done.stderr.strip() or f"status {done.returncode}").splitlines()[-1]
-        raise DeviceError(f"what its files say cannot be shown: {last[:300]}", "leave examples out: --examples 0")
-    answer = json.loads(done.stdout.splitlines()[-1])
+    try:
+        answer = answer_of(__name__, asked=asked)
+    except NoAnswerError as error:
+        raise DeviceError(f"what its files say cannot be shown: {error}", "leave examples out: --examples 0") from error
     return Examples(
         tuple(_picture(each) for each in answer["pictures"][:MOST]),
         str(answer["what"])[:300],
