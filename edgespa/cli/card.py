@@ -28,7 +28,7 @@ def command(bundle: Path, output: Path | None, overwrite: bool, as_json: bool) -
     from edgespa.bundle import LABELS, open_bundle
     from edgespa.cli._output import emit_json
     from edgespa.device.measure.saved import read_profiles
-    from edgespa.exporting.card import model_card
+    from edgespa.exporting.card import whole_card
     from edgespa.system.files import refuse_existing, write_whole
 
     if output is not None:
@@ -37,7 +37,7 @@ def command(bundle: Path, output: Path | None, overwrite: bool, as_json: bool) -
     with open_bundle(bundle) as opened:
         names = opened.folder / LABELS
         classes = names.read_text(encoding="utf-8").splitlines() if names.exists() else []
-        text = model_card(opened.manifest, classes, read_profiles(opened.folder))
+        text = whole_card(opened.manifest, classes, read_profiles(opened.folder))
     if output is not None:
         write_whole(output, text.encode())
     if as_json:

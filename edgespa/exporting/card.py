@@ -9,6 +9,7 @@ from pydantic import JsonValue
 
 from edgespa.adapters.kinds import FULL, KINDS
 from edgespa.bundle import Manifest, TensorSpec
+from edgespa.exporting.card_head import card_head
 from edgespa.objectives.measured import measured, others
 from edgespa.objectives.measures import measure_named
 from edgespa.pixels.words import steps
@@ -37,6 +38,30 @@ _HOW = {
     "epochs": "epochs",
     "seed": "seed",
 }
+
+
+def whole_card(
+    manifest: Manifest,
+    classes: Sequence[str],
+    profiles: Sequence[Profile] = (),
+    *,
+    base_model: str | None = None,
+    datasets: Sequence[str] = (),
+) -> str:
+    """The card as a hub takes it: `model_card` below its head in YAML.
+
+    Args:
+        manifest: Of the bundle; its ``files`` and ``seal`` are not looked at.
+        classes: The names of the outputs; empty where they are not known.
+        profiles: What was measured on devices.
+        base_model: See `edgespa.exporting.card_head.card_head`.
+        datasets: Likewise.
+
+    Raises:
+        ConfigError: A name cannot be one on the hub.
+    """
+    head = card_head(manifest, profiles, base_model=base_model, datasets=datasets)
+    return f"{head}\n{model_card(manifest, classes, profiles)}"
 
 
 def model_card(manifest: Manifest, classes: Sequence[str], profiles: Sequence[Profile] = ()) -> str:
@@ -317,4 +342,4 @@ def _code(text: str) -> str:
     return " ".join(text.split()).replace("`", "'").replace("|", "/")
 
 
-__all__ = ["model_card"]
+__all__ = ["model_card", "whole_card"]

@@ -85,6 +85,10 @@ class Checked:
         self._stream.write(piece)
         self._told(len(piece))
 
+    def is_right(self) -> bool:
+        """Whether all of it was written, and is what it should be."""
+        return self.written == self.entry.size_bytes and self._digest.hexdigest() == self.entry.sha256
+
     def finish(self) -> None:
         """Say that all of it was written.
 
