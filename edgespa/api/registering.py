@@ -140,9 +140,7 @@ def _onto_hub(
     report(0, None, f"sending {len(contents)} files")
     done = push_files(contents, reference, name=name, public=words.public)
     size = sum(len(each) if isinstance(each, bytes) else each.stat().st_size for each in contents.values())
-    return Pushed(
-        str(reference), kind, done.commit, len(contents), size, page=done.url, private=done.private
-    )
+    return Pushed(str(reference), kind, done.commit, len(contents), size, page=done.url, private=done.private)
 
 
 def fetch(

@@ -113,7 +113,9 @@ def _what(manifest: Manifest, classes: Sequence[str]) -> Iterator[str]:
 
 def _base(manifest: Manifest) -> Iterator[str]:
     base = manifest.base
-    yield f"- made from `{as_code(base.spec)}`" + (f" with the weights `{as_code(base.weights)}`" if base.weights else "")
+    yield f"- made from `{as_code(base.spec)}`" + (
+        f" with the weights `{as_code(base.weights)}`" if base.weights else ""
+    )
     yield f"- digest of the base: `{as_code(base.digest)}`"
     if base.license is not None:
         yield f"- licence of the base, which applies to these files: {as_text(base.license)}"

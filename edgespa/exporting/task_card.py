@@ -49,7 +49,11 @@ def task_card(
     )
     numbers = {key: value for key, value in header.metrics.items() if isinstance(value, int | float)}
     metrics = [
-        {"type": each.name.rpartition(" ")[2].lower(), "value": round(float(each.value), 6), "name": one_line(each.name)}
+        {
+            "type": each.measure.name,
+            "value": round(float(each.value), 6),
+            "name": one_line(each.name),
+        }
         for each in measured(numbers)
     ]
     title = name.rpartition(".")[0] or name
@@ -78,12 +82,13 @@ def _body(title: str, name: str, header: Header, spec: str, base: str | None, li
     figures = header.figures
     yield f"# {as_text(title)}"
     yield ""
-    yield "A task file of [edgespa](https://pypi.org/project/edgespa): what one task adds to its base, a pretrained network. It is"
-    yield "merged into the base's weights, and exported, on your machine."
+    yield "A task file of edgespa: what one task adds to its base, a pretrained network. It is merged into the base's"
+    yield "weights, and exported, on your machine."
     yield ""
     yield f"- base: `{as_code(_last(spec))}`, digest `{as_code(header.digest)}`"
     yield f"- its weights: `{as_code(base)}` beside this file" if base else "- its weights do not lie here"
-    yield f"- licence of the base: {as_text(license) if license else 'not recorded; whatever it is, it applies to this file'}"
+    known = as_text(license) if license else "not recorded; whatever it is, it applies to this file"
+    yield f"- licence of the base: {known}"
     yield f"- channels kept: {figures.channel_density:.1%}"
     yield f"- parameters, merged: {figures.parameters:,} of {figures.base_parameters:,}"
     yield f"- MACs: {figures.macs:,} of {figures.base_macs:,}"

@@ -228,7 +228,7 @@ def to_json(value: object) -> bytes:
 class _Described(BaseModel):
     model_config = ConfigDict(strict=True, extra="ignore")
 
-    mediaType: str = Field(max_length=255)  # noqa: N815  # as the specification has it
+    mediaType: str = Field(max_length=255)  # as the specification has it
     digest: str = Field(pattern="^sha256:[0-9a-f]{64}$")
     size: int = Field(ge=0, le=MAX_BYTES)
     annotations: dict[str, str] = Field(default_factory=dict)
@@ -237,8 +237,8 @@ class _Described(BaseModel):
 class _Written(BaseModel):
     model_config = ConfigDict(strict=True, extra="ignore")
 
-    schemaVersion: Literal[2]  # noqa: N815
-    artifactType: str | None = None  # noqa: N815
+    schemaVersion: Literal[2]
+    artifactType: str | None = None
     config: _Described
     layers: list[_Described] = Field(max_length=MAX_FILES + 2)
 
@@ -267,7 +267,7 @@ def read_artifact(content: bytes, where: str) -> dict[str, Layer]:
         found = _Written.model_validate(values)
     except ValidationError as error:
         raise RegistryError(f"{where}: its manifest cannot be read: {first_problem(error)}", _OTHER_TOOL) from error
-    if ARTIFACT != found.artifactType and found.config.mediaType != CONFIG:
+    if found.artifactType != ARTIFACT and found.config.mediaType != CONFIG:
         what = shown(found.artifactType or found.config.mediaType, 100)
         raise RegistryError(f"{where} is {what}, not a model ({ARTIFACT})", _OTHER_TOOL)
     layers: dict[str, Layer] = {}

@@ -164,7 +164,8 @@ def task_entries(source: Source, *, with_base: bool) -> tuple[FileEntry, FileEnt
     for entry in entries:
         if entry.size_bytes > MAX_TASK_BYTES:
             raise RegistryError(
-                f"{source.where}: {entry.path} would have {entry.size_bytes:,} bytes, more than {MAX_TASK_BYTES:,}", _BAD
+                f"{source.where}: {entry.path} would have {entry.size_bytes:,} bytes, more than {MAX_TASK_BYTES:,}",
+                _BAD,
             )
     return entries[0], entries[1] if with_base else None
 

@@ -144,9 +144,7 @@ class _Repository:
 
     def _place(self, location: str | None) -> str:
         if not location:
-            raise RegistryError(
-                f"{self.transport.shown_host} does not say where to send a file", "is it a registry?"
-            )
+            raise RegistryError(f"{self.transport.shown_host} does not say where to send a file", "is it a registry?")
         return self.transport.url(location)
 
     def put_manifest(self, artifact: Artifact) -> None:
@@ -216,7 +214,9 @@ class RegistrySource:
         named = [each for each in tags or () if isinstance(each, str) and each.isprintable() and len(each) < 129]
         what = f"the tag {reference.tag}" if reference.digest is None else reference.digest
         if not named:
-            return RegistryError(f"{host} has no {reference.name}, or nothing in it", "check the name of the repository")
+            return RegistryError(
+                f"{host} has no {reference.name}, or nothing in it", "check the name of the repository"
+            )
         some = ", ".join(sorted(named)[:10])
         return RegistryError(f"{host}/{reference.name} does not have {what}", f"its tags: {some}")
 

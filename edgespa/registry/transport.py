@@ -183,7 +183,7 @@ class Transport:
         return self._header is not None and self._header != before
 
     def _token(self, realm: str | None, asked: Mapping[str, str | None]) -> str | None:
-        """What a registry's token service gives for the credentials, or for none (docs.docker.com/registry/spec/auth)."""
+        """What a registry's token service gives for the credentials, or for none: distribution's spec/auth/token.md."""
         from urllib.parse import urlencode
 
         if realm is None or not realm.startswith(("https://", "http://")):
