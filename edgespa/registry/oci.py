@@ -251,11 +251,10 @@ class RegistrySource:
     def copy(self, entry: FileEntry, target: Checked) -> None:
         """Fetch a blob; where the connection breaks, go on where it was."""
         for attempt in range(_TRIES):
-            before = target.written
             try:
                 self._fetch(entry, target)
             except BrokenOffError:
-                if attempt == _TRIES - 1 and target.written == before:
+                if attempt == _TRIES - 1 and not target.written:  # else how much came is what there is to say
                     raise
             if target.written >= entry.size_bytes:
                 break

@@ -31,10 +31,11 @@ servers = _loaded("registry_servers", Path(__file__).with_name("servers.py"))
 
 @pytest.fixture(autouse=True)
 def _own_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is remembered of registries, and credentials, are each test's own."""
+    """What is remembered of registries, and credentials, are each test's own, and nobody waits before a try again."""
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("DOCKER_CONFIG", raising=False)
+    monkeypatch.setattr("edgespa.registry.oci._WAIT_S", 0.0)
 
 
 @pytest.fixture
