@@ -157,10 +157,7 @@ def push(
     if on_hub and plain_http:
         raise ConfigError("plain_http is of oci://", "leave it out; HF_ENDPOINT says where the hub is")
     require_names(base_model, names)
-    if not on_hub:
-        from edgespa.registry.transport import require_oras
-
-        require_oras()
+    _require_client(on_hub=on_hub)
     checked(path)
     from edgespa.api.registering import Told, push_bundle, push_task
 
@@ -217,10 +214,7 @@ def pull(
     if isinstance(reference, HubReference) and plain_http:
         raise ConfigError("plain_http is of oci://", "leave it out; HF_ENDPOINT says where the hub is")
     require_folder_possible(folder)
-    if not isinstance(reference, HubReference):
-        from edgespa.registry.transport import require_oras
-
-        require_oras()
+    _require_client(on_hub=isinstance(reference, HubReference))
     checked()
     from edgespa.api.registering import fetch
     from edgespa.bundle import Approval
@@ -236,3 +230,15 @@ def pull(
             plain_http=plain_http,
             overwrite=overwrite,
         )
+
+
+def _require_client(*, on_hub: bool) -> None:
+    """Say that the client library is not there, before anything is read."""
+    if on_hub:
+        from edgespa.registry.hub_transport import hub_api
+
+        hub_api()
+    else:
+        from edgespa.registry.transport import require_oras
+
+        require_oras()

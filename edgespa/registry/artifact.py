@@ -176,6 +176,11 @@ def base_name(content: bytes) -> str:
     return f"{BASE_PREFIX}{hashlib.sha256(content).hexdigest()[:12]}{BASE_SUFFIX}"
 
 
+def is_base(path: str) -> bool:
+    """Whether a file beside a task file is one of its base's tensors."""
+    return path.startswith(BASE_PREFIX) and path.endswith(BASE_SUFFIX) and "/" not in path
+
+
 def _kind(path: str, weights: Iterable[str]) -> str:
     if path in weights:
         return WEIGHT

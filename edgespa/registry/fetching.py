@@ -23,7 +23,7 @@ from edgespa.bundle.opened import Approval
 from edgespa.bundle.signature import MAX_SIGNATURE_BYTES
 from edgespa.bundle.whole import WholeFolder
 from edgespa.errors import OutputExistsError, RegistryError
-from edgespa.registry.artifact import BASE_PREFIX, BASE_SUFFIX, TASK_SUFFIX
+from edgespa.registry.artifact import TASK_SUFFIX, is_base
 from edgespa.system.files import folder_beside
 
 MAX_TASK_BYTES = 8 << 30
@@ -152,9 +152,11 @@ def task_entries(source: Source, *, with_base: bool) -> tuple[FileEntry, FileEnt
     """
     paths = sorted(source.paths())
     tasks = [each for each in paths if each.endswith(TASK_SUFFIX) and "/" not in each]
-    bases = [each for each in paths if each.startswith(BASE_PREFIX) and each.endswith(BASE_SUFFIX) and "/" not in each]
+    bases = [each for each in paths if is_base(each)]
     if len(tasks) != 1 or len(bases) > 1:
-        what = f"{len(tasks)} task files" if tasks else "neither a bundle nor a task file"
+        what = "neither a bundle nor a task file"
+        if tasks:
+            what = f"{len(tasks)} task files and {len(bases)} bases"
         raise RegistryError(f"{source.where} holds {what}", "name what `edgespa push` has pushed")
     if with_base and not bases:
         raise RegistryError(

@@ -8,27 +8,33 @@ bundle's: what the hub shows is the card with all that was measured since, and t
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import re
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from edgespa import __version__
-from edgespa.bundle.files import sha256_file
-from edgespa.bundle.manifest import MANIFEST, MAX_FILES, SIGNATURE, FileEntry, Manifest
-from edgespa.errors import MissingExtraError, RegistryError
-from edgespa.registry.artifact import TASK_SUFFIX
-from edgespa.registry.fetching import MAX_TASK_BYTES, Checked
+from edgespa.bundle.files import parse_manifest, sha256_file
+from edgespa.bundle.limits import MAX_MANIFEST_BYTES
+from edgespa.bundle.manifest import MANIFEST, MAX_FILES, SIGNATURE, FileEntry, Manifest, path_problem
+from edgespa.errors import BundleError, RegistryError
+from edgespa.registry.artifact import TASK_SUFFIX, is_base
+from edgespa.registry.fetching import Checked
+from edgespa.registry.hub_transport import TIMEOUT_S, HubBrokenOffError, fetch_file, hub_api, quiet, told_of
 from edgespa.registry.references import HubReference
-from edgespa.system.bounds import shown
-
-if TYPE_CHECKING:
-    from huggingface_hub import HfApi
 
 CARD, SEALED_CARD = "README.md", "README.bundle.md"
+_ATTRIBUTES = ".gitattributes"
+"""What the hub puts into every repository."""
 _MOST_LISTED = 10 * MAX_FILES
 _PIECE = 1 << 20
+_TRIES, _WAIT_S = 4, 0.5
+_COMMIT = re.compile("[0-9a-f]{40}")
+_MOST_PLAIN = 64 << 20
+"""Of a file that lies in the repository itself; larger ones have a digest."""
 _BAD = "do not use it: it was damaged or exchanged where it lies; ask who pushed it"
 
 
@@ -56,7 +62,7 @@ def push_files(
 
     Args:
         files: By their paths there: all of a bundle, or a task file with what belongs to it.
-        reference: The repository, and the branch, which is made if it is not there.
+        reference: The repository, and the branch, which is made if it is not there, and then holds nothing else.
         name: Of what is pushed, for the history.
         public: A repository that is made for it is shown to everybody.
 
@@ -64,10 +70,10 @@ def push_files(
         RegistryError: The hub cannot be reached, refuses, or the repository holds something of another kind.
     """
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete, get_token
-    from huggingface_hub.errors import RepositoryNotFoundError
+    from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
 
-    api = _api()
-    with _told(reference), _quiet():
+    api = hub_api()
+    with told_of(reference), quiet():
         if get_token() is None:
             raise RegistryError(
                 f"{reference} cannot be pushed to: nobody is logged in to the hub",
@@ -79,19 +85,42 @@ def push_files(
         except RepositoryNotFoundError:
             api.create_repo(reference.name, private=not public, exist_ok=True)
             created, info = True, api.repo_info(reference.name)
+        fresh = False
         if reference.revision is not None:
-            api.create_branch(reference.name, branch=reference.revision, exist_ok=True)
-            info = api.repo_info(reference.name, revision=reference.revision)
+            try:
+                info = api.repo_info(reference.name, revision=reference.revision)
+            except RevisionNotFoundError:
+                api.create_branch(reference.name, branch=reference.revision)
+                fresh, info = True, api.repo_info(reference.name, revision=reference.revision)
         there = {each.rfilename for each in info.siblings or ()}
-        _refuse_mixture(reference, set(files), there)
+        if not fresh:
+            _refuse_mixture(reference, set(files), there)
+        stale = there - {_ATTRIBUTES} if fresh else _ours(reference, str(info.sha), there)
         operations: list[Any] = [CommitOperationAdd(path, content) for path, content in sorted(files.items())]
-        # Of a bundle that was there: a signature or a card that does not belong to this one.
-        operations += [CommitOperationDelete(each) for each in (SIGNATURE, SEALED_CARD) if each in there - set(files)]
+        operations += [CommitOperationDelete(each) for each in sorted(stale - set(files))]
         found = api.create_commit(
             reference.name, operations, commit_message=f"edgespa push: {name}"[:200], revision=reference.revision
         )
     private = None if info.private is None else bool(info.private)
     return Committed(found.oid, f"{api.endpoint}/{reference.name}", created, private)
+
+
+def _ours(reference: HubReference, commit: str, there: set[str]) -> set[str]:
+    """Of what lies there, what an earlier push has put there: a file of it that is not pushed now does not stay."""
+    found = {each for each in there if each in (MANIFEST, SIGNATURE, SEALED_CARD) or is_base(each)}
+    if MANIFEST in there and _COMMIT.fullmatch(commit):
+        content = bytearray()
+
+        def take(piece: bytes) -> None:
+            content.extend(piece)
+            if len(content) > MAX_MANIFEST_BYTES:
+                raise RegistryError(f"{reference}: its {MANIFEST} is too large", _BAD)
+
+        with contextlib.suppress(BundleError, RegistryError):  # of somebody else's we know nothing
+            fetch_file(reference, commit, MANIFEST, take)
+            named = parse_manifest(bytes(content), str(reference)).files
+            found |= {entry.path for entry in named} & there
+    return found
 
 
 def _refuse_mixture(reference: HubReference, files: set[str], there: set[str]) -> None:
@@ -110,77 +139,11 @@ def _refuse_mixture(reference: HubReference, files: set[str], there: set[str]) -
     )
 
 
-def _api() -> HfApi:
-    try:
-        from huggingface_hub import HfApi
-    except ImportError:
-        raise MissingExtraError("huggingface_hub", "models") from None
-    return HfApi(library_name="edgespa", library_version=__version__)
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """No bars and remarks of the library's: what there is to say is said here."""
-    import logging
-
-    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
-
-    log, before = logging.getLogger("huggingface_hub"), are_progress_bars_disabled()
-    level = log.level
-    disable_progress_bars()
-    log.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        log.setLevel(level)
-        if not before:
-            enable_progress_bars()
-
-
-@contextlib.contextmanager
-def _told(reference: HubReference) -> Iterator[None]:
-    """What the library raises, in words that say what to do."""
-    import httpx2
-    from huggingface_hub import errors
-
-    login = "log in with `hf auth login`, or set HF_TOKEN to a token that may; is the name right?"
-    try:
-        yield
-    except (RegistryError, KeyboardInterrupt):
-        raise
-    except errors.OfflineModeIsEnabled as error:
-        raise RegistryError(f"{reference}: HF_HUB_OFFLINE says not to ask the hub", "unset it to go there") from error
-    except errors.GatedRepoError as error:
-        raise RegistryError(f"{reference} is gated: its owners have to let you in", "ask for it on its page") from error
-    except errors.RevisionNotFoundError as error:
-        raise RegistryError(f"{reference}: there is no such revision", "name a branch, a tag or a commit") from error
-    except errors.RepositoryNotFoundError as error:
-        raise RegistryError(f"{reference}: there is no such repository, or it is not yours to see", login) from error
-    except errors.LocalEntryNotFoundError as error:
-        raise RegistryError(
-            f"{reference} cannot be fetched, and not all of it is in the cache", "check the network, and try again"
-        ) from error
-    except errors.HfHubHTTPError as error:
-        status = error.response.status_code if error.response is not None else 0
-        said = f": {shown(str(error.server_message), 200)[1:-1]}" if error.server_message else ""
-        hint = login if status in (401, 403) else "try again; if it stays so, look at the hub's status page"
-        raise RegistryError(f"{reference}: the hub answers HTTP {status}{said}", hint) from error
-    except httpx2.HTTPError as error:
-        raise RegistryError(
-            f"{reference}: the hub cannot be reached, or broke off ({type(error).__name__})",
-            "check the network, and HF_ENDPOINT if you have set it",
-        ) from error
-    except (OSError, ValueError, RuntimeError) as error:
-        if isinstance(error, OSError) and error.errno is not None:
-            raise
-        raise RegistryError(f"{reference}: {shown(str(error), 300)[1:-1]}", "try again") from error
-
-
 class HubSource:
     """A repository on the hub at one commit, to be fetched: `edgespa.registry.fetching.Source`.
 
-    Files go through the library's cache, so that one which is there is not fetched again; with HF_HUB_OFFLINE all
-    comes from there.
+    What the library's cache holds of that commit, as `hf download` puts it there, is not fetched; with HF_HUB_OFFLINE
+    all comes from there.
 
     Args:
         reference: Of it.
@@ -195,35 +158,42 @@ class HubSource:
     def __init__(self, reference: HubReference) -> None:
         self.reference, self.where = reference, str(reference)
         self._sha256: dict[str, str] = {}
-        api = _api()
+        api = hub_api()
         from huggingface_hub import constants
 
-        with _told(reference), _quiet():
-            if constants.HF_HUB_OFFLINE:
-                self.commit, self._sizes = self._cached()
-                return
-            info = api.repo_info(reference.name, revision=reference.revision, files_metadata=True)
-            self.commit = info.sha or reference.revision or "main"
-            siblings = info.siblings or []
+        self.offline = bool(constants.HF_HUB_OFFLINE)
+        if self.offline:
+            self.commit, self._sizes = self._cached()
+            return
+        with told_of(reference), quiet():
+            info = api.repo_info(reference.name, revision=reference.revision, files_metadata=True, timeout=TIMEOUT_S)
+        siblings = info.siblings or []
+        self.commit = str(info.sha)
+        if not _COMMIT.fullmatch(self.commit):
+            raise RegistryError(f"{self.where}: the hub does not say which commit that is", "is HF_ENDPOINT a hub?")
         if len(siblings) > _MOST_LISTED:
             raise RegistryError(f"{self.where} holds {len(siblings):,} files, more than {_MOST_LISTED:,}", _BAD)
-        self._sizes = {each.rfilename: each.size for each in siblings}
-        self._sha256 = {each.rfilename: each.lfs.sha256 for each in siblings if each.lfs is not None}
+        listed = [each for each in siblings if path_problem(each.rfilename) is None]  # others cannot be ours
+        self._sizes = {each.rfilename: each.size for each in listed}
+        self._sha256 = {each.rfilename: each.lfs.sha256 for each in listed if each.lfs is not None}
 
     def _cached(self) -> tuple[str, dict[str, int | None]]:
         """What lies in the library's cache, of the commit that was last seen there."""
-        from huggingface_hub import try_to_load_from_cache
+        from huggingface_hub import constants
 
-        for name in (MANIFEST, CARD):
-            found = try_to_load_from_cache(self.reference.name, name, revision=self.reference.revision)
-            if isinstance(found, str):
-                folder = Path(found).parent
-                files = [each for each in folder.rglob("*") if each.is_file()]
-                sizes = {each.relative_to(folder).as_posix(): each.stat().st_size for each in files}
-                return folder.name, dict(sizes)
-        raise RegistryError(
-            f"{self.where} is not in the cache, and HF_HUB_OFFLINE says not to ask the hub", "unset it to fetch it"
-        )
+        store = Path(constants.HF_HUB_CACHE) / f"models--{self.reference.name.replace('/', '--')}"
+        commit = named = self.reference.revision or "main"
+        if not _COMMIT.fullmatch(named) and path_problem(named) is None:
+            place = store / "refs" / named
+            commit = place.read_text(encoding="ascii", errors="replace").strip() if place.is_file() else ""
+        folder = store / "snapshots" / commit
+        if not _COMMIT.fullmatch(commit) or not folder.is_dir():
+            raise RegistryError(
+                f"{self.where} is not in the cache, and HF_HUB_OFFLINE says not to ask the hub",
+                "unset it to fetch it; `hf download` puts it into the cache",
+            )
+        files = {name.relative_to(folder).as_posix(): name for name in folder.rglob("*") if name.is_file()}
+        return commit, {name: path.stat().st_size for name, path in files.items() if path_problem(name) is None}
 
     def paths(self) -> Iterable[str]:
         """Of its files."""
@@ -239,11 +209,15 @@ class HubSource:
             raise RegistryError(f"{self.where} has no {path}", "name a repository that `edgespa push` has written")
         if size is not None and size > most:
             raise RegistryError(f"{self.where}: its {path} would have {size:,} bytes, more than {most:,}", _BAD)
-        with self._fetched(path, most).open("rb") as stream:
-            content = stream.read(most + 1)
-        if len(content) > most:
-            raise RegistryError(f"{self.where}: its {path} has more than {most:,} bytes", _BAD)
-        return content
+        held = io.BytesIO()
+
+        def take(piece: bytes) -> None:
+            if held.tell() + len(piece) > most:
+                raise RegistryError(f"{self.where}: its {path} has more than {most:,} bytes", _BAD)
+            held.write(piece)
+
+        self._read(path, take, held.tell)
+        return held.getvalue()
 
     def require(self, manifest: Manifest) -> None:
         """Refuse files that are not the bundle's; others are not looked at."""
@@ -256,60 +230,58 @@ class HubSource:
                 raise RegistryError(f"{self.where}: {place} is another file than the bundle's manifest names", _BAD)
 
     def entry(self, path: str) -> FileEntry:
-        """Size and digest of a file; one whose digest the hub does not tell is fetched for it."""
+        """Size and digest of a file; one whose digest the hub does not tell, because it is small, is fetched for it."""
         size = self._sizes[path]
-        if size is not None and size > MAX_TASK_BYTES:
-            raise RegistryError(f"{self.where}: {path} would have {size:,} bytes, more than {MAX_TASK_BYTES:,}", _BAD)
         if path in self._sha256 and size is not None:
-            return FileEntry(path=path, size_bytes=size, sha256=self._sha256[path])
-        found = self._fetched(path, MAX_TASK_BYTES if size is None else size)
-        return FileEntry(path=path, size_bytes=found.stat().st_size, sha256=sha256_file(found))
+            try:
+                return FileEntry(path=path, size_bytes=size, sha256=self._sha256[path])
+            except ValueError as error:
+                raise RegistryError(f"{self.where}: the hub gives no digest or size of {path}", _BAD) from error
+        cached = self._in_cache(path)
+        if cached is not None:
+            return FileEntry(path=path, size_bytes=cached.stat().st_size, sha256=sha256_file(cached))
+        content = self.small(path, _MOST_PLAIN)
+        return FileEntry(path=path, size_bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
 
     def copy(self, entry: FileEntry, target: Checked) -> None:
-        """Write a file; one that is wrong does not stay in the library's cache."""
-        found = self._fetched(self._place(entry.path), entry.size_bytes)
-        try:
-            with found.open("rb") as stream:
-                while piece := stream.read(_PIECE):
-                    target.write(piece)
-        finally:
-            if not target.is_right():
-                for each in (found.resolve(), found):
-                    each.unlink(missing_ok=True)
+        """Write a file, from the cache if it is there as it should be."""
+        path = self._place(entry.path)
+        cached = self._in_cache(path)
+        if cached is not None and not self.offline and not _is_right(cached, entry):
+            cached = None
+        if cached is None:
+            self._read(path, target.write, lambda: target.written)
+            return
+        with cached.open("rb") as stream:
+            while piece := stream.read(_PIECE):
+                target.write(piece)
 
-    def _fetched(self, path: str, most: int) -> Path:
-        from huggingface_hub import hf_hub_download
+    def _in_cache(self, path: str) -> Path | None:
+        from huggingface_hub import try_to_load_from_cache
 
-        with _told(self.reference), _quiet():
-            return Path(
-                hf_hub_download(
-                    self.reference.name,
-                    path,
-                    revision=self.commit,
-                    library_name="edgespa",
-                    library_version=__version__,
-                    tqdm_class=_counter(most, f"{self.where}: {path}"),
-                )
-            )
+        found = try_to_load_from_cache(self.reference.name, path, revision=self.commit)
+        return Path(found) if isinstance(found, str) else None
+
+    def _read(self, path: str, take: Callable[[bytes], object], done: Callable[[], int]) -> None:
+        """A file, which goes on where it was when the connection breaks."""
+        if self.offline:
+            if (cached := self._in_cache(path)) is not None:
+                take(cached.read_bytes())
+                return
+            raise RegistryError(f"{self.where}: {path} is not in the cache, and HF_HUB_OFFLINE is set", "unset it")
+        for attempt in range(_TRIES):
+            try:
+                fetch_file(self.reference, self.commit, path, take, begin=done())
+            except HubBrokenOffError:
+                if attempt == _TRIES - 1:
+                    raise
+                time.sleep(_WAIT_S * 2**attempt)
+            else:
+                return
 
 
-def _counter(most: int, what: str) -> Any:
-    """A bar for the library that shows nothing, and ends what sends more than it should."""
-    from tqdm import tqdm
-
-    class Counter(tqdm):  # type: ignore[type-arg]  # of nothing: it counts
-        def __init__(self, *args: Any, **options: Any) -> None:
-            self.counted = int(options.get("initial") or 0)
-            options.pop("name", None)
-            super().__init__(*args, **{**options, "disable": True, "file": io.StringIO()})
-
-        def update(self, n: float | None = 1) -> bool | None:
-            self.counted += int(n or 0)
-            if self.counted > most:
-                raise RegistryError(f"{what} has more than {most:,} bytes", _BAD)
-            return super().update(n)
-
-    return Counter
+def _is_right(path: Path, entry: FileEntry) -> bool:
+    return path.stat().st_size == entry.size_bytes and sha256_file(path) == entry.sha256
 
 
 def files_of(folder: Path, manifest: Manifest, card: str, *, signed: bool) -> dict[str, Path | bytes]:

@@ -211,7 +211,7 @@ class Transport:
             what: Was asked, as "the manifest of NAME".
         """
         status = answer.status_code
-        said = _complaint(answer)
+        said = self._complaint(answer)
         if status in (401, 403):
             who = "your credentials do not allow it" if self.is_logged_in else "it asks who you are"
             return RegistryError(
@@ -226,6 +226,28 @@ class Transport:
             f"{self.shown_host} answers HTTP {status} to {what}{said}",
             "try again; if it stays so, ask who runs it" if status >= 500 else _ADDRESS,
         )
+
+    def _complaint(self, answer: requests.Response) -> str:
+        """What a registry says of an error, in words that can be shown; what it was asked with is none of them."""
+        with contextlib.suppress(RegistryError, AttributeError, TypeError, KeyError, IndexError):
+            first = document(answer, "it")["errors"][0]
+            words = " ".join(str(first.get("message") or first.get("code") or "").split())
+            for secret in self._secrets():
+                words = words.replace(secret, "...")
+            return f": {shown(words, 160)[1:-1]}" if words else ""
+        return ""
+
+    def _secrets(self) -> Iterator[str]:
+        import base64
+        import binascii
+
+        if self._header is not None:
+            yield self._header.partition(" ")[2]
+        if self._basic is not None:
+            yield self._basic
+            with contextlib.suppress(binascii.Error, UnicodeDecodeError):
+                password = base64.b64decode(self._basic).decode().partition(":")[2]
+                yield from (password,) if password else ()
 
 
 _ADDRESS = "check the address; is it a registry that speaks the OCI distribution API?"
@@ -258,15 +280,6 @@ def document(answer: requests.Response, where: str) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise RegistryError(f"{where} does not answer in JSON, as a registry does", _ADDRESS) from error
     return values if isinstance(values, dict) else {}
-
-
-def _complaint(answer: requests.Response) -> str:
-    """What a registry says of an error, in words that can be shown."""
-    with contextlib.suppress(RegistryError, AttributeError, TypeError, KeyError, IndexError):
-        first = document(answer, "it")["errors"][0]
-        words = " ".join(str(first.get("message") or first.get("code") or "").split())
-        return f": {shown(words, 160)[1:-1]}" if words else ""
-    return ""
 
 
 def _reason(said: str) -> str:

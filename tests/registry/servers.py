@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 # bcrypt of "secret", as htpasswd writes it.
 _HTPASSWD = "ann:$2y$05$abcdefghijklmnopqrstuuOQiyCxlgf/oeuTqixKmWdcYUh4Hjl0a\n"
@@ -99,8 +100,12 @@ class Asked(BaseHTTPRequestHandler):
         """Nothing on the screen."""
 
     def _handle(self) -> None:
-        size = int(self.headers.get("Content-Length") or 0)
-        self.body = self.rfile.read(size)
+        self.body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        if self.headers.get("Transfer-Encoding") == "chunked":
+            while size := int(self.rfile.readline(), 16):
+                self.body += self.rfile.read(size)
+                self.rfile.readline()
+            self.rfile.readline()
         self.server.asked.append((self.command, self.path, dict(self.headers)))
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             self.server.answer(self)
@@ -147,6 +152,8 @@ class Hub:
         made: What the repository was made with; None as long as it was not.
         uploads: Digests of large files, as they came.
         spoil: Path -> what is given out in the place of its content.
+        fault: Asked for each file: whether it has answered, in another way.
+        told: Changes what is told of the repository.
     """
 
     name: str = "ann/flowers"
@@ -156,6 +163,14 @@ class Hub:
     large: dict[str, bytes] = field(default_factory=dict)
     uploads: list[str] = field(default_factory=list)
     spoil: dict[str, bytes] = field(default_factory=dict)
+    fault: Callable[[Asked, str, bytes], bool] | None = None
+    told: Callable[[dict[str, Any]], object] = lambda _: None
+
+    @property
+    def is_private(self) -> bool:
+        """Whether it was asked for that, as newer and older clients do."""
+        made = self.made or {}
+        return bool(made.get("private")) or made.get("visibility") == "private"
 
     def commit_of(self, revision: str) -> str:
         """A digest of all that a branch holds."""
@@ -172,7 +187,7 @@ class Hub:
 
     def __call__(self, asked: Asked) -> None:
         """Answer one request."""
-        path, _, _ = asked.path.partition("?")
+        path = unquote(asked.path.partition("?")[0])
         if path.startswith("/upload/"):
             sha256 = path.removeprefix("/upload/")
             assert hashlib.sha256(asked.body).hexdigest() == sha256
@@ -208,13 +223,25 @@ class Hub:
             commit, files = found
             siblings = [self._sibling(name, content) for name, content in files.items()]
             whole = {"_id": "1", "id": self.name, "modelId": self.name, "sha": commit, "siblings": siblings}
-            return asked.say(200, {**whole, "private": bool((self.made or {}).get("private")), "tags": []})
+            whole |= {"private": self.is_private, "tags": []}
+            self.told(whole)
+            return asked.say(200, whole)
+        if kind == "tree" and (found := self._files(revision)) is not None:
+            listed = [self._sibling(name, content) for name, content in found[1].items()]
+            rows = [{**each, "type": "file", "path": each["rfilename"], "oid": each["blobId"]} for each in listed]
+            return asked.say(
+                200,
+                [
+                    {**each, "lfs": {**each["lfs"], "oid": each["lfs"]["sha256"]}} if "lfs" in each else each
+                    for each in rows
+                ],
+            )
         if kind == "branch":
             self.branches.setdefault(revision, dict(self.branches["main"]))
             return asked.say(201, {})
         if kind == "preupload":
             files = [
-                {"path": each["path"], "uploadMode": "lfs" if each["size"] > 2000 else "regular", "shouldIgnore": False}
+                {"path": each["path"], "uploadMode": "lfs" if each["size"] > 400 else "regular", "shouldIgnore": False}
                 for each in json.loads(asked.body)["files"]
             ]
             return asked.say(200, {"files": files})
@@ -259,6 +286,12 @@ class Hub:
             code = "RevisionNotFound" if found is None else "EntryNotFound"
             return asked.say(404, {"error": "not there"}, X_Error_Code=code)
         content = found[1][name]
+        if self.fault is not None and self.fault(asked, name, content):
+            return None
+        begin = int((asked.headers.get("Range") or "bytes=0-").removeprefix("bytes=").rstrip("-"))
+        if begin:
+            part = f"bytes {begin}-{len(content) - 1}/{len(content)}"
+            return asked.say(206, content[begin:], Content_Range=part)
         given = self.spoil.get(name, content)
         etag = f'"{hashlib.sha256(content).hexdigest()}"'
         size = {"Content_Length": str(len(content))} if asked.command == "HEAD" else {}
