@@ -102,8 +102,8 @@ class Pulled(Result):
 
 def push(
     source: str | Path | Bundle | TaskFile,
-    target: str,
     *,
+    target: str,
     with_base: bool = False,
     base: Model | None = None,
     weights: str | Path | None = None,
@@ -147,7 +147,7 @@ def push(
     if not is_task and (with_base or base is not None or weights is not None or license is not None):
         raise ConfigError(
             f"{path} is a bundle: with_base, base, weights and license are of task files",
-            "leave them out; a bundle has its licence from: edgespa export --license",
+            "leave them out; a bundle says its licence since its export (--license)",
         )
     if not with_base and (base is not None or weights is not None):
         raise ConfigError("base and weights say where a base is that is pushed too", "add with_base, or leave them out")

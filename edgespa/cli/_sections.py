@@ -274,7 +274,7 @@ SHIP_EXAMPLES: Examples = (
 
 UNPACK: Sections = {"Who made it": _SIGNERS, "Output": (*_WRITTEN, *_RECIPE)}
 UNPACK_EXAMPLES: Examples = (("Only if it is signed", "unpack bundle.tar --signers signers --output bundle/"),)
-PACK: Sections = {"Output": ("--layout", *_WRITTEN, *_RECIPE)}
+PACK: Sections = {"Output": (*_WRITTEN, "--layout", *_RECIPE)}
 PACK_EXAMPLES: Examples = (
     ("One file of a bundle", "pack bundle/ --output bundle.tar"),
     ("A folder for tools of registries", "pack bundle/ --layout oci --output bundle.oci"),

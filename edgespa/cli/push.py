@@ -57,7 +57,7 @@ def command(
 
     found = es.push(
         source,
-        target,
+        target=target,
         with_base=with_base,
         base=base,
         weights=weights,

@@ -100,7 +100,7 @@ def _body(title: str, name: str, header: Header, spec: str, base: str | None, li
         yield f"- classes, {len(header.classes)}: {shown}{more}"
     yield ""
     yield "```sh"
-    yield f"edgespa export {as_code(name)} --output bundle"
+    yield f"edgespa export {as_code(name)} --output=bundle"
     yield "```"
 
 

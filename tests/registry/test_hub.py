@@ -78,35 +78,35 @@ class TestThereAndBack:
         assert hub.token not in pushed.output + pulled.output
 
     def test_what_is_there_is_not_sent_again(self, hub: Any, bundle: Path) -> None:
-        first = es.push(bundle, TARGET, progress=False)
+        first = es.push(bundle, target=TARGET, progress=False)
         sent = list(hub.uploads)
         assert hashlib.sha256((bundle / "run.py").read_bytes()).hexdigest() in sent or sent == []
-        second = es.push(bundle, TARGET, progress=False)
+        second = es.push(bundle, target=TARGET, progress=False)
         assert hub.uploads == sent
         assert second.digest == first.digest
 
     def test_a_readme_of_the_bundle_comes_back_as_it_is_sealed(self, hub: Any, tmp_path: Path) -> None:
         own = _tiny.write_bundle(tmp_path / "own", onnx=_tiny.onnx_bytes(), extra={"README.md": b"# sealed\n"})
-        es.push(own, TARGET, progress=False)
+        es.push(own, target=TARGET, progress=False)
         assert hub.branches["main"]["README.bundle.md"] == b"# sealed\n"
         assert hub.branches["main"]["README.md"].startswith(b"---\n")
         es.pull(TARGET, output=tmp_path / "back", progress=False)
         assert files_in(tmp_path / "back") == files_in(Path(own))
         # The next one has none: what belonged to the first is not left beside it.
         other = _tiny.write_bundle(tmp_path / "other", onnx=_tiny.onnx_bytes())
-        es.push(other, TARGET, progress=False)
+        es.push(other, target=TARGET, progress=False)
         assert ("README.bundle.md" in hub.branches["main"]) == (Path(other) / "README.md").exists()
         es.pull(TARGET, output=tmp_path / "again", progress=False)
         assert files_in(tmp_path / "again") == files_in(Path(other))
 
     def test_a_branch_and_a_commit(self, hub: Any, bundle: Path, tmp_path: Path) -> None:
-        es.push(bundle, TARGET, progress=False, public=True)
+        es.push(bundle, target=TARGET, progress=False, public=True)
         assert hub.made is not None
         assert not hub.is_private
         first = hub.commit_of("main")
         (tmp_path / "next").mkdir()
         other = _tiny.write_bundle(tmp_path / "next" / "b", onnx=_tiny.onnx_bytes(), extra={"new.txt": b"new"})
-        es.push(other, f"{TARGET}@v2", progress=False)
+        es.push(other, target=f"{TARGET}@v2", progress=False)
         assert hub.commit_of("main") == first
         es.pull(f"{TARGET}@v2", output=tmp_path / "two", progress=False)
         assert files_in(tmp_path / "two") == files_in(Path(other))
@@ -116,7 +116,7 @@ class TestThereAndBack:
             es.pull(f"{TARGET}@v3", output=tmp_path / "three", progress=False)
 
     def test_a_task_with_its_base(self, hub: Any, tasks: Path, tmp_path: Path) -> None:
-        pushed = es.push(tasks / "one.spa", TARGET, with_base=True, trust=True, license="MIT", progress=False)
+        pushed = es.push(tasks / "one.spa", target=TARGET, with_base=True, trust=True, license="MIT", progress=False)
         assert pushed.files == 3
         (base,) = (each for each in hub.branches["main"] if each.startswith("base-"))
         card = huggingface_hub.ModelCard(hub.branches["main"]["README.md"].decode())
@@ -131,19 +131,22 @@ class TestThereAndBack:
             es.pull(TARGET, output=tmp_path / "tasks", progress=False)
         # The second task, on a branch of its own, sends itself and its card alone.
         before = list(hub.uploads)
-        es.push(tasks / "two.spa", "hf://ann/flowers@two", with_base=True, trust=True, progress=False)
+        es.push(tasks / "two.spa", target="hf://ann/flowers@two", with_base=True, trust=True, progress=False)
         digest = hashlib.sha256((tasks / "two.spa").read_bytes()).hexdigest()
-        assert hub.uploads[len(before) :] == [digest]
+        sent = hub.uploads[len(before) :]
+        assert digest in sent
+        assert len(sent) == 2
+        assert hashlib.sha256((tmp_path / "tasks" / base).read_bytes()).hexdigest() in before
         assert sorted(hub.branches["two"]) == sorted([base, "README.md", "two.spa"])
         # A push without its base leaves none that may be another's.
-        es.push(tasks / "two.spa", "hf://ann/flowers@two", progress=False)
+        es.push(tasks / "two.spa", target="hf://ann/flowers@two", progress=False)
         assert sorted(hub.branches["two"]) == ["README.md", "two.spa"]
 
     def test_files_of_the_version_before_do_not_stay(self, hub: Any, tmp_path: Path) -> None:
         for n in (1, 2):
             (tmp_path / f"{n}").mkdir()
             made = _tiny.write_bundle(tmp_path / f"{n}" / "b", onnx=_tiny.onnx_bytes(), extra={f"v{n}.txt": b"x"})
-            es.push(made, TARGET, progress=False)
+            es.push(made, target=TARGET, progress=False)
             hub.branches["main"]["LICENSE"] = b"of the owner"
         assert {"v1.txt", "v2.txt", "LICENSE"} & set(hub.branches["main"]) == {"v2.txt", "LICENSE"}
         es.pull(TARGET, output=tmp_path / "back", progress=False)
@@ -152,15 +155,15 @@ class TestThereAndBack:
     @pytest.mark.parametrize("first", ["bundle", "task"])
     def test_one_repository_holds_one_of_them(self, hub: Any, bundle: Path, tasks: Path, first: str) -> None:
         order = [bundle, tasks / "one.spa"] if first == "bundle" else [tasks / "one.spa", bundle]
-        es.push(order[0], TARGET, progress=False)
+        es.push(order[0], target=TARGET, progress=False)
         before = hub.commit_of("main")
         with pytest.raises(
             RegistryError, match="holds a bundle" if first == "bundle" else r"holds the task file one\.spa"
         ):
-            es.push(order[1], TARGET, progress=False)
+            es.push(order[1], target=TARGET, progress=False)
         if first == "task":
             with pytest.raises(RegistryError, match=r"holds another task file, one\.spa"):
-                es.push(tasks / "two.spa", TARGET, progress=False)
+                es.push(tasks / "two.spa", target=TARGET, progress=False)
         assert hub.commit_of("main") == before
 
     def test_a_signature(self, hub: Any, bundle: Path, tmp_path: Path) -> None:
@@ -171,7 +174,7 @@ class TestThereAndBack:
             subprocess.run(make, check=True, capture_output=True)
             (tmp_path / f"{name}.signers").write_text(f"{name} {(tmp_path / f'{name}.pub').read_text()}")
         assert type_in("sign", bundle, "--key", tmp_path / "ada").exit_code == 0
-        es.push(bundle, TARGET, progress=False)
+        es.push(bundle, target=TARGET, progress=False)
         pulled = es.pull(TARGET, output=tmp_path / "b", signers=tmp_path / "ada.signers", progress=False)
         assert pulled.signed_by == "ada"
         assert files_in(tmp_path / "b") == files_in(bundle)
@@ -183,7 +186,7 @@ class TestThereAndBack:
         assert not (tmp_path / "c").exists()
         # Of another bundle, unsigned, the old signature does not stay there.
         (tmp_path / "next").mkdir()
-        es.push(_tiny.write_bundle(tmp_path / "next" / "b", onnx=_tiny.onnx_bytes()), TARGET, progress=False)
+        es.push(_tiny.write_bundle(tmp_path / "next" / "b", onnx=_tiny.onnx_bytes()), target=TARGET, progress=False)
         assert "manifest.json.sig" not in hub.branches["main"]
         with pytest.raises(SignatureError):
             es.pull(TARGET, output=tmp_path / "d", signers=tmp_path / "ada.signers", progress=False)
@@ -193,7 +196,7 @@ class TestOffline:
     def test_all_comes_from_the_librarys_cache(
         self, hub: Any, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        es.push(bundle, TARGET, progress=False)
+        es.push(bundle, target=TARGET, progress=False)
         huggingface_hub.snapshot_download("ann/flowers")
         monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
         before = len(hub.server.asked)
@@ -219,13 +222,13 @@ class TestOffline:
         with pytest.raises(RegistryError, match=r"is not in the cache, and HF_HUB_OFFLINE says not to ask"):
             es.pull(target, output=tmp_path / "b", progress=False)
         with pytest.raises(RegistryError, match="HF_HUB_OFFLINE says not to ask the hub"):
-            es.push(bundle, TARGET, progress=False)
+            es.push(bundle, target=TARGET, progress=False)
         assert hub.server.asked == []
 
     def test_what_the_cache_holds_is_not_fetched_unless_it_is_damaged(
         self, hub: Any, bundle: Path, tmp_path: Path
     ) -> None:
-        es.push(bundle, TARGET, progress=False)
+        es.push(bundle, target=TARGET, progress=False)
         huggingface_hub.snapshot_download("ann/flowers")
         before = len(hub.server.asked)
         es.pull(TARGET, output=tmp_path / "b", progress=False)
@@ -247,7 +250,7 @@ class TestHostile:
         ],
     )
     def test_another_file_than_was_pushed(self, hub: Any, bundle: Path, tmp_path: Path, change: Any, what: str) -> None:
-        es.push(bundle, TARGET, progress=False)
+        es.push(bundle, target=TARGET, progress=False)
         hub.spoil["model.onnx"] = change((bundle / "model.onnx").read_bytes())
         with pytest.raises(RegistryError, match=rf"model\.onnx {what}"):
             es.pull(TARGET, output=tmp_path / "out" / "b", progress=False)
@@ -260,7 +263,7 @@ class TestHostile:
     def test_sizes_and_digests_are_compared_before_anything_is_fetched(
         self, hub: Any, bundle: Path, tmp_path: Path
     ) -> None:
-        es.push(bundle, TARGET, progress=False)
+        es.push(bundle, target=TARGET, progress=False)
 
         def larger(told: dict[str, Any]) -> None:
             next(each for each in told["siblings"] if each["rfilename"] == "model.onnx")["size"] += 1
@@ -280,7 +283,7 @@ class TestHostile:
             assert fetched == ["manifest.json"]
 
     def test_what_is_told_of_a_repository(self, hub: Any, tasks: Path, tmp_path: Path) -> None:
-        es.push(tasks / "one.spa", TARGET, progress=False)
+        es.push(tasks / "one.spa", target=TARGET, progress=False)
 
         def named(name: str, **more: Any) -> Any:
             def change(told: dict[str, Any]) -> None:
@@ -310,7 +313,7 @@ class TestHostile:
         assert [each.name for each in tmp_path.rglob("*.spa")] == []
 
     def test_headers_of_an_answer_name_no_path_here(self, hub: Any, bundle: Path, tmp_path: Path) -> None:
-        es.push(bundle, TARGET, progress=False)
+        es.push(bundle, target=TARGET, progress=False)
 
         def fault(asked: Any, name: str, content: bytes) -> bool:
             asked.say(200, content, ETag='"../../../../../stolen"', X_Repo_Commit="../../../../../stolen")
@@ -323,7 +326,7 @@ class TestHostile:
         assert [each.name for each in tmp_path.rglob("*stolen*")] == []
 
     def test_a_file_without_an_end(self, hub: Any, bundle: Path, tmp_path: Path) -> None:
-        es.push(bundle, TARGET, progress=False)
+        es.push(bundle, target=TARGET, progress=False)
         sent = []
 
         def fault(asked: Any, name: str, content: bytes) -> bool:
@@ -346,7 +349,7 @@ class TestHostile:
 
     @pytest.mark.parametrize("ranges", [True, False])
     def test_one_that_breaks_off_goes_on(self, hub: Any, bundle: Path, tmp_path: Path, ranges: bool) -> None:
-        es.push(bundle, TARGET, progress=False)
+        es.push(bundle, target=TARGET, progress=False)
         asked_with: list[str | None] = []
 
         def fault(asked: Any, name: str, content: bytes) -> bool:
@@ -369,7 +372,7 @@ class TestHostile:
         assert asked_with[0] is None
 
     def test_one_that_always_breaks_off(self, hub: Any, bundle: Path, tmp_path: Path) -> None:
-        es.push(bundle, TARGET, progress=False)
+        es.push(bundle, target=TARGET, progress=False)
 
         def fault(asked: Any, name: str, content: bytes) -> bool:
             if name == "model.onnx":
@@ -386,7 +389,7 @@ class TestHostile:
         self, hub: Any, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Of two places with TLS, as far as the client knows: what would be sent is looked at where it is sent."""
-        es.push(bundle, TARGET, progress=False)
+        es.push(bundle, target=TARGET, progress=False)
         content = (bundle / "model.onnx").read_bytes()
         session = huggingface_hub.get_session()
         seen: list[tuple[str, bool]] = []
@@ -414,7 +417,7 @@ class TestHostile:
 
     @pytest.mark.parametrize("place", ["http://localhost:1/x", "ftp://localhost/x", "file:///etc/passwd"])
     def test_it_does_not_go_to_a_place_without_tls(self, hub: Any, bundle: Path, tmp_path: Path, place: str) -> None:
-        es.push(bundle, TARGET, progress=False)
+        es.push(bundle, target=TARGET, progress=False)
         hub.fault = lambda asked, name, content: asked.say(302, Location=place) or True
         with pytest.raises(RegistryError, match="names a place without TLS"):
             es.pull(TARGET, output=tmp_path / "b", progress=False)
@@ -423,13 +426,13 @@ class TestHostile:
         ("place", "what"), [("", "without an end"), ("http://[::1", "flowers: "), ("https:///x", "cannot be reached")]
     )
     def test_redirects_that_lead_nowhere(self, hub: Any, bundle: Path, tmp_path: Path, place: str, what: str) -> None:
-        es.push(bundle, TARGET, progress=False)
+        es.push(bundle, target=TARGET, progress=False)
         hub.fault = lambda asked, name, content: asked.say(302, Location=place or asked.path) or True
         with pytest.raises(RegistryError, match=what):
             es.pull(TARGET, output=tmp_path / "b", progress=False)
 
     def test_what_a_hub_complains_of_is_told_without_the_token(self, hub: Any, bundle: Path, tmp_path: Path) -> None:
-        es.push(bundle, TARGET, progress=False)
+        es.push(bundle, target=TARGET, progress=False)
 
         def fault(asked: Any, name: str, content: bytes) -> bool:
             said = f"you came with {asked.headers['Authorization']}\x1b[31m\nand the disk is full"
@@ -477,7 +480,7 @@ class TestWhatIsSaid:
         assert "the hub cannot be reached, or broke off" in result.stderr
 
     def test_a_repository_of_others(self, hub: Any, bundle: Path, tmp_path: Path) -> None:
-        es.push(bundle, TARGET, progress=False)
+        es.push(bundle, target=TARGET, progress=False)
         hub.branches["main"] = {"config.json": b"{}", "model.safetensors": b"x", "README.md": b"# x"}
         with pytest.raises(RegistryError, match="holds neither a bundle nor a task file"):
             es.pull(TARGET, output=tmp_path / "b", progress=False)
@@ -492,14 +495,14 @@ class TestWhatIsSaid:
     def test_what_cannot_be_named_in_a_card(self, bundle: Path) -> None:
         for options in ({"base_model": "resnet18"}, {"base_model": "a/b: c"}, {"datasets": ["a/b/c"]}):
             with pytest.raises(ConfigError, match="on the hub"):
-                es.push(bundle, TARGET, progress=False, **options)  # type: ignore[arg-type]
+                es.push(bundle, target=TARGET, progress=False, **options)  # type: ignore[arg-type]
 
     def test_a_client_that_is_not_installed(
         self, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setitem(sys.modules, "huggingface_hub", None)
         for call in (
-            lambda: es.push(bundle, TARGET, progress=False),
+            lambda: es.push(bundle, target=TARGET, progress=False),
             lambda: es.pull(TARGET, output=tmp_path / "b", progress=False),
         ):
             with pytest.raises(MissingExtraError) as caught:

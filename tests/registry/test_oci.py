@@ -70,7 +70,7 @@ class TestARealRegistry:
         assert same(bundle, tmp_path / "exact")
 
     def test_what_lies_there_is_a_model_pack(self, registry: Any, bundle: Path) -> None:
-        pushed = es.push(bundle, f"oci://{registry.host}/shapes/pack", progress=False)
+        pushed = es.push(bundle, target=f"oci://{registry.host}/shapes/pack", progress=False)
         manifest = json.loads(registry.blob(pushed.digest.removeprefix("sha256:")).read_bytes())
         assert manifest["artifactType"] == ARTIFACT
         assert manifest["mediaType"] == OCI_MANIFEST
@@ -91,13 +91,21 @@ class TestARealRegistry:
     ) -> None:
         names = ("one", "two") if way == "mounted" else ("both", "both")
         first = es.push(
-            tasks / "one.spa", f"oci://{registry.host}/{way}/{names[0]}:1", with_base=True, trust=True, progress=False
+            tasks / "one.spa",
+            target=f"oci://{registry.host}/{way}/{names[0]}:1",
+            with_base=True,
+            trust=True,
+            progress=False,
         )
         assert first.sent is not None
         (base,) = (each for each in first.sent if each.startswith("base-"))
         before = len(registry.requests())
         second = es.push(
-            tasks / "two.spa", f"oci://{registry.host}/{way}/{names[1]}:2", with_base=True, trust=True, progress=False
+            tasks / "two.spa",
+            target=f"oci://{registry.host}/{way}/{names[1]}:2",
+            with_base=True,
+            trust=True,
+            progress=False,
         )
         assert second.sent == ("two.spa",)
         assert second.mounted == ((base,) if way == "mounted" else ())
@@ -117,13 +125,13 @@ class TestARealRegistry:
         digest = f"sha256:{hash_of(bundle / 'run.py')}"
         remember_place(registry.host, digest, 1 << 20, "not/there")
         assert known_places(registry.host, digest, "shapes/new") == ("not/there",)
-        pushed = es.push(bundle, f"oci://{registry.host}/shapes/forgotten", progress=False)
+        pushed = es.push(bundle, target=f"oci://{registry.host}/shapes/forgotten", progress=False)
         assert pushed.mounted is not None
         assert "run.py" not in pushed.mounted
 
     def test_a_tag_that_is_not_there(self, registry: Any, bundle: Path, tmp_path: Path) -> None:
-        es.push(bundle, f"oci://{registry.host}/shapes/tags:1.0", progress=False)
-        es.push(bundle, f"oci://{registry.host}/shapes/tags:1.1", progress=False)
+        es.push(bundle, target=f"oci://{registry.host}/shapes/tags:1.0", progress=False)
+        es.push(bundle, target=f"oci://{registry.host}/shapes/tags:1.1", progress=False)
         with pytest.raises(RegistryError, match=r"does not have the tag 2\.0") as caught:
             es.pull(f"oci://{registry.host}/shapes/tags:2.0", output=tmp_path / "b", progress=False)
         assert caught.value.hint == "its tags: 1.0, 1.1"
@@ -136,7 +144,7 @@ class TestARealRegistry:
         target = f"oci://{registry.host}/shapes/tampered:1"
         (bundle.parent / "other").mkdir()
         own = Path(shutil.copytree(bundle, bundle.parent / "other" / "own"))
-        es.push(own, target, progress=False)
+        es.push(own, target=target, progress=False)
         blob = registry.blob(hash_of(own / "model.onnx"))
         good = blob.read_bytes()
         try:
@@ -160,7 +168,7 @@ class TestARealRegistry:
         (bundle / "labels.txt").write_text("other\n")
         before = len(registry.requests())
         with pytest.raises(BundleError, match=r"labels\.txt"):
-            es.push(bundle, f"oci://{registry.host}/shapes/damaged", progress=False)
+            es.push(bundle, target=f"oci://{registry.host}/shapes/damaged", progress=False)
         assert len(registry.requests()) == before
 
     def test_signatures_are_asked_for_before_anything_is_fetched(
@@ -174,7 +182,7 @@ class TestARealRegistry:
             (tmp_path / f"{name}.signers").write_text(f"{name} {(tmp_path / f'{name}.pub').read_text()}")
         assert type_in("sign", bundle, "--key", tmp_path / "ada").exit_code == 0
         target = f"oci://{registry.host}/shapes/signed:1"
-        es.push(bundle, target, progress=False)
+        es.push(bundle, target=target, progress=False)
         pulled = es.pull(target, output=tmp_path / "b", signers=tmp_path / "ada.signers", progress=False)
         assert pulled.signed_by == "ada"
         assert same(bundle, tmp_path / "b")
@@ -204,7 +212,7 @@ class TestARealRegistry:
             process.wait()
             with pytest.raises(RegistryError):
                 es.pull(target, output=tmp_path / "b", progress=False)
-            done = es.push(large, target, progress=False)
+            done = es.push(large, target=target, progress=False)
             assert done.sent is not None
             assert len(done.sent) <= done.files - 2
             es.pull(target, output=tmp_path / "b", progress=False)
@@ -490,7 +498,7 @@ class TestWhatIsSaid:
             assert words in result.stderr
         for options in ({"with_base": True}, {"license": "MIT"}, {"base_model": "a/b"}, {"datasets": ["a/b"]}):
             with pytest.raises(ConfigError):
-                es.push(bundle, "oci://localhost:1/a", progress=False, **options)  # type: ignore[arg-type]
+                es.push(bundle, target="oci://localhost:1/a", progress=False, **options)  # type: ignore[arg-type]
 
     def test_a_task_is_looked_at_before_it_is_in_its_place(self, registry: Any, tasks: Path, tmp_path: Path) -> None:
         from edgespa.registry.artifact import task_artifact
@@ -516,7 +524,7 @@ class TestWhatIsSaid:
             "importlib.util.find_spec", lambda name, *rest: None if name == "oras" else find(name, *rest)
         )
         for call in (
-            lambda: es.push(bundle, "oci://localhost:1/a", progress=False),
+            lambda: es.push(bundle, target="oci://localhost:1/a", progress=False),
             lambda: es.pull("oci://localhost:1/a", output=tmp_path / "b", progress=False),
         ):
             with pytest.raises(MissingExtraError) as caught:
