@@ -375,7 +375,7 @@ class Unpacked(TypedDict):
 
 @_CLOSED
 class Card(TypedDict):
-    """The model card in Markdown."""
+    """The model card as a text: Markdown, or with --format json a JSON document."""
 
     bundle: str
     card: str

@@ -303,8 +303,11 @@ PULL_EXAMPLES: Examples = (
 )
 SIGN: Sections = {"Who signs": ("--key",), "Output": ("--overwrite", *_RECIPE)}
 SIGN_EXAMPLES: Examples = (("With an OpenSSH key", "sign bundle/ --key ~/.ssh/id_ed25519"),)
-CARD: Sections = {"Output": (*_WRITTEN, *_RECIPE)}
-CARD_EXAMPLES: Examples = (("With what was measured", "card bundle/ --output card.md"),)
+CARD: Sections = {"Output": (*_WRITTEN, "--format", *_RECIPE)}
+CARD_EXAMPLES: Examples = (
+    ("With what was measured", "card bundle/ --output card.md"),
+    ("Licence, base, data and tools, for programs", "card bundle/ --format json"),
+)
 REPORT: Sections = {
     "What is shown": ("--title", "--examples", "--images", "--seed"),
     "Who made it": (*_SIGNERS, "--trust"),
