@@ -188,7 +188,7 @@ def _result(task: str, kind: str, name: str, metrics: list[dict[str, Any]]) -> d
 def _metrics(quality: Quality, name: str) -> Iterator[dict[str, Any]]:
     measures = [(quality.of, quality.value), *((measure_named(key), value) for key, value in quality.others.items())]
     for measure, value in measures:
-        yield {"type": measure.name, "value": round(float(value), 6), "name": one_line(f"{measure.title} ({name})")}
+        yield {"type": measure.name, "value": float(f"{value:.6g}"), "name": one_line(f"{measure.title} ({name})")}
 
 
 def _device(profile: Profile, result: VariantProfile) -> str:

@@ -51,7 +51,7 @@ def task_card(
     metrics = [
         {
             "type": each.measure.name,
-            "value": round(float(each.value), 6),
+            "value": float(f"{each.value:.6g}"),
             "name": one_line(each.name),
         }
         for each in measured(numbers)
