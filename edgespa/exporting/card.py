@@ -16,7 +16,7 @@ from edgespa.objectives.measures import measure_named
 from edgespa.pixels.words import steps
 
 if TYPE_CHECKING:
-    from edgespa.device.measure.results import Profile
+    from edgespa.device.measure.results import Profile, VariantProfile
 
 _MOST_CLASSES = 20
 _SPACES = {
@@ -214,23 +214,24 @@ def _files(manifest: Manifest) -> Iterator[str]:
         yield f"How often a file decides as the program does: on {agreed.count:,} samples of {as_text(agreed.data)}."
     if isinstance(weak := manifest.provenance.get("weak_proof"), str):
         yield f"These figures say little: {as_text(weak)}."
+    yield ""
     for missing in _list(manifest.provenance.get("left_out")):
-        yield f"There is no `{as_code(str(missing.get('variant')))}`: {as_text(str(missing.get('reason')))}."
+        yield f"- There is no `{as_code(str(missing.get('variant')))}`: {as_text(str(missing.get('reason')))}."
     for variant in manifest.variants:
         limits = ", ".join(f"{metric.replace('_', ' ')} {limit:g}" for metric, limit in variant.parity.bound.items())
         at = f"is worst at `{as_code(variant.parity.worst)}` and " if variant.parity.worst else ""
-        yield f"`{variant.name}` {at}must keep: {limits}."
+        yield f"- `{variant.name}` {at}must keep: {limits}."
         for proof in variant.proofs:
             what = f"`{variant.name}` in {as_text(proof.runtime)}, {proof.arithmetic}, on {as_text(proof.machine)}"
             figure = "" if proof.component_error is None else f", error {proof.component_error:.1e}"
             yield (
-                f"{what}: holds{figure}."
+                f"- {what}: holds{figure}."
                 if proof.holds
-                else f"{what}: DOES NOT HOLD: {as_text('; '.join(proof.failures))}."
+                else f"- {what}: DOES NOT HOLD: {as_text('; '.join(proof.failures))}."
             )
         if variant.max_loss is not None and (lost := manifest.lost(variant)) is not None:
             of = f"{max(lost, 0.0):.3g} of {as_text(manifest.measure.title)}"
-            yield f"`{variant.name}` was chosen by what it loses: {of}, of at most {variant.max_loss:g}."
+            yield f"- `{variant.name}` was chosen by what it loses: {of}, of at most {variant.max_loss:g}."
     if manifest.reference_accuracy is not None:
         data = manifest.reference_accuracy
         others = "".join(
@@ -238,6 +239,7 @@ def _files(manifest: Manifest) -> Iterator[str]:
             for name, value in data.others.items()
         )
         of = f"on {as_text(data.data)}, {data.count:,} samples"
+        yield ""
         yield f"Test {as_text(data.of.title)} is {of}; the program itself has {data.figure}{others}."
 
 
@@ -252,7 +254,7 @@ def _latency(profiles: Sequence[Profile]) -> Iterator[str]:
     if not profiles:
         yield "Not measured yet: `edgespa profile` measures, and `edgespa card` puts what it found here."
         return
-    heads = ("device", "variant", "threads", "p50 ms", "p90 ms", "peak memory MiB", "when")
+    heads = ("device", "variant", "threads", "p50 ms", "p90 ms", "peak memory MiB", "when", "runtime")
     yield from _row(*heads)
     yield from _row(*["---"] * len(heads))
     doubts = []
@@ -275,6 +277,7 @@ def _latency(profiles: Sequence[Profile]) -> Iterator[str]:
                     f"{result.p90_ms:.3g}",
                     "-" if result.peak_kib is None else f"{result.peak_kib / 1024:.0f}",
                     profile.created[:10],
+                    _runtime(result),
                 )
     yield ""
     yield "One inference, batch 1, in a process of its own; figures of different days are not a comparison."
@@ -284,6 +287,12 @@ def _latency(profiles: Sequence[Profile]) -> Iterator[str]:
         yield ""
         for doubt in dict.fromkeys(doubts):
             yield f"- {as_text(doubt)}"
+
+
+def _runtime(result: VariantProfile) -> str:
+    """What ran it, and in which numbers where those are not the file's."""
+    numbers = [] if result.arithmetic in (None, "fp32") else [str(result.arithmetic)]
+    return ", ".join([result.runtime or "-", *numbers])
 
 
 def _in_and_out(manifest: Manifest, classes: Sequence[str]) -> Iterator[str]:
