@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from edgespa.api.latencies import latencies
     from edgespa.api.latency_results import Latencies, Prediction
     from edgespa.api.publish_verb import Publication, publish
+    from edgespa.api.registry_verbs import Pulled, Pushed, pull, push
     from edgespa.api.report_verb import Report, report
     from edgespa.api.results import Bundle, Inspection, Profile, Result, Verification
     from edgespa.api.search_results import SearchResult
@@ -51,6 +52,8 @@ __all__ = [
     "Profile",
     "Profiles",
     "Publication",
+    "Pulled",
+    "Pushed",
     "Removal",
     "Report",
     "Result",
@@ -73,6 +76,8 @@ __all__ = [
     "profile",
     "prune",
     "publish",
+    "pull",
+    "push",
     "remove",
     "report",
     "rollback",
@@ -100,6 +105,7 @@ _PLACES = MappingProxyType(
         "api.latency_results": ("Latencies", "Prediction"),
         "api.task_verbs": ("adapt", "open_task", "prune"),
         "api.heal_verb": ("heal",),
+        "api.registry_verbs": ("Pulled", "Pushed", "pull", "push"),
         "api.report_verb": ("Report", "report"),
         "api.publish_verb": ("Publication", "publish"),
         "api.verbs": ("export", "inspect"),

@@ -18,6 +18,7 @@
     ├── DeviceError         a device or a runtime on it cannot do what was asked
     │   ├── UnreachableError    it cannot be reached, or the connection broke
     │   └── RefusedError        what edgespa runs there answered that it cannot
+    ├── RegistryError       a hub or a registry cannot be reached, refuses, or holds something else
     ├── OutputExistsError   the output is there already
     ├── UnfinishedError     the state of an unfinished run is in the way, or is not there
     ├── ConfigError         a value in a configuration is not allowed
@@ -127,6 +128,10 @@ class RefusedError(DeviceError):
     def __init__(self, kind: str, message: str, hint: str | None = None) -> None:
         super().__init__(message, hint)
         self.kind = kind
+
+
+class RegistryError(EdgespaError):
+    """A hub or a registry cannot be reached, refuses what was asked, or holds something else."""
 
 
 class ConfigError(EdgespaError):

@@ -59,6 +59,7 @@ FLOORS: Mapping[str, int] = {
     "pruning": 3,
     "exporting": 4,
     "device": 4,
+    "registry": 4,
     "reports": 4,
     "workers": 4,
     "latency": 5,
@@ -87,6 +88,7 @@ WITHOUT_TORCH = (
     "tasks/unfinished",
     "trials",
     "device",
+    "registry",
     "reports",
     "workers",
 )

@@ -331,6 +331,38 @@ class Packed(TypedDict):
 
 
 @_CLOSED
+class Pushed(TypedDict):
+    """What was put on a hub or into a registry; what only one of them says is null of the other."""
+
+    target: str
+    kind: str
+    digest: str
+    files: int
+    size_bytes: int
+    sent: list[str] | None
+    mounted: list[str] | None
+    sent_bytes: int | None
+    requests: int | None
+    page: str | None
+    private: bool | None
+
+
+@_CLOSED
+class Pulled(TypedDict):
+    """What was fetched, and who signed it, where that was checked."""
+
+    source: str
+    kind: str
+    path: str
+    base: str | None
+    digest: str
+    files: int
+    size_bytes: int
+    signed_by: str | None
+    is_signed: bool
+
+
+@_CLOSED
 class Unpacked(TypedDict):
     """The folder, and who signed it, where that was checked."""
 
@@ -343,7 +375,7 @@ class Unpacked(TypedDict):
 
 @_CLOSED
 class Card(TypedDict):
-    """The model card in Markdown."""
+    """The model card as a text: Markdown, or with --format json a JSON document."""
 
     bundle: str
     card: str
@@ -456,6 +488,8 @@ DOCUMENTS: Mapping[str, Any] = MappingProxyType(
         "sign": Signed,
         "pack": Packed,
         "unpack": Unpacked,
+        "push": Pushed,
+        "pull": Pulled,
         "devices list": list[DeviceListed],
         "devices show": Device,
         "devices check": Inventory,

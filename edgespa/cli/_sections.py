@@ -274,12 +274,40 @@ SHIP_EXAMPLES: Examples = (
 
 UNPACK: Sections = {"Who made it": _SIGNERS, "Output": (*_WRITTEN, *_RECIPE)}
 UNPACK_EXAMPLES: Examples = (("Only if it is signed", "unpack bundle.tar --signers signers --output bundle/"),)
-PACK: Sections = {"Output": (*_WRITTEN, *_RECIPE)}
-PACK_EXAMPLES: Examples = (("One file of a bundle", "pack bundle/ --output bundle.tar"),)
+PACK: Sections = {"Output": (*_WRITTEN, "--layout", *_RECIPE)}
+PACK_EXAMPLES: Examples = (
+    ("One file of a bundle", "pack bundle/ --output bundle.tar"),
+    ("A folder for tools of registries", "pack bundle/ --layout oci --output bundle.oci"),
+)
+PUSH: Sections = {
+    "Of a task file": ("--with-base", "--base", "--weights", "--license", "--trust"),
+    "On the hub": ("--base-model", "--dataset", "--public"),
+    "To a registry": ("--plain-http",),
+    "Output": ("--json",),
+}
+PUSH_EXAMPLES: Examples = (
+    ("A bundle into a registry", "push bundle/ oci://registry.example.com/models/flowers:1.0"),
+    ("A task with its base, which further tasks share", "push fruit.spa oci://localhost:5000/fruit:1 --with-base"),
+    ("On the Hugging Face hub", "push bundle/ hf://ann/flowers --base-model timm/resnet18.a1_in1k"),
+)
+PULL: Sections = {
+    "Of a task file": ("--with-base",),
+    "Who made it": _SIGNERS,
+    "From a registry": ("--plain-http",),
+    "Output": (*_WRITTEN, "--json"),
+}
+PULL_EXAMPLES: Examples = (
+    ("What a tag names now", "pull oci://registry.example.com/models/flowers:1.0 --output flowers/"),
+    ("From the hub, only if it is signed", "pull hf://ann/flowers --signers signers --output flowers/"),
+    ("A task with its base", "pull oci://localhost:5000/fruit:1 --with-base --output tasks/"),
+)
 SIGN: Sections = {"Who signs": ("--key",), "Output": ("--overwrite", *_RECIPE)}
 SIGN_EXAMPLES: Examples = (("With an OpenSSH key", "sign bundle/ --key ~/.ssh/id_ed25519"),)
-CARD: Sections = {"Output": (*_WRITTEN, *_RECIPE)}
-CARD_EXAMPLES: Examples = (("With what was measured", "card bundle/ --output card.md"),)
+CARD: Sections = {"Output": (*_WRITTEN, "--format", *_RECIPE)}
+CARD_EXAMPLES: Examples = (
+    ("With what was measured", "card bundle/ --output card.md"),
+    ("Licence, base, data and tools, for programs", "card bundle/ --format json"),
+)
 REPORT: Sections = {
     "What is shown": ("--title", "--examples", "--images", "--seed"),
     "Who made it": (*_SIGNERS, "--trust"),

@@ -38,6 +38,8 @@ COMMANDS: Mapping[str, str] = MappingProxyType(
         "sign": "edgespa.cli.sign",
         "pack": "edgespa.cli.pack",
         "unpack": "edgespa.cli.unpack",
+        "push": "edgespa.cli.push",
+        "pull": "edgespa.cli.pull",
         "devices": "edgespa.cli.devices",
         "profile": "edgespa.cli.profile",
         "ship": "edgespa.cli.ship",

@@ -237,6 +237,23 @@ RULES: Mapping[str, tuple[Rule, ...]] = MappingProxyType(
                 "is of a bundle, and what is evaluated is none",
             ),
         ),
+        "push": (
+            Rule(
+                ("with_base", "license", "trust"),
+                lambda values: str(values["source"]).endswith(".spa"),
+                "is of TASK files, and a bundle is pushed",
+            ),
+            Rule(("base", "weights"), lambda values: values["with_base"], "is of --with-base, which is not given"),
+            Rule(
+                ("base_model", "datasets", "public"),
+                lambda values: values["target"].startswith("hf://"),
+                "is of the hub, hf://",
+            ),
+            Rule(("plain_http",), lambda values: not values["target"].startswith("hf://"), "is of a registry, oci://"),
+        ),
+        "pull": (
+            Rule(("plain_http",), lambda values: not values["source"].startswith("hf://"), "is of a registry, oci://"),
+        ),
         "verify": (
             Rule(
                 ("threads", "timeout", "memory"),

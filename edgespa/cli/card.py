@@ -14,11 +14,19 @@ from edgespa.cli._terminal import echo
 
 @click.command(name="card", cls=Repeatable, sections=CARD, examples=CARD_EXAMPLES)
 @click.argument("bundle", type=click.Path(path_type=Path))
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["markdown", "json"]),
+    default="markdown",
+    show_default=True,
+    help="json: the same for programs: base, licence, data, tools, digests, quality and latency, as values.",
+)
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Write it to this file instead of the screen.")
 @click.option("--overwrite", is_flag=True, help="Replace what is there already.")
 @recipe_options()
 @json_option()
-def command(bundle: Path, output: Path | None, overwrite: bool, as_json: bool) -> None:
+def command(bundle: Path, form: str, output: Path | None, overwrite: bool, as_json: bool) -> None:
     """Print the model card of a bundle, with the latencies of its profiles.
 
     The README.md inside the bundle was written before anything was measured, and is sealed; this one has all that lies
@@ -28,7 +36,8 @@ def command(bundle: Path, output: Path | None, overwrite: bool, as_json: bool) -
     from edgespa.bundle import LABELS, open_bundle
     from edgespa.cli._output import emit_json
     from edgespa.device.measure.saved import read_profiles
-    from edgespa.exporting.card import model_card
+    from edgespa.exporting.card import whole_card
+    from edgespa.exporting.card_facts import card_facts, facts_text
     from edgespa.system.files import refuse_existing, write_whole
 
     if output is not None:
@@ -37,7 +46,11 @@ def command(bundle: Path, output: Path | None, overwrite: bool, as_json: bool) -
     with open_bundle(bundle) as opened:
         names = opened.folder / LABELS
         classes = names.read_text(encoding="utf-8").splitlines() if names.exists() else []
-        text = model_card(opened.manifest, classes, read_profiles(opened.folder))
+        profiles = read_profiles(opened.folder)
+        if form == "json":
+            text = facts_text(card_facts(opened.manifest, classes, profiles))
+        else:
+            text = whole_card(opened.manifest, classes, profiles)
     if output is not None:
         write_whole(output, text.encode())
     if as_json:

@@ -29,7 +29,7 @@ def command(
     revoked: Path | None,
     as_json: bool,
 ) -> None:
-    """Make a bundle's folder from what `edgespa pack` wrote.
+    """Make a bundle's folder from what `edgespa pack` wrote, a file or an OCI layout.
 
     Every file is checked against the manifest on the way; nothing is left if one is not as it should be. With --signers
     the signature is checked before anything is written. Nothing of the bundle is run.
@@ -37,6 +37,8 @@ def command(
     from edgespa.api.shell import checked
     from edgespa.bundle import Approval, BundleWriter, unpack
     from edgespa.cli._output import emit_json
+    from edgespa.registry.fetching import fetch_bundle
+    from edgespa.registry.layout import LayoutSource, is_layout
     from edgespa.system.files import require_folder_possible
 
     require_signers(signers, identity, revoked)
@@ -44,7 +46,10 @@ def command(
     require_folder_possible(output)
     checked(archive)
     approval = Approval(archive, signers, identity, revoked)
-    manifest = unpack(archive, output, overwrite=overwrite, approve=approval)
+    if is_layout(archive):
+        manifest = fetch_bundle(LayoutSource(archive), output, approval, overwrite=overwrite)
+    else:
+        manifest = unpack(archive, output, overwrite=overwrite, approve=approval)
     signed = approval.signed
     if as_json:
         size = sum(entry.size_bytes for entry in manifest.files)

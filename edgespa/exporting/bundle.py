@@ -19,7 +19,7 @@ from edgespa.errors import ConfigError, EdgespaError, ExportError, ParityError
 from edgespa.exporting import onnx_file
 from edgespa.exporting.agreement import Judge
 from edgespa.exporting.cache import Cache
-from edgespa.exporting.card import model_card
+from edgespa.exporting.card import whole_card
 from edgespa.exporting.config import FORMATS, PRECISIONS, ExportConfig, Origin
 from edgespa.exporting.conversion import CONVERTERS, Conversions, conversions
 from edgespa.exporting.converter import require
@@ -268,7 +268,7 @@ def _write_rest(folder: Path, manifest: Manifest, samples: Samples, classes: Seq
     (folder / RUNNER).write_bytes(runner_source())
     if classes:
         (folder / LABELS).write_text("\n".join(classes) + "\n", encoding="utf-8")
-    (folder / "README.md").write_text(model_card(manifest, classes), encoding="utf-8")
+    (folder / "README.md").write_text(whole_card(manifest, classes), encoding="utf-8")
 
 
 __all__ = ["FORMATS", "PRECISIONS", "ExportConfig", "Origin", "export"]

@@ -10,12 +10,13 @@ from pydantic import JsonValue
 from edgespa.adapters.kinds import FULL, KINDS
 from edgespa.bundle import Manifest, TensorSpec
 from edgespa.bundle.manifest import FOR_PYTORCH
+from edgespa.exporting.card_head import card_head
 from edgespa.objectives.measured import measured, others
 from edgespa.objectives.measures import measure_named
 from edgespa.pixels.words import steps
 
 if TYPE_CHECKING:
-    from edgespa.device.measure.results import Profile
+    from edgespa.device.measure.results import Profile, VariantProfile
 
 _MOST_CLASSES = 20
 _SPACES = {
@@ -44,6 +45,30 @@ _HOW = {
 }
 
 
+def whole_card(
+    manifest: Manifest,
+    classes: Sequence[str],
+    profiles: Sequence[Profile] = (),
+    *,
+    base_model: str | None = None,
+    datasets: Sequence[str] = (),
+) -> str:
+    """The card as a hub takes it: `model_card` below its head in YAML.
+
+    Args:
+        manifest: Of the bundle; its ``files`` and ``seal`` are not looked at.
+        classes: The names of the outputs; empty where they are not known.
+        profiles: What was measured on devices.
+        base_model: See `edgespa.exporting.card_head.card_head`.
+        datasets: Likewise.
+
+    Raises:
+        ConfigError: A name cannot be one on the hub.
+    """
+    head = card_head(manifest, profiles, base_model=base_model, datasets=datasets)
+    return f"{head}\n{model_card(manifest, classes, profiles)}"
+
+
 def model_card(manifest: Manifest, classes: Sequence[str], profiles: Sequence[Profile] = ()) -> str:
     """What the bundle is, from what it was made and how, what it measures, and how it is run, in Markdown.
 
@@ -62,7 +87,7 @@ def model_card(manifest: Manifest, classes: Sequence[str], profiles: Sequence[Pr
         "Input and output": _in_and_out(manifest, classes),
         "Run": _run(manifest),
     }
-    lines = [f"# {_text(manifest.task)}", ""]
+    lines = [f"# {as_text(manifest.task)}", ""]
     for title, content in sections.items():
         body = list(content)
         if body:
@@ -81,17 +106,19 @@ def _what(manifest: Manifest, classes: Sequence[str]) -> Iterator[str]:
     elif manifest.learns in _SPACES and (len(first) == 2 or first[2:] == (1, 1) or manifest.learns == "segmentation"):
         yield f"Tells {_SPACES[manifest.learns]}{count} {seen}."
     else:
-        yield f"Gives {', '.join(f'`{_code(each.name)}`' for each in manifest.outputs)} {seen}; see below."
+        yield f"Gives {', '.join(f'`{as_code(each.name)}`' for each in manifest.outputs)} {seen}; see below."
     yield "Every file below was run and compared with the program that it was made from, by edgespa"
     yield f"{manifest.edgespa_version} on {manifest.created}."
 
 
 def _base(manifest: Manifest) -> Iterator[str]:
     base = manifest.base
-    yield f"- made from `{_code(base.spec)}`" + (f" with the weights `{_code(base.weights)}`" if base.weights else "")
-    yield f"- digest of the base: `{_code(base.digest)}`"
+    yield f"- made from `{as_code(base.spec)}`" + (
+        f" with the weights `{as_code(base.weights)}`" if base.weights else ""
+    )
+    yield f"- digest of the base: `{as_code(base.digest)}`"
     if base.license is not None:
-        yield f"- licence of the base, which applies to these files: {_text(base.license)}"
+        yield f"- licence of the base, which applies to these files: {as_text(base.license)}"
     else:
         yield "- licence of the base: not recorded; whatever it is, it applies to these files"
 
@@ -109,17 +136,17 @@ def _made(manifest: Manifest) -> Iterator[str]:
         known["density"] = f"{_short(known['density'])} of the {_written(str(known['budget']))}"
     for key, words in _HOW.items():
         if known.get(key) is not None:
-            yield f"- {words}: {_text(_short(known[key]))}"
+            yield f"- {words}: {as_text(_short(known[key]))}"
     for key, words in (("data", "data"), ("teacher", "distilled from")):
         if isinstance(task.get(key), str):
-            yield f"- {words}: {_text(str(task[key]))}"
+            yield f"- {words}: {as_text(str(task[key]))}"
     metrics = task.get("metrics")
     if isinstance(metrics, dict) and metrics:
         numbers = {name: value for name, value in metrics.items() if isinstance(value, int | float)}
         for found in measured(numbers):
             yield f"- {found.name}, recorded then: {found}"
         if rest := others(numbers):
-            yield "- recorded then: " + ", ".join(f"{_text(name)} {_short(value)}" for name, value in rest.items())
+            yield "- recorded then: " + ", ".join(f"{as_text(name)} {_short(value)}" for name, value in rest.items())
     proof = manifest.provenance.get("proof")
     if isinstance(proof, dict):
         yield from _proof(proof)
@@ -162,7 +189,7 @@ def _size(manifest: Manifest) -> Iterator[str]:
 
 def _files(manifest: Manifest) -> Iterator[str]:
     agreed = next((each.agreement for each in manifest.variants if each.agreement), None)
-    measure = [_text(manifest.measure.title)] if any(each.accuracy for each in manifest.variants) else []
+    measure = [as_text(manifest.measure.title)] if any(each.accuracy for each in manifest.variants) else []
     same = [f"same {agreed.what}"] if agreed else []
     heads = ("variant", "file", "bytes", *measure, "error", "correlation", *same, "proved in")
     yield from _row(*heads)
@@ -181,37 +208,39 @@ def _files(manifest: Manifest) -> Iterator[str]:
         )
     yield ""
     for inputs in dict.fromkeys(variant.parity.inputs for variant in manifest.variants):
-        yield f"Error and correlation are those of the component of the outputs that is worst, on {_text(inputs)}:"
+        yield f"Error and correlation are those of the component of the outputs that is worst, on {as_text(inputs)}:"
         yield "its error against its own spread over them, and its correlation with the program's."
     if agreed is not None:
-        yield f"How often a file decides as the program does: on {agreed.count:,} samples of {_text(agreed.data)}."
+        yield f"How often a file decides as the program does: on {agreed.count:,} samples of {as_text(agreed.data)}."
     if isinstance(weak := manifest.provenance.get("weak_proof"), str):
-        yield f"These figures say little: {_text(weak)}."
+        yield f"These figures say little: {as_text(weak)}."
+    yield ""
     for missing in _list(manifest.provenance.get("left_out")):
-        yield f"There is no `{_code(str(missing.get('variant')))}`: {_text(str(missing.get('reason')))}."
+        yield f"- There is no `{as_code(str(missing.get('variant')))}`: {as_text(str(missing.get('reason')))}."
     for variant in manifest.variants:
         limits = ", ".join(f"{metric.replace('_', ' ')} {limit:g}" for metric, limit in variant.parity.bound.items())
-        at = f"is worst at `{_code(variant.parity.worst)}` and " if variant.parity.worst else ""
-        yield f"`{variant.name}` {at}must keep: {limits}."
+        at = f"is worst at `{as_code(variant.parity.worst)}` and " if variant.parity.worst else ""
+        yield f"- `{variant.name}` {at}must keep: {limits}."
         for proof in variant.proofs:
-            what = f"`{variant.name}` in {_text(proof.runtime)}, {proof.arithmetic}, on {_text(proof.machine)}"
+            what = f"`{variant.name}` in {as_text(proof.runtime)}, {proof.arithmetic}, on {as_text(proof.machine)}"
             figure = "" if proof.component_error is None else f", error {proof.component_error:.1e}"
             yield (
-                f"{what}: holds{figure}."
+                f"- {what}: holds{figure}."
                 if proof.holds
-                else f"{what}: DOES NOT HOLD: {_text('; '.join(proof.failures))}."
+                else f"- {what}: DOES NOT HOLD: {as_text('; '.join(proof.failures))}."
             )
         if variant.max_loss is not None and (lost := manifest.lost(variant)) is not None:
-            of = f"{max(lost, 0.0):.3g} of {_text(manifest.measure.title)}"
-            yield f"`{variant.name}` was chosen by what it loses: {of}, of at most {variant.max_loss:g}."
+            of = f"{max(lost, 0.0):.3g} of {as_text(manifest.measure.title)}"
+            yield f"- `{variant.name}` was chosen by what it loses: {of}, of at most {variant.max_loss:g}."
     if manifest.reference_accuracy is not None:
         data = manifest.reference_accuracy
         others = "".join(
-            f", {_text(measure_named(name).title)} {measure_named(name).figure(value)}"
+            f", {as_text(measure_named(name).title)} {measure_named(name).figure(value)}"
             for name, value in data.others.items()
         )
-        of = f"on {_text(data.data)}, {data.count:,} samples"
-        yield f"Test {_text(data.of.title)} is {of}; the program itself has {data.figure}{others}."
+        of = f"on {as_text(data.data)}, {data.count:,} samples"
+        yield ""
+        yield f"Test {as_text(data.of.title)} is {of}; the program itself has {data.figure}{others}."
 
 
 def _list(value: JsonValue) -> list[dict[str, JsonValue]]:
@@ -225,7 +254,7 @@ def _latency(profiles: Sequence[Profile]) -> Iterator[str]:
     if not profiles:
         yield "Not measured yet: `edgespa profile` measures, and `edgespa card` puts what it found here."
         return
-    heads = ("device", "variant", "threads", "p50 ms", "p90 ms", "peak memory MiB", "when")
+    heads = ("device", "variant", "threads", "p50 ms", "p90 ms", "peak memory MiB", "when", "runtime")
     yield from _row(*heads)
     yield from _row(*["---"] * len(heads))
     doubts = []
@@ -248,6 +277,7 @@ def _latency(profiles: Sequence[Profile]) -> Iterator[str]:
                     f"{result.p90_ms:.3g}",
                     "-" if result.peak_kib is None else f"{result.peak_kib / 1024:.0f}",
                     profile.created[:10],
+                    _runtime(result),
                 )
     yield ""
     yield "One inference, batch 1, in a process of its own; figures of different days are not a comparison."
@@ -256,7 +286,13 @@ def _latency(profiles: Sequence[Profile]) -> Iterator[str]:
         yield "Not clean, so not to be relied on:"
         yield ""
         for doubt in dict.fromkeys(doubts):
-            yield f"- {_text(doubt)}"
+            yield f"- {as_text(doubt)}"
+
+
+def _runtime(result: VariantProfile) -> str:
+    """What ran it, and in which numbers where those are not the file's."""
+    numbers = [] if result.arithmetic in (None, "fp32") else [str(result.arithmetic)]
+    return ", ".join([result.runtime or "-", *numbers])
 
 
 def _in_and_out(manifest: Manifest, classes: Sequence[str]) -> Iterator[str]:
@@ -277,7 +313,7 @@ def _in_and_out(manifest: Manifest, classes: Sequence[str]) -> Iterator[str]:
         if own:
             yield f"- `{variant.name}` itself takes {'; '.join(_spec(spec) for spec in own)}"
     if classes:
-        shown = ", ".join(_text(name) for name in classes[:_MOST_CLASSES])
+        shown = ", ".join(as_text(name) for name in classes[:_MOST_CLASSES])
         more = ", ..." if len(classes) > _MOST_CLASSES else ""
         yield f"- names of the outputs (`labels.txt`), {len(classes)}: {shown}{more}"
     yield ""
@@ -290,7 +326,7 @@ def _run(manifest: Manifest) -> Iterator[str]:
     if onward:
         yield "To go on from in PyTorch, which needs no edgespa; nothing runs these on devices:"
         yield ""
-        yield from (f"- {_ONWARD[each.format].format(file=_code(each.file))}" for each in onward)
+        yield from (f"- {_ONWARD[each.format].format(file=as_code(each.file))}" for each in onward)
         yield ""
     packages = dict.fromkeys(_PACKAGES[each.format] for each in manifest.variants if each.format in _PACKAGES)
     if not packages:
@@ -305,12 +341,12 @@ def _run(manifest: Manifest) -> Iterator[str]:
 
 
 def _row(*cells: str) -> Iterator[str]:
-    yield "| " + " | ".join(cell if cell == "---" else _text(cell) for cell in cells) + " |"
+    yield "| " + " | ".join(cell if cell == "---" else as_text(cell) for cell in cells) + " |"
 
 
 def _spec(spec: TensorSpec) -> str:
     shape = " x ".join(str(size) for size in spec.shape) or "a single number"
-    return f"`{_code(spec.name)}`: {_text(spec.dtype)}, {_text(shape)}" + (
+    return f"`{as_code(spec.name)}`: {as_text(spec.dtype)}, {as_text(shape)}" + (
         f" ({spec.layout})" if spec.layout != "other" else ""
     )
 
@@ -321,14 +357,15 @@ def _short(value: JsonValue) -> str:
     return value if isinstance(value, str) else ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
-def _text(text: str) -> str:
+def as_text(text: str) -> str:
     """Names come from elsewhere: what Markdown would take for its own is kept from it."""
     plain = " ".join(text.split())
     return "".join(f"\\{sign}" if sign in "\\`*[]<>|#" else sign for sign in plain)
 
 
-def _code(text: str) -> str:
+def as_code(text: str) -> str:
+    """The same between backticks, where only they end it, and in a table, where a bar does."""
     return " ".join(text.split()).replace("`", "'").replace("|", "/")
 
 
-__all__ = ["model_card"]
+__all__ = ["model_card", "whole_card"]

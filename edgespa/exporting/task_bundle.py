@@ -25,7 +25,7 @@ from edgespa.bundle import LABELS, RUNNER, SELFCHECK, BundleWriter, Manifest, Va
 from edgespa.bundle.places import without_places
 from edgespa.device import runner, runner_source
 from edgespa.exporting import onnx_file
-from edgespa.exporting.card import model_card
+from edgespa.exporting.card import whole_card
 from edgespa.exporting.config import INT8_TOLERANCE, Origin
 from edgespa.exporting.converter import Form, require
 from edgespa.exporting.drawing import draw_samples
@@ -122,5 +122,5 @@ def write_task_bundle(
         (folder / RUNNER).write_bytes(runner_source())
         if origin.classes:
             (folder / LABELS).write_text("\n".join(origin.classes) + "\n", encoding="utf-8")
-        (folder / "README.md").write_text(model_card(manifest, origin.classes), encoding="utf-8")
+        (folder / "README.md").write_text(whole_card(manifest, origin.classes), encoding="utf-8")
         return writer.commit(manifest), made

@@ -50,6 +50,8 @@ SIGNATURES = {
     "resume fresh overwrite progress settings",
     "publish": "source to sign_key unsigned task groups kinds downgrade keep remove with_base base weights signers "
     "identity revoked trust progress",
+    "pull": "source output with_base signers identity revoked plain_http overwrite progress",
+    "push": "source target with_base base weights trust license base_model datasets public plain_http progress",
     "remove": "task device",
     "rollback": "task device to threads",
     "ship": "source device task keep with_base base weights sign_key signers identity revoked trust volatile threads "
@@ -73,6 +75,8 @@ RESULTS = {
     "Profile",
     "Profiles",
     "Publication",
+    "Pulled",
+    "Pushed",
     "Removal",
     "Report",
     "Result",

@@ -41,7 +41,20 @@ ALL_COMMANDS = [
     "export",
     "evaluate",
 ]
-ALL_COMMANDS += ["verify", "sign", "pack", "unpack", "devices", "profile", "ship", "rollback", "status", "card"]
+ALL_COMMANDS += [
+    "verify",
+    "sign",
+    "pack",
+    "unpack",
+    "push",
+    "pull",
+    "devices",
+    "profile",
+    "ship",
+    "rollback",
+    "status",
+    "card",
+]
 ALL_COMMANDS += ["report", "run", "demo", "init", "completion"]
 HEAVY = ["torch", "numpy", "pydantic", "rich", "scipy", "sklearn", "PIL", "onnx", "onnxruntime", "logging.config"]
 CLEAN = {key: value for key, value in os.environ.items() if not key.startswith("EDGESPA_")}

@@ -39,6 +39,8 @@ LINES: Mapping[str, list[str]] = {
     "report": ["report", "b"],
     "latencies": ["devices", "latencies", "pi"],
     "publish": ["ship", "b", "--to", "depot", "--unsigned"],
+    "push": ["push", "t.spa", "oci://localhost:5000/t"],
+    "pull": ["pull", "oci://localhost:5000/t", "--output", "t"],
     "remove": ["ship", "--remove", "fruit", "--device", "local", "--yes"],
 }
 WITHOUT = {"tasks", "calibration", "sign", "pack", "unpack", "devices", "card", "run", "demo", "init", "completion"}

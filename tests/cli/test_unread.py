@@ -125,6 +125,16 @@ CASES = [
     ("ship --remove birds --device local", "--keep 2", None),
     ("ship --remove birds --device local", "--task birds", None),
     ("ship --remove birds --device local", "--signers f", None),
+    ("push b oci://h/n", "--with-base", None),
+    ("push b oci://h/n", "--license MIT", None),
+    ("push b oci://h/n", "--trust", None),
+    ("push a.spa oci://h/n", "--base net.py:b", "--with-base"),
+    ("push a.spa oci://h/n", "--weights w.pt", "--with-base"),
+    ("push b oci://h/n", "--base-model a/b", None),
+    ("push b oci://h/n", "--dataset a/b", None),
+    ("push b oci://h/n", "--public", None),
+    ("push b hf://a/b", "--plain-http", None),
+    ("pull hf://a/b -o out", "--plain-http", None),
 ]  # fmt: skip
 
 

@@ -1,0 +1,1 @@
+"""Hubs and registries: bundles and task files to and from where people keep models."""
