@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib.util
 import logging
 import math
+import re
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -37,6 +38,7 @@ _TAGS = {
     "seconds": "time/epoch_seconds",
     "cpu_seconds": "time/epoch_cpu_seconds",
 }
+_PASSWORD = re.compile(r"//[^/\s@]*@")
 FINISHED, FAILED, LEFT = "FINISHED", "FAILED", "KILLED"
 
 
@@ -110,7 +112,7 @@ class _Patient:
                     "%s %s does not take what is told: %s; the training goes on, and it is tried again",
                     self.sink.option,
                     self.sink.place,
-                    first_line(error),
+                    _said(error),
                 )
             self._told = True
             return
@@ -127,7 +129,7 @@ class _Patient:
             self.sink.end(status)
         except Exception as error:
             if not self._told:
-                what = self.sink.option, self.sink.place, first_line(error)
+                what = self.sink.option, self.sink.place, _said(error)
                 log.warning("%s %s: the run could not be closed: %s", *what)
 
 
@@ -196,10 +198,10 @@ class Trackers:
                 known = run if isinstance(run, str) else None
                 self._runs[sink.option] = sink.begin(self._name, config, known, step or 0)
             except Exception as error:
-                raise ConfigError(
-                    f"{sink.option} {sink.place}: {first_line(error)}",
-                    f"give another place, or leave out {sink.option}: the training does not need it",
-                ) from error
+                hint = f"give another place, or leave out {sink.option}: the training does not need it"
+                if isinstance(error, ModuleNotFoundError):  # edgespa's extra has the small MLflow, for servers
+                    hint = f"that kind of place needs {error.name}, which is not installed; or {hint}"
+                raise ConfigError(f"{sink.option} {sink.place}: {_said(error)}", hint) from error
             self._open.append(_Patient(sink))
         return {**{str(name): run for name, run in before.items() if isinstance(run, str)}, **self._runs}
 
@@ -244,6 +246,11 @@ class Trackers:
         status = FINISHED if kind is None else FAILED if issubclass(kind, Exception) else LEFT
         while self._open:
             self._open.pop().end(status)
+
+
+def _said(error: Exception) -> str:
+    """What an error says in a line, without a name and password in an address."""
+    return _PASSWORD.sub("//", first_line(error))
 
 
 def require_trackers(tensorboard: Path | None, mlflow: str | None) -> None:
