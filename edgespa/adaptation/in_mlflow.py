@@ -25,6 +25,7 @@ _SILENT = {"MLFLOW_DISABLE_TELEMETRY": "true"}
 """Nobody else is told that there is a training."""
 _FOLDERS = {"MLFLOW_ALLOW_FILE_STORE": "true"}
 """A folder is what the user named; newer versions of MLflow ask for it to be said twice."""
+_SQLITE = "sqlite:///"
 _MOST_AT_ONCE, _MOST_PARAMS, _MOST_TEXT = 500, 90, 500
 
 
@@ -39,7 +40,7 @@ class MLflow:
 
     def __init__(self, uri: str) -> None:
         self.place = without_password(uri)
-        self._uri = uri if "://" in uri or uri.split(":")[0] in ("databricks", "file") else str(Path(uri).absolute())
+        self._uri = _absolute(uri)
         self._client: Any = None
         self._run = ""
         self._behind: dict[str, set[tuple[int, float]]] | None = None
@@ -134,6 +135,14 @@ class MLflow:
     @property
     def _is_folder(self) -> bool:
         return "://" not in self._uri or self._uri.startswith("file:")
+
+
+def _absolute(uri: str) -> str:
+    """The same place whatever the current folder is later on: MLflow keeps stores open by their names."""
+    if uri.startswith(_SQLITE) and not uri.startswith(f"{_SQLITE}/"):
+        return f"{_SQLITE}/{Path(uri.removeprefix(_SQLITE)).absolute().as_posix().lstrip('/')}"
+    named = "://" in uri or uri.split(":")[0] in ("databricks", "file")
+    return uri if named else str(Path(uri).absolute())
 
 
 def _known(tag: str, step: int, value: float) -> tuple[int, float]:

@@ -214,10 +214,11 @@ class Trackers:
         """
         if not self._open:
             return
-        step = values.get("step") if event == "prune" else int(values["epoch"]) * self._steps
-        self._last = max(self._last, int(step or 0))
+        # What is removed between two steps is first seen in the next one: the end of an epoch keeps its own figures.
+        step = int(values["step"]) + 1 if event == "prune" else int(values["epoch"]) * self._steps
+        self._last = max(self._last, step)
         figures = {_TAGS[key].format(measure=self._measure): value for key, value in values.items() if key in _TAGS}
-        self._add(int(step or 0), figures)
+        self._add(step, figures)
 
     def figures(self, metrics: Mapping[str, Any]) -> None:
         """What is measured of the task in the end.

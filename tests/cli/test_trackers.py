@@ -188,6 +188,7 @@ def test_what_comes_again_after_a_kill_is_there_once(tmp_path: Path, database: P
     for sink, other in zip(places, (TensorBoard(tmp_path / "runs"), MLflow(f"sqlite:///{store}")), strict=True):
         name = sink.begin("a", {}, None, 0)
         sink.add(first)
+        sink.end("KILLED")
         assert other.begin("a", {}, name, 5) == name
         other.add(again)
         other.end("FINISHED")
@@ -203,6 +204,7 @@ def test_a_run_that_is_gone_begins_anew(tmp_path: Path, database: Path) -> None:
     assert sink.begin("a", {}, "0" * 32, 5) != "0" * 32
     board = TensorBoard(tmp_path / "runs")
     assert board.begin("a", {}, "../../elsewhere", 5) == "a"  # no name of a run
+    board.end("FINISHED")
     assert [each.name for each in tmp_path.iterdir() if each.is_dir()] == ["runs"]
 
 
@@ -372,7 +374,8 @@ def test_no_password_is_shown(uri: str, shown: str) -> None:
 
 def test_a_recipe_does_not_tell_a_server_unasked(place: Path) -> None:
     (place / "r.toml").write_text(
-        'version = 1\n[adapt]\nmodel = "net.py:build"\ninput-shape = "1,3,8,8"\ndata = "colours.npz"\noutput = "a.spa"\n'
+        'version = 1\n[adapt]\nmodel = "net.py:build"\ninput-shape = "1,3,8,8"\ndata = "colours.npz"\n'
+        'output = "a.spa"\n'
         'mlflow = "http://127.0.0.1:9"\n'
     )
     said = run("run", "r.toml", code=1).stderr
