@@ -146,6 +146,7 @@ class Trackers:
         self._name = name
         self._open: list[_Patient] = []
         self._runs: dict[str, str] = {}
+        self._latest: dict[str, tuple[int, float]] = {}
         self._steps, self._measure, self._last = 1, "measure", 0
 
     @classmethod
@@ -190,6 +191,7 @@ class Trackers:
         Raises:
             ConfigError: One cannot be written.
         """
+        self._latest: dict[str, tuple[int, float]] = {}
         self._steps, self._measure = steps, measure
         before = resumed if isinstance(resumed, Mapping) and step is not None else {}
         for sink in self._sinks:
@@ -234,6 +236,8 @@ class Trackers:
             for tag, value in figures.items()
             if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
         }
+        numbers = {tag: value for tag, value in numbers.items() if self._latest.get(tag) != (step, value)}
+        self._latest |= {tag: (step, value) for tag, value in numbers.items()}
         if numbers:
             for each in self._open:
                 each.add([Row(step, time.time(), numbers)])
