@@ -149,7 +149,7 @@ class Facts:
 
 def line(text: str) -> str:
     """A text in one line, of a length that a reader bears."""
-    text = readable(text)
+    text = readable(text[: MAX_NAME + 1])
     return text if len(text) <= MAX_NAME else text[: MAX_NAME - 3] + "..."
 
 

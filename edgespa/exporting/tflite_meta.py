@@ -67,13 +67,13 @@ def write_metadata(
         says = _Says(title, preprocess, pixels, names, facts, specs)
         takes, gives = _places(model, len(inputs), len(outputs))
         content = says.written([(at, inputs[at]) for at in takes], [(at, outputs[at]) for at in gives])
-        kept = [each for each in model.metadata or [] if _text(each.name) != NAME]
-        buffer = schema.BufferT()
-        buffer.data = content
-        model.buffers = [*model.buffers, buffer]
-        entry = schema.MetadataT()
-        entry.name, entry.buffer = NAME, len(model.buffers) - 1
-        model.metadata = [*kept, entry]
+        entry = next((each for each in model.metadata or [] if _text(each.name) == NAME), None)
+        if entry is None:
+            entry = schema.MetadataT()
+            entry.name, entry.buffer = NAME, len(model.buffers)
+            model.buffers = [*model.buffers, schema.BufferT()]
+            model.metadata = [*(model.metadata or []), entry]
+        model.buffers[entry.buffer].data = content
         written = packed(model)
     path.write_bytes(written + _behind(names, entries))
 
