@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +40,7 @@ from edgespa.models.interface import (
     with_plain_outputs,
 )
 from edgespa.objectives.base import Objective
+from edgespa.system.clock import made_at
 
 log = logging.getLogger(__name__)
 
@@ -57,6 +57,7 @@ def require_possible(config: ExportConfig, *, calibrated: bool, evaluated: bool)
         ConfigError: If int8 is asked for without images, or a largest loss without samples or without int8.
         MissingExtraError: If a converter is not installed.
     """
+    made_at()  # what is wrong with it is told now
     if "int8" in config.precisions and not calibrated:
         raise ConfigError(
             "int8 needs images to calibrate on",
@@ -235,7 +236,7 @@ def _manifest(
     manifest = Manifest(
         task=origin.task,
         learns=origin.learns,
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        created=made_at(),
         base=origin.base,
         preprocessing=origin.preprocess,
         inputs=inputs,

@@ -36,6 +36,7 @@ from edgespa.exporting.samples import Samples
 from edgespa.exporting.tflite_quant import TfliteQuantiser
 from edgespa.exporting.tflite_whole import WholeTfliteQuantiser
 from edgespa.graph.program import Program
+from edgespa.system.clock import is_still
 from edgespa.quantisation.walk import samples_for
 
 JUDGE_IMAGES = 32
@@ -432,7 +433,7 @@ def _proved(job: Job, name: str, precision: str, path: Path, how: Made, steps: S
         agreement=agreement,
         calibration=how.how,
         float_layers=how.float_layers,
-        time_ratio=how.time_ratio,
+        time_ratio=None if is_still() else how.time_ratio,
         errors=dict(how.errors),
         max_loss=None if loss is None else loss.most,
         preprocess=job.form.pixels,
