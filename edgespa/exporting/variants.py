@@ -36,8 +36,8 @@ from edgespa.exporting.samples import Samples
 from edgespa.exporting.tflite_quant import TfliteQuantiser
 from edgespa.exporting.tflite_whole import WholeTfliteQuantiser
 from edgespa.graph.program import Program
-from edgespa.system.clock import is_still
 from edgespa.quantisation.walk import samples_for
+from edgespa.system.clock import is_still
 
 JUDGE_IMAGES = 32
 CORRECTED_BY = 32
