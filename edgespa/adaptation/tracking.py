@@ -191,7 +191,6 @@ class Trackers:
         Raises:
             ConfigError: One cannot be written.
         """
-        self._latest: dict[str, tuple[int, float]] = {}
         self._steps, self._measure = steps, measure
         before = resumed if isinstance(resumed, Mapping) and step is not None else {}
         for sink in self._sinks:
