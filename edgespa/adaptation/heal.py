@@ -23,6 +23,7 @@ from edgespa.adaptation.learn import adapt, evaluated, require_same_outputs
 from edgespa.adaptation.original import Original
 from edgespa.adaptation.run import Progress
 from edgespa.adaptation.start import is_adapted
+from edgespa.adaptation.tracking import Trackers
 from edgespa.adapters.kinds import FULL, method_names
 from edgespa.adapters.renorm import has_norms
 from edgespa.config import Preprocess, Strict
@@ -173,6 +174,7 @@ def heal(
     checkpoint: Path | None = None,
     resume: bool = False,
     log_file: Path | None = None,
+    trackers: Trackers | None = None,
     progress: Progress | None = None,
     processes: Processes | None = None,
     facts: Mapping[str, Any] | None = None,
@@ -190,6 +192,7 @@ def heal(
         checkpoint: See `edgespa.adaptation.learn.adapt`, as all that follows.
         resume: Likewise.
         log_file: Likewise.
+        trackers: Likewise.
         progress: Likewise.
         processes: Likewise.
         facts: Likewise.
@@ -230,6 +233,7 @@ def heal(
         resume=resume,
         start=start,
         log_file=log_file,
+        trackers=trackers,
         progress=progress,
         processes=processes,
         facts=facts,

@@ -16,7 +16,7 @@ from torch.utils._pytree import tree_map_only
 from edgespa.adaptation.augment import MIX
 from edgespa.adaptation.config import AdaptConfig
 from edgespa.adaptation.held_out import parted, tell_if_neighbours_are_alike
-from edgespa.adaptation.log import TrainingLog
+from edgespa.adaptation.log import Several, Told, TrainingLog
 from edgespa.adaptation.loss import Teacher, TrainingLoss
 from edgespa.adaptation.original import Original
 from edgespa.adaptation.rates import settle_rate
@@ -30,6 +30,7 @@ from edgespa.adaptation.start import (
     with_start,
 )
 from edgespa.adaptation.state import Keeper, restore
+from edgespa.adaptation.tracking import FACT, Trackers
 from edgespa.adaptation.units import Units
 from edgespa.adapters.adapted import AdaptedProgram
 from edgespa.config import Preprocess
@@ -73,6 +74,7 @@ def adapt(
     teacher: Teacher | None = None,
     start: Task | None = None,
     log_file: Path | None = None,
+    trackers: Trackers | None = None,
     progress: Progress | None = None,
     processes: Processes | None = None,
     facts: Mapping[str, Any] | None = None,
@@ -101,6 +103,7 @@ def adapt(
         start: A task to start from: of a pruned one its units, blocks and weights; one that was adapted is gone on
             with, so its adapters have to be those of the configuration where that names any.
         log_file: Gets a JSON document a line for each pruning step and each epoch.
+        trackers: Told the same; the caller closes them.
         progress: Told ``(done, total, text)`` in training steps.
         processes: Those that share the training; by default those that were launched.
         facts: What the state says besides, as plain values.
@@ -202,8 +205,8 @@ def adapt(
     goes_on_from = Checkpoint.load(checkpoint) if resume and checkpoint is not None and checkpoint.exists() else None
     if goes_on_from is not None:
         restore(run, goes_on_from)
-    if log_file is not None and processes.is_main:
-        run.log = TrainingLog(log_file, (run.epoch, run.step) if resume else None)
+    if processes.is_main:
+        run.log, facts = _told(run, log_file, trackers, goes_on_from, facts, resume=resume)
     with held_back() as stop, contextlib.closing(Keeper(run, checkpoint, stop, facts)) as keeper:
         if not run.settled:
             settle_rate(run, keeper, progress)
@@ -220,6 +223,28 @@ def adapt(
     _tell_if_nothing_was_learned(run)
     task = _stored(run.result(folder), base, run, config.store)
     return with_start(task, start, base) if start is not None else task
+
+
+def _told(
+    run: Run,
+    log_file: Path | None,
+    trackers: Trackers | None,
+    goes_on_from: Checkpoint | None,
+    facts: Mapping[str, Any] | None,
+    *,
+    resume: bool,
+) -> tuple[Several, Mapping[str, Any]]:
+    """What is told how it goes, and what the state says of that."""
+    logs: list[Told] = []
+    if log_file is not None:
+        logs.append(TrainingLog(log_file, (run.epoch, run.step) if resume else None))
+    before = None if goes_on_from is None else goes_on_from.facts.get(FACT)
+    if trackers is not None:
+        logs.append(trackers)
+        step = None if goes_on_from is None else run.step
+        config = run.config.model_dump(mode="json")
+        before = trackers.begin(config, steps=run.steps, measure=run.measure.name, resumed=before, step=step)
+    return Several(*logs), {**(facts or {}), **({FACT: before} if before else {})}
 
 
 def _tell_if_nothing_was_learned(run: Run) -> None:

@@ -6,11 +6,39 @@ import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from edgespa.errors import ConfigError
 
 log = logging.getLogger(__name__)
+
+
+class Told(Protocol):
+    """What is told how a training goes."""
+
+    def write(self, event: str, **values: Any) -> None:
+        """Something happened.
+
+        Args:
+            event: ``prune`` or ``epoch``.
+            **values: Numbers and texts.
+        """
+
+
+class Several:
+    """Tells several.
+
+    Args:
+        logs: What is told.
+    """
+
+    def __init__(self, *logs: Told) -> None:
+        self._logs = logs
+
+    def write(self, event: str, **values: Any) -> None:
+        """See `Told`."""
+        for each in self._logs:
+            each.write(event, **values)
 
 
 class TrainingLog:

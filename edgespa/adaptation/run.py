@@ -19,7 +19,7 @@ from torch.utils import _pytree as _tree
 from edgespa.adaptation.batches import SCORING_BATCHES, Batch, Batches
 from edgespa.adaptation.config import AdaptConfig
 from edgespa.adaptation.inside import Inside
-from edgespa.adaptation.log import TrainingLog
+from edgespa.adaptation.log import Told
 from edgespa.adaptation.loss import TrainingLoss
 from edgespa.adaptation.mixing import absorbed, moments_of_inputs
 from edgespa.adaptation.small import Small
@@ -85,7 +85,7 @@ class Run(Small):
         self.lines = data.answers.lines if isinstance(data.answers, PointAnswers) else ()
         self.preprocess = preprocess
         processes.require_even(config.batch_size)
-        self.log: TrainingLog | None = None
+        self.log: Told | None = None
         self.choose: Choose | None = None
         self.start: dict[str, str] | None = None
         self._progress = progress

@@ -38,6 +38,8 @@ def compress(
     eval_data: Data | None = None,
     heal: bool = True,
     heal_steps: int = HEAL_STEPS,
+    tensorboard: str | Path | None = None,
+    mlflow: str | None = None,
     keep: Sequence[str] = (),
     only: Sequence[str] = (),
     int8_max_loss: float | None = None,
@@ -82,6 +84,8 @@ def compress(
         eval_data: Labelled images: what is lost is measured on them, and nothing chosen by it.
         heal: Train what is left towards the original.
         heal_steps: For so many training steps.
+        tensorboard: Each healing is told to it: see `adapt`.
+        mlflow: Likewise.
         keep: Layers that stay whole.
         only: The only layers that may be pruned.
         int8_max_loss: What int8 may lose of the measure on ``eval_data``; see `export`.
@@ -111,6 +115,7 @@ def compress(
         DataError: The images cannot be read.
         DeviceError: The device cannot be reached, or nothing runs there.
     """
+    from edgespa.adaptation.tracking import require_trackers
     from edgespa.api.compressing import Asked, Budget, Stages, is_of, is_state
     from edgespa.api.early import require_there
     from edgespa.bundle import BundleWriter
@@ -130,6 +135,9 @@ def compress(
         raise ConfigError(f"threads must be at least 1, not {threads}", "leave it out for 1")
     if not heal and heal_steps != HEAL_STEPS:
         raise ConfigError("heal_steps says how long is healed, and nothing is", "leave one of them out")
+    if not heal and (tensorboard is not None or mlflow is not None):
+        raise ConfigError("trackers are told of a training, and there is none", "leave out heal=False, --no-heal")
+    require_trackers(file_of(tensorboard), mlflow)
     if str(spec).endswith(".spa"):
         raise ConfigError(
             f"{spec} is a task file, and compress begins with a network",
@@ -175,6 +183,7 @@ def compress(
         pruning={"eval_data": eval_data, "keep": several(keep), "only": several(only)},
         healing={"steps": heal_steps, "eval_data": eval_data},
         exporting=exporting,
+        trackers={"tensorboard": tensorboard, "mlflow": mlflow},
         task=kept,
         overwrite=overwrite,
     )

@@ -71,6 +71,10 @@ def fastest(times: Mapping[str, float]) -> str:
     return min(times, key=times.__getitem__)
 
 
+_FREE = ("output", "task", "overwrite", "trackers")
+"""What may be said otherwise when a run is gone on with."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Asked:
     """What is asked for.
@@ -91,6 +95,7 @@ class Asked:
         pruning: Further keywords of `edgespa.prune`.
         healing: Of `edgespa.heal`.
         exporting: Of `edgespa.export`.
+        trackers: Of `edgespa.heal`: what is told how it goes.
         task: Where the task file goes; None for nowhere.
         overwrite: Replace what is there.
     """
@@ -110,13 +115,14 @@ class Asked:
     pruning: Mapping[str, Any]
     healing: Mapping[str, Any]
     exporting: Mapping[str, Any]
+    trackers: Mapping[str, Any]
     task: Path | None
     overwrite: bool
 
     def identity(self) -> str:
         """What a state must have been asked for to be gone on with."""
         values = {each.name: getattr(self, each.name) for each in dataclasses.fields(self)}
-        values = {name: value for name, value in values.items() if name not in ("output", "task", "overwrite")}
+        values = {name: value for name, value in values.items() if name not in _FREE}
         return json.dumps(values, sort_keys=True, default=_named)
 
 
@@ -237,6 +243,7 @@ class Stages:
             **self._of_task,
             **asked.data,
             **asked.healing,
+            **asked.trackers,
         )
 
     def _measured(

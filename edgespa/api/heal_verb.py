@@ -45,6 +45,8 @@ def heal(
     objective: str | None = None,
     skip_bad_files: bool = False,
     log_file: str | Path | None = None,
+    tensorboard: str | Path | None = None,
+    mlflow: str | None = None,
     resume: bool = False,
     fresh: bool = False,
     overwrite: bool = False,
@@ -74,6 +76,8 @@ def heal(
         objective: Likewise.
         skip_bad_files: See `adapt`.
         log_file: Gets a JSON document a line for each look at what is held out.
+        tensorboard: See `adapt`.
+        mlflow: Likewise.
         resume: Go on with an interrupted run.
         fresh: Start anew where there is the state of an interrupted run, and give it up.
         overwrite: Replace a task file that is there.
@@ -86,6 +90,7 @@ def heal(
         DataError: The images cannot be read, or are too few.
         TaskFileError: The task file is damaged, or no task file.
     """
+    from edgespa.adaptation.tracking import Trackers, require_trackers
     from edgespa.api.early import require_log_possible, require_outputs_possible, require_there
 
     spec, own = model_of(task)
@@ -100,6 +105,7 @@ def heal(
     )
     require_outputs_possible(path, overwrite=overwrite, resume=resume, fresh=fresh)
     require_log_possible(log)
+    require_trackers(events := file_of(tensorboard), mlflow)
 
     from edgespa.adaptation.heal import HealConfig
     from edgespa.api.healing import heal_to_file
@@ -107,7 +113,7 @@ def heal(
     pixels, rest = parted(settings)
     config = configured(HealConfig, rest, heal)
     checked()
-    with told("heal", progress) as report:
+    with told("heal", progress) as report, Trackers.of(events, mlflow, path) as trackers:
         healed = heal_to_file(
             Path(spec),
             images,
@@ -126,6 +132,7 @@ def heal(
             fresh=fresh,
             command=command_asked(),
             log_file=log,
+            trackers=trackers,
             progress=report,
         )
     return TaskFile.of(healed, path, given_in(base_of(base, own)))

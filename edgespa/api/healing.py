@@ -12,6 +12,7 @@ from pydantic import JsonValue
 
 from edgespa.adaptation.heal import BEFORE, HealConfig, did_harm, heal, original_of
 from edgespa.adaptation.original import Original
+from edgespa.adaptation.tracking import Trackers
 from edgespa.api.early import require_log_possible, require_outputs_possible, require_there
 from edgespa.api.options import DataOptions, Progress, left_out_of
 from edgespa.api.overlap import tell_overlap
@@ -46,6 +47,7 @@ def heal_to_file(
     fresh: bool = False,
     command: Mapping[str, JsonValue] | None = None,
     log_file: Path | None = None,
+    trackers: Trackers | None = None,
     progress: Progress | None = None,
 ) -> Task:
     """``edgespa heal``: train a cut task towards what it was before, and write its task file.
@@ -68,6 +70,7 @@ def heal_to_file(
         fresh: Start anew where there is the state of an interrupted run, which is given up.
         command: What the state says of the command that goes on with it, from `edgespa.tasks.unfinished.marked`.
         log_file: Gets a JSON document a line for each look at what is held out.
+        trackers: Told the same, and what is measured in the end; the caller closes them.
         progress: Told ``(done, total, text)``.
 
     Returns:
@@ -110,6 +113,7 @@ def heal_to_file(
         checkpoint=state_path(output),
         resume=resume,
         log_file=log_file,
+        trackers=trackers,
         progress=progress,
         facts={"command": command},
     )
@@ -120,6 +124,8 @@ def heal_to_file(
         uncut = {} if original is not None else {"base": towards.program}
         others = {**uncut, BEFORE: task.program(fitted)}
         healed = with_quality(healed, opened, prepared, seen=seen, progress=progress, before=others)
+    if trackers is not None:
+        trackers.figures(healed.header.metrics)
     healed.save(output)
     state_path(output).unlink(missing_ok=True)
     return healed
@@ -165,6 +171,7 @@ def heal_pruned(
     resume: bool = False,
     progress: Progress | None = None,
     facts: Mapping[str, Any] | None = None,
+    trackers: Trackers | None = None,
 ) -> Task:
     """Heal a task that was pruned just now, towards its base; where that does harm, it stays as it was.
 
@@ -178,6 +185,7 @@ def heal_pruned(
         resume: Go on with a state of healing.
         progress: Told ``(done, total, text)``.
         facts: What the state says besides.
+        trackers: Told how it goes; the caller closes them.
     """
     task.save(cut_path(output))
     healed = heal(
@@ -193,6 +201,7 @@ def heal_pruned(
         progress=progress,
         processes=Processes.start(config.mixed_precision),
         facts=facts,
+        trackers=trackers,
     )
     if not did_harm(healed.header.metrics):
         return healed

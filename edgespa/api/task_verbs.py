@@ -60,6 +60,8 @@ def adapt(
     threads: int = 1,
     variant: str = "onnx-fp32",
     log_file: str | Path | None = None,
+    tensorboard: str | Path | None = None,
+    mlflow: str | None = None,
     resume: bool = False,
     fresh: bool = False,
     overwrite: bool = False,
@@ -98,6 +100,8 @@ def adapt(
         threads: With how many.
         variant: Of what file: ``onnx-fp32``, ``tflite-int8``, ...
         log_file: Gets a JSON document a line for each pruning step and epoch.
+        tensorboard: A folder, such as ``runs``: the same figures go into event files below it, for TensorBoard.
+        mlflow: The tracking URI of MLflow, ``http://HOST:5000`` or ``sqlite:///FILE.db``: they go into a run there.
         resume: Go on with an interrupted run.
         fresh: Start anew where there is the state of an interrupted run, and give it up.
         overwrite: Replace a task file that is there.
@@ -112,6 +116,7 @@ def adapt(
         DataError: The data cannot be read.
         ModelError: The model cannot be found, built, loaded or traced.
     """
+    from edgespa.adaptation.tracking import Trackers, require_trackers
     from edgespa.api.early import require_log_possible, require_outputs_possible, require_there
     from edgespa.distributed.ranks import is_main
 
@@ -133,6 +138,7 @@ def adapt(
     if is_main():
         require_outputs_possible(path, overwrite=overwrite, resume=resume, fresh=fresh)
         require_log_possible(log)
+    require_trackers(events := file_of(tensorboard), mlflow)
     asked, budget = latency_of(latency_ms, device, threads, variant, settings)
 
     from edgespa.adaptation.config import AdaptConfig
@@ -147,7 +153,11 @@ def adapt(
     config = configured(AdaptConfig, rest, adapt)
     checked()
     processes = Processes.start(config.mixed_precision)
-    with said_once(processes.index), told("adapt", progress if processes.is_main else False) as report:
+    with (
+        said_once(processes.index),
+        told("adapt", progress if processes.is_main else False) as report,
+        Trackers.of(events, mlflow, path) if processes.is_main else Trackers() as trackers,
+    ):
         task = adapt_to_file(
             spec,
             train,
@@ -167,6 +177,7 @@ def adapt(
             distill=teacher,
             start=begin,
             log_file=log,
+            trackers=trackers,
             progress=report,
             processes=processes,
             latency=budget,
@@ -204,6 +215,8 @@ def prune(
     variant: str = "onnx-fp32",
     heal: bool = False,
     heal_steps: int = HEAL_STEPS,
+    tensorboard: str | Path | None = None,
+    mlflow: str | None = None,
     plot: str | Path | None = None,
     resume: bool = False,
     fresh: bool = False,
@@ -241,6 +254,8 @@ def prune(
         variant: Of what file: ``onnx-fp32``, ``tflite-int8``, ...
         heal: Then train what is left towards the original, on ``calibration``, without labels: see `heal`.
         heal_steps: For so many training steps.
+        tensorboard: Of healing: see `adapt`.
+        mlflow: Likewise.
         plot: For sls: draw the classes at every block to this SVG or PNG file.
         resume: Go on with an interrupted run.
         fresh: Start anew where there is the state of an interrupted run, and give it up.
@@ -255,6 +270,7 @@ def prune(
         DataError: The data cannot be read.
         ModelError: The model cannot be found, built, loaded or traced.
     """
+    from edgespa.adaptation.tracking import Trackers, require_trackers
     from edgespa.api.early import require_outputs_possible, require_there
 
     spec, own = model_of(model)
@@ -268,6 +284,7 @@ def prune(
     blocks = settings.get("method") == "sls"
     for_units: dict[str, Any] = {"density": density, "latency_ms": latency_ms, "resume": resume, "fresh": fresh}
     for_units |= {"heal": heal, "heal_steps": None if heal_steps == HEAL_STEPS else heal_steps}
+    for_units |= {"tensorboard": tensorboard, "mlflow": mlflow}
     for_units |= {name: sets[name] for name in ("calibration", "held_out")}
     for_blocks = {"data": sets["data"], "plot": plot, "base": base, "trust": trust}
     require_of_method(str(settings.get("method", "l1")), for_units if blocks else for_blocks)
@@ -301,6 +318,9 @@ def prune(
         return TaskFile.of(task, path, given_in(spec) or own, decision)
     if heal and calibration is None:
         raise ConfigError("healing needs images", "give calibration, a few hundred of them without labels")
+    if not heal and (tensorboard is not None or mlflow is not None):
+        raise ConfigError("trackers are told of a training, and there is none", "ask for heal, or leave them out")
+    require_trackers(events := file_of(tensorboard), mlflow)
     if not heal and heal_steps != HEAL_STEPS:
         raise ConfigError("heal_steps says how long is healed, and nothing is", "ask for it with heal, or leave it out")
     if density is None and latency_ms is None:
@@ -325,7 +345,7 @@ def prune(
         config = config.for_latency()
     healing = HealConfig.parse({"steps": heal_steps, "seed": config.seed}, "prune") if heal else None
     checked()
-    with told("prune", progress) as report:
+    with told("prune", progress) as report, Trackers.of(events, mlflow, path) as trackers:
         task = prune_to_file(
             spec,
             path,
@@ -345,6 +365,7 @@ def prune(
             progress=report,
             latency=budget,
             healing=healing,
+            trackers=trackers,
         )
     return TaskFile.of(task, path, given_in(spec))
 

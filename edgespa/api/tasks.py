@@ -16,6 +16,7 @@ from edgespa.adaptation.heal import BEFORE, HealConfig, is_healed
 from edgespa.adaptation.held_out import fitted_on
 from edgespa.adaptation.learn import adapt
 from edgespa.adaptation.teacher import load_teacher
+from edgespa.adaptation.tracking import Trackers
 from edgespa.api.classes import of_classes, tell_imbalance
 from edgespa.api.early import require_log_possible, require_outputs_possible, require_there
 from edgespa.api.healing import cut_path, heal_pruned, is_healing, pruned_before
@@ -62,6 +63,7 @@ def adapt_to_file(
     distill: str | None = None,
     start: Path | None = None,
     log_file: Path | None = None,
+    trackers: Trackers | None = None,
     progress: Progress | None = None,
     processes: Processes | None = None,
     latency: LatencyBudget | None = None,
@@ -89,6 +91,7 @@ def adapt_to_file(
         start: A task file to start from: of one that ``edgespa prune`` made the units and blocks are gone, and its
             weights are the frozen ones; one that was adapted is trained further.
         log_file: Gets a JSON document a line for each pruning step and each epoch.
+        trackers: Told the same, and what is measured in the end; the caller closes them.
         progress: Told ``(done, total, text)``.
         processes: Those that share the training; by default those that were launched. The main one writes.
         latency: Find the density by it, as a fraction of the MACs; that of the configuration does not count.
@@ -142,6 +145,7 @@ def adapt_to_file(
             teacher=load_teacher(distill, base) if distill else None,
             start=begin,
             log_file=log_file,
+            trackers=trackers,
             progress=progress,
             processes=processes,
             facts={"command": command, "latency": fitting.record()},
@@ -156,6 +160,8 @@ def adapt_to_file(
     if test_data is not None:
         task = with_quality(task, base, test_data, seen=seen, progress=progress, processes=processes)
     if processes.is_main:
+        if trackers is not None:
+            trackers.figures(task.header.metrics)
         task.save(output)
         state_path(output).unlink(missing_ok=True)
     return task
@@ -194,6 +200,7 @@ def prune_to_file(
     progress: Progress | None = None,
     latency: LatencyBudget | None = None,
     healing: HealConfig | None = None,
+    trackers: Trackers | None = None,
 ) -> Task:
     """``edgespa prune``: remove units without training and write a task file.
 
@@ -219,6 +226,7 @@ def prune_to_file(
         latency: Find the density by it; that of the configuration does not count.
         healing: Heal what was pruned, on the calibration images, see `edgespa.adaptation.heal`. What it holds out of
             them is not pruned by either.
+        trackers: Told how healing goes; the caller closes them.
     """
     options = options or DataOptions(seed=config.seed)
     if healing is not None and calibration is None:
@@ -294,7 +302,16 @@ def prune_to_file(
             assert all_images is not None
             cut, facts = task, {"command": command, "latency": fitting.record()}
             task = heal_pruned(
-                cut, base, all_images, preprocess, healing, output, resume=behind, progress=progress, facts=facts
+                cut,
+                base,
+                all_images,
+                preprocess,
+                healing,
+                output,
+                resume=behind,
+                progress=progress,
+                facts=facts,
+                trackers=trackers,
             )
             if is_healed(task):
                 compared[BEFORE] = cut.program(base)
@@ -303,6 +320,8 @@ def prune_to_file(
     task = task.with_provenance(**left_out_of({f"--{_SPOKEN[name]}": each for name, each in images.items()}))
     if test is not None:
         task = with_quality(task, base, test, seen=seen, progress=progress, before=compared)
+    if trackers is not None:
+        trackers.figures(task.header.metrics)
     task.save(output)
     state_path(output).unlink(missing_ok=True)
     cut_path(output).unlink(missing_ok=True)

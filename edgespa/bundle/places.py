@@ -29,12 +29,21 @@ def without_places(manifest: Manifest) -> Manifest:
     return Manifest.model_validate_json(json.dumps(values), strict=True)
 
 
+def without_folders(text: str) -> str:
+    """A text that may name a file, such as a model's spec, without the folders that the file lies in.
+
+    Args:
+        text: Any.
+    """
+    # One path to the end is cut whole: a folder's name may have a space.
+    if (found := _ONE.fullmatch(text)) is not None and not found["path"].startswith("//"):
+        return found["before"] + (found["path"].rstrip("/").rpartition("/")[2] or "/")
+    return _FOLDERS.sub("", text)
+
+
 def _everywhere(value: Any) -> Any:
     if isinstance(value, str):
-        # One path to the end is cut whole: a folder's name may have a space.
-        if (found := _ONE.fullmatch(value)) is not None and not found["path"].startswith("//"):
-            return found["before"] + (found["path"].rstrip("/").rpartition("/")[2] or "/")
-        return _FOLDERS.sub("", value)
+        return without_folders(value)
     if isinstance(value, dict):
         return {key: _everywhere(each) for key, each in value.items()}
     return [_everywhere(each) for each in value] if isinstance(value, list) else value

@@ -23,10 +23,11 @@ SAID = {
     "key": "signs with that key",
     "unsigned": "devices run what nobody has signed",
     "memory": "what runs the files may take more memory",
+    "mlflow": "it is told how the training goes, and your settings",
     "ray": "its cluster is connected to, and runs code as you",
 }
 """Options that are never taken from a recipe without a word."""
-WRITTEN = ("output", "log", "plot", "save-task")
+WRITTEN = ("output", "log", "plot", "save-task", "tensorboard")
 """Options that name what is written."""
 REPLACED = ("log",)
 """Those of them that replace a file which is there, without a question of their own."""

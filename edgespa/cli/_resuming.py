@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 _F = TypeVar("_F", bound=Callable[..., Any])
 _SUFFIX = ".resume"
 _OF_THE_CALL = ("resume", "fresh", "overwrite", "as_json", "save_recipe", "dry_run", "verbose", "debug")
-_FREE = (*_OF_THE_CALL, "log_file", "trust")
+_PLACES = {"log_file": "--log", "tensorboard": "--tensorboard", "mlflow": "--mlflow"}
+"""Where a run is told: by name, the option."""
+_FREE = (*_OF_THE_CALL, *_PLACES, "trust")
 """What may be said otherwise when a run is gone on with."""
 _ASKED = "edgespa.asked"
 _NO = ("0", "false", "no", "off")
@@ -131,7 +133,7 @@ class Resumable(Repeatable):
             if param is None or not _is_given(value):
                 continue
             if key in _FREE:
-                typed = param.process_value(ctx, value) if key in ("log_file", "save_recipe") else value
+                typed = param.process_value(ctx, value) if key in ("log_file", "tensorboard", "save_recipe") else value
                 free += _as_typed(param, str(typed.absolute()) if isinstance(typed, Path) else typed)
                 continue
             given = param.process_value(ctx, value)
@@ -147,7 +149,8 @@ class Resumable(Repeatable):
                 f"{found.path} is not where it was written: {state_path(there / known.params['output'])}",
                 "move it back",
             )
-        rest = [word for word in stored if not ("log_file" in raw and word.startswith("--log="))]
+        told = tuple(f"{option}=" for key, option in _PLACES.items() if _is_given(raw.get(key)))
+        rest = [word for word in stored if not word.startswith(told)]
         words = shlex.join(["edgespa", name, *rest])
         aside(f"going on: {words} ({found.progress})")
         if there.resolve() != here.resolve():

@@ -17,13 +17,14 @@ _AGAIN = ("--resume", "--fresh")
 _SIGNERS = ("--signers", "--identity", "--revoked")
 _LATENCY = "With --budget latency_ms=X"
 _WRITTEN = ("--output", "--overwrite")
+_TRACKERS = ("--tensorboard", "--mlflow")
 _RECIPE = ("--save-recipe", "--dry-run", "--json")
 
 COMPRESS: Sections = {
     "Model": ("--input-shape", "--weights"),
     "How fast, and where": ("--budget", "--device", "--threads", "--format", "--precision", "--int8-max-loss"),
     "Data": ("--images", "--eval-data", *_IMAGES, "--seed"),
-    "What is done": ("--heal", "--heal-steps", "--keep", "--only"),
+    "What is done": ("--heal", "--heal-steps", *_TRACKERS, "--keep", "--only"),
     "Output": (*_WRITTEN, "--save-task", "--fresh", *_RECIPE),
 }  # fmt: skip
 COMPRESS_EXAMPLES: Examples = (
@@ -79,7 +80,7 @@ ADAPT: Sections = {
     "With --distill": ("--distill", "--distill-weight", "--distill-temperature"),
     _LATENCY: _BUDGET,
     "Interrupted runs": _AGAIN,
-    "Output": (*_WRITTEN, "--log", *_RECIPE),
+    "Output": (*_WRITTEN, "--log", *_TRACKERS, *_RECIPE),
 }  # fmt: skip
 ADAPT_EXAMPLES: Examples = (
     (
@@ -99,7 +100,8 @@ PRUNE: Sections = {
     "What is removed": ("--density", "--method", "--budget", "--allocation", "--blocks", "--narrow-heads", *_SELECTION),
     "Data": ("--calibration", "--eval-data", *_IMAGES, "--seed"),
     "With --calibration": (
-        "--reweight", "--activations", "--head-width", "--bn-reestimate", "--heal", "--heal-steps", "--spare",
+        "--reweight", "--activations", "--head-width", "--bn-reestimate", "--heal", "--heal-steps", *_TRACKERS,
+        "--spare",
     ),
     "With --allocation equal-accuracy": ("--held-out",),
     "With --method sls (whole blocks)": (
@@ -130,7 +132,7 @@ HEAL: Sections = {
     ),
     "Adapter": ("--adapter", "--rank", "--kernel", "--adapter-option", "--store"),
     "Interrupted runs": _AGAIN,
-    "Output": (*_WRITTEN, "--log", *_RECIPE),
+    "Output": (*_WRITTEN, "--log", *_TRACKERS, *_RECIPE),
 }  # fmt: skip
 HEAL_EXAMPLES: Examples = (
     (

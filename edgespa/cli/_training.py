@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
@@ -66,3 +67,27 @@ def optimiser_options() -> Callable[[_F], _F]:
             help="Precision of the training's passes.  [default: what accelerate was told, else no]",
         ),
     )
+
+
+def tracker_options(of: str = "") -> Callable[[_F], _F]:
+    """``--tensorboard FOLDER --mlflow URI``.
+
+    Args:
+        of: Of what training, where it is not all that the command does.
+    """
+
+    def decorate(function: _F) -> _F:
+        tensorboard = click.option(
+            "--tensorboard",
+            type=click.Path(path_type=Path, file_okay=False),
+            metavar="FOLDER",
+            help=f"Write event files{of} into a new folder below this one, for: tensorboard --logdir FOLDER",
+        )
+        mlflow = click.option(
+            "--mlflow",
+            metavar="URI",
+            help=f"Tell MLflow how it goes{of}: http://HOST:5000, or sqlite:///FILE.db.",
+        )
+        return tensorboard(mlflow(function))
+
+    return decorate

@@ -194,7 +194,7 @@ RULES: Mapping[str, tuple[Rule, ...]] = MappingProxyType(
                 lambda values: values["calibration"] and values["reweight"] is not False,
                 "is of new weights, which are fitted on --calibration",
             ),
-            Rule(("heal_steps",), lambda values: values["heal"], "is of --heal"),
+            Rule(("heal_steps", "tensorboard", "mlflow"), lambda values: values["heal"], "is of --heal"),
             Rule(
                 ("alpha",),
                 lambda values: values["keep_depth"] is None,

@@ -18,7 +18,7 @@ from edgespa.cli._recipes import is_dry, recipe_options
 from edgespa.cli._resuming import Resumable, asked_for, resume_options, saying_what_is_kept
 from edgespa.cli._said import typed_in
 from edgespa.cli._sections import ADAPT, ADAPT_EXAMPLES
-from edgespa.cli._training import adapter_options, optimiser_options
+from edgespa.cli._training import adapter_options, optimiser_options, tracker_options
 
 if TYPE_CHECKING:
     from edgespa.models.inputs import InputSizes
@@ -193,6 +193,7 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path, dir_okay=False),
     help="Write a JSON document a line for each pruning step and epoch.",
 )
+@tracker_options()
 @resume_options()
 @output_options("The task file")
 @recipe_options()

@@ -14,6 +14,7 @@ from edgespa.cli._resuming import saying_when_left
 from edgespa.cli._said import say_next, typed
 from edgespa.cli._sections import COMPRESS, COMPRESS_EXAMPLES
 from edgespa.cli._terminal import aside
+from edgespa.cli._training import tracker_options
 
 if TYPE_CHECKING:
     from edgespa.models.inputs import InputSizes
@@ -71,6 +72,7 @@ if TYPE_CHECKING:
 @click.option(
     "--heal-steps", type=click.IntRange(min=1), default=1000, show_default=True, help="For so many training steps."
 )
+@tracker_options(" of healing")
 @click.option("--keep", multiple=True, metavar="PATTERN", help="Layers that stay whole, such as 'layer1.*'.")
 @click.option("--only", multiple=True, metavar="PATTERN", help="The only layers that may be pruned.")
 @click.option(

@@ -14,7 +14,7 @@ from edgespa.cli._pruning import said_of
 from edgespa.cli._recipes import recipe_options
 from edgespa.cli._resuming import Resumable, asked_for, resume_options, saying_what_is_kept
 from edgespa.cli._sections import HEAL, HEAL_EXAMPLES
-from edgespa.cli._training import adapter_options, optimiser_options
+from edgespa.cli._training import adapter_options, optimiser_options, tracker_options
 
 
 @click.command(name="heal", cls=Resumable, sections=HEAL, examples=HEAL_EXAMPLES)
@@ -80,6 +80,7 @@ from edgespa.cli._training import adapter_options, optimiser_options
     type=click.Path(path_type=Path, dir_okay=False),
     help="Write a JSON document a line for each look at what is held out.",
 )
+@tracker_options()
 @resume_options()
 @output_options("The task file")
 @recipe_options()

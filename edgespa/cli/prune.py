@@ -17,6 +17,7 @@ from edgespa.cli._resuming import Resumable, asked_for, resume_options, saying_w
 from edgespa.cli._said import free, typed
 from edgespa.cli._sections import PRUNE, PRUNE_EXAMPLES
 from edgespa.cli._terminal import echo
+from edgespa.cli._training import tracker_options
 
 if TYPE_CHECKING:
     from edgespa.models.inputs import InputSizes
@@ -100,6 +101,7 @@ METHODS = (
 @click.option(
     "--heal-steps", type=click.IntRange(min=1), default=1000, show_default=True, help="Training steps of --heal."
 )
+@tracker_options(" of --heal")
 @click.option(
     "--spare",
     type=click.FloatRange(0, 1, max_open=True),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +24,7 @@ from edgespa.exporting.conversion import CONVERTERS, Conversions, conversions
 from edgespa.exporting.converter import require
 from edgespa.exporting.decoding import NAMES, with_decoding
 from edgespa.exporting.drawing import draw_samples
+from edgespa.exporting.facts import Facts
 from edgespa.exporting.quantise import NotUseful
 from edgespa.exporting.running import fixed_batch
 from edgespa.exporting.samples import Samples
@@ -40,6 +40,7 @@ from edgespa.models.interface import (
     with_plain_outputs,
 )
 from edgespa.objectives.base import Objective
+from edgespa.system.clock import made_at
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +57,7 @@ def require_possible(config: ExportConfig, *, calibrated: bool, evaluated: bool)
         ConfigError: If int8 is asked for without images, or a largest loss without samples or without int8.
         MissingExtraError: If a converter is not installed.
     """
+    made_at()  # what is wrong with it is told now
     if "int8" in config.precisions and not calibrated:
         raise ConfigError(
             "int8 needs images to calibrate on",
@@ -165,9 +167,7 @@ def export(
             samples=samples,
             calibration=calibration,
             judge=Judge(program, evaluation, calibration, origin.learns, _decides(samples), whole, objective),
-            title=origin.task,
-            preprocess=origin.preprocess,
-            classes=origin.classes,
+            facts=_facts(origin),
             cache=cache,
         )
         variants, left_out = _all_variants(job, made, steps)
@@ -236,7 +236,7 @@ def _manifest(
     manifest = Manifest(
         task=origin.task,
         learns=origin.learns,
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        created=made_at(),
         base=origin.base,
         preprocessing=origin.preprocess,
         inputs=inputs,
@@ -250,6 +250,18 @@ def _manifest(
         provenance={**origin.provenance, "left_out": left_out} if left_out else origin.provenance,
     )
     return without_places(manifest)
+
+
+def _facts(origin: Origin) -> Facts:
+    """What the files say of themselves."""
+    return Facts(
+        task=origin.task,
+        objective=origin.learns,
+        base=origin.base,
+        classes=origin.classes,
+        preprocess=origin.preprocess,
+        decoding=origin.decoding,
+    )
 
 
 def _learns(origin: Origin, samples: Samples) -> Kind:

@@ -1,27 +1,32 @@
 """Metadata in TFLite files, as TensorFlow Lite's Task Library and Android Studio read them: normalisation and labels.
 
-The format is ``metadata_schema.fbs`` 1.1.0 of tflite-support: a FlatBuffer under the name ``TFLITE_METADATA``, and the
-labels as a zip behind the model. No package that writes it installs beside a current Python, so the few tables that are
-needed are written here, by their numbers in that schema.
+The format is ``metadata_schema.fbs`` of tflite-support (1.2.0 where outputs are grouped): a FlatBuffer under the name
+``TFLITE_METADATA``, and what it names as a zip behind the model. No package that writes it installs beside a current
+Python, so the few tables that are needed are written here (`edgespa.exporting.tflite_tables`).
 """
 
 from __future__ import annotations
 
 import io
+import json
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from edgespa.bundle import LABELS
 from edgespa.config import Preprocess
+from edgespa.exporting.facts import MADE_BY, Facts, Specs, line
 from edgespa.exporting.tflite_packed import packed
-from edgespa.pixels.values import SCALINGS
+from edgespa.exporting.tflite_tables import AXIS_LABELS, DESCRIPTIONS, VALUE_LABELS, Tables
 from edgespa.system.quiet import quiet
 
-NAME, IDENTIFIER, PARSER = "TFLITE_METADATA", b"M001", "1.0.0"
-_IMAGE, _NORMALIZATION, _AXIS_LABELS = 2, 1, 2
-_COLORS = {1: 2, 3: 1}
+NAME, IDENTIFIER, PARSER, GROUPS_PARSER = "TFLITE_METADATA", b"M001", "1.0.0", "1.2.0"
+FACTS = "edgespa.json"
+"""The entry of the zip that has all that is known, in the words of the ONNX file."""
+GROUP = "detection_result"
+_OF_BOXES = {"boxes": "location", "scores": "score", "classes": "category"}
+_MASKS = "segmentation_masks"
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
@@ -34,6 +39,8 @@ def write_metadata(
     preprocess: Preprocess | None = None,
     pixels: bool = False,
     classes: Sequence[str] = (),
+    facts: Facts | None = None,
+    specs: tuple[Specs, Specs] | None = None,
 ) -> None:
     """Write a file again with metadata, its constants aligned to 16 bytes.
 
@@ -44,23 +51,31 @@ def write_metadata(
         outputs: Names of its outputs.
         preprocess: From image to the first input; None if it is not an image.
         pixels: The file normalises by itself: its input are pixels.
-        classes: Labels of the first output.
+        classes: Labels of the first output, or of what ``facts`` say.
+        facts: What is known of the model besides.
+        specs: Inputs and outputs of the file, under those names, for what ``facts`` say of them.
     """
-    content = _metadata(title, inputs, outputs, preprocess, pixels, bool(classes))
+    names = [line(each) for each in classes]
+    entries: dict[str, str] = {}
+    if facts is not None and specs is not None:
+        entries = facts.entries(*specs, pixels=pixels)
     with quiet("flatbuffers"):
         from ai_edge_litert import schema_py_generated as schema
         from ai_edge_litert.tools import flatbuffer_utils
 
         model = flatbuffer_utils.read_model(str(path))
-        kept = [each for each in model.metadata or [] if _text(each.name) != NAME]
-        buffer = schema.BufferT()
-        buffer.data = content
-        model.buffers = [*model.buffers, buffer]
-        entry = schema.MetadataT()
-        entry.name, entry.buffer = NAME, len(model.buffers) - 1
-        model.metadata = [*kept, entry]
+        says = _Says(title, preprocess, pixels, names, facts, specs)
+        takes, gives = _places(model, len(inputs), len(outputs))
+        content = says.written([(at, inputs[at]) for at in takes], [(at, outputs[at]) for at in gives])
+        entry = next((each for each in model.metadata or [] if _text(each.name) == NAME), None)
+        if entry is None:
+            entry = schema.MetadataT()
+            entry.name, entry.buffer = NAME, len(model.buffers)
+            model.buffers = [*model.buffers, schema.BufferT()]
+            model.metadata = [*(model.metadata or []), entry]
+        model.buffers[entry.buffer].data = content
         written = packed(model)
-    path.write_bytes(written + (_labels_zip(classes) if classes else b""))
+    path.write_bytes(written + _behind(names, entries))
 
 
 def read_labels(path: Path) -> list[str]:
@@ -69,97 +84,165 @@ def read_labels(path: Path) -> list[str]:
     Args:
         path: A TFLite file.
     """
+    return (_entry(path, LABELS) or "").splitlines()
+
+
+def read_facts(path: Path) -> dict[str, str]:
+    """What a file says of itself, in the words of the ONNX file; empty if it says nothing.
+
+    Args:
+        path: A TFLite file.
+    """
+    try:
+        found = json.loads(_entry(path, FACTS) or "{}")
+    except ValueError:
+        return {}
+    return {str(key): str(value) for key, value in found.items()} if isinstance(found, dict) else {}
+
+
+def _entry(path: Path, name: str) -> str | None:
     try:
         with zipfile.ZipFile(path) as archive:
-            return archive.read(LABELS).decode("utf-8").splitlines()
-    except (zipfile.BadZipFile, KeyError):
-        return []
+            return archive.read(name).decode("utf-8")
+    except (zipfile.BadZipFile, KeyError, UnicodeDecodeError):
+        return None
 
 
 def _text(name: Any) -> str:
     return name.decode() if isinstance(name, bytes) else str(name)
 
 
-def _labels_zip(classes: Sequence[str]) -> bytes:
+def _behind(classes: Sequence[str], entries: Mapping[str, str]) -> bytes:
+    """The zip behind a model; nothing where there is nothing in it."""
+    if not classes and not entries:
+        return b""
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as archive:
-        archive.writestr(zipfile.ZipInfo(LABELS, _EPOCH), "\n".join(classes) + "\n")
+        if classes:
+            archive.writestr(zipfile.ZipInfo(LABELS, _EPOCH), "\n".join(classes) + "\n")
+        if entries:
+            text = json.dumps(entries, ensure_ascii=False, indent=1, sort_keys=True) + "\n"
+            archive.writestr(zipfile.ZipInfo(FACTS, _EPOCH), text.encode())
     return stream.getvalue()
 
 
-def _metadata(
-    title: str,
-    inputs: Sequence[str],
-    outputs: Sequence[str],
-    preprocess: Preprocess | None,
-    pixels: bool,
-    labelled: bool,
-) -> bytes:
-    import flatbuffers
-
-    write = _Writer(flatbuffers.Builder(1024))
-    image = None if preprocess is None else _image(write, preprocess)
-    units = None if preprocess is None else write.tables([_normalisation(write, preprocess, pixels)])
-    files = write.tables([write.table({0: write.text(LABELS), 2: ("int8", _AXIS_LABELS)}, 4)]) if labelled else None
-    takes = [write.table({0: write.text("image" if image else inputs[0]), 3: image, 4: units}, 7)]
-    takes += [write.table({0: write.text(name)}, 7) for name in inputs[1:]]
-    gives = [write.table({0: write.text("scores" if labelled else outputs[0]), 6: files}, 7)]
-    gives += [write.table({0: write.text(name)}, 7) for name in outputs[1:]]
-    graph = write.table({2: write.tables(takes), 3: write.tables(gives)}, 7)
-    root = write.table({0: write.text(title), 3: write.tables([graph]), 7: write.text(PARSER)}, 8)
-    write.builder.Finish(root, file_identifier=IDENTIFIER)
-    return bytes(write.builder.Output())
+def _places(model: Any, inputs: int, outputs: int) -> tuple[list[int], list[int]]:
+    """Of each input and output of the graph its place in the program: the signature has them by number."""
+    usual = list(range(inputs)), list(range(outputs))
+    if not model.signatureDefs:
+        return usual
+    signature, graph = model.signatureDefs[0], model.subgraphs[0]
+    found = []
+    for named, own, count in ((signature.inputs, graph.inputs, inputs), (signature.outputs, graph.outputs, outputs)):
+        ordered = sorted(named, key=lambda each: (len(_text(each.name)), _text(each.name)))
+        at = {int(each.tensorIndex): place for place, each in enumerate(ordered)}
+        places = [at.get(int(index), -1) for index in own]
+        if sorted(places) != list(range(count)):  # a tensor that is given twice
+            return usual
+        found.append(places)
+    return found[0], found[1]
 
 
-def _image(write: _Writer, how: Preprocess) -> int:
-    """Content of an image: its colours and size."""
-    size = write.table({0: ("uint32", how.width), 1: ("uint32", how.height)}, 2)
-    colours = _COLORS.get(how.channels, 0) if how.channel_order == "rgb" else 0  # there is no word for others
-    properties = write.table({0: ("int8", colours), 1: size}, 2)
-    return write.table({0: ("uint8", _IMAGE), 1: properties}, 3)
+class _Says:
+    """What the metadata say.
 
+    Args:
+        title: Name of the model.
+        preprocess: From image to the first input.
+        pixels: The file normalises by itself.
+        classes: Labels, each in one line.
+        facts: What is known besides.
+        specs: Inputs and outputs of the file.
+    """
 
-def _normalisation(write: _Writer, how: Preprocess, pixels: bool) -> int:
-    """``(pixel - mean) / std``, pixels from 0 to 255; nothing to do where the file does it."""
-    by, less = SCALINGS[how.scale]
-    mean = [0.0] if pixels else [by * (value + less) for value in how.mean]
-    std = [1.0] if pixels else [by * value for value in how.std]
-    options = write.table({0: write.floats(mean), 1: write.floats(std)}, 2)
-    return write.table({0: ("uint8", _NORMALIZATION), 1: options}, 2)
+    def __init__(
+        self,
+        title: str,
+        preprocess: Preprocess | None,
+        pixels: bool,
+        classes: Sequence[str],
+        facts: Facts | None,
+        specs: tuple[Specs, Specs] | None,
+    ) -> None:
+        import flatbuffers
 
+        self._write = Tables(flatbuffers.Builder(1024))
+        self._title, self._how, self._pixels, self._classes = line(title), preprocess, pixels, classes
+        self._facts, self._specs = facts, specs
 
-class _Writer:
-    """Tables by the numbers of their fields."""
+    def written(self, inputs: Sequence[tuple[int, str]], outputs: Sequence[tuple[int, str]]) -> bytes:
+        """The FlatBuffer; inputs and outputs by place in the program and name, in the order of the graph."""
+        write, facts = self._write, self._facts
+        takes = [self._input(at, name) for at, name in inputs]
+        gives = [self._output(at, name) for at, name in outputs]
+        fields: dict[int, Any]
+        groups, parser = None, PARSER
+        if facts is not None and facts.gives_boxes:
+            members = [write.text(_OF_BOXES[name]) for _, name in outputs if name in _OF_BOXES]
+            groups = write.rows(
+                [write.table({0: write.text(GROUP), 1: write.rows([each for each in members if each])}, 2)]
+            )
+            parser = GROUPS_PARSER
+        graph = write.table({2: write.rows(takes), 3: write.rows(gives), 8: groups}, 9)
+        fields = {0: write.text(self._title), 3: write.rows([graph]), 7: write.text(parser)}
+        if facts is not None:
+            fields |= {1: write.text(facts.description), 4: write.text(MADE_BY)}
+            fields[5] = write.text(line(facts.base.license) if facts.base.license is not None else None)
+            files = [write.file(FACTS, DESCRIPTIONS, "what is known of the model, by key")] if self._specs else []
+            fields[6] = write.rows(files) if files else None
+        write.builder.Finish(write.table(fields, 8), file_identifier=IDENTIFIER)
+        return bytes(write.builder.Output())
 
-    def __init__(self, builder: Any) -> None:
-        self.builder = builder
+    def _input(self, at: int, name: str) -> int:
+        write = self._write
+        told = None
+        if self._facts is not None and self._specs is not None:
+            told = write.text(self._facts.of_input(at, self._specs[0][at], pixels=self._pixels))
+        if at or self._how is None:
+            return write.table({0: write.text(name), 1: told}, 7)
+        units = write.rows([write.normalisation(self._how, inside=self._pixels)])
+        return write.table({0: write.text("image"), 1: told, 3: write.image(self._how), 4: units}, 7)
 
-    def text(self, value: str) -> int:
-        return int(self.builder.CreateString(value))
+    def _output(self, at: int, name: str) -> int:
+        write, facts = self._write, self._facts
+        fields: dict[int, Any] = {}
+        if facts is not None and self._specs is not None:
+            fields[1] = write.text(facts.of_output(at, self._specs[1][at]))
+        if facts is not None and facts.gives_boxes and name in _OF_BOXES:
+            decoding = facts.decoding
+            assert decoding is not None
+            if name == "boxes":
+                fields[3] = write.boxes(ratio=decoding.unit == "input")
+            elif name == "scores":
+                fields[4] = write.rows([write.threshold(decoding.threshold)])
+            elif self._classes:
+                fields[6] = write.rows([write.file(LABELS, VALUE_LABELS, "names of the classes")])
+            name = _OF_BOXES[name]
+        elif self._is_labelled(at):
+            fields[6] = write.rows([write.file(LABELS, AXIS_LABELS, "names of the classes")])
+            name = "scores"
+        if facts is not None and facts.objective == "segmentation" and at == 0 and self._is_map():
+            fields[3], name = write.masks(), _MASKS
+        return write.table({0: write.text(name), **fields}, 7)
 
-    def floats(self, values: Sequence[float]) -> int:
-        self.builder.StartVector(4, len(values), 4)
-        for value in reversed(values):
-            self.builder.PrependFloat32(value)
-        return int(self.builder.EndVector())
+    def _is_map(self) -> bool:
+        return self._specs is not None and len(self._specs[1][0].shape) == 4
 
-    def tables(self, offsets: Sequence[int]) -> int:
-        self.builder.StartVector(4, len(offsets), 4)
-        for offset in reversed(offsets):
-            self.builder.PrependUOffsetTRelative(offset)
-        return int(self.builder.EndVector())
+    def _is_labelled(self, at: int) -> bool:
+        """Whether an output has an entry for each class, and nothing else, along its last axis."""
+        facts = self._facts
+        if not self._classes:
+            return False
+        if facts is None or self._specs is None:
+            return at == 0
+        if facts.decoding is not None:
+            scores = facts.decoding.scores
+            own = at == scores.output and not scores.rows and not scores.first and facts.decoding.background is None
+        else:
+            own = at == 0 and facts.objective in ("classes", "multi-label", "regression", "segmentation", "heatmaps")
+        return own and self._axis(at) == len(self._classes)
 
-    def table(self, fields: dict[int, Any], count: int) -> int:
-        """A table; a field is an offset, None, or a number with its type."""
-        self.builder.StartObject(count)
-        for slot, value in fields.items():
-            if isinstance(value, tuple):
-                kind, number = value
-                {
-                    "int8": self.builder.PrependInt8Slot,
-                    "uint8": self.builder.PrependUint8Slot,
-                    "uint32": self.builder.PrependUint32Slot,
-                }[kind](slot, number, 0)
-            elif value is not None:
-                self.builder.PrependUOffsetTRelativeSlot(slot, value, 0)
-        return int(self.builder.EndObject())
+    def _axis(self, at: int) -> Any:
+        assert self._specs is not None
+        spec = self._specs[1][at]
+        return spec.shape[1 if spec.layout == "NCHW" else -1]

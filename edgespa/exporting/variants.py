@@ -13,7 +13,6 @@ import numpy as np
 import torch
 
 from edgespa.bundle import Variant
-from edgespa.config import Preprocess
 from edgespa.data import Prepared
 from edgespa.errors import ConfigError, EdgespaError, ExportError, ParityError
 from edgespa.exporting import ncnn_file, onnx_file, tflite_file
@@ -23,7 +22,9 @@ from edgespa.exporting.config import PRECISIONS, ExportConfig
 from edgespa.exporting.conversion import SUFFIXES, Conversions
 from edgespa.exporting.converter import Form, copy, parts, remove, size_of
 from edgespa.exporting.corrections import Correction, Corrections
+from edgespa.exporting.described import describe
 from edgespa.exporting.elsewhere import proofs_elsewhere, ways_beside
+from edgespa.exporting.facts import Facts
 from edgespa.exporting.journal import Journal
 from edgespa.exporting.onnx_quant import OnnxQuantiser
 from edgespa.exporting.onward import files as onward
@@ -32,11 +33,11 @@ from edgespa.exporting.parity import File, bound_for
 from edgespa.exporting.quantise import Loss, Made, NotUseful, make
 from edgespa.exporting.running import fixed_batch, run_program, runs_of, samples_of
 from edgespa.exporting.samples import Samples
-from edgespa.exporting.tflite_meta import write_metadata
 from edgespa.exporting.tflite_quant import TfliteQuantiser
 from edgespa.exporting.tflite_whole import WholeTfliteQuantiser
 from edgespa.graph.program import Program
 from edgespa.quantisation.walk import samples_for
+from edgespa.system.clock import is_still
 
 JUDGE_IMAGES = 32
 CORRECTED_BY = 32
@@ -65,9 +66,7 @@ class Job:
         samples: What they are proved on.
         calibration: Images for int8.
         judge: What the program says of all the data there are.
-        title: Name of the model.
-        preprocess: From image to input, if it is known.
-        classes: Names of the outputs.
+        facts: What its files say of themselves.
         cache: Where made files are kept.
     """
 
@@ -78,9 +77,7 @@ class Job:
     samples: Samples
     calibration: Prepared | None
     judge: Judge
-    title: str
-    preprocess: Preprocess | None
-    classes: tuple[str, ...]
+    facts: Facts
     cache: Cache
 
     @cached_property
@@ -400,8 +397,7 @@ def _pieces(file: File, inputs: Sequence[Any]) -> list[list[Any]]:
 
 
 def _proved(job: Job, name: str, precision: str, path: Path, how: Made, steps: Steps) -> Variant:
-    if name == "tflite":
-        _describe(job, path)
+    describe(path, name, job.facts, job.form, onnx_file.specs(job.program, job.samples.outputs, job.form))
     file = open_file(job, name, path, precision, job.config.threads)
     tolerance, loss = job.config.int8_tolerance, _loss(job, job.config) if precision.startswith("int8") else None
     if loss is not None:  # how near it is, is not asked; what it is held to from now on, is that it stays as near
@@ -437,22 +433,8 @@ def _proved(job: Job, name: str, precision: str, path: Path, how: Made, steps: S
         agreement=agreement,
         calibration=how.how,
         float_layers=how.float_layers,
-        time_ratio=how.time_ratio,
+        time_ratio=None if is_still() else how.time_ratio,
         errors=dict(how.errors),
         max_loss=None if loss is None else loss.most,
         preprocess=job.form.pixels,
-    )
-
-
-def _describe(job: Job, path: Path) -> None:
-    inputs, outputs = onnx_file.specs(job.program, job.samples.outputs, job.form)
-    how = job.preprocess if len(inputs) == 1 else None
-    write_metadata(
-        path,
-        job.title,
-        [spec.name for spec in inputs],
-        [spec.name for spec in outputs],
-        preprocess=how,
-        pixels=job.form.pixels is not None,
-        classes=job.classes,
     )

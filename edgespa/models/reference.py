@@ -18,6 +18,7 @@ from edgespa.errors import ModelError
 from edgespa.models.imports import split_file_spec
 from edgespa.models.saved import is_onnx, is_pt2
 from edgespa.system.bounds import shown, text_problem
+from edgespa.system.clock import is_still
 from edgespa.system.files import expanded, is_there
 
 _NOT_A_FILE = ("torchvision:", "timm:")
@@ -98,7 +99,8 @@ class BaseReference:
 
     Attributes:
         spec: Model spec as typed.
-        spec_absolute: The same with an absolute path; equal to ``spec`` if it names no path.
+        spec_absolute: The same with an absolute path; equal to ``spec`` if it names no path, and to ``spec_relative``
+            where ``SOURCE_DATE_EPOCH`` is set, for that path differs from machine to machine.
         spec_relative: The same with the path relative to the task file's folder.
         weights: Weight file as typed, ``"random"``, or None for what the spec itself gives.
         weights_absolute: The same with an absolute path.
@@ -124,15 +126,15 @@ class BaseReference:
         Raises:
             ModelError: A path in the spec does not exist.
         """
-        here = [Path.cwd()]
-        return cls(
-            spec,
-            resolve_spec(spec, here),
-            portable_spec(spec, task_folder),
-            weights,
-            None if weights is None else resolve_spec(weights, here),
-            None if weights is None else portable_spec(weights, task_folder),
-        )
+        model = cls._places(spec, task_folder)
+        own: tuple[str | None, ...] = (None, None, None)
+        return cls(*model, *(own if weights is None else cls._places(weights, task_folder)))
+
+    @staticmethod
+    def _places(spec: str, task_folder: Path) -> tuple[str, str, str]:
+        """As typed, absolute, relative; where the bytes are to be the same anywhere, no folder of this machine."""
+        absolute, relative = resolve_spec(spec, [Path.cwd()]), portable_spec(spec, task_folder)
+        return spec, relative if is_still() else absolute, relative
 
     def resolve(self, task_folder: Path) -> tuple[str, str | None]:
         """Find the base: by absolute path, then as typed from the current folder, then next to the task file.

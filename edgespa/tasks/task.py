@@ -19,7 +19,6 @@ import contextlib
 import dataclasses
 import json
 from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -41,6 +40,7 @@ from edgespa.models.inputs import InputSize
 from edgespa.models.reference import BaseReference
 from edgespa.models.trust import require_trusted
 from edgespa.system.bounds import MAX_OUTPUTS, Count, Figure, Name, Sizes, sizes_problem
+from edgespa.system.clock import made_at
 from edgespa.system.files import write_whole
 from edgespa.system.recognised import hint_of_task_folder
 from edgespa.tasks import sealed
@@ -116,7 +116,7 @@ class Header(Strict):
 
     format_version: Literal[1] = 1
     edgespa_version: str = __version__
-    created: str = Field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
+    created: str = Field(default_factory=made_at)
     base: dict[str, str | None]
     digest: Name
     input_shape: Sizes

@@ -26,19 +26,19 @@ from edgespa.graph.cost import Cost
 
 SIGNATURES = {
     "adapt": "model data output eval_data validation_data start distill input_shape weights trust mean std limit "
-    "eval_limit labels class_offset objective skip_bad_files latency_ms device threads variant log_file resume fresh "
-    "overwrite progress settings",
+    "eval_limit labels class_offset objective skip_bad_files latency_ms device threads variant log_file tensorboard "
+    "mlflow resume fresh overwrite progress settings",
     "check_data": "data eval_data output input_shape objective overwrite progress",
     "compress": "model images output latency_ms speedup device threads formats precisions eval_data heal heal_steps "
-    "keep only int8_max_loss input_shape weights mean std limit eval_limit labels class_offset objective "
-    "skip_bad_files save_task seed fresh overwrite progress settings",
+    "tensorboard mlflow keep only int8_max_loss input_shape weights mean std limit eval_limit labels class_offset "
+    "objective skip_bad_files save_task seed fresh overwrite progress settings",
     "evaluate": "model eval_data output input_shape weights base trust mean std eval_limit labels class_offset "
     "objective skip_bad_files variants threads timeout_s signers identity revoked wrong seed overwrite progress "
     "settings",
     "export": "model output calibration eval_data input_shape weights base trust mean std limit eval_limit labels "
     "class_offset objective skip_bad_files device sign_key license overwrite progress settings",
     "heal": "task calibration output original eval_data base weights trust mean std limit eval_limit labels "
-    "class_offset objective skip_bad_files log_file resume fresh overwrite progress settings",
+    "class_offset objective skip_bad_files log_file tensorboard mlflow resume fresh overwrite progress settings",
     "inspect": "model input_shape weights base trust",
     "latencies": "device model variants threads input_shape weights base trust again remove progress",
     "open_bundle": "path signers identity revoked",
@@ -46,8 +46,8 @@ SIGNATURES = {
     "profile": "bundle device against variants threads runtimes arithmetics providers pick runs seconds duration "
     "cooldown rounds signers identity revoked trust by_layer again save progress",
     "prune": "model output density calibration eval_data held_out data input_shape weights base trust mean std limit "
-    "eval_limit labels class_offset objective skip_bad_files latency_ms device threads variant heal heal_steps plot "
-    "resume fresh overwrite progress settings",
+    "eval_limit labels class_offset objective skip_bad_files latency_ms device threads variant heal heal_steps "
+    "tensorboard mlflow plot resume fresh overwrite progress settings",
     "publish": "source to sign_key unsigned task groups kinds downgrade keep remove with_base base weights signers "
     "identity revoked trust progress",
     "pull": "source output with_base signers identity revoked plain_http overwrite progress",

@@ -86,6 +86,8 @@ CASES = [
     (f"{SLS} --keep-depth 3", "--metric silhouette", "--plot p.svg"),
     (f"{SLS} --keep-depth 3", "--score-images 100", "--plot p.svg"),
     (f"{PRUNE} --calibration d", "--heal-steps 9", "--heal"),
+    (f"{PRUNE} --calibration d", "--tensorboard runs", "--heal"),
+    (f"{PRUNE} --calibration d", "--mlflow sqlite:///m.db", "--heal"),
     (HEAL, "--eval-limit 10", "--eval-data d"),
     *((HEAL, option, "--eval-data d") for option in ("--labels f", "--class-offset 1", "--objective classes")),
     (HEAL, "--rank 4", "--adapter lora"),
