@@ -16,7 +16,6 @@ from edgespa.models.from_onnx import reading
 from edgespa.models.from_onnx.assembling import Assembly
 from edgespa.models.from_onnx.fusing import fused
 from edgespa.models.from_onnx.known import Evaluation, Known
-from edgespa.models.from_onnx.lowering.delegated import require_converter
 from edgespa.models.from_onnx.lowering.place import constant_of
 from edgespa.models.from_onnx.names import plain
 from edgespa.models.from_onnx.proving import Proof, prove
@@ -60,7 +59,6 @@ def open_onnx(spec: str, given: tuple[InputSize, ...]) -> FromOnnx:
         ModelError: It cannot be read or converted, with the node; or what was made of it computes something else.
         MissingExtraError: A library that reads it is not installed.
     """
-    require_converter()
     model = reading.read(spec)
     require_takeable(model, spec)
     original = model.SerializeToString()

@@ -16,8 +16,8 @@ from edgespa.system.quiet import first_line, quiet
 PACKAGE = "onnx2torch"
 
 
-def require_converter() -> None:
-    """Refuse to begin without the library.
+def _require_converter() -> None:
+    """Refuse an operator that is the library's, without the library.
 
     Raises:
         MissingExtraError: It is not installed.
@@ -48,9 +48,11 @@ def delegated(place: Place, known: dict[str, Known]) -> Made:
 
     Raises:
         ModelError: It does not have the operator, or not in this form.
+        MissingExtraError: It is not installed.
     """
     import onnx
 
+    _require_converter()
     graph_module: Any = importlib.import_module("onnx2torch.onnx_graph")
     registry: Any = importlib.import_module("onnx2torch.node_converters")
     node = place.node

@@ -180,6 +180,28 @@ def over_the_rest(x: Tensor, function: nn.Module, axis: int) -> Tensor:
 _SOFTMAX_ALONG = 13
 
 
+def hard_sigmoid(place: Place) -> Made:
+    """``clip(alpha * x + beta, 0, 1)``; torch has that of a sixth."""
+    alpha, beta = (float(place.attributes.get(name, usual)) for name, usual in (("alpha", 0.2), ("beta", 0.5)))
+    if abs(alpha - 1 / 6) < _NEAR and beta == _HALF:
+        return Made(nn.Hardsigmoid(), place.inputs[:1])
+    return Made(Step(clipped, alpha, beta), place.inputs[:1])
+
+
+def clipped(x: Tensor, alpha: float, beta: float) -> Tensor:
+    """``clip(alpha * x + beta, 0, 1)``."""
+    return torch.clamp(alpha * x + beta, 0.0, 1.0)
+
+
+def leaky(place: Place) -> Made:
+    """A slope below 0 that is one number, or a curve."""
+    kind, usual = (nn.LeakyReLU, 0.01) if place.node.op_type == "LeakyRelu" else (nn.ELU, 1.0)
+    return Made(kind(float(place.attributes.get("alpha", usual))), place.inputs[:1])
+
+
+_NEAR, _HALF = 1e-6, 0.5
+
+
 def simple(function: Callable[..., Any]) -> Callable[[Place], Made]:
     """A function of one tensor that needs nothing else."""
     return lambda place: Made(Step(function), place.inputs[:1])
@@ -196,6 +218,21 @@ POINTWISE: Mapping[str, Callable[[Place], Made]] = MappingProxyType(
         "Cast": cast,
         "Gelu": gelu,
         "Mish": simple(F.mish),
+        "Relu": simple(F.relu),
+        "Sigmoid": simple(torch.sigmoid),
+        "Tanh": simple(torch.tanh),
+        "Erf": simple(torch.erf),
+        "Sqrt": simple(torch.sqrt),
+        "Exp": simple(torch.exp),
+        "Log": simple(torch.log),
+        "Abs": simple(torch.abs),
+        "Neg": simple(torch.neg),
+        "Reciprocal": simple(torch.reciprocal),
+        "Softplus": simple(F.softplus),
+        "HardSwish": simple(F.hardswish),
+        "HardSigmoid": hard_sigmoid,
+        "LeakyRelu": leaky,
+        "Elu": leaky,
         "Softmax": softmax,
         "LogSoftmax": softmax,
     }
