@@ -22,8 +22,10 @@ from torch import Tensor
 from torch.serialization import safe_globals
 
 from edgespa.errors import WeightsError
+from edgespa.system.bounds import shown
 from edgespa.system.files import expanded
 from edgespa.system.quiet import NOTE
+from edgespa.system.recognised import is_torchscript
 
 log = logging.getLogger(__name__)
 
@@ -73,6 +75,7 @@ def read_torch(path: Path) -> object:
         WeightsError: It is damaged, or of a form that cannot be read so.
     """
     _require_as_stored(path)
+    _require_no_script(path)
     stand_ins: dict[str, type] = {}
     # Of the older format torch does not say beforehand, and what is wrong with a file, loading says.
     with contextlib.suppress(Exception):
@@ -90,6 +93,33 @@ def read_torch(path: Path) -> object:
             log.info("%s names %s: what is no tensor there was not made", path, ", ".join(stand_ins))
         return content
     raise WeightsError(f"weights {path}: {_OBJECTS}", _SAVE)
+
+
+def _unpacked(path: Path, key: str | None) -> str:
+    """What turns a pickled model into weights, where its maker is trusted."""
+    inner = "" if key is None else f"[{key!r}]"
+    return (
+        "make weights of it where the package that it is from is installed, and only if you trust its maker, for this "
+        "runs what is in it:\n"
+        "    import torch, safetensors.torch\n"
+        f"    model = torch.load({str(path)!r}, map_location='cpu', weights_only=False){inner}\n"
+        f"    safetensors.torch.save_model(model.float(), {path.stem + '.safetensors'!r})"
+    )
+
+
+def _require_no_script(path: Path) -> None:
+    """Refuse what ``torch.jit.save`` wrote: a program of its own.
+
+    Raises:
+        WeightsError: With what makes weights of it.
+    """
+    if is_torchscript(path):
+        raise WeightsError(
+            f"weights {path}: a TorchScript program (torch.jit.save), which is not loaded here, for it may run operators "
+            "that read and write files",
+            "if you trust its maker, take its weights: torch.save(torch.jit.load("
+            f"{str(path)!r}, map_location='cpu').state_dict(), 'weights.pth')",
+        )
 
 
 def _require_as_stored(path: Path) -> None:
@@ -158,7 +188,7 @@ def state_dict_in(content: object, path: Path, key: str | None = None) -> dict[s
     for part in parts:
         assert isinstance(content, Mapping)
         content = content[part]
-    while isinstance(content, Mapping) and not any(isinstance(value, Tensor) for value in content.values()):
+    while isinstance(content, Mapping) and not any(_is_weight(value) for value in content.values()):
         inner = {
             str(name): value
             for name, value in content.items()
@@ -169,7 +199,7 @@ def state_dict_in(content: object, path: Path, key: str | None = None) -> dict[s
             break
         content = inner[chosen]
     if isinstance(content, _Nothing):
-        raise WeightsError(f"weights {path}: {_OBJECTS}", _SAVE)
+        raise WeightsError(f"weights {path}: a whole model, pickled: {_OBJECTS}", _unpacked(path, None))
     if not isinstance(content, Mapping):
         raise WeightsError(
             f"weights {path}: holds a {type(content).__name__}, not a state dict", "save model.state_dict()"
@@ -177,8 +207,11 @@ def state_dict_in(content: object, path: Path, key: str | None = None) -> dict[s
     tensors = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
     others = [str(name) for name, value in content.items() if not isinstance(value, Tensor)]
     if not tensors:
-        if any(isinstance(value, _Nothing) for value in content.values()):
-            raise WeightsError(f"weights {path}: {_OBJECTS}", _SAVE)
+        whole = [str(name) for name, value in content.items() if isinstance(value, _Nothing)]
+        if whole:
+            named = next((name for name in NESTS if name in whole), whole[0])
+            what = f"a whole model, pickled, under {shown(named)}"
+            raise WeightsError(f"weights {path}: {what}: {_OBJECTS}", _unpacked(path, named))
         found = f"these entries are no tensors: {_some(others)}" if others else "the state dict is empty"
         raise WeightsError(
             f"weights {path}: {found}", f"save model.state_dict(), alone or under one of: {', '.join(NESTS)}"
@@ -192,6 +225,11 @@ def state_dict_in(content: object, path: Path, key: str | None = None) -> dict[s
     if others:
         log.log(NOTE, "weights %s: left out what is no tensor: %s", path, _some(others))
     return tensors
+
+
+def _is_weight(value: object) -> bool:
+    """Whether a tensor is more than a number, such as the best accuracy that scripts keep beside a state dict."""
+    return isinstance(value, Tensor) and (value.is_nested or value.numel() != 1)
 
 
 def _parts(content: object, key: str | None, path: Path) -> tuple[list[str], str]:

@@ -38,6 +38,7 @@ _ENTRY = re.compile(
     r"|data/(weights|constants)/model_(weights|constants)_config\.json"
     r"|archive_format|archive_version|byteorder|version|\.data/[\w.]+|extra/.*"
 )
+_OLDER = ("serialized_exported_program.json", "serialized_state_dict.pt", "serialized_state_dict.json")
 _COPIED = ("archive_format", "archive_version")
 _SMALL = 1 << 20
 """Elements of a tensor that may be more than its entry has: one number, expanded."""
@@ -149,6 +150,16 @@ def _require_known(entries: list[zipfile.ZipInfo], size: int, path: Path) -> str
     """
     roots = {entry.filename.partition("/")[0] for entry in entries}
     names = [entry.filename.partition("/")[2] for entry in entries]
+    if any(entry.filename in _OLDER for entry in entries):
+        raise ModelError(
+            f"{path}: a program in the format of an older torch.export, which is not read",
+            "export the model again with this version of torch: torch.export.save(program, path)",
+        )
+    if "constants.pkl" in names:
+        raise ModelError(
+            f"{path}: a TorchScript program (torch.jit.save), and no exported one",
+            "export the module that it was made of: torch.export.export(model.eval(), (example,))",
+        )
     if len(roots) != 1 or _PROGRAM not in names:
         raise ModelError(
             f"{path}: a zip file without a program in it ({_PROGRAM} is missing)",
