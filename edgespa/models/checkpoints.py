@@ -99,8 +99,8 @@ def _unpacked(path: Path, key: str | None) -> str:
     """What turns a pickled model into weights, where its maker is trusted."""
     inner = "" if key is None else f"[{key!r}]"
     return (
-        "make weights of it where the package that it is from is installed, and only if you trust its maker, for this "
-        "runs what is in it:\n"
+        "ask its maker for the file of model.state_dict(); or make weights of it where its package is installed, and only if "
+        "you trust it, for this runs what is in it:\n"
         "    import torch, safetensors.torch\n"
         f"    model = torch.load({str(path)!r}, map_location='cpu', weights_only=False){inner}\n"
         f"    safetensors.torch.save_model(model.float(), {path.stem + '.safetensors'!r})"

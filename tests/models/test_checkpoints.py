@@ -6,6 +6,8 @@ import argparse
 import collections
 import enum
 import logging
+import warnings
+import zipfile
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -15,8 +17,10 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from edgespa.errors import WeightsError
+from edgespa.errors import ModelError, WeightsError
+from edgespa.models.load import load_model
 from edgespa.models.reference import BaseReference
+from edgespa.models.saved import load_pt2
 from edgespa.models.weights import fit_weights, read_weights
 from edgespa.system.quiet import NOTE
 
@@ -241,3 +245,49 @@ def test_nothing_beside_the_tensors_is_run(net: nn.Module, state: State, tmp_pat
             except WeightsError as error:
                 assert "unpickles none" in error.message  # noqa: PT017 - that it is read is right, too
             assert not marker.exists()
+
+
+def test_numbers_beside_a_state_dict_are_no_weights(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint.pth.tar"
+    torch.save({"epoch": 3, "state_dict": nn.Linear(2, 3).state_dict(), "best_acc1": torch.tensor(71.5)}, path)
+    assert set(read_weights(path)) == {"weight", "bias"}
+
+
+def test_a_pickled_model_is_refused_with_what_makes_weights_of_it(tmp_path: Path) -> None:
+    path = tmp_path / "yolo.pt"
+    torch.save({"epoch": -1, "model": nn.Conv2d(3, 4, 1), "ema": None}, path)
+    with pytest.raises(WeightsError, match="a whole model, pickled, under 'model'") as caught:
+        read_weights(path)
+    lines = [line.strip() for line in str(caught.value.hint).splitlines()[1:]]
+    assert len(lines) == 3
+    exec("\n".join(lines).replace("'yolo.safetensors'", repr(str(tmp_path / "yolo.safetensors"))), {})
+    assert set(read_weights(tmp_path / "yolo.safetensors")) == {"weight", "bias"}
+    torch.save(nn.Conv2d(3, 4, 1), path)
+    with pytest.raises(WeightsError, match="a whole model, pickled: "):
+        read_weights(path)
+
+
+def test_torchscript_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "scripted.pt"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.jit.save(torch.jit.script(nn.Linear(2, 3)), path)
+    with pytest.raises(WeightsError, match="a TorchScript program") as caught:
+        read_weights(path)
+    assert "torch.jit.load" in str(caught.value.hint)
+    with pytest.raises(ModelError) as refused:
+        load_model(str(path))
+    assert "TorchScript" in str(refused.value.hint)
+    program = tmp_path / "scripted.pt2"
+    program.write_bytes(path.read_bytes())
+    with pytest.raises(ModelError, match="a TorchScript program"):
+        load_pt2(program)
+
+
+def test_a_program_of_an_older_torch_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "old.pt2"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("version", "8.6")
+        archive.writestr("serialized_exported_program.json", "{}")
+    with pytest.raises(ModelError, match="format of an older"):
+        load_pt2(path)
