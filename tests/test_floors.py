@@ -34,6 +34,7 @@ FLOORS: Mapping[str, int] = {
     "objectives/measured": 0,
     "objectives/measures": 0,
     "tasks/unfinished": 0,
+    "trials": 0,
     "models": 1,
     "data": 1,
     "graph": 1,
@@ -59,6 +60,7 @@ FLOORS: Mapping[str, int] = {
     "exporting": 4,
     "device": 4,
     "reports": 4,
+    "workers": 4,
     "latency": 5,
     "api": 5,
     "cli": 5,
@@ -83,8 +85,10 @@ WITHOUT_TORCH = (
     "objectives/measured",
     "objectives/measures",
     "tasks/unfinished",
+    "trials",
     "device",
     "reports",
+    "workers",
 )
 TORCH = {"torch", "torchvision", "torchao", "timm", "transformers", "litert_torch", "onnxsim", "safetensors.torch"}
 

@@ -78,7 +78,7 @@ def project_text(values: Mapping[str, Any], found: Finding, devices: Sequence[st
             "# Keys are what options are called, without the dashes; a table [COMMAND] is for one command.",
             f"version = {VERSION}",
             "",
-            "# MODEL: file.py:factory, package.module:factory, torchvision:NAME, timm:NAME, hf:NAME, or a .pt2 or .onnx file.",
+            "# MODEL: file.py:factory, package.module:factory, torchvision:, timm: or hf:NAME, a .pt2 or .onnx file.",
             line("model", "net.py:build", found.models),
             line("input-shape", [1, 3, 224, 224]),
             "",

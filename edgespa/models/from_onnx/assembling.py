@@ -13,6 +13,7 @@ from torch import fx, nn
 from edgespa.errors import EdgespaError, ModelError
 from edgespa.models.from_onnx.fusing import DOMAIN
 from edgespa.models.from_onnx.known import Known
+from edgespa.models.from_onnx.lowering.activations import ACTIVATIONS
 from edgespa.models.from_onnx.lowering.arranging import ARRANGING, widened_like
 from edgespa.models.from_onnx.lowering.delegated import delegated
 from edgespa.models.from_onnx.lowering.place import Made, Place, Step, constant_of, parameter
@@ -23,7 +24,7 @@ from edgespa.models.from_onnx.names import layer_path, plain, step_path, tensor_
 from edgespa.models.from_onnx.refusals import spoken
 
 Array = NDArray[Any]
-_LOWERED = {**ARRANGING, **WEIGHTED, **WINDOWS, **POINTWISE}
+_LOWERED = {**ARRANGING, **WEIGHTED, **WINDOWS, **POINTWISE, **ACTIVATIONS}
 _PARTS = ("weight", "bias")
 
 

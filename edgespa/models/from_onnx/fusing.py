@@ -101,7 +101,11 @@ def _layer_norm(graph: _Graph, mean: Any) -> tuple[list[Any], Any] | None:
     source = mean.input[0]
     count = _last_axes(graph, mean)
     subs = graph.readers(mean.output[0])
-    if not count or not subs or any(each.op_type != "Sub" or list(each.input) != [source, mean.output[0]] for each in subs):
+    if (
+        not count
+        or not subs
+        or any(each.op_type != "Sub" or list(each.input) != [source, mean.output[0]] for each in subs)
+    ):
         return None
     nodes, centred = [mean, *subs], {each.output[0] for each in subs}
     rest = [each for name in centred for each in graph.readers(name)]
@@ -117,9 +121,13 @@ def _layer_norm(graph: _Graph, mean: Any) -> tuple[list[Any], Any] | None:
         return None
     added = graph.only_reader(variance.output[0])
     epsilon = _scalar_beside(graph, added, variance.output[0]) if added is not None and added.op_type == "Add" else None
-    root = graph.only_reader(added.output[0]) if epsilon is not None else None
+    if added is None or epsilon is None:
+        return None
+    root = graph.only_reader(added.output[0])
     if root is None or root.op_type != "Sqrt" or graph.only_reader(root.output[0]) is not division:
         return None
+    assert root is not None
+    assert division is not None
     if division.input[1] != root.output[0]:
         return None
     nodes += [square, variance, added, root, division]

@@ -29,11 +29,15 @@ MOST_COMPUTED_BYTES = 1 << 30
 """Of all constants that a file has computed, beside four times its own size."""
 _TIMES = 4
 _COMPUTED = frozenset(
-    "Add Sub Mul Div Mod Neg Abs Min Max Floor Ceil Round Sqrt Reciprocal Pow Exp Log Sigmoid Tanh Equal Greater Less "
-    "GreaterOrEqual LessOrEqual Not And Or Where Cast Identity Constant ConstantOfShape Concat Gather GatherElements "
-    "GatherND Slice Squeeze Unsqueeze Reshape Flatten Transpose Expand Tile Range Split ReduceProd ReduceSum "
-    "ReduceMax ReduceMin ReduceMean Sign Trilu EyeLike Erf Sin Cos CumSum Pad OneHot Sum Clip Relu MatMul".split()
-)
+    [
+        "Add", "Sub", "Mul", "Div", "Mod", "Neg", "Abs", "Min", "Max", "Floor", "Ceil", "Round", "Sqrt", "Reciprocal",
+        "Pow", "Exp", "Log", "Sigmoid", "Tanh", "Equal", "Greater", "Less", "GreaterOrEqual", "LessOrEqual", "Not",
+        "And", "Or", "Where", "Cast", "Identity", "Constant", "ConstantOfShape", "Concat", "Gather", "GatherElements",
+        "GatherND", "Slice", "Squeeze", "Unsqueeze", "Reshape", "Flatten", "Transpose", "Expand", "Tile", "Range",
+        "Split", "ReduceProd", "ReduceSum", "ReduceMax", "ReduceMin", "ReduceMean", "Sign", "Trilu", "EyeLike", "Erf",
+        "Sin", "Cos", "CumSum", "Pad", "OneHot", "Sum", "Clip", "Relu", "MatMul",
+    ]
+)  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,13 +145,13 @@ class Evaluation:
         graph = onnx.helper.make_graph(
             [node],
             "node",
-            [onnx.helper.make_tensor_value_info(name, by_name[name].dtype, None) for name in names],  # type: ignore[union-attr]
+            [onnx.helper.make_tensor_value_info(name, by_name[name].dtype, None) for name in names],
             [onnx.helper.make_empty_tensor_value_info(name) for name in node.output if name],
         )
         single = onnx.helper.make_model(graph, opset_imports=self._opsets, ir_version=self._model.ir_version)
         try:
             with np.errstate(all="ignore"):
-                run = ReferenceEvaluator(single).run(None, {name: by_name[name].value for name in names})  # type: ignore[union-attr]
+                run = ReferenceEvaluator(single).run(None, {name: by_name[name].value for name in names})
         except Exception:  # an operator or a version of it that onnx has no reference of
             return None
         outputs = [np.asarray(each) for each in run]
@@ -166,7 +170,10 @@ class Evaluation:
         data = {
             name: onnx.numpy_helper.from_array(_freed(node, index, each, given, batch), name)
             for index, (name, each) in enumerate(zip(node.input, given, strict=True))
-            if each is not None and each.value is not None and each.value.size <= _FEW and each.value.dtype.kind in "iufb"
+            if each is not None
+            and each.value is not None
+            and each.value.size <= _FEW
+            and each.value.dtype.kind in "iufb"
         }
         try:
             schema = onnx.defs.get_schema(node.op_type, max_inclusive_version=self._opset, domain="")
@@ -214,10 +221,9 @@ def _freed(node: Any, index: int, each: Known, given: Sequence[Known | None], ba
     if batch is None or node.op_type != "Reshape" or index != 1 or first is None or value.size == 0:
         return value
     wanted, held = math.prod(int(size) for size in value), math.prod(first.shape)
-    if value[0] == 1 and -1 not in value and 0 not in value and wanted * batch == held:
-        value = value.copy()
-        value[0] = batch
-    elif value[0] == 1 and -1 in value and first.shape[:1] == (batch,):
+    if (value[0] == 1 and -1 not in value and 0 not in value and wanted * batch == held) or (
+        value[0] == 1 and -1 in value and first.shape[:1] == (batch,)
+    ):
         value = value.copy()
         value[0] = batch
     return value

@@ -1,8 +1,8 @@
 """What the parts of a module that comes from an ONNX file are called: as the file calls them, as far as that is a path.
 
 torch's exporters leave the paths of the modules that they came from: one as names of nodes
-(``/layer1/layer1.0/conv1/Conv``), the other in their metadata. A layer whose weight still has its name (``conv1.weight``)
-is called by that. Else it is the name of the node, or of what it gives.
+(``/layer1/layer1.0/conv1/Conv``), the other in their metadata. A layer whose weight still has its name
+(``conv1.weight``) is called by that. Else it is the name of the node, or of what it gives.
 """
 
 from __future__ import annotations

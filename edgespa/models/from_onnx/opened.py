@@ -149,22 +149,29 @@ def _sizes(inputs: Sequence[Any], given: tuple[InputSize, ...], spec: str) -> li
     found = []
     for index, value in enumerate(inputs):
         if not value.type.HasField("tensor_type") or not value.type.tensor_type.HasField("shape"):
-            raise ModelError(f"{spec}: its input {value.name!r} has no sizes", "export it again with sizes of its inputs")
+            raise ModelError(
+                f"{spec}: its input {value.name!r} has no sizes", "export it again with sizes of its inputs"
+            )
         kind = value.type.tensor_type
         own = [int(dim.dim_value) if dim.HasField("dim_value") else None for dim in kind.shape.dim]
         wanted = given[index].shape if given else tuple(size or (1 if not at else 0) for at, size in enumerate(own))
         agree = len(wanted) == len(own) and all(
-            size is None or size == got or (not at and not given) for at, (size, got) in enumerate(zip(own, wanted, strict=True))
+            size is None or size == got or (not at and not given)
+            for at, (size, got) in enumerate(zip(own, wanted, strict=True))
         )
         told = ",".join("?" if size is None else str(size) for size in own)
         if not agree:
-            raise ModelError(f"{spec} takes inputs of shape {told}, not {','.join(map(str, wanted))}", "leave out --input-shape")
+            raise ModelError(
+                f"{spec} takes inputs of shape {told}, not {','.join(map(str, wanted))}", "leave out --input-shape"
+            )
         if 0 in wanted or not own:
             raise ModelError(f"{spec} leaves sizes of its input {value.name!r} free: {told}", _SIZES)
         try:
             dtype = str(onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type))
         except (KeyError, TypeError, ValueError) as error:
-            raise ModelError(f"{spec}: its input {value.name!r} is of no numbers", "give a network on tensors") from error
+            raise ModelError(
+                f"{spec}: its input {value.name!r} is of no numbers", "give a network on tensors"
+            ) from error
         found.append(InputSize(tuple(wanted), dtype))
     return found
 

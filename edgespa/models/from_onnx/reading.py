@@ -20,14 +20,16 @@ from edgespa.system.bounds import shown
 from edgespa.system.files import expanded
 from edgespa.system.quiet import first_line
 
-EXTRA = "from-onnx"
 MOST_BYTES = (1 << 31) - 1
 """Of the file and all that lies beside it: what a protocol buffer can hold."""
 MOST_NODES = 1 << 16
 MOST_TENSORS = 1 << 16
-_AGAIN = "export it again, or copy the whole file, with what lies beside it"
+_AGAIN = (
+    "export it again, or copy the whole file, with what lies beside it; or give the PyTorch model that it was made of"
+)
 _ELSEWHERE = (
-    "weights are read from files in the folder of the ONNX file alone; if you trust this one, put them in it: python -c "
+    "weights are read from files in the folder of the ONNX file alone. If you trust this one, put them in it: "
+    "python -c "
     "\"import onnx; onnx.save(onnx.load('in.onnx'), 'whole.onnx')\""
 )
 
@@ -47,9 +49,9 @@ def read(spec: str) -> Any:
     """
     try:
         import onnx
-        from google.protobuf.message import DecodeError
+        from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
     except ImportError as error:
-        raise MissingExtraError("onnx", EXTRA) from error
+        raise MissingExtraError("onnx", "onnx") from error
     path = expanded(spec)
     if not path.is_file():
         raise ModelError(
@@ -185,7 +187,7 @@ def _declared_bytes(tensor: Any, path: Path) -> int:
             f"{path}: tensor {shown(tensor.name)} of the unknown type {tensor.data_type}", _AGAIN
         ) from error
     bits = {onnx.TensorProto.INT4: 4, onnx.TensorProto.UINT4: 4}.get(tensor.data_type, 8 * width)
-    return (math.prod(dims) * bits + 7) // 8
+    return int((math.prod(dims) * bits + 7) // 8)
 
 
 def _require_whole(tensor: Any, path: Path) -> None:
@@ -197,7 +199,9 @@ def _require_whole(tensor: Any, path: Path) -> None:
     import onnx
 
     if tensor.data_type == onnx.TensorProto.STRING:
-        raise ModelError(f"{path}: tensor {shown(tensor.name)} holds texts", "give a network that takes and gives numbers")
+        raise ModelError(
+            f"{path}: tensor {shown(tensor.name)} holds texts", "give a network that takes and gives numbers"
+        )
     size = _declared_bytes(tensor, path)
     count = math.prod(tensor.dims)
     held = tensor.raw_data

@@ -19,8 +19,8 @@ _INT8 = (
     "QuantizeLinear",
 )  # fmt: skip
 _FLOAT = (
-    "give the float file that it was made of: edgespa makes int8 files itself, of what is left of the network "
-    "(edgespa export --quantize int8)"
+    "give the float file that it was made of: edgespa makes int8 files itself, of what is left of the network: "
+    "--precision int8 of its export"
 )
 _SHOWN = 3
 
@@ -39,7 +39,7 @@ def require_takeable(model: Any, spec: str) -> None:
     if not OLDEST_OPSET <= opset <= NEWEST_OPSET:
         raise ModelError(
             f"{spec}: opset {opset}; {OLDEST_OPSET} to {NEWEST_OPSET} are read",
-            "export it again with a newer opset_version, or convert it: onnx.version_converter.convert_version(model, 17)",
+            "export it again with a newer opset_version, or: onnx.version_converter.convert_version(model, 17)",
         )
     if len(model.functions):
         raise ModelError(
@@ -78,7 +78,7 @@ _REFUSED: tuple[tuple[tuple[str, ...], str, str], ...] = (
     (
         _CHOOSING,
         "sizes depend on the values of the inputs",
-        "export the network without its post-processing: up to its raw outputs (edgespa learns and decodes boxes itself)",
+        "export the network without its post-processing, up to its raw outputs (edgespa decodes boxes itself)",
     ),
 )
 

@@ -86,6 +86,7 @@ def _run(given: BinaryIO, header: dict[str, Any], described: Any, sizes: list[in
         each.astype(np.float16) if kinds.get(name) == "tensor(float16)" else each
         for name, each in zip(header["names"], inputs, strict=True)
     ]
+    found: list[Any]
     if header["rows"]:
         rows = [
             session.run(None, dict(zip(header["names"], (each[at : at + 1] for each in fed), strict=True)))

@@ -187,7 +187,9 @@ def slice_(place: Place) -> Made:
             raise place.refusal("it takes some of the samples of a batch", "export it for batches of one size")
         if step < 0:
             flipped.append(axis)
-            slices[axis] = slice(size - 1 - found.start, size - found[-1] if len(found) else size - 1 - found.start, -step)
+            slices[axis] = slice(
+                size - 1 - found.start, size - found[-1] if len(found) else size - 1 - found.start, -step
+            )
             whole = False
         elif list(found) != list(range(size)):
             slices[axis] = slice(found.start, min(found.stop, size), step)

@@ -1,26 +1,32 @@
-"""Operators that onnx2torch lowers: activations, comparisons, and whatever else is not of structure."""
+"""Operators that onnx2torch lowers: comparisons, and whatever else is rare."""
 
 from __future__ import annotations
 
 import importlib
 import importlib.util
+import logging
 from typing import Any
 
 from edgespa.errors import MissingExtraError, ModelError
 from edgespa.models.from_onnx.known import Known
 from edgespa.models.from_onnx.lowering.place import Made, Place
-from edgespa.models.from_onnx.reading import EXTRA
+from edgespa.models.from_onnx.refusals import spoken
 from edgespa.models.imports import mismatched
-from edgespa.system.quiet import first_line, quiet
+from edgespa.system.quiet import NOTE, first_line, quiet
+
+log = logging.getLogger(__name__)
 
 PACKAGE = "onnx2torch"
 
 
-def _require_converter() -> None:
-    """Refuse an operator that is the library's, without the library.
+def require_converter(place: Place) -> None:
+    """Refuse to go on without the library.
+
+    Args:
+        place: The node that is not lowered here.
 
     Raises:
-        MissingExtraError: It is not installed.
+        MissingExtraError: It is not installed; the node is named in a note.
         ModelError: It cannot be imported, as where torchvision was built for another torch.
     """
     try:
@@ -28,7 +34,8 @@ def _require_converter() -> None:
     except ValueError:
         absent = True
     if absent:
-        raise MissingExtraError(PACKAGE, EXTRA)
+        log.log(NOTE, "%s: %s is left to %s", place.spec, spoken(place.node), PACKAGE)
+        raise MissingExtraError(PACKAGE, "from-onnx")
     try:
         importlib.import_module(PACKAGE)
     except Exception as error:  # a build of torchvision that does not match torch raises RuntimeError
@@ -48,11 +55,10 @@ def delegated(place: Place, known: dict[str, Known]) -> Made:
 
     Raises:
         ModelError: It does not have the operator, or not in this form.
-        MissingExtraError: It is not installed.
     """
     import onnx
 
-    _require_converter()
+    require_converter(place)
     graph_module: Any = importlib.import_module("onnx2torch.onnx_graph")
     registry: Any = importlib.import_module("onnx2torch.node_converters")
     node = place.node

@@ -150,7 +150,9 @@ def constant_of(known: tuple[Mapping[str, Known], Mapping[str, Known]], name: st
     one, other = known[0][name].value, known[1][name].value
     if one is None or other is None:
         return None
-    same = one is other or (one.shape == other.shape and bool(np.array_equal(one, other, equal_nan=one.dtype.kind == "f")))
+    same = one is other or (
+        one.shape == other.shape and bool(np.array_equal(one, other, equal_nan=one.dtype.kind == "f"))
+    )
     return one if same else None
 
 

@@ -10,7 +10,6 @@ from types import MappingProxyType
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edgespa.models.from_onnx.lowering.place import Made, Place, Step
@@ -101,7 +100,9 @@ def clip(place: Place) -> Made:
     if low is None and high is None:
         return Made(None, place.inputs[:1])
     if low == 0.0:
-        return Made(nn.ReLU() if high is None else nn.ReLU6() if high == _SIX else nn.Hardtanh(0.0, high), place.inputs[:1])
+        return Made(
+            nn.ReLU() if high is None else nn.ReLU6() if high == _SIX else nn.Hardtanh(0.0, high), place.inputs[:1]
+        )
     return Made(Step(torch.clamp, min=low, max=high), place.inputs[:1])
 
 
@@ -156,11 +157,6 @@ def cast(place: Place) -> Made:
     return Made(Step(torch.Tensor.to, kind), place.inputs[:1])
 
 
-def gelu(place: Place) -> Made:
-    """Exact, or by the tanh."""
-    return Made(nn.GELU(place.text("approximate", "none")), place.inputs[:1])
-
-
 def softmax(place: Place) -> Made:
     """Along an axis; before opset 13 over all dimensions from it on, taken as one."""
     shape = place.shape()
@@ -180,33 +176,6 @@ def over_the_rest(x: Tensor, function: nn.Module, axis: int) -> Tensor:
 _SOFTMAX_ALONG = 13
 
 
-def hard_sigmoid(place: Place) -> Made:
-    """``clip(alpha * x + beta, 0, 1)``; torch has that of a sixth."""
-    alpha, beta = (float(place.attributes.get(name, usual)) for name, usual in (("alpha", 0.2), ("beta", 0.5)))
-    if abs(alpha - 1 / 6) < _NEAR and beta == _HALF:
-        return Made(nn.Hardsigmoid(), place.inputs[:1])
-    return Made(Step(clipped, alpha, beta), place.inputs[:1])
-
-
-def clipped(x: Tensor, alpha: float, beta: float) -> Tensor:
-    """``clip(alpha * x + beta, 0, 1)``."""
-    return torch.clamp(alpha * x + beta, 0.0, 1.0)
-
-
-def leaky(place: Place) -> Made:
-    """A slope below 0 that is one number, or a curve."""
-    kind, usual = (nn.LeakyReLU, 0.01) if place.node.op_type == "LeakyRelu" else (nn.ELU, 1.0)
-    return Made(kind(float(place.attributes.get("alpha", usual))), place.inputs[:1])
-
-
-_NEAR, _HALF = 1e-6, 0.5
-
-
-def simple(function: Callable[..., Any]) -> Callable[[Place], Made]:
-    """A function of one tensor that needs nothing else."""
-    return lambda place: Made(Step(function), place.inputs[:1])
-
-
 POINTWISE: Mapping[str, Callable[[Place], Made]] = MappingProxyType(
     {
         **dict.fromkeys(_BINARY, binary),
@@ -216,23 +185,6 @@ POINTWISE: Mapping[str, Callable[[Place], Made]] = MappingProxyType(
         ),
         "Clip": clip,
         "Cast": cast,
-        "Gelu": gelu,
-        "Mish": simple(F.mish),
-        "Relu": simple(F.relu),
-        "Sigmoid": simple(torch.sigmoid),
-        "Tanh": simple(torch.tanh),
-        "Erf": simple(torch.erf),
-        "Sqrt": simple(torch.sqrt),
-        "Exp": simple(torch.exp),
-        "Log": simple(torch.log),
-        "Abs": simple(torch.abs),
-        "Neg": simple(torch.neg),
-        "Reciprocal": simple(torch.reciprocal),
-        "Softplus": simple(F.softplus),
-        "HardSwish": simple(F.hardswish),
-        "HardSigmoid": hard_sigmoid,
-        "LeakyRelu": leaky,
-        "Elu": leaky,
         "Softmax": softmax,
         "LogSoftmax": softmax,
     }

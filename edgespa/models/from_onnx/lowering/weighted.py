@@ -181,7 +181,8 @@ def product(
     """``alpha * a @ b + beta * c``, each turned around first where that is said."""
     *given, alpha, beta, turn_a, turn_b = rest
     found = alpha * ((a.t() if turn_a else a) @ (b.t() if turn_b else b))
-    return found + beta * given[0] if given else found
+    result: torch.Tensor = found + beta * given[0] if given else found
+    return result
 
 
 def matmul(place: Place) -> Made:

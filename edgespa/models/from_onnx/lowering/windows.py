@@ -145,14 +145,18 @@ def resize(place: Place) -> Made:
     if shape[:2] != sizes[:2] or spatial(place) not in (1, 2, 3):
         raise place.refusal("it changes the number of channels, or of samples")
     mode = place.text("mode", "nearest")
-    where = place.text("coordinate_transformation_mode", "half_pixel" if place.node.op_type == "Resize" else "asymmetric")
+    where = place.text(
+        "coordinate_transformation_mode", "half_pixel" if place.node.op_type == "Resize" else "asymmetric"
+    )
     where = "asymmetric" if place.node.op_type == "Resize" and place.opset < 11 else where
     whole = all(big % small == 0 for big, small in zip(sizes[2:], shape[2:], strict=True))
     options: dict[str, Any] = {"size": list(sizes[2:])}
     if mode == "nearest":
         options["mode"] = _nearest(place, where, whole)
     elif mode in ("linear", "cubic"):
-        if place.attributes.get("antialias", 0) or (mode == "cubic" and place.attributes.get("cubic_coeff_a", -0.75) != -0.75):
+        if place.attributes.get("antialias", 0) or (
+            mode == "cubic" and place.attributes.get("cubic_coeff_a", -0.75) != -0.75
+        ):
             raise place.refusal("antialiased, or with a curve of its own")
         if where not in ("half_pixel", "pytorch_half_pixel", "align_corners"):
             raise place.refusal(f"between pixels by the rule {where}, which torch does not have")
@@ -170,7 +174,9 @@ def _nearest(place: Place, where: str, whole: bool) -> str:
     rounding = place.text("nearest_mode", "round_prefer_floor")
     if place.node.op_type == "Upsample" or (place.node.op_type == "Resize" and place.opset < 11):
         rounding = "floor"
-    if where == "asymmetric" and (rounding == "floor" or (whole and rounding == "round_prefer_floor" and _doubled(place))):
+    if where == "asymmetric" and (
+        rounding == "floor" or (whole and rounding == "round_prefer_floor" and _doubled(place))
+    ):
         return "nearest"
     if where in ("half_pixel", "pytorch_half_pixel") and rounding.startswith("round"):
         return "nearest" if whole else "nearest-exact"
