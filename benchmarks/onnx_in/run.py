@@ -1,7 +1,8 @@
 """ONNX files that others have exported, through inspect, prune and export: what of them can go, and how exact it is.
 
     PYTHONPATH=.zoo:. OMP_NUM_THREADS=1 .venv/bin/python benchmarks/onnx_in/run.py make FOLDER    # torchvision, timm, onnx
-    PYTHONPATH=.zoo:. OMP_NUM_THREADS=1 .venv/bin/python benchmarks/onnx_in/run.py run FOLDER
+    PYTHONPATH=.zoo:. OMP_NUM_THREADS=1 .venv/bin/python benchmarks/onnx_in/run.py make FOLDER yolo11n   # of ultralytics
+    PYTHONPATH=.zoo:. OMP_NUM_THREADS=1 .venv/bin/python benchmarks/onnx_in/run.py run FOLDER [FILE...]
     .venv/bin/python benchmarks/onnx_in/run.py table
 """
 
@@ -40,7 +41,17 @@ def networks() -> dict[str, Callable[[], Any]]:
         "vit_tiny": lambda: timm.create_model("vit_tiny_patch16_224", img_size=SIDE),
         "convnext_atto": lambda: timm.create_model("convnext_atto"),
         "efficientnet_lite0": lambda: timm.create_model("efficientnet_lite0"),
+        "yolo11n": yolo,
     }
+
+
+def yolo() -> Any:
+    """A detector of ultralytics, up to its boxes and scores, as its own exporter has it traced."""
+    from ultralytics.nn.tasks import DetectionModel
+
+    model = DetectionModel("yolo11n.yaml", nc=3, verbose=False)
+    model.model[-1].export, model.model[-1].format, model.model[-1].dynamic = True, "onnx", False
+    return model
 
 
 WAYS = {
@@ -52,7 +63,10 @@ WAYS = {
     "vit_tiny": ("ts", "dynamo"),
     "convnext_atto": ("dynamo",),
     "efficientnet_lite0": ("fixed",),
+    "yolo11n": ("fixed",),
 }
+BY_NAME = ("yolo11n",)
+"""Only where it is asked for: its library has to be installed beside."""
 
 
 def lively(name: str) -> Any:
@@ -70,14 +84,14 @@ def lively(name: str) -> Any:
     return model
 
 
-def make(folder: Path) -> None:
+def make(folder: Path, *only: str) -> None:
     """Write the files: torch's exporters, and the light models of onnx with random weights in place of constants."""
     import onnx
     import torch
 
     folder.mkdir(parents=True, exist_ok=True)
     for name, ways in WAYS.items():
-        for way in ways:
+        for way in ways if name in only or not (only or name in BY_NAME) else ():
             model, path = lively(name), folder / f"{name}_{way}.onnx"
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
@@ -93,7 +107,7 @@ def make(folder: Path) -> None:
                         input_names=["input"], output_names=["output"],
                     )  # fmt: skip
             print(path.name, flush=True)
-    for name in LIGHT:
+    for name in () if only else LIGHT:
         source = Path(onnx.__file__).parent / "backend" / "test" / "data" / "light" / f"light_{name}.onnx"
         onnx.save(filled(onnx.load(source)), folder / f"{name}_light.onnx")
 
@@ -135,8 +149,8 @@ def filled(model: Any) -> Any:
     return model
 
 
-def run(folder: Path) -> None:
-    """Measure each file of a folder, a row for each."""
+def run(folder: Path, *only: str) -> None:
+    """Measure each file of a folder, or those that are named, a row for each."""
     import tempfile
 
     import numpy as np
@@ -160,6 +174,8 @@ def run(folder: Path) -> None:
         }
 
     for path in sorted(folder.glob("*.onnx")):
+        if only and path.name not in only:
+            continue
         began = time.perf_counter()
         base = Base.open(str(path), None)
         seconds = time.perf_counter() - began
@@ -203,4 +219,4 @@ def table() -> None:
 
 if __name__ == "__main__":
     what, *rest = sys.argv[1:]
-    {"make": lambda: make(Path(rest[0])), "run": lambda: run(Path(rest[0])), "table": table}[what]()
+    {"make": lambda: make(Path(rest[0]), *rest[1:]), "run": lambda: run(Path(rest[0]), *rest[1:]), "table": table}[what]()
