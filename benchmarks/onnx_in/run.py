@@ -1,9 +1,9 @@
 """ONNX files that others have exported, through inspect, prune and export: what of them can go, and how exact it is.
 
-    PYTHONPATH=.zoo:. OMP_NUM_THREADS=1 .venv/bin/python benchmarks/onnx_in/run.py make FOLDER    # torchvision, timm, onnx
-    PYTHONPATH=.zoo:. OMP_NUM_THREADS=1 .venv/bin/python benchmarks/onnx_in/run.py make FOLDER yolo11n   # of ultralytics
-    PYTHONPATH=.zoo:. OMP_NUM_THREADS=1 .venv/bin/python benchmarks/onnx_in/run.py run FOLDER [FILE...]
-    .venv/bin/python benchmarks/onnx_in/run.py table
+PYTHONPATH=.zoo:. OMP_NUM_THREADS=1 .venv/bin/python benchmarks/onnx_in/run.py make FOLDER    # torchvision, timm, onnx
+PYTHONPATH=.zoo:. OMP_NUM_THREADS=1 .venv/bin/python benchmarks/onnx_in/run.py make FOLDER yolo11n   # of ultralytics
+PYTHONPATH=.zoo:. OMP_NUM_THREADS=1 .venv/bin/python benchmarks/onnx_in/run.py run FOLDER [FILE...]
+.venv/bin/python benchmarks/onnx_in/run.py table
 """
 
 from __future__ import annotations
@@ -98,7 +98,9 @@ def make(folder: Path, *only: str) -> None:
                 if way == "dynamo":
                     free = ({0: torch.export.Dim("batch", min=1)},)
                     x = torch.randn(2, 3, SIDE, SIDE)
-                    torch.onnx.export(model, (x,), path, dynamo=True, external_data=False, verbose=False, dynamic_shapes=free)
+                    torch.onnx.export(
+                        model, (x,), path, dynamo=True, external_data=False, verbose=False, dynamic_shapes=free
+                    )
                 else:
                     axes = {"input": {0: "batch"}, "output": {0: "batch"}} if way == "ts" else None
                     x = torch.randn(1, 3, SIDE, SIDE)
@@ -190,16 +192,16 @@ def run(folder: Path, *only: str) -> None:
         small = compact(base.program, base.groups, kept)
         proof = prove(base.program, base.groups, kept, small, base.program.example_inputs())
         with tempfile.TemporaryDirectory() as scratch:
-            task = es.prune(str(path), output=f"{scratch}/net.spa", density=DENSITY, method="l1")
-            bundle = es.export(f"{scratch}/net.spa", output=f"{scratch}/bundle", format="onnx")
+            es.prune(str(path), output=f"{scratch}/net.spa", density=DENSITY, method="l1")
+            es.export(f"{scratch}/net.spa", output=f"{scratch}/bundle", formats=("onnx",))
             manifest = json.loads((Path(scratch) / "bundle" / "manifest.json").read_bytes())
         row = {
             "file": path.name, "seconds": round(seconds, 1), "runtime": difference, **figures(base),
             "torch": figures(original) if original is not None else None, "masked": proof.worst, "free": base.program.dynamic_batch,
             "parameters": base.program.parameter_count(),
-            "exported": [[each["name"], each.get("parity", {})] for each in manifest["variants"]],
+            "left": small.parameter_count(),
+            "exported": {each["name"]: each["parity"]["relative_error"] for each in manifest["variants"]},
         }  # fmt: skip
-        del task, bundle
         with ROWS.open("a") as rows:
             rows.write(json.dumps(row) + "\n")
         print(json.dumps(row), flush=True)
@@ -207,16 +209,22 @@ def run(folder: Path, *only: str) -> None:
 
 def table() -> None:
     """The rows as Markdown."""
-    print("| file | beside ONNX Runtime | groups, units, heads, blocks | of the torch module | masked = compacted | exported |")
-    print("| --- | --- | --- | --- | --- | --- |")
+    print(
+        "| file | beside ONNX Runtime | groups, units, heads, blocks | of the torch module | parameters | masked = compacted | exported |"
+    )
+    print("| --- | --- | --- | --- | --- | --- | --- |")
     for line in ROWS.read_text().splitlines():
         row = json.loads(line)
         names = ("groups", "units", "heads", "blocks")
         own = ", ".join(f"{row[name]:,}" for name in names)
         other = "" if row["torch"] is None else ", ".join(f"{row['torch'][name]:,}" for name in names)
-        print(f"| {row['file']} | {row['runtime']:.1e} | {own} | {other} | {row['masked']:.1e} | {row['exported']} |")
+        size = f"{row['parameters'] / 1e6:.2f} M to {row['left'] / 1e6:.2f} M"
+        near = ", ".join(f"{error:.1e}" for error in row["exported"].values())
+        print(f"| `{row['file']}` | {row['runtime']:.1e} | {own} | {other} | {size} | {row['masked']:.1e} | {near} |")
 
 
 if __name__ == "__main__":
     what, *rest = sys.argv[1:]
-    {"make": lambda: make(Path(rest[0]), *rest[1:]), "run": lambda: run(Path(rest[0]), *rest[1:]), "table": table}[what]()
+    {"make": lambda: make(Path(rest[0]), *rest[1:]), "run": lambda: run(Path(rest[0]), *rest[1:]), "table": table}[
+        what
+    ]()
