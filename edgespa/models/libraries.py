@@ -81,7 +81,10 @@ def build(library: str, name: str, source: WeightSource) -> nn.Module:
 @contextlib.contextmanager
 def _reaching(library: str, name: str, source: WeightSource) -> Iterator[str | None]:
     """Ask once whether the hub answers, where something is wanted of it; the libraries ask for half a minute."""
-    local = name.startswith("//") or expanded(name).is_dir() if library == "hf" else not source.pretrained or library == "torchvision"
+    if library == "hf":
+        local = name.startswith("//") or expanded(name).is_dir()
+    else:
+        local = not source.pretrained or library == "torchvision"
     if local or name.startswith("local-dir:"):
         yield None
         return
@@ -144,7 +147,8 @@ def _torchvision(module: ModuleType, name: str, source: WeightSource) -> nn.Modu
     models: Any = importlib.import_module(f"{module.__name__}.models")
     known: list[str] = models.list_models(module=models)
     detectors: list[str] = models.list_models(module=models.detection) if hasattr(models, "detection") else []
-    others = [each for part in _PARTS if hasattr(models, part) for each in models.list_models(module=getattr(models, part))]
+    parts = [getattr(models, part) for part in _PARTS if hasattr(models, part)]
+    others = [each for part in parts for each in models.list_models(module=part)]
     if name in detectors:
         return _torchvision_detector(models, name, source)
     if name not in known + others:

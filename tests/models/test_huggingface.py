@@ -114,7 +114,12 @@ def test_a_model_in_the_hubs_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     refs = tmp_path / "models--org--tiny" / "refs"
     refs.mkdir()
     (refs / "main").write_text(snapshot.name)
-    assert in_cache("//org/tiny") == in_cache("//org/tiny@main") == in_cache(f"//org/tiny@{snapshot.name}") == str(snapshot)
+    assert (
+        in_cache("//org/tiny")
+        == in_cache("//org/tiny@main")
+        == in_cache(f"//org/tiny@{snapshot.name}")
+        == str(snapshot)
+    )
     assert in_cache("org/tiny") == "org/tiny"
     with pytest.raises(ModelError, match="nothing is downloaded") as caught:
         in_cache("//org/tiny@v2")

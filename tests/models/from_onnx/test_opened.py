@@ -152,7 +152,9 @@ def test_softmax_of_old_takes_the_rest_as_one(tmp_path: Path) -> None:
 
 def test_weights_that_are_read_twice_are_one(tmp_path: Path) -> None:
     weight = {"w": files.normal(3, 3, 1, 1)}
-    model = files.made([node("Conv", ["x", "w"], ["a"]), node("Relu", ["a"], ["b"]), node("Conv", ["b", "w"], ["y"])], weight)
+    model = files.made(
+        [node("Conv", ["x", "w"], ["a"]), node("Relu", ["a"], ["b"]), node("Conv", ["b", "w"], ["y"])], weight
+    )
     assert len(list(open_onnx(files.saved(model, tmp_path), ()).module.parameters())) == 1
 
 
@@ -188,8 +190,16 @@ def test_a_mismatch_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.parametrize(
     ("nodes", "words", "hint"),
     [
-        ([node("If", ["x"], ["y"], name="choice", then_branch=helper.make_graph([], "a", [], []))], "'choice' (If)", "eval"),
-        ([node("QuantizeLinear", ["x", "s"], ["q"]), node("DequantizeLinear", ["q", "s"], ["y"])], "int8 (QDQ", "float file"),
+        (
+            [node("If", ["x"], ["y"], name="choice", then_branch=helper.make_graph([], "a", [], []))],
+            "'choice' (If)",
+            "eval",
+        ),
+        (
+            [node("QuantizeLinear", ["x", "s"], ["q"]), node("DequantizeLinear", ["q", "s"], ["y"])],
+            "int8 (QDQ",
+            "float file",
+        ),
         ([node("QLinearMatMul", ["x"] * 8, ["y"])], "int8 (QLinear", "float file"),
         ([node("NonMaxSuppression", ["x", "x"], ["y"], name="boxes")], "'boxes' (NonMaxSuppression)", "raw outputs"),
         ([node("FusedConv", ["x", "s"], ["y"], domain="com.microsoft")], "com.microsoft", "optimiser"),
@@ -231,5 +241,5 @@ def test_names_that_are_no_paths(tmp_path: Path) -> None:
     weight = numpy_helper.from_array(files.normal(4, 3, 1, 1), "model/stem/../kernel:0")
     model = files.made([node("Conv", ["x", weight.name], ["y"], name="model/stem.0/Conv2D;__class__")])
     model.graph.initializer.append(weight)
-    (name, _), = open_onnx(files.saved(model, tmp_path), ()).module.named_parameters()
+    ((name, _),) = open_onnx(files.saved(model, tmp_path), ()).module.named_parameters()
     assert all(part.isidentifier() or part.isdigit() for part in name.split("."))

@@ -49,7 +49,9 @@ def test_weights_beside_the_file_are_read(tmp_path: Path) -> None:
     assert np.array_equal(weight.detach().numpy(), WEIGHT)
 
 
-@pytest.mark.parametrize("location", ["../w.bin", "/etc/passwd", "a/../../w.bin", "link.bin", "folder/w.bin", "", "a\\b"])
+@pytest.mark.parametrize(
+    "location", ["../w.bin", "/etc/passwd", "a/../../w.bin", "link.bin", "folder/w.bin", "", "a\\b"]
+)
 def test_no_file_elsewhere_is_read(location: str, tmp_path: Path) -> None:
     home, other = tmp_path / "home", tmp_path / "other"
     home.mkdir()

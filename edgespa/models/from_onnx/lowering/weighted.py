@@ -116,7 +116,8 @@ def convolution(place: Place) -> Made:
         made = PaddedFirst(pads, 0.0, made)
     if any(cuts):
         made = CutBehind(cuts, made)
-    return Made(made, place.inputs[:1], place.inputs[1], ("conv", place.inputs[1:], stride, dilation, begins, ends, cuts))
+    same = ("conv", place.inputs[1:], stride, dilation, begins, ends, cuts)
+    return Made(made, place.inputs[:1], place.inputs[1], same)
 
 
 def _transposed_pads(
