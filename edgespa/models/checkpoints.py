@@ -34,6 +34,7 @@ _NO_MODEL = re.compile(r"optim|sched|scaler|callback|loops|hyper_param", re.IGNO
 _WRAPPERS = re.compile(r"(?<![^.])(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
 _COUNTERS = ("total_ops", "total_params", "n_averaged")
 _SHOWN = 5
+PICKLED = "a whole model, pickled"
 
 
 def split_key(spec: str) -> tuple[str, str | None]:
@@ -96,7 +97,7 @@ def state_dict_in(content: object, path: Path, key: str | None = None) -> dict[s
             break
         content = inner[chosen]
     if isinstance(content, Nothing):
-        raise WeightsError(f"weights {path}: a whole model, pickled: {OBJECTS}", _unpacked(path, None))
+        raise WeightsError(f"weights {path}: {PICKLED}: {OBJECTS}", _unpacked(path, None))
     if not isinstance(content, Mapping):
         raise WeightsError(
             f"weights {path}: holds a {type(content).__name__}, not a state dict", "save model.state_dict()"
@@ -107,7 +108,7 @@ def state_dict_in(content: object, path: Path, key: str | None = None) -> dict[s
         whole = [str(name) for name, value in content.items() if isinstance(value, Nothing)]
         if whole:
             named = next((name for name in NESTS if name in whole), whole[0])
-            what = f"a whole model, pickled, under {shown(named)}"
+            what = f"{PICKLED}, under {shown(named)}"
             raise WeightsError(f"weights {path}: {what}: {OBJECTS}", _unpacked(path, named))
         found = f"these entries are no tensors: {_some(others)}" if others else "the state dict is empty"
         raise WeightsError(

@@ -24,6 +24,7 @@ from torch.export import ExportedProgram
 from edgespa.errors import ModelError
 from edgespa.models.fields import Refused, checked_program, checked_weights
 from edgespa.models.imports import nearest_path
+from edgespa.models.older import is_older, load_older
 from edgespa.system.files import expanded
 
 _SUFFIX = ".pt2"
@@ -38,7 +39,6 @@ _ENTRY = re.compile(
     r"|data/(weights|constants)/model_(weights|constants)_config\.json"
     r"|archive_format|archive_version|byteorder|version|\.data/[\w.]+|extra/.*"
 )
-_OLDER = ("serialized_exported_program.json", "serialized_state_dict.pt", "serialized_state_dict.json")
 _COPIED = ("archive_format", "archive_version")
 _SMALL = 1 << 20
 """Elements of a tensor that may be more than its entry has: one number, expanded."""
@@ -73,7 +73,7 @@ def load_pt2(path: Path | str) -> ExportedProgram:
         The program, as saved, without its example inputs and guards.
 
     Raises:
-        ModelError: The file is missing, damaged, of an older format, or holds more than a program.
+        ModelError: The file is missing, damaged, of a format that is not read, or holds more than a program.
     """
     path = expanded(path)
     if not path.is_file():
@@ -81,7 +81,11 @@ def load_pt2(path: Path | str) -> ExportedProgram:
             f"{path}: no such file", nearest_path(path) or "check the path, relative to the current folder"
         )
     try:
-        packed = _packed(path.read_bytes(), path)
+        content = path.read_bytes()
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            if is_older(archive):
+                return load_older(archive, len(content), path)
+        packed = _packed(content, path)
     except Refused as error:
         raise _refusal(path, str(error)) from error
     except (zipfile.BadZipFile, OSError, EOFError, LookupError, ValueError, TypeError, AttributeError) as error:
@@ -150,11 +154,6 @@ def _require_known(entries: list[zipfile.ZipInfo], size: int, path: Path) -> str
     """
     roots = {entry.filename.partition("/")[0] for entry in entries}
     names = [entry.filename.partition("/")[2] for entry in entries]
-    if any(entry.filename in _OLDER for entry in entries):
-        raise ModelError(
-            f"{path}: a program in the format of an older torch.export, which is not read",
-            "export the model again with this version of torch: torch.export.save(program, path)",
-        )
     if "constants.pkl" in names:
         raise ModelError(
             f"{path}: a TorchScript program (torch.jit.save), and no exported one",

@@ -59,9 +59,9 @@ def hint_of_model(spec: str) -> str | None:
         return "TFLite files are not read: give the PyTorch model or the ONNX file that it was made of"
     if _is_file(path) and path.suffix in _SCRIPTS and is_torchscript(path):
         return (
-            "it is a TorchScript program (torch.jit.save), whose code is not run here: give the module that it was made of, "
-            f"with its weights: MODEL --weights {spoken}; or, if you trust its maker, write it as ONNX and give that: "
-            f"torch.onnx.export(torch.jit.load({spec!r}), (example,), 'net.onnx', dynamo=False)"
+            "it is a TorchScript program (torch.jit.save), whose code is not run here: give the module that it was "
+            f"made of, with its weights: MODEL --weights {spoken}; or, if you trust its maker, write it as ONNX and "
+            f"give that: torch.onnx.export(torch.jit.load({spec!r}), (example,), 'net.onnx', dynamo=False)"
         )
     if _is_file(path) and path.suffix in _WEIGHTS:
         return f"weights need the model that they belong to: MODEL --weights {spoken}"

@@ -90,21 +90,24 @@ def test_half_precision_is_widened(tmp_path: Path) -> None:
     assert 0 < found.proof.difference < 1e-2
 
 
+KERNEL = files.normal(4, 3, 3, 3)
 _CASES: dict[str, tuple[list[Any], dict[str, Any]]] = {
-    "uneven padding": ([node("Conv", ["x", "w"], ["y"], strides=[2, 2], auto_pad="SAME_UPPER")], {"w": files.normal(4, 3, 3, 3)}),
-    "lower padding": ([node("Conv", ["x", "w"], ["y"], strides=[2, 2], auto_pad="SAME_LOWER")], {"w": files.normal(4, 3, 3, 3)}),
+    "uneven padding": ([node("Conv", ["x", "w"], ["y"], strides=[2, 2], auto_pad="SAME_UPPER")], {"w": KERNEL}),
+    "lower padding": ([node("Conv", ["x", "w"], ["y"], strides=[2, 2], auto_pad="SAME_LOWER")], {"w": KERNEL}),
     "dilated groups": ([node("Conv", ["x", "w"], ["y"], group=3, dilations=[2, 2])], {"w": files.normal(6, 1, 3, 3)}),
     "transposed": (
         [node("ConvTranspose", ["x", "w"], ["y"], strides=[2, 2], pads=[1, 1, 1, 1], output_padding=[1, 1])],
         {"w": files.normal(3, 4, 3, 3)},
     ),
     "transposed unevenly": (
-        [node("ConvTranspose", ["x", "w"], ["y"], strides=[2, 2], auto_pad="SAME_UPPER")], {"w": files.normal(3, 4, 3, 3)},
+        [node("ConvTranspose", ["x", "w"], ["y"], strides=[2, 2], auto_pad="SAME_UPPER")],
+        {"w": files.normal(3, 4, 3, 3)},
     ),
     "uneven maximum": ([node("MaxPool", ["x"], ["y"], kernel_shape=[3, 3], strides=[2, 2], pads=[0, 0, 1, 1])], {}),
     "uneven mean": ([node("AveragePool", ["x"], ["y"], kernel_shape=[3, 3], strides=[2, 2], pads=[0, 0, 1, 1])], {}),
     "uneven mean of all": (
-        [node("AveragePool", ["x"], ["y"], kernel_shape=[3, 3], strides=[2, 2], pads=[0, 0, 1, 1], count_include_pad=1)], {},
+        [node("AveragePool", ["x"], ["y"], kernel_shape=[3, 3], strides=[2, 2], pads=[0, 0, 1, 1], count_include_pad=1)],
+        {},
     ),
     "clip": ([node("Clip", ["x", "a", "b"], ["y"])], {"a": np.float32(-0.5), "b": np.float32(0.7)}),
     "numbers": (
