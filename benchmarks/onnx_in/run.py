@@ -197,7 +197,8 @@ def run(folder: Path, *only: str) -> None:
             manifest = json.loads((Path(scratch) / "bundle" / "manifest.json").read_bytes())
         row = {
             "file": path.name, "seconds": round(seconds, 1), "runtime": difference, **figures(base),
-            "torch": figures(original) if original is not None else None, "masked": proof.worst, "free": base.program.dynamic_batch,
+            "torch": figures(original) if original is not None else None, "masked": proof.worst,
+            "free": base.program.dynamic_batch,
             "parameters": base.program.parameter_count(),
             "left": small.parameter_count(),
             "exported": {each["name"]: each["parity"]["relative_error"] for each in manifest["variants"]},
@@ -209,9 +210,8 @@ def run(folder: Path, *only: str) -> None:
 
 def table() -> None:
     """The rows as Markdown."""
-    print(
-        "| file | beside ONNX Runtime | groups, units, heads, blocks | of the torch module | parameters | masked = compacted | exported |"
-    )
+    heads = ("file", "beside ONNX Runtime", "groups, units, heads, blocks", "of the torch module", "parameters")
+    print("| " + " | ".join((*heads, "masked = compacted", "exported")) + " |")
     print("| --- | --- | --- | --- | --- | --- | --- |")
     for line in ROWS.read_text().splitlines():
         row = json.loads(line)

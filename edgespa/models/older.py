@@ -74,7 +74,7 @@ def load_older(archive: zipfile.ZipFile, size: int, path: Path) -> ExportedProgr
         raise Refused(f"a text of {len(content):,} bytes")
     program = checked_program(_with_kinds(json.loads(content)))
     state, constants = (_tensors(archive.read(name), name, path) for name in _TENSORS)
-    artifact = serde.SerializedArtifact(json.dumps(program).encode(), state, constants, ((), {}))
+    artifact = serde.SerializedArtifact(json.dumps(program).encode(), state, constants, b"")
     try:
         loaded: ExportedProgram = serde.deserialize(artifact)
     except Exception as error:  # whatever a format of another torch version leads to
