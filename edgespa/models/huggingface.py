@@ -76,8 +76,9 @@ def in_cache(name: str) -> str:
     """
     if not name.startswith("//"):
         return name
-    repository, _, revision = name.removeprefix("//").partition("@")
-    if _REPOSITORY.fullmatch(repository) is None or (revision and _REVISION.fullmatch(revision) is None):
+    repository, at, revision = name.removeprefix("//").partition("@")
+    wrong = at and (_REVISION.fullmatch(revision) is None or ".." in revision)
+    if _REPOSITORY.fullmatch(repository) is None or ".." in repository or wrong:
         raise ModelError(f"hf:{name} names no model on the hub", "write hf://ORG/NAME or hf://ORG/NAME@REVISION")
     hub: Any = importlib.import_module("huggingface_hub")
     try:

@@ -34,6 +34,18 @@ _TORCHVISION_BUILD: Mapping[str, Mapping[str, bool]] = MappingProxyType(
 )
 _WEIGHTS_ONLY, _UNSAFE = "TORCH_FORCE_WEIGHTS_ONLY_LOAD", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
 _PARTS = ("segmentation", "video")
+_NOT_TAKEN: Mapping[str, tuple[str, str]] = MappingProxyType(
+    {
+        "quantization": (
+            "is rounded to int8 already",
+            "give the float network; edgespa export --precision int8 rounds what is left",
+        ),
+        "optical_flow": (
+            "compares two images step by step, which is no network of edgespa's objectives",
+            "name a factory that returns the module, with an --input-shape for each of its images",
+        ),
+    }
+)
 _AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")
 
 
@@ -151,6 +163,9 @@ def _torchvision(module: ModuleType, name: str, source: WeightSource) -> nn.Modu
     others = [each for part in parts for each in models.list_models(module=part)]
     if name in detectors:
         return _torchvision_detector(models, name, source)
+    for part, (what, hint) in _NOT_TAKEN.items():
+        if hasattr(models, part) and name in models.list_models(module=getattr(models, part)):
+            raise ModelError(f"torchvision:{name} {what}", hint)
     if name not in known + others:
         raise _unknown("torchvision", name, known + detectors + others)
     options: dict[str, Any] = dict(_TORCHVISION_BUILD.get(name, {}))
