@@ -1,29 +1,27 @@
 """Checkpoints of training tools: the state dict among what else they keep, and the names of its tensors.
 
-Nothing of a file is run: torch reads tensors and plain containers alone (``weights_only``), and every class or function
-that the file names besides (``argparse.Namespace``, numpy's scalars, a tool's own configuration) is read as an object
-without content. What is taken where a file has more than one state dict is told, and can be said: ``FILE:KEY``.
+Nothing of a file is run (`edgespa.models.unpickled`). What is taken where a file has more than one state dict is told,
+and can be said: ``FILE:KEY``.
 """
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import pickle
 import re
 import shlex
-import zipfile
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
-from torch.serialization import safe_globals
 
 from edgespa.errors import WeightsError
+from edgespa.models.scripted import weights_of_script
+from edgespa.models.unpickled import OBJECTS, Nothing, load_plainly, require_as_stored
+from edgespa.system.bounds import shown
 from edgespa.system.files import expanded
 from edgespa.system.quiet import NOTE
+from edgespa.system.recognised import is_torchscript
 
 log = logging.getLogger(__name__)
 
@@ -33,25 +31,10 @@ _OTHER_NESTS = (
 )  # fmt: skip
 _AVERAGED = re.compile(r"(^|_)(ema|swa|averaged|shadow)(_|$)", re.IGNORECASE)
 _NO_MODEL = re.compile(r"optim|sched|scaler|callback|loops|hyper_param", re.IGNORECASE)
+_WRAPPERS = re.compile(r"(?<![^.])(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
 _COUNTERS = ("total_ops", "total_params", "n_averaged")
-_NAMED = re.compile(r"GLOBAL ([\w.]+)")
-_FILLED = re.compile(r"Can only (SETITEM|extend|append).*_Nothing(\d+)'", re.DOTALL)
-_MOST_TRIES = 100
 _SHOWN = 5
-_SAVE = "save model.state_dict() instead of the model, or write it with safetensors.torch.save_file"
-
-
-class _Nothing:
-    """Stands for an object of a class that is not made."""
-
-    def __new__(cls, *_: Any, **__: Any) -> _Nothing:
-        return object.__new__(cls)
-
-    def __init__(self, *_: Any, **__: Any) -> None:
-        pass
-
-    def __setstate__(self, state: object) -> None:
-        pass
+PICKLED = "a whole model, pickled"
 
 
 def split_key(spec: str) -> tuple[str, str | None]:
@@ -67,79 +50,24 @@ def split_key(spec: str) -> tuple[str, str | None]:
 
 
 def read_torch(path: Path) -> object:
-    """What ``torch.save`` wrote, with nothing made of it but tensors and plain containers.
+    """What ``torch.save`` wrote, with nothing made of it but tensors and plain containers; of TorchScript the weights.
 
     Raises:
         WeightsError: It is damaged, or of a form that cannot be read so.
     """
-    _require_as_stored(path)
-    stand_ins: dict[str, type] = {}
-    # Of the older format torch does not say beforehand, and what is wrong with a file, loading says.
-    with contextlib.suppress(Exception):
-        for name in torch.serialization.get_unsafe_globals_in_checkpoint(path):
-            stand_ins[name] = _stand_in(len(stand_ins))
-    for _ in range(_MOST_TRIES):
-        try:
-            with safe_globals([(kind, name) for name, kind in stand_ins.items()]):
-                content = torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as error:  # torch.load has no error of its own: a damaged file shows as almost any class
-            if not isinstance(error, pickle.UnpicklingError) or not _learn(str(error), stand_ins):
-                raise _unreadable(path, error, stand_ins) from error
-            continue
-        if stand_ins:
-            log.info("%s names %s: what is no tensor there was not made", path, ", ".join(stand_ins))
-        return content
-    raise WeightsError(f"weights {path}: {_OBJECTS}", _SAVE)
+    require_as_stored(path, path)
+    return weights_of_script(path) if is_torchscript(path) else load_plainly(path, path)
 
 
-def _require_as_stored(path: Path) -> None:
-    """Refuse a file that unpacks to far more than it is: torch packs nothing, and weights cannot be packed well.
-
-    Raises:
-        WeightsError: Before anything is unpacked.
-    """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            whole = sum(entry.file_size for entry in archive.infolist())
-    except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError):  # the older format, or damaged
-        return
-    if whole > max(_MOST_PACKED * path.stat().st_size, _SMALL_WHOLE):
-        raise WeightsError(f"weights {path}: would unpack to {whole:,} bytes", _SAVE)
-
-
-def _stand_in(number: int, instead: type | None = None) -> type:
-    """A class of which no object is made, with a name that an error of torch can be told by."""
-    if instead is None:
-        return type(f"_Nothing{number}", (_Nothing,), {})
-    return type(f"_Nothing{number}", (), {"__new__": lambda *_, **__: instead()})
-
-
-def _learn(error: str, stand_ins: dict[str, type]) -> bool:
-    """Whether an error says something new: another class, or that one is filled as a mapping or as a list is."""
-    named = _NAMED.search(error)
-    whole = (named[1] if "." in named[1] else f"builtins.{named[1]}") if named else ""
-    if whole and whole not in stand_ins:
-        stand_ins[whole] = _stand_in(len(stand_ins))
-        return True
-    filled = _FILLED.search(error)
-    name = list(stand_ins)[int(filled[2])] if filled and int(filled[2]) < len(stand_ins) else None
-    if filled is None or name is None:
-        return False
-    stand_ins[name] = _stand_in(int(filled[2]), dict if filled[1] == "SETITEM" else list)
-    return True
-
-
-_MOST_PACKED, _SMALL_WHOLE = 8, 1 << 28
-_OBJECTS = "holds Python objects besides tensors, and edgespa unpickles none"
-
-
-def _unreadable(path: Path, error: Exception, names: Collection[str]) -> WeightsError:
-    if isinstance(error, pickle.UnpicklingError) and (names or "global" in str(error).lower()):
-        return WeightsError(f"weights {path}: {_OBJECTS}", _SAVE)
-    reason = str(error).strip().splitlines()[:1] or [type(error).__name__]
-    return WeightsError(
-        f"weights {path}: not a whole torch.save file: {reason[0]}",
-        "download or copy the file again, or save the weights as .safetensors",
+def _unpacked(path: Path, key: str | None) -> str:
+    """What turns a pickled model into weights, where its maker is trusted."""
+    inner = "" if key is None else f"[{key!r}]"
+    return (
+        "ask its maker for the file of model.state_dict(); or make weights of it where its package is installed, and "
+        "only if you trust it, for this runs what is in it:\n"
+        "    import torch, safetensors.torch\n"
+        f"    model = torch.load({str(path)!r}, map_location='cpu', weights_only=False){inner}\n"
+        f"    safetensors.torch.save_model(model.float(), {path.stem + '.safetensors'!r})"
     )
 
 
@@ -158,7 +86,7 @@ def state_dict_in(content: object, path: Path, key: str | None = None) -> dict[s
     for part in parts:
         assert isinstance(content, Mapping)
         content = content[part]
-    while isinstance(content, Mapping) and not any(isinstance(value, Tensor) for value in content.values()):
+    while isinstance(content, Mapping) and not any(_is_weight(value) for value in content.values()):
         inner = {
             str(name): value
             for name, value in content.items()
@@ -168,8 +96,8 @@ def state_dict_in(content: object, path: Path, key: str | None = None) -> dict[s
         if chosen is None:
             break
         content = inner[chosen]
-    if isinstance(content, _Nothing):
-        raise WeightsError(f"weights {path}: {_OBJECTS}", _SAVE)
+    if isinstance(content, Nothing):
+        raise WeightsError(f"weights {path}: {PICKLED}: {OBJECTS}", _unpacked(path, None))
     if not isinstance(content, Mapping):
         raise WeightsError(
             f"weights {path}: holds a {type(content).__name__}, not a state dict", "save model.state_dict()"
@@ -177,8 +105,11 @@ def state_dict_in(content: object, path: Path, key: str | None = None) -> dict[s
     tensors = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
     others = [str(name) for name, value in content.items() if not isinstance(value, Tensor)]
     if not tensors:
-        if any(isinstance(value, _Nothing) for value in content.values()):
-            raise WeightsError(f"weights {path}: {_OBJECTS}", _SAVE)
+        whole = [str(name) for name, value in content.items() if isinstance(value, Nothing)]
+        if whole:
+            named = next((name for name in NESTS if name in whole), whole[0])
+            what = f"{PICKLED}, under {shown(named)}"
+            raise WeightsError(f"weights {path}: {what}: {OBJECTS}", _unpacked(path, named))
         found = f"these entries are no tensors: {_some(others)}" if others else "the state dict is empty"
         raise WeightsError(
             f"weights {path}: {found}", f"save model.state_dict(), alone or under one of: {', '.join(NESTS)}"
@@ -192,6 +123,11 @@ def state_dict_in(content: object, path: Path, key: str | None = None) -> dict[s
     if others:
         log.log(NOTE, "weights %s: left out what is no tensor: %s", path, _some(others))
     return tensors
+
+
+def _is_weight(value: object) -> bool:
+    """Whether a tensor is more than a number, such as the best accuracy that scripts keep beside a state dict."""
+    return isinstance(value, Tensor) and (value.is_nested or value.numel() != 1)
 
 
 def _parts(content: object, key: str | None, path: Path) -> tuple[list[str], str]:
@@ -238,7 +174,9 @@ def _chosen(inner: Mapping[str, Any], path: Path) -> str | None:
         )
     chosen = chosen or next(iter(averaged), None)
     others = [name for name in inner if name != chosen]
-    if chosen is not None and others:
+    if chosen in averaged:
+        log.log(NOTE, "weights %s: those under %s are taken, which are averaged; there are no others", path, chosen)
+    elif chosen is not None and others:
         log.log(
             NOTE, "weights %s: those under %s are taken, not %s (--weights %s:%s)",
             path, chosen, _some(others), *map(shlex.quote, (str(path), others[0])),
@@ -272,6 +210,8 @@ def with_names_of(
     wanted = {name for name in expected if not name.endswith("num_batches_tracked")}
     if not wanted or wanted <= state.keys():
         return dict(state), ()
+    if not any(_WRAPPERS.search(name) for name in expected):
+        state = _unwrapped(state)
     found = []
     for prefix in _prefixes(state):
         inside = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
@@ -285,6 +225,12 @@ def with_names_of(
             if wanted <= longer.keys():
                 return longer, ()
     return dict(state), tuple(found)
+
+
+def _unwrapped(state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """By the names without what ``torch.compile`` and sharding put around modules, unless two become one."""
+    plain = {_WRAPPERS.sub("", name): value for name, value in state.items()}
+    return plain if len(plain) == len(state) else state
 
 
 def below(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
@@ -304,7 +250,7 @@ def _prefixes(names: Collection[str]) -> list[str]:
     for name in names:
         parts = name.split(".")[:-1]
         found |= {".".join(parts[:count]) + "." for count in range(1, len(parts) + 1)}
-    return sorted(found, key=lambda prefix: (prefix.count("."), prefix))
+    return sorted(found, key=lambda prefix: (bool(_AVERAGED.search(prefix.rstrip("."))), prefix.count("."), prefix))
 
 
 def _some(names: list[str]) -> str:

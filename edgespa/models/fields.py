@@ -78,7 +78,7 @@ def checked_weights(values: Any) -> dict[str, Any]:
     """
     _check(values, "", 0)
     for name, each in values["config"].items():
-        _tensor(name)
+        checked_tensor_name(name)
         if each.get("use_pickle") is not False:
             raise Refused(f"a pickled tensor ({name})")
     return dict(values)
@@ -171,7 +171,12 @@ def _check_constant(spec: Mapping[str, Any] | None) -> None:
         _of(_WORD, "value")(value["as_string"])
 
 
-def _tensor(text: str) -> None:
+def checked_tensor_name(text: str) -> None:
+    """Refuse what is no name of a tensor in modules.
+
+    Raises:
+        Refused: With the name.
+    """
     if not _PATH.fullmatch(text) or any(part.startswith("__") for part in text.split(".")):
         raise Refused(f"the name {text[:100]!r} of a tensor")
 
@@ -183,9 +188,9 @@ _TEXTS: Mapping[str, Callable[[str], None]] = {
     "as_name": _name,
     "user_input_name": _name,
     "forward_arg_names": _name,
-    "parameter_name": _tensor,
-    "buffer_name": _tensor,
-    "tensor_constant_name": _tensor,
+    "parameter_name": checked_tensor_name,
+    "buffer_name": checked_tensor_name,
+    "tensor_constant_name": checked_tensor_name,
     "fqn": _of(re.compile(""), "module"),
     "type": _of(_DEVICE, "device"),
     "as_string": _of(_WORD, "word"),

@@ -8,6 +8,7 @@ from torch import nn
 
 _DIMS = {nn.Conv1d: 1, nn.Conv2d: 2, nn.Conv3d: 3}
 _AXES = {1: "L", 2: "H, W", 3: "D, H, W"}
+_EXAMPLES = {1: (224,), 2: (224, 224), 3: (16, 112, 112)}
 _CHANNELS = (1, 3, 4)
 
 
@@ -30,8 +31,10 @@ def misfit(model: nn.Module, shape: Sequence[int]) -> tuple[str, str] | None:
         return None
     takes = f"its first convolution ({name}) takes [N, {channels}, {_AXES[dims]}]"
     meant = _meant(tuple(shape), channels, dims)
-    example = ",".join(map(str, meant or (1, channels, *(224,) * dims)))
-    order = "batch, channels, then the size of the image"
+    example = ",".join(map(str, meant or (1, channels, *_EXAMPLES[dims])))
+    order = "batch, channels, then the size of the image" + (
+        ", frames or depth first" if dims == max(_DIMS.values()) else ""
+    )
     return takes, f"did you mean --input-shape {example}? ({order})" if meant else f"give {order}, as in {example}"
 
 

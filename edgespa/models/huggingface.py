@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import logging
+import re
 from pathlib import Path
 from typing import Any
 
@@ -63,18 +65,49 @@ class Answers(nn.Module):
         return next(iter(found.values())) if len(found) == 1 else found
 
 
+def in_cache(name: str) -> str:
+    """The folder of a model in the hub's cache, of ``//org/name`` or ``//org/name@revision``; other names as they are.
+
+    Args:
+        name: Behind ``hf:``.
+
+    Raises:
+        ModelError: It is not there; nothing is downloaded.
+    """
+    if not name.startswith("//"):
+        return name
+    repository, at, revision = name.removeprefix("//").partition("@")
+    wrong = at and (_REVISION.fullmatch(revision) is None or ".." in revision)
+    if _REPOSITORY.fullmatch(repository) is None or ".." in repository or wrong:
+        raise ModelError(f"hf:{name} names no model on the hub", "write hf://ORG/NAME or hf://ORG/NAME@REVISION")
+    hub: Any = importlib.import_module("huggingface_hub")
+    try:
+        return str(hub.snapshot_download(repository, revision=revision or None, local_files_only=True))
+    except Exception as error:  # of the library, whose names change
+        wanted = f" --revision {revision}" if revision else ""
+        raise ModelError(
+            f"hf:{name} is not in the hub's cache on this machine, and nothing is downloaded",
+            f"fetch it first: hf download {repository}{wanted}",
+        ) from error
+
+
+_REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_REVISION = re.compile(r"[A-Za-z0-9][\w./-]*")
+
+
 def build(transformers: Any, name: str, source: WeightSource) -> nn.Module:
     """Build the model that a configuration describes, and fill it.
 
     Args:
         transformers: The library.
-        name: A name on the hub, or a folder of ``save_pretrained``.
+        name: A name on the hub, ``//org/name@revision`` in its cache, or a folder of ``save_pretrained``.
         source: Where its weights come from.
 
     Raises:
         ModelError: There is no such folder, the class is unknown here, or it takes something else than images.
         WeightsError: Weights are missing: the library would make them up.
     """
+    name = in_cache(name)
     folder = expanded(name)
     local = folder.is_dir()
     if local and not (folder / "config.json").is_file():

@@ -33,6 +33,19 @@ _TORCHVISION_BUILD: Mapping[str, Mapping[str, bool]] = MappingProxyType(
     }
 )
 _WEIGHTS_ONLY, _UNSAFE = "TORCH_FORCE_WEIGHTS_ONLY_LOAD", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
+_PARTS = ("segmentation", "video")
+_NOT_TAKEN: Mapping[str, tuple[str, str]] = MappingProxyType(
+    {
+        "quantization": (
+            "is rounded to int8 already",
+            "give the float network; edgespa export --precision int8 rounds what is left",
+        ),
+        "optical_flow": (
+            "compares two images step by step, which is no network of edgespa's objectives",
+            "name a factory that returns the module, with an --input-shape for each of its images",
+        ),
+    }
+)
 _AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")
 
 
@@ -80,7 +93,10 @@ def build(library: str, name: str, source: WeightSource) -> nn.Module:
 @contextlib.contextmanager
 def _reaching(library: str, name: str, source: WeightSource) -> Iterator[str | None]:
     """Ask once whether the hub answers, where something is wanted of it; the libraries ask for half a minute."""
-    local = expanded(name).is_dir() if library == "hf" else not source.pretrained or library == "torchvision"
+    if library == "hf":
+        local = name.startswith("//") or expanded(name).is_dir()
+    else:
+        local = not source.pretrained or library == "torchvision"
     if local or name.startswith("local-dir:"):
         yield None
         return
@@ -135,7 +151,7 @@ def _import(package: str) -> ModuleType:
 def _unknown(library: str, name: str, known: list[str]) -> ModelError:
     near = nearest(name, known)
     hint = f"nearest: {', '.join(near)}" if near else f"{library} has {len(known)} models, for example {known[0]}"
-    what = "image classifier or detector" if library == "torchvision" else "image classifier"
+    what = "classifier, detector or segmenter" if library == "torchvision" else "image classifier"
     return ModelError(f"{library} has no {what} named '{name}'", hint)
 
 
@@ -143,12 +159,23 @@ def _torchvision(module: ModuleType, name: str, source: WeightSource) -> nn.Modu
     models: Any = importlib.import_module(f"{module.__name__}.models")
     known: list[str] = models.list_models(module=models)
     detectors: list[str] = models.list_models(module=models.detection) if hasattr(models, "detection") else []
+    parts = [getattr(models, part) for part in _PARTS if hasattr(models, part)]
+    others = [each for part in parts for each in models.list_models(module=part)]
     if name in detectors:
         return _torchvision_detector(models, name, source)
-    if name not in known:
-        raise _unknown("torchvision", name, known + detectors)
+    for part, (what, hint) in _NOT_TAKEN.items():
+        if hasattr(models, part) and name in models.list_models(module=getattr(models, part)):
+            raise ModelError(f"torchvision:{name} {what}", hint)
+    if name not in known + others:
+        raise _unknown("torchvision", name, known + detectors + others)
     options: dict[str, Any] = dict(_TORCHVISION_BUILD.get(name, {}))
     unused = _AUXILIARY if options else ()
+    segments = hasattr(models, "segmentation") and name in models.list_models(module=models.segmentation)
+    if segments:  # its builder would fetch a backbone, and a second head serves training alone
+        options["weights_backbone"] = None
+        unused = ("aux_classifier.",)
+        if not name.startswith("lraspp"):
+            options["aux_loss"] = False
     state, origin = source.state, source.name
     if source.pretrained:
         entry: Any = models.get_model_weights(name).DEFAULT
@@ -158,7 +185,7 @@ def _torchvision(module: ModuleType, name: str, source: WeightSource) -> nn.Modu
         options["num_classes"] = len(entry.meta["categories"])
     if source.classes is not None:
         options["num_classes"] = source.classes
-    if unused:
+    if unused == _AUXILIARY:
         options["init_weights"] = state is None
     model: nn.Module = models.get_model(name, weights=None, **options)
     if state is not None:

@@ -10,7 +10,8 @@ import torch
 from torch import nn
 from torch.export import ExportedProgram
 
-from edgespa.errors import ModelError
+from edgespa.errors import ModelError, WeightsError
+from edgespa.models.checkpoints import PICKLED
 from edgespa.models.given import Given
 from edgespa.models.imports import (
     find_object,
@@ -25,7 +26,7 @@ from edgespa.models.plain import store_computed_weights
 from edgespa.models.saved import is_onnx, is_pt2
 from edgespa.models.weights import WeightSource, fit_weights, read_weights
 from edgespa.system.files import expanded, is_there
-from edgespa.system.recognised import hint_of_model
+from edgespa.system.recognised import hint_of_model, is_torchscript
 
 _FORMS = (
     "write path/file.py:factory, package.module:factory, torchvision:NAME, timm:NAME, hf:NAME-OR-FOLDER "
@@ -154,6 +155,12 @@ def _whole(model: nn.Module, spec: str) -> nn.Module:
 
 
 def _what_is_meant(spec: str) -> str:
+    if expanded(spec).suffix in (".pt", ".pth") and not is_torchscript(expanded(spec)) and expanded(spec).is_file():
+        try:
+            read_weights(spec)
+        except WeightsError as error:
+            if PICKLED in error.message and error.hint is not None:
+                return f"it is {PICKLED}, and nothing of it is run: {error.hint}"
     if (hint := hint_of_model(spec)) is not None:
         return hint
     path = expanded(spec)

@@ -15,6 +15,7 @@ from typing import Any
 from torch import nn
 
 from edgespa.config import PixelSettings, resized_to
+from edgespa.models.huggingface import in_cache
 from edgespa.models.imports import library_name
 from edgespa.pixels.placement import CROP, LETTERBOX, STRETCH
 from edgespa.system.files import expanded
@@ -239,6 +240,7 @@ def _transformers(name: str, model: nn.Module) -> Recorded | None:
 
 def _processor(name: str) -> Mapping[str, Any]:
     """The settings of a model's image processor, of files that are here; empty where there are none."""
+    name = in_cache(name)
     folder = expanded(name)
     local = folder.is_dir()
     content: Any = {}

@@ -81,6 +81,8 @@ def _path_parts(spec: str) -> tuple[str, str, str] | None:
         return None
     if spec.startswith("hf:"):
         name = spec.removeprefix("hf:")
+        if name.startswith("//"):  # in the hub's cache, which is the same from everywhere
+            return None
         return ("hf:", name, "") if is_there(expanded(name)) or name.startswith((".", "/", "~")) else None
     file_parts = split_file_spec(spec)
     if file_parts is not None:

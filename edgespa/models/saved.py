@@ -24,6 +24,7 @@ from torch.export import ExportedProgram
 from edgespa.errors import ModelError
 from edgespa.models.fields import Refused, checked_program, checked_weights
 from edgespa.models.imports import nearest_path
+from edgespa.models.older import is_older, load_older
 from edgespa.system.files import expanded
 
 _SUFFIX = ".pt2"
@@ -72,7 +73,7 @@ def load_pt2(path: Path | str) -> ExportedProgram:
         The program, as saved, without its example inputs and guards.
 
     Raises:
-        ModelError: The file is missing, damaged, of an older format, or holds more than a program.
+        ModelError: The file is missing, damaged, of a format that is not read, or holds more than a program.
     """
     path = expanded(path)
     if not path.is_file():
@@ -80,7 +81,11 @@ def load_pt2(path: Path | str) -> ExportedProgram:
             f"{path}: no such file", nearest_path(path) or "check the path, relative to the current folder"
         )
     try:
-        packed = _packed(path.read_bytes(), path)
+        content = path.read_bytes()
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            if is_older(archive):
+                return load_older(archive, len(content), path)
+        packed = _packed(content, path)
     except Refused as error:
         raise _refusal(path, str(error)) from error
     except (zipfile.BadZipFile, OSError, EOFError, LookupError, ValueError, TypeError, AttributeError) as error:
@@ -149,6 +154,11 @@ def _require_known(entries: list[zipfile.ZipInfo], size: int, path: Path) -> str
     """
     roots = {entry.filename.partition("/")[0] for entry in entries}
     names = [entry.filename.partition("/")[2] for entry in entries]
+    if "constants.pkl" in names:
+        raise ModelError(
+            f"{path}: a TorchScript program (torch.jit.save), and no exported one",
+            "export the module that it was made of: torch.export.export(model.eval(), (example,))",
+        )
     if len(roots) != 1 or _PROGRAM not in names:
         raise ModelError(
             f"{path}: a zip file without a program in it ({_PROGRAM} is missing)",

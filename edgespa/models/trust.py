@@ -188,7 +188,7 @@ def _runs_nothing(spec: str) -> bool:
     if spec.endswith((".pt2", ".onnx")) or spec == _OWN:
         return True
     library, name, _ = library_name(spec)
-    return library == "hf" and _is_plain_folder(expanded(name))
+    return library == "hf" and not name.startswith("//") and _is_plain_folder(expanded(name))  # not the hub's cache
 
 
 def _is_plain_folder(folder: Path) -> bool:

@@ -26,7 +26,7 @@ from edgespa.system.quiet import NOTE
 
 logger = logging.getLogger(__name__)
 
-_TORCH_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".tar")
+_TORCH_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".tar", ".pyth", ".th", ".ts", ".torchscript", ".jit")
 _LISTED, _LONGEST = 5, 100
 _MISFIT_HINT = "use the model that these weights were saved from, with the same number of classes"
 

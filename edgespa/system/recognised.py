@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import zipfile
 from pathlib import Path
 
 from edgespa.system.files import expanded, is_there
@@ -12,6 +13,7 @@ _MANIFEST = "manifest.json"
 _MOST = 4 << 20
 _EXPORTED = (".onnx", ".tflite")
 _WEIGHTS = (".safetensors", ".pt", ".pth")
+_SCRIPTS = (".pt", ".pth", ".ts", ".torchscript", ".jit")
 _SEEN = 200
 
 
@@ -55,6 +57,12 @@ def hint_of_model(spec: str) -> str | None:
         )
     if _is_file(path) and path.suffix == ".tflite":
         return "TFLite files are not read: give the PyTorch model or the ONNX file that it was made of"
+    if _is_file(path) and path.suffix in _SCRIPTS and is_torchscript(path):
+        return (
+            "it is a TorchScript program (torch.jit.save), whose code is not run here: give the module that it was "
+            f"made of, with its weights: MODEL --weights {spoken}; or, if you trust its maker, write it as ONNX and "
+            f"give that: torch.onnx.export(torch.jit.load({spec!r}), (example,), 'net.onnx', dynamo=False)"
+        )
     if _is_file(path) and path.suffix in _WEIGHTS:
         return f"weights need the model that they belong to: MODEL --weights {spoken}"
     if _is_file(path) and path.suffix == ".spa":
@@ -78,6 +86,20 @@ def hint_of_task_folder(path: Path) -> str | None:
     if is_bundle(path):
         return f"it is a bundle: edgespa card {spoken}"
     return None
+
+
+def is_torchscript(path: Path) -> bool:
+    """Whether a file is what ``torch.jit.save`` writes: the list of its entries has code.
+
+    Args:
+        path: From wherever.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = {name.partition("/")[2] for name in archive.namelist()}
+    except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError):
+        return False
+    return "constants.pkl" in names and any(name.startswith("code/") for name in names)
 
 
 def is_bundle(path: Path) -> bool:

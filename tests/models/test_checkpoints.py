@@ -6,6 +6,8 @@ import argparse
 import collections
 import enum
 import logging
+import warnings
+import zipfile
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -15,8 +17,10 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from edgespa.errors import WeightsError
+from edgespa.errors import ModelError, WeightsError
+from edgespa.models.load import load_model
 from edgespa.models.reference import BaseReference
+from edgespa.models.saved import load_pt2
 from edgespa.models.weights import fit_weights, read_weights
 from edgespa.system.quiet import NOTE
 
@@ -241,3 +245,122 @@ def test_nothing_beside_the_tensors_is_run(net: nn.Module, state: State, tmp_pat
             except WeightsError as error:
                 assert "unpickles none" in error.message  # noqa: PT017 - that it is read is right, too
             assert not marker.exists()
+
+
+def test_numbers_beside_a_state_dict_are_no_weights(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint.pth.tar"
+    torch.save({"epoch": 3, "state_dict": nn.Linear(2, 3).state_dict(), "best_acc1": torch.tensor(71.5)}, path)
+    assert set(read_weights(path)) == {"weight", "bias"}
+
+
+def test_a_pickled_model_is_refused_with_what_makes_weights_of_it(tmp_path: Path) -> None:
+    path = tmp_path / "yolo.pt"
+    torch.save({"epoch": -1, "model": nn.Conv2d(3, 4, 1), "ema": None}, path)
+    with pytest.raises(WeightsError, match="a whole model, pickled, under 'model'") as caught:
+        read_weights(path)
+    lines = [line.strip() for line in str(caught.value.hint).splitlines()[1:]]
+    assert len(lines) == 3
+    exec("\n".join(lines).replace("'yolo.safetensors'", repr(str(tmp_path / "yolo.safetensors"))), {})
+    assert set(read_weights(tmp_path / "yolo.safetensors")) == {"weight", "bias"}
+    torch.save(nn.Conv2d(3, 4, 1), path)
+    with pytest.raises(WeightsError, match="a whole model, pickled: "):
+        read_weights(path)
+
+
+@pytest.mark.parametrize("script", [torch.jit.script, lambda net: torch.jit.trace(net, torch.ones(2, 3, 3, 3))])
+def test_weights_of_torchscript_without_its_code(net: nn.Module, state: State, tmp_path: Path, script: Any) -> None:
+    path = tmp_path / "scripted.pt"
+    net.load_state_dict(state)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.jit.save(script(net.eval()), path)
+    damaged = tmp_path / "code.pt"  # code that is no program: it is not even parsed
+    with zipfile.ZipFile(path) as old, zipfile.ZipFile(damaged, "w") as new:
+        for entry in old.infolist():
+            new.writestr(entry.filename, b"?" if "/code/" in entry.filename else old.read(entry))
+    for each in (path, damaged):
+        found = read_weights(each)
+        assert found.keys() == state.keys()
+        assert all(torch.equal(value, state[name]) for name, value in found.items())
+
+
+def test_torchscript_as_a_model_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "scripted.pt"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.jit.save(torch.jit.script(nn.Linear(2, 3)), path)
+        torch.jit.save(torch.jit.freeze(torch.jit.script(nn.Linear(2, 3).eval())), tmp_path / "frozen.pt")
+    with pytest.raises(ModelError) as refused:
+        load_model(str(path))
+    assert f"MODEL --weights {path}" in str(refused.value.hint)
+    program = tmp_path / "scripted.pt2"
+    program.write_bytes(path.read_bytes())
+    with pytest.raises(ModelError, match="a TorchScript program"):
+        load_pt2(program)
+    with pytest.raises(WeightsError, match="a frozen one"):
+        read_weights(tmp_path / "frozen.pt")
+
+
+def scripted(pickle: bytes, path: Path) -> Path:
+    """A TorchScript file with such a pickle."""
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in {
+            "data.pkl": pickle,
+            "constants.pkl": b"\x80\x02).",
+            "code/a.py": b"",
+            "version": b"3",
+        }.items():
+            archive.writestr(f"net/{name}", content)
+    return path
+
+
+def test_torchscript_of_one_who_means_harm(tmp_path: Path) -> None:
+    marker, path = tmp_path / "ran", tmp_path / "net.pt"
+    command = f"touch {marker}".encode()
+    call = b"\x80\x02cposix\nsystem\nX" + len(command).to_bytes(4, "little") + command + b"\x85R."
+    circle = b"\x80\x02c__torch__\nA\n)\x81q\x00}q\x01X\x01\x00\x00\x00ah\x00sb."
+    # each module has the one before twice, thirty times over
+    many = b"\x80\x02c__torch__\nA\nq\x00)\x81q\x01"
+    for _ in range(30):
+        many += b"h\x00)\x81}(X\x01\x00\x00\x00ah\x01X\x01\x00\x00\x00bh\x01ubq\x01"
+    for pickle, words in (
+        (call, "unpickles none"),
+        (circle, "without an end"),
+        (many + b".", "without an end"),
+        (b"?", "whole"),
+    ):
+        with pytest.raises(WeightsError, match=words):
+            read_weights(scripted(pickle, path))
+    assert not marker.exists()
+
+
+def test_a_pickled_model_as_a_model_is_told(net: nn.Module, tmp_path: Path) -> None:
+    torch.save({"model": net}, tmp_path / "yolo.pt")
+    with pytest.raises(ModelError) as caught:
+        load_model(str(tmp_path / "yolo.pt"))
+    assert "safetensors.torch.save_model" in str(caught.value.hint)
+
+
+@pytest.mark.parametrize("wrapper", ["_orig_mod", "_fsdp_wrapped_module._checkpoint_wrapped_module"])
+def test_what_tools_put_around_some_modules(net: nn.Module, state: State, tmp_path: Path, wrapper: str) -> None:
+    wrapped = {
+        f"module.{name.replace('.', f'.{wrapper}.', 1)}" if name[0] in "03" else name: value
+        for name, value in state.items()
+    }
+    names = {name if name.startswith("module.") else f"module.{name}": value for name, value in wrapped.items()}
+    torch.save(names, tmp_path / "w.pyth")
+    assert_taken(net, tmp_path / "w.pyth", state)
+
+
+def test_averaged_weights_below_a_prefix_come_last(
+    net: nn.Module, state: State, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "w.ckpt"
+    torch.save({"state_dict": {**under("ema_model.", other(state)), **under("model.", state)}}, path)
+    with pytest.raises(WeightsError, match="hold more than the model") as caught:
+        fit_weights(net, read_weights(path), str(path))
+    assert_taken(net, str(caught.value.hint).partition("--weights ")[2], state)
+    torch.save({"ema": {"module": state, "updates": 3}}, path)
+    with caplog.at_level(NOTE, "edgespa"):
+        assert_taken(net, path, state)
+    assert "those under ema are taken, which are averaged; there are no others" in caplog.text

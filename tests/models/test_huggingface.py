@@ -11,7 +11,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from edgespa.errors import EdgespaError, ModelError, WeightsError
+from edgespa.models.huggingface import in_cache
 from edgespa.models.load import load_model
+from edgespa.models.reference import BaseReference
+from edgespa.models.trust import question
 
 TINY = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32, "patch_size": 8}
 SEGFORMER = {"hidden_sizes": [8] * 4, "depths": [1] * 4, "num_attention_heads": [1] * 4, "decoder_hidden_size": 16}
@@ -102,3 +105,39 @@ def test_weights_that_nothing_reads_are_noted(vit: Path, caplog: pytest.LogCaptu
     save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
     load_model(f"hf:{folder}")
     assert "does not use second_head.weight" in caplog.text
+
+
+def test_a_model_in_the_hubs_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import huggingface_hub.constants
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    snapshot = tmp_path / "models--org--tiny" / "snapshots" / ("0123456789" * 4)
+    snapshot.mkdir(parents=True)
+    refs = tmp_path / "models--org--tiny" / "refs"
+    refs.mkdir()
+    (refs / "main").write_text(snapshot.name)
+    assert (
+        in_cache("//org/tiny")
+        == in_cache("//org/tiny@main")
+        == in_cache(f"//org/tiny@{snapshot.name}")
+        == str(snapshot)
+    )
+    assert in_cache("org/tiny") == "org/tiny"
+    with pytest.raises(ModelError, match="nothing is downloaded") as caught:
+        in_cache("//org/tiny@v2")
+    assert "hf download org/tiny --revision v2" in str(caught.value.hint)
+
+
+@pytest.mark.parametrize(
+    "name", ["//", "//tiny", "//../x", "//org/..", "//org/tiny@", "//org/tiny@--x", "//a/b@x/../y", "//a/b/c"]
+)
+def test_names_that_are_none_of_the_hub(name: str) -> None:
+    with pytest.raises(ModelError, match="names no model on the hub"):
+        in_cache(name)
+
+
+def test_the_cache_is_no_path_of_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reference = BaseReference.record("hf://org/tiny@main", None, tmp_path)
+    assert reference.resolve(tmp_path / "elsewhere")[0] == "hf://org/tiny@main"
+    monkeypatch.setattr("edgespa.models.trust._is_plain_folder", lambda folder: True)
+    assert question("hf://org/tiny") is not None  # it is not the folder /org/tiny that is opened

@@ -635,6 +635,28 @@ class TestLibraries:
         assert torch.equal(model.state_dict()["0.bias"], torch.ones(10))
         assert len(torchvision.calls) == 1
 
+    def test_segmenters_and_networks_for_video(self, torchvision: SimpleNamespace) -> None:
+        models: Any = sys.modules["torchvision.models"]
+        parts = {
+            "segmentation": "fcn_resnet50",
+            "video": "r3d_18",
+            "quantization": "quantized_resnet18",
+            "optical_flow": "raft_small",
+        }
+        for part in parts:
+            vars(models)[part] = ModuleType(part)
+        plain = models.list_models
+        models.list_models = lambda module: [parts[module.__name__]] if module.__name__ in parts else plain(module)
+        load_model("torchvision:r3d_18", "random")
+        assert torchvision.calls == [{"name": "r3d_18", "weights": None}]
+        torchvision.calls.clear()
+        torchvision.more = {"aux_classifier.weight": torch.ones(1)}  # serves training alone, and is not there
+        load_model("torchvision:fcn_resnet50")
+        wanted = {"weights": None, "weights_backbone": None, "aux_loss": False, "num_classes": 2}
+        assert torchvision.calls[1] == {"name": "fcn_resnet50", **wanted}
+        for name, words in (("quantized_resnet18", "rounded to int8 already"), ("raft_small", "two images")):
+            assert words in _failure(ModelError, f"torchvision:{name}").message
+
     def test_auxiliary_heads_are_left_out(self, torchvision: SimpleNamespace) -> None:
         torchvision.more = {"aux1.fc.weight": torch.ones(1)}
         load_model("torchvision:googlenet")

@@ -189,6 +189,18 @@ class Assembly:
         self._tensors[name] = ".".join([*above, own])
         return self._tensors[name]
 
+    def _stored_as(self, row: Array) -> str | None:
+        """The name in the file of a tensor that is repeated for each sample, such as a token."""
+        alike = (
+            name
+            for name in sorted(self._stored)
+            if (value := self._known[0][name].value) is not None
+            and value.shape == row.shape
+            and value.dtype == row.dtype
+            and np.array_equal(value, row)
+        )
+        return next(alike, None) if row.size > 1 else None
+
     def _repeated(self, name: str, node: Any) -> fx.Node:
         """A constant that has a row for each sample, all the same."""
         one, other = (side.get(name) for side in self._known)
@@ -200,7 +212,8 @@ class Assembly:
                 rows = [np.take(value, [0], free[0]) for value in values]
                 same = all(np.array_equal(np.broadcast_to(rows[0], value.shape), value) for value in values)
                 if same:
-                    stored = self._graph.get_attr(self._store(f"{name}\0row", rows[0], node))
+                    own = self._stored_as(rows[0]) or f"{name}\0row"
+                    stored = self._graph.get_attr(self._tensors.get(own) or self._store(own, rows[0], node))
                     sizes = tuple(None if axis == free[0] else -1 for axis in range(values[0].ndim))
                     path = self._put(f"{step_path(node)}_rows", Step(widened_like, sizes))
                     self._nodes[name] = self._graph.call_module(path, (stored, self._nodes[self._source]))

@@ -33,7 +33,7 @@ def layer_path(node: Any, weight: str) -> str:
     return ".".join(parts)
 
 
-_OPERATORS = {"Linear": ("MatMul", "Gemm", "Add"), "LayerNorm": ("ReduceMean", "Sub", "LayerNormalization")}
+_OPERATORS = {"Linear": ("MatMul", "Gemm", "Add", "Linear"), "LayerNorm": ("ReduceMean", "Sub", "LayerNorm")}
 
 
 def step_path(node: Any) -> str:

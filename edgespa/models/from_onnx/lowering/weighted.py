@@ -47,6 +47,25 @@ class PaddedFirst(nn.Module):
         return result
 
 
+class CutBehind(nn.Module):
+    """A layer whose output is cut off at the end of its dimensions.
+
+    Args:
+        cuts: How much of each dimension of pixels.
+        inner: The layer.
+    """
+
+    def __init__(self, cuts: tuple[int, ...], inner: nn.Module) -> None:
+        super().__init__()
+        self.slices = (..., *(slice(None, -cut if cut else None) for cut in cuts))
+        self.inner = inner
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Run the layer, then cut."""
+        result: torch.Tensor = self.inner(x)[self.slices]
+        return result
+
+
 def weight_of(place: Place, index: int, what: str = "weight") -> Array:
     """A constant that a layer cannot be without.
 
@@ -64,6 +83,7 @@ def convolution(place: Place) -> Made:
     weight = weight_of(place, 1)
     bias = weight_of(place, 2, "bias") if place.has(2) else None
     rank = weight.ndim - 2
+    cuts: tuple[int, ...] = (0,) * rank
     kind = _CONVOLUTIONS.get((place.node.op_type, rank))
     if kind is None or spatial(place) != rank:
         raise place.refusal(f"over {rank} dimensions")
@@ -80,9 +100,9 @@ def convolution(place: Place) -> Made:
         more = tuple(values.get("output_padding", (0,) * rank))
         begins, ends = _transposed_pads(place, kernel, stride, dilation, more)
         channels = (weight.shape[0], weight.shape[1] * groups)
-        common["output_padding"] = tuple(
-            extra + begin - end for extra, begin, end in zip(more, begins, ends, strict=True)
-        )
+        behind = [extra + begin - end for extra, begin, end in zip(more, begins, ends, strict=True)]
+        common["output_padding"] = tuple(max(0, each) for each in behind)
+        cuts = tuple(max(0, -each) for each in behind)
         ends = begins
     else:
         begins, ends = pads_of(place, kernel, stride, dilation)
@@ -94,7 +114,10 @@ def convolution(place: Place) -> Made:
     if not even:
         pads = tuple(size for pair in reversed(list(zip(begins, ends, strict=True))) for size in pair)
         made = PaddedFirst(pads, 0.0, made)
-    return Made(made, place.inputs[:1], place.inputs[1], ("conv", place.inputs[1:], stride, dilation, begins, ends))
+    if any(cuts):
+        made = CutBehind(cuts, made)
+    same = ("conv", place.inputs[1:], stride, dilation, begins, ends, cuts)
+    return Made(made, place.inputs[:1], place.inputs[1], same)
 
 
 def _transposed_pads(
@@ -117,8 +140,8 @@ def _transposed_pads(
         pads = (*begins, *(each - begin for each, begin in zip(total, begins, strict=True)))
     begins_, ends = tuple(map(int, pads[:rank])), tuple(map(int, pads[rank:]))
     for begin, end, extra, step in zip(begins_, ends, more, stride, strict=True):
-        if not 0 <= extra + begin - end < max(step, max(dilation)) or begin < 0:
-            raise place.refusal("it cuts off more at its end than at its beginning")
+        if extra + begin - end >= max(step, max(dilation)) or begin < 0:
+            raise place.refusal("it puts more behind its pixels than a stride has")
     return begins_, ends
 
 
