@@ -13,7 +13,7 @@ from edgespa.cli._recipes import Repeatable, recipe_options
 from edgespa.cli._resuming import saying_when_left
 from edgespa.cli._said import say_next, typed
 from edgespa.cli._sections import COMPRESS, COMPRESS_EXAMPLES
-from edgespa.cli._terminal import aside, echo
+from edgespa.cli._terminal import aside
 
 if TYPE_CHECKING:
     from edgespa.models.inputs import InputSizes
@@ -110,7 +110,7 @@ def command(
     """
     import edgespa as es
     from edgespa.api.shell import adding
-    from edgespa.cli._output import emit_json
+    from edgespa.cli._output import emit_json, show
 
     said = {name: value for name, value in settings.items() if was_said(ctx, name)}
     said[budget[0]] = budget[1]
@@ -131,7 +131,7 @@ def command(
     if as_json:
         emit_json(found.to_dict())
     else:
-        echo(str(found))
+        show(found)
         say_next(f"edgespa ship {typed(output)} --device {found.device}")
 
 
