@@ -87,7 +87,7 @@ def ship_to(
             progress(0, None, f"make {source.name} ready")
             one = prepared(source, task=task, signers=signers, identity=identity, revoked=revoked, options=options)
             ready.append(stack.enter_context(one))
-        _refuse_twice([each.task for each in ready])
+        refuse_twice([each.task for each in ready])
         how = {"keep": keep, "send_base": with_base, "volatile": volatile, "threads": threads, "trust": trust}
         work = _Work(ready, progress, how)
         found = on_each([each for each in devices if each.name not in refused], work)
@@ -133,7 +133,12 @@ class _Work:
             )
 
 
-def _refuse_twice(names: Sequence[str]) -> None:
+def refuse_twice(names: Sequence[str]) -> None:
+    """Refuse two sources that are the same task.
+
+    Args:
+        names: Of the tasks.
+    """
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
         raise ConfigError(f"two of them are the task '{twice}'", "ship them one by one, with --task")

@@ -231,6 +231,57 @@ class Words(click.ParamType[tuple[str, ...]]):
         return words
 
 
+class Bound(click.ParamType[tuple[str, float]]):
+    """``latency_ms=12`` -> ``("latency_ms", 12.0)``; ``size_bytes=100000`` -> ``("size_bytes", 100000.0)``."""
+
+    name = "bound"
+    known = (LATENCY, "size_bytes")
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
+        """What the help shows.
+
+        Args:
+            param: Not used.
+            ctx: Not used.
+        """
+        return f"[{'|'.join(f'{each}=X' for each in self.known)}]"
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem[str]]:
+        """What a shell may complete.
+
+        Args:
+            ctx: Not used.
+            param: Not used.
+            incomplete: What is typed.
+        """
+        from edgespa.cli._completing import words
+
+        return words(tuple(f"{each}=" for each in self.known), incomplete)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, float]:
+        """Parse.
+
+        Args:
+            value: As typed, or a pair already.
+            param: The option, for the message.
+            ctx: For the message.
+
+        Raises:
+            click.BadParameter: It is neither.
+        """
+        if not isinstance(value, str):
+            return (value[0], value[1])
+        key, sign, text = (each.strip() for each in value.partition("="))
+        if key not in self.known or not sign:
+            self.fail(f"'{value}' is neither {LATENCY}=20 nor size_bytes=100000", param, ctx)
+        number = _number(text)
+        whole = key == "size_bytes"
+        if isinstance(number, str) or not 0 < number < float("inf") or (whole and number != int(number)):
+            what = "a whole number of bytes" if whole else "a number of milliseconds"
+            self.fail(f"'{text}' is not {what} in '{value}'; write {key}={100000 if whole else 20}", param, ctx)
+        return key, float(number)
+
+
 class Speed(click.ParamType[tuple[str, float]]):
     """``latency_ms=12`` -> ``("latency_ms", 12.0)``; ``speedup=2`` -> ``("speedup", 2.0)``."""
 

@@ -78,6 +78,15 @@ RULES: Mapping[str, tuple[Rule, ...]] = MappingProxyType(
             *_TASK,
             Rule(("show_all",), lambda values: not values["as_json"], "is of the table; --json has all"),
         ),
+        "search": (
+            _EVAL_LIMIT,
+            Rule(
+                ("device", "threads"),
+                lambda values: "latency" in values["goals"] or "latency_ms" in dict(values["budget"]),
+                "is of latencies: add --goal latency",
+            ),
+            Rule(("jobs",), lambda values: values["ray"] is None, "is of this machine; a cluster has its own cores"),
+        ),
         "export": (
             *_TASK,
             Rule(
@@ -237,9 +246,29 @@ RULES: Mapping[str, tuple[Rule, ...]] = MappingProxyType(
         ),
         "ship": (
             Rule(
-                ("base", "weights", "sign_key", "with_base"),
+                ("base", "weights", "with_base"),
                 lambda values: any(str(each).endswith(".spa") for each in values["sources"]),
                 "is of TASK files, and none is shipped",
+            ),
+            Rule(
+                ("sign_key",),
+                lambda values: values["to"] or any(str(each).endswith(".spa") for each in values["sources"]),
+                "is of TASK files and of --to, and there is neither",
+            ),
+            Rule(
+                ("groups", "kinds", "downgrade", "unsigned"),
+                lambda values: values["to"],
+                "is of what devices pull: give --to FOLDER",
+            ),
+            Rule(
+                ("volatile", "threads"),
+                lambda values: not values["to"],
+                "is of a device that is connected to, and --to connects to none",
+            ),
+            Rule(
+                ("groups", "kinds", "downgrade"),
+                lambda values: values["remove"] is None,
+                "is of what is shipped, and --remove ships nothing",
             ),
             Rule(
                 ("task", "keep", "threads", "signers", "identity", "revoked"),

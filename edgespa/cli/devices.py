@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from edgespa.cli._devices_pull import agent, pull
 from edgespa.cli._help import Explained, ExplainedGroup
 from edgespa.cli._options import json_option, model_options, trust_option
 from edgespa.cli._recipes import Repeatable, recipe_options
@@ -201,6 +202,10 @@ def latencies(
         emit_json(found)
     else:
         show(found)
+
+
+command.add_command(pull)
+command.add_command(agent)
 
 
 def _plain(found: Found) -> dict[str, object]:

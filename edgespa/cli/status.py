@@ -10,6 +10,7 @@ import click
 from edgespa.cli._devices import devices_option, kib, show_errors
 from edgespa.cli._help import Explained
 from edgespa.cli._options import json_option
+from edgespa.cli._pulls import show_pull
 from edgespa.cli._said import said
 from edgespa.cli._sections import STATUS_EXAMPLES
 from edgespa.cli._terminal import aside, echo, secho
@@ -130,6 +131,8 @@ def _remarks(device: DeviceStatus, asked: str) -> None:
     for each in device.older:
         text = f"note: {name}: {each.task} {each.version} was shipped from here later than what is there, and is gone"
         secho(text, err=True, fg="yellow")
+    if device.pull is not None:
+        show_pull(name, device.pull)
     if device.unfinished:
         left = ", ".join(device.unfinished)
         aside(f"note: {name}: shipments that have not ended, or were ended, left something of {left}")

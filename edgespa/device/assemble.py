@@ -40,7 +40,8 @@ PARTS = (
 
 AGENT_PARTS = (
     *("protocol", "place", "system", "facts", "share", "sensors", "disk", "cache", "copies", "environment"),
-    *("processes", "watched", "versions", "tasks", "command"),
+    *("processes", "watched", "versions", "tasks"),
+    *("fetching", "index", "remembered", "self_check", "units", "set_up", "pull", "command", "by_hand"),
 )
 """Of the agent, likewise."""
 

@@ -15,6 +15,7 @@ from edgespa.device.agent.place import unsafe
 from edgespa.device.agent.processes import hold
 from edgespa.device.agent.protocol import AgentError, as_error, say
 from edgespa.device.agent.sensors import conditions
+from edgespa.device.agent.set_up import pull_setup
 from edgespa.device.agent.tasks import check_signed, discard, examine, ready, remove, stage, switch
 from edgespa.device.agent.versions import tasks
 from edgespa.device.agent.watched import execute
@@ -40,11 +41,12 @@ COMMANDS = {
     "remove": remove,
     "examine": examine,
     "tasks": tasks,
+    "pull-setup": pull_setup,
 }
 
 
 # Below the folder: what is run, or believed, from there. `edgespa.device.link.boot` has looked at the folder itself.
-OURS = ("bundles", "cache", "environments", "environment/bin", "locks", "runners", "tasks", "wheels")
+OURS = ("bin", "bundles", "cache", "environments", "environment/bin", "locks", "pull", "runners", "tasks", "wheels")
 
 
 def require_ours(root: Path) -> None:
