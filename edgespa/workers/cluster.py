@@ -9,6 +9,7 @@ import contextlib
 import logging
 import os
 import re
+import socket
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -26,6 +27,8 @@ RETRIES = 3
 PATIENCE_S = 120.0
 _HEED_S = 0.5
 _SAME_S = 1.0
+_START = "start one (ray start --head), or say local for one on this machine"
+_SECONDS = 10.0
 _ADDRESS = re.compile(r"auto|local|(ray://)?(\[[0-9a-fA-F:]+\]|[\w.-]+):\d{1,5}")
 
 
@@ -168,6 +171,7 @@ class RayWorkers:
 
 
 def _connect(ray: Any, address: str, devices: Sequence[str]) -> None:
+    _require_answer(address)
     local = {"include_dashboard": False, "resources": {resource_of(name): 1 for name in devices}}
     try:
         ray.init(
@@ -178,10 +182,18 @@ def _connect(ray: Any, address: str, devices: Sequence[str]) -> None:
         )
     except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
         first = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        raise ConfigError(
-            f"no Ray cluster answers at {address}: {first[:200]}",
-            "start one (ray start --head), or say local for one on this machine",
-        ) from error
+        raise ConfigError(f"no Ray cluster answers at {address}: {first[:200]}", _START) from error
+
+
+def _require_answer(address: str) -> None:
+    """Ray itself tries for minutes where nothing listens."""
+    if address in ("auto", "local"):
+        return
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), _SECONDS).close()
+    except (OSError, OverflowError) as error:
+        raise ConfigError(f"no Ray cluster answers at {address}: {error}", _START) from error
 
 
 def _there(version: str, call: str, arguments: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:

@@ -24,7 +24,9 @@ MOST_BYTES = (1 << 31) - 1
 """Of the file and all that lies beside it: what a protocol buffer can hold."""
 MOST_NODES = 1 << 16
 MOST_TENSORS = 1 << 16
-_AGAIN = "export it again, or copy the whole file, with what lies beside it"
+_AGAIN = (
+    "export it again, or copy the whole file, with what lies beside it; or give the PyTorch model that it was made of"
+)
 _ELSEWHERE = (
     "weights are read from files in the folder of the ONNX file alone. If you trust this one, put them in it: "
     "python -c "
