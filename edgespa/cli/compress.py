@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgespa.cli._kinds import Speed
+from edgespa.cli._kinds import LATENCY, Bound
 from edgespa.cli._options import data_options, json_option, model_options, output_options, seed_option, was_said
 from edgespa.cli._recipes import Repeatable, recipe_options
 from edgespa.cli._resuming import saying_when_left
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 @data_options("eval-data")
 @click.option(
     "--budget",
-    type=Speed(),
+    type=Bound(LATENCY, "speedup"),
     required=True,
     help="How fast it is to be: so many milliseconds for one inference, or so many times as fast as its fastest "
     "float32 file.",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgespa.cli._kinds import Bound, Setting, Words
+from edgespa.cli._kinds import LATENCY, Bound, Setting, Words
 from edgespa.cli._options import data_options, json_option, model_options, seed_option, was_said
 from edgespa.cli._recipes import recipe_options
 from edgespa.cli._resuming import saying_when_left
@@ -64,7 +64,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--budget",
-    type=Bound(),
+    type=Bound(LATENCY, "size_bytes"),
     multiple=True,
     help="What one inference may take, or the file may have: what is beyond it by the latency table, or by its "
     "parameters, is rejected before it is trained. May be repeated.",

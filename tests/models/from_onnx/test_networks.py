@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import edgespa as es
-from edgespa.errors import EdgespaError, ModelError
+from edgespa.errors import EdgespaError, MissingExtraError, ModelError
 from edgespa.models.from_onnx.opened import open_onnx
 from edgespa.models.inputs import InputSize
 
@@ -223,6 +224,13 @@ def test_what_is_odd_is_named_by_its_node(tmp_path: Path) -> None:
         open_onnx(str(saved(graph([node]), tmp_path)), ())
 
 
+def test_what_is_rare_names_the_extra_that_has_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnx2torch", None)  # as where it is not installed
+    with pytest.raises(MissingExtraError) as caught:
+        open_onnx(str(saved(graph([onnx.helper.make_node("Atan", ["x"], ["y"])]), tmp_path)), ())
+    assert "from-onnx" in str(caught.value.hint)
+
+
 def test_a_branch_is_refused_by_name(tmp_path: Path) -> None:
     body = graph([onnx.helper.make_node("Relu", ["x"], ["y"])]).graph
     del body.input[:]
@@ -283,14 +291,15 @@ def test_sizes_that_lie_are_refused(dims: list[int], tmp_path: Path) -> None:
         open_onnx(str(saved(model, tmp_path)), ())
 
 
-def test_a_constant_that_would_fill_the_memory_is_not_made(tmp_path: Path) -> None:
-    shape = np.array([1 << 20, 1 << 20], np.int64)
+@pytest.mark.parametrize(("side", "words"), [(1 << 20, "of sizes"), (1 << 15, "makes a constant of")])
+def test_a_constant_that_would_fill_the_memory_is_not_made(side: int, words: str, tmp_path: Path) -> None:
+    shape = np.array([side, side], np.int64)
     nodes = [
         onnx.helper.make_node("ConstantOfShape", ["s"], ["big"]),
         onnx.helper.make_node("ReduceSum", ["big"], ["sum"], keepdims=0),
         onnx.helper.make_node("Add", ["x", "sum"], ["y"]),
     ]
-    with pytest.raises(ModelError):
+    with pytest.raises(ModelError, match=words):
         open_onnx(str(saved(graph(nodes, ("s", shape)), tmp_path)), ())
 
 
@@ -308,12 +317,38 @@ def test_a_cycle_ends_in_an_error(tmp_path: Path) -> None:
         open_onnx(str(saved(graph(nodes), tmp_path)), ())
 
 
-def test_a_wrong_conversion_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("weights", "blind"), [(KERNEL, False), (np.zeros_like(KERNEL), True)])
+def test_a_proof_that_proves_little_says_so(weights: np.ndarray, blind: bool, tmp_path: Path) -> None:
+    model = graph([onnx.helper.make_node("Conv", ["x", "w"], ["y"])], ("w", weights))
+    proof = open_onnx(str(saved(model, tmp_path)), ()).proof
+    assert proof.blind == blind
+    assert ("proves little" in str(proof)) == blind
+
+
+def test_a_small_output_beside_a_large_one_is_proved_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A score beside boxes in pixels: what is wrong with the one is small beside the other."""
+    from edgespa.models.from_onnx import assembling
+    from edgespa.models.from_onnx.lowering.activations import layer
+
+    make = onnx.helper.make_node
+    nodes = [
+        make("Sigmoid", ["x"], ["score"]), make("Mul", ["x", "many"], ["box"]),
+        make("Concat", ["box", "score"], ["y"], axis=1),
+    ]  # fmt: skip
+    path = str(saved(graph(nodes, ("many", np.float32(1e4).reshape(()))), tmp_path))
+    assert open_onnx(path, ()).proof.difference < 1e-5
+    monkeypatch.setitem(assembling._LOWERED, "Sigmoid", layer(nn.Hardsigmoid))
+    with pytest.raises(ModelError, match="is not what"):
+        open_onnx(path, ())
+
+
+@pytest.mark.parametrize("wrong", [nn.LeakyReLU, nn.ReLU6], ids=lambda kind: kind.__name__)
+def test_a_wrong_conversion_is_refused(wrong: type[nn.Module], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is proved is the module beside the file: another function of the same sizes does not pass."""
     from edgespa.models.from_onnx import assembling
     from edgespa.models.from_onnx.lowering.activations import layer
 
     path = str(saved(graph([onnx.helper.make_node("Relu", ["x"], ["y"])]), tmp_path))
-    monkeypatch.setitem(assembling._LOWERED, "Relu", layer(nn.LeakyReLU))
+    monkeypatch.setitem(assembling._LOWERED, "Relu", layer(wrong))
     with pytest.raises(ModelError):
         open_onnx(path, ())

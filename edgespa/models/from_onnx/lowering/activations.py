@@ -14,6 +14,10 @@ from edgespa.models.from_onnx.lowering.place import Made, Place, Step
 
 _SELU = {"alpha": 1.6732632, "gamma": 1.0507010}
 _SIXTH = 1 / 6
+_PLAIN = (
+    "Abs", "Ceil", "Cos", "Erf", "Exp", "Floor", "Log", "Neg", "Reciprocal", "Round", "Sign", "Sin", "Sqrt",
+)  # fmt: skip
+"""Functions that torch has under the same names."""
 
 
 def number(place: Place, name: str, otherwise: float) -> float:
@@ -96,23 +100,6 @@ ACTIVATIONS: Mapping[str, Callable[[Place], Made]] = MappingProxyType(
         "HardSigmoid": hard_sigmoid,
         "ThresholdedRelu": thresholded_relu,
         "LRN": across_channels,
-        **{
-            name: function(getattr(torch, name.lower()))
-            for name in [
-                "Abs",
-                "Ceil",
-                "Cos",
-                "Erf",
-                "Exp",
-                "Floor",
-                "Log",
-                "Neg",
-                "Reciprocal",
-                "Round",
-                "Sign",
-                "Sin",
-                "Sqrt",
-            ]
-        },
+        **{name: function(getattr(torch, name.lower())) for name in _PLAIN},
     }
 )
