@@ -34,14 +34,27 @@ PARTS = (
         "layers",
         "measure",
     ),
-    *("placement", "picture", "boxes", "inputs", "points", "maps", "answer", "draw", "model", "many", "command"),
+    *(
+        "placement",
+        "picture",
+        "boxes",
+        "inputs",
+        "points",
+        "maps",
+        "answer",
+        "draw",
+        "model",
+        "many",
+        "batches",
+        "command",
+    ),
 )
 """Of the runner, in the order in which names are defined before they are used."""
 
 AGENT_PARTS = (
     *("protocol", "place", "system", "facts", "share", "sensors", "disk", "cache", "copies", "environment"),
     *("processes", "watched", "versions", "tasks"),
-    *("fetching", "index", "remembered", "self_check", "units", "set_up", "pull", "command", "by_hand"),
+    *("fetching", "index", "remembered", "self_check", "units", "set_up", "pull", "answers", "command", "by_hand"),
 )
 """Of the agent, likewise."""
 
