@@ -1,4 +1,4 @@
-"""Whether what a sweep asks for can be: names and values of all settings, and what only the user may say."""
+"""Whether what a sweep asks for can be: values of all settings, and what only the user may say."""
 
 from __future__ import annotations
 
@@ -6,75 +6,53 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from edgespa.api.sweep_file import SweepAsked, TaskAsked, params_of, unknown
-from edgespa.config import PixelSettings, Strict
-from edgespa.errors import ConfigError, UntrustedError
+from edgespa.api.sweep_file import DATA, SweepAsked
+from edgespa.errors import ConfigError, EdgespaError, UntrustedError
 from edgespa.models.trust import CODE, is_remembered, question
 
-_DATA = ("data", "eval_data", "validation_data", "calibration", "held_out")
 _LISTS = ("formats", "precisions", "keep", "only", "augment", "variants", "runtimes", "arithmetics", "providers")
 _NUMBERS = ("mean", "std", "padding", "resize_to")
 
 
-def require_settings(sweep: SweepAsked, names: Sequence[str]) -> None:
-    """Refuse settings that no call has, and values that none takes, before anything is done.
+def require_settings(sweep: SweepAsked, names: Sequence[str], folder: Path) -> None:
+    """Refuse values that no call takes, before anything is done; files that are not there fail their tasks alone.
 
     Args:
         sweep: Asked for.
         names: Of the tasks that are looked at.
+        folder: Of the sweep.
 
     Raises:
-        ConfigError: With file, table and key.
+        ConfigError: With file and table.
         DeviceError: There is no such device.
     """
+    import edgespa as es
     from edgespa.api.arguments import devices_of
+    from edgespa.api.early import promised
+    from edgespa.api.shell import Checked, adding
+    from edgespa.api.sweep_stages import bundle_path, task_path
 
     for task in sweep.tasks:
         if task.name not in names:
             continue
-        _require(sweep.path, task, task.verb, task.making)
+        file = task_path(folder, task.name)
+        calls: list[tuple[str, Any, Mapping[str, Any], Path]] = [(task.verb, sweep.base["model"], task.making, file)]
         if task.exporting is not None:
-            _require(sweep.path, task, "export", task.exporting)
+            calls.append(("export", file, task.exporting, bundle_path(folder, task.name)))
+        for verb, model, values, output in calls:
+            told = call_values(values)
+            state = {} if verb == "export" else {"fresh": True}
+            with adding(only_check=True), promised([file]):
+                try:
+                    getattr(es, verb)(model, output=output, overwrite=True, progress=False, **state, **told)
+                except Checked:
+                    pass
+                except ConfigError as error:
+                    where = f"{sweep.path}: tasks.{task.name}.{verb}"
+                    raise ConfigError(f"{where}: {error.message}", error.hint) from error
+                except (EdgespaError, OSError):  # when its turn comes it says so, and stops no other
+                    pass
         devices_of(task.devices)
-
-
-def _require(path: Path, task: TaskAsked, verb: str, values: Mapping[str, Any]) -> None:
-    config = _config(verb, values)
-    params, pixels = params_of(verb), tuple(PixelSettings.model_fields)
-    known = (*params, *pixels, *config.model_fields)
-    for key in values:
-        if key not in known:
-            place = task.places.get((verb, key), f"tasks.{task.name}.{verb}")
-            raise unknown(f"{path}: {place}.{key.replace('_', '-')}", key, known)
-    from edgespa.api.arguments import settings_of
-
-    told = call_values(values)
-    where = f"{path}: tasks.{task.name}.{verb}"
-    PixelSettings.parse({name: each for name, each in told.items() if name in pixels}, where)
-    rest = {name: each for name, each in told.items() if name in config.model_fields}
-    if isinstance(rest.get("class_weights"), str) and rest["class_weights"] not in ("none", "balanced"):
-        del rest["class_weights"]  # a file
-    if told.get("density") is None and "density" in config.model_fields:
-        rest["density"] = 1.0  # by a latency, or by heads alone: the call says what is missing
-    config.parse(settings_of(rest, config), where, known)
-
-
-def _config(verb: str, values: Mapping[str, Any]) -> type[Strict]:
-    if verb == "adapt":
-        from edgespa.adaptation.config import AdaptConfig
-
-        return AdaptConfig
-    if verb == "export":
-        from edgespa.exporting.config import ExportConfig
-
-        return ExportConfig
-    if values.get("method") == "sls":
-        from edgespa.pruning.depth import DepthConfig
-
-        return DepthConfig
-    from edgespa.pruning import PruneConfig
-
-    return PruneConfig
 
 
 def call_values(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -132,10 +110,12 @@ def _questions(sweep: SweepAsked, names: Sequence[str]) -> Iterator[str]:
         for verb, values in ((task.verb, task.making), ("export", task.exporting or {})):
             for key, value in values.items():
                 place = f"{task.places.get((verb, key), f'tasks.{task.name}')}.{key.replace('_', '-')}"
-                if key in _DATA and isinstance(value, str) and is_code(value) and not is_remembered(value):
+                if key in DATA and isinstance(value, str) and is_code(value) and not is_remembered(value):
                     yield f"{place} = {_shown(value)}: {CODE}"
                 elif key == "objective" and value not in OBJECTIVES and ":" in str(value):
                     yield f"{place} = {_shown(value)}: {CODE}"
+                elif key in ("start", "distill") and (why := question(str(value))):
+                    yield f"{place} = {_shown(value)}: {why}"
                 elif key == "device" and value != "local" and verb != "export":
                     yield f"{place} = {_shown(value)}: is connected to, as you"
         for device in task.devices:
@@ -147,5 +127,3 @@ def _shown(value: Any) -> str:
     from edgespa.system.bounds import shown
 
     return shown(str(value))
-
-

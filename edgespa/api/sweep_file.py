@@ -6,25 +6,28 @@
     model = "net.py:build"
 
     [defaults]
+    density = 0.5
+    epochs = 10
     devices = ["kitchen"]
-    adapt = { density = 0.5, epochs = 10 }
 
     [tasks.fruit]
     data = "fruit.zip:train"
+    export = { precision = ["fp32", "int8"] }
 
-Keys are the options of the commands that a table is for, or the keywords of their calls. Here it is said what is meant
-by whom; what values may be, the calls know.
+Keys are the options of the commands, or the keywords of their calls. What is said of a task itself goes to whichever
+call knows it: how it is made first, then the export, then measuring; a table below it is for one call alone.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import inspect
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from edgespa.api.recipes import read_toml
 from edgespa.config import PixelSettings
@@ -35,29 +38,23 @@ from edgespa.trials.contents import placed
 
 VERSION = 1
 MOST_TASKS = 10_000
-Verb = Literal["adapt", "prune"]
+Verb = Literal["adapt", "prune", "export", "profile"]
+VERBS: tuple[Verb, ...] = get_args(Verb)
 KEYWORDS = MappingProxyType(
     {"from": "start", "format": "formats", "precision": "precisions", "adapter_option": "adapter_settings",
-     "timeout": "timeout_s", "provider": "providers", "runtime": "runtimes"}
+     "timeout": "timeout_s", "provider": "providers", "runtime": "runtimes", "arithmetic": "arithmetics"}
 )  # fmt: skip
 """Options that the calls name otherwise."""
 BASE = ("model", "weights", "input_shape")
-PATHS = ("data", "eval_data", "validation_data", "calibration", "held_out", "labels", "start", "distill",
-         "class_weights")  # fmt: skip
+DATA = ("data", "eval_data", "validation_data", "calibration", "held_out")
+PATHS = (*DATA, "labels", "start", "distill", "class_weights", "objective")
 """What may be a path, or has one in it."""
-_LOOKS = ("labels", "class_offset", "objective", "mean", "std", "limit", "eval_limit", "skip_bad_files", "seed",
-          *PixelSettings.model_fields)  # fmt: skip
-SHARED = ("data", "eval_data", "validation_data", "calibration", "held_out", *_LOOKS)
-"""Keys of a task itself: each call takes of them what it knows."""
-OWN = MappingProxyType(
-    {
-        "adapt": ("data", "eval_data", "validation_data", *_LOOKS),
-        "prune": ("calibration", "eval_data", "held_out", *_LOOKS),
-        "export": ("calibration", "eval_data", *_LOOKS),
-        "profile": (),
-    }
-)
-VERBS = tuple(OWN)
+WORDS = ("base", "none", "balanced")
+"""What of those is surely none."""
+LOOKS = ("labels", "class_offset", "objective", "mean", "std", "limit", "eval_limit", "skip_bad_files", "seed",
+         *PixelSettings.model_fields)  # fmt: skip
+SHARED = ("eval_data", "calibration", *LOOKS)
+"""What every call is told that knows it."""
 PROFILE = ("variants", "threads", "runtimes", "arithmetics", "providers", "runs", "seconds", "duration", "cooldown",
            "rounds")  # fmt: skip
 """What may be said of measuring."""
@@ -65,6 +62,7 @@ REFUSED = ("output", "overwrite", "resume", "fresh", "progress", "trust", "log",
            "base", "bundle", "json", "save_recipe", "dry_run", "yes")  # fmt: skip
 """What the sweep itself says, or nobody says in a file."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_LATENCY = re.compile(r"latency_ms=([\d.eE+-]+)")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,7 +118,9 @@ def read_sweep(path: Path) -> SweepAsked:
     _require_keys(path, "", found, ("version", "base", "defaults", "tasks"))
     version = found.get("version")
     if type(version) is not int or version != VERSION:
-        raise ConfigError(f"{path}: version is {version!r}, and has to be {VERSION}", f"begin with: version = {VERSION}")
+        raise ConfigError(
+            f"{path}: version is {version!r}, and has to be {VERSION}", f"begin with: version = {VERSION}"
+        )
     folder = path.absolute().parent
     base = _base(path, found, folder)
     defaults = _table(path, "defaults", found.get("defaults", {}))
@@ -141,7 +141,7 @@ def read_sweep(path: Path) -> SweepAsked:
     if twice := next((name for name in lower if lower.count(name) > 1), None):
         raise ConfigError(f"{path}: two tasks are named '{twice}' but for small and capital letters", "rename one")
     first = next((each for each in tasks if each.exporting is not None), None)
-    return SweepAsked(path, base, tuple(tasks), None if first is None else _baseline(defaults, first))
+    return SweepAsked(path, base, tuple(tasks), None if first is None else _baseline(first))
 
 
 def keyword(key: str) -> str:
@@ -154,18 +154,40 @@ def keyword(key: str) -> str:
     return KEYWORDS.get(name, name)
 
 
-def params_of(verb: str) -> tuple[str, ...]:
-    """Keywords that a call names itself and that a file may say; settings come on top of them.
+@functools.cache
+def known_to(verb: Verb) -> tuple[str, ...]:
+    """Keywords that a call takes, and that a file may say.
 
     Args:
-        verb: One of `VERBS`.
+        verb: Of the call.
     """
     if verb == "profile":
         return PROFILE
     import edgespa as es
 
-    known = inspect.signature(getattr(es, verb)).parameters
-    return tuple(name for name in known if name not in (*REFUSED, *BASE, "settings"))
+    own = inspect.signature(getattr(es, verb)).parameters
+    settings = [name for config in _configs(verb) for name in config.model_fields]
+    return tuple(
+        dict.fromkeys(
+            name for name in (*own, *PixelSettings.model_fields, *settings) if name not in (*REFUSED, *BASE, "settings")
+        )
+    )
+
+
+def _configs(verb: Verb) -> Iterator[Any]:
+    if verb == "adapt":
+        from edgespa.adaptation.config import AdaptConfig
+
+        yield AdaptConfig
+    elif verb == "export":
+        from edgespa.exporting.config import ExportConfig
+
+        yield ExportConfig
+    else:
+        from edgespa.pruning import PruneConfig
+        from edgespa.pruning.depth import DepthConfig
+
+        yield from (PruneConfig, DepthConfig)
 
 
 def _base(path: Path, found: Mapping[str, Any], folder: Path) -> dict[str, Any]:
@@ -187,10 +209,9 @@ def _base(path: Path, found: Mapping[str, Any], folder: Path) -> dict[str, Any]:
 
 
 def _table(path: Path, where: str, table: object) -> dict[str, Any]:
-    """A table of defaults, or of a task: keywords, with a table for each call."""
+    """A table of defaults, or of a task: by keywords, with a table for each call."""
     if not isinstance(table, dict):
         raise ConfigError(f"{path}: {where}: no table", f"write [{where}], and keys below it")
-    _require_keys(path, where, table, ("devices", *VERBS, *SHARED))
     values = _named(path, where, table)
     for verb in VERBS:
         if verb not in values or (verb == "export" and isinstance(values[verb], bool)):
@@ -198,6 +219,9 @@ def _table(path: Path, where: str, table: object) -> dict[str, Any]:
         if not isinstance(values[verb], dict):
             raise ConfigError(f"{path}: {where}.{verb}: no table", f"write [{where}.{verb}], and its options below it")
         values[verb] = _named(path, f"{where}.{verb}", values[verb])
+        for key in values[verb]:
+            if key not in known_to(verb):
+                raise _unknown(path, f"{where}.{verb}", key, known_to(verb))
     if "devices" in values:
         values["devices"] = _devices(path, where, values["devices"])
     if "adapt" in values and "prune" in values:
@@ -218,70 +242,82 @@ def _named(path: Path, where: str, table: Mapping[str, Any]) -> dict[str, Any]:
     for key, value in table.items():
         name = keyword(key)
         if name in found:
-            raise ConfigError(f"{path}: {where}.{key} is said twice", "leave one of them out")
+            raise ConfigError(f"{path}: {where}.{shown(key)[1:-1]} is said twice", "leave one of them out")
         found[name] = value
     return found
 
 
+def _told(verbs: tuple[Verb, ...], key: str) -> tuple[Verb, ...]:
+    """The calls that a key of a table is for, of those that make a task."""
+    knowing = tuple(verb for verb in verbs if key in known_to(verb))
+    return knowing if key in SHARED else knowing[:1]
+
+
 def _task(path: Path, folder: Path, name: str, defaults: Mapping[str, Any], own: Mapping[str, Any]) -> TaskAsked:
     where = f"tasks.{name}"
-    places: dict[tuple[str, str], str] = {}
-
-    def merged(verb: str, keys: Sequence[str], given: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """What a call is told: of what is shared what it knows, then what is said for it alone."""
-        result: dict[str, Any] = {}
-        for said, place in ((defaults, "defaults"), (own, where)):
-            for key in keys:
-                if key in said:
-                    result[key], places[verb, key] = said[key], place
-        for said, place in ((defaults, "defaults"), (own, where)):
-            table = said.get(verb)
-            for key, value in (table if isinstance(table, dict) else {}).items():
-                _require_sayable(path, f"{place}.{verb}.{key}", key)
-                result[key], places[verb, key] = value, f"{place}.{verb}"
-        return {key: _at(key, value, folder) for key, value in result.items()}
-
     verb: Verb = "prune" if "prune" in own or ("prune" in defaults and "adapt" not in own) else "adapt"
-    making = merged(verb, OWN[verb])
+    verbs: tuple[Verb, ...] = (verb, "export", "profile")
+    told: dict[Verb, dict[str, Any]] = {each: {} for each in verbs}
+    places: dict[tuple[str, str], str] = {}
+    for said, place in ((defaults, "defaults"), (own, where)):
+        for key, value in said.items():
+            if key in ("devices", *VERBS):
+                continue
+            for each in _told(verbs, key):
+                told[each][key], places[each, key] = value, place
+            if not _told(verbs, key) and not (said is defaults and _told(VERBS, key)) and key != "data":
+                raise _unknown(path, place, key, (*sum(map(known_to, verbs), ()), "devices", *VERBS))
+        for each in verbs:
+            table = said.get(each)
+            for key, value in (table if isinstance(table, dict) else {}).items():
+                told[each][key], places[each, key] = value, f"{place}.{each}"
     data = next((said["data"] for said in (own, defaults) if "data" in said), None)
-    if verb == "prune" and data is not None:
+    making, exporting = told[verb], told["export"]
+    if verb == "prune":
         target = "data" if making.get("method") == "sls" else "calibration"
-        making.setdefault(target, _at("data", data, folder))
-    if verb == "adapt" and "data" not in making:
-        raise ConfigError(f"{path}: {where}.data is missing", 'say what is learned from: data = "fruit.zip:train"')
-    if "budget" in making and (match := re.fullmatch(r"latency_ms=([\d.eE+-]+)", str(making["budget"]))):
-        making["latency_ms"] = _number(path, f"{where}.{verb}.budget", match[1])
-        del making["budget"]
-    exported = next((said["export"] for said in (own, defaults) if "export" in said), True)
-    exporting = None
-    devices = tuple(own.get("devices", defaults.get("devices", ())))
-    if exported is not False:
-        exporting = merged("export", OWN["export"])
+        making.pop("data", None)
         if data is not None:
-            exporting.setdefault("calibration", _at("data", data, folder))
-        if len(devices) == 1 and devices != ("local",):
-            exporting.setdefault("device", devices[0])
-    elif devices:
+            making.setdefault(target, data)
+    elif "data" not in making:
+        raise ConfigError(f"{path}: {where}.data is missing", 'say what is learned from: data = "fruit.zip:train"')
+    if match := _LATENCY.fullmatch(str(making.get("budget", ""))):
+        making["latency_ms"] = _number(path, f"{where}.budget", match[1])
+        del making["budget"]
+    devices = tuple(own.get("devices", defaults.get("devices", ())))
+    if "latency_ms" in making and devices:
+        making.setdefault("device", devices[0])
+    exported = next((said["export"] for said in (own, defaults) if "export" in said), True) is not False
+    if data is not None:
+        exporting.setdefault("calibration", data)
+    if len(devices) == 1 and devices != ("local",):
+        exporting.setdefault("device", devices[0])
+    if devices and not exported:
         raise ConfigError(f"{path}: {where}: nothing is exported, and devices are named", "leave one of them out")
-    profiling = merged("profile", ())
-    for key in profiling:
-        if key not in PROFILE:
-            raise unknown(f"{path}: {places['profile', key]}.{key}", key, PROFILE)
-    return TaskAsked(name, verb, making, exporting, profiling, devices, places)
+    for values in (making, exporting):
+        values.update({key: _at(key, value, folder) for key, value in values.items()})
+    return TaskAsked(name, verb, making, exporting if exported else None, told["profile"], devices, places)
 
 
-def _baseline(defaults: Mapping[str, Any], first: TaskAsked) -> dict[str, Any]:
+def _baseline(first: TaskAsked) -> dict[str, Any]:
     """The export of the unpruned network: as of all tasks, with the images of the first."""
-    told = dict(defaults.get("export", {})) if isinstance(defaults.get("export"), dict) else {}
     assert first.exporting is not None
-    looks = ("mean", "std", "limit", "seed", "skip_bad_files", *PixelSettings.model_fields)
-    images = {name: first.exporting[name] for name in ("calibration", "device", *looks) if name in first.exporting}
-    without = {name: each for name, each in told.items() if name not in ("eval_data", "labels", "int8_max_loss")}
-    return {**without, **images}
+    images = ("calibration", "device", "mean", "std", "limit", "seed", "skip_bad_files", *PixelSettings.model_fields)
+    of_a_task = ("eval_data", "eval_limit", "labels", "class_offset", "objective", "int8_max_loss")
+    return {
+        name: each
+        for name, each in first.exporting.items()
+        if name in images or (first.places.get(("export", name), "").startswith("defaults") and name not in of_a_task)
+    }
 
 
 def _at(key: str, value: Any, folder: Path) -> Any:
-    return placed(value, folder) if key in PATHS and isinstance(value, str) else value
+    return placed(value, folder) if key in PATHS and isinstance(value, str) and not _is_word(value) else value
+
+
+def _is_word(value: str) -> bool:
+    from edgespa.objectives.kinds import OWN
+
+    return value in WORDS or value in OWN
 
 
 def _number(path: Path, where: str, text: str) -> float:
@@ -291,37 +327,22 @@ def _number(path: Path, where: str, text: str) -> float:
         raise ConfigError(f"{path}: {where}: {text} is no number of milliseconds", "write latency_ms=2.5") from None
 
 
-def _require_sayable(path: Path, where: str, key: str) -> None:
-    if key in BASE:
-        raise ConfigError(f"{path}: {where}: all tasks have one base", f"say it in [base]: {key.replace('_', '-')}")
-    if key in REFUSED:
-        raise ConfigError(f"{path}: {where}: a sweep says that itself", "leave it out")
-
-
-def _require_keys(path: Path, where: str, table: Mapping[str, Any], known: Sequence[str]) -> None:
+def _require_keys(path: Path, where: str, table: Mapping[str, Any], known: tuple[str, ...]) -> None:
     for key in table:
         if keyword(key) not in known:
-            place = f"{path}: {where}{'.' if where else ''}{shown(key)[1:-1]}"
-            raise unknown(place, keyword(key), known, of_verb=where.startswith(("tasks", "defaults")) and where)
+            raise _unknown(path, where, keyword(key), known)
 
 
-def unknown(place: str, key: str, known: Sequence[str], of_verb: str | bool = False) -> ConfigError:
-    """A key that is not known, with the nearest that is.
-
-    Args:
-        place: File, table and key.
-        key: It.
-        known: Those that are.
-        of_verb: The table, where the key could belong into one of its tables.
-    """
+def _unknown(path: Path, where: str, key: str, known: tuple[str, ...]) -> ConfigError:
+    """A key that is not known, with the nearest that is."""
+    said = shown(key.replace("_", "-"))[1:-1]
+    place = f"{path}: {where}{'.' if where else ''}{said}"
+    if where and key in BASE and where != "base":
+        return ConfigError(f"{place}: all tasks have one base", f"say it in [base]: {said}")
+    if where and key in REFUSED:
+        return ConfigError(f"{place}: a sweep says that itself", "leave it out")
     near = nearest(key, known, 1)
-    if not near and of_verb:
-        for verb in VERBS:
-            if key in params_of(verb):
-                return ConfigError(f"{place}: is not known", f"say it below [{of_verb}.{verb}]")
-        return ConfigError(
-            f"{place}: is not known", f"settings of a command stand in its table: [{of_verb}.adapt], [{of_verb}.export]"
-        )
-    said = near[0].replace("_", "-") if near else ""
-    others = ", ".join(sorted(each.replace("_", "-") for each in known))
-    return ConfigError(f"{place}: is not known", f"did you mean '{said}'?" if near else f"known: {others}")
+    others = "see the options of edgespa adapt, edgespa export and edgespa profile"
+    if len(known) < 10:
+        others = f"known: {', '.join(each.replace('_', '-') for each in known)}"
+    return ConfigError(f"{place}: is not known", f"did you mean '{near[0].replace('_', '-')}'?" if near else others)

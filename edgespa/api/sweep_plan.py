@@ -64,9 +64,7 @@ def planned(sweep: SweepAsked, folder: Path, contents: Contents, again: frozense
 
 
 def _of_task(task: TaskAsked, folder: Path, contents: Contents, base: dict[str, Any], again: bool) -> Planned:
-    asked: dict[str, Mapping[str, Any]] = {
-        "task": {**base, "by": task.verb, **_compared(task.making, contents, PATHS)}
-    }
+    asked: dict[str, Mapping[str, Any]] = {"task": {**base, "by": task.verb, **_compared(task.making, contents, PATHS)}}
     why: dict[str, str] = {}
     path = task_path(folder, task.name)
     known = note(folder, task.name, "task")

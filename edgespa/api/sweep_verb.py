@@ -84,7 +84,7 @@ def sweep(
         todo = [each.name for each in plan if each.why]
         if todo:
             names = [name for name in todo if name is not None]
-            require_settings(asked, names)
+            require_settings(asked, names, folder)
             if dry_run:
                 return running.result(dry=True, now=plan)
             if not trust:
