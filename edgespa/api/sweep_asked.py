@@ -110,12 +110,10 @@ def _questions(sweep: SweepAsked, names: Sequence[str]) -> Iterator[str]:
         for verb, values in ((task.verb, task.making), ("export", task.exporting or {})):
             for key, value in values.items():
                 place = f"{task.places.get((verb, key), f'tasks.{task.name}')}.{key.replace('_', '-')}"
-                if key in DATA and isinstance(value, str) and is_code(value) and not is_remembered(value):
+                own = key == "objective" and value not in OBJECTIVES and ":" in str(value)
+                data = key in DATA and isinstance(value, str) and is_code(value) and not is_remembered(value)
+                if own or data:
                     yield f"{place} = {_shown(value)}: {CODE}"
-                elif key == "objective" and value not in OBJECTIVES and ":" in str(value):
-                    yield f"{place} = {_shown(value)}: {CODE}"
-                elif key in ("start", "distill") and (why := question(str(value))):
-                    yield f"{place} = {_shown(value)}: {why}"
                 elif key == "device" and value != "local" and verb != "export":
                     yield f"{place} = {_shown(value)}: is connected to, as you"
         for device in task.devices:
