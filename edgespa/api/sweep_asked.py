@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from edgespa.api.sweep_file import DATA, SweepAsked
-from edgespa.errors import ConfigError, EdgespaError, UntrustedError
+from edgespa.errors import ConfigError, DeviceError, EdgespaError, UntrustedError
 from edgespa.models.trust import CODE, is_remembered, question
 
 _LISTS = ("formats", "precisions", "keep", "only", "augment", "variants", "runtimes", "arithmetics", "providers")
@@ -27,32 +27,35 @@ def require_settings(sweep: SweepAsked, names: Sequence[str], folder: Path) -> N
         DeviceError: There is no such device.
     """
     import edgespa as es
-    from edgespa.api.arguments import devices_of
     from edgespa.api.early import promised
     from edgespa.api.shell import Checked, adding
     from edgespa.api.sweep_stages import bundle_path, task_path
+    from edgespa.tasks.unfinished import state_path
 
     for task in sweep.tasks:
         if task.name not in names:
             continue
-        file = task_path(folder, task.name)
-        calls: list[tuple[str, Any, Mapping[str, Any], Path]] = [(task.verb, sweep.base["model"], task.making, file)]
+        file, bundle = task_path(folder, task.name), bundle_path(folder, task.name)
+        writing: dict[str, dict[str, Any]] = {
+            task.verb: {"output": file, "overwrite": True, **({"fresh": True} if state_path(file).exists() else {})},
+            "export": {"output": bundle, "overwrite": True},
+        }
+        calls: list[tuple[str, Any, Mapping[str, Any]]] = [(task.verb, sweep.base["model"], task.making)]
         if task.exporting is not None:
-            calls.append(("export", file, task.exporting, bundle_path(folder, task.name)))
-        for verb, model, values, output in calls:
-            told = call_values(values)
-            state = {} if verb == "export" else {"fresh": True}
-            with adding(only_check=True), promised([file]):
+            calls.append(("export", file, task.exporting))
+            for device in task.devices:
+                calls.append(("profile", bundle, {**task.profiling, "device": device}))
+        for verb, source, values in calls:
+            with adding(only_check=True), promised([file, bundle]):
                 try:
-                    getattr(es, verb)(model, output=output, overwrite=True, progress=False, **state, **told)
+                    getattr(es, verb)(source, **writing.get(verb, {}), progress=False, **call_values(values))
                 except Checked:
                     pass
-                except ConfigError as error:
-                    where = f"{sweep.path}: tasks.{task.name}.{verb}"
-                    raise ConfigError(f"{where}: {error.message}", error.hint) from error
+                except (ConfigError, DeviceError) as error:
+                    kind = DeviceError if isinstance(error, DeviceError) else ConfigError
+                    raise kind(f"{sweep.path}: tasks.{task.name}.{verb}: {error.message}", error.hint) from error
                 except (EdgespaError, OSError):  # when its turn comes it says so, and stops no other
                     pass
-        devices_of(task.devices)
 
 
 def call_values(values: Mapping[str, Any]) -> dict[str, Any]:

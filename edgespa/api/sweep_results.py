@@ -83,7 +83,12 @@ class SweepResult(Result):
     @property
     def failed(self) -> tuple[Swept, ...]:
         """The tasks, and the base, that could not be done, or not all of it."""
-        return tuple(each for each in (*([self.base] if self.base else []), *self.tasks) if each.state == "failed")
+        return tuple(each for each in self.all if each.state == "failed")
+
+    @property
+    def all(self) -> tuple[Swept, ...]:
+        """The base, where it is exported, and the tasks."""
+        return (*([] if self.base is None else [self.base]), *self.tasks)
 
     def to_dict(self) -> dict[str, Any]:
         """As `edgespa sweep --json`."""
@@ -105,11 +110,11 @@ class SweepResult(Result):
 
     def _tables(self) -> Sequence[Table]:
         if self.dry:
-            rows = tuple((each.name, each.why or "nothing to do") for each in self._all())
+            rows = tuple((each.name, each.why or "nothing to do") for each in self.all)
             return [Table(("task", "what is to be done, because of"), rows)]
         measures = {each.measure.title: None for each in self.tasks if each.measure is not None}
         title = " / ".join(measures) or "quality"
-        devices = tuple(dict.fromkeys(name for each in self._all() for name in each.times))
+        devices = tuple(dict.fromkeys(name for each in self.all for name in each.times))
         columns = ("task", "state", title, "task KiB", "file KiB", *(f"ms {name}" for name in devices))
         rows = tuple(
             (
@@ -120,19 +125,15 @@ class SweepResult(Result):
                 _kib(each.smallest),
                 *(f"{each.times[name]['ms']:.3g}" if name in each.times else None for name in devices),
             )
-            for each in self._all()
+            for each in self.all
         )
         return [Table(columns, rows, right=columns[2:])]
 
-    def _all(self) -> tuple[Swept, ...]:
-        return (*([self.base] if self.base is not None else []), *self.tasks)
-
     def _notes(self) -> Sequence[str]:
-        if any(each.of == "validation" for each in self.tasks):
-            return [
-                "where there is no eval-data, quality is of the validation data, which the best epoch was chosen on"
-            ]
-        return []
+        notes = [f"{each.name}: {each.error}" + (f" ({each.hint})" if each.hint else "") for each in self.failed]
+        if any(each.of == "validation" for each in self.tasks) and not self.dry:
+            notes.append("without eval-data, quality is of the images that the best epoch was chosen on")
+        return notes
 
 
 def _kib(size: int | None) -> str | None:

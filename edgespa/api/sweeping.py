@@ -158,7 +158,7 @@ class Sweeping:
         if each.name not in self.failures:
             self.failures[each.name] = failure
         log.debug("%s", failure.traceback)
-        log.warning("%s: %s", each.name or BASE, failure.message)
+        log.info("%s: %s", each.name or BASE, failure.message)  # it is told at the end
 
     def _tell(self, each: Planned) -> None:
         """Count what is done with: no job of it is left, and none will come."""
