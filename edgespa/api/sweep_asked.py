@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,12 @@ _LISTS = ("formats", "precisions", "keep", "only", "augment", "variants", "runti
 _NUMBERS = ("mean", "std", "padding", "resize_to")
 
 
-def require_settings(sweep: SweepAsked, names: Sequence[str], folder: Path) -> None:
+def require_settings(sweep: SweepAsked, names: Sequence[str]) -> None:
     """Refuse values that no call takes, before anything is done; files that are not there fail their tasks alone.
 
     Args:
         sweep: Asked for.
         names: Of the tasks that are looked at.
-        folder: Of the sweep.
 
     Raises:
         ConfigError: With file and table.
@@ -28,34 +28,38 @@ def require_settings(sweep: SweepAsked, names: Sequence[str], folder: Path) -> N
     """
     import edgespa as es
     from edgespa.api.early import promised
-    from edgespa.api.shell import Checked, adding
-    from edgespa.api.sweep_stages import bundle_path, task_path
-    from edgespa.tasks.unfinished import state_path
+    from edgespa.api.shell import adding
 
-    for task in sweep.tasks:
-        if task.name not in names:
-            continue
-        file, bundle = task_path(folder, task.name), bundle_path(folder, task.name)
-        writing: dict[str, dict[str, Any]] = {
-            task.verb: {"output": file, "overwrite": True, **({"fresh": True} if state_path(file).exists() else {})},
-            "export": {"output": bundle, "overwrite": True},
-        }
-        calls: list[tuple[str, Any, Mapping[str, Any]]] = [(task.verb, sweep.base["model"], task.making)]
-        if task.exporting is not None:
-            calls.append(("export", file, task.exporting))
-            for device in task.devices:
-                calls.append(("profile", bundle, {**task.profiling, "device": device}))
-        for verb, source, values in calls:
-            with adding(only_check=True), promised([file, bundle]):
-                try:
-                    getattr(es, verb)(source, **writing.get(verb, {}), progress=False, **call_values(values))
-                except Checked:
-                    pass
-                except (ConfigError, DeviceError) as error:
-                    kind = DeviceError if isinstance(error, DeviceError) else ConfigError
-                    raise kind(f"{sweep.path}: tasks.{task.name}.{verb}: {error.message}", error.hint) from error
-                except (EdgespaError, OSError):  # when its turn comes it says so, and stops no other
-                    pass
+    with tempfile.TemporaryDirectory() as nowhere:  # looking leaves nothing where the sweep's folder will be
+        file, bundle = Path(nowhere, "task.spa"), Path(nowhere, "bundle")
+        for task in sweep.tasks:
+            if task.name not in names:
+                continue
+            calls: list[tuple[str, Any, Mapping[str, Any]]] = [
+                (task.verb, sweep.base["model"], {**task.making, "output": file})
+            ]
+            if task.exporting is not None:
+                calls.append(("export", file, {**task.exporting, "output": bundle}))
+                for device in task.devices:
+                    calls.append(("profile", bundle, {**task.profiling, "device": device}))
+            for verb, source, values in calls:
+                with adding(only_check=True), promised([file, bundle]):
+                    _check(getattr(es, verb), source, values, f"{sweep.path}: tasks.{task.name}.{verb}")
+
+
+def _check(call: Callable[..., Any], source: Any, values: Mapping[str, Any], where: str) -> None:
+    """As a recipe's step is checked before the first is done."""
+    from edgespa.api.shell import Checked
+
+    try:
+        call(source, progress=False, **call_values(values))
+    except Checked:
+        pass
+    except (ConfigError, DeviceError) as error:
+        kind = DeviceError if isinstance(error, DeviceError) else ConfigError
+        raise kind(f"{where}: {error.message}", error.hint) from error
+    except (EdgespaError, OSError):  # when its turn comes it says so, and stops no other
+        pass
 
 
 def call_values(values: Mapping[str, Any]) -> dict[str, Any]:

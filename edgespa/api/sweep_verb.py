@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgespa.api.arguments import several, told
+from edgespa.api.arguments import several, text_of, told
 from edgespa.errors import ConfigError, OutputExistsError, UnfinishedError
 
 if TYPE_CHECKING:
@@ -48,11 +48,13 @@ def sweep(
     Raises:
         ConfigError: The file cannot be read, or says something that is not known or not allowed.
         DeviceError: There is no device of a name.
+        ModelError: There is no such base.
         MissingExtraError: Ray is not installed.
         OutputExistsError: The folder is something else.
         UnfinishedError: A sweep is running there.
         UntrustedError: The file names code that was not used here before, or devices, and nobody has said ``trust``.
     """
+    from edgespa.api.early import require_there
     from edgespa.api.held import held, is_running
     from edgespa.api.sweep_asked import require_harmless, require_settings
     from edgespa.api.sweep_file import read_sweep
@@ -84,7 +86,8 @@ def sweep(
         todo = [each.name for each in plan if each.why]
         if todo:
             names = [name for name in todo if name is not None]
-            require_settings(asked, names, folder)
+            require_there(model=str(asked.base["model"]), weights=text_of(asked.base.get("weights")))
+            require_settings(asked, names)
             if dry_run:
                 return running.result(dry=True, now=plan)
             if not trust:
