@@ -476,13 +476,8 @@ def test_what_only_the_user_may_say_is_asked_for(call: Any, here: Here, made: Ma
     with pytest.raises(UntrustedError) as caught:
         call(text + "[tasks.code]\ndata = 'reads.py:images'\n", trust=False)
     words = caught.value.message
-    for each in (
-        "base.model = ",
-        "tasks.two.objective = 'own.py:make'",
-        "tasks.two.device = 'pi'",
-        "tasks.code.data = ",
-    ):
-        assert each in words
+    for each in ("base.model", "tasks.two.objective", "tasks.two.device", "tasks.two.devices", "tasks.code.data"):
+        assert f"{each} = " in words
     assert made.calls == []
     call(HEAD + TWO, trust=True)
     call(HEAD + TWO, trust=False)  # nothing is to be done
