@@ -20,8 +20,8 @@ LINE = ["sweep", "tasks.toml", "-o", "fleet"]
 
 def made(**changes: Any) -> SweepResult:
     row = Swept(
-        "fruit", "made", "new", Path("fleet/tasks/fruit.spa"), 2048, Path("fleet/bundles/fruit"), 0.91, ACCURACY, "test",
-        ({"name": "onnx-fp32", "size_bytes": 40960, "quality": 0.91},),
+        "fruit", "made", "new", Path("fleet/tasks/fruit.spa"), 2048, Path("fleet/bundles/fruit"), 0.91, ACCURACY,
+        "test", ({"name": "onnx-fp32", "size_bytes": 40960, "quality": 0.91},),
         {"pi-4b": {"ms": 1.234, "variant": "onnx-fp32", "runtime": None, "clean": True}}, 12.5,
     )  # fmt: skip
     other = Swept("tools", "failed", "data changed", error="data 'x': not there", hint="check the path")
