@@ -1,7 +1,7 @@
 """Eight tasks over one base: a sweep beside single commands, and the same sweep on a Ray cluster of two nodes.
 
     python benchmarks/sweep/run.py data DATA WORK             images of eight tasks, and tasks.toml
-    python benchmarks/sweep/run.py single WORK                adapt and export of each, as one types them one after the other
+    python benchmarks/sweep/run.py single WORK                adapt and export of each, one after the other
     python benchmarks/sweep/run.py local WORK OUT JOBS        the sweep, in processes
     python benchmarks/sweep/run.py ray WORK OUT [SECONDS]     on a cluster; after so long one of its two nodes is killed
     python benchmarks/sweep/run.py same WORK OUT OUT...       whether task files are the same, byte for byte
@@ -40,7 +40,7 @@ input-shape = "1,3,32,32"
 
 [defaults]
 density = 0.5
-epochs = 3
+epochs = 2
 batch-size = 32
 mean = [0.485, 0.456, 0.406]
 std = [0.229, 0.224, 0.225]
@@ -98,7 +98,7 @@ def single(work: Path) -> None:
     run("base", "export", spec, *model, *pixels, *images, *form, "-o", str(work / "single/base"))
     for name, task in found["tasks"].items():
         path, train, test = work / f"single/{name}.spa", str(work / task["data"]), str(work / task["eval-data"])
-        how = ["--density", "0.5", "--epochs", "3", "--batch-size", "32", "--overwrite"]
+        how = ["--density", "0.5", "--epochs", "2", "--batch-size", "32", "--overwrite"]
         run(name, "adapt", spec, *model, *pixels, "--data", train, "--eval-data", test, *how, "-o", str(path))
         more = ["--calibration", train, "--eval-data", test, "--trust"]
         run(name, "export", str(path), *pixels, *more, *form, "-o", str(work / f"single/{name}"))
@@ -145,7 +145,7 @@ def shown(done: float, total: float | None, text: str) -> None:
 
 
 def same(work: Path, *outs: str) -> None:
-    """Whether the task files of some runs say the same, but for the time when they were written, and the digest of all."""
+    """Whether the task files of some runs say the same, but for when they were written, and the seal."""
     from edgespa.tasks.task import Task
 
     for name in TASKS:
