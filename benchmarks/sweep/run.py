@@ -1,13 +1,14 @@
 """Eight tasks over one base: a sweep beside single commands, and the same sweep on a Ray cluster of two nodes.
 
     python benchmarks/sweep/run.py data DATA WORK             images of eight tasks, and tasks.toml
-    python benchmarks/sweep/run.py single WORK                adapt and export of each, one after the other
+    python benchmarks/sweep/run.py single WORK adapt|export   of each task, one command after the other
     python benchmarks/sweep/run.py local WORK OUT JOBS        the sweep, in processes
     python benchmarks/sweep/run.py ray WORK OUT [SECONDS]     on a cluster; after so long one of its two nodes is killed
     python benchmarks/sweep/run.py same WORK OUT OUT...       whether task files are the same, byte for byte
     python benchmarks/sweep/run.py costs WORK OUT             seconds of each stage
 
-DATA is the folder with `models.py`, weights and `fashion/`. Each run has a cache of converted files of its own.
+DATA is the folder with `models.py`, weights and `fashion/`. Each run has a cache of converted files of its own. An OUT
+that begins with "alone" is of task files without bundles.
 """
 
 from __future__ import annotations
@@ -66,6 +67,11 @@ def write(data: Path, work: Path) -> None:
             np.savez(work / f"{name}-{split}.npz", images=images, labels=labels)
         text += f'\n[tasks.{name}]\ndata = "{name}-train.npz"\neval-data = "{name}-test.npz"\n'
     (work / "tasks.toml").write_text(text)
+    (work / "alone.toml").write_text(text.replace("[defaults]", "[defaults]\nexport = false"))
+
+
+def file_of(work: Path, out: str) -> Path:
+    return work / ("alone.toml" if out.startswith("alone") else "tasks.toml")
 
 
 def environment(work: Path, name: str) -> dict[str, str]:
@@ -77,8 +83,8 @@ def told(text: str) -> None:
     sys.stdout.flush()
 
 
-def single(work: Path) -> None:
-    """Each task by two commands, and the unpruned network by one."""
+def single(work: Path, what: str) -> None:
+    """Each task by a command, and the unpruned network too where bundles are made."""
     found = tomllib.loads((work / "tasks.toml").read_text())
     model = ["--input-shape", found["base"]["input-shape"]]
     pixels = [f"--{name}={','.join(map(str, found['defaults'][name]))}" for name in ("mean", "std")]
@@ -95,19 +101,22 @@ def single(work: Path) -> None:
     spec = found["base"]["model"]
     first = next(iter(found["tasks"].values()))
     images = ["--calibration", str(work / first["data"])]
-    run("base", "export", spec, *model, *pixels, *images, *form, "-o", str(work / "single/base"))
+    if what == "export":
+        run("base", "export", spec, *model, *pixels, *images, *form, "-o", str(work / "single/base"))
     for name, task in found["tasks"].items():
         path, train, test = work / f"single/{name}.spa", str(work / task["data"]), str(work / task["eval-data"])
         how = ["--density", "0.5", "--epochs", "2", "--batch-size", "32", "--overwrite"]
-        run(name, "adapt", spec, *model, *pixels, "--data", train, "--eval-data", test, *how, "-o", str(path))
-        more = ["--calibration", train, "--eval-data", test, "--trust"]
-        run(name, "export", str(path), *pixels, *more, *form, "-o", str(work / f"single/{name}"))
+        if what == "adapt":
+            run(name, "adapt", spec, *model, *pixels, "--data", train, "--eval-data", test, *how, "-o", str(path))
+        else:
+            more = ["--calibration", train, "--eval-data", test, "--trust"]
+            run(name, "export", str(path), *pixels, *more, *form, "-o", str(work / f"single/{name}"))
     told(f"together {sum(seconds.values()):.1f} s")
 
 
 def local(work: Path, out: str, jobs: int) -> None:
     """The sweep, a second time, and what the second found to do."""
-    line = [sys.executable, "-m", "edgespa", "sweep", str(work / "tasks.toml"), "-o", str(work / out), "--trust"]
+    line = [sys.executable, "-m", "edgespa", "sweep", str(file_of(work, out)), "-o", str(work / out), "--trust"]
     for _ in range(2):
         began = time.monotonic()
         subprocess.run([*line, "--jobs", str(jobs)], check=True, env=environment(work, out))
@@ -134,7 +143,7 @@ def on_ray(work: Path, out: str, seconds: float | None) -> None:
 
             threading.Timer(seconds, kill).start()
         began = time.monotonic()
-        found = es.sweep(work / "tasks.toml", output=work / out, ray=cluster.address, trust=True, progress=shown)
+        found = es.sweep(file_of(work, out), output=work / out, ray=cluster.address, trust=True, progress=shown)
         told(f"{found}\n{time.monotonic() - began:.1f} s")
     finally:
         cluster.shutdown()
@@ -171,7 +180,7 @@ if __name__ == "__main__":
     else:
         place = Path(rest[0]).absolute()
         if what == "single":
-            single(place)
+            single(place, rest[1])
         elif what == "local":
             local(place, rest[1], int(rest[2]))
         elif what == "ray":

@@ -50,7 +50,7 @@ class Sweeping:
         self._tasks = {each.name: each for each in asked.tasks}
         self._jobs: dict[int, tuple[Job, Planned]] = {}
         self._done: set[str | None] = set()
-        self._steps, self._total = 0, sum(len(each.why) > 0 for each in plan)
+        self._total = sum(bool(each.why) for each in plan)
 
     def run(self, workers: Workers) -> None:
         """All that there is to do; what this machine measures comes last, when nothing else runs on it.
