@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from edgespa.api.results import Bundle, Inspection, Profile, Result, Verification
     from edgespa.api.search_results import SearchResult
     from edgespa.api.search_verb import search
+    from edgespa.api.sweep_results import SweepResult
+    from edgespa.api.sweep_verb import sweep
     from edgespa.api.task_results import TaskFile
     from edgespa.api.task_verbs import adapt, open_task, prune
     from edgespa.api.verbs import export, inspect
@@ -61,6 +63,7 @@ __all__ = [
     "SearchResult",
     "Shipping",
     "Status",
+    "SweepResult",
     "TaskFile",
     "Verification",
     "adapt",
@@ -84,6 +87,7 @@ __all__ = [
     "search",
     "ship",
     "status",
+    "sweep",
     "verify",
 ]
 
@@ -99,6 +103,8 @@ _PLACES = MappingProxyType(
         "api.finding_results": ("DataCheck", "Evaluation"),
         "api.search_results": ("SearchResult",),
         "api.search_verb": ("search",),
+        "api.sweep_results": ("SweepResult",),
+        "api.sweep_verb": ("sweep",),
         "api.task_results": ("TaskFile",),
         "api.device_results": ("Profiles", "Removal", "Rollback", "Shipping", "Status"),
         "api.latencies": ("latencies",),

@@ -466,12 +466,46 @@ class Searched(Search):
     page: str | None
 
 
+@_CLOSED
+class SweptTask(TypedDict):
+    """A task of a sweep, or its base, as it is now."""
+
+    name: str
+    state: str
+    why: str
+    task: str | None
+    task_bytes: int | None
+    bundle: str | None
+    quality: float | None
+    measure: dict[str, Any] | None
+    of: str | None
+    files: list[dict[str, Any]]
+    times: dict[str, dict[str, Any]]
+    seconds: float
+    error: str | None
+    hint: str | None
+
+
+@_CLOSED
+class Sweep(TypedDict):
+    """Many tasks over one base: what was made, what is as it was, what failed and what is left to do."""
+
+    folder: str
+    sweep: str
+    base: SweptTask | None
+    tasks: list[SweptTask]
+    seconds: float
+    done: bool
+    dry: bool
+
+
 DOCUMENTS: Mapping[str, Any] = MappingProxyType(
     {
         "init": Started | Allowed,
         "completion": Completion,
         "compress": Compressed,
         "search": Searched,
+        "sweep": Sweep,
         "inspect": Inspected,
         "data": Health,
         "adapt": TaskMade,

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgespa.api.arguments import data_if_any, data_of, devices_of, file_of_names, model_of, several, text_of, told
+from edgespa.api.held import MARK, held, is_running
 from edgespa.api.shell import checked
 from edgespa.errors import ConfigError, DataError, OutputExistsError, UnfinishedError
 from edgespa.models.given import Given
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from edgespa.latency.known import Foretold
 
 TRIALS, BRACKET = 24, 12
-_MARK = ".running"
 _OURS = ("stages", "front", "study.journal", "study.journal.lock", "search.json", "report.html")
 
 
@@ -187,7 +186,7 @@ def search(
     _require_ours(asked, fresh)
     checked()
     folder.mkdir(parents=True, exist_ok=True)
-    with _held(folder):
+    with held(folder):
         if fresh:
             _clear(folder)
         return _searched(asked, progress)
@@ -253,7 +252,6 @@ def _tables(asked: Asked) -> Mapping[str, Foretold]:
 
 def _require_ours(asked: Asked, fresh: bool) -> None:
     """Refuse a folder that is something else, or of another search."""
-    from edgespa.system.files import is_held
     from edgespa.trials.record import Search
 
     folder = asked.folder
@@ -261,29 +259,16 @@ def _require_ours(asked: Asked, fresh: bool) -> None:
         return
     record = folder / "search.json"
     if not record.is_file():
-        if any(each.name != _MARK for each in folder.iterdir()):
+        if any(each.name != MARK for each in folder.iterdir()):
             raise OutputExistsError(folder, ", and is no search", "name another folder, or an empty one")
         return
-    if is_held(folder / _MARK):
+    if is_running(folder):
         raise UnfinishedError(f"{folder}: a search is running there", "wait for it, or name another --output")
     if not fresh and Search.read(record).identity != asked.identity():
         raise UnfinishedError(
             f"{folder} is of a search that was asked for something else, or its data has changed since",
             "repeat that one to go on with it, name another --output, or give it up: fresh=True, --fresh",
         )
-
-
-@contextlib.contextmanager
-def _held(folder: Path) -> Iterator[None]:
-    """The folder is ours, for as long as the block runs; that we hold its mark ends with the process."""
-    from edgespa.system.files import hold
-
-    descriptor = os.open(folder / _MARK, os.O_RDWR | os.O_CREAT, 0o666)
-    try:
-        hold(descriptor)
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def _clear(folder: Path) -> None:

@@ -63,6 +63,17 @@ SEARCH_EXAMPLES: Examples = (
     ),
 )
 
+SWEEP: Sections = {
+    "What is done": ("--again", "--dry-run"),
+    "Where": ("--jobs", "--ray"),
+    "Of TASKS.toml": ("--trust",),
+    "Output": ("--output",),
+}
+SWEEP_EXAMPLES: Examples = (
+    ("All tasks of a file, two at a time; later what has changed", "sweep tasks.toml --output fleet/ --jobs 2"),
+    ("What there is to do, and why", "sweep tasks.toml --output fleet/ --dry-run"),
+)
+
 ADAPT: Sections = {
     "Model": ("--input-shape", "--weights", "--from", "--trust"),
     "Data": ("--data", "--eval-data", *_IMAGES, "--validation", "--hold-out", "--validation-data", "--augment"),

@@ -25,6 +25,7 @@ COMMANDS: Mapping[str, str] = MappingProxyType(
     {
         "compress": "edgespa.cli.compress",
         "search": "edgespa.cli.search",
+        "sweep": "edgespa.cli.sweep",
         "inspect": "edgespa.cli.inspect",
         "adapt": "edgespa.cli.adapt",
         "prune": "edgespa.cli.prune",

@@ -87,6 +87,10 @@ RULES: Mapping[str, tuple[Rule, ...]] = MappingProxyType(
             ),
             Rule(("jobs",), lambda values: values["ray"] is None, "is of this machine; a cluster has its own cores"),
         ),
+        "sweep": (
+            Rule(("jobs",), lambda values: values["ray"] is None, "is of this machine; a cluster has its own cores"),
+            Rule(("jobs", "ray"), lambda values: not values["dry_run"], "is of what is done; --dry-run does nothing"),
+        ),
         "export": (
             *_TASK,
             Rule(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextvars import ContextVar
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -32,6 +34,26 @@ from edgespa.models.recorded import Recorded
 from edgespa.models.reference import BaseReference
 from edgespa.models.trust import remember
 from edgespa.system.bounds import shown, text_problem
+
+_KEPT: ContextVar[dict[object, Base] | None] = ContextVar("kept", default=None)
+_OPENED: dict[str, dict[object, Base]] = {}
+
+
+@contextlib.contextmanager
+def kept_open(content: str) -> Iterator[None]:
+    """Trace a base once for all blocks of this process that name the same content: nothing changes a base.
+
+    Args:
+        content: Digest of the files that the bases in the block are made of.
+    """
+    if content not in _OPENED:
+        _OPENED.clear()
+        _OPENED[content] = {}
+    token = _KEPT.set(_OPENED[content])
+    try:
+        yield
+    finally:
+        _KEPT.reset(token)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,11 +115,15 @@ class Base:
             raise ModelError(
                 f"{shown(spec)} in {shown(str(Path.cwd()))}: a path there {problem}", "rename the folder or file"
             )
-        opened = open_program(spec, as_inputs(input_shape), weights, digest)
+        kept, sizes = _KEPT.get(), as_inputs(input_shape)
+        if kept is not None and (known := kept.get((spec, weights, sizes))) is not None:
+            known.require_digest(digest or known.digest)
+            return known
+        opened = open_program(spec, sizes, weights, digest)
         remember(spec)
         inputs, program = opened.inputs, opened.program
         plain = len(inputs) == 1 and inputs[0].dtype is None
-        return cls(
+        found = cls(
             spec,
             weights,
             inputs[0].shape,
@@ -109,6 +135,9 @@ class Base:
             apart=opened.apart,
             detector=opened.detector,
         )
+        if kept is not None:
+            kept[spec, weights, sizes] = found
+        return found
 
     @property
     def input_sizes(self) -> InputSizes:

@@ -34,7 +34,7 @@ def content_of(spec: str) -> str | None:
     Args:
         spec: ``net.py:build``, ``fashion:train``, ``photos/``, a file.
     """
-    path = next((each for each in _paths(spec) if _is_there(each)), None)
+    path = next((each for each in paths_of(spec) if is_there(each)), None)
     if path is None:
         return None
     seen = hashlib.sha256()
@@ -49,12 +49,18 @@ def content_of(spec: str) -> str | None:
     return seen.hexdigest()[:LENGTH]
 
 
-def _paths(spec: str) -> list[Path]:
+def paths_of(spec: str) -> list[Path]:
+    """What a spec may name: itself, and what stands before its last colon.
+
+    Args:
+        spec: As `content_of`.
+    """
     head, colon, _ = spec.rpartition(":")
     return [expanded(spec), *([expanded(head)] if colon and head else [])]
 
 
-def _is_there(path: Path) -> bool:
+def is_there(path: Path) -> bool:
+    """Whether it is a file or a folder; False of what can be no path."""
     try:
         return path.is_file() or path.is_dir()
     except (OSError, ValueError):
@@ -67,7 +73,7 @@ def absolute(spec: str) -> str:
     Args:
         spec: As `content_of`.
     """
-    for path, tail in zip(_paths(spec), ("", f":{spec.rpartition(':')[2]}"), strict=False):
-        if _is_there(path):
+    for path, tail in zip(paths_of(spec), ("", f":{spec.rpartition(':')[2]}"), strict=False):
+        if is_there(path):
             return f"{path.absolute()}{tail}"
     return spec

@@ -18,6 +18,7 @@ import pytest
 import edgespa as es
 from edgespa.api import search_foretold, search_front, search_stages, search_verb
 from edgespa.api.documents import problems
+from edgespa.api.held import held
 from edgespa.api.search_asked import few_epochs
 from edgespa.api.search_results import SearchResult
 from edgespa.errors import (
@@ -514,7 +515,7 @@ def test_a_folder_of_something_else_stays(call: Any, here: Here, board: Board, t
 
 def test_two_at_once_are_refused(call: Any, here: Here, board: Board, tmp_path: Path) -> None:
     call()
-    with search_verb._held(tmp_path / "found"), pytest.raises(UnfinishedError, match="a search is running there"):
+    with held(tmp_path / "found"), pytest.raises(UnfinishedError, match="a search is running there"):
         call()
 
 

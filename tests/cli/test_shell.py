@@ -31,6 +31,7 @@ ROOT = Path(__file__).resolve().parents[2]
 ALL_COMMANDS = [
     "compress",
     "search",
+    "sweep",
     "inspect",
     "adapt",
     "prune",
@@ -232,7 +233,7 @@ class TestFailures:
         assert "No such command 'profil'. Did you mean 'profile'?" in result.stderr
         result = CliRunner().invoke(main, ["xyzzy"], prog_name="edgespa")
         assert result.exit_code == 2
-        assert "Commands: compress, search, inspect," in result.stderr
+        assert "Commands: compress, search, sweep, inspect," in result.stderr
 
     def test_a_command_that_cannot_be_imported_is_reported(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(main, "table", {"broken": "edgespa.no_such_module"})

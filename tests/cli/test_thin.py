@@ -24,6 +24,7 @@ from edgespa.pruning.depth import DepthConfig
 LINES: Mapping[str, list[str]] = {
     "compress": ["compress", "net.py:build", "--images", "d.zip", "--budget", "speedup=2", "--output", "o"],
     "search": ["search", "net.py:build", "--data", "d.zip", "--validation-data", "v.zip", "--output", "o"],
+    "sweep": ["sweep", "tasks.toml", "--output", "o"],
     "inspect": ["inspect", "net.py:build"],
     "adapt": ["adapt", "net.py:build", "--data", "d.zip", "--output", "o.spa"],
     "prune": ["prune", "net.py:build", "--output", "o.spa", "--density", "0.5"],

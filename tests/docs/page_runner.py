@@ -22,6 +22,7 @@ from typed import problem_of
 
 from edgespa.api.project import read_project
 from edgespa.api.recipes import read_recipe
+from edgespa.api.sweep_file import read_sweep
 from edgespa.cli import main
 from edgespa.cli._recipes import words_of
 from edgespa.device import load_device
@@ -58,16 +59,20 @@ def problems_of_shell(text: str) -> list[str]:
 
 
 def problem_of_toml(text: str, folder: Path) -> str | None:
-    """What is wrong with a TOML block: it is a project's file, a recipe, a device's profile, or entry points."""
+    """What is wrong with a TOML block: a project's file, a recipe, a sweep, a device's profile, or entry points."""
     try:
         values = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         return str(error)
     path = folder / "block.toml"
     path.write_text(text, encoding="utf-8")
+    if values.keys() == {"tasks"}:  # of a sweep, whose base was said above
+        path.write_text(f"version = 1\nbase.model = 'net.py:build'\n{text}", encoding="utf-8")
     try:
         if "version" in values and "model" in values:
             read_project(path)
+        elif "tasks" in values:
+            read_sweep(path)
         elif "version" in values:
             for step in read_recipe(path).steps:
                 command = main.get_command(click.Context(main), step.command)

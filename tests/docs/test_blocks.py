@@ -192,6 +192,8 @@ def test_a_comment_is_of_the_next_block_alone() -> None:
         ("toml", "version = 1\n[verify]\nbundle = b\n", "Invalid value"),
         ("toml", 'extends = "pi-4b"\n[connection]\nhost = "x"\n', None),
         ("toml", 'extends = "pi-4b"\n[connection]\nhorst = "x"\n', "horst"),
+        ("toml", "[tasks.a]\ndata = 'd'\nrank = 2\n", None),
+        ("toml", "[tasks.a]\ndata = 'd'\nrnak = 2\n", "rnak"),
         ("toml", "fruit = 1\n", "neither a recipe"),
     ],
 )
