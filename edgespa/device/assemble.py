@@ -40,7 +40,8 @@ PARTS = (
 
 AGENT_PARTS = (
     *("protocol", "place", "system", "facts", "share", "sensors", "disk", "cache", "copies", "environment"),
-    *("processes", "watched", "versions", "tasks", "command"),
+    *("processes", "watched", "versions", "tasks"),
+    *("update_lock", "window", "unit", "watch", "in_use", "command"),
 )
 """Of the agent, likewise."""
 
