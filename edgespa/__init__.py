@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from edgespa.api.latency_results import Latencies, Prediction
     from edgespa.api.report_verb import Report, report
     from edgespa.api.results import Bundle, Inspection, Profile, Result, Verification
+    from edgespa.api.rollout_verbs import catch_up
     from edgespa.api.task_results import TaskFile
     from edgespa.api.task_verbs import adapt, open_task, prune
     from edgespa.api.verbs import export, inspect
@@ -56,6 +57,7 @@ __all__ = [
     "TaskFile",
     "Verification",
     "adapt",
+    "catch_up",
     "check_data",
     "compress",
     "evaluate",
@@ -92,6 +94,7 @@ _PLACES = MappingProxyType(
         "api.task_verbs": ("adapt", "open_task", "prune"),
         "api.heal_verb": ("heal",),
         "api.report_verb": ("Report", "report"),
+        "api.rollout_verbs": ("catch_up",),
         "api.verbs": ("export", "inspect"),
         "api.bundle_verbs": ("open_bundle", "profile", "remove", "rollback", "ship", "status", "verify"),
     }

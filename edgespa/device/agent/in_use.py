@@ -124,4 +124,7 @@ def follow(root: Path, request: dict[str, Any], stream: BinaryIO) -> dict[str, A
             break
         if select.select([stream], [], [], min(0.25, left))[0] and not os.read(stream.fileno(), 4096):
             break
-    return {"window": state, "current": current_of(folder), "watched": is_watched(root, folder.name)}
+    if not folder.is_dir():
+        return {"window": None, "current": None, "watched": False}
+    with changing(folder):  # nothing is half changed
+        return {"window": window_of(folder), "current": current_of(folder), "watched": is_watched(root, folder.name)}
