@@ -84,7 +84,7 @@ def verify(
 
 
 @overload
-def profile(  # type: ignore[overload-overlap]  # a text is one name, no list
+def profile(
     bundle: str | Path | Bundle,
     *,
     device: str = ...,

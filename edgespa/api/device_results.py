@@ -67,7 +67,9 @@ class Shipping(_OnDevices):
 
     def _title(self) -> str:
         stopped = f", {self.stopped}" if self.stopped else ""
-        return f"{len(self.shipped)} shipped" + (f", {len(self.errors)} devices FAILED" if self.errors else "") + stopped
+        return (
+            f"{len(self.shipped)} shipped" + (f", {len(self.errors)} devices FAILED" if self.errors else "") + stopped
+        )
 
     def _tables(self) -> Sequence[Table]:
         rows = tuple(

@@ -117,8 +117,7 @@ def roll_back_on(
 
     def work(connection: Connection) -> Switched:
         python = runtime_python(connection, read_facts(connection))
-        waits = {"threads": threads, "wait_for_lock_s": wait_for_lock_s}
-        return roll_back(connection, task, lambda _: python, to=to, **waits)
+        return roll_back(connection, task, lambda _: python, to=to, threads=threads, wait_for_lock_s=wait_for_lock_s)
 
     return on_each(devices, work)
 

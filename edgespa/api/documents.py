@@ -184,9 +184,11 @@ class ProfiledThere(TypedDict):
 
 @_CLOSED
 class ShippedThere(TypedDict):
-    """One device."""
+    """One device; ``state``: what it is at, ``in use`` or ``rolled back`` say, ``wave``: which it was in."""
 
     device: str
+    state: str | None
+    wave: int | None
     shipped: list[Shipped]
     error: Problem | None
 

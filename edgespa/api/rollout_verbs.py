@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from edgespa.errors import EdgespaError
 
 Asked = tuple[float | None, str | None, float | None, float, float | None, float]
-"""``watch_s``, ``health_command``, ``health_every_s``, ``health_timeout_s``, ``max_latency_ms``, ``wait_for_lock_s``."""
+"""Of `edgespa.ship`: ``watch_s``, ``health_command`` and the other three of it, ``wait_for_lock_s``."""
 
 
 def watch_of(asked: Asked) -> Watch | None:

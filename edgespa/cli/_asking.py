@@ -22,13 +22,14 @@ SAID = {
     "sign": "signs with that key",
     "key": "signs with that key",
     "memory": "what runs the files may take more memory",
+    "health-command": "runs that command on the devices",
 }
 """Options that are never taken from a recipe without a word."""
 WRITTEN = ("output", "log", "plot", "save-task")
 """Options that name what is written."""
 REPLACED = ("log",)
 """Those of them that replace a file which is there, without a question of their own."""
-DEVICES = "device"
+DEVICES, GROUPS = "device", "group"
 ON_DEVICES = {
     "ship": "it puts files on devices, and in use there",
     "rollback": "it changes what is in use on devices",
@@ -63,6 +64,8 @@ HARMLESS = (
     "identity", "revoked", "no-run", "timeout", "provider", "runs", "seconds", "duration", "cooldown", "rounds",
     "by-layer", "pick",
     "against", "again", "no-save", "with-base", "volatile", "archive", "to", "count", "balance", "description", "name",
+    "wave", "abort-above", "take-back", "watch", "health-every", "health-timeout", "max-latency", "wait-for-lock",
+    "catch-up",
     "wheels", "offline", "runtime", "arithmetic", "wrong", "path", "paths", "title", "examples",
 )  # fmt: skip
 """Options that say what is read or computed. One that is in no list is asked about: see `questions`."""
@@ -106,7 +109,7 @@ def question_of_project(command: str, key: str, value: Any, folders: tuple[Path,
         folders: Below which the command may write.
         overwrite: It may replace what is there.
     """
-    if key == DEVICES and command == "ship":
+    if key in (DEVICES, GROUPS) and command == "ship":
         return None if value == "local" else "is connected to, as you"
     if key == "bundle" and command in INTO_BUNDLES and (why := _outside(str(value), folders)) is not None:
         return f"{INTO_BUNDLES[command]}, and it {why}"
@@ -123,7 +126,7 @@ def _question(command: str, key: str, value: Any, folders: tuple[Path, ...], ove
         return None
     if key in SAID:
         return None if value is False else SAID[key]
-    if key == DEVICES:
+    if key in (DEVICES, GROUPS):
         return None if value == "local" or command in ("export", *ON_DEVICES) else "is connected to, as you"
     if key in WRITTEN:
         there = key in REPLACED and not overwrite and Path(str(value)).exists()

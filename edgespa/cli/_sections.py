@@ -204,6 +204,7 @@ VERIFY_EXAMPLES: Examples = (
 PROFILE: Sections = {
     "What is measured": (
         "--device",
+        "--group",
         "--threads",
         "--variant",
         "--runtime",
@@ -224,15 +225,25 @@ PROFILE_EXAMPLES: Examples = (
 )
 
 SHIP: Sections = {
-    "Where to": ("--device", "--task", "--keep", "--volatile", "--threads"),
+    "Where to": ("--device", "--group", "--task", "--keep", "--volatile", "--threads"),
+    "Carefully": ("--wave", "--abort-above", "--take-back", "--wait-for-lock"),
+    "Watched after the switch": (
+        "--watch",
+        "--health-command",
+        "--health-every",
+        "--health-timeout",
+        "--max-latency",
+    ),
     "Of a task file": ("--with-base", "--base", "--weights", "--sign"),
     "Who made it": (*_SIGNERS, "--trust"),
-    "Instead: take it off": ("--remove", "--yes"),
+    "Instead": ("--catch-up", "--remove", "--yes"),
     "Output": _RECIPE,
 }
 SHIP_EXAMPLES: Examples = (
     ("A bundle to two boards", "ship bundle/ --device pi-4b --device pi-5"),
     ("A task to a board that has its base", "ship task.spa --device pi-4b"),
+    ("To a group, in waves, each watched", "ship bundle/ --group kitchen --wave 1,10%,100% --watch 10m"),
+    ("To those of the group that were away", "ship --catch-up --group kitchen"),
     ("Take a task off", "ship --remove fruit --device pi-4b --yes"),
 )
 
@@ -253,7 +264,7 @@ REPORT_EXAMPLES: Examples = (
     ("Two bundles, and how the task was trained", "report cut/ plain/ task.spa train.jsonl --output report.html"),
     ("All that lies in a folder, on your own images", "report results/ --images photos/"),
 )
-ROLLBACK: Sections = {"Where": ("--device", "--to", "--threads"), "Output": _RECIPE}
+ROLLBACK: Sections = {"Where": ("--device", "--group", "--to", "--wait-for-lock", "--threads"), "Output": _RECIPE}
 ROLLBACK_EXAMPLES: Examples = (
     ("The version before", "rollback fruit --device pi-4b"),
     ("One that is named", "rollback fruit --device pi-4b --to 3"),

@@ -242,10 +242,29 @@ RULES: Mapping[str, tuple[Rule, ...]] = MappingProxyType(
                 "is of TASK files, and none is shipped",
             ),
             Rule(
-                ("task", "keep", "threads", "signers", "identity", "revoked"),
+                (
+                    *("task", "keep", "threads", "signers", "identity", "revoked", "waves", "abort_above", "take_back"),
+                    *("watch_s", "wait_for_lock_s", "volatile", "trust", "catch_up"),
+                ),
                 lambda values: values["remove"] is None,
                 "is of what is shipped, and --remove ships nothing",
             ),
+            Rule(
+                ("task", "keep", "trust", "waves", "abort_above", "take_back"),
+                lambda values: not values["catch_up"],
+                "is of what is named to be shipped, and --catch-up ships what groups are to have",
+            ),
+            Rule(
+                ("take_back",),
+                lambda values: values["waves"] or values["abort_above"] is not None,
+                "is of a roll-out that is stopped: give --wave or --abort-above",
+            ),
+            Rule(
+                ("health_command", "health_every_s", "max_latency_ms"),
+                lambda values: values["watch_s"] is not None,
+                "is of a health window: give --watch, 10m say",
+            ),
+            Rule(("health_timeout_s",), lambda values: values["health_command"], "is of --health-command"),
         ),
     }
 )

@@ -36,7 +36,9 @@ def devices_in(group: str) -> list[Device]:
         if each.device is not None and group in each.device.tags:
             found.append(each.device)
         elif each.device is None and _may_be_of(each.path, group):
-            raise ConfigError(f"{each.problem}; it may be of the group {group}", "correct that profile, or take it away")
+            raise ConfigError(
+                f"{each.problem}; it may be of the group {group}", "correct that profile, or take it away"
+            )
     if not found:
         known = group_names()
         near = nearest(group, list(known))

@@ -38,6 +38,7 @@ LINES: Mapping[str, list[str]] = {
     "report": ["report", "b"],
     "latencies": ["devices", "latencies", "pi"],
     "remove": ["ship", "--remove", "fruit", "--device", "local", "--yes"],
+    "catch_up": ["ship", "--catch-up"],
 }
 WITHOUT = {"tasks", "calibration", "sign", "pack", "unpack", "devices", "card", "run", "demo", "init", "completion"}
 """Commands on files and this machine, which have no public call."""
@@ -54,12 +55,13 @@ OF_THE_TERMINAL = {"json", "save-recipe", "dry-run", "all", "svg", "html", "per-
 OF_ANOTHER_CALL = {
     ("inspect", "overwrite"),
     ("ship", "remove"),
+    ("ship", "catch-up"),
     ("adapt", "resume"),
     ("prune", "resume"),
     ("heal", "resume"),
     ("compress", "budget"),
 }
-"""Of the drawing; `edgespa.remove`, which has a line of its own; what reads a state: `test_resuming`; two keywords."""
+"""Of the drawing; `edgespa.remove` and `edgespa.catch_up`, which have lines of their own; what reads a state: `test_resuming`; two keywords."""
 NAMES = {
     "from": "start",
     "log": "log_file",
@@ -73,6 +75,11 @@ NAMES = {
     "timeout": "timeout_s",
     "memory": "memory_mib",
     "adapter-option": "adapter_settings",
+    "watch": "watch_s",
+    "health-every": "health_every_s",
+    "health-timeout": "health_timeout_s",
+    "max-latency": "max_latency_ms",
+    "wait-for-lock": "wait_for_lock_s",
 }
 """Options that the call names otherwise: it has a list, a unit, or no dash."""
 VALUES = {
@@ -91,6 +98,11 @@ VALUES = {
     "keep-depth": "2",
     "fp32-tolerance": "0.0005",
     "mixed-precision": "bf16",
+    "abort-above": "5%",
+    "watch": "10m",
+    "health-every": "20s",
+    "health-timeout": "1h",
+    "wait-for-lock": "5m",
 }
 SIGNERS = ["--signers", "signers"]
 NORMAL = ["--mean", "0", "--std", "1"]
@@ -169,7 +181,7 @@ def other_value(option: click.Option) -> list[str]:
     return [f"--{name}", "other"]
 
 
-CASES = [(name, key(option)) for name in LINES if name != "remove" for option in options(name)]
+CASES = [(name, key(option)) for name in LINES if name not in ("remove", "catch_up") for option in options(name)]
 
 
 def test_every_command_is_a_public_call_or_has_none() -> None:

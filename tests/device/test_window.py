@@ -363,4 +363,3 @@ def test_a_device_without_a_window(near: Connection, versions: Versions) -> None
     assert done.window is None
     with pytest.raises(DeviceError, match="nothing is known any more"):
         follow_window(near, "shapes", done.version)
-

@@ -27,7 +27,7 @@ _MOST_HOLDERS = 4
 
 @contextlib.contextmanager
 def changing(folder: Path) -> Iterator[None]:
-    """Keep others of edgespa from changing what a task's folder has in use; it needs no space, and is held for moments."""
+    """Keep others of edgespa from changing what a task has in use; it needs no space, and is held for moments."""
     descriptor = os.open(str(folder), os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -69,7 +69,9 @@ def _take(descriptor: int, path: Path, end: float, stream: BinaryIO | None) -> N
         if _taken_within(descriptor, min(left, _SLICE_S)):
             return
         if left <= 0:
-            raise AgentError("in-use", f"{path} is held by {', '.join(holders(path)) or 'a process that ends just now'}")
+            raise AgentError(
+                "in-use", f"{path} is held by {', '.join(holders(path)) or 'a process that ends just now'}"
+            )
         if stream is not None and select.select([stream], [], [], 0)[0] and not os.read(stream.fileno(), 4096):
             raise AgentError("gone", "the connection ended")
 

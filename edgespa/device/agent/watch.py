@@ -292,7 +292,7 @@ def _run_once(
             cwd=str(place),
             env=environment,
             start_new_session=True,
-            preexec_fn=_limit if limited else None,  # noqa: PLW1509  # there are no threads
+            preexec_fn=_limit if limited else None,  # there are no threads
         )
         killed = None
         try:

@@ -43,7 +43,7 @@ MOST_REASON = 600
 
 def now_text() -> str:
     """The device's time, as people read it."""
-    return datetime.now(timezone.utc).isoformat(timespec="seconds")  # noqa: UP017  # Python 3.8
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")  # Python 3.8
 
 
 def watch_lock(root: Path, task: str) -> Path:

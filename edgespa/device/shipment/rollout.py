@@ -146,8 +146,8 @@ def roll_out(
         work: Puts in use what is to be, and follows its window; says what the device is at.
         board: Told what each is at.
         waves: How many devices each reaches.
-        abort_above: The share of a wave's devices that may fail, be unreachable, or go back by themselves; None for any.
-            As soon as it is exceeded no more are begun.
+        abort_above: The share of a wave's devices that may fail, be unreachable, or go back by themselves; None for
+            any. As soon as it is exceeded no more are begun.
         take_back: Called when a wave has exceeded it, with those of its devices that are well: gives, for each that
             was taken back, None, or why it could not be.
         told: Of each wave that is over, in a sentence.

@@ -27,8 +27,8 @@ from edgespa.device.measure.results import Check
 from edgespa.device.ours import runner_command
 from edgespa.device.runner import BASE
 from edgespa.device.shipment.memory import remember
-from edgespa.device.shipment.ready import no_base, no_runtime, require_ready
 from edgespa.device.shipment.reading import read_window
+from edgespa.device.shipment.ready import no_base, no_runtime, require_ready
 from edgespa.device.shipment.results import Shipped, SignatureState
 from edgespa.device.shipment.windows import Watch, plan_of, put_in_use
 from edgespa.errors import ConfigError, DeviceError, SignatureError, UnreachableError

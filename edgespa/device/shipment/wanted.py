@@ -1,7 +1,7 @@
 """What each group is to have, remembered here: so that a device that was away gets it when it is back.
 
-One file per group, ``edgespa/groups/NAME.json`` below ``XDG_STATE_HOME`` or ``~/.local/state``, and beside them a copy of
-each bundle, for what the user named may be gone or changed by then.
+One file per group, ``edgespa/groups/NAME.json`` below ``XDG_STATE_HOME`` or ``~/.local/state``, and beside them a copy
+of each bundle, for what the user named may be gone or changed by then.
 """
 
 from __future__ import annotations

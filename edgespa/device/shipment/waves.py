@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 from collections.abc import Sequence
@@ -40,7 +41,7 @@ class Waves:
                     "say, up to how many devices each wave reaches: --wave 1,10%,100%",
                 )
             steps.append((number, percent))
-        for (first, share), (second, other) in zip(steps, steps[1:], strict=False):
+        for (first, share), (second, other) in itertools.pairwise(steps):
             if share == other and second <= first:
                 raise ConfigError(
                     f"waves: {text[:40]}: a wave reaches no more devices than the one before it",
