@@ -27,9 +27,12 @@ if TYPE_CHECKING:
     from edgespa.api.heal_verb import heal
     from edgespa.api.latencies import latencies
     from edgespa.api.latency_results import Latencies, Prediction
+    from edgespa.api.publish_verb import Publication, publish
     from edgespa.api.report_verb import Report, report
     from edgespa.api.results import Bundle, Inspection, Profile, Result, Verification
     from edgespa.api.rollout_verbs import catch_up
+    from edgespa.api.search_results import SearchResult
+    from edgespa.api.search_verb import search
     from edgespa.api.task_results import TaskFile
     from edgespa.api.task_verbs import adapt, open_task, prune
     from edgespa.api.verbs import export, inspect
@@ -48,10 +51,12 @@ __all__ = [
     "Prediction",
     "Profile",
     "Profiles",
+    "Publication",
     "Removal",
     "Report",
     "Result",
     "Rollback",
+    "SearchResult",
     "Shipping",
     "Status",
     "TaskFile",
@@ -69,9 +74,11 @@ __all__ = [
     "open_task",
     "profile",
     "prune",
+    "publish",
     "remove",
     "report",
     "rollback",
+    "search",
     "ship",
     "status",
     "verify",
@@ -87,6 +94,8 @@ _PLACES = MappingProxyType(
         "api.data_verb": ("check_data",),
         "api.evaluate_verb": ("evaluate",),
         "api.finding_results": ("DataCheck", "Evaluation"),
+        "api.search_results": ("SearchResult",),
+        "api.search_verb": ("search",),
         "api.task_results": ("TaskFile",),
         "api.device_results": ("Profiles", "Removal", "Rollback", "Shipping", "Status"),
         "api.latencies": ("latencies",),
@@ -95,6 +104,7 @@ _PLACES = MappingProxyType(
         "api.heal_verb": ("heal",),
         "api.report_verb": ("Report", "report"),
         "api.rollout_verbs": ("catch_up",),
+        "api.publish_verb": ("Publication", "publish"),
         "api.verbs": ("export", "inspect"),
         "api.bundle_verbs": ("open_bundle", "profile", "remove", "rollback", "ship", "status", "verify"),
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import json
 import math
 import os
 import random
@@ -15,9 +16,10 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import click
 import numpy as np
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from torch import nn
 from torch.onnx._internal.exporter._registration import ONNXRegistry
 
@@ -28,7 +30,10 @@ from edgespa.exporting.conversion import Conversions
 from edgespa.tasks.base import Base
 
 # --hypothesis-profile=deep, or: make fuzz. The tests named fuzz try thirty times as many inputs then.
-settings.register_profile("deep", max_examples=3_000)
+settings.register_profile("deep", max_examples=3_000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+# How fast inputs are drawn says how busy the machine is.
+settings.register_profile("usual", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("usual")
 
 
 @pytest.fixture(scope="session")
@@ -46,6 +51,43 @@ def pytest_configure() -> None:
         for number, usual in ((signal.SIGHUP, signal.SIG_DFL), (signal.SIGINT, signal.default_int_handler)):
             if signal.getsignal(number) is signal.SIG_IGN:
                 signal.signal(number, usual)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def documents_are_what_their_types_say() -> Iterator[None]:
+    """Whatever a command prints with ``--json`` in any test is looked at by its type."""
+    from edgespa.api.documents import DOCUMENTS, Checked, problems
+    from edgespa.cli import _output, main
+    from edgespa.system.plain import to_plain
+
+    emit = _output.emit_json
+
+    @functools.cache
+    def names() -> dict[click.Command, str]:
+        found: dict[click.Command, str] = {}
+        waiting: list[tuple[str, click.Group]] = [("", main)]
+        while waiting:
+            path, group = waiting.pop()
+            context = click.Context(group)
+            for name in group.list_commands(context):
+                command = group.get_command(context, name)
+                assert command is not None
+                found[command] = f"{path} {name}".strip()
+                if isinstance(command, click.Group):
+                    waiting.append((found[command], command))
+        return found
+
+    def looked_at(value: Any) -> None:
+        emit(value)
+        context = click.get_current_context(silent=True)
+        name = names().get(context.command) if context else None
+        plain = json.loads(json.dumps(value.to_dict() if hasattr(value, "to_dict") else to_plain(value)))
+        if name in DOCUMENTS and not (isinstance(plain, dict) and plain.keys() == Checked.__annotations__.keys()):
+            assert problems(name, plain) == [], f"what edgespa {name} --json printed is not what api/documents.py says"
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_output, "emit_json", looked_at)
+        yield
 
 
 @pytest.hookimpl(tryfirst=True)  # before it is chosen by marks

@@ -34,6 +34,7 @@ FLOORS: Mapping[str, int] = {
     "objectives/measured": 0,
     "objectives/measures": 0,
     "tasks/unfinished": 0,
+    "trials": 0,
     "models": 1,
     "data": 1,
     "graph": 1,
@@ -45,6 +46,7 @@ FLOORS: Mapping[str, int] = {
     "graph/rewrites": 2,
     "graph/surgery": 2,
     "models/interface": 2,
+    "models/from_onnx": 2,
     "adapters": 2,
     "selection": 2,
     "quantisation": 2,
@@ -58,6 +60,7 @@ FLOORS: Mapping[str, int] = {
     "exporting": 4,
     "device": 4,
     "reports": 4,
+    "workers": 4,
     "latency": 5,
     "api": 5,
     "cli": 5,
@@ -82,8 +85,10 @@ WITHOUT_TORCH = (
     "objectives/measured",
     "objectives/measures",
     "tasks/unfinished",
+    "trials",
     "device",
     "reports",
+    "workers",
 )
 TORCH = {"torch", "torchvision", "torchao", "timm", "transformers", "litert_torch", "onnxsim", "safetensors.torch"}
 

@@ -76,7 +76,7 @@ def ship_to(
             progress(0, None, f"make {source.name} ready")
             one = prepared(source, task=task, signers=signers, identity=identity, revoked=revoked, options=options)
             ready.append(stack.enter_context(one))
-        _refuse_twice([each.task for each in ready])
+        refuse_twice([each.task for each in ready])
         options_of_each = {
             **{"keep": keep, "send_base": with_base, "volatile": volatile, "threads": threads, "trust": trust},
             **{"wait_for_lock_s": wait_for_lock_s, "watch": how.watch},
@@ -96,7 +96,12 @@ def _ahead(devices: Sequence[Device], needed: Mapping[str, str], volatile: bool)
     return {each.device.name: each for each in on_each(devices, look) if each.error is not None}
 
 
-def _refuse_twice(names: Sequence[str]) -> None:
+def refuse_twice(names: Sequence[str]) -> None:
+    """Refuse two sources that are the same task.
+
+    Args:
+        names: Of the tasks.
+    """
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
         raise ConfigError(f"two of them are the task '{twice}'", "ship them one by one, with --task")

@@ -23,12 +23,15 @@ from edgespa.data.calibration import CalibrationSpec
 from edgespa.device.board import Device
 from edgespa.device.inventory import Inventory
 from edgespa.device.measure.results import Check, Profile
+from edgespa.device.provision.pulling import PullSetUp
 from edgespa.device.provision.setup import SetUp
+from edgespa.device.shipment.depot import Published
 from edgespa.device.shipment.results import DeviceStatus, Removed, Shipped, Switched
 from edgespa.exporting.layer_errors import LayerError
 from edgespa.findings.dataset import Health
 from edgespa.findings.evaluation import Details
 from edgespa.objectives.measured import Measured
+from edgespa.trials.record import Search
 
 VERSION = 1
 _CLOSED = with_config(ConfigDict(extra="forbid"))
@@ -311,6 +314,14 @@ class Signed(TypedDict):
 
 
 @_CLOSED
+class AgentWritten(TypedDict):
+    """The program that pulls, as a file."""
+
+    path: str
+    size_bytes: int
+
+
+@_CLOSED
 class Packed(TypedDict):
     """The packed file."""
 
@@ -416,11 +427,19 @@ class Reported(TypedDict):
     notes: list[str]
 
 
+class Searched(Search):
+    """A search, as far as it is: every trial and what became of it; in its folder."""
+
+    folder: str
+    page: str | None
+
+
 DOCUMENTS: Mapping[str, Any] = MappingProxyType(
     {
         "init": Started | Allowed,
         "completion": Completion,
         "compress": Compressed,
+        "search": Searched,
         "inspect": Inspected,
         "data": Health,
         "adapt": TaskMade,
@@ -442,8 +461,10 @@ DOCUMENTS: Mapping[str, Any] = MappingProxyType(
         "devices check": Inventory,
         "devices setup": SetUp,
         "devices latencies": Latencies,
+        "devices pull": PullSetUp,
+        "devices agent": AgentWritten,
         "profile": Profile | list[ProfiledThere],
-        "ship": list[ShippedThere] | list[RemovedThere],
+        "ship": list[ShippedThere] | list[RemovedThere] | Published,
         "rollback": list[SwitchedThere],
         "status": list[StatusThere],
         "card": Card,

@@ -18,7 +18,7 @@ from edgespa.tasks.unfinished import refuse_unfinished, state_path
 
 _PROMISED: ContextVar[frozenset[Path]] = ContextVar("promised", default=frozenset())
 _CHECK = "check the path, relative to the current folder"
-_LIKE_FILES = (".npz", ".zip", ".py", ".spa", ".pt2")
+_LIKE_FILES = (".npz", ".zip", ".py", ".spa", ".pt2", ".onnx")
 
 
 @contextlib.contextmanager
@@ -151,7 +151,7 @@ def _is_file_or_part(weights: str) -> bool:
 def _require_model(spec: str) -> None:
     found = split_file_spec(spec)
     path = expanded(found[0] if found is not None else spec)
-    if path.is_file() or is_promised(path) or not (found is not None or path.suffix in (".spa", ".pt2")):
+    if path.is_file() or is_promised(path) or not (found is not None or path.suffix in (".spa", ".pt2", ".onnx")):
         return
     error = TaskFileError if path.suffix == ".spa" else ModelError
     raise error(f"{path}: no such file", nearest_path(path) or _CHECK)

@@ -18,27 +18,8 @@ if TYPE_CHECKING:
 _CLASSES, _CONFUSIONS, _WRONG, _BAD, _ALIKE = 40, 10, 10, 10, 10
 
 
-class Found(Result):
-    """What the results here have in common: their parts, for a terminal."""
-
-    @property
-    def title(self) -> str:
-        """A line."""
-        return self._title()
-
-    @property
-    def tables(self) -> Sequence[Table]:
-        """What was found."""
-        return self._tables()
-
-    @property
-    def notes(self) -> Sequence[str]:
-        """What there is to say about it."""
-        return self._notes()
-
-
 @dataclasses.dataclass(frozen=True, repr=False)
-class Evaluation(Found):
+class Evaluation(Result):
     """What a model does on test data, by class and by sample.
 
     Attributes:
@@ -194,7 +175,7 @@ class Evaluation(Found):
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
-class DataCheck(Found):
+class DataCheck(Result):
     """The health of data.
 
     Attributes:

@@ -39,7 +39,7 @@ def look(folder: Path) -> Finding:
     entries = sorted((each for each in _entries(folder) if not each.name.startswith(".")), key=lambda each: each.name)
     entries = entries[:_MOST_FILES]
     models = [f"{file.name}:{name}" for file in entries if file.suffix == ".py" for name in factories_in(file)]
-    programs = [file.name for file in entries if file.suffix == ".pt2" and file.is_file()]
+    programs = [file.name for file in entries if file.suffix in (".pt2", ".onnx") and file.is_file()]
     data, held = [], []
     for each in entries:
         names = {inner.name for inner in _entries(each) if inner.is_dir()} if each.is_dir() else set()
@@ -78,7 +78,7 @@ def project_text(values: Mapping[str, Any], found: Finding, devices: Sequence[st
             "# Keys are what options are called, without the dashes; a table [COMMAND] is for one command.",
             f"version = {VERSION}",
             "",
-            "# MODEL: file.py:factory, package.module:factory, torchvision:NAME, timm:NAME, hf:NAME, or a .pt2 file.",
+            "# MODEL: file.py:factory, package.module:factory, torchvision:, timm: or hf:NAME, a .pt2 or .onnx file.",
             line("model", "net.py:build", found.models),
             line("input-shape", [1, 3, 224, 224]),
             "",

@@ -29,8 +29,8 @@ from edgespa.system.bounds import oddity, readable, shown
 from edgespa.system.files import plain_text
 
 COMMANDS = (
-    "data", "compress", "adapt", "prune", "heal", "export", "evaluate", "verify", "sign", "pack", "unpack", "profile",
-    "card", "report", "ship", "rollback", "calibration-make", "devices-setup",
+    "data", "compress", "search", "adapt", "prune", "heal", "export", "evaluate", "verify", "sign", "pack", "unpack",
+    "profile", "card", "report", "ship", "rollback", "calibration-make", "devices-setup", "devices-pull",
 )  # fmt: skip
 """What a step may be: whatever makes, sends or measures something."""
 VERSION = 1

@@ -126,13 +126,17 @@ def report(
 
 WORDS = {
     "bundles": "bundle", "tasks": "task", "profiles": "profile", "logs": "training log", "recipes": "recipe",
-    "depths": "embedding", "evaluations": "evaluation", "healths": "data check",
+    "depths": "embedding", "evaluations": "evaluation", "healths": "data check", "searches": "search",
 }  # fmt: skip
 """What a page may be made of: the name of the list in `edgespa.reports.page.found.Found`, and one of it in words."""
 
 
+def _plural(word: str, count: int) -> str:
+    return "" if count == 1 else "es" if word.endswith("ch") else "s"
+
+
 def _counted(counts: dict[str, int]) -> str:
-    return ", ".join(f"{count} {WORDS[kind]}{'' if count == 1 else 's'}" for kind, count in counts.items() if count)
+    return ", ".join(f"{count} {WORDS[kind]}{_plural(WORDS[kind], count)}" for kind, count in counts.items() if count)
 
 
 def _subtitle(counts: dict[str, int]) -> str:

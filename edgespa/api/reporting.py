@@ -38,6 +38,7 @@ from edgespa.reports.page.found import (
     FoundHealth,
     FoundLog,
     FoundProfile,
+    FoundSearch,
     FoundTask,
     FoundText,
     NamedLayer,
@@ -46,6 +47,7 @@ from edgespa.reports.page.found import (
 from edgespa.system.files import plain_text
 from edgespa.tasks.modules import describe_modules
 from edgespa.tasks.task import SUFFIX, Task
+from edgespa.trials.record import Search
 
 Tell = Callable[[float, float | None, str], None]
 
@@ -56,8 +58,8 @@ MOST_IMAGE_BYTES = 96 << 20
 _CANDIDATES = 4  # times as many images are looked at as are shown
 _LOGS = (".jsonl", ".log")
 _KINDS = (
-    "bundles (folders or .tar), task files (.spa), profiles and what evaluate and data wrote (.json), recipes (.toml), "
-    "training logs (.jsonl)"
+    "bundles (folders or .tar), task files (.spa), profiles and what evaluate, data and search wrote (.json), recipes "
+    "(.toml), training logs (.jsonl)"
 )
 _KNOWN = tuple(field.name for field in dataclasses.fields(Found) if field.name != "notes")
 
@@ -278,6 +280,8 @@ def _document(subject: Subject, path: Path) -> tuple[str, Any]:
         return "evaluations", FoundEvaluation(subject.name, subject.link, Details.read(path))
     if kind == Health.FORMAT:
         return "healths", FoundHealth(subject.name, subject.link, Health.read(path))
+    if kind == Search.FORMAT:
+        return "searches", FoundSearch(subject.name, subject.link, Search.read(path))
     try:
         return "profiles", FoundProfile(subject.name, subject.link, Profile.model_validate(values))
     except ValidationError as error:

@@ -33,6 +33,10 @@ class Result:
         parts = [f"### {self._title()}", *(table.markdown() for table in self._tables())]
         return "\n\n".join([*parts, *self._notes()]) + "\n"
 
+    def parts(self) -> tuple[str, Sequence[Table], Sequence[str]]:
+        """What it says, for whoever lays it out: a heading, the tables, and what there is to say about them."""
+        return self._title(), self._tables(), self._notes()
+
     def __repr__(self) -> str:
         return "\n".join([self._title(), *(table.text() for table in self._tables()), *self._notes()])
 

@@ -13,6 +13,9 @@ from edgespa.api.tables import Table
 from edgespa.system.plain import to_plain
 
 if TYPE_CHECKING:
+    from torch.fx import GraphModule
+
+    from edgespa.api.arguments import Model
     from edgespa.pruning.depth import Decision
     from edgespa.tasks.task import Task
 
@@ -109,6 +112,29 @@ class TaskFile(Result):
         }
         plain: dict[str, Any] = to_plain(values)
         return plain
+
+    def module(
+        self, *, base: Model | None = None, weights: str | Path | None = None, trust: bool = False
+    ) -> GraphModule:
+        """The compact network, adapters merged, as a module of PyTorch, to go on with without edgespa.
+
+        It is in evaluation form; ``.train()`` lets batch norms and dropouts train, and all its parameters learn. It
+        compiles, and ``torch.save`` writes what ``torch.load(..., weights_only=False)`` reads where edgespa is not
+        installed. Its ``state_dict`` has the names of the base.
+
+        Args:
+            base: Its base, if it is not where it was.
+            weights: Weight file of the base.
+            trust: The base that the task names may be run if it is code.
+
+        Raises:
+            EdgespaError: The base cannot be found or is another, or a proof fails, as in an export.
+        """
+        from edgespa.api.arguments import base_of, text_of
+        from edgespa.api.going_on import module_of
+
+        spec = base_of(base, self.given)
+        return module_of(self.task, self.path.absolute().parent, spec, text_of(weights), trust=trust)
 
     def _title(self) -> str:
         return f"{self.path}: {self.size_bytes:,} bytes"

@@ -42,6 +42,8 @@ Kind = Annotated[str, Field(pattern="^[a-z][a-z0-9-]*$", max_length=64)]
 """What is learned: the name of an objective, such as ``classes``, ``multi-label``, ``regression``, ``segmentation``."""
 
 _ROUNDED = 1e-9
+FOR_PYTORCH = ("pt2", "python")
+"""Formats that nothing on a device runs: they are there to go on from."""
 INT8_STEPS = ("rounded weights", "moved biases")
 """What is done to an int8 file beside its ranges, each after the one before it."""
 MAX_ERRORS = 32
@@ -170,7 +172,7 @@ class Variant(Part):
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")
     file: RelativePath
     parts: tuple[RelativePath, ...] = Field(default=(), max_length=MAX_PARTS)
-    format: Literal["onnx", "tflite", "ncnn"]
+    format: Literal["onnx", "tflite", "ncnn", "pt2", "python"]
     precision: Literal["fp32", "fp16", "int8", "int8-weights"]
     opset: int | None = None
     inputs: tuple[TensorSpec, ...] = Field(min_length=1, max_length=MAX_TENSORS)
@@ -196,7 +198,8 @@ class Variant(Part):
 
     @model_validator(mode="after")
     def _parts_are_what_is_read(self) -> Self:
-        wanted = (PurePosixPath(self.file).with_suffix(".bin").as_posix(),) if self.format == "ncnn" else ()
+        suffix = {"ncnn": ".bin", **dict.fromkeys(FOR_PYTORCH, ".safetensors")}.get(self.format)
+        wanted = (PurePosixPath(self.file).with_suffix(suffix).as_posix(),) if suffix else ()
         if self.parts != wanted:
             raise ValueError(f"the parts of {self.file} are {', '.join(wanted) or 'none'}, for that is what is read")
         return self

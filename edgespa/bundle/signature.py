@@ -40,14 +40,20 @@ class Signer:
     Attributes:
         key: The key's file: private, or public where an agent or token has the private half.
         fingerprint: Of the key, as ``ssh-keygen -l`` shows it.
+        namespace: What its signatures are made for.
     """
 
     key: Path
     fingerprint: str
+    namespace: str = NAMESPACE
 
     @classmethod
-    def open(cls, key: Path) -> Self:
+    def open(cls, key: Path, namespace: str = NAMESPACE) -> Self:
         """Look at a key without using it, so that a wrong name is told before any work is done.
+
+        Args:
+            key: Its file.
+            namespace: What signatures are made for.
 
         Raises:
             SignatureError: There is no such key, it is none, or ssh-keygen is not installed.
@@ -61,7 +67,7 @@ class Signer:
             raise SignatureError(
                 f"{key} is not an OpenSSH key{_said(done)}", "make one with: ssh-keygen -t ed25519 -f KEY"
             )
-        return cls(key, found.group())
+        return cls(key, found.group(), namespace)
 
     def __call__(self, content: bytes) -> bytes:
         """The signature of some bytes.
@@ -69,10 +75,24 @@ class Signer:
         Raises:
             SignatureError: The key cannot be used; the message has ssh-keygen's reason.
         """
-        done = _ssh_keygen(["-Y", "sign", "-f", str(self.key), "-n", NAMESPACE], content, seconds=None)
+        done = _ssh_keygen(["-Y", "sign", "-f", str(self.key), "-n", self.namespace], content, seconds=None)
         if done.returncode or _BEGIN not in done.stdout:
             raise SignatureError(f"cannot sign with {self.key}{_said(done)}", _hint_for(done.stderr))
         return done.stdout.encode()
+
+    def made(self, content: bytes, signature: bytes) -> bool:
+        """Whether a signature is a good one of some bytes, by this very key and for the same.
+
+        Args:
+            content: The bytes.
+            signature: As a call gives it.
+        """
+        with private_folder() as folder:
+            file = folder / SIGNATURE
+            file.write_bytes(signature)
+            done = _ssh_keygen(["-Y", "check-novalidate", "-s", str(file), "-n", self.namespace], content)
+        found = re.search(r"\b(SHA256|MD5):\S+", done.stdout)
+        return done.returncode == 0 and found is not None and found.group() == self.fingerprint
 
 
 @dataclass(frozen=True)

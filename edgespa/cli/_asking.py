@@ -21,8 +21,10 @@ SAID = {
     "python": "runs that Python",
     "sign": "signs with that key",
     "key": "signs with that key",
+    "unsigned": "devices run what nobody has signed",
     "memory": "what runs the files may take more memory",
     "health-command": "runs that command on the devices",
+    "ray": "its cluster is connected to, and runs code as you",
 }
 """Options that are never taken from a recipe without a word."""
 WRITTEN = ("output", "log", "plot", "save-task")
@@ -34,6 +36,7 @@ ON_DEVICES = {
     "ship": "it puts files on devices, and in use there",
     "rollback": "it changes what is in use on devices",
     "devices-setup": "it puts runtimes on a device, and runs them there",
+    "devices-pull": "it lets a device fetch and use what a server has",
 }
 """Steps that are never taken from a recipe without a word."""
 INTO_BUNDLES = {
@@ -66,7 +69,9 @@ HARMLESS = (
     "against", "again", "no-save", "with-base", "volatile", "archive", "to", "count", "balance", "description", "name",
     "wave", "abort-above", "take-back", "watch", "health-every", "health-timeout", "max-latency", "wait-for-lock",
     "catch-up",
+    "space", "set", "goal", "sampler", "trials", "bracket", "jobs",
     "wheels", "offline", "runtime", "arithmetic", "wrong", "path", "paths", "title", "examples",
+    "kind", "downgrade", "every", "no-pull", "url",
 )  # fmt: skip
 """Options that say what is read or computed. One that is in no list is asked about: see `questions`."""
 

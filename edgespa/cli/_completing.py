@@ -112,7 +112,7 @@ def _model(ctx: click.Context, incomplete: str) -> Iterator[CompletionItem[str]]
         return
     found = words(PREFIXES, incomplete)
     yield from found
-    yield from _files((".py", ".pt2", ".spa"), incomplete, found=bool(found))
+    yield from _files((".py", ".pt2", ".onnx", ".spa"), incomplete, found=bool(found))
 
 
 def _files(endings: tuple[str, ...], incomplete: str, *, found: bool) -> Iterator[CompletionItem[str]]:

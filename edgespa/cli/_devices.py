@@ -23,9 +23,8 @@ def devices_option(
     return click.option("--device", "devices", multiple=True, required=required, metavar="NAME", help=text)
 
 
-def group_option() -> Callable[[_F], _F]:
+def group_option(text: str = "The devices whose profiles have this tag; may be repeated.") -> Callable[[_F], _F]:
     """``--group NAME`` -> ``groups: tuple[str, ...]``."""
-    text = "The devices whose profiles have this tag; may be repeated."
     return click.option("--group", "groups", multiple=True, metavar="NAME", help=text)
 
 

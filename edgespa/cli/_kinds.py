@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
@@ -231,11 +233,35 @@ class Words(click.ParamType[tuple[str, ...]]):
         return words
 
 
-class Speed(click.ParamType[tuple[str, float]]):
-    """``latency_ms=12`` -> ``("latency_ms", 12.0)``; ``speedup=2`` -> ``("speedup", 2.0)``."""
+class _Bound(NamedTuple):
+    """What a number may be, in words; one for examples; and the test, of finite numbers."""
 
-    name = "speed"
-    known = (LATENCY, "speedup")
+    words: str
+    example: int
+    holds: Callable[[float], bool]
+
+
+_BOUNDS: Mapping[str, _Bound] = MappingProxyType(
+    {
+        LATENCY: _Bound("a number of milliseconds", 20, lambda number: number > 0),
+        "size_bytes": _Bound("a whole number of bytes", 100_000, lambda number: number > 0 and number == int(number)),
+        "speedup": _Bound("a number above 1", 2, lambda number: number > 1),
+    }
+)
+
+
+class Bound(click.ParamType[tuple[str, float]]):
+    """``latency_ms=12`` -> ``("latency_ms", 12.0)``; ``speedup=2``, also ``2x``, -> ``("speedup", 2.0)``.
+
+    Args:
+        one: Of the keys of `_BOUNDS`.
+        other: Likewise.
+    """
+
+    name = "bound"
+
+    def __init__(self, one: str, other: str) -> None:
+        self.known = (one, other)
 
     def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
         """What the help shows.
@@ -273,9 +299,10 @@ class Speed(click.ParamType[tuple[str, float]]):
             return (value[0], value[1])
         key, sign, text = (each.strip() for each in value.partition("="))
         if key not in self.known or not sign:
-            self.fail(f"'{value}' is neither {LATENCY}=20 nor speedup=2", param, ctx)
+            one, other = (f"{each}={_BOUNDS[each].example}" for each in self.known)
+            self.fail(f"'{value}' is neither {one} nor {other}", param, ctx)
+        bound = _BOUNDS[key]
         number = _number(text.removesuffix("x") if key == "speedup" else text)
-        if isinstance(number, str) or not (1 if key == "speedup" else 0) < number < float("inf"):
-            what = "a number above 1" if key == "speedup" else "a number of milliseconds"
-            self.fail(f"'{text}' is not {what} in '{value}'; write {key}={2 if key == 'speedup' else 20}", param, ctx)
+        if isinstance(number, str) or not abs(number) < float("inf") or not bound.holds(number):
+            self.fail(f"'{text}' is not {bound.words} in '{value}'; write {key}={bound.example}", param, ctx)
         return key, float(number)

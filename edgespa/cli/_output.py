@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
-from edgespa.cli._terminal import echo, harmless, quoted_orders, results
+from edgespa.cli._terminal import WIDTH, columns, echo, harmless, quoted_orders, results
 
 if TYPE_CHECKING:
+    from edgespa.api.results import Result
     from edgespa.system.progress import ProgressCallback
-
-WIDTH = 80
-"""Columns of a table that does not go to a terminal, where `COLUMNS` does not ask for less."""
 
 
 def emit_json(value: Any) -> None:
@@ -32,7 +29,7 @@ def emit_json(value: Any) -> None:
 
 
 def table(
-    columns: Sequence[str],
+    headings: Sequence[str],
     rows: Sequence[Sequence[object]],
     *,
     title: str | None = None,
@@ -45,7 +42,7 @@ def table(
     each, so that no name and no path is torn.
 
     Args:
-        columns: The headings.
+        headings: Of the columns.
         rows: Cells: None becomes ``-``, a bool ``yes`` or ``no``, an int gets thousands separators, a float four
             significant digits; anything else is its ``str``.
         title: A line above.
@@ -53,7 +50,7 @@ def table(
         err: Print to stderr instead of stdout.
 
     Raises:
-        ValueError: A row has another length than ``columns``.
+        ValueError: A row has another length than ``headings``.
     """
     import textwrap
 
@@ -64,34 +61,47 @@ def table(
 
     from edgespa.api.tables import Table, cell_text
 
-    values = Table(tuple(columns), tuple(tuple(row) for row in rows), title or "", tuple(right))
+    values = Table(tuple(headings), tuple(tuple(row) for row in rows), title or "", tuple(right))
     stream = sys.stderr if err else results()
-    console = Console(file=stream, width=None if stream.isatty() else _asked_width(), highlight=False, soft_wrap=False)
-    headings = [harmless(heading) for heading in values.columns]
+    console = Console(file=stream, width=columns(stream) or WIDTH, highlight=False, soft_wrap=False)
+    first = [harmless(heading) for heading in values.columns]
     cells = [[harmless(cell_text(cell)) for cell in row] for row in values.rows]
     if title:
         for line in textwrap.wrap(harmless(title), console.width, break_long_words=False, break_on_hyphens=False):
             echo(line, err=err)
-    widths = _widths([headings, *cells], console.width)
+    widths = _widths([first, *cells], console.width)
     if widths is None:
-        _records(headings, cells, err)
+        _records(first, cells, err)
         return
     drawn = Grid(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    for heading, to_the_right, width in zip(headings, values.to_the_right, widths, strict=True):
+    for heading, to_the_right, width in zip(first, values.to_the_right, widths, strict=True):
         drawn.add_column(Text(heading), justify="right" if to_the_right else "left", overflow="fold", width=width)
     for row in cells:
         drawn.add_row(*(Text(cell) for cell in row))
     console.print(drawn)
 
 
-def _asked_width() -> int:
-    """Of what is no terminal: `WIDTH`, or less where the environment says so."""
-    text = os.environ.get("COLUMNS", "")
-    asked = int(text) if text.isascii() and text.isdecimal() and len(text) < 5 else WIDTH
-    return min(max(asked, _LEAST), WIDTH)
+def show(found: Result) -> None:
+    """Print a result: a line, its tables as wide as the terminal, and what there is to say about them.
+
+    Args:
+        found: The result of a public call.
+    """
+    from edgespa.api.tables import cell_text
+
+    heading, tables, notes = found.parts()
+    echo(heading)
+    for each in tables:
+        echo()
+        rows = [[cell_text(cell) for cell in row] for row in each.rows]
+        right = [name for name, own in zip(each.columns, each.to_the_right, strict=True) if own]
+        table(each.columns, rows, title=each.title or None, right=right)
+    if notes:
+        echo()
+    for note in notes:
+        echo(note)
 
 
-_LEAST = 20
 _GAP = 3
 """Columns between two cells."""
 

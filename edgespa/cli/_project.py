@@ -209,7 +209,7 @@ def _from(folder: Path, key: str, text: str) -> str:
     head, colon, tail = text.partition(":")
     if expanded(text).is_absolute() or text in ("", "local", "random"):
         return text
-    if key in _PATHS or split_file_spec(text) is not None or text.endswith((".pt2", ".spa")):
+    if key in _PATHS or split_file_spec(text) is not None or text.endswith((".pt2", ".onnx", ".spa")):
         return os.path.normpath(folder / text) if key in _PATHS else str(folder / text)
     if key in (*_MODELS, *_DATA, "weights", "device", "objective", "original", "from"):
         if is_there(folder / text):

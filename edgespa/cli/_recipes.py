@@ -246,7 +246,7 @@ def texts_of(step: Step, key: str, param: click.Parameter, value: Any) -> list[s
         ConfigError: It cannot be one.
     """
     if isinstance(value, dict) and param.type.name == "setting":
-        return [f"{name}={_scalar(step, key, each)}" for name, each in value.items()]
+        return [f"{name}={_joined(step, key, each)}" for name, each in value.items()]
     several = param.multiple or param.nargs == -1
     if not isinstance(value, list):
         return [_scalar(step, key, value)]
@@ -264,6 +264,13 @@ def texts_of(step: Step, key: str, param: click.Parameter, value: Any) -> list[s
         else _scalar(step, key, each)
         for each in value
     ]
+
+
+def _joined(step: Step, key: str, value: Any) -> str:
+    """A setting's value: one, or several with commas."""
+    return (
+        ",".join(_scalar(step, key, each) for each in value) if isinstance(value, list) else _scalar(step, key, value)
+    )
 
 
 def _scalar(step: Step, key: str, value: Any) -> str:

@@ -102,31 +102,14 @@ def lock_option() -> Callable[[_F], _F]:
     )
 
 
-def rollout_options() -> Callable[[_F], _F]:
-    """In what waves a roll-out goes, and what watches its devices."""
+def window_options(text: str) -> Callable[[_F], _F]:
+    """What watches a version after the switch: ``watch_s``, ``health_command`` and what is beside them.
+
+    Args:
+        text: The help of ``--watch``.
+    """
     return together(
-        click.option(
-            "--wave",
-            "waves",
-            metavar="N,N%,...",
-            help="Go on in waves: up to how many devices each reaches, as in 1,10%,100%. Devices that have it already "
-            "are left out, so the same command goes on with an interrupted roll-out.",
-        ),
-        click.option(
-            "--abort-above",
-            type=Share(),
-            help="Stop when more of a wave's devices fail, cannot be reached or go back.  [default with --wave: 0%]",
-        ),
-        click.option(
-            "--take-back", is_flag=True, help="When it stops, take back the whole wave: devices that are well, too."
-        ),
-        click.option(
-            "--watch",
-            "watch_s",
-            type=Duration(),
-            help="Health window: each device watches itself so long after the switch, and goes back by itself if "
-            "anything fails, also when this command has ended.",
-        ),
+        click.option("--watch", "watch_s", type=Duration(), help=text),
         click.option(
             "--health-command",
             metavar="COMMAND",
@@ -151,6 +134,31 @@ def rollout_options() -> Callable[[_F], _F]:
             type=click.FloatRange(min=0, min_open=True),
             metavar="MS",
             help="What an inference may take there at most, as a median.",
+        ),
+    )
+
+
+def rollout_options() -> Callable[[_F], _F]:
+    """In what waves a roll-out goes, and what watches its devices."""
+    return together(
+        click.option(
+            "--wave",
+            "waves",
+            metavar="N,N%,...",
+            help="Go on in waves: up to how many devices each reaches, as in 1,10%,100%. Devices that have it already "
+            "are left out, so the same command goes on with an interrupted roll-out.",
+        ),
+        click.option(
+            "--abort-above",
+            type=Share(),
+            help="Stop when more of a wave's devices fail, cannot be reached or go back.  [default with --wave: 0%]",
+        ),
+        click.option(
+            "--take-back", is_flag=True, help="When it stops, take back the whole wave: devices that are well, too."
+        ),
+        window_options(
+            "Health window: each device watches itself so long after the switch, and goes back by itself if "
+            "anything fails, also when this command has ended."
         ),
         lock_option(),
         click.option(
@@ -241,4 +249,4 @@ def require_devices(devices: Sequence[str], groups: Sequence[str]) -> None:
         click.UsageError: There is neither.
     """
     if not devices and not groups:
-        raise click.UsageError("Missing option '--device' or '--group'.")
+        raise click.UsageError("Missing option '--device' or '--group': where to?")

@@ -38,6 +38,30 @@ COMPRESS_EXAMPLES: Examples = (
     ),
 )
 
+SEARCH: Sections = {
+    "Model": ("--input-shape", "--weights"),
+    "Data": ("--data", "--validation-data", "--eval-data", *_IMAGES, "--augment", "--seed"),
+    "What varies, and what does not": ("--space", "--set", "--epochs", "--batch-size"),
+    "What is good": ("--goal", "--budget", "--device", "--threads"),
+    "How it is looked for": ("--sampler", "--trials", "--bracket", "--timeout"),
+    "Where trials run": ("--jobs", "--ray"),
+    "With RECIPE.toml": ("--trust",),
+    "Output": ("--output", "--fresh", *_RECIPE),
+}  # fmt: skip
+SEARCH_EXAMPLES: Examples = (
+    (
+        "At most 20 ms on a Raspberry Pi 4: what can be had for it",
+        "search torchvision:mobilenet_v2 --data photos.zip:train --validation-data photos.zip:val --device pi-4b "
+        "--budget latency_ms=20 --output found/",
+    ),
+    (
+        "All combinations of two settings, four at a time, by quality and bytes",
+        "search net.py:make --input-shape 1,3,32,32 --data photos.zip:train --validation-data photos.zip:val "
+        "--sampler grid --space density=0.3..1:0.1 --space rank=4,8,16 --goal quality --goal bytes --jobs 4 "
+        "--output found/",
+    ),
+)
+
 ADAPT: Sections = {
     "Model": ("--input-shape", "--weights", "--from", "--trust"),
     "Data": ("--data", "--eval-data", *_IMAGES, "--validation", "--hold-out", "--validation-data", "--augment"),
@@ -224,26 +248,21 @@ PROFILE_EXAMPLES: Examples = (
     ("Against another bundle, in one run", "profile cut/ --against plain/ --variant onnx-fp32"),
 )
 
+_WINDOW = ("--watch", "--health-command", "--health-every", "--health-timeout", "--max-latency")
 SHIP: Sections = {
     "Where to": ("--device", "--group", "--task", "--keep", "--volatile", "--threads"),
+    "For devices that pull": ("--to", "--sign", "--kind", "--downgrade", "--unsigned"),
     "Carefully": ("--wave", "--abort-above", "--take-back", "--wait-for-lock"),
-    "Watched after the switch": (
-        "--watch",
-        "--health-command",
-        "--health-every",
-        "--health-timeout",
-        "--max-latency",
-    ),
-    "Of a task file": ("--with-base", "--base", "--weights", "--sign"),
+    "Watched after the switch": _WINDOW,
+    "Of a task file": ("--with-base", "--base", "--weights"),
     "Who made it": (*_SIGNERS, "--trust"),
     "Instead": ("--catch-up", "--remove", "--yes"),
     "Output": _RECIPE,
 }
 SHIP_EXAMPLES: Examples = (
     ("A bundle to two boards", "ship bundle/ --device pi-4b --device pi-5"),
-    ("A task to a board that has its base", "ship task.spa --device pi-4b"),
     ("To a group, in waves, each watched", "ship bundle/ --group kitchen --wave 1,10%,100% --watch 10m"),
-    ("To those of the group that were away", "ship --catch-up --group kitchen"),
+    ("Into a folder that a web server serves", "ship bundle/ --to depot/ --sign ~/.ssh/id_ed25519 --group kitchen"),
     ("Take a task off", "ship --remove fruit --device pi-4b --yes"),
 )
 
@@ -288,6 +307,21 @@ DEVICES_SETUP: Sections = {
     "What is put there": ("--runtime", "--wheels", "--offline", "--again"),
     "Output": _RECIPE,
 }
+DEVICES_PULL: Sections = {
+    "Whose word it takes": ("--signers", "--unsigned"),
+    "What is for it": ("--group", "--kind"),
+    "How": ("--every", "--keep", "--threads", "--no-pull"),
+    "Watched after the switch": _WINDOW,
+    "Output": _RECIPE,
+}
+DEVICES_PULL_EXAMPLES: Examples = (
+    (
+        "A board in the kitchen, every hour",
+        "devices pull kitchen-3 https://models.example.com/depot --signers signers --group kitchen --every 1h",
+    ),
+)
+DEVICES_AGENT: Sections = {"Output": ("--output", "--overwrite", *_RECIPE)}
+DEVICES_AGENT_EXAMPLES: Examples = (("For the image of a card", "devices agent --output edgespa-agent"),)
 DEVICES_LATENCIES: Sections = {
     "Model": ("--input-shape", "--weights", "--base", "--trust"),
     "What is measured": ("--variant", "--threads", "--again", "--remove"),

@@ -24,6 +24,7 @@ from edgespa.cli._terminal import echo, harmless
 COMMANDS: Mapping[str, str] = MappingProxyType(
     {
         "compress": "edgespa.cli.compress",
+        "search": "edgespa.cli.search",
         "inspect": "edgespa.cli.inspect",
         "adapt": "edgespa.cli.adapt",
         "prune": "edgespa.cli.prune",
@@ -332,8 +333,8 @@ def main(ctx: click.Context, debug: bool, verbose: int, quiet: bool, no_project:
     """Small, fast, proved-correct per-task vision models for edge devices.
 
     MODEL is path/file.py:factory, package.module:factory, torchvision:name, timm:name, hf:name-or-folder, or a .pt2
-    program. DATA is PATH[:SPLIT]: an image folder with a folder per class (also inside a zip), a folder of idx files,
-    an .npz, or module:callable.
+    or .onnx file. DATA is PATH[:SPLIT]: an image folder with a folder per class (also inside a zip), a folder of idx
+    files, an .npz, or module:callable.
 
     Every option can be set by an environment variable, EDGESPA_DEBUG=1, EDGESPA_ADAPT_EPOCHS=5, and for a project in
     its edgespa.toml: see edgespa init. Results go to stdout, all else to stderr. Exit status: 0 done, 1 could not, 2

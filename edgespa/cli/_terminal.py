@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import sys
 import unicodedata
 from collections.abc import Iterator
@@ -15,6 +16,9 @@ from typing import IO, Any, cast
 
 import click
 
+WIDTH = 80
+"""Columns of what does not go to a terminal, where `COLUMNS` does not ask for less."""
+_LEAST = 20
 _TURNING = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 _ENDING = ("Cc", "Cs", "Zl", "Zp")
 
@@ -86,8 +90,37 @@ def results() -> IO[str]:
     return stream.results if isinstance(stream, _Others) else stream
 
 
+def columns(stream: IO[str]) -> int | None:
+    """How wide what is written there is to be: a terminal's width, else what ``COLUMNS`` asks for, if that is narrow.
+
+    Args:
+        stream: Where.
+
+    Returns:
+        At least 20; None for any width.
+    """
+    if stream.isatty():
+        return max(shutil.get_terminal_size().columns, _LEAST)
+    text = os.environ.get("COLUMNS", "")
+    asked = int(text) if text.isascii() and text.isdecimal() and len(text) < 5 else WIDTH
+    return max(asked, _LEAST) if asked < WIDTH else None
+
+
+def _wrapped(text: str, err: bool) -> str:
+    """A line between whose words a narrow terminal would not break it, broken there; commands are left to be copied."""
+    if len(text) <= _LEAST or "\n" in text or "edgespa " in text:
+        return text
+    width = columns(sys.stderr if err else results())
+    if width is None or len(text) <= width:
+        return text
+    import textwrap
+
+    indent = " " * (len(text) - len(text.lstrip()) + 2)
+    return textwrap.fill(text, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
+
+
 def echo(message: object = "", *, err: bool = False, nl: bool = True, file: IO[Any] | None = None) -> None:
-    """As `click.echo`.
+    """As `click.echo`; a single line that a narrow terminal would break within a word is broken between words.
 
     Args:
         message: A text that may hold anything.
@@ -95,7 +128,10 @@ def echo(message: object = "", *, err: bool = False, nl: bool = True, file: IO[A
         nl: With a line end.
         file: Elsewhere.
     """
-    click.echo(harmless(str(message)), file=results() if file is None and not err else file, err=err, nl=nl)
+    text = harmless(str(message))
+    if file is None:
+        text = _wrapped(text, err)
+    click.echo(text, file=results() if file is None and not err else file, err=err, nl=nl)
 
 
 def secho(message: object, *, err: bool = False, fg: str | None = None, bold: bool | None = None) -> None:
@@ -107,7 +143,8 @@ def secho(message: object, *, err: bool = False, fg: str | None = None, bold: bo
         fg: Colour.
         bold: In bold letters.
     """
-    click.secho(harmless(str(message)), file=None if err else results(), err=err, color=_coloured(), fg=fg, bold=bold)
+    text = _wrapped(harmless(str(message)), err)
+    click.secho(text, file=None if err else results(), err=err, color=_coloured(), fg=fg, bold=bold)
 
 
 def _coloured() -> bool | None:

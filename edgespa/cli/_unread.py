@@ -72,11 +72,28 @@ _TASK = (
 
 _EVAL_LIMIT = Rule(("eval_limit",), lambda values: values["eval_data"], "is of --eval-data, which is not given")
 
+_OF_WINDOW = (
+    Rule(
+        ("health_command", "health_every_s", "max_latency_ms"),
+        lambda values: values["watch_s"] is not None,
+        "is of a health window: give --watch, 10m say",
+    ),
+    Rule(("health_timeout_s",), lambda values: values["health_command"], "is of --health-command"),
+)
 RULES: Mapping[str, tuple[Rule, ...]] = MappingProxyType(
     {
         "inspect": (
             *_TASK,
             Rule(("show_all",), lambda values: not values["as_json"], "is of the table; --json has all"),
+        ),
+        "search": (
+            _EVAL_LIMIT,
+            Rule(
+                ("device", "threads"),
+                lambda values: "latency" in values["goals"] or "latency_ms" in dict(values["budget"]),
+                "is of latencies: add --goal latency",
+            ),
+            Rule(("jobs",), lambda values: values["ray"] is None, "is of this machine; a cluster has its own cores"),
         ),
         "export": (
             *_TASK,
@@ -237,9 +254,37 @@ RULES: Mapping[str, tuple[Rule, ...]] = MappingProxyType(
         ),
         "ship": (
             Rule(
-                ("base", "weights", "sign_key", "with_base"),
+                ("base", "weights", "with_base"),
                 lambda values: any(str(each).endswith(".spa") for each in values["sources"]),
                 "is of TASK files, and none is shipped",
+            ),
+            Rule(
+                ("sign_key",),
+                lambda values: values["to"] or any(str(each).endswith(".spa") for each in values["sources"]),
+                "is of TASK files and of --to, and there is neither",
+            ),
+            Rule(
+                ("kinds", "downgrade", "unsigned"),
+                lambda values: values["to"],
+                "is of what devices pull: give --to FOLDER",
+            ),
+            Rule(
+                (
+                    *("volatile", "threads", "waves", "abort_above", "take_back", "watch_s", "health_command"),
+                    *("health_every_s", "max_latency_ms", "wait_for_lock_s", "catch_up"),
+                ),
+                lambda values: not values["to"],
+                "is of a device that is connected to, and --to connects to none",
+            ),
+            Rule(
+                ("kinds", "downgrade"),
+                lambda values: values["remove"] is None,
+                "is of what is shipped, and --remove ships nothing",
+            ),
+            Rule(
+                ("groups",),
+                lambda values: not values["to"] or values["remove"] is None,
+                "is of what is shipped, and --remove ships nothing",
             ),
             Rule(
                 (
@@ -259,13 +304,9 @@ RULES: Mapping[str, tuple[Rule, ...]] = MappingProxyType(
                 lambda values: values["waves"] or values["abort_above"] is not None,
                 "is of a roll-out that is stopped: give --wave or --abort-above",
             ),
-            Rule(
-                ("health_command", "health_every_s", "max_latency_ms"),
-                lambda values: values["watch_s"] is not None,
-                "is of a health window: give --watch, 10m say",
-            ),
-            Rule(("health_timeout_s",), lambda values: values["health_command"], "is of --health-command"),
+            *_OF_WINDOW,
         ),
+        "pull": _OF_WINDOW,
     }
 )
 

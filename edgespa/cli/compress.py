@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgespa.cli._kinds import Speed
+from edgespa.cli._kinds import LATENCY, Bound
 from edgespa.cli._options import data_options, json_option, model_options, output_options, seed_option, was_said
 from edgespa.cli._recipes import Repeatable, recipe_options
 from edgespa.cli._resuming import saying_when_left
 from edgespa.cli._said import say_next, typed
 from edgespa.cli._sections import COMPRESS, COMPRESS_EXAMPLES
-from edgespa.cli._terminal import aside, echo
+from edgespa.cli._terminal import aside
 
 if TYPE_CHECKING:
     from edgespa.models.inputs import InputSizes
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 @data_options("eval-data")
 @click.option(
     "--budget",
-    type=Speed(),
+    type=Bound(LATENCY, "speedup"),
     required=True,
     help="How fast it is to be: so many milliseconds for one inference, or so many times as fast as its fastest "
     "float32 file.",
@@ -110,7 +110,7 @@ def command(
     """
     import edgespa as es
     from edgespa.api.shell import adding
-    from edgespa.cli._output import emit_json
+    from edgespa.cli._output import emit_json, show
 
     said = {name: value for name, value in settings.items() if was_said(ctx, name)}
     said[budget[0]] = budget[1]
@@ -131,7 +131,7 @@ def command(
     if as_json:
         emit_json(found.to_dict())
     else:
-        echo(str(found))
+        show(found)
         say_next(f"edgespa ship {typed(output)} --device {found.device}")
 
 

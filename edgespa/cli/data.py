@@ -11,7 +11,6 @@ from edgespa.cli._kinds import OBJECTIVES, Named
 from edgespa.cli._options import InputShape, inputs_given, json_option, output_options
 from edgespa.cli._recipes import Repeatable, recipe_options
 from edgespa.cli._sections import DATA, DATA_EXAMPLES
-from edgespa.cli._terminal import echo
 
 if TYPE_CHECKING:
     from edgespa.models.inputs import InputSizes
@@ -50,8 +49,7 @@ def command(
     too), masks and boxes. Nothing is changed. The exit status is 1 if there are files that cannot be used.
     """
     import edgespa as es
-    from edgespa.cli._findings import show
-    from edgespa.cli._output import emit_json
+    from edgespa.cli._output import emit_json, show
 
     found = es.check_data(
         data,
@@ -64,7 +62,6 @@ def command(
     if as_json:
         emit_json(found)
     else:
-        echo(found.title)
         show(found)
     if not found.ok:
         raise click.exceptions.Exit(1)

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 
 import click
 
+from edgespa.cli._devices_pull import agent, pull
 from edgespa.cli._help import Explained, ExplainedGroup
 from edgespa.cli._options import json_option, model_options, trust_option
 from edgespa.cli._recipes import Repeatable, recipe_options
 from edgespa.cli._sections import DEVICES_EXAMPLES, DEVICES_LATENCIES, DEVICES_LATENCIES_EXAMPLES, DEVICES_SETUP
-from edgespa.cli._terminal import aside, echo, secho
+from edgespa.cli._terminal import WIDTH, aside, columns, echo, results, secho
 
 if TYPE_CHECKING:
     from edgespa.device.board import Device, Found
@@ -183,7 +184,7 @@ def latencies(
     is kept while it is made: after an interruption the same command goes on.
     """
     import edgespa as es
-    from edgespa.cli._output import emit_json
+    from edgespa.cli._output import emit_json, show
 
     found = es.latencies(
         device,
@@ -200,7 +201,11 @@ def latencies(
     if as_json:
         emit_json(found)
     else:
-        echo(repr(found))
+        show(found)
+
+
+command.add_command(pull)
+command.add_command(agent)
 
 
 def _plain(found: Found) -> dict[str, object]:
@@ -242,12 +247,11 @@ def _lines(rows: Sequence[tuple[str, object]]) -> None:
     """Names and values, one below the other, wrapped to the width; an empty value is left out."""
     import textwrap
 
-    from edgespa.cli._output import WIDTH
-
+    width = columns(results()) or WIDTH
     for key, value in rows:
         if value:
             indent = " " * _KEY
-            text = textwrap.fill(str(value), WIDTH, initial_indent=indent, subsequent_indent=indent)
+            text = textwrap.fill(str(value), width, initial_indent=indent, subsequent_indent=indent)
             echo(f"{key:<{_KEY}}{text[_KEY:]}")
 
 

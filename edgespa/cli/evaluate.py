@@ -17,7 +17,6 @@ from edgespa.cli._options import (
 )
 from edgespa.cli._recipes import Repeatable, recipe_options
 from edgespa.cli._sections import EVALUATE, EVALUATE_EXAMPLES
-from edgespa.cli._terminal import echo
 from edgespa.cli._trust import require_signers, signers_options
 
 if TYPE_CHECKING:
@@ -87,8 +86,7 @@ def command(
     time, and no code of the bundle is run.
     """
     import edgespa as es
-    from edgespa.cli._findings import show
-    from edgespa.cli._output import emit_json
+    from edgespa.cli._output import emit_json, show
 
     require_signers(signers, identity, revoked)
     found = es.evaluate(
@@ -113,5 +111,4 @@ def command(
     if as_json:
         emit_json(found)
     else:
-        echo(found.title)
         show(found)

@@ -52,11 +52,11 @@ def command(
 ) -> None:
     """Do what RECIPE says: a TOML file with a table for each of its steps.
 
-    Steps are data, compress, adapt, prune, heal, export, evaluate, verify, sign, pack, unpack, profile, card, report,
-    ship, rollback, calibration-make and devices-setup. The keys of a table are what the options are called: density =
-    0.5, input-shape = "1,3,32,32", format = ["onnx"]. --save-recipe of those commands writes one. Steps run in the
-    order of the file; before the first, all are checked as far as that can be done. Paths begin at the recipe's folder,
-    or at what it says as folder.
+    Steps are data, compress, search, adapt, prune, heal, export, evaluate, verify, sign, pack, unpack, profile, card,
+    report, ship, rollback, calibration-make, devices-setup and devices-pull. The keys of a table are what the
+    options are called: density = 0.5, input-shape = "1,3,32,32", format = ["onnx"]. --save-recipe of those commands
+    writes one. Steps run in the order of the file; before the first, all are checked as far as that can be done. Paths
+    begin at the recipe's folder, or at what it says as folder.
 
     A recipe that somebody else wrote runs no code that was not used here before, connects to nothing, and writes below
     its own folder or this one, unless you say --trust.

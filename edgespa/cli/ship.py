@@ -27,14 +27,26 @@ if TYPE_CHECKING:
 @click.command(name="ship", cls=Repeatable, sections=SHIP, examples=SHIP_EXAMPLES)
 @click.argument("sources", type=click.Path(path_type=Path), nargs=-1, metavar="BUNDLE|TASK...")
 @devices_option()
-@group_option()
+@group_option("The devices whose profiles have this tag; with --to: for devices in it. May be repeated.")
+@click.option(
+    "--to",
+    metavar="FOLDER",
+    help="Instead of --device: into a folder that devices pull from, which any web server or object store serves.",
+)
+@click.option("--kind", "kinds", multiple=True, metavar="KIND", help="With --to: for devices such as pi-5; likewise.")
+@click.option("--downgrade", is_flag=True, help="With --to: devices are to go back to this older version.")
+@click.option("--unsigned", is_flag=True, help="With --to: no signature; only devices that were set up so take it.")
 @click.option("--task", metavar="NAME", help="The task's name on the device; default: the bundle's.")
 @click.option("--keep", type=click.IntRange(min=1), default=3, show_default=True, help="Versions that stay there.")
 @click.option("--with-base", is_flag=True, help="With a task file: send its base too, to devices that lack it.")
 @click.option("--base", metavar="MODEL", help="Of a task file: its base, if it is not where it was.")
 @click.option("--weights", metavar="FILE", help="Of a task file: the weights of its base.")
 @click.option(
-    "--sign", "sign_key", type=click.Path(path_type=Path), metavar="KEY", help="Sign what is made of a task file."
+    "--sign",
+    "sign_key",
+    type=click.Path(path_type=Path),
+    metavar="KEY",
+    help="Sign what is made of a task file, and with --to the index, with an OpenSSH key.",
 )
 @signers_options()
 @click.option(
@@ -53,6 +65,10 @@ def command(
     sources: tuple[Path, ...],
     devices: tuple[str, ...],
     groups: tuple[str, ...],
+    to: str | None,
+    kinds: tuple[str, ...],
+    downgrade: bool,
+    unsigned: bool,
     task: str | None,
     keep: int,
     with_base: bool,
@@ -92,6 +108,9 @@ def command(
     a while and goes back by itself. What is shipped to a --group is what the group is to have: --catch-up gives it to
     its devices that were away.
 
+    With --to nothing is connected to: the same files go into a folder, with a signed index of what devices get, and
+    devices that were set up by `edgespa devices pull` fetch, check and use it themselves.
+
     Code that a TASK names as its base runs only if it was used here before, or with --trust.
     """
     import edgespa as es
@@ -100,6 +119,33 @@ def command(
     require_signers(signers, identity, revoked)
     if task is not None and len(sources) > 1:
         raise click.UsageError("--task names one task, and several are shipped")
+    if to is not None:
+        from edgespa.cli._publishing import publish
+
+        if devices:
+            raise click.UsageError("--to is for devices that pull: leave --device out, or ship there by itself")
+        publish(
+            sources,
+            as_json,
+            yes,
+            to=to,
+            sign_key=sign_key,
+            unsigned=unsigned,
+            task=task,
+            groups=groups,
+            kinds=kinds,
+            downgrade=downgrade,
+            keep=keep,
+            remove=remove,
+            with_base=with_base,
+            base=base,
+            weights=weights,
+            signers=signers,
+            identity=identity,
+            revoked=revoked,
+            trust=trust,
+        )
+        return
     if remove is not None:
         from edgespa.cli._removal import take_off
 

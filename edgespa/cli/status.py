@@ -10,6 +10,7 @@ import click
 from edgespa.cli._devices import devices_option, group_option, kib, show_errors
 from edgespa.cli._help import Explained
 from edgespa.cli._options import json_option
+from edgespa.cli._pulls import show_pull
 from edgespa.cli._rollout import in_words
 from edgespa.cli._said import said
 from edgespa.cli._sections import STATUS_EXAMPLES
@@ -144,6 +145,8 @@ def _remarks(device: DeviceStatus, asked: str) -> None:
         secho(harmless(text), err=True, fg="yellow", bold=True)
     if device.lags:
         echo(said(f"Hint: edgespa ship --catch-up --device {asked}"), err=True)
+    if device.pull is not None:
+        show_pull(name, device.pull)
     if device.unfinished:
         left = ", ".join(device.unfinished)
         aside(f"note: {name}: shipments that have not ended, or were ended, left something of {left}")

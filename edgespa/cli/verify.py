@@ -138,6 +138,7 @@ def _remark(found: Verification) -> None:
 
 
 def _fail(found: Verification, runtimes: Sequence[str]) -> None:
+    from edgespa.bundle.manifest import FOR_PYTORCH
     from edgespa.errors import BundleError, DeviceError
     from edgespa.system.started import extras_of
 
@@ -148,6 +149,11 @@ def _fail(found: Verification, runtimes: Sequence[str]) -> None:
         if re.search(r"[Mm]emory|[Aa]llocat", " ".join(failed)):
             hint = "it may need more memory than it was given: --memory MIB, if you trust its maker; else do not use it"
         raise BundleError(f"{found.bundle}: the self-check fails for {', '.join(failed)}", hint)
+    if not found.passed and all(check.name.partition("-")[0] in FOR_PYTORCH for check in checks):
+        raise BundleError(
+            f"{found.bundle}: its files are to go on from in PyTorch, and nothing runs them on devices",
+            "they were proved when they were written; pass --no-run to check digests only",
+        )
     if not found.passed:
         raise DeviceError(
             f"{found.bundle}: no variant could be run, nothing is proved",

@@ -41,7 +41,8 @@ PARTS = (
 AGENT_PARTS = (
     *("protocol", "place", "system", "facts", "share", "sensors", "disk", "cache", "copies", "environment"),
     *("processes", "watched", "versions", "tasks"),
-    *("update_lock", "window", "unit", "watch", "in_use", "command"),
+    *("update_lock", "window", "fetching", "index", "remembered", "self_check", "units", "unit", "watch", "in_use"),
+    *("guard", "set_up", "pull", "command", "by_hand"),
 )
 """Of the agent, likewise."""
 

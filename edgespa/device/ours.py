@@ -13,13 +13,18 @@ from collections.abc import Sequence
 from functools import cache
 
 from edgespa.bundle import RUNNER
-from edgespa.device.assemble import runner_source
+from edgespa.device.assemble import agent_source, runner_source
 
 # Nothing is imported from where it is started, nor from beside the bundle.
 _START = (
     "import sys;sys.path=[p for p in sys.path if p];sys.dont_write_bytecode=True;import base64,zlib;__file__={name!r};"
     "exec(compile(zlib.decompress(base64.b64decode({packed!r})),__file__,'exec'))"
 )
+
+_BY_HAND = """
+if __name__ == "__main__":
+    sys.exit(by_hand(agent=__file__))
+"""
 
 
 def runner_command(
@@ -40,10 +45,18 @@ def runner_command(
     by_hand = shlex.join([python[0], *own])
     if trusted:
         return [*python, *own, "--json"], by_hand
-    return [*python, "-c", _source(), "--bundle", bundle, *options, "--json"], by_hand
+    return [*python, "-c", runner_text(), "--bundle", bundle, *options, "--json"], by_hand
 
 
 @cache
-def _source() -> str:
+def runner_text() -> str:
+    """The runner as ``python -c`` takes it; its options stand behind it."""
     packed = base64.b64encode(zlib.compress(runner_source(), 9)).decode()
     return _START.format(name=RUNNER, packed=packed)
+
+
+@cache
+def pull_source() -> bytes:
+    """The agent as the program ``edgespa-agent`` of devices that pull: it has edgespa's own runner with it."""
+    body = agent_source().decode().rpartition("\nif __name__ ==")[0]
+    return f"#!/usr/bin/env python3\n{body}\nRUNNER = {runner_text()!r}\n{_BY_HAND}".encode()

@@ -68,7 +68,7 @@ def require_possible(config: ExportConfig, *, calibrated: bool, evaluated: bool)
         )
     if config.int8_max_loss is not None and not {"int8", "int8-weights"} & set(config.precisions):
         raise ConfigError("--int8-max-loss is of int8 files, and none is asked for", "add --precision int8")
-    for name in config.formats:
+    for name in (each for each in config.formats if each in CONVERTERS):
         require(CONVERTERS[name].PACKAGES, CONVERTERS[name].EXTRA)
 
 
@@ -141,7 +141,7 @@ def export(
     with (
         trials(),
         BundleWriter(output, overwrite=overwrite, sign=sign) as writer,
-        conversions(program, form, config.formats, cache) as made,
+        conversions(program, form, tuple(each for each in config.formats if each in CONVERTERS), cache) as made,
     ):
         steps.next("run the program")
         data = evaluation or calibration

@@ -9,6 +9,7 @@ from pydantic import JsonValue
 
 from edgespa.adapters.kinds import FULL, KINDS
 from edgespa.bundle import Manifest, TensorSpec
+from edgespa.bundle.manifest import FOR_PYTORCH
 from edgespa.objectives.measured import measured, others
 from edgespa.objectives.measures import measure_named
 from edgespa.pixels.words import steps
@@ -24,6 +25,10 @@ _SPACES = {
     "segmentation": "a class for each pixel",
 }
 _PACKAGES = {"onnx": "onnxruntime", "tflite": "ai-edge-litert", "ncnn": "ncnn"}
+_ONWARD = {
+    "pt2": '`torch.export.load("{file}").module()`: the exported program, in evaluation form',
+    "python": "`{file}`: its source, of ordinary layers; `build()` gives the network with its weights, and it trains",
+}
 # Of how a task was made: what a reader wants to know, with the words for it.
 _HOW = {
     "method": "method",
@@ -276,11 +281,20 @@ def _in_and_out(manifest: Manifest, classes: Sequence[str]) -> Iterator[str]:
         more = ", ..." if len(classes) > _MOST_CLASSES else ""
         yield f"- names of the outputs (`labels.txt`), {len(classes)}: {shown}{more}"
     yield ""
-    yield "`run.py` does all of this."
+    if any(each.format not in FOR_PYTORCH for each in manifest.variants):
+        yield "`run.py` does all of this."
 
 
 def _run(manifest: Manifest) -> Iterator[str]:
-    packages = dict.fromkeys(_PACKAGES[variant.format] for variant in manifest.variants)
+    onward = [each for each in manifest.variants if each.format in FOR_PYTORCH]
+    if onward:
+        yield "To go on from in PyTorch, which needs no edgespa; nothing runs these on devices:"
+        yield ""
+        yield from (f"- {_ONWARD[each.format].format(file=_code(each.file))}" for each in onward)
+        yield ""
+    packages = dict.fromkeys(_PACKAGES[each.format] for each in manifest.variants if each.format in _PACKAGES)
+    if not packages:
+        return
     image = manifest.preprocessing is not None
     yield "```sh"
     yield f"pip install numpy {' '.join(packages)}" + (" pillow" if image else "")

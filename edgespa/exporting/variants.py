@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
@@ -25,6 +26,8 @@ from edgespa.exporting.corrections import Correction, Corrections
 from edgespa.exporting.elsewhere import proofs_elsewhere, ways_beside
 from edgespa.exporting.journal import Journal
 from edgespa.exporting.onnx_quant import OnnxQuantiser
+from edgespa.exporting.onward import files as onward
+from edgespa.exporting.onward.apart import TorchFile
 from edgespa.exporting.parity import File, bound_for
 from edgespa.exporting.quantise import Loss, Made, NotUseful, make
 from edgespa.exporting.running import fixed_batch, run_program, runs_of, samples_of
@@ -139,6 +142,8 @@ def make_variants(job: Job, name: str, made: Conversions, steps: Steps) -> Outco
         made: Gives the fp32 file.
         steps: Two for each precision.
     """
+    if name in onward.ONWARD:
+        return _onward_variants(job, name, steps)
     source = job.folder / f"source.{SUFFIXES[name]}"
     variants: list[Variant] = []
     left_out: list[tuple[str, EdgespaError | NotUseful]] = []
@@ -175,6 +180,48 @@ def make_variants(job: Job, name: str, made: Conversions, steps: Steps) -> Outco
             remove(path)
             left_out.append((f"{name}-{precision}", reason))
     remove(source)
+    return Outcome(tuple(variants), tuple(left_out))
+
+
+def _onward_variants(job: Job, name: str, steps: Steps) -> Outcome:
+    """A format for PyTorch: one file, in float32."""
+    path = job.folder / f"model.{onward.SUFFIXES[name]}"
+    variants: list[Variant] = []
+    left_out: list[tuple[str, EdgespaError | NotUseful]] = []
+    for precision in (each for each in PRECISIONS if each in job.config.precisions):
+        steps.next(f"{name} {precision}: make")
+        try:
+            if precision != "fp32":
+                raise NotUseful(f"{name} files are made in fp32")
+            weights, libraries = onward.write(job.program, name, path)
+            steps.next(f"{name} {precision}: prove")
+            specs = onnx_file.specs(job.program, job.samples.outputs, job.form.plain())
+            with contextlib.closing(
+                TorchFile(path, f"{name}-{precision}", name, *specs, job.config.threads, libraries)
+            ) as file:
+                parity = file.prove(job.samples, bound_for(precision, job.config.int8_tolerance, job.samples.explained))
+                accuracy, agreement = job.judge.of(file, steps.within)
+        except (NotUseful, ExportError) as reason:
+            if precision == "fp32":
+                onward.remove(path)
+            left_out.append((f"{name}-{precision}", reason))
+            continue
+        variants.append(
+            Variant(
+                name=file.name,
+                file=path.name,
+                format=name,  # type: ignore[arg-type]
+                precision="fp32",
+                inputs=file.inputs,
+                outputs=file.outputs,
+                runtime=file.runtime,
+                size_bytes=path.stat().st_size + weights.stat().st_size,
+                parts=(weights.name,),
+                parity=parity,
+                accuracy=accuracy,
+                agreement=agreement,
+            )
+        )
     return Outcome(tuple(variants), tuple(left_out))
 
 

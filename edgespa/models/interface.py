@@ -113,6 +113,16 @@ def outputs_like(program: Program) -> Callable[[Sequence[Tensor]], Any]:
     return nested
 
 
+def nested_outputs(program: Program, leaves: Sequence[Any]) -> Any:
+    """Any values in the nesting that a program gives its outputs in.
+
+    Args:
+        program: As it was traced.
+        leaves: One for each of its outputs, whether a tensor or not.
+    """
+    return _pytree.tree_unflatten(list(leaves), _tree_info(program).out_spec)
+
+
 def with_batch_first(program: Program) -> Program:
     """A program whose samples can be put together and taken apart along the first dimensions.
 

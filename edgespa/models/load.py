@@ -22,14 +22,14 @@ from edgespa.models.imports import (
 )
 from edgespa.models.libraries import LIBRARIES, build
 from edgespa.models.plain import store_computed_weights
-from edgespa.models.saved import is_pt2
+from edgespa.models.saved import is_onnx, is_pt2
 from edgespa.models.weights import WeightSource, fit_weights, read_weights
 from edgespa.system.files import expanded, is_there
 from edgespa.system.recognised import hint_of_model
 
 _FORMS = (
     "write path/file.py:factory, package.module:factory, torchvision:NAME, timm:NAME, hf:NAME-OR-FOLDER "
-    "or a .pt2 program"
+    "or a .pt2 or .onnx file"
 )
 _SEED = 0
 _RANDOM = "random"
@@ -68,6 +68,8 @@ def load_model(spec: str, weights: str | None = None) -> nn.Module:
     """
     if is_pt2(spec):
         raise ModelError(f"{spec} is a saved program, not a module", "load it with load_pt2")
+    if is_onnx(spec):
+        raise ModelError(f"{spec} is an ONNX file, not a module", "open it with open_program")
     state = None if weights is None or weights == _RANDOM else read_weights(weights)
     library, name, classes = library_name(spec)
     with _seeded():

@@ -22,7 +22,7 @@ from edgespa.models.load import load_model
 from edgespa.models.plain import register_outputs
 from edgespa.models.query_detectors import QueryDetector, query_detector
 from edgespa.models.recorded import Recorded, recorded
-from edgespa.models.saved import is_pt2, load_pt2
+from edgespa.models.saved import is_onnx, is_pt2, load_pt2
 from edgespa.models.weights import state_digest
 from edgespa.system.quiet import NOTE, first_line, quiet
 
@@ -68,6 +68,8 @@ def open_program(spec: str, inputs: tuple[InputSize, ...], weights: str | None, 
     """
     if is_pt2(spec):
         return _saved(spec, inputs, wanted)
+    if is_onnx(spec):
+        return _of_onnx(spec, inputs, weights, wanted)
     model = load_model(spec, weights)  # first: of a wrong name the sizes do not matter
     digest = state_digest(model.state_dict())
     require_digest(wanted, digest, spec)
@@ -145,6 +147,24 @@ def _saved(spec: str, given: tuple[InputSize, ...], wanted: str | None) -> Opene
             f"{spec}: its graph and its tensors do not fit one another: {first_line(error)}",
             "save it again with torch.export.save(program, path)",
         ) from error
+
+
+def _of_onnx(spec: str, given: tuple[InputSize, ...], weights: str | None, wanted: str | None) -> Opened:
+    """An ONNX file, as a module that is traced like any other.
+
+    Raises:
+        ModelError: If it cannot be read, or weights are given for it.
+    """
+    from edgespa.models.from_onnx.opened import open_onnx
+
+    if weights is not None:
+        raise ModelError(f"{spec} has its weights in it", "leave out --weights, or name the model that they belong to")
+    found = open_onnx(spec, given)
+    digest = state_digest(found.module.state_dict())
+    require_digest(wanted, digest, spec)
+    program = _traced(found.module, spec, found.inputs)
+    _require_finite(program, spec, dict(found.module.named_parameters()))
+    return Opened(digest, program, found.inputs)
 
 
 def _of_exported(exported: ExportedProgram, spec: str, given: tuple[InputSize, ...], digest: str | None) -> Opened:

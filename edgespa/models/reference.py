@@ -16,7 +16,7 @@ from typing import Any, Self
 
 from edgespa.errors import ModelError
 from edgespa.models.imports import split_file_spec
-from edgespa.models.saved import is_pt2
+from edgespa.models.saved import is_onnx, is_pt2
 from edgespa.system.bounds import shown, text_problem
 from edgespa.system.files import expanded, is_there
 
@@ -85,7 +85,7 @@ def _path_parts(spec: str) -> tuple[str, str, str] | None:
     if file_parts is not None:
         path, name = file_parts
         return "", path, f":{name}" if name else ""
-    if is_pt2(spec) or ":" not in spec:
+    if is_pt2(spec) or is_onnx(spec) or ":" not in spec:
         return "", spec, ""
     if part := _PART_OF_FILE.fullmatch(spec):
         return "", part[1], part[2]

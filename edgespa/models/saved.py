@@ -53,6 +53,15 @@ def is_pt2(spec: str) -> bool:
     return spec.endswith(_SUFFIX)
 
 
+def is_onnx(spec: str) -> bool:
+    """True if a model spec names an ONNX file.
+
+    Args:
+        spec: A model spec.
+    """
+    return spec.lower().endswith(".onnx") and not spec.startswith(("hf:", "timm:", "torchvision:"))
+
+
 def load_pt2(path: Path | str) -> ExportedProgram:
     """Load a program that ``torch.export.save`` wrote, after checking that loading it runs nothing else.
 

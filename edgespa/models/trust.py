@@ -1,7 +1,8 @@
 """Whether the base that somebody's task file names may be opened: code runs only where the user said so.
 
-A task file names its base. To open a ``.pt2`` program, or a folder of transformers with weights in safetensors, runs
-nothing of anybody's. Everything else is Python that is imported, or a library that fetches what is named. It is opened
+A task file names its base. To open a ``.pt2`` program, an ONNX file, or a folder of transformers with weights in
+safetensors, runs nothing of anybody's. Everything else is Python that is imported, or a library that fetches what is
+named. It is opened
 
 - where the user names it: as MODEL, or with ``--base``;
 - where it was opened here before: `remember` notes a spec that led to a model, with the digest of the code, below
@@ -184,7 +185,7 @@ def _is_library(spec: str) -> bool:
 
 
 def _runs_nothing(spec: str) -> bool:
-    if spec.endswith(".pt2") or spec == _OWN:
+    if spec.endswith((".pt2", ".onnx")) or spec == _OWN:
         return True
     library, name, _ = library_name(spec)
     return library == "hf" and _is_plain_folder(expanded(name))

@@ -11,6 +11,7 @@ from edgespa.reports.page.parts import Section
 from edgespa.reports.page.proofs import parity
 from edgespa.reports.page.provenance import examples, provenance
 from edgespa.reports.page.quality import files, tiles, trade_offs
+from edgespa.reports.page.searches import searches
 from edgespa.reports.page.times import latencies, operators
 from edgespa.reports.page.training import curves, depth, reconstruction
 
@@ -20,6 +21,7 @@ def report_sections(found: Found) -> list[Section]:
     timed = timings(found)
     sections = [
         tiles(found, timed),
+        searches(found),
         trade_offs(found, timed),
         files(found, timed),
         parity(found),

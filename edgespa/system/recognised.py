@@ -53,8 +53,8 @@ def hint_of_model(spec: str) -> str | None:
             f"it is a bundle, which is measured and shipped (edgespa verify {whole_spoken}); "
             "here give the MODEL or TASK that it was made of"
         )
-    if _is_file(path) and path.suffix in _EXPORTED:
-        return "exported files are not read: give the PyTorch model that it was made of"
+    if _is_file(path) and path.suffix == ".tflite":
+        return "TFLite files are not read: give the PyTorch model or the ONNX file that it was made of"
     if _is_file(path) and path.suffix in _WEIGHTS:
         return f"weights need the model that they belong to: MODEL --weights {spoken}"
     if _is_file(path) and path.suffix == ".spa":

@@ -50,11 +50,16 @@ SIGNATURES = {
     "prune": "model output density calibration eval_data held_out data input_shape weights base trust mean std limit "
     "eval_limit labels class_offset objective skip_bad_files latency_ms device threads variant heal heal_steps plot "
     "resume fresh overwrite progress settings",
+    "publish": "source to sign_key unsigned task groups kinds downgrade keep remove with_base base weights signers "
+    "identity revoked trust progress",
     "remove": "task device group",
     "rollback": "task device group to threads wait_for_lock_s",
     "ship": "source device group task keep with_base base weights sign_key signers identity revoked trust volatile "
     "threads waves abort_above take_back watch_s health_command health_every_s health_timeout_s max_latency_ms "
     "wait_for_lock_s progress",
+    "search": "model data validation_data output eval_data space goals latency_ms size_bytes device threads sampler "
+    "trials bracket timeout_s jobs ray input_shape weights mean std limit eval_limit labels class_offset objective "
+    "skip_bad_files seed fresh progress settings",
     "status": "device group selfcheck timeout_s progress",
     "verify": "bundle signers identity revoked run pythons runtimes threads timeout_s memory_mib by_layer",
     "report": "paths output title examples images signers identity revoked trust seed overwrite progress",
@@ -69,10 +74,12 @@ RESULTS = {
     "Prediction",
     "Profile",
     "Profiles",
+    "Publication",
     "Removal",
     "Report",
     "Result",
     "Rollback",
+    "SearchResult",
     "Shipping",
     "Status",
     "TaskFile",

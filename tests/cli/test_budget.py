@@ -6,10 +6,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 from click.testing import CliRunner, Result
 
 from edgespa.cli import adapt, prune
+from edgespa.cli._kinds import LATENCY, Bound
 from edgespa.graph.program import Program
 from edgespa.latency.stopwatch import Stopwatch
 from edgespa.tasks.base import Base
@@ -106,3 +108,24 @@ def test_adapt_does_not_search_from_a_task(toy_base: Base, toy_folder: Path, tmp
     result = invoke(adapt, "--from", start, *common)
     assert result.exit_code == 1
     assert "a latency budget does not go with --from" in str(result.exception)
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [("speedup=2", ("speedup", 2.0)), ("speedup=1.5x", ("speedup", 1.5)), ("latency_ms=0.3", ("latency_ms", 0.3))],
+)
+def test_a_bound_is_read(words: str, found: tuple[str, float]) -> None:
+    assert Bound(LATENCY, "speedup").convert(words, None, None) == found
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("speedup=1", "not a number above 1"), ("speedup=0.5", "not a number above 1"), ("speedup=inf", "above 1"),
+        ("speedup=nan", "above 1"), ("latency_ms=0", "number of milliseconds"), ("latency_ms=-2", "milliseconds"),
+        ("size_bytes=5", "is neither latency_ms=20 nor speedup=2"), ("2", "is neither"), ("speedup", "is neither"),
+    ],
+)  # fmt: skip
+def test_what_is_no_bound_is_said(words: str, said: str) -> None:
+    with pytest.raises(click.BadParameter, match=said):
+        Bound(LATENCY, "speedup").convert(words, None, None)

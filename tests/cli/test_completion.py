@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -101,6 +104,89 @@ def test_the_scripts_of_other_shells_can_be_read(program: Path, tmp_path: Path, 
     assert "_EDGESPA_COMPLETE" in done.stdout
     if shutil.which(shell):
         subprocess.run([shell, "-n", script], check=True)
+
+
+FISH = 'source "$argv[1]"; complete -C "$argv[2]"'
+ZSH = """
+autoload -Uz compinit && compinit -u -D && source "$SCRIPT"
+completed() { zle expand-or-complete; print -r -- "$BUFFER" > "$FOUND.partial"; mv "$FOUND.partial" "$FOUND"; exit; }
+zle -N completed
+bindkey '^G' completed
+zle-line-init() { touch "$FOUND.ready"; }
+zle -N zle-line-init
+"""
+
+
+def script_of(program: Path, shell: str, folder: Path) -> Path:
+    command = [program / "edgespa", "completion", shell]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=env(program))
+    (folder / f"script.{shell}").write_text(done.stdout)
+    return folder / f"script.{shell}"
+
+
+@pytest.mark.skipif(shutil.which("fish") is None, reason="NO FISH HERE: apt-get install fish")
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("edgespa ex", ["export"]),
+        ("edgespa export --calibration-im", ["--calibration-images"]),
+        ("edgespa devices show pi-5", ["pi-5"]),
+        ("edgespa inspect net.py:", ["net.py:build"]),
+    ],
+)
+def test_in_fish(program: Path, place: Path, tmp_path: Path, line: str, expected: list[str]) -> None:
+    script = script_of(program, "fish", tmp_path)
+    environment = {**env(program), "HOME": str(tmp_path), "XDG_CONFIG_HOME": str(tmp_path)}
+    command = ["fish", "--no-config", "-c", FISH, str(script), line]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment, cwd=place)
+    assert [each.split("\t")[0] for each in done.stdout.splitlines()] == expected
+
+
+@pytest.mark.skipif(shutil.which("zsh") is None, reason="NO ZSH HERE: apt-get install zsh")
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("edgespa ex", "edgespa export "),
+        ("edgespa export --calibration-im", "edgespa export --calibration-images "),
+        ("edgespa inspect net.py:", "edgespa inspect net.py:build "),
+    ],
+)
+def test_in_zsh(program: Path, place: Path, tmp_path: Path, line: str, expected: str) -> None:
+    """Typed on a terminal of its own: completion is for those."""
+    script, found = script_of(program, "zsh", tmp_path), tmp_path / "found"
+    (tmp_path / ".zshrc").write_text(ZSH)
+    environment = {**env(program), "ZDOTDIR": str(tmp_path), "HOME": str(tmp_path), "TERM": "dumb"}
+    environment |= {"SCRIPT": str(script), "FOUND": str(found)}
+    ours, theirs = os.openpty()
+    shell = subprocess.Popen(
+        ["zsh", "-i"], stdin=theirs, stdout=theirs, stderr=theirs, env=environment, cwd=place, start_new_session=True
+    )
+    os.close(theirs)
+    reader = threading.Thread(target=_read_all, args=(ours,))  # a terminal that nobody reads stops who writes there
+    reader.start()
+    try:
+        _wait_for(tmp_path / "found.ready")
+        os.write(ours, f"{line}\x07".encode())
+        _wait_for(found)
+    finally:
+        shell.kill()
+        shell.wait()
+        reader.join()
+        os.close(ours)
+    assert found.read_text() == expected + "\n"
+
+
+def _wait_for(file: Path) -> None:
+    end = time.monotonic() + 60
+    while not file.exists():
+        assert time.monotonic() < end, f"no {file.name}"
+        time.sleep(0.05)
+
+
+def _read_all(terminal: int) -> None:
+    with contextlib.suppress(OSError):  # its other side is closed
+        while os.read(terminal, 4096):
+            pass
 
 
 def test_no_torch_is_loaded(program: Path, place: Path) -> None:

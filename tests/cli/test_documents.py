@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from edgespa.cli import main
 from edgespa.models.trust import remember
 
 SCHEMAS = Path(__file__).parents[2] / "docs/reference/json"
+FAST = ("--budget", "speedup=1.001", "--format", "onnx", "--precision", "fp32", "--heal-steps", "2")
 MODEL = ("net.py:build", "--input-shape", "1,3,8,8")
 
 
@@ -48,6 +50,8 @@ def place(tmp_path_factory: pytest.TempPathFactory, toy_folder: Path) -> Path:
         run("prune", *MODEL, "--density", "0.5", "--output", "cut.spa")
         run("export", "cut.spa", "--format", "onnx", "--output", "bundle")
         run("pack", "bundle", "--output", "bundle.tar")
+        key = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", "key"]
+        subprocess.run(key, check=True)
     return folder
 
 
@@ -78,6 +82,12 @@ LINES = {
     "evaluate": ("evaluate", "cut.spa", "--eval-data", "colours.npz", "--class-offset", "1"),
     "init": ("init", "net.py:build"),
     "init trust": ("init", "--trust"),
+    "adapt": ("adapt", *MODEL, "--data", "colours.npz", "--epochs", "1", "--output", "adapted.spa"),
+    "sign": ("sign", "bundle", "--key", "key"),
+    "ship": ("ship", "bundle", "--device", "local"),
+    "compress": ("compress", *MODEL, "--images", "colours.npz", *FAST, "--output", "small"),
+    "devices latencies": ("devices", "latencies", "local", *MODEL),
+    "devices latencies list": ("devices", "latencies", "local"),
 }
 
 

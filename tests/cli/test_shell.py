@@ -28,7 +28,19 @@ from edgespa.cli._shell import COMMANDS
 from edgespa.errors import DataError, MissingExtraError
 
 ROOT = Path(__file__).resolve().parents[2]
-ALL_COMMANDS = ["compress", "inspect", "adapt", "prune", "heal", "tasks", "calibration", "data", "export", "evaluate"]
+ALL_COMMANDS = [
+    "compress",
+    "search",
+    "inspect",
+    "adapt",
+    "prune",
+    "heal",
+    "tasks",
+    "calibration",
+    "data",
+    "export",
+    "evaluate",
+]
 ALL_COMMANDS += ["verify", "sign", "pack", "unpack", "devices", "profile", "ship", "rollback", "status", "card"]
 ALL_COMMANDS += ["report", "run", "demo", "init", "completion"]
 HEAVY = ["torch", "numpy", "pydantic", "rich", "scipy", "sklearn", "PIL", "onnx", "onnxruntime", "logging.config"]
@@ -207,7 +219,7 @@ class TestFailures:
         assert "No such command 'profil'. Did you mean 'profile'?" in result.stderr
         result = CliRunner().invoke(main, ["xyzzy"], prog_name="edgespa")
         assert result.exit_code == 2
-        assert "Commands: compress, inspect, adapt," in result.stderr
+        assert "Commands: compress, search, inspect," in result.stderr
 
     def test_a_command_that_cannot_be_imported_is_reported(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(main, "table", {"broken": "edgespa.no_such_module"})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -21,7 +22,7 @@ from safetensors.torch import save_file
 
 import edgespa.cli
 from edgespa.cli._output import emit_json, table
-from edgespa.cli._terminal import harmless
+from edgespa.cli._terminal import columns, echo, harmless, secho
 from tests.cli.test_resuming import NET
 from tests.cli.typed import run
 
@@ -133,3 +134,35 @@ def test_a_locale_that_reads_names_as_ascii_is_what_is_told(tmp_path: Path, line
     environment["PYTHONUTF8"] = "1"
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment, check=False)
     assert "names of files are read" not in done.stderr
+
+
+def test_lines_are_broken_between_words_where_columns_are_few(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = "  stays: layer1.conv1: its channels are those of the output, which nobody may take away"
+    command = "next: edgespa export cut.spa --format onnx --output a-folder-of-mine/with-a-name"
+    monkeypatch.delenv("COLUMNS", raising=False)
+    echo(line)
+    assert capsys.readouterr().out == line + "\n"
+    monkeypatch.setenv("COLUMNS", "50")
+    echo(line)
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2
+    assert max(map(len, lines)) <= 50
+    assert lines[1].startswith("    ")
+    assert " ".join(lines).split() == line.split()
+    for whole in (command, "{\n" + "a" * 60 + "\n}", "/" + "folder/" * 12):
+        echo(whole)
+        assert capsys.readouterr().out == whole + "\n"
+    secho(line, err=True)
+    assert len(capsys.readouterr().err.splitlines()) == 2
+
+
+def test_columns_of_a_terminal_count_and_odd_wishes_do_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    pipe = io.StringIO()
+    for asked, found in (("50", 50), ("3", 20), ("80", None), ("200", None), ("-5", None), ("²", None), ("", None)):
+        monkeypatch.setenv("COLUMNS", asked)
+        assert columns(pipe) == found
+    monkeypatch.setattr(pipe, "isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "132")
+    assert columns(pipe) == 132

@@ -23,6 +23,7 @@ from edgespa.pruning.depth import DepthConfig
 
 LINES: Mapping[str, list[str]] = {
     "compress": ["compress", "net.py:build", "--images", "d.zip", "--budget", "speedup=2", "--output", "o"],
+    "search": ["search", "net.py:build", "--data", "d.zip", "--validation-data", "v.zip", "--output", "o"],
     "inspect": ["inspect", "net.py:build"],
     "adapt": ["adapt", "net.py:build", "--data", "d.zip", "--output", "o.spa"],
     "prune": ["prune", "net.py:build", "--output", "o.spa", "--density", "0.5"],
@@ -37,6 +38,7 @@ LINES: Mapping[str, list[str]] = {
     "status": ["status"],
     "report": ["report", "b"],
     "latencies": ["devices", "latencies", "pi"],
+    "publish": ["ship", "b", "--to", "depot", "--unsigned"],
     "remove": ["ship", "--remove", "fruit", "--device", "local", "--yes"],
     "catch_up": ["ship", "--catch-up"],
 }
@@ -45,6 +47,7 @@ WITHOUT = {"tasks", "calibration", "sign", "pack", "unpack", "devices", "card", 
 CONFIGS: Mapping[str, tuple[type[Strict], ...]] = {
     "adapt": (AdaptConfig, PixelSettings),
     "compress": (PixelSettings,),
+    "search": (AdaptConfig, PixelSettings),
     "prune": (PruneConfig, DepthConfig, PixelSettings),
     "heal": (HealConfig, PixelSettings),
     "export": (ExportConfig, PixelSettings),
@@ -54,14 +57,20 @@ OF_THE_TERMINAL = {"json", "save-recipe", "dry-run", "all", "svg", "html", "per-
 """How the command is called, and how its result is shown: ``svg`` is `Inspection.to_svg`, ``html`` `to_html`."""
 OF_ANOTHER_CALL = {
     ("inspect", "overwrite"),
-    ("ship", "remove"),
-    ("ship", "catch-up"),
+    *(("ship", each) for each in ("remove", "to", "kind", "downgrade", "unsigned", "catch-up")),
+    *(("publish", each) for each in ("remove", "device", "volatile", "threads", "sign", "unsigned", "catch-up")),
+    *(("publish", each) for each in ("wave", "abort-above", "take-back", "watch", "health-command", "health-every")),
+    *(("publish", each) for each in ("health-timeout", "max-latency", "wait-for-lock")),
     ("adapt", "resume"),
     ("prune", "resume"),
     ("heal", "resume"),
     ("compress", "budget"),
+    ("search", "budget"),
+    ("search", "set"),
+    ("search", "trust"),
 }
-"""Of the drawing; `edgespa.remove` and `edgespa.catch_up`, which have lines of their own; what reads a state: `test_resuming`; two keywords."""
+"""Of the drawing; `edgespa.remove`, `edgespa.publish` and `edgespa.catch_up`, which have lines of their own, with what
+they do not take; what reads a state: `test_resuming`; keywords of their own."""
 NAMES = {
     "from": "start",
     "log": "log_file",
@@ -103,6 +112,8 @@ VALUES = {
     "health-every": "20s",
     "health-timeout": "1h",
     "wait-for-lock": "5m",
+    "space": "rank=4,8",
+    "goal": "bytes",
 }
 SIGNERS = ["--signers", "signers"]
 NORMAL = ["--mean", "0", "--std", "1"]

@@ -18,6 +18,7 @@ from edgespa.pruning.config import METHODS, TABLE, PruneConfig
 EXPORT, TFLITE, INT8 = "export net.py:b -o out", "--format tflite", "--precision int8 --calibration d"
 ADAPT, PRUNE = "adapt net.py:b --data d -o a.spa", "prune net.py:b --density 0.5 -o a.spa"
 HEAL = "heal a.spa --calibration d -o b.spa"
+SEARCH = "search net.py:b --data d --validation-data v -o out"
 SLS = "prune net.py:b --method sls --data d -o a.spa"
 
 CASES = [
@@ -25,6 +26,10 @@ CASES = [
     ("inspect net.py:b", "--base net.py:b", None),
     ("inspect a.spa", "--input-shape 1,3,8,8", None),
     ("inspect net.py:b --json", "--all", None),
+    (SEARCH, "--eval-limit 10", "--eval-data d"),
+    (f"{SEARCH} --goal bytes", "--device pi-4b", "--budget latency_ms=3"),
+    (f"{SEARCH} --goal quality", "--threads 2", "--goal latency"),
+    (f"{SEARCH} --ray auto", "--jobs 2", None),
     (EXPORT, "--base net.py:b", None),
     (EXPORT.replace("net.py:b", "a.spa"), "--input-shape 1,3,8,8", None),
     (EXPORT, "--limit 10", "--calibration d"),
@@ -100,6 +105,12 @@ CASES = [
     ("ship b --device local", "--weights f", "c.spa"),
     ("ship b --device local", "--sign k", "c.spa"),
     ("ship b --device local", "--with-base", "c.spa"),
+    ("ship b --device local", "--group kitchen", "b --to depot"),
+    ("ship b --device local", "--kind pi-5", "b --to depot"),
+    ("ship b --device local", "--downgrade", "b --to depot"),
+    ("ship b --device local", "--unsigned", "b --to depot"),
+    ("ship b --to depot", "--volatile", None),
+    ("ship b --to depot", "--threads 2", None),
     ("ship --remove birds --device local", "--keep 2", None),
     *(
         ("ship --remove birds --device local", option, None)

@@ -26,8 +26,21 @@ from edgespa.errors import BundleError, ConfigError, DeviceError
 needs_openvino = pytest.mark.skipif(importlib.util.find_spec("openvino") is None, reason="needs edgespa[openvino]")
 
 
+def _also(monkeypatch: pytest.MonkeyPatch, **arithmetics: tuple[str, ...]) -> None:
+    """As a processor that has these, and no others, says it."""
+    real = Site.list_variants
+
+    def listed(self: Site) -> Any:
+        return tuple(each.model_copy(update={"arithmetics": arithmetics}) for each in real(self))
+
+    monkeypatch.setattr(Site, "list_variants", listed)
+
+
 @needs_openvino
-def test_each_file_in_each_runtime_and_the_fastest_that_is_right(full_bundle: Path) -> None:
+def test_each_file_in_each_runtime_and_the_fastest_that_is_right(
+    full_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _also(monkeypatch)
     settings = Settings(runtimes=("all",), runs=20)
     with connect(load_device("local")) as connection:
         found = profile(full_bundle, connection, settings)
@@ -43,6 +56,7 @@ def test_each_file_in_each_runtime_and_the_fastest_that_is_right(full_bundle: Pa
 
 @needs_openvino
 def test_what_is_fast_and_wrong_is_not_picked(full_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _also(monkeypatch)
     real = Site.check
 
     def wrong(self: Site, options: Any, what: str) -> Check:
@@ -63,16 +77,6 @@ def test_what_is_fast_and_wrong_is_not_picked(full_bundle: Path, monkeypatch: py
     assert pick is not None
     assert (pick.variant, pick.runtime, pick.device) == (fastest.variant, fastest.runtime, "local")
     verify_files(full_bundle)  # the seal is that of the new manifest
-
-
-def _also(monkeypatch: pytest.MonkeyPatch, **arithmetics: tuple[str, ...]) -> None:
-    """As a processor that has them says it."""
-    real = Site.list_variants
-
-    def listed(self: Site) -> Any:
-        return tuple(each.model_copy(update={"arithmetics": arithmetics}) for each in real(self))
-
-    monkeypatch.setattr(Site, "list_variants", listed)
 
 
 def test_each_file_in_the_numbers_that_the_processor_has(full_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:

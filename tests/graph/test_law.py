@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +11,8 @@ import pytest
 import torch
 from torch.utils._pytree import tree_leaves
 
+from edgespa.exporting.onward.layers import ordinary
+from edgespa.exporting.onward.source import source_of
 from edgespa.graph.cost import CostModel
 from edgespa.graph.groups import Slot, find_groups
 from edgespa.graph.program import concrete, refresh
@@ -47,6 +50,25 @@ def test_fixed_by_hand(traced: Any) -> None:
         assert any(reason in entry.reason for entry in entries), [entry.reason for entry in entries]
         if reason:
             assert not traced.groups.units[Slot(tensor, dim)].any()
+
+
+@pytest.mark.law(40)
+def test_layers_and_source_compute_what_the_program_computes(traced: Any, select: Callable[..., Any]) -> None:
+    program = compact(traced.program, traced.groups, select(traced.groups, 1, 0.5))
+    module = ordinary(program)
+    source: dict[str, Any] = {"__name__": "network", "__file__": "network.py"}
+    exec(compile(source_of(module, "w.safetensors"), "network.py", "exec"), source)
+    network = source[re.search(r"net = (\w+)\(\)", source_of(module, "w.safetensors"))[1]]()  # type: ignore[index]
+    network.load_state_dict(module.state_dict(), assign=True)
+    for size in (2, 5) if program.dynamic_batch else (2,):
+        inputs = traced.batch(size)
+        with torch.no_grad():
+            wanted = tree_leaves(program(*inputs))
+            for one in (module, network.eval()):
+                found = tree_leaves(one(*inputs))
+                assert len(found) == len(wanted)
+                for a, b in zip(found, wanted, strict=True):
+                    torch.testing.assert_close(a, b, atol=traced.case.limit, rtol=traced.case.limit)
 
 
 @pytest.mark.law(160)

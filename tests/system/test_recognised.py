@@ -62,7 +62,7 @@ def test_no_bundle(line: str, given: str, hint: str, folder: Path) -> None:
     ("given", "hint"),
     [
         ("my bundle", "edgespa verify 'my bundle'"),
-        ("my bundle/model.onnx", "the MODEL or TASK that it was made of"),
+        ("my bundle/model.onnx", "the PyTorch model that it was made of"),
         ("loose.onnx", "the PyTorch model that it was made of"),
         ("w.pth", "MODEL --weights w.pth"),
         ("tasks", "edgespa tasks tasks"),

@@ -17,6 +17,7 @@ from edgespa.device.agent.place import unsafe
 from edgespa.device.agent.processes import hold
 from edgespa.device.agent.protocol import AgentError, as_error, say
 from edgespa.device.agent.sensors import conditions
+from edgespa.device.agent.set_up import pull_setup
 from edgespa.device.agent.tasks import check_signed, discard, examine, ready, remove, stage, switch
 from edgespa.device.agent.versions import tasks
 from edgespa.device.agent.watch import settle, watch
@@ -46,6 +47,7 @@ COMMANDS = {
     "put-in-use": put_in_use,
     "follow": follow,
     "watch": watch,
+    "pull-setup": pull_setup,
 }
 
 # Before these, health windows that were interrupted are gone on with.
@@ -53,7 +55,7 @@ SETTLED = ("ready", "tasks", "follow")
 
 
 # Below the folder: what is run, or believed, from there. `edgespa.device.link.boot` has looked at the folder itself.
-OURS = ("bundles", "cache", "environments", "environment/bin", "locks", "runners", "tasks", "wheels")
+OURS = ("bin", "bundles", "cache", "environments", "environment/bin", "locks", "pull", "runners", "tasks", "wheels")
 
 
 def require_ours(root: Path) -> None:

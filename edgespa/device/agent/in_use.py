@@ -39,7 +39,7 @@ from edgespa.device.agent.window import (
 )
 
 
-def put_in_use(root: Path, request: dict[str, Any], stream: BinaryIO) -> dict[str, Any]:
+def put_in_use(root: Path, request: dict[str, Any], stream: BinaryIO | None) -> dict[str, Any]:
     """Use a version from now on, as `switch` does, once no application holds the update lock; and have it watched.
 
     Beside what `switch` takes the request may have ``lock_wait_s``, and ``window``: ``watch_s``, ``every_s`` and
@@ -50,6 +50,7 @@ def put_in_use(root: Path, request: dict[str, Any], stream: BinaryIO) -> dict[st
     """
     version = version_folder(root, request)
     folder, wanted = version.parent, request.get("window")
+    notes = []  # type: list[str]
     with update_lock(folder, float(request.get("lock_wait_s") or 0), stream), changing(folder):
         last, before = window_of(folder), current_of(folder)
         opened = is_open(folder)
@@ -63,9 +64,9 @@ def put_in_use(root: Path, request: dict[str, Any], stream: BinaryIO) -> dict[st
             raise
         if not wanted and opened and last is not None and last["version"] != version.name:
             end_window(folder, last, REPLACED)
-    notes = []  # type: list[str]
+            notes.append(f"{last['version']} was in its health window, which has ended; this one is not watched")
     if wanted:
-        notes = start_watcher(root, folder.name)
+        notes += start_watcher(root, folder.name)
         if not is_watched(root, folder.name) and is_open(folder):
             go_back(root, folder, "no process could be started to watch it", 0)
             raise AgentError("processes", f"{version.name} cannot be watched, and is not used: none could be started")

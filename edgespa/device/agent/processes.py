@@ -28,7 +28,7 @@ def hold(root: Path, request: dict[str, Any], stream: BinaryIO) -> dict[str, Any
 
     It needs no space: one that would have to be made on a full disk is taken on the folder itself.
     """
-    descriptor = _lock_descriptor(root, within(root / "locks", request["name"]))
+    descriptor = lock_descriptor(root, within(root / "locks", request["name"]))
     try:
         named = stat.S_ISREG(os.fstat(descriptor).st_mode)
         try:
@@ -49,7 +49,8 @@ def hold(root: Path, request: dict[str, Any], stream: BinaryIO) -> dict[str, Any
     return {"held": False}
 
 
-def _lock_descriptor(root: Path, path: Path) -> int:
+def lock_descriptor(root: Path, path: Path) -> int:
+    """The file of a lock, opened; on a full disk the folder itself takes its place."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         return os.open(str(path), os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)

@@ -13,15 +13,19 @@ import subprocess
 import sys
 from pathlib import Path
 
+from edgespa.device.agent.units import quoted, unit_folder
+
+PULLS = "edgespa-agent"  # the program of devices that pull: it takes its words otherwise
 UNIT = "edgespa-watch.service"
 RUNNING = Path("/run/systemd/system")
 LINGERS = Path("/var/lib/systemd/linger")
-_SECONDS = 20.0
+SYSTEMCTL_S = 20.0
 
 
 def unit_text(python: str, agent: str, root: str) -> str:
     """The unit: it runs the agent's ``watch``, which ends when no window is open."""
-    words = " ".join(quoted(each) for each in (python, "-I", "-S", agent, root, "watch"))
+    own = ["watch", "--folder", root] if os.path.basename(agent) == PULLS else [root, "watch"]
+    words = " ".join(quoted(each) for each in (python, "-I", "-S", agent, *own))
     lines = [
         "[Unit]",
         "Description=edgespa: health windows of models, gone on with after a restart",
@@ -35,21 +39,6 @@ def unit_text(python: str, agent: str, root: str) -> str:
         "WantedBy=default.target" if os.geteuid() else "WantedBy=multi-user.target",
     ]
     return "\n".join(lines) + "\n"
-
-
-def quoted(text: str) -> str:
-    """A word of a unit's command line."""
-    for plain, escaped in (("\\", "\\\\"), ('"', '\\"'), ("%", "%%"), ("$", "$$")):
-        text = text.replace(plain, escaped)
-    return f'"{text}"'
-
-
-def unit_folder() -> Path:
-    """Where units of this user are."""
-    if not os.geteuid():
-        return Path("/etc/systemd/system")
-    base = os.environ.get("XDG_CONFIG_HOME")
-    return (Path(base) if base else Path(os.path.expanduser("~")) / ".config") / "systemd" / "user"
 
 
 def begin_by_unit(root: Path) -> tuple[bool, list[str]]:
@@ -84,8 +73,9 @@ def begin_by_unit(root: Path) -> tuple[bool, list[str]]:
 
 def own_file() -> str | None:
     """Where this agent lies on the device; None where it came along with the command."""
-    path = getattr(sys.modules.get(__name__), "__file__", None) or ""
-    return path if os.path.basename(path).startswith("agent_") and os.path.isfile(path) else None
+    path = os.path.abspath(getattr(sys.modules.get(__name__), "__file__", None) or "")
+    name = os.path.basename(path)
+    return path if (name.startswith("agent_") or name == PULLS) and os.path.isfile(path) else None
 
 
 def _lingers() -> bool:
@@ -99,9 +89,8 @@ def _lingers() -> bool:
 def _systemctl(*words: str) -> bool:
     user = ["--user"] if os.geteuid() else []
     try:
-        done = subprocess.run(
-            ["systemctl", *user, *words], stdin=subprocess.DEVNULL, capture_output=True, timeout=_SECONDS, check=False
-        )
+        argv = ["systemctl", *user, *words]
+        done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, timeout=SYSTEMCTL_S, check=False)
     except (OSError, subprocess.SubprocessError):
         return False
     return done.returncode == 0

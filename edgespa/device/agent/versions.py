@@ -117,6 +117,15 @@ def window_of(folder: Path) -> dict[str, Any] | None:
     return state if isinstance(state, dict) and isinstance(state.get("state"), str) else None
 
 
+def read_report(root: Path) -> dict[str, Any] | None:
+    """What came of the last pull, see `edgespa.device.agent.pull`; None where there was none, or it cannot be read."""
+    try:
+        found = json.loads(read_small(root / "pull" / "report.json", MOST_RECORD).decode("utf-8"))
+    except (OSError, ValueError, RecursionError, MemoryError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
 def is_finished(folder: Path, version: str) -> bool:
     """Whether a version has passed its self-check once: a record that was damaged since says so too."""
     return os.path.lexists(str(folder / f"{version}.json"))
@@ -135,10 +144,22 @@ def entries_of(folder: Path) -> list[dict[str, Any]]:
         OSError: It cannot be read.
     """
     text = read_small(folder / MANIFEST, MOST_MANIFEST)
-    digest = hashlib.sha256(text).hexdigest()
     named = VERSION.match(folder.name)
-    if named and not digest.startswith(named.group(2)):
+    if named and not hashlib.sha256(text).hexdigest().startswith(named.group(2)):
         raise ValueError("it has changed")
+    return entries_in(text, folder)
+
+
+def entries_in(text: bytes, folder: Path) -> list[dict[str, Any]]:
+    """The same of a manifest that is at hand.
+
+    Args:
+        text: Its bytes.
+        folder: Where its files are to lie, and nowhere else.
+
+    Raises:
+        ValueError: It is no manifest.
+    """
     try:
         manifest = json.loads(text.decode("utf-8"))
         rows = [(entry["path"], entry["sha256"], entry["size_bytes"]) for entry in manifest["files"]]
@@ -146,7 +167,7 @@ def entries_of(folder: Path) -> list[dict[str, Any]]:
         rows += [(BASE, weights["base_sha256"], weights["base_size_bytes"]) for weights in needs[:1]]
     except (LookupError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"it is odd: {type(error).__name__}: {_reason(error)}") from error
-    entries = [{"path": MANIFEST, "sha256": digest, "size_bytes": len(text)}]
+    entries = [{"path": MANIFEST, "sha256": hashlib.sha256(text).hexdigest(), "size_bytes": len(text)}]
     for path, sha256, size in rows:
         if not (isinstance(path, str) and is_digest(sha256) and isinstance(size, int)):
             raise ValueError("it is odd: a file in it has no path, digest or size")
@@ -218,7 +239,7 @@ def tasks(root: Path, request: dict[str, Any], stream: BinaryIO) -> dict[str, An
             continue
     odd = [f"more than {MOST_TASKS} tasks"] if len(own) > MOST_TASKS else []
     found = storage(root)
-    answer = {"tasks": rows, "unfinished": unfinished, "odd": odd, "storage": found}
+    answer = {"tasks": rows, "unfinished": unfinished, "odd": odd, "storage": found, "pull": read_report(root)}
     signal.alarm(0)
     return {**answer, "free_bytes": found["free_bytes"], "cached_bytes": cached, "folder": str(root)}
 

@@ -38,7 +38,7 @@ from edgespa.device.agent.window import (
 
 LOOK_S = 0.1
 START_S = 10.0  # for a process that watches to have begun
-CHECK_S = 600.0  # of a self-check, or of a measurement
+LOOK_AGAIN_S = 600.0  # that a self-check or a measurement may take
 MOST_SAID = 300  # characters of what a program said last
 MOST_FILE = 64 << 20  # bytes that a health command may write into one file
 MOST_MEMORY = 2 << 30  # bytes that it may allocate
@@ -221,7 +221,7 @@ def round_problem(folder: Path, state: dict[str, Any], plan: dict[str, Any], who
         return _run(argv, place, environment, seconds, lambda: is_same(folder, state), limited)
 
     if plan.get("health"):
-        problem = _health_problem(run, str(plan["health"]), float(plan.get("health_s") or CHECK_S))
+        problem = _health_problem(run, str(plan["health"]), float(plan.get("health_s") or LOOK_AGAIN_S))
         if problem is not None:
             return problem
     if not whole:
@@ -244,7 +244,7 @@ def _health_problem(run: Any, command: str, seconds: float) -> str | None:
 
 
 def _check_problem(run: Any, argv: list[str]) -> str | None:
-    status, said, killed = run(argv, CHECK_S)
+    status, said, killed = run(argv, LOOK_AGAIN_S)
     try:
         rows = json.loads(said.splitlines()[-1])["selfcheck"]
         failed = [f"{row['name']}: {'; '.join(row['failures'])}" for row in rows if row["status"] == "failed"]
@@ -257,7 +257,7 @@ def _latency_problem(run: Any, argv: list[str], most_ms: float) -> str | None:
     """A device that does something else meanwhile is slow once; a model that is too slow, each time."""
     found = []
     for _ in range(LATENCY_TRIES):
-        status, said, killed = run(argv, CHECK_S)
+        status, said, killed = run(argv, LOOK_AGAIN_S)
         try:
             found.append(float(json.loads(said.splitlines()[-1])["p50_ms"]))
         except (ValueError, LookupError, TypeError):

@@ -32,6 +32,12 @@ _KINDS = {
     ),
     "odd": ("what lies there is odd", "look at it by hand, and put it in order"),
     "damaged": ("what has come is damaged", "try again; if it stays so, check its SD card"),
+    "unable": (
+        "signatures cannot be checked there",
+        "install OpenSSH 8.2 or newer there (on Debian: apt-get install openssh-client), "
+        "or let it take what nobody has signed: --unsigned",
+    ),
+    "url": ("it cannot pull from there", "give the http:// or https:// URL of the folder that has index.json"),
     "no-program": (
         "a program cannot be run",
         f"see by hand that it is there, and that its disk may hold programs (noexec); or {_OTHER_FOLDER}",

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from edgespa.bundle import Manifest
+from edgespa.bundle.manifest import FOR_PYTORCH
 from edgespa.device.inventory import try_providers
 from edgespa.device.link.transport import Connection
 from edgespa.device.measure.results import Skipped
@@ -62,6 +63,8 @@ def plan_of(
         chosen.append(found)
         skipped += missing
     if not chosen[0]:
+        if all(each.variant.partition("-")[0] in FOR_PYTORCH for each in skipped):
+            raise DeviceError(f"{sites[0].name}: {skipped[0].reason}", "export it with --format onnx or tflite too")
         where = "here" if sites[0].connection.device.is_local else f"on {sites[0].connection.device.name}"
         install = (
             f"pip install 'edgespa[{extras_of([each.variant for each in skipped], settings.runtimes)}]'"

@@ -39,6 +39,8 @@ def runtimes_of(kind: str, name: str | None = None) -> list[Runtime]:
     No other takes their place by itself: what computes otherwise, does so because somebody asked for it.
     """
     found = [each for each in RUNTIMES if each.kind == kind and (each.usual if name is None else each.name == name)]
+    if not found and name is None:
+        raise RunnerError(f"{kind} files are to go on from in PyTorch: nothing runs them on devices")
     if not found:
         names = ", ".join(each.name for each in RUNTIMES if each.kind == kind)
         raise RunnerError(f"{name} does not run {kind} files: {names}")

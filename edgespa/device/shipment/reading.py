@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from edgespa.device.shipment.pulls import read_pull
 from edgespa.device.shipment.results import DeviceStatus, TaskStatus, VersionStatus, WindowStatus
 from edgespa.errors import DeviceError
 
@@ -73,6 +74,7 @@ def read_status(device: str, where: str, answer: Mapping[str, Any]) -> DeviceSta
         unfinished=tuple(shown(each) for each in names),
         odd=tuple(strange[:_MOST_PHRASES]),
         in_memory=None if memory is None else shown(memory),
+        pull=read_pull(answer.get("pull")),
     )
 
 

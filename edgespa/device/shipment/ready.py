@@ -11,7 +11,7 @@ from edgespa.device.board import DEFAULT_FOLDER
 from edgespa.device.link.payload import Payload
 from edgespa.device.link.transport import Connection
 from edgespa.device.runner.runtimes import runtimes_of
-from edgespa.errors import DeviceError
+from edgespa.errors import ConfigError, DeviceError
 
 _IMPORT_FROM = 4 << 20  # bytes to be sent from which a runtime is first loaded to see that it can be
 _SECONDS = 120.0
@@ -117,6 +117,11 @@ def _memory(connection: Connection, storage: Mapping[str, Any], volatile: bool) 
 
 
 def _require_runtime(connection: Connection, python: Sequence[str], formats: Collection[str], *, load: bool) -> None:
+    if not formats:
+        raise ConfigError(
+            "nothing in it runs on devices: its files are to go on from in PyTorch",
+            "export it with --format onnx or tflite too",
+        )
     wanted = {kind: [each.module for each in runtimes_of(kind)] for kind in sorted(formats)}
     argv = [*python, "-c", _LOOK, json.dumps(wanted), "load" if load else "look"]
     request = {"argv": argv, "timeout_s": _SECONDS, "small": not connection.device.is_local}

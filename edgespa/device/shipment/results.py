@@ -6,6 +6,7 @@ from typing import Literal
 
 from edgespa.config import Strict
 from edgespa.device.measure.results import Check
+from edgespa.device.shipment.pulls import PullReport
 
 SignatureState = Literal["absent", "not checked", "on the device", "on the host"]
 
@@ -210,6 +211,7 @@ class DeviceStatus(Strict):
         gone: What was shipped from here and is not there.
         older: What was shipped from here and is not there, while older versions of the task are: a card put back, say.
         lags: What its groups are to have, and it has not in use: `edgespa ship --catch-up`.
+        pull: What came of its last pull; None where it does not pull.
     """
 
     device: str
@@ -224,6 +226,7 @@ class DeviceStatus(Strict):
     gone: tuple[Gone, ...] = ()
     older: tuple[Gone, ...] = ()
     lags: tuple[Lag, ...] = ()
+    pull: PullReport | None = None
 
     @property
     def full(self) -> bool:
@@ -233,4 +236,5 @@ class DeviceStatus(Strict):
     @property
     def healthy(self) -> bool:
         """Whether nothing is wrong with what should be there."""
-        return all(task.healthy for task in self.tasks) and not self.odd and not self.gone
+        pulled = self.pull is None or self.pull.ok
+        return all(task.healthy for task in self.tasks) and not self.odd and not self.gone and pulled

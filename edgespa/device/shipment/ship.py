@@ -19,6 +19,7 @@ from typing import Any, Self
 
 from edgespa import __version__
 from edgespa.bundle import MANIFEST, SIGNATURE, Manifest, OpenBundle, Weights
+from edgespa.bundle.manifest import FOR_PYTORCH
 from edgespa.bundle.signature import NAMESPACE
 from edgespa.device.endings import ending_of
 from edgespa.device.link.payload import Payload, Sending
@@ -100,8 +101,8 @@ class Shipment:
 
     @property
     def formats(self) -> frozenset[str]:
-        """Of its files."""
-        return frozenset(str(variant.format) for variant in self.manifest.variants)
+        """Of its files that are for devices."""
+        return frozenset(str(each.format) for each in self.manifest.variants if each.format not in FOR_PYTORCH)
 
     @property
     def size_bytes(self) -> int:

@@ -11,6 +11,7 @@ from edgespa.device.measure.results import Profile, VariantProfile
 from edgespa.findings.dataset import Health
 from edgespa.findings.evaluation import Details
 from edgespa.reports.page.parts import Picture
+from edgespa.trials.record import Search
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,6 +139,13 @@ class FoundHealth(Subject):
 
 
 @dataclasses.dataclass(frozen=True)
+class FoundSearch(Subject):
+    """The record of a search."""
+
+    search: Search
+
+
+@dataclasses.dataclass(frozen=True)
 class Found:
     """Everything.
 
@@ -153,6 +161,7 @@ class Found:
     depths: tuple[FoundDepth, ...] = ()
     evaluations: tuple[FoundEvaluation, ...] = ()
     healths: tuple[FoundHealth, ...] = ()
+    searches: tuple[FoundSearch, ...] = ()
     notes: tuple[str, ...] = ()
 
 

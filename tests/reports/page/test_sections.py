@@ -8,8 +8,9 @@ import pytest
 
 from edgespa.reports.page.found import Found, FoundLog, FoundTask, modules_in
 from edgespa.reports.page.layers import kept_layers, module_tree
-from edgespa.reports.page.parts import Branch, Chart, Tree
+from edgespa.reports.page.parts import Branch, Chart, Table, Tiles, Tree, Words
 from edgespa.reports.page.training import curves, reconstruction
+from edgespa.reports.report import report_page
 
 pytest.importorskip("plotly")
 
@@ -147,3 +148,54 @@ def test_a_branch_says_why_a_module_is_fixed() -> None:
     assert isinstance(branch, Branch)
     assert branch.note == "fixed: output of the network"
     assert branch.cells[-1].text == "none"
+
+
+def test_a_search_is_shown_with_its_front_and_every_trial() -> None:
+    from edgespa.reports.page.found import FoundSearch
+    from edgespa.reports.page.searches import searches
+    from edgespa.trials.record import Search, Trial
+
+    def trial(number: int, **values: Any) -> Trial:
+        return Trial(number=number, wave=0, digest=f"{number:016x}", recipe={"rank": 2 + number}, **values)
+
+    trials = (
+        trial(0, state="complete", stage="file", quality=0.9, size_bytes=9000, latency_ms=3, measured_ms=4, front=2,
+              folder="front/a"),
+        trial(1, state="complete", stage="file", quality=0.8, size_bytes=5000, latency_ms=2, measured_ms=1.5, front=1),
+        trial(2, state="complete", stage="file", quality=0.7, size_bytes=9999, latency_ms=5, why="others are better"),
+        trial(3, state="stopped", stage="few", few=0.4, size_bytes=100, latency_ms=1, why="not among the best"),
+        trial(4, state="rejected", stage="cut", error=0.5, latency_ms=9, why="<b>too slow</b>"),
+        trial(5, state="failed", why="no memory"),
+    )  # fmt: skip
+    record = Search(
+        model="a/net.py:b", data="d", validation="v", device="pi", goals=("quality", "latency"), sampler="tpe",
+        bracket=6, identity="0" * 16, space={"rank": [2, 3]}, trials=trials, latency_ms=4.5, notes=("careful",),
+        importance={"quality": {"rank": 1.0}},
+        measure={"name": "accuracy", "title": "accuracy", "percent": True},
+    )  # fmt: skip
+    found = Found(searches=(FoundSearch("search.json", "sub/search.json", record),))
+    section = searches(found)
+    tiles, by_time, by_size, words, importance, table = section.pieces
+    assert isinstance(tiles, Tiles)
+    shown = {name: figure for name, figure, _, _ in tiles.tiles}
+    assert (shown["trials"], shown["on the front"], shown["rejected"]) == ("6", "2", "1")
+    assert (shown["best accuracy"], shown["fastest"]) == ("90.00%", "1.5 ms")
+    for chart in (by_time, by_size, importance):
+        assert isinstance(chart, Chart)
+    assert isinstance(by_time, Chart)
+    traces = {each["name"]: each for each in by_time.figure["data"] if "name" in each}
+    assert sorted(traces["on the front"]["y"]) == [0.8, 0.9]
+    assert sorted(traces["on the front"]["x"]) == [1.5, 4]  # measured
+    assert traces["fully adapted"]["x"] == [5]  # foretold
+    assert traces["few epochs"]["y"] == [0.4]
+    line = next(each for each in by_time.figure["data"] if each["mode"] == "lines")
+    assert line["x"] == [1.5, 4]
+    assert by_time.figure["layout"]["shapes"][0]["x0"] == 4.5
+    assert isinstance(words, Words)
+    assert isinstance(table, Table)
+    assert [row[1].text for row in table.cells] == ["on the front"] * 2 + ["complete", "stopped", "rejected", "failed"]
+    assert table.cells[0][0].link == "sub/front/a"
+    assert table.cells[4][-1].text == "<b>too slow</b>"  # escaped by the template
+    assert searches(Found()).pieces == []
+    page = report_page(found, "a", "b")
+    assert "<b>too slow</b>" not in page

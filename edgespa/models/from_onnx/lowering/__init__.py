@@ -1,0 +1,1 @@
+"""What each operator of an ONNX file becomes: a module, and which values it reads."""
