@@ -263,7 +263,6 @@ SHIP_EXAMPLES: Examples = (
     ("A bundle to two boards", "ship bundle/ --device pi-4b --device pi-5"),
     ("To a group, in waves, each watched", "ship bundle/ --group kitchen --wave 1,10%,100% --watch 10m"),
     ("Into a folder that a web server serves", "ship bundle/ --to depot/ --sign ~/.ssh/id_ed25519 --group kitchen"),
-    ("Take a task off", "ship --remove fruit --device pi-4b --yes"),
 )
 
 UNPACK: Sections = {"Who made it": _SIGNERS, "Output": (*_WRITTEN, *_RECIPE)}

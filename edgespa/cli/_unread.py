@@ -306,7 +306,6 @@ RULES: Mapping[str, tuple[Rule, ...]] = MappingProxyType(
             ),
             *_OF_WINDOW,
         ),
-        "pull": _OF_WINDOW,
     }
 )
 
