@@ -22,6 +22,7 @@ from edgespa.bundle import Manifest, Quality
 from edgespa.data.calibration import CalibrationSpec
 from edgespa.device.board import Device
 from edgespa.device.inventory import Inventory
+from edgespa.device.measure.quality import DeviceQuality
 from edgespa.device.measure.results import Check, Profile
 from edgespa.device.provision.pulling import PullSetUp
 from edgespa.device.provision.setup import SetUp
@@ -174,6 +175,7 @@ class Verified(TypedDict):
     recorded: dict[str, Quality]
     layers: dict[str, list[LayerError]]
     passed: bool
+    there: DeviceQuality | None
 
 
 @_CLOSED

@@ -18,7 +18,7 @@ from edgespa.api.early import require_there
 from edgespa.api.options import DataOptions, Progress
 from edgespa.api.overlap import tell_trained_on
 from edgespa.api.quality import count_outputs
-from edgespa.bundle import LABELS, MANIFEST, Manifest, Variant, open_bundle
+from edgespa.bundle import LABELS, MANIFEST, Manifest, OpenBundle, Variant, open_bundle
 from edgespa.bundle.decoding import Decoding
 from edgespa.data import ImageData, Prepared, prepare, require_whole
 from edgespa.data.tensors import prepare_for
@@ -138,31 +138,13 @@ def _of_bundle(
     with open_bundle(path, **given) as opened:  # type: ignore[arg-type]  # its own keywords
         manifest = opened.manifest
         chosen = [manifest.variant(name) for name in how.variants] if how.variants else list(manifest.variants)
-        if manifest.preprocessing is None:
-            raise ConfigError(
-                f"{path}: it does not say how an image becomes its input",
-                "evaluate the model or the task that it was made of",
-            )
-        if options.said:
-            raise ConfigError(
-                f"{path} says how an image becomes its input, and its files are proved so",
-                "leave out --mean, --std, --resize and what else is said of images",
-            )
-        shape = manifest.outputs[0].shape
-        outputs = shape[1] if len(shape) == 2 and isinstance(shape[1], int) else None
-        data = _loaded(options, evaluation, outputs)
-        data = as_learned(data, _labels(opened.folder), manifest.learns, outputs) if data.answered else data
-        recorded = manifest.provenance.get("task")
-        tell_trained_on(data, recorded.get("data") if isinstance(recorded, dict) else None)
-        require_whole({_TEST: data}, progress)
-        test = prepare(data, manifest.preprocessing, progress=_reading(progress))
-        objective = _objective(manifest, test, path)
+        data, test, objective = data_for_bundle(path, opened, evaluation, options, progress)
         found, refused = [], []
         for variant in chosen:
             try:
                 with confined(opened.folder, variant, threads=how.threads, timeout_s=how.timeout_s) as run:
                     size = _batch(manifest, variant)
-                    asked = _asked(run)
+                    asked = asking(run)
                     found.append(_seen(variant.name, run.runtime, asked, test, objective, size, wrong, progress))
             except DeviceError as error:
                 if how.variants or len(chosen) == 1:
@@ -173,6 +155,44 @@ def _of_bundle(
     for refusal in refused:
         log.warning("NOT EVALUATED: %s", refusal.message)
     return _details(str(path), data, objective, found)
+
+
+def data_for_bundle(
+    path: Path, opened: OpenBundle, evaluation: str, options: DataOptions, progress: Progress | None
+) -> tuple[ImageData, Prepared, Objective]:
+    """Test data as a bundle takes them, and what is measured of its outputs.
+
+    Args:
+        path: The bundle, for messages.
+        opened: It.
+        evaluation: Test data.
+        options: Which part of them; how an image becomes an input is what the bundle says.
+        progress: Told ``(done, total, text)``.
+
+    Raises:
+        ConfigError: The bundle does not say how an image becomes its input, or the options say it too.
+        DataError: The data cannot be read.
+    """
+    manifest = opened.manifest
+    if manifest.preprocessing is None:
+        raise ConfigError(
+            f"{path}: it does not say how an image becomes its input",
+            "evaluate the model or the task that it was made of",
+        )
+    if options.said:
+        raise ConfigError(
+            f"{path} says how an image becomes its input, and its files are proved so",
+            "leave out --mean, --std, --resize and what else is said of images",
+        )
+    shape = manifest.outputs[0].shape
+    outputs = shape[1] if len(shape) == 2 and isinstance(shape[1], int) else None
+    data = _loaded(options, evaluation, outputs)
+    data = as_learned(data, _labels(opened.folder), manifest.learns, outputs) if data.answered else data
+    recorded = manifest.provenance.get("task")
+    tell_trained_on(data, recorded.get("data") if isinstance(recorded, dict) else None)
+    require_whole({_TEST: data}, progress)
+    test = prepare(data, manifest.preprocessing, progress=_reading(progress))
+    return data, test, _objective(manifest, test, path)
 
 
 def _labels(folder: Path) -> tuple[str, ...]:
@@ -231,7 +251,13 @@ def _batch(manifest: Manifest, variant: Variant) -> int:
     return max(1, fixed if isinstance(fixed, int) else 1, min(BATCH_SIZE, MOST_BYTES // max(4 * elements, 1)))
 
 
-def _asked(run: Callable[[Sequence[Any]], list[Any]]) -> Run:
+def asking(run: Callable[[Sequence[Any]], list[Any]]) -> Run:
+    """What runs a file, called with tensors and giving them, as a program does.
+
+    Args:
+        run: From arrays to arrays.
+    """
+
     def asked(*inputs: Tensor) -> Any:
         outputs = [torch.from_numpy(each.copy()) for each in run([each.numpy() for each in inputs])]
         return outputs[0] if len(outputs) == 1 else outputs

@@ -13,6 +13,7 @@ from edgespa.system.plain import to_plain
 
 if TYPE_CHECKING:
     from edgespa.bundle import Manifest, Quality
+    from edgespa.device.measure.quality import DeviceQuality
     from edgespa.device.measure.results import Check
     from edgespa.device.measure.results import Profile as Measured
     from edgespa.errors import EdgespaError
@@ -206,6 +207,7 @@ class Verification(Result):
         layers: How far each layer of a smaller file is from the float32 file of its format, by the name of its variant;
             empty where that was not asked for.
         passed: All that ran are right, and some did; or nothing was to be run.
+        there: How well each file answers a data set on a device; None where that was not asked.
     """
 
     bundle: str
@@ -219,6 +221,7 @@ class Verification(Result):
     recorded: Mapping[str, Quality]
     layers: Mapping[str, tuple[LayerError, ...]]
     passed: bool
+    there: DeviceQuality | None = None
 
     def _title(self) -> str:
         return f"{self.bundle}: {self.files} files as in the manifest, {'passed' if self.passed else 'NOT PASSED'}"
@@ -239,10 +242,30 @@ class Verification(Result):
             for each in self.variants
         )
         columns = ("variant", "check", "runtime", "error", "correlation", "samples", *title)
-        return [Table(columns, rows, right=columns[3:])] if rows else []
+        tables = [Table(columns, rows, right=columns[3:])] if rows else []
+        return [*tables, *([] if self.there is None else [quality_table(self.there)])]
 
     def _notes(self) -> Sequence[str]:
         return [f"{each.name}: {'; '.join(each.failures)}" for each in self.variants if each.status != "passed"]
+
+
+def quality_table(there: DeviceQuality) -> Table:
+    """What each file measures on a device, and here.
+
+    Args:
+        there: What was measured.
+    """
+    rows: list[tuple[object, ...]] = []
+    for each in there.rows:
+        for place, runtime, values in (
+            (there.device, each.runtime, each.values),
+            ("here", each.runtime_here, each.here),
+        ):
+            figures = [column.figure((values or {}).get(column.name)) for column in there.measures]
+            rows.append((each.variant if place != "here" else "", place, runtime, *figures))
+    columns = ("variant", "on", "runtime", *(column.title for column in there.measures))
+    title = f"{there.count:,} samples of {there.data}"
+    return Table(columns, tuple(rows), title, right=columns[3:])
 
 
 @dataclasses.dataclass(frozen=True, repr=False)

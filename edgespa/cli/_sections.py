@@ -218,11 +218,22 @@ EVALUATE_EXAMPLES: Examples = (
 VERIFY: Sections = {
     "Who made it": _SIGNERS,
     "Self-check": ("--no-run", "--python", "--runtime", "--by-layer", "--threads", "--timeout", "--memory"),
+    "On a device": (
+        "--device",
+        "--eval-data",
+        "--eval-limit",
+        "--labels",
+        "--class-offset",
+        "--skip-bad-files",
+        "--seed",
+        "--fresh",
+    ),
     "Output": _RECIPE,
 }
 VERIFY_EXAMPLES: Examples = (
     ("Digests, and every file that can run here", "verify bundle/"),
     ("A packed one, signed by somebody you know", "verify bundle.tar --signers signers --identity ann"),
+    ("A whole data set on a board", "verify bundle/ --device pi-4b --eval-data photos.zip:test"),
 )
 
 PROFILE: Sections = {

@@ -251,6 +251,21 @@ RULES: Mapping[str, tuple[Rule, ...]] = MappingProxyType(
                 lambda values: not values["no_run"],
                 "is of what runs the files, and --no-run runs none",
             ),
+            Rule(
+                ("eval_data",),
+                lambda values: values["device"],
+                "is of files on a device: give --device; here it is edgespa evaluate BUNDLE",
+            ),
+            Rule(
+                ("eval_limit", "labels", "class_offset", "skip_bad_files", "seed", "fresh"),
+                lambda values: values["eval_data"],
+                "is of --eval-data",
+            ),
+            Rule(
+                ("no_run", "pythons", "memory", "by_layer"),
+                lambda values: not values["device"],
+                "is of this machine, and with --device the files run there",
+            ),
         ),
         "ship": (
             Rule(

@@ -9,16 +9,17 @@ from typing import TYPE_CHECKING
 
 import click
 
-from edgespa.cli._options import json_option
+from edgespa.cli._options import json_option, seed_option
 from edgespa.cli._recipes import Repeatable, recipe_options
 from edgespa.cli._sections import VERIFY, VERIFY_EXAMPLES
-from edgespa.cli._terminal import echo, secho
+from edgespa.cli._terminal import echo, harmless, secho
 from edgespa.cli._trust import require_signers, signers_options
 
 _LAYERS = 20
 
 if TYPE_CHECKING:
     from edgespa.api.results import Verification
+    from edgespa.device.measure.quality import DeviceQuality
 
 
 @click.command(name="verify", cls=Repeatable, sections=VERIFY, examples=VERIFY_EXAMPLES)
@@ -55,6 +56,30 @@ if TYPE_CHECKING:
     help="It may allocate so much. [default: 2 GiB and what sizes of files and tensors explain, at most 10 GiB]",
 )
 @click.option("--by-layer", is_flag=True, help="How far each layer of smaller files is from float32: where it is lost.")
+@click.option("--device", metavar="NAME", help="Run the files there, on a device's name or profile, and not here.")
+@click.option(
+    "--eval-data",
+    metavar="DATA",
+    help="With --device: run a whole data set through the files, there and here, and measure both.",
+)
+@click.option(
+    "--eval-limit",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Use a seeded, class-balanced part of N samples of --eval-data.  [default: all of it]",
+)
+@click.option(
+    "--labels",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Class names in the order of the model's outputs, one a line.  [default: those of the bundle]",
+)
+@click.option("--class-offset", type=int, metavar="N", help="Class k of the data is output k + N.")
+@click.option(
+    "--skip-bad-files", is_flag=True, help="Leave out files of --eval-data that cannot be used, and say which."
+)
+@seed_option()
+@click.option("--fresh", is_flag=True, help="Do not go on with what an interrupted run of the same has left.")
 @recipe_options()
 @json_option()
 def command(
@@ -69,6 +94,14 @@ def command(
     timeout: float,
     memory: int | None,
     by_layer: bool,
+    device: str | None,
+    eval_data: str | None,
+    eval_limit: int | None,
+    labels: Path | None,
+    class_offset: int | None,
+    skip_bad_files: bool,
+    seed: int,
+    fresh: bool,
     as_json: bool,
 ) -> None:
     """Check that a bundle, a folder or a packed file, is what was exported.
@@ -76,6 +109,10 @@ def command(
     Every file's size and SHA-256 are compared with the manifest, and the manifest with its seal and, on demand, with
     its signature. Then the recorded inputs are fed to every model file whose runtime is installed, and the outputs
     compared with the program's, within the manifest's bounds. No code of the bundle is run, and torch is not needed.
+
+    With --device the files run there. With --eval-data too, every sample of a data set is sent there once, in batches,
+    and what that device's runtimes say of it is measured beside what the same files say here. What was answered is kept
+    at once: after a cut connection, or a killed run, the same command goes on.
     """
     import edgespa as es
     from edgespa.cli._output import emit_json
@@ -95,6 +132,14 @@ def command(
         timeout_s=timeout,
         memory_mib=memory,
         by_layer=by_layer,
+        device=device,
+        eval_data=eval_data,
+        eval_limit=eval_limit,
+        labels=labels,
+        class_offset=class_offset,
+        skip_bad_files=skip_bad_files,
+        seed=seed,
+        fresh=fresh,
     )
     if as_json:
         emit_json(found)
@@ -103,10 +148,28 @@ def command(
         if found.signature["status"] == "good":
             echo(f"signed by {found.signature['identity']} with {found.signature['key']}")
         if found.variants:
-            _show(found, runtimes=bool(pythons or runtimes))
+            _show(found, runtimes=bool(pythons or runtimes or device))
         _show_layers(found)
+        if found.there is not None:
+            _show_quality(found.there)
     _remark(found)
     _fail(found, runtimes)
+
+
+def _show_quality(there: DeviceQuality) -> None:
+    from edgespa.api.results import quality_table
+
+    echo()
+    echo(harmless(quality_table(there).text()))
+    for each in there.rows:
+        if each.error is not None:
+            text = f"NOT RUN: {there.device}: {each.variant} in {each.runtime}: {each.error}"
+            secho(harmless(text), err=True, fg="yellow", bold=True)
+        if each.why_not_here is not None:
+            secho(harmless(f"NOT RUN: here: {each.why_not_here}"), err=True, fg="yellow", bold=True)
+    sent = f"{there.bytes_sent / 1e6:.1f} MB of samples sent"
+    more = f", {there.taken_over} batches taken over" if there.taken_over else ""
+    echo(harmless(f"{there.device}: {sent}{more}, {there.seconds:.0f} s"))
 
 
 def _show_layers(found: Verification) -> None:

@@ -34,7 +34,20 @@ PARTS = (
         "layers",
         "measure",
     ),
-    *("placement", "picture", "boxes", "inputs", "points", "maps", "answer", "draw", "model", "many", "command"),
+    *(
+        "placement",
+        "picture",
+        "boxes",
+        "inputs",
+        "points",
+        "maps",
+        "answer",
+        "draw",
+        "model",
+        "many",
+        "batches",
+        "command",
+    ),
 )
 """Of the runner, in the order in which names are defined before they are used."""
 
@@ -42,7 +55,7 @@ AGENT_PARTS = (
     *("protocol", "place", "system", "facts", "share", "sensors", "disk", "cache", "copies", "environment"),
     *("processes", "watched", "versions", "tasks"),
     *("update_lock", "window", "fetching", "index", "remembered", "self_check", "units", "unit", "watch", "in_use"),
-    *("guard", "set_up", "pull", "command", "by_hand"),
+    *("guard", "set_up", "pull", "answers", "command", "by_hand"),
 )
 """Of the agent, likewise."""
 

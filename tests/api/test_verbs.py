@@ -61,7 +61,8 @@ SIGNATURES = {
     "trials bracket timeout_s jobs ray input_shape weights mean std limit eval_limit labels class_offset objective "
     "skip_bad_files seed fresh progress settings",
     "status": "device group selfcheck timeout_s progress",
-    "verify": "bundle signers identity revoked run pythons runtimes threads timeout_s memory_mib by_layer",
+    "verify": "bundle signers identity revoked run pythons runtimes threads timeout_s memory_mib by_layer "
+    "device eval_data eval_limit labels class_offset skip_bad_files seed fresh progress",
     "report": "paths output title examples images signers identity revoked trust seed overwrite progress",
 }
 RESULTS = {

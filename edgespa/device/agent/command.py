@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from edgespa.device.agent.answers import answers_forget, answers_give
 from edgespa.device.agent.cache import have, place, receive, sweep
 from edgespa.device.agent.environment import environment_begin, environment_discard, environment_finish
 from edgespa.device.agent.facts import facts
@@ -48,6 +49,8 @@ COMMANDS = {
     "follow": follow,
     "watch": watch,
     "pull-setup": pull_setup,
+    "answers-give": answers_give,
+    "answers-forget": answers_forget,
 }
 
 # Before these, health windows that were interrupted are gone on with.
@@ -55,7 +58,10 @@ SETTLED = ("ready", "tasks", "follow")
 
 
 # Below the folder: what is run, or believed, from there. `edgespa.device.link.boot` has looked at the folder itself.
-OURS = ("bin", "bundles", "cache", "environments", "environment/bin", "locks", "pull", "runners", "tasks", "wheels")
+OURS = (
+    *("bin", "bundles", "cache", "environments", "environment/bin", "evaluations", "locks", "pull", "runners"),
+    *("tasks", "wheels"),
+)
 
 
 def require_ours(root: Path) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from edgespa.device.runner.answer import Result, brief, together
+from edgespa.device.runner.batches import answer_batches
 from edgespa.device.runner.bundle import RunnerError, read_bundle
 from edgespa.device.runner.check import selfcheck
 from edgespa.device.runner.confine import SECONDS, limit_memory, limit_time, memory_for
@@ -56,6 +57,8 @@ def parser(folder: Path = FOLDER) -> argparse.ArgumentParser:
         metavar="PATH",
         help="what the model says of an image, of a .npy or .npz file, or of each of those in a folder",
     )
+    what.add_argument("--batches", type=Path, metavar="FOLDER", help="answer what edgespa asks of a whole data set")
+    command.add_argument("--into", default="answers", help="with --batches: the folder in it for answers")
     command.add_argument(
         "--output",
         type=Path,
@@ -153,7 +156,7 @@ def execute(folder: Path, options: argparse.Namespace) -> tuple[dict[str, Any], 
         ]
         good = any(check["status"] == "passed" for check in checks)
         return {"selfcheck": checks}, int(not good or any(check["status"] == "failed" for check in checks))
-    if not options.bench and options.input is None:
+    if not options.bench and options.input is None and options.batches is None:
         return {"variants": list_variants(manifest)}, 0
     files, targets = _files(options) if options.input is not None else ([], [])
     variant = _asked(choose(manifest, options.variant, options.runtime), options)
@@ -162,6 +165,9 @@ def execute(folder: Path, options: argparse.Namespace) -> tuple[dict[str, Any], 
     if foreign:
         raise RunnerError(f"{variant['name']}: {'; '.join(foreign)}")
     in_time = _confine(folder, [variant], options)
+    if options.batches is not None:
+        where = (folder, manifest, variant, options.batches, options.into, options.threads, options.runtime)
+        return answer_batches(*where, in_time, lambda: _timed(options)), 0
     if options.bench:
         return bench(folder, variant, manifest["inputs"], options, in_time), 0
     opened = Opened(folder, manifest, variant, options.threads, options.top, options.score, options.runtime)
