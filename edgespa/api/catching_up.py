@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from edgespa.api.rolling_out import Delivered, Work, task_status
+from edgespa.api.rolling_out import Delivered, Work, placed, task_status
 from edgespa.device.board import Device, list_devices
 from edgespa.device.groups import chosen, devices_in
 from edgespa.device.link.transport import Connection
@@ -86,7 +86,8 @@ def catch_up_on(
         found = roll_out(devices, work, board)
     done = {name: tuple(each) for one in work.works for name, each in one.done.items()}
     ready = {each.task: each for each in shipments.values()}
-    return Delivered(found.outcomes, done, ready, found.places, found.stopped, tuple(sorted(work.notes)))
+    places = placed(found.places, *work.works)
+    return Delivered(found.outcomes, done, ready, places, found.stopped, tuple(sorted(work.notes)))
 
 
 class _CatchUp:
@@ -121,6 +122,7 @@ class _CatchUp:
         windows = {row.task: self.watch or row.window for row in todo}
         keep = max((row.keep for row in todo), default=KEEP)
         work = Work(ready, self.board, {**self.options, "keep": keep}, resume=True, windows=windows)
+        work.seen[name].update((each, task.current) for each, task in there.items())
         self.works.append(work)
         if not todo:
             raise DeviceError(

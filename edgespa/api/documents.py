@@ -189,11 +189,13 @@ class ProfiledThere(TypedDict):
 
 @_CLOSED
 class ShippedThere(TypedDict):
-    """One device; ``state``: what it is at, ``in use`` or ``rolled back`` say, ``wave``: which it was in."""
+    """One device; ``state``: what it is at, ``in use`` or ``rolled back`` say, ``wave``: which it was in;
+    ``in_use``: of each task the version that was seen in use last."""
 
     device: str
     state: str | None
     wave: int | None
+    in_use: dict[str, str | None]
     shipped: list[Shipped]
     error: Problem | None
 

@@ -97,7 +97,7 @@ def deliver(
     work = Work({each.name: tuple(ready) for each in devices}, board, options, resume=how.resume, refused=refused)
 
     def take_back(well: Sequence[Device]) -> dict[str, DeviceError | None]:
-        return _taken_back(well, work.done, float(options.get("wait_for_lock_s") or 0))
+        return _taken_back(well, work, float(options.get("wait_for_lock_s") or 0))
 
     most = how.abort_above if how.abort_above is not None or how.waves is None else 0.0
     found = roll_out(
@@ -116,8 +116,22 @@ def deliver(
     if found.stopped is None and any(has) and not any(each.state == "later" for each in found.places):
         notes = _wanted(how, ready, int(options["keep"]))
     return Delivered(
-        found.outcomes, done, {each.task: each for each in ready}, found.places, found.stopped, tuple(notes)
+        found.outcomes,
+        done,
+        {each.task: each for each in ready},
+        placed(found.places, work),
+        found.stopped,
+        tuple(notes),
     )
+
+
+def placed(places: Sequence[Place], *works: Work) -> tuple[Place, ...]:
+    """The same with what is in use on each device, as far as it was seen."""
+    seen: dict[str, dict[str, str | None]] = {}
+    for work in works:
+        for name, tasks in work.seen.items():
+            seen.setdefault(name, {}).update(tasks)
+    return tuple(dataclasses.replace(each, in_use=seen.get(each.device, {})) for each in places)
 
 
 def _wanted(how: RollOut, ready: Sequence[Shipment], keep: int) -> list[str]:
@@ -144,6 +158,7 @@ class Work:
 
     Attributes:
         done: What was shipped and is in use, by the name of the device.
+        seen: What was seen to be in use last: device -> task -> version, or None.
     """
 
     def __init__(
@@ -159,6 +174,7 @@ class Work:
         self.ready, self.board, self.options, self.resume = ready, board, options, resume
         self.refused, self.windows = refused or {}, windows or {}
         self.done: dict[str, list[Shipped]] = {}
+        self.seen: dict[str, dict[str, str | None]] = {each: {} for each in ready}
 
     def __call__(self, connection: Connection) -> State:
         """Do it; what the device is at then."""
@@ -170,11 +186,12 @@ class Work:
         done = self.done.setdefault(name, [])
         todo = list(self.ready[name])
         if self.resume:
-            todo, watched = _left(connection, todo)
+            todo, watched = _left(connection, todo, self.seen[name])
         python = runtime_python(connection, read_facts(connection)) if todo else []
         for each in todo:
             shipped = self._ship(connection, each, python)
             done.append(shipped)
+            self.seen[name][each.task] = shipped.version
             if shipped.window is not None:
                 watched.append((each.task, shipped.version))
                 self.board.switched(name)
@@ -205,7 +222,10 @@ class Work:
         mine = [each for each in done if each.task == task]
         for each in mine:
             done.remove(each)
+        if window.state != "passed":
+            self.seen[name].pop(task, None)
         if window.state == "rolled back":
+            self.seen[name][task] = window.to
             error = went_back(connection.where, task, window)
             raise RolledBackError(error.message, error.hint)
         if window.state != "passed":
@@ -227,9 +247,15 @@ def task_status(connection: Connection, tasks: Sequence[str]) -> dict[str, TaskS
     return {each.task: each for each in read_status(connection.device.name, connection.where, answer).tasks}
 
 
-def _left(connection: Connection, ready: Sequence[Shipment]) -> tuple[list[Shipment], list[tuple[str, str]]]:
-    """What is not in use there, and of what is, that which is in its window still: task and version."""
+def _left(
+    connection: Connection, ready: Sequence[Shipment], seen: dict[str, str | None]
+) -> tuple[list[Shipment], list[tuple[str, str]]]:
+    """What is not in use there, and of what is, that which is in its window still: task and version.
+
+    ``seen`` is told what is in use.
+    """
     there = task_status(connection, [each.task for each in ready])
+    seen.update((name, task.current) for name, task in there.items())
     left, watched = [], []
     for each in ready:
         task = there.get(each.task)
@@ -241,14 +267,12 @@ def _left(connection: Connection, ready: Sequence[Shipment]) -> tuple[list[Shipm
     return left, watched
 
 
-def _taken_back(
-    devices: Sequence[Device], done: Mapping[str, Sequence[Shipped]], wait_s: float
-) -> dict[str, DeviceError | None]:
+def _taken_back(devices: Sequence[Device], done: Work, wait_s: float) -> dict[str, DeviceError | None]:
     """Use what was in use before on devices that were shipped to; what each was found to lack."""
 
     def work(connection: Connection) -> None:
         python = runtime_python(connection, read_facts(connection))
-        for each in done.get(connection.device.name, ()):
+        for each in done.done.get(connection.device.name, ()):
             if each.previous == each.version:
                 continue
             if each.previous is None:
@@ -257,6 +281,7 @@ def _taken_back(
                     f"take it off: edgespa ship --remove {each.task} --device {connection.device.asked}",
                 )
             roll_back(connection, each.task, lambda _: python, to=each.previous, wait_for_lock_s=wait_s)
+            done.seen[connection.device.name][each.task] = each.previous
 
     def why(error: EdgespaError | None) -> DeviceError | None:
         return error if error is None or isinstance(error, DeviceError) else DeviceError(error.message, error.hint)

@@ -184,16 +184,13 @@ def show_places(done: Shipping) -> None:
     """
     from edgespa.cli._output import table
 
-    versions: dict[str, list[str]] = {}
-    for each in done.shipped:
-        versions.setdefault(each.device, []).append(f"{each.task} {each.version}")
     several = len({each.wave for each in done.places if each.wave is not None}) > 1 or done.stopped is not None
     rows = []
     for place in done.places:
-        version = harmless(", ".join(versions.get(place.device, [])))
+        version = harmless(", ".join(f"{task} {used or '-'}" for task, used in sorted(place.in_use.items())))
         wave = [str(place.wave or "")] if several else []
-        rows.append((place.device, *wave, place.state, version or "-"))
-    headings = ("device", *(["wave"] if several else []), "state", "shipped, and in use")
+        rows.append((place.device, *wave, place.state, version or "?"))
+    headings = ("device", *(["wave"] if several else []), "state", "in use now")
     table(headings, rows)
 
 

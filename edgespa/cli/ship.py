@@ -221,6 +221,7 @@ def _plain(outcome: Outcome[Any], done: Sequence[Shipped], places: Mapping[str, 
         "device": outcome.device.name,
         "state": None if place is None else place.state,
         "wave": None if place is None else place.wave,
+        "in_use": {} if place is None else dict(place.in_use),
         "shipped": [each for each in done if each.device == outcome.device.name],
         "error": None if error is None else {"message": error.message, "hint": error.hint},
     }

@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from edgespa.device.board import Device
@@ -41,12 +41,14 @@ class Place:
         wave: Which it was in, from 1; None for a device that was in none.
         state: What it is at.
         error: Why, where it is not well.
+        in_use: Task -> the version that is in use there now, as far as that was seen; None where nothing of it is.
     """
 
     device: str
     wave: int | None
     state: State
     error: DeviceError | None = None
+    in_use: Mapping[str, str | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
