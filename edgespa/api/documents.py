@@ -189,8 +189,7 @@ class ProfiledThere(TypedDict):
 
 @_CLOSED
 class ShippedThere(TypedDict):
-    """One device; ``state``: what it is at, ``in use`` or ``rolled back`` say, ``wave``: which it was in;
-    ``in_use``: of each task the version that was seen in use last."""
+    """One device; ``state``: what it is at, ``wave``: which it was in, ``in_use``: task -> version seen in use last."""
 
     device: str
     state: str | None
