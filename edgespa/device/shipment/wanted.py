@@ -80,7 +80,10 @@ def wanted_of(group: str) -> tuple[Wanted, ...]:
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read: {error}", "remove it, and ship to the group again") from error
     try:
-        return _Group.parse(json.loads(text), str(path)).tasks
+        found = json.loads(text)
+        if not isinstance(found, dict):
+            raise ValueError("it is no table")
+        return _Group.parse(found, str(path)).tasks
     except (ValueError, RecursionError) as error:
         raise ConfigError(f"{path}: it is damaged: {error}", "remove it, and ship to the group again") from error
 
