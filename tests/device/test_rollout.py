@@ -86,8 +86,8 @@ def kitchen(start_sshd: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         for each in made:  # what still watches when a test has ended is ended too
             for path in (each.place / "far").glob("*/tasks/*/window.json"):
                 path.unlink()
-            for name in each.names:
-                wait_until(lambda name=name: not is_watched(each.home(name), "shapes"), "a process watches on")
+            for home in map(each.home, each.names):
+                wait_until(lambda home=home: not is_watched(home, "shapes"), "a process watches on")
 
 
 def wait_until(found: Callable[[], Any], what: str, seconds: float = 120) -> Any:
@@ -104,50 +104,44 @@ def states(done: Shipping) -> list[str]:
 
 
 def test_from_the_first_wave_to_the_device_that_was_away(kitchen: Any, versions: Versions) -> None:
-    fleet = kitchen(4)
-    fleet.away("k04")
+    fleet = kitchen(3)
+    fleet.away("k03")
     first = es.ship(versions(1), group="kitchen")
-    assert (states(first), first.stopped) == (["in use"] * 3 + ["unreachable"], None)
-    assert list(first.errors) == ["k04"]
+    assert (states(first), first.stopped) == (["in use", "in use", "unreachable"], None)
+    assert list(first.errors) == ["k03"]
 
-    fleet.ill("k03")
+    fleet.ill("k02")
     again: dict[str, Any] = {"group": "kitchen", "waves": "1,100%", **WATCHED}
     second = es.ship(versions(2), **again, abort_above=0.5)
-    assert states(second) == ["in use", "in use", "rolled back", "unreachable"]
-    assert [each.wave for each in second.places] == [1, 2, 2, 2]
-    assert second.stopped == "stopped in wave 2 of 2: 2 of 3 (67%) are not well, and 50% may be"
-    assert fleet.uses() == {"k01": "2", "k02": "2", "k03": "1", "k04": None}
+    assert states(second) == ["in use", "rolled back", "unreachable"]
+    assert [each.wave for each in second.places] == [1, 2, 2]
+    assert second.stopped == "stopped in wave 2 of 2: 2 of 2 (100%) are not well, and 50% may be"
+    assert fleet.uses() == {"k01": "2", "k02": "1", "k03": None}
     seen = {each.device: (each.in_use.get("shapes") or "")[:4] for each in second.places}
-    assert seen == {"k01": "0002", "k02": "0002", "k03": "0001", "k04": ""}
-    assert "the health command ended with status 1; 0001-" in str(second.errors["k03"])
-    assert [(each.device, each.window.state) for each in second.shipped if each.window] == [
-        ("k01", "passed"),
-        ("k02", "passed"),
-    ]
+    assert seen == {"k01": "0002", "k02": "0001", "k03": ""}
+    assert "the health command ended with status 1; 0001-" in str(second.errors["k02"])
+    assert [(each.device, each.window.state) for each in second.shipped if each.window] == [("k01", "passed")]
     # What a stopped roll-out brought is not what the group is to have.
-    assert {each.device: [lag.task for lag in each.lags] for each in es.status(group="kitchen").devices} == {
-        "k01": ["shapes"],
-        "k02": ["shapes"],
-        "k03": [],
-    }
+    lags = {each.device: [lag.task for lag in each.lags] for each in es.status(group="kitchen").devices}
+    assert lags == {"k01": ["shapes"], "k02": []}
 
-    fleet.well("k03")
+    fleet.well("k02")
     third = es.ship(versions(2), **again, abort_above=0.5)
-    assert states(third) == ["had it", "had it", "in use", "unreachable"]
+    assert states(third) == ["had it", "in use", "unreachable"]
     assert third.stopped is None
-    assert {each.device for each in third.shipped} == {"k03"}
-    assert [(each.in_use.get("shapes") or "")[:4] for each in third.places] == ["0002", "0002", "0003", ""]
+    assert {each.device for each in third.shipped} == {"k02"}
+    assert [(each.in_use.get("shapes") or "")[:4] for each in third.places] == ["0002", "0002", ""]
 
-    fleet.there("k04")
-    (lag,) = es.status("k04").devices[0].lags
+    fleet.there("k03")
+    (lag,) = es.status("k03").devices[0].lags
     assert (lag.group, lag.why) == ("kitchen", "it has none in use")
     late = es.catch_up("kitchen")
-    assert states(late) == ["had it", "had it", "had it", "in use"]
+    assert states(late) == ["had it", "had it", "in use"]
     assert late.errors == {}
     (shipped,) = late.shipped
     assert shipped.window is not None  # as the group had it
-    assert (shipped.device, shipped.window.state, shipped.window.watch_s) == ("k04", "passed", 1.0)
-    assert not es.status("k04").devices[0].lags
+    assert (shipped.device, shipped.window.state, shipped.window.watch_s) == ("k03", "passed", 1.0)
+    assert not es.status("k03").devices[0].lags
 
 
 def test_what_went_back_is_not_caught_up_with(kitchen: Any, versions: Versions) -> None:
@@ -171,6 +165,7 @@ def test_what_went_back_is_not_caught_up_with(kitchen: Any, versions: Versions) 
     assert fleet.uses() == {"k01": None, "k02": None}
 
 
+@pytest.mark.more
 def test_the_whole_wave_is_taken_back(kitchen: Any, versions: Versions) -> None:
     fleet = kitchen(3)
     es.ship(versions(1), device=["k01", "k03"])
@@ -201,21 +196,22 @@ def typed(*arguments: str | Path) -> Iterator[subprocess.Popen[bytes]]:
 
 def test_the_host_is_killed_in_the_middle_of_a_wave(kitchen: Any, versions: Versions) -> None:
     """A bad version that has passed its self-check is gone back from within its window; the rest goes on."""
-    fleet = kitchen(4)
-    es.ship(versions(1), group="kitchen")
+    fleet = kitchen(3)
+    es.ship(versions(1), device="k02")
     window = ["--watch", "60s", "--health-every", "0.5s", "--health-command", WELL]
     with typed("ship", versions(2), "--group", "kitchen", "--wave", "2,100%", *window) as process:
-        wait_until(lambda: list(fleet.uses().values())[:2] == ["2", "2"], "the first wave has not begun")
+        wait_until(lambda: list(fleet.uses().values())[:2] == ["1", "2"], "the first wave has not begun")
         process.kill()
         process.wait()
     fleet.sshd.cut()
-    assert fleet.uses() == {"k01": "2", "k02": "2", "k03": "1", "k04": "1"}
+    assert fleet.uses() == {"k01": "1", "k02": "2", "k03": None}
     fleet.ill("k02")
-    began = time.monotonic()
-    wait_until(lambda: fleet.uses()["k02"] == "1", "it did not go back")
-    assert time.monotonic() - began < 60  # within its window, with nobody connected
-    state = json.loads((fleet.home("k02") / "tasks/shapes/window.json").read_text())
-    assert (state["state"], state["reason"]) == ("rolled back", "the health command ended with status 1")
+    file = fleet.home("k02") / "tasks/shapes/window.json"
+    wait_until(lambda: json.loads(file.read_text())["state"] == "rolled back", "it did not go back")
+    assert fleet.uses() == {"k01": "1", "k02": "1", "k03": None}
+    state = json.loads(file.read_text())
+    assert state["reason"] == "the health command ended with status 1"
+    assert state["done_s"] < 60  # within its window, with nobody connected
     assert _common.answers(fleet.home("k02")) == "passed"
     assert is_watched(fleet.home("k01"), "shapes")
 
@@ -224,10 +220,10 @@ def test_the_host_is_killed_in_the_middle_of_a_wave(kitchen: Any, versions: Vers
     path.write_text(json.dumps({**json.loads(path.read_text()), "watch_s": 1.0, "every_s": 0.3}))
     fleet.well("k02")
     done = es.ship(versions(2), group="kitchen", waves="2,100%", **WATCHED)
-    assert states(done) == ["in use", "in use", "in use", "in use"]
-    assert {each.device for each in done.shipped} == {"k02", "k03", "k04"}
-    assert fleet.uses() == {"k01": "2", "k02": "3", "k03": "2", "k04": "2"}
-    assert list((fleet.home("k01") / "tasks/shapes").glob("0003-*")) == []
+    assert states(done) == ["in use", "in use", "in use"]
+    assert {each.device for each in done.shipped} == {"k02", "k03"}
+    assert fleet.uses() == {"k01": "1", "k02": "2", "k03": "1"}
+    assert list((fleet.home("k01") / "tasks/shapes").glob("0002-*")) == []
 
 
 @pytest.mark.more

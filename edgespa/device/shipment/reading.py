@@ -95,6 +95,9 @@ def _task(name: str, row: Mapping[str, Any]) -> TaskStatus:
     more = [f"and {len(wrong) - _MOST_PHRASES} more"] if len(wrong) > _MOST_PHRASES else []
     health = "; ".join([*wrong[:_MOST_PHRASES], *more]) or "ok"
     window = read_window(row.get("window"))
+    if window is not None and window.state == "watching" and window.version != current:
+        # The power went between the switch and what is written of it.
+        window = window.model_copy(update={"state": "replaced"})
     return TaskStatus(task=name, current=current, health=health, versions=tuple(versions), window=window)
 
 
