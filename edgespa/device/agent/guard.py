@@ -76,7 +76,7 @@ def put_pulled(root: Path, own: dict[str, Any], record: dict[str, Any], window: 
 
 
 def why_left(folder: Path, manifest: str) -> str:
-    """Why a release that was in use is not any more, in words.
+    """How a release that was in use was gone back from, in words that follow these; nothing where a person did it.
 
     Args:
         folder: Of the task.
@@ -85,5 +85,5 @@ def why_left(folder: Path, manifest: str) -> str:
     state = window_of(folder) or {}
     own = str(state.get("version") or "").endswith(f"-{manifest[:8]}")
     if own and state.get("state") == WENT_BACK:
-        return f"went back from by itself in its health window: {state.get('reason')}"
-    return "gone back from"
+        return f", by this device itself in its health window, because {state.get('reason')}"
+    return ""

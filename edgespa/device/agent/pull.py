@@ -137,7 +137,7 @@ class _Pulling:
         if known_one and not same and not again and current is not None:
             row["outcome"] = "left"
             why = why_left(folder, release.manifest)
-            row["notes"].append(f"release {number} was in use here, and was {why}: --again uses it again")
+            row["notes"].append(f"release {number} was in use here, and was gone back from{why}: --again uses it again")
             return
         if same and current is not None and not problems(folder / current):
             row["outcome"] = "unchanged"
