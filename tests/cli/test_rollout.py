@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,15 @@ import pytest
 from click.testing import CliRunner, Result
 
 from edgespa.api.documents import problems
+from edgespa.bundle import open_bundle
 from edgespa.cli import main
 from edgespa.cli._rollout import Duration, Share, in_words
 from edgespa.device.agent.window import is_watched
+from edgespa.device.board import load_device
+from edgespa.device.link.reach import connect
 from edgespa.device.shipment.results import WindowStatus
+from edgespa.device.shipment.ship import Shipment, ship
+from edgespa.device.shipment.windows import Watch
 
 _spec = importlib.util.spec_from_file_location("tiny_rollout", Path(__file__).parents[1] / "device" / "conftest.py")
 assert _spec is not None
@@ -120,26 +126,21 @@ def test_the_whole_way(place: Path) -> None:
 
 
 def test_in_its_window_it_says_until_when(place: Path) -> None:
-    """With --watch alone a device is followed to the end of its window: what it is at meanwhile, status says."""
-    typed("ship", "v1", "--device", "a")
-    import sys
-
-    from edgespa.bundle import open_bundle
-    from edgespa.device.board import load_device
-    from edgespa.device.link.reach import connect
-    from edgespa.device.shipment.ship import Shipment, ship
-    from edgespa.device.shipment.windows import Watch
-
-    with connect(load_device("a")) as connection, open_bundle(place / "v2") as bundle:
-        ship(connection, Shipment.of(bundle), lambda _: [sys.executable, "-I"], watch=Watch(600, every_s=300))
+    """What a device is at after a host has gone, and what ends it."""
+    profile = place / "config/edgespa/devices/local.toml"
+    profile.write_text(f'extends = "local"\n[connection]\nfolder = "{place / "far/a"}"\n')
+    typed("ship", "v1", "--device", "local")
+    python = [sys.executable, "-I"]
+    with connect(load_device("local")) as connection, open_bundle(place / "v2") as bundle:
+        ship(connection, Shipment.of(bundle), lambda _: python, watch=Watch(600, every_s=300))
     assert is_watched(place / "far/a", "shapes")
-    result = typed("status", "--device", "a")
+    result = typed("status", "--device", "local")
     assert result.exit_code == 0
     assert "in its health window until about 20" in " ".join(result.stdout.split())
     # Another version without one ends it, and that is said.
-    result = typed("ship", "v1", "--device", "a")
+    result = typed("ship", "v1", "--device", "local")
     assert "was in its health window, which has ended; this one is not watched" in " ".join(result.output.split())
-    result = typed("status", "--device", "a")
+    result = typed("status", "--device", "local")
     assert "health window" not in result.output
 
 

@@ -103,6 +103,7 @@ def states(done: Shipping) -> list[str]:
     return [each.state for each in done.places]
 
 
+@pytest.mark.more  # as tests/cli/test_rollout.py has it, typed
 def test_from_the_first_wave_to_the_device_that_was_away(kitchen: Any, versions: Versions) -> None:
     fleet = kitchen(3)
     fleet.away("k03")
@@ -144,6 +145,7 @@ def test_from_the_first_wave_to_the_device_that_was_away(kitchen: Any, versions:
     assert not es.status("k03").devices[0].lags
 
 
+@pytest.mark.more
 def test_what_went_back_is_not_caught_up_with(kitchen: Any, versions: Versions) -> None:
     fleet = kitchen(2)
     es.ship(versions(1), group="kitchen")
