@@ -18,6 +18,8 @@ Text = Annotated[str, Field(max_length=500)]
 Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 Index = Annotated[int, Field(ge=0, le=1 << 24)]
 Called = Annotated[str, Field(pattern=f"^{NAME}$", max_length=40)]
+SURE, OVERLAP = 0.3, 0.5
+"""An object counts as found by a box of its class of that score, as ``run.py`` shows them, which overlaps it so."""
 
 
 class Column(Strict):
@@ -54,12 +56,14 @@ class OfClass(Strict):
         index: Of the class, in ``classes`` of the whole.
         count: How often it is right: images, pixels or objects, see ``counted`` of the whole.
         said: How often the model says it.
+        both: How often both, at the same place; None where it was not noted.
         figures: By the names of ``columns``; None where there is nothing to divide by, as of a class that never is.
     """
 
     index: Index
     count: Count
     said: Count
+    both: Count | None = None
     figures: dict[Called, Number | None]
 
 
@@ -111,7 +115,8 @@ class Subject(Strict):
         runtime: What ran it, with its version.
         values: The measures of the whole, by name.
         classes: One for each class, in order; empty where there are no classes.
-        confusions: What is taken for what, the most frequent first; what is right is no confusion.
+        confusions: What is taken for what, the most frequent first; what is right is no confusion, nor is an object
+            that is not found, or a box where none is.
         confusions_left_out: So many more pairs there are.
         wrong: The samples that are wrong, the surest first; or those that are done worst, the worst first.
         wrong_count: How many are wrong in all; None where nothing is simply right or wrong.

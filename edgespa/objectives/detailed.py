@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils import _pytree
 
 from edgespa.data.boxes import Objects
-from edgespa.findings.evaluation import Column, Confusion, OfClass, Wrong
+from edgespa.findings.evaluation import OVERLAP, SURE, Column, Confusion, OfClass, Wrong
 from edgespa.findings.stored import MAX_ROWS
 from edgespa.objectives.average_precision import average_precisions_of_classes
 from edgespa.objectives.base import Objective
@@ -31,8 +31,6 @@ RECALL = Column(name="recall", title="recall", percent=True)
 F1 = Column(name="f1", title="F1", percent=True)
 IOU = Column(name="iou", title="IoU", percent=True)
 ABSOLUTE = Column(name="absoluteerror", title="absolute error", rises=False)
-SURE, OVERLAP = 0.3, 0.5
-"""An object counts as found by a box of its class of that score, as ``run.py`` shows them, which overlaps it so."""
 
 Named = Callable[[int], str]
 
@@ -176,7 +174,7 @@ class CloserLabels(Closer):
         """See `Closer.result`."""
         rows = zip(self._both.tolist(), self._there.tolist(), self._said.tolist(), strict=True)
         classes = tuple(
-            OfClass(index=index, count=there, said=said, figures=precisions(both, there, said))
+            OfClass(index=index, count=there, said=said, both=both, figures=precisions(both, there, said))
             for index, (both, there, said) in enumerate(rows)
         )
         columns = (PRECISION, RECALL, F1)
@@ -219,6 +217,7 @@ class CloserBoxes(Closer):
         super().__init__(*args)
         self._rows: list[NDArray[np.float64]] = []
         self._hit, self._there, self._said = (np.zeros(self.classes, np.int64) for _ in range(3))
+        self._pairs: Counter[tuple[int, int]] = Counter()
         self._wrong = 0
 
     def add(self, outputs: Any, targets: Sequence[Objects]) -> int:
@@ -240,7 +239,8 @@ class CloserBoxes(Closer):
         sure = sure[(-sure[:, 7]).argsort(kind="stable")]
         counts, taken = there[:, 7] == 0, np.zeros(len(there), bool)
         np.add.at(self._there, there[counts, 2].astype(int), 1)
-        missed, false = int(counts.sum()), 0
+        missed = int(counts.sum())
+        others: list[NDArray[np.float64]] = []
         for box in sure:
             same = there[:, 2] == box[2]
             shared = np.where(same & ~(taken & counts), overlaps(box[3:7], there[:, 3:7]), 0.0)
@@ -252,10 +252,22 @@ class CloserBoxes(Closer):
                 self._hit[int(box[2])] += 1
                 missed -= 1
             else:
-                false += 1
+                others.append(box)
             if 0 <= box[2] < self.classes:
                 self._said[int(box[2])] += 1
-        return missed, false
+        self._mistaken(there, counts & ~taken, others)
+        return missed, len(others)
+
+    def _mistaken(
+        self, there: NDArray[np.float64], open_ones: NDArray[np.bool_], boxes: Sequence[NDArray[np.float64]]
+    ) -> None:
+        """Boxes that are on no object of their class, and on one of another that nothing has found."""
+        for box in boxes:
+            shared = np.where(open_ones, overlaps(box[3:7], there[:, 3:7]), 0.0)
+            best = int(shared.argmax()) if len(shared) else -1
+            if best >= 0 and shared[best] >= OVERLAP and 0 <= box[2] < self.classes:
+                open_ones[best] = False
+                self._pairs[int(there[best, 2]), int(box[2])] += 1
 
     def result(self) -> Closely:
         """See `Closer.result`."""
@@ -267,14 +279,15 @@ class CloserBoxes(Closer):
             hit, there, said = (int(each[index]) for each in (self._hit, self._there, self._said))
             figures = {MAP.name: whole, MAP50.name: half, **precisions(hit, there, said)}
             del figures[F1.name]
-            classes.append(OfClass(index=index, count=there, said=said, figures=figures))
+            classes.append(OfClass(index=index, count=there, said=said, both=hit, figures=figures))
         columns = (
             Column(name=MAP.name, title="AP@50:95", percent=True),
             Column(name=MAP50.name, title="AP@50", percent=True),
             PRECISION,
             RECALL,
         )
-        return Closely("objects", columns, None, tuple(classes), wrong=self.worst, wrong_count=self._wrong)
+        confusions, more = _confusions(self._pairs, self.classes)
+        return Closely("objects", columns, None, tuple(classes), confusions, more, self.worst, self._wrong)
 
 
 class CloserNumbers(Closer):
@@ -404,7 +417,7 @@ def _by_pairs(
         if answer == right:
             both[right] += count
     return tuple(
-        OfClass(index=index, count=there[index], said=said[index], figures=figures(*own))
+        OfClass(index=index, count=there[index], said=said[index], both=both[index], figures=figures(*own))
         for index, own in enumerate(zip(both, there, said, strict=True))
     )
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from edgespa.data.boxes import Objects
 from edgespa.objectives.base import Objective
-from edgespa.objectives.detailed import Closely, closer_for, overlaps, probabilities
+from edgespa.objectives.detailed import Closely, CloserBoxes, closer_for, overlaps, probabilities
 from edgespa.objectives.image import Image
 from edgespa.objectives.segmentation import Segmentation
 from edgespa.objectives.table import Classes, MultiLabel, Regression
@@ -152,7 +152,7 @@ def test_boxes() -> None:
         (answers((1, b, 0.1)), [objects((1, b))]),  # found, and not surely
         (answers((1, b, 0.9)), [objects((1, b), ignored=True)]),
     )
-    assert [(each.count, each.said) for each in found.classes] == [(2, 3), (2, 1)]
+    assert [(each.count, each.said, each.both) for each in found.classes] == [(2, 3, 2), (2, 1, 0)]
     assert found.classes[0].figures["recall"] == 1.0
     assert found.classes[0].figures["precision"] == pytest.approx(2 / 3)
     assert found.classes[0].figures["map50"] == pytest.approx(1.0)
@@ -163,6 +163,34 @@ def test_boxes() -> None:
         ("2.jpg", 1, 0),
     ]
     assert found.wrong_count == 3
+
+    assert found.confusions == ()
+
+
+def test_objects_that_are_taken_for_others() -> None:
+    """Only where nothing of the right class has found it, each object once, and nothing that counts neither way."""
+    pytest.importorskip("pycocotools")
+    closer = CloserBoxes(object(), 3, named, 10)  # type: ignore[arg-type]  # only what it is told
+
+    def rows(*rows: tuple[int, int, float, tuple[int, int, int, int]]) -> np.ndarray:
+        return np.array([[0, 0, label, *box, score] for _, label, score, box in rows], float).reshape(-1, 8)
+
+    a, b, c, near = (0, 0, 10, 10), (20, 20, 30, 30), (60, 60, 70, 70), (0, 0, 10, 8)
+    there = rows((0, 0, 0.0, a), (0, 1, 0.0, b), (0, 2, 1.0, c))  # the third is ignored
+    found = rows(
+        (0, 2, 0.9, near),  # surer than the right one, which yet has it
+        (0, 0, 0.5, a),
+        (0, 0, 0.8, b),
+        (0, 2, 0.7, b),  # it has been taken for a 0 already
+        (0, 1, 0.6, c),
+        (0, 1, 0.2, b),  # not surely
+        (0, 7, 0.9, b),  # no class of the data
+    )
+    missed, false = closer._one(there, found)
+    assert (missed, false) == (1, 5)
+    seen = closer.result()
+    assert [(each.right, each.said, each.count) for each in seen.confusions] == [(1, 0, 1)]
+    assert [(each.count, each.said, each.both) for each in seen.classes] == [(1, 2, 1), (1, 1, 0), (0, 2, 0)]
 
 
 def test_overlaps() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from edgespa.findings.evaluation import Details, Subject, Wrong
+from edgespa.findings.evaluation import OVERLAP, SURE, Details, Subject, Wrong
 from edgespa.reports.page.charts import colour, figure, said, short
 from edgespa.reports.page.found import Found
 from edgespa.reports.page.parts import Cell, Chart, Piece, Section, Table, cell, number_cell
@@ -13,6 +13,8 @@ MOST_IN_MATRIX = 60
 MOST_BARS = 60
 MOST_MATRICES = 4
 MOST_CONFUSIONS = 50
+_ONE_EACH = ("images", "pixels", "objects")
+"""What has one class, which is taken for one other; of labels several may be."""
 
 
 def answers(found: Found) -> Section:
@@ -21,7 +23,7 @@ def answers(found: Found) -> Section:
     for each in found.evaluations:
         details = each.details
         pieces.append(_measures(each.name, details))
-        matrices = [subject for subject in details.subjects if subject.classes and details.kind == "classes"]
+        matrices = [subject for subject in details.subjects if subject.classes and details.counted in _ONE_EACH]
         for subject in matrices[:MOST_MATRICES]:
             if len(details.class_names) <= MOST_IN_MATRIX:
                 pieces.append(_matrix(details, subject))
@@ -54,13 +56,22 @@ def _measures(name: str, details: Details) -> Table:
 
 
 def matrix_of(details: Details, subject: Subject) -> list[list[int]]:
-    """How often each class (row) is taken for each (column); what is left of a class is right."""
+    """How often each class (row) is taken for each (column).
+
+    Of objects there is a row more, boxes where no object is, and a column more, objects that are not found.
+    """
     count = len(details.class_names)
-    matrix = [[0] * count for _ in range(count)]
+    objects = details.counted == "objects"
+    matrix = [[0] * (count + objects) for _ in range(count + objects)]
     for each in subject.confusions:
         matrix[each.right][each.said] += each.count
     for one in subject.classes:
-        matrix[one.index][one.index] = max(0, one.count - sum(matrix[one.index]))
+        taken = sum(matrix[one.index])
+        matrix[one.index][one.index] = max(0, one.count - taken) if one.both is None else one.both
+        if objects:
+            matrix[one.index][count] = max(0, one.count - sum(matrix[one.index]))
+    for one in subject.classes if objects else ():
+        matrix[count][one.index] = max(0, one.said - sum(row[one.index] for row in matrix))
     return matrix
 
 
@@ -69,18 +80,26 @@ def _matrix(details: Details, subject: Subject) -> Chart:
 
     names = [f"{i} {short(name, 18)}" if name != str(i) else name for i, name in enumerate(details.class_names)]
     matrix = matrix_of(details, subject)
+    said_names, right_names = [*names], [*names]
+    if details.counted == "objects":
+        said_names.append("(not found)")
+        right_names.append("(nothing there)")
     shares = [[value / (sum(row) or 1) for value in row] for row in matrix]
-    hover = [[_taken(details, matrix, i, j) for j in range(len(names))] for i in range(len(names))]
+    size = range(len(matrix))
+    hover = [[_taken(details, matrix, i, j) for j in size] for i in size]
     few = len(names) <= 20
+    texts = [[str(value or "") for value in row] for row in matrix]
+    if details.counted == "pixels":  # of millions, shares are what can be read
+        texts = [[f"{share:.1%}" if share else "" for share in row] for row in shares]
     traces = [
         go.Heatmap(
             z=shares,
-            x=names,
-            y=names,
+            x=said_names,
+            y=right_names,
             zmin=0,
             zmax=1,
-            colorscale=[[0, "rgba(0,114,178,0.03)"], [0.02, "rgba(0,114,178,0.2)"], [1, "rgb(0,114,178)"]],
-            text=[[str(value or "") for value in row] for row in matrix] if few else None,
+            colorscale=[[0, "rgba(0,114,178,0.03)"], [0.02, "rgba(0,114,178,0.2)"], [1, "rgba(0,114,178,0.75)"]],
+            text=texts if few else None,
             texttemplate="%{text}" if few else None,
             hovertext=hover,
             hoverinfo="text",
@@ -90,17 +109,27 @@ def _matrix(details: Details, subject: Subject) -> Chart:
         )
     ]
     layout = {
-        "xaxis": {"title": "said", "type": "category", "tickangle": -45 if len(names) > 12 else 0},
-        "yaxis": {"title": "right", "type": "category", "autorange": "reversed"},
+        "xaxis": {"title": "said", "type": "category", "showgrid": False},
+        "yaxis": {"title": "right", "type": "category", "showgrid": False, "autorange": "reversed"},
     }
     height = min(900, 200 + 26 * len(names))
     left = f" ({subject.confusions_left_out:,} pairs left out)" if subject.confusions_left_out else ""
-    return Chart(figure(traces, **layout), f"{subject.name}: what is taken for what{left}", height)
+    caption = f"{subject.name}: what is taken for what{left}"
+    if details.counted == "objects":
+        caption += f"; boxes with a score of {SURE:g} that overlap an object by {OVERLAP:g}"
+    return Chart(figure(traces, **layout), caption, height)
 
 
 def _taken(details: Details, matrix: list[list[int]], right: int, as_: int) -> str:
     names = details.class_names
-    what = f"{names[right]}, right" if right == as_ else f"{names[right]} taken for {names[as_]}"
+    if right == as_ == len(names):
+        return ""
+    if right == len(names):
+        what = f"{names[as_]} where nothing is"
+    elif as_ == len(names):
+        what = f"{names[right]}, not found"
+    else:
+        what = f"{names[right]}, right" if right == as_ else f"{names[right]} taken for {names[as_]}"
     return said(what, f"{matrix[right][as_]:,} of {sum(matrix[right]):,}")
 
 

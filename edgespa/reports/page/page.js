@@ -22,7 +22,11 @@
       legend: { orientation: "h", yanchor: "bottom", y: 1.02, x: 0, ...(layout.legend || {}) },
     };
     for (const key of Object.keys(layout)) {
-      if (/^[xy]axis\d*$/.test(key)) out[key] = { ...axis, ...layout[key] };
+      if (!/^[xy]axis\d*$/.test(key)) continue;
+      const title = layout[key].title;
+      out[key] = { ...axis, ...layout[key] };
+      // Without a distance of its own, a title may lie over the axis' words where these are long.
+      if (title) out[key].title = { standoff: 12, ...(typeof title === "string" ? { text: title } : title) };
     }
     for (const key of ["xaxis", "yaxis"]) out[key] = out[key] || axis;
     return out;
@@ -31,6 +35,10 @@
   function draw(element) {
     const figure = JSON.parse(document.querySelector(`script[data-for="${element.id}"]`).textContent);
     const options = { responsive: true, displaylogo: false, modeBarButtonsToRemove: ["select2d", "lasso2d"] };
+    for (const each of figure.data) {
+      // Its own choice of a colour takes see-through cells for full ones.
+      if (each.type === "heatmap" && each.texttemplate) each.textfont = { color: colour("--ink"), ...each.textfont };
+    }
     if (drawn.has(element)) Plotly.react(element, figure.data, dressed(figure.layout), options);
     else Plotly.newPlot(element, figure.data, dressed(figure.layout), options);
     drawn.add(element);

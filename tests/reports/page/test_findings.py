@@ -69,6 +69,33 @@ def test_an_evaluation_is_shown_by_class_and_by_sample() -> None:
     assert texts(wrong)[0] == ["ant/7.png", "ant", "bee", "90.0%", "10.0%"]
 
 
+def test_the_matrix_of_objects_says_what_is_missed_and_what_is_nowhere() -> None:
+    rows = [
+        {"index": 0, "count": 10, "said": 9, "both": 6, "figures": {"recall": 0.6}},
+        {"index": 1, "count": 5, "said": 8, "both": 4, "figures": {"recall": 0.8}},
+        {"index": 2, "count": 0, "said": 1, "both": 0, "figures": {"recall": None}},
+    ]
+    told = details(classes=rows).model_copy(update={"counted": "objects", "kind": "detection"})
+    assert matrix_of(told, told.subjects[0]) == [[6, 2, 0, 2], [0, 4, 0, 1], [0, 0, 0, 0], [3, 2, 1, 0]]
+    chart = next(
+        each
+        for each in answers(Found(evaluations=(FoundEvaluation("d", "d", told),))).pieces
+        if isinstance(each, Chart) and "taken for" in each.caption
+    )
+    (trace,) = chart.figure["data"]
+    assert (trace["x"][-1], trace["y"][-1]) == ("(not found)", "(nothing there)")
+    assert trace["hovertext"][0][3].startswith("ant, not found")
+    assert trace["hovertext"][3][1].startswith("bee where nothing is")
+    assert "2 of 10" in trace["hovertext"][0][1]
+
+
+def test_the_matrix_of_pixels_says_shares() -> None:
+    told = details().model_copy(update={"counted": "pixels", "kind": "segmentation"})
+    chart = answers(Found(evaluations=(FoundEvaluation("d", "d", told),))).pieces[1]
+    assert isinstance(chart, Chart)
+    assert chart.figure["data"][0]["text"][0] == ["80.0%", "20.0%", ""]
+
+
 def test_a_matrix_of_confusions_that_are_more_than_there_are_is_no_crash() -> None:
     """The file may be anybody's."""
     told = details(confusions=[{"right": 0, "said": 1, "count": 99}])
