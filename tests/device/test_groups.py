@@ -12,6 +12,7 @@ import pytest
 from edgespa.bundle import open_bundle
 from edgespa.device.board import load_device
 from edgespa.device.groups import chosen, devices_in, group_names
+from edgespa.device.shipment.reading import read_status
 from edgespa.device.shipment.results import TaskStatus, VersionStatus, WindowStatus
 from edgespa.device.shipment.ship import Shipment
 from edgespa.device.shipment.wanted import (
@@ -203,3 +204,21 @@ def test_what_a_device_lacks(bundle: Path) -> None:
     assert went_back_from(row, back)
     for other in ({"state": "replaced"}, {"version": "0002-00000000"}):
         assert not went_back_from(row, task("f" * 64, window.model_copy(update=other)))
+
+
+def test_a_window_of_what_is_not_in_use_is_over() -> None:
+    """The power may go between the switch and what is written of it."""
+    window = {"state": "watching", "version": "0002-00000000", "watch_s": 60.0, "done_s": 9.0, "begun": EARLY}
+    row = {"task": "shapes", "current": "0001-00000000", "link": "0001-00000000", "versions": [], "window": window}
+    answer = {"tasks": [row], "unfinished": [], "odd": [], "storage": {"free_bytes": 1 << 40}, "pull": None}
+    (found,) = read_status("a", "a", answer).tasks
+    assert found.window is not None
+    assert found.window.state == "replaced"
+    row["current"] = row["link"] = "0002-00000000"
+    (found,) = read_status("a", "a", answer).tasks
+    assert found.window is not None
+    assert found.window.state == "watching"
+    for odd in ({"state": "odd"}, {"version": "../x"}, {"watch_s": "9"}, {"watch_s": True}, {"begun": "now\n"}):
+        row["window"] = {**window, **odd}
+        (found,) = read_status("a", "a", answer).tasks
+        assert found.window is None
