@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from edgespa.api.registry_verbs import Pulled, Pushed, pull, push
     from edgespa.api.report_verb import Report, report
     from edgespa.api.results import Bundle, Inspection, Profile, Result, Verification
+    from edgespa.api.rollout_verbs import catch_up
     from edgespa.api.search_results import SearchResult
     from edgespa.api.search_verb import search
     from edgespa.api.sweep_results import SweepResult
@@ -67,6 +68,7 @@ __all__ = [
     "TaskFile",
     "Verification",
     "adapt",
+    "catch_up",
     "check_data",
     "compress",
     "evaluate",
@@ -113,6 +115,7 @@ _PLACES = MappingProxyType(
         "api.heal_verb": ("heal",),
         "api.registry_verbs": ("Pulled", "Pushed", "pull", "push"),
         "api.report_verb": ("Report", "report"),
+        "api.rollout_verbs": ("catch_up",),
         "api.publish_verb": ("Publication", "publish"),
         "api.verbs": ("export", "inspect"),
         "api.bundle_verbs": ("open_bundle", "profile", "remove", "rollback", "ship", "status", "verify"),

@@ -296,11 +296,19 @@ def path_of(bundle: str | Path | Result) -> Path:
     raise ConfigError(f"a {type(bundle).__name__} is no file", "give a path, or what export, prune or adapt gave")
 
 
-def devices_of(names: str | Sequence[str]) -> list[Device]:
-    """Profiles by name, one or several."""
-    from edgespa.device import load_device
+def devices_of(names: str | Sequence[str], groups: str | Sequence[str] = ()) -> list[Device]:
+    """Profiles by name, one or several, and those of groups.
 
-    return [load_device(name) for name in dict.fromkeys([names] if isinstance(names, str) else names)]
+    Raises:
+        ConfigError: There is neither.
+        DeviceError: There is no such device or group.
+    """
+    from edgespa.device.groups import chosen
+
+    found = chosen(several(names), several(groups))
+    if not found:
+        raise ConfigError("no device is named, and no group", "name one of: edgespa devices list; or a group of them")
+    return found
 
 
 def errors_of(outcomes: Sequence[Outcome[Any]], named: str | Sequence[str] | None) -> dict[str, EdgespaError]:

@@ -22,6 +22,7 @@ from edgespa.api.arguments import (
 from edgespa.api.device_results import Profiles, Removal, Rollback, Shipping, Status
 from edgespa.api.early import require_signers
 from edgespa.api.results import Bundle, Profile, Verification
+from edgespa.api.rollout_verbs import roll_out_of, shipping_of
 from edgespa.api.shell import checked
 from edgespa.api.task_results import TaskFile
 from edgespa.errors import ConfigError
@@ -170,10 +171,11 @@ def _verified_there(
 
 
 @overload
-def profile(  # type: ignore[overload-overlap]  # a text is one name, no list
+def profile(
     bundle: str | Path | Bundle,
     *,
     device: str = ...,
+    group: tuple[()] = ...,
     against: str | Path | Bundle | None = ...,
     variants: Sequence[str] | None = ...,
     threads: int | Sequence[int] = ...,
@@ -201,7 +203,8 @@ def profile(  # type: ignore[overload-overlap]  # a text is one name, no list
 def profile(
     bundle: str | Path | Bundle,
     *,
-    device: Sequence[str],
+    device: Sequence[str] = ...,
+    group: str | Sequence[str] = ...,
     against: str | Path | Bundle | None = ...,
     variants: Sequence[str] | None = ...,
     threads: int | Sequence[int] = ...,
@@ -229,6 +232,7 @@ def profile(
     bundle: str | Path | Bundle,
     *,
     device: str | Sequence[str] = "local",
+    group: str | Sequence[str] = (),
     against: str | Path | Bundle | None = None,
     variants: Sequence[str] | None = None,
     threads: int | Sequence[int] = 1,
@@ -255,6 +259,7 @@ def profile(
     Args:
         bundle: Its folder, a packed file, or what `export` gave.
         device: Where, a name as of ``edgespa devices``; or several, measured at once.
+        group: Where, in place of this machine, or too: the devices whose profiles have that tag; or several.
         against: Another bundle, measured in alternation, for ratios.
         variants: Names of files; None for all.
         threads: One number, or several, each measured by itself.
@@ -305,7 +310,9 @@ def profile(
         by_layer=by_layer,
     )
     settings.check()
-    targets = devices_of(device)
+    groups = several(group)
+    named = () if groups and device in ("local", ("local",)) else device
+    targets = devices_of(named, groups)
     if pick is not None:
         if pick != "fastest" or len(targets) > 1 or not Path(path_of(bundle)).is_dir():
             raise ConfigError(
@@ -330,15 +337,17 @@ def profile(
             pick=pick is not None,
             progress=report,
         )
-    errors = errors_of(measured.outcomes, device)
+    alone = isinstance(device, str) and not groups
+    errors = errors_of(measured.outcomes, device if alone else None)
     found = tuple(each.result for each in measured.outcomes if each.result is not None)
-    return found[0] if isinstance(device, str) else Profiles(errors, found, measured.kept, outcomes=measured.outcomes)
+    return found[0] if alone else Profiles(errors, found, measured.kept, outcomes=measured.outcomes)
 
 
 def ship(
     source: str | Path | Bundle | TaskFile | Sequence[str | Path | Bundle | TaskFile],
     *,
-    device: str | Sequence[str],
+    device: str | Sequence[str] = (),
+    group: str | Sequence[str] = (),
     task: str | None = None,
     keep: int = 3,
     with_base: bool = False,
@@ -351,6 +360,15 @@ def ship(
     trust: bool = False,
     volatile: bool = False,
     threads: int = 1,
+    waves: str | None = None,
+    abort_above: float | None = None,
+    take_back: bool = False,
+    watch_s: float | None = None,
+    health_command: str | None = None,
+    health_every_s: float | None = None,
+    health_timeout_s: float = 60.0,
+    max_latency_ms: float | None = None,
+    wait_for_lock_s: float = 0.0,
     progress: Tell = None,
 ) -> Shipping:
     """Send a bundle or a task to devices, check it there, and use it from now on.
@@ -360,6 +378,8 @@ def ship(
     Args:
         source: A bundle, as a folder or packed, or a task file; or what `export`, `adapt` and `prune` gave. Or several.
         device: Where, a name as of ``edgespa devices``, or several.
+        group: Where too: the devices whose profiles have that tag; or several. What is shipped to all of a group is
+            what it is to have from now on, see `catch_up`.
         task: Its name there; default: the bundle's.
         keep: Versions that stay there.
         with_base: With a task file: send its base too, to devices that lack it.
@@ -372,6 +392,16 @@ def ship(
         trust: Run code of the maker: what a task file names as its base, a bundle's own run.py for the check there.
         volatile: Also to a device whose writes are gone after a reboot.
         threads: Of the runtime, for the self-check.
+        waves: Up to how many devices each wave reaches, ``1,10%,100%``; devices that have it already are left out.
+        abort_above: The share of a wave's devices, 0 to 1, that may fail, be unreachable or go back; with ``waves`` 0.
+        take_back: When that is exceeded, take back the devices of that wave that are well, too.
+        watch_s: Watch each device for so long after the switch. Whatever fails meanwhile has it go back by itself, also
+            when this process has ended: its self-check, and what the next ones ask for.
+        health_command: That the device's shell runs in each round; it ends with 0 where all is well.
+        health_every_s: Between two rounds; None for a quarter of the window, at most 30 s.
+        health_timeout_s: That the command may take.
+        max_latency_ms: The most that an inference may take there, as a median.
+        wait_for_lock_s: For an application there that holds the update lock of the task.
         progress: See `edgespa.api.verbs`.
 
     Returns:
@@ -388,7 +418,9 @@ def ship(
         raise ConfigError("nothing is to be shipped", "name a bundle or a task file")
     if task is not None and len(sources) > 1:
         raise ConfigError("task names one task, and several are shipped", "ship them one by one")
-    targets = devices_of(device)
+    asked = (watch_s, health_command, health_every_s, health_timeout_s, max_latency_ms, wait_for_lock_s)
+    how = roll_out_of(asked, waves, abort_above, take_back, several(group))
+    targets = devices_of(device, group)
     paths, key = [path_of(each) for each in sources], file_of(sign_key)
     checked(*paths)
     from edgespa.api.devices import ship_to
@@ -409,51 +441,66 @@ def ship(
             volatile=volatile,
             threads=threads,
             trust=trust,
+            wait_for_lock_s=wait_for_lock_s,
+            how=how,
             progress=report,
         )
-    errors, outcomes = errors_of(delivered.outcomes, device), delivered.outcomes
-    shipped = tuple(each for target in targets for each in delivered.shipped.get(target.name, ()))
-    return Shipping(errors, shipped, delivered.shipments, outcomes=outcomes)
+    errors = errors_of(delivered.outcomes, None if several(group) else device)
+    return shipping_of(delivered, targets, errors)
 
 
-def rollback(task: str, *, device: str | Sequence[str], to: str | None = None, threads: int = 1) -> Rollback:
+def rollback(
+    task: str,
+    *,
+    device: str | Sequence[str] = (),
+    group: str | Sequence[str] = (),
+    to: str | None = None,
+    threads: int = 1,
+    wait_for_lock_s: float = 0.0,
+) -> Rollback:
     """Use an earlier version of a task on devices again, after its digests and its self-check.
 
     Args:
         task: The task's name there.
         device: Where, or several.
+        group: Where too: the devices whose profiles have that tag; or several.
         to: A version, or its number; None for the one before that in use.
         threads: Of the runtime, for the self-check.
+        wait_for_lock_s: For an application there that holds the update lock of the task.
 
     Raises:
         DeviceError: It failed on the device, which was given by itself; what is in use stays.
     """
-    targets = devices_of(device)
+    targets = devices_of(device, group)
     checked()
     from edgespa.api.devices import roll_back_on
 
-    outcomes = roll_back_on(targets, task, to=to, threads=threads)
-    return Rollback(errors_of(outcomes, device), _results(outcomes), outcomes=outcomes)
+    outcomes = roll_back_on(targets, task, to=to, threads=threads, wait_for_lock_s=wait_for_lock_s)
+    return Rollback(errors_of(outcomes, None if several(group) else device), _results(outcomes), outcomes=outcomes)
 
 
-def remove(task: str, *, device: str | Sequence[str]) -> Removal:
+def remove(task: str, *, device: str | Sequence[str] = (), group: str | Sequence[str] = ()) -> Removal:
     """Take a task off devices, with all its versions, the one in use too; nothing is asked.
 
     Args:
         task: The task's name there.
         device: Where, or several.
+        group: Where too: the devices whose profiles have that tag, which are not to have it any more; or several.
 
     Raises:
         DeviceError: It failed on the device, which was given by itself.
     """
     from edgespa.device.shipment.ship import task_name
 
-    name, targets = task_name(task), devices_of(device)
+    name, targets = task_name(task), devices_of(device, group)
     checked()
     from edgespa.api.devices import remove_from
+    from edgespa.device.shipment.wanted import want_no_more
 
+    for each in several(group):
+        want_no_more(each, name)
     outcomes = remove_from(targets, name)
-    return Removal(errors_of(outcomes, device), _results(outcomes), outcomes=outcomes)
+    return Removal(errors_of(outcomes, None if several(group) else device), _results(outcomes), outcomes=outcomes)
 
 
 def _results(outcomes: Sequence[Outcome[T]]) -> tuple[T, ...]:
@@ -463,6 +510,7 @@ def _results(outcomes: Sequence[Outcome[T]]) -> tuple[T, ...]:
 def status(
     device: str | Sequence[str] | None = None,
     *,
+    group: str | Sequence[str] = (),
     selfcheck: bool = False,
     timeout_s: float = 30,
     progress: Tell = None,
@@ -470,7 +518,8 @@ def status(
     """What is on devices, and whether it is as it was shipped.
 
     Args:
-        device: Where, or several; None for your own profiles and this machine.
+        device: Where, or several; None for your own profiles and this machine, unless a group is given.
+        group: Where too: the devices whose profiles have that tag; or several.
         selfcheck: Run the recorded inputs through what is in use, too.
         timeout_s: Give a device up that has not answered for so long.
         progress: See `edgespa.api.verbs`.
@@ -480,7 +529,8 @@ def status(
     """
     from edgespa.api.devices import Awaited, known_devices, status_of
 
-    targets = known_devices() if device is None else devices_of(device)
+    every = device is None and not several(group)
+    targets = known_devices() if every else devices_of(device or (), group)
     with told("asking", progress) as report:
         awaited = Awaited([each.name for each in targets], report)
         outcomes = status_of(targets, selfcheck=selfcheck, timeout_s=timeout_s, done=awaited)

@@ -13,6 +13,7 @@ from edgespa.system.plain import to_plain
 if TYPE_CHECKING:
     from edgespa.device.fleet import Outcome
     from edgespa.device.shipment.results import DeviceStatus, Removed, Shipped, Switched
+    from edgespa.device.shipment.rollout import Place
     from edgespa.device.shipment.ship import Shipment
     from edgespa.errors import EdgespaError
 
@@ -52,13 +53,23 @@ class Shipping(_OnDevices):
     Attributes:
         shipped: What is in use now, a device after the other.
         shipments: What was sent, by the name of the task.
+        places: What each device is at: ``in use``, ``had it``, ``rolled back``, ``failed``, ``unreachable``, ``taken
+            back``, ``not begun`` or ``later``.
+        stopped: Why the roll-out was stopped; None where it was not.
+        notes: What is to be known beside, in sentences.
     """
 
     shipped: tuple[Shipped, ...] = ()
     shipments: Mapping[str, Shipment] = dataclasses.field(default_factory=dict, repr=False)
+    places: tuple[Place, ...] = ()
+    stopped: str | None = None
+    notes: tuple[str, ...] = ()
 
     def _title(self) -> str:
-        return f"{len(self.shipped)} shipped" + (f", {len(self.errors)} devices FAILED" if self.errors else "")
+        stopped = f", {self.stopped}" if self.stopped else ""
+        return (
+            f"{len(self.shipped)} shipped" + (f", {len(self.errors)} devices FAILED" if self.errors else "") + stopped
+        )
 
     def _tables(self) -> Sequence[Table]:
         rows = tuple(

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgespa.api.rolling_out import Delivered, RollOut, deliver
 from edgespa.api.shipping import TaskOptions, needed_bases, prepared
 from edgespa.device.board import LOCAL, Device, list_devices, load_device
 from edgespa.device.fleet import Outcome, on_each
@@ -15,28 +15,12 @@ from edgespa.device.inventory import read_facts, runtime_python
 from edgespa.device.link.transport import Connection
 from edgespa.device.shipment.back import remove, roll_back
 from edgespa.device.shipment.ready import require_base, require_ready
-from edgespa.device.shipment.results import DeviceStatus, Removed, Shipped, Switched
-from edgespa.device.shipment.ship import Shipment, ship
+from edgespa.device.shipment.results import DeviceStatus, Removed, Switched
 from edgespa.device.shipment.status import device_status
 from edgespa.errors import ConfigError
 
 if TYPE_CHECKING:
     from edgespa.api.options import Progress
-
-
-@dataclasses.dataclass(frozen=True)
-class Delivered:
-    """What came of shipping.
-
-    Attributes:
-        outcomes: One per device, in their order; an error does not take back what was shipped before it.
-        shipped: What is in use now, by the name of the device.
-        shipments: What was sent, by the name of the task.
-    """
-
-    outcomes: tuple[Outcome[None], ...]
-    shipped: Mapping[str, tuple[Shipped, ...]]
-    shipments: Mapping[str, Shipment]
 
 
 def ship_to(
@@ -53,6 +37,8 @@ def ship_to(
     volatile: bool = False,
     threads: int = 1,
     trust: bool = False,
+    wait_for_lock_s: float = 0,
+    how: RollOut | None = None,
     progress: Progress,
 ) -> Delivered:
     """Send bundles or tasks to devices, check them there, and use them from now on.
@@ -70,6 +56,8 @@ def ship_to(
         volatile: Also to a device whose writes are gone after a reboot.
         threads: Of the runtime, for the self-check.
         trust: Let a bundle's own run.py do that, whoever wrote it.
+        wait_for_lock_s: For an application there that holds the update lock of a task.
+        how: In what waves, and watched by what; None for all at once, and not watched.
         progress: Told ``(done, total, text)``.
 
     Raises:
@@ -77,8 +65,9 @@ def ship_to(
         BundleError: A bundle is damaged, or there is none.
         TaskFileError: A task file is damaged, or was made on another base.
     """
+    how = how or RollOut()
     with contextlib.ExitStack() as stack:
-        refused: dict[str, Outcome[None]] = {}
+        refused: dict[str, Outcome[Any]] = {}
         if needed := needed_bases(sources):  # to make them ready takes a while: what devices lack is asked before
             progress(0, None, "ask the devices")
             refused = _ahead(devices, {} if with_base else needed, volatile)
@@ -88,14 +77,11 @@ def ship_to(
             one = prepared(source, task=task, signers=signers, identity=identity, revoked=revoked, options=options)
             ready.append(stack.enter_context(one))
         refuse_twice([each.task for each in ready])
-        how = {"keep": keep, "send_base": with_base, "volatile": volatile, "threads": threads, "trust": trust}
-        work = _Work(ready, progress, how)
-        found = on_each([each for each in devices if each.name not in refused], work)
-    served = {each.device.name: each for each in found}
-    outcomes = tuple(refused.get(each.name) or served[each.name] for each in devices)
-    return Delivered(
-        outcomes, {name: tuple(done) for name, done in work.done.items()}, {each.task: each for each in ready}
-    )
+        options_of_each = {
+            **{"keep": keep, "send_base": with_base, "volatile": volatile, "threads": threads, "trust": trust},
+            **{"wait_for_lock_s": wait_for_lock_s, "watch": how.watch},
+        }
+        return deliver(devices, ready, options_of_each, how, progress, refused)
 
 
 def _ahead(devices: Sequence[Device], needed: Mapping[str, str], volatile: bool) -> dict[str, Outcome[None]]:
@@ -110,29 +96,6 @@ def _ahead(devices: Sequence[Device], needed: Mapping[str, str], volatile: bool)
     return {each.device.name: each for each in on_each(devices, look) if each.error is not None}
 
 
-class _Work:
-    """Ships everything to one device, one after the other."""
-
-    def __init__(self, ready: Sequence[Shipment], report: Progress, how: Mapping[str, Any]) -> None:
-        self.ready, self.report, self.how = ready, report, how
-        self.done: dict[str, list[Shipped]] = {}
-
-    def __call__(self, connection: Connection) -> None:
-        python = runtime_python(connection, read_facts(connection))
-        done = self.done.setdefault(connection.device.name, [])
-        for each in self.ready:
-            text = f"{connection.device.name}: {each.task}"
-            done.append(
-                ship(
-                    connection,
-                    each,
-                    lambda _: python,
-                    **self.how,
-                    progress=lambda sent, total, text=text: self.report(sent, total, text),  # type: ignore[misc]
-                )
-            )
-
-
 def refuse_twice(names: Sequence[str]) -> None:
     """Refuse two sources that are the same task.
 
@@ -145,7 +108,7 @@ def refuse_twice(names: Sequence[str]) -> None:
 
 
 def roll_back_on(
-    devices: Sequence[Device], task: str, *, to: str | None = None, threads: int = 1
+    devices: Sequence[Device], task: str, *, to: str | None = None, threads: int = 1, wait_for_lock_s: float = 0
 ) -> tuple[Outcome[Switched], ...]:
     """Use an earlier version of a task again.
 
@@ -154,11 +117,12 @@ def roll_back_on(
         task: The task's name there.
         to: A version; None for the one before that in use.
         threads: Of the runtime, for the self-check.
+        wait_for_lock_s: For an application there that holds the update lock of the task.
     """
 
     def work(connection: Connection) -> Switched:
         python = runtime_python(connection, read_facts(connection))
-        return roll_back(connection, task, lambda _: python, to=to, threads=threads)
+        return roll_back(connection, task, lambda _: python, to=to, threads=threads, wait_for_lock_s=wait_for_lock_s)
 
     return on_each(devices, work)
 

@@ -189,9 +189,12 @@ class ProfiledThere(TypedDict):
 
 @_CLOSED
 class ShippedThere(TypedDict):
-    """One device."""
+    """One device; ``state``: what it is at, ``wave``: which it was in, ``in_use``: task -> version seen in use last."""
 
     device: str
+    state: str | None
+    wave: int | None
+    in_use: dict[str, str | None]
     shipped: list[Shipped]
     error: Problem | None
 

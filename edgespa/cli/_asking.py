@@ -24,6 +24,7 @@ SAID = {
     "unsigned": "devices run what nobody has signed",
     "memory": "what runs the files may take more memory",
     "mlflow": "it is told how the training goes, and your settings",
+    "health-command": "runs that command on the devices",
     "ray": "its cluster is connected to, and runs code as you",
 }
 """Options that are never taken from a recipe without a word."""
@@ -31,7 +32,7 @@ WRITTEN = ("output", "log", "plot", "save-task", "tensorboard")
 """Options that name what is written."""
 REPLACED = ("log",)
 """Those of them that replace a file which is there, without a question of their own."""
-DEVICES = "device"
+DEVICES, GROUPS = "device", "group"
 ON_DEVICES = {
     "ship": "it puts files on devices, and in use there",
     "rollback": "it changes what is in use on devices",
@@ -67,9 +68,11 @@ HARMLESS = (
     "identity", "revoked", "no-run", "timeout", "provider", "runs", "seconds", "duration", "cooldown", "rounds",
     "by-layer", "pick",
     "against", "again", "no-save", "with-base", "volatile", "archive", "to", "count", "balance", "description", "name",
+    "wave", "abort-above", "take-back", "watch", "health-every", "health-timeout", "max-latency", "wait-for-lock",
+    "catch-up",
     "space", "set", "goal", "sampler", "trials", "bracket", "jobs",
     "wheels", "offline", "runtime", "arithmetic", "wrong", "path", "paths", "title", "examples",
-    "group", "kind", "downgrade", "every", "no-pull", "url",
+    "kind", "downgrade", "every", "no-pull", "url",
 )  # fmt: skip
 """Options that say what is read or computed. One that is in no list is asked about: see `questions`."""
 
@@ -112,7 +115,7 @@ def question_of_project(command: str, key: str, value: Any, folders: tuple[Path,
         folders: Below which the command may write.
         overwrite: It may replace what is there.
     """
-    if key == DEVICES and command == "ship":
+    if key in (DEVICES, GROUPS) and command == "ship":
         return None if value == "local" else "is connected to, as you"
     if key == "bundle" and command in INTO_BUNDLES and (why := _outside(str(value), folders)) is not None:
         return f"{INTO_BUNDLES[command]}, and it {why}"
@@ -129,7 +132,7 @@ def _question(command: str, key: str, value: Any, folders: tuple[Path, ...], ove
         return None
     if key in SAID:
         return None if value is False else SAID[key]
-    if key == DEVICES:
+    if key in (DEVICES, GROUPS):
         return None if value == "local" or command in ("export", *ON_DEVICES) else "is connected to, as you"
     if key in WRITTEN:
         there = key in REPLACED and not overwrite and Path(str(value)).exists()

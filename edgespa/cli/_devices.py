@@ -23,6 +23,11 @@ def devices_option(
     return click.option("--device", "devices", multiple=True, required=required, metavar="NAME", help=text)
 
 
+def group_option(text: str = "The devices whose profiles have this tag; may be repeated.") -> Callable[[_F], _F]:
+    """``--group NAME`` -> ``groups: tuple[str, ...]``."""
+    return click.option("--group", "groups", multiple=True, metavar="NAME", help=text)
+
+
 def show_errors(outcomes: Sequence[Outcome[Any]]) -> None:
     """Say on stderr what failed, and what to do about each."""
     for outcome in outcomes:

@@ -10,6 +10,7 @@ import click
 from edgespa.cli._options import json_option
 from edgespa.cli._pulls import show_pull
 from edgespa.cli._recipes import Repeatable, recipe_options
+from edgespa.cli._rollout import window_options
 from edgespa.cli._sections import DEVICES_AGENT, DEVICES_AGENT_EXAMPLES, DEVICES_PULL, DEVICES_PULL_EXAMPLES
 from edgespa.cli._terminal import echo, harmless, secho
 
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 @click.option("--every", metavar="TIME", help="Write a systemd timer there too: 30min, 1h, 1d.")
 @click.option("--keep", type=click.IntRange(min=1), default=3, show_default=True, help="Versions that stay there.")
 @click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True, help="For the self-check.")
+@window_options("Health window of each version that it pulls: it watches itself so long, and goes back by itself.")
 @click.option("--no-pull", is_flag=True, help="Do not pull now.")
 @recipe_options()
 @json_option()
@@ -45,6 +47,11 @@ def pull(
     every: str | None,
     keep: int,
     threads: int,
+    watch_s: float | None,
+    health_command: str | None,
+    health_every_s: float | None,
+    health_timeout_s: float,
+    max_latency_ms: float | None,
     no_pull: bool,
     as_json: bool,
 ) -> None:
@@ -55,6 +62,7 @@ def pull(
     signature and digests, run on its recorded inputs, and only then in use. Everything after that needs no host: the
     timer, or edgespa-agent pull, typed there. Exit status 1 if that pull fails.
     """
+    from edgespa.api.rollout_verbs import watch_of
     from edgespa.api.shell import checked
     from edgespa.cli._output import emit_json, progress
     from edgespa.device import connect, load_device
@@ -76,6 +84,7 @@ def pull(
             raise ConfigError(
                 f"{signers} cannot be read: {error}", 'write it: one line each, "name key-type key"'
             ) from error
+    watch = watch_of((watch_s, health_command, health_every_s, health_timeout_s, max_latency_ms, 0))
     device = load_device(name)
     checked()
     with connect(device) as connection, progress(f"{name}: setting it up to pull"):
@@ -88,6 +97,7 @@ def pull(
             keep=keep,
             threads=threads,
             every=every,
+            watch=watch,
             pull=not no_pull,
         )
     if as_json:
@@ -105,6 +115,8 @@ def _show(done: PullSetUp) -> None:
         echo(harmless(f"written: {unit}"))
     if done.enable is not None:
         echo(harmless(f"now type there: {done.enable}"))
+    if done.watch_s is not None:
+        echo(f"each version that it pulls is watched there for {done.watch_s:g} s, and gone back from if it fails")
     if not done.signed:
         secho("note: nothing has to be signed: whoever has the server decides what runs there", err=True, fg="yellow")
     if done.pulled is not None:

@@ -11,12 +11,13 @@ from edgespa.cli._devices import fail_if_any, kib, show_errors
 from edgespa.cli._terminal import echo
 
 
-def take_off(task: str, devices: Sequence[str], yes: bool, as_json: bool) -> None:
+def take_off(task: str, devices: Sequence[str], groups: Sequence[str], yes: bool, as_json: bool) -> None:
     """Ask, then remove a task with all its versions.
 
     Args:
         task: Its name there.
         devices: Where.
+        groups: Where too.
         yes: Do not ask.
         as_json: Print JSON instead of lines.
 
@@ -27,16 +28,16 @@ def take_off(task: str, devices: Sequence[str], yes: bool, as_json: bool) -> Non
     import edgespa as es
     from edgespa.api.shell import current
     from edgespa.cli._output import emit_json
-    from edgespa.device import load_device
+    from edgespa.device.groups import chosen
     from edgespa.device.shipment.ship import task_name
 
-    name, targets = task_name(task), [load_device(each) for each in dict.fromkeys(devices)]
+    name, targets = task_name(task), chosen(devices, groups)
     if not yes and not current().only_check:
         if not at_a_terminal():
             raise click.UsageError("--remove asks first, and there is no terminal: add --yes")
         names = ", ".join(each.name for each in targets)
         click.confirm(f"Remove {name} from {names}: all its versions, the one in use too?", abort=True, err=True)
-    outcomes = es.remove(name, device=devices).outcomes
+    outcomes = es.remove(name, device=devices, group=groups).outcomes
     if as_json:
         emit_json(
             [

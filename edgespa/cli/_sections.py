@@ -252,6 +252,7 @@ VERIFY_EXAMPLES: Examples = (
 PROFILE: Sections = {
     "What is measured": (
         "--device",
+        "--group",
         "--threads",
         "--variant",
         "--runtime",
@@ -271,18 +272,21 @@ PROFILE_EXAMPLES: Examples = (
     ("Against another bundle, in one run", "profile cut/ --against plain/ --variant onnx-fp32"),
 )
 
+_WINDOW = ("--watch", "--health-command", "--health-every", "--health-timeout", "--max-latency")
 SHIP: Sections = {
-    "Where to": ("--device", "--task", "--keep", "--volatile", "--threads"),
-    "For devices that pull": ("--to", "--sign", "--group", "--kind", "--downgrade", "--unsigned"),
+    "Where to": ("--device", "--group", "--task", "--keep", "--volatile", "--threads"),
+    "For devices that pull": ("--to", "--sign", "--kind", "--downgrade", "--unsigned"),
+    "Carefully": ("--wave", "--abort-above", "--take-back", "--wait-for-lock"),
+    "Watched after the switch": _WINDOW,
     "Of a task file": ("--with-base", "--base", "--weights"),
     "Who made it": (*_SIGNERS, "--trust"),
-    "Instead: take it off": ("--remove", "--yes"),
+    "Instead": ("--catch-up", "--remove", "--yes"),
     "Output": _RECIPE,
 }
 SHIP_EXAMPLES: Examples = (
     ("A bundle to two boards", "ship bundle/ --device pi-4b --device pi-5"),
+    ("To a group, in waves, each watched", "ship bundle/ --group kitchen --wave 1,10%,100% --watch 10m"),
     ("Into a folder that a web server serves", "ship bundle/ --to depot/ --sign ~/.ssh/id_ed25519 --group kitchen"),
-    ("Take a task off", "ship --remove fruit --device pi-4b --yes"),
 )
 
 UNPACK: Sections = {"Who made it": _SIGNERS, "Output": (*_WRITTEN, *_RECIPE)}
@@ -330,7 +334,7 @@ REPORT_EXAMPLES: Examples = (
     ("Two bundles, and how the task was trained", "report cut/ plain/ task.spa train.jsonl --output report.html"),
     ("All that lies in a folder, on your own images", "report results/ --images photos/"),
 )
-ROLLBACK: Sections = {"Where": ("--device", "--to", "--threads"), "Output": _RECIPE}
+ROLLBACK: Sections = {"Where": ("--device", "--group", "--to", "--wait-for-lock", "--threads"), "Output": _RECIPE}
 ROLLBACK_EXAMPLES: Examples = (
     ("The version before", "rollback fruit --device pi-4b"),
     ("One that is named", "rollback fruit --device pi-4b --to 3"),
@@ -358,6 +362,7 @@ DEVICES_PULL: Sections = {
     "Whose word it takes": ("--signers", "--unsigned"),
     "What is for it": ("--group", "--kind"),
     "How": ("--every", "--keep", "--threads", "--no-pull"),
+    "Watched after the switch": _WINDOW,
     "Output": _RECIPE,
 }
 DEVICES_PULL_EXAMPLES: Examples = (

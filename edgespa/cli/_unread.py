@@ -72,6 +72,14 @@ _TASK = (
 
 _EVAL_LIMIT = Rule(("eval_limit",), lambda values: values["eval_data"], "is of --eval-data, which is not given")
 
+_OF_WINDOW = (
+    Rule(
+        ("health_command", "health_every_s", "max_latency_ms"),
+        lambda values: values["watch_s"] is not None,
+        "is of a health window: give --watch, 10m say",
+    ),
+    Rule(("health_timeout_s",), lambda values: values["health_command"], "is of --health-command"),
+)
 RULES: Mapping[str, tuple[Rule, ...]] = MappingProxyType(
     {
         "inspect": (
@@ -292,25 +300,47 @@ RULES: Mapping[str, tuple[Rule, ...]] = MappingProxyType(
                 "is of TASK files and of --to, and there is neither",
             ),
             Rule(
-                ("groups", "kinds", "downgrade", "unsigned"),
+                ("kinds", "downgrade", "unsigned"),
                 lambda values: values["to"],
                 "is of what devices pull: give --to FOLDER",
             ),
             Rule(
-                ("volatile", "threads"),
+                (
+                    *("volatile", "threads", "waves", "abort_above", "take_back", "watch_s", "health_command"),
+                    *("health_every_s", "max_latency_ms", "wait_for_lock_s", "catch_up"),
+                ),
                 lambda values: not values["to"],
                 "is of a device that is connected to, and --to connects to none",
             ),
             Rule(
-                ("groups", "kinds", "downgrade"),
+                ("kinds", "downgrade"),
                 lambda values: values["remove"] is None,
                 "is of what is shipped, and --remove ships nothing",
             ),
             Rule(
-                ("task", "keep", "threads", "signers", "identity", "revoked"),
+                ("groups",),
+                lambda values: not values["to"] or values["remove"] is None,
+                "is of what is shipped, and --remove ships nothing",
+            ),
+            Rule(
+                (
+                    *("task", "keep", "threads", "signers", "identity", "revoked", "waves", "abort_above", "take_back"),
+                    *("watch_s", "wait_for_lock_s", "volatile", "trust", "catch_up"),
+                ),
                 lambda values: values["remove"] is None,
                 "is of what is shipped, and --remove ships nothing",
             ),
+            Rule(
+                ("task", "keep", "trust", "waves", "abort_above", "take_back"),
+                lambda values: not values["catch_up"],
+                "is of what is named to be shipped, and --catch-up ships what groups are to have",
+            ),
+            Rule(
+                ("take_back",),
+                lambda values: values["waves"] or values["abort_above"] is not None,
+                "is of a roll-out that is stopped: give --wave or --abort-above",
+            ),
+            *_OF_WINDOW,
         ),
     }
 )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from edgespa.cli._devices import group_option
 from edgespa.cli._options import json_option
 from edgespa.cli._recipes import Repeatable, recipe_options
 from edgespa.cli._said import said
@@ -33,6 +34,7 @@ _SECONDS = click.FloatRange(min=0, min_open=True)
     metavar="NAME",
     help="Where to measure, see: edgespa devices; 'local' is this machine. May be repeated: all at once.",
 )
+@group_option()
 @click.option("--variant", "variants", multiple=True, metavar="NAME", help="Only this variant; may be repeated.")
 @click.option(
     "--threads", type=click.IntRange(min=1), multiple=True, default=(1,), show_default=True, help="May be repeated."
@@ -94,6 +96,7 @@ _SECONDS = click.FloatRange(min=0, min_open=True)
 def command(
     bundle: Path,
     devices: tuple[str, ...],
+    groups: tuple[str, ...],
     variants: tuple[str, ...],
     threads: tuple[int, ...],
     runtimes: tuple[str, ...],
@@ -138,6 +141,7 @@ def command(
         measured = es.profile(
             bundle,
             device=devices,
+            group=groups,
             against=against,
             variants=variants or None,
             threads=threads,

@@ -8,29 +8,30 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgespa.cli._devices import devices_option, fail_if_any, kib, show_errors
+from edgespa.cli._devices import devices_option, fail_if_any, group_option, kib
 from edgespa.cli._options import json_option
 from edgespa.cli._recipes import Repeatable, recipe_options
+from edgespa.cli._rollout import in_words, require_devices, rollout_options, say_stage, show_end, show_places
 from edgespa.cli._sections import SHIP, SHIP_EXAMPLES
 from edgespa.cli._terminal import aside, echo, harmless, secho
 from edgespa.cli._trust import require_signers, signers_options
 
 if TYPE_CHECKING:
+    from edgespa.api.device_results import Shipping
     from edgespa.device.fleet import Outcome
     from edgespa.device.shipment.results import Shipped
+    from edgespa.device.shipment.rollout import Place
     from edgespa.device.shipment.ship import Shipment
 
 
 @click.command(name="ship", cls=Repeatable, sections=SHIP, examples=SHIP_EXAMPLES)
 @click.argument("sources", type=click.Path(path_type=Path), nargs=-1, metavar="BUNDLE|TASK...")
 @devices_option()
+@group_option("The devices whose profiles have this tag; with --to: for devices in it. May be repeated.")
 @click.option(
     "--to",
     metavar="FOLDER",
     help="Instead of --device: into a folder that devices pull from, which any web server or object store serves.",
-)
-@click.option(
-    "--group", "groups", multiple=True, metavar="GROUP", help="With --to: for devices in it; may be repeated."
 )
 @click.option("--kind", "kinds", multiple=True, metavar="KIND", help="With --to: for devices such as pi-5; likewise.")
 @click.option("--downgrade", is_flag=True, help="With --to: devices are to go back to this older version.")
@@ -57,13 +58,14 @@ if TYPE_CHECKING:
 @click.option("--remove", metavar="TASK", help="Instead: take TASK off the devices, with all its versions.")
 @click.option("--yes", is_flag=True, help="With --remove: do not ask.")
 @click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True, help="For the self-check.")
+@rollout_options()
 @recipe_options()
 @json_option()
 def command(
     sources: tuple[Path, ...],
     devices: tuple[str, ...],
-    to: str | None,
     groups: tuple[str, ...],
+    to: str | None,
     kinds: tuple[str, ...],
     downgrade: bool,
     unsigned: bool,
@@ -81,6 +83,16 @@ def command(
     remove: str | None,
     yes: bool,
     threads: int,
+    waves: str | None,
+    abort_above: float | None,
+    take_back: bool,
+    watch_s: float | None,
+    health_command: str | None,
+    health_every_s: float | None,
+    health_timeout_s: float,
+    max_latency_ms: float | None,
+    wait_for_lock_s: float,
+    catch_up: bool,
     as_json: bool,
 ) -> None:
     """Send bundles or tasks to devices, check them there, and use them from now on.
@@ -92,13 +104,17 @@ def command(
     leaves the old version in use. Several devices are served at once; the exit status is 1 if any failed. What a device
     lacks (a base, a runtime, space, a disk that keeps what is written) is told before anything is sent.
 
+    With --wave it reaches them in waves, and goes on only while devices stay well; with --watch each watches itself for
+    a while and goes back by itself. What is shipped to a --group is what the group is to have: --catch-up gives it to
+    its devices that were away.
+
     With --to nothing is connected to: the same files go into a folder, with a signed index of what devices get, and
     devices that were set up by `edgespa devices pull` fetch, check and use it themselves.
 
     Code that a TASK names as its base runs only if it was used here before, or with --trust.
     """
     import edgespa as es
-    from edgespa.cli._output import emit_json
+    from edgespa.api.shell import adding
 
     require_signers(signers, identity, revoked)
     if task is not None and len(sources) > 1:
@@ -130,45 +146,82 @@ def command(
             trust=trust,
         )
         return
-    if not devices:
-        raise click.UsageError("Missing option '--device': where to? Or --to FOLDER, for devices that pull.")
     if remove is not None:
         from edgespa.cli._removal import take_off
 
         if sources:
             raise click.UsageError(f"--remove ships nothing: leave {sources[0]} out")
-        take_off(remove, devices, yes, as_json)
+        require_devices(devices, groups)
+        take_off(remove, devices, groups, yes, as_json)
+        return
+    window: dict[str, Any] = {
+        "watch_s": watch_s,
+        "health_command": health_command,
+        "health_every_s": health_every_s,
+        "health_timeout_s": health_timeout_s,
+        "max_latency_ms": max_latency_ms,
+        "wait_for_lock_s": wait_for_lock_s,
+    }
+    if catch_up:
+        if sources:
+            raise click.UsageError(f"--catch-up ships what groups are to have: leave {sources[0]} out")
+        signed: dict[str, Any] = {"signers": signers, "identity": identity, "revoked": revoked}
+        options: dict[str, Any] = {"volatile": volatile, "threads": threads}
+        _tell(es.catch_up(groups, device=devices, **signed, **options, **window), as_json, waves=True)
         return
     if not sources:
         raise click.UsageError("Missing argument 'BUNDLE|TASK...'.")
-    done = es.ship(
-        sources,
-        device=devices,
-        task=task,
-        keep=keep,
-        with_base=with_base,
-        base=base,
-        weights=weights,
-        sign_key=sign_key,
-        signers=signers,
-        identity=identity,
-        revoked=revoked,
-        trust=trust,
-        volatile=volatile,
-        threads=threads,
-    )
+    require_devices(devices, groups)
+    with adding(stage=say_stage):
+        done = es.ship(
+            sources,
+            device=devices,
+            group=groups,
+            task=task,
+            keep=keep,
+            with_base=with_base,
+            base=base,
+            weights=weights,
+            sign_key=sign_key,
+            signers=signers,
+            identity=identity,
+            revoked=revoked,
+            trust=trust,
+            volatile=volatile,
+            threads=threads,
+            waves=waves,
+            abort_above=abort_above,
+            take_back=take_back,
+            **window,
+        )
+    _tell(done, as_json, waves=waves is not None or bool(groups))
+
+
+def _tell(done: Shipping, as_json: bool, *, waves: bool) -> None:
+    """Show what came of it; exit with status 1 where a device failed."""
+    from edgespa.cli._output import emit_json
+
     if as_json:
-        emit_json([_plain(outcome, done.shipped) for outcome in done.outcomes])
+        places = {each.device: each for each in done.places}
+        emit_json([_plain(outcome, done.shipped, places) for outcome in done.outcomes])
+    elif waves:
+        if done.places:
+            show_places(done)
+        for each in done.shipped:
+            _remark(each, done.shipments[each.task], short=True)
     else:
         _show(done.shipped, done.shipments)
-    show_errors(done.outcomes)
+    show_end(done)
     fail_if_any(done.outcomes)
 
 
-def _plain(outcome: Outcome[None], done: Sequence[Shipped]) -> dict[str, Any]:
-    error = outcome.error
+def _plain(outcome: Outcome[Any], done: Sequence[Shipped], places: Mapping[str, Place]) -> dict[str, Any]:
+    error, place = outcome.error, places.get(outcome.device.name)
     return {
         "device": outcome.device.name,
+        "state": None if place is None else place.state,
+        "wave": None if place is None else place.wave,
+        "in_use": {} if place is None else dict(place.in_use),
         "shipped": [each for each in done if each.device == outcome.device.name],
         "error": None if error is None else {"message": error.message, "hint": error.hint},
     }
@@ -197,18 +250,16 @@ def _show(results: Sequence[Shipped], shipments: Mapping[str, Shipment]) -> None
         _remark(each, shipments[each.task])
 
 
-def _remark(each: Shipped, shipment: Shipment) -> None:
+def _remark(each: Shipped, shipment: Shipment, short: bool = False) -> None:
+    """What is to be said of one of them; ``short``: only what is wanting, for there are many."""
     from edgespa.cli._report import how_well
 
-    if (weights := shipment.needs) is not None:
-        whole = shipment.size_bytes + weights.made_bytes
-        own, base = max(0, each.bytes_sent - each.base_bytes_sent), each.base_bytes_sent
-        once = f" and, once, its base of {kib(base)} KiB" if base else ""
-        echo(f"{each.task}: {kib(own)} KiB{once}; as a whole bundle: {kib(whole)} KiB")
     what = f"{each.device}: {each.task}"
-    if (words := how_well(shipment.manifest)) is not None:
-        echo(harmless(f"{each.task}: {words}"))
-    if each.signed_by is not None:
+    if not short:
+        _say_sizes(each, shipment)
+        if (words := how_well(shipment.manifest)) is not None:
+            echo(harmless(f"{each.task}: {words}"))
+    if each.signed_by is not None and not short:
         echo(f"{what}: signed by {each.signed_by}, checked {each.signature}")
     elif each.signature == "not checked":
         echo(f"note: {what} is signed, and the signature was not checked: use --signers", err=True)
@@ -226,4 +277,16 @@ def _remark(each: Shipped, shipment: Shipment) -> None:
             secho(harmless(f"note: {what}: {check.remark}"), err=True, fg="yellow")
     if each.emulated:
         aside(f"note: {each.device} is emulated: its seconds mean nothing")
-    echo(harmless(f"in use: {each.folder.rpartition('/')[0]}/current"))
+    if each.window is not None and not short:
+        echo(harmless(f"{what}: {in_words(each.window)}"))
+    if not short:
+        echo(harmless(f"in use: {each.folder.rpartition('/')[0]}/current"))
+
+
+def _say_sizes(each: Shipped, shipment: Shipment) -> None:
+    """Of a task file: what went over, and what the whole bundle would have been."""
+    if (weights := shipment.needs) is not None:
+        whole = shipment.size_bytes + weights.made_bytes
+        own, base = max(0, each.bytes_sent - each.base_bytes_sent), each.base_bytes_sent
+        once = f" and, once, its base of {kib(base)} KiB" if base else ""
+        echo(f"{each.task}: {kib(own)} KiB{once}; as a whole bundle: {kib(whole)} KiB")

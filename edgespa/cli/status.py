@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgespa.cli._devices import devices_option, kib, show_errors
+from edgespa.cli._devices import devices_option, group_option, kib, show_errors
 from edgespa.cli._help import Explained
 from edgespa.cli._options import json_option
 from edgespa.cli._pulls import show_pull
+from edgespa.cli._rollout import in_words
 from edgespa.cli._said import said
 from edgespa.cli._sections import STATUS_EXAMPLES
-from edgespa.cli._terminal import aside, echo, secho
+from edgespa.cli._terminal import aside, echo, harmless, secho
 
 if TYPE_CHECKING:
     from edgespa.device.fleet import Outcome
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 @click.command(name="status", cls=Explained, examples=STATUS_EXAMPLES)
 @devices_option(text="May be repeated; default: your own profiles, and this machine.")
+@group_option()
 @click.option("--selfcheck", is_flag=True, help="Run the recorded inputs through what is in use, too.")
 @click.option(
     "--timeout",
@@ -32,17 +34,18 @@ if TYPE_CHECKING:
     help="Give a device up that has not answered for so long.",
 )
 @json_option()
-def command(devices: tuple[str, ...], selfcheck: bool, timeout: int, as_json: bool) -> None:
+def command(devices: tuple[str, ...], groups: tuple[str, ...], selfcheck: bool, timeout: int, as_json: bool) -> None:
     """List the tasks on devices: their versions, sizes and health.
 
     The devices are asked at once, and one that does not answer keeps none of the others. The files of the versions in
-    use are read there, and compared with what was shipped. What was shipped from here and is gone is told, too. The
-    exit status is 1 if a device cannot be reached, or something on it is not as it should be.
+    use are read there, and compared with what was shipped. What was shipped from here and is gone is told, too, and so
+    are health windows, and what a device lacks of what its groups are to have. The exit status is 1 if a device cannot
+    be reached, or something on it is not as it should be.
     """
     import edgespa as es
     from edgespa.cli._output import emit_json
 
-    asked = es.status(devices or None, selfcheck=selfcheck, timeout_s=timeout)
+    asked = es.status(devices or None, group=groups, selfcheck=selfcheck, timeout_s=timeout)
     outcomes, found = asked.outcomes, list(asked.devices)
     if as_json:
         emit_json([_plain(each) for each in outcomes])
@@ -104,6 +107,12 @@ def _gib(size_bytes: int) -> str:
 
 
 def _remark(device: DeviceStatus, task: TaskStatus, asked: str) -> None:
+    if task.window is not None and task.window.state in ("watching", "rolled back"):
+        text = harmless(f"{device.device}: {task.task} {task.window.version}: {in_words(task.window)}")
+        if task.window.state == "watching":
+            echo(text)
+        else:
+            secho(f"ROLLED BACK: {text}", err=True, fg="yellow", bold=True)
     if not task.healthy:
         secho(f"NOT HEALTHY: {device.device}: {task.task}: {task.health}", err=True, fg="red", bold=True)
         earlier = [each for each in task.versions if each.version != task.current and each.finished]
@@ -131,6 +140,11 @@ def _remarks(device: DeviceStatus, asked: str) -> None:
     for each in device.older:
         text = f"note: {name}: {each.task} {each.version} was shipped from here later than what is there, and is gone"
         secho(text, err=True, fg="yellow")
+    for lag in device.lags:
+        text = f"LAGS: {name}: {lag.task} of the group {lag.group} is not in use: {lag.why}"
+        secho(harmless(text), err=True, fg="yellow", bold=True)
+    if device.lags:
+        echo(said(f"Hint: edgespa ship --catch-up --device {asked}"), err=True)
     if device.pull is not None:
         show_pull(name, device.pull)
     if device.unfinished:

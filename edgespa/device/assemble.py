@@ -54,7 +54,8 @@ PARTS = (
 AGENT_PARTS = (
     *("protocol", "place", "system", "facts", "share", "sensors", "disk", "cache", "copies", "environment"),
     *("processes", "watched", "versions", "tasks"),
-    *("fetching", "index", "remembered", "self_check", "units", "set_up", "pull", "answers", "command", "by_hand"),
+    *("update_lock", "window", "fetching", "index", "remembered", "self_check", "units", "unit", "watch", "in_use"),
+    *("guard", "set_up", "pull", "answers", "command", "by_hand"),
 )
 """Of the agent, likewise."""
 

@@ -127,6 +127,7 @@ class Device(Strict):
         gpu: In words; None where there is none that a runtime uses.
         runtimes: The preferred first.
         round_to: Channel counts should be multiples of it.
+        tags: Groups that it is in, as ``--group`` names them.
         emulated: It computes right, but its times mean nothing; profiles say so.
         source: Where these facts are from.
         references_source: Where the latencies are from.
@@ -147,6 +148,7 @@ class Device(Strict):
     gpu: str | None = None
     runtimes: tuple[Runtime, ...] = ()
     round_to: int = Field(default=8, ge=1)
+    tags: tuple[Annotated[str, Field(pattern=_NAME, max_length=64)], ...] = ()
     emulated: bool = False
     source: str | None = None
     references_source: str | None = None

@@ -28,6 +28,8 @@ SIGNATURES = {
     "adapt": "model data output eval_data validation_data start distill input_shape weights trust mean std limit "
     "eval_limit labels class_offset objective skip_bad_files latency_ms device threads variant log_file tensorboard "
     "mlflow resume fresh overwrite progress settings",
+    "catch_up": "group device signers identity revoked volatile threads watch_s health_command health_every_s "
+    "health_timeout_s max_latency_ms wait_for_lock_s progress",
     "check_data": "data eval_data output input_shape objective overwrite progress",
     "compress": "model images output latency_ms speedup device threads formats precisions eval_data heal heal_steps "
     "tensorboard mlflow keep only int8_max_loss input_shape weights mean std limit eval_limit labels class_offset "
@@ -43,7 +45,7 @@ SIGNATURES = {
     "latencies": "device model variants threads input_shape weights base trust again remove progress",
     "open_bundle": "path signers identity revoked",
     "open_task": "path",
-    "profile": "bundle device against variants threads runtimes arithmetics providers pick runs seconds duration "
+    "profile": "bundle device group against variants threads runtimes arithmetics providers pick runs seconds duration "
     "cooldown rounds signers identity revoked trust by_layer again save progress",
     "prune": "model output density calibration eval_data held_out data input_shape weights base trust mean std limit "
     "eval_limit labels class_offset objective skip_bad_files latency_ms device threads variant heal heal_steps "
@@ -52,15 +54,16 @@ SIGNATURES = {
     "identity revoked trust progress",
     "pull": "source output with_base signers identity revoked plain_http overwrite progress",
     "push": "source target with_base base weights trust license base_model datasets public plain_http progress",
-    "remove": "task device",
-    "rollback": "task device to threads",
-    "ship": "source device task keep with_base base weights sign_key signers identity revoked trust volatile threads "
-    "progress",
+    "remove": "task device group",
+    "rollback": "task device group to threads wait_for_lock_s",
+    "ship": "source device group task keep with_base base weights sign_key signers identity revoked trust volatile "
+    "threads waves abort_above take_back watch_s health_command health_every_s health_timeout_s max_latency_ms "
+    "wait_for_lock_s progress",
     "search": "model data validation_data output eval_data space goals latency_ms size_bytes device threads sampler "
     "trials bracket timeout_s jobs ray input_shape weights mean std limit eval_limit labels class_offset objective "
     "skip_bad_files seed fresh progress settings",
     "sweep": "file output jobs ray again dry_run trust progress",
-    "status": "device selfcheck timeout_s progress",
+    "status": "device group selfcheck timeout_s progress",
     "verify": "bundle signers identity revoked run pythons runtimes threads timeout_s memory_mib by_layer "
     "device eval_data eval_limit labels class_offset skip_bad_files seed fresh progress",
     "report": "paths output title examples images signers identity revoked trust seed overwrite progress",

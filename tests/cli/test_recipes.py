@@ -15,7 +15,7 @@ from typed import result_of, run
 
 from edgespa.api.recipes import COMMANDS, Step, read_recipe
 from edgespa.cli import main
-from edgespa.cli._asking import DATA, DEVICES, HARMLESS, MODELS, OBJECTIVE, SAID, WRITTEN
+from edgespa.cli._asking import DATA, DEVICES, GROUPS, HARMLESS, MODELS, OBJECTIVE, SAID, WRITTEN
 from edgespa.cli._recipes import command_of, keys_of, words_of
 from edgespa.errors import ConfigError
 from edgespa.models.trust import remember
@@ -118,7 +118,7 @@ def test_what_no_option_takes_is_refused_with_its_place(text: str, message: str,
 
 def test_every_option_of_a_step_is_known_to_be_harmless_or_asked_about() -> None:
     """Who adds an option decides."""
-    lists = (*SAID, *WRITTEN, DEVICES, *MODELS, OBJECTIVE, *DATA, *HARMLESS)
+    lists = (*SAID, *WRITTEN, DEVICES, GROUPS, *MODELS, OBJECTIVE, *DATA, *HARMLESS)
     assert len(lists) == len(set(lists))
     known = {name: keys_of(command_named(name)) for name in COMMANDS}
     assert {key for keys in known.values() for key in keys} == set(lists)

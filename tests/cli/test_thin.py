@@ -43,6 +43,7 @@ LINES: Mapping[str, list[str]] = {
     "push": ["push", "t.spa", "oci://localhost:5000/t"],
     "pull": ["pull", "oci://localhost:5000/t", "--output", "t"],
     "remove": ["ship", "--remove", "fruit", "--device", "local", "--yes"],
+    "catch_up": ["ship", "--catch-up"],
 }
 WITHOUT = {"tasks", "calibration", "sign", "pack", "unpack", "devices", "card", "run", "demo", "init", "completion"}
 """Commands on files and this machine, which have no public call."""
@@ -59,8 +60,10 @@ OF_THE_TERMINAL = {"json", "save-recipe", "dry-run", "all", "svg", "html", "per-
 """How the command is called, and how its result is shown: ``svg`` is `Inspection.to_svg`, ``html`` `to_html`."""
 OF_ANOTHER_CALL = {
     ("inspect", "overwrite"),
-    *(("ship", each) for each in ("remove", "to", "group", "kind", "downgrade", "unsigned")),
-    *(("publish", each) for each in ("remove", "device", "volatile", "threads", "sign", "unsigned")),
+    *(("ship", each) for each in ("remove", "to", "kind", "downgrade", "unsigned", "catch-up")),
+    *(("publish", each) for each in ("remove", "device", "volatile", "threads", "sign", "unsigned", "catch-up")),
+    *(("publish", each) for each in ("wave", "abort-above", "take-back", "watch", "health-command", "health-every")),
+    *(("publish", each) for each in ("health-timeout", "max-latency", "wait-for-lock")),
     ("adapt", "resume"),
     ("prune", "resume"),
     ("heal", "resume"),
@@ -69,8 +72,8 @@ OF_ANOTHER_CALL = {
     ("search", "set"),
     ("search", "trust"),
 }
-"""Of the drawing; `edgespa.remove` and `edgespa.publish`, which have lines of their own, with what they do not take;
-what reads a state: `test_resuming`; keywords of their own."""
+"""Of the drawing; `edgespa.remove`, `edgespa.publish` and `edgespa.catch_up`, which have lines of their own, with what
+they do not take; what reads a state: `test_resuming`; keywords of their own."""
 NAMES = {
     "from": "start",
     "log": "log_file",
@@ -84,6 +87,11 @@ NAMES = {
     "timeout": "timeout_s",
     "memory": "memory_mib",
     "adapter-option": "adapter_settings",
+    "watch": "watch_s",
+    "health-every": "health_every_s",
+    "health-timeout": "health_timeout_s",
+    "max-latency": "max_latency_ms",
+    "wait-for-lock": "wait_for_lock_s",
 }
 """Options that the call names otherwise: it has a list, a unit, or no dash."""
 VALUES = {
@@ -102,6 +110,11 @@ VALUES = {
     "keep-depth": "2",
     "fp32-tolerance": "0.0005",
     "mixed-precision": "bf16",
+    "abort-above": "5%",
+    "watch": "10m",
+    "health-every": "20s",
+    "health-timeout": "1h",
+    "wait-for-lock": "5m",
     "space": "rank=4,8",
     "goal": "bytes",
 }
@@ -182,7 +195,7 @@ def other_value(option: click.Option) -> list[str]:
     return [f"--{name}", "other"]
 
 
-CASES = [(name, key(option)) for name in LINES if name != "remove" for option in options(name)]
+CASES = [(name, key(option)) for name in LINES if name not in ("remove", "catch_up") for option in options(name)]
 
 
 def test_every_command_is_a_public_call_or_has_none() -> None:

@@ -121,13 +121,37 @@ CASES = [
     ("ship b --device local", "--weights f", "c.spa"),
     ("ship b --device local", "--sign k", "c.spa"),
     ("ship b --device local", "--with-base", "c.spa"),
-    ("ship b --device local", "--group kitchen", "b --to depot"),
+    ("ship --remove birds --to depot", "--group kitchen", None),
     ("ship b --device local", "--kind pi-5", "b --to depot"),
     ("ship b --device local", "--downgrade", "b --to depot"),
     ("ship b --device local", "--unsigned", "b --to depot"),
     ("ship b --to depot", "--volatile", None),
     ("ship b --to depot", "--threads 2", None),
+    *(
+        ("ship b --to depot", option, None)
+        for option in (
+            *("--wave 1,100%", "--abort-above 5%", "--take-back", "--watch 10m", "--health-command true"),
+            *("--health-every 5s", "--max-latency 20", "--wait-for-lock 5m", "--catch-up"),
+        )
+    ),
     ("ship --remove birds --device local", "--keep 2", None),
+    *(
+        ("ship --remove birds --device local", option, None)
+        for option in (
+            *("--threads 2", "--identity a", "--revoked f", "--wave 1,100%", "--abort-above 5%", "--take-back"),
+            *("--watch 10m", "--wait-for-lock 5m", "--volatile", "--trust", "--catch-up"),
+        )
+    ),
+    *(
+        ("ship --catch-up", option, None)
+        for option in ("--task birds", "--keep 2", "--trust", "--wave 1,100%", "--abort-above 5%", "--take-back")
+    ),
+    ("ship b --device local", "--take-back", "--wave 1,100%"),
+    ("ship b --device local", "--take-back", "--abort-above 5%"),
+    ("ship b --device local", "--health-command true", "--watch 10m"),
+    ("ship b --device local", "--health-every 5s", "--watch 10m"),
+    ("ship b --device local", "--max-latency 20", "--watch 10m"),
+    ("ship b --device local --watch 10m", "--health-timeout 5s", "--health-command true"),
     ("ship --remove birds --device local", "--task birds", None),
     ("ship --remove birds --device local", "--signers f", None),
     ("push b oci://h/n", "--with-base", None),

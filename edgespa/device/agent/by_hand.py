@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import sys
+from io import BytesIO
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -17,6 +19,7 @@ from edgespa.device.agent.remembered import parse_config, read_config
 from edgespa.device.agent.set_up import AGENT_FILE, set_up_here
 from edgespa.device.agent.units import own_python, unit_folder, unit_texts, units_to_enable, write_units
 from edgespa.device.agent.versions import read_report
+from edgespa.device.agent.watch import watch
 
 HOME = "~/.local/share/edgespa"
 
@@ -39,6 +42,15 @@ def hand_parser() -> argparse.ArgumentParser:
     setup.add_argument("--threads", type=int, default=1, metavar="N", help="for the self-check; default 1")
     setup.add_argument("--python", metavar="PATH", help="that has the runtimes; default: that of edgespa devices setup")
     setup.add_argument("--every", metavar="TIME", help="write systemd units too: 30min, 1h, 1d")
+    setup.add_argument(
+        "--watch", type=seconds_of, metavar="TIME", help="health window after each switch: 10m; it goes back by itself"
+    )
+    setup.add_argument("--health-command", metavar="COMMAND", help="run in each round of it; ends with 0 where well")
+    setup.add_argument("--health-every", type=seconds_of, metavar="TIME", help="between rounds; default a quarter, 30s")
+    setup.add_argument(
+        "--health-timeout", type=seconds_of, default=60.0, metavar="TIME", help="that the command may take; default 60s"
+    )
+    setup.add_argument("--max-latency", type=float, metavar="MS", help="that an inference may take, as a median")
     pulling = what.add_parser("pull", help="fetch what is new, check it, and use it")
     pulling.add_argument("url", nargs="?", metavar="URL", help="another than that which was set up")
     pulling.add_argument("--again", action="store_true", help="also what has failed too often, or was gone back from")
@@ -50,7 +62,8 @@ def hand_parser() -> argparse.ArgumentParser:
     units = what.add_parser("units", help="write a systemd service and its timer")
     units.add_argument("--every", default="1h", metavar="TIME", help="30min, 1h, 1d; default 1h")
     units.add_argument("--output", type=Path, metavar="FOLDER", help="default: where systemd looks for them")
-    for each in (setup, pulling, units, what.choices["report"]):
+    what.add_parser("watch", help="go on with health windows that were interrupted, until they have ended")
+    for each in (setup, pulling, units, what.choices["report"], what.choices["watch"]):
         each.add_argument("--folder", default=HOME, help=f"where edgespa keeps things; default {HOME}")
     return command
 
@@ -76,6 +89,9 @@ def by_hand(arguments: list[str] | None = None, agent: str | None = None) -> int
             _tell("\n".join(write_units(options.output or unit_folder(), texts)))
             _tell(f"now: {units_to_enable()}")
             return 0
+        if options.what == "watch":
+            watch(root, {}, BytesIO())
+            return 0
         found = read_report(root)
         if found is None:
             raise AgentError("missing", f"nothing was pulled yet into {root}")
@@ -89,6 +105,35 @@ def by_hand(arguments: list[str] | None = None, agent: str | None = None) -> int
         return 1
 
 
+def seconds_of(text: str) -> float:
+    """``10m`` -> 600.0, as the options of edgespa have it.
+
+    Raises:
+        ValueError: It is no such time.
+    """
+    found = re.match(r"^([0-9]{1,9}(?:\.[0-9]{1,9})?)([smhd]?)$", text)
+    if found is None:
+        raise ValueError(text)
+    return float(found.group(1)) * {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}[found.group(2)]
+
+
+def _window_asked(options: argparse.Namespace) -> dict[str, Any] | None:
+    """The health window that is asked for."""
+    if options.watch is None:
+        for name in ("health_command", "health_every", "max_latency"):
+            if getattr(options, name) is not None:
+                raise AgentError("usage", f"--{name.replace('_', '-')} is of a health window: give --watch, 10m say")
+        return None
+    every_s = options.health_every
+    return {
+        "watch_s": options.watch,
+        "every_s": max(0.2, min(30.0, options.watch / 4)) if every_s is None else every_s,
+        "health": options.health_command,
+        "health_s": options.health_timeout,
+        "max_latency_ms": options.max_latency,
+    }
+
+
 def _tell(text: str, where: TextIO | None = None) -> None:
     (where or sys.stdout).write(text + "\n")
 
@@ -97,6 +142,7 @@ def _by_hand_setup(root: Path, options: argparse.Namespace, agent: Path) -> int:
     signers = None if options.signers is None else options.signers.read_text(encoding="utf-8")
     config = {"url": options.url, "signers": signers, "name": options.name, "groups": options.group}
     config.update({"kinds": options.kind, "keep": options.keep, "threads": options.threads, "python": options.python})
+    config["watch"] = _window_asked(options)
     done = set_up_here(root, parse_config(config, "the options"), agent, options.every, options.unsigned)
     _tell("\n".join([done["config"], done["agent"], *done["units"]]))
     if options.unsigned:

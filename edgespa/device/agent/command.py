@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from edgespa.device.agent.answers import answers_forget, answers_give
 from edgespa.device.agent.cache import have, place, receive, sweep
 from edgespa.device.agent.environment import environment_begin, environment_discard, environment_finish
 from edgespa.device.agent.facts import facts
+from edgespa.device.agent.in_use import follow, put_in_use
 from edgespa.device.agent.place import unsafe
 from edgespa.device.agent.processes import hold
 from edgespa.device.agent.protocol import AgentError, as_error, say
@@ -19,6 +21,7 @@ from edgespa.device.agent.sensors import conditions
 from edgespa.device.agent.set_up import pull_setup
 from edgespa.device.agent.tasks import check_signed, discard, examine, ready, remove, stage, switch
 from edgespa.device.agent.versions import tasks
+from edgespa.device.agent.watch import settle, watch
 from edgespa.device.agent.watched import execute
 
 # Each takes the folder, the request and the stream behind it, and gives the answer.
@@ -42,10 +45,16 @@ COMMANDS = {
     "remove": remove,
     "examine": examine,
     "tasks": tasks,
+    "put-in-use": put_in_use,
+    "follow": follow,
+    "watch": watch,
     "pull-setup": pull_setup,
     "answers-give": answers_give,
     "answers-forget": answers_forget,
 }
+
+# Before these, health windows that were interrupted are gone on with.
+SETTLED = ("ready", "tasks", "follow")
 
 
 # Below the folder: what is run, or believed, from there. `edgespa.device.link.boot` has looked at the folder itself.
@@ -74,6 +83,10 @@ def main(arguments: list[str] | None = None) -> int:
         request: dict[str, Any] = json.loads(stream.readline().decode("utf-8") or "{}")
         root = Path(os.path.expanduser(folder))
         require_ours(root)
+        if command in SETTLED:
+            signal.alarm(int(request.get("within_s") or 0))
+            settle(root)
+            signal.alarm(0)
         answer = function(root, request, stream)
         say({"ok": answer})
     except BrokenPipeError:

@@ -19,12 +19,13 @@ from typing import Any
 
 from edgespa.device.agent.cache import cache_path, partial_path, require_space
 from edgespa.device.agent.fetching import Patience, Source
+from edgespa.device.agent.guard import put_pulled, waits_for_window, why_left, window_plan
 from edgespa.device.agent.index import INDEX, MOST_INDEX, Index, Release, file_name, read_index, releases_for
 from edgespa.device.agent.processes import lock_descriptor
 from edgespa.device.agent.protocol import AgentError, as_error
 from edgespa.device.agent.remembered import PullConfig, PullState, pull_folder, write_json
 from edgespa.device.agent.self_check import check_version
-from edgespa.device.agent.tasks import SIGNATURE, discard, stage, switch
+from edgespa.device.agent.tasks import SIGNATURE, discard, stage
 from edgespa.device.agent.versions import (
     MANIFEST,
     MOST_MANIFEST,
@@ -35,6 +36,7 @@ from edgespa.device.agent.versions import (
     record_of,
     task_folder,
 )
+from edgespa.device.agent.watch import settle
 
 MOST_FILES = 10_000  # of a version
 MOST_TIMES = 5  # that a version is tried which fails its self-check
@@ -60,6 +62,7 @@ def pull(root: Path, config: PullConfig, patience: Patience, again: bool = False
     source = None
     try:
         with _lock(root, "pull.lock", f"edgespa-agent pull, begun {_now()}"):
+            settle(root)  # health windows that a restart has interrupted
             source = Source(config.url, patience)
             report["url"] = source.url
             _pull(root, config, source, again, report)
@@ -133,7 +136,8 @@ class _Pulling:
         same = record is not None and record.get("digest") == release.manifest
         if known_one and not same and not again and current is not None:
             row["outcome"] = "left"
-            row["notes"].append(f"release {number} was in use here, and was gone back from: --again uses it again")
+            why = why_left(folder, release.manifest)
+            row["notes"].append(f"release {number} was in use here, and was gone back from{why}: --again uses it again")
             return
         if same and current is not None and not problems(folder / current):
             row["outcome"] = "unchanged"
@@ -143,6 +147,11 @@ class _Pulling:
             raise AgentError("given-up", f"release {release.number} has failed here {MOST_TIMES} times: --again")
         files = self._fetched(release, folder)
         with _lock(self.root, SHIP_LOCK, f"edgespa-agent pull of {release.task}, begun {_now()}"):
+            wait = waits_for_window(folder, self.config)
+            if wait is not None:
+                row["outcome"] = "left"
+                row["notes"].append(wait)
+                return
             self._use(release, files, row)
         self._remember(release)
 
@@ -210,8 +219,19 @@ class _Pulling:
             "pulled": {"serial": self.index.serial, "number": release.number},
         }
         row["checks"] = [{"name": each["name"], "status": each["status"]} for each in checks]
-        row["previous"] = put_in_use(self.root, own, record)
+        window = None  # what is only repaired is in use already, and its window is as it was
+        if version != staged["current"]:
+            window = window_plan(self.root, Path(staged["folder"]), self.config, checks)
+        try:
+            answer = put_pulled(self.root, own, record, window)
+        except AgentError:
+            if version != staged["current"]:
+                with contextlib.suppress(OSError, AgentError):
+                    discard(self.root, own, nothing)
+            raise
+        row["previous"] = answer["previous"]
         row["version"], row["outcome"] = version, "switched" if row["previous"] != version else "repaired"
+        row["notes"] += answer["notes"]
         if staged["shared"] and row["previous"] not in (None, version):
             names = ", ".join(staged["shared"])
             row["notes"].append(f"no space for a copy of its own: damage to {names} would damage the one before too")
@@ -232,12 +252,6 @@ class _Pulling:
         known.update({"failed": release.number, "times": times + 1})
         with contextlib.suppress(OSError):
             self.state.save()
-
-
-def put_in_use(root: Path, own: dict[str, Any], record: dict[str, Any]) -> str | None:
-    """The one place where a pulled version comes into use, as a shipped one does; what was in use before it."""
-    before = switch(root, {**own, "record": record}, BytesIO())["previous"]
-    return None if before is None else str(before)
 
 
 @contextlib.contextmanager

@@ -29,7 +29,16 @@ _KEYS = {
     "keep": int,
     "threads": int,
     "python": (str, type(None)),
+    "watch": (dict, type(None)),
 }  # type: dict[str, Any]
+_WATCH = {
+    "watch_s": (float, int),
+    "every_s": (float, int),
+    "health": (str, type(None)),
+    "health_s": (float, int),
+    "max_latency_ms": (float, int, type(None)),
+}  # type: dict[str, Any]
+LONGEST_WATCH_S = 7 * 86400.0
 
 
 class PullConfig(NamedTuple):
@@ -44,6 +53,8 @@ class PullConfig(NamedTuple):
         keep: Versions of a task that stay.
         threads: Of the runtime, for the self-check.
         python: That has the runtimes; None for the environment that was set up, or this one.
+        watch: The health window of what is pulled: ``watch_s``, ``every_s``, ``health``: a command for the shell, with
+            ``health_s`` for it, and ``max_latency_ms``; None for none.
     """
 
     url: str
@@ -54,6 +65,7 @@ class PullConfig(NamedTuple):
     keep: int
     threads: int
     python: str | None
+    watch: dict[str, Any] | None = None
 
 
 def pull_folder(root: Path) -> Path:
@@ -68,15 +80,33 @@ def parse_config(found: Any, where: str) -> PullConfig:
         AgentError: A key is missing, unknown, or of another type.
     """
     try:
+        found = {"watch": None, **found}
         if set(found) != set(_KEYS):
             raise ValueError(f"its keys are {', '.join(sorted(map(str, found)))}")
         wrong = [key for key, kind in _KEYS.items() if not isinstance(found[key], kind)]
         lists = [each for key in ("groups", "kinds") for each in found[key] if not isinstance(each, str)]
         if wrong or lists or found["keep"] < 1 or found["threads"] < 1:
             raise ValueError(f"{', '.join(wrong) or 'a value'} is not as it should be")
+        if found["watch"] is not None:
+            _require_watch(found["watch"])
     except (ValueError, TypeError, AttributeError) as error:
         raise AgentError("config", f"{where}: {error}: set it up again") from error
     return PullConfig(**{**found, "groups": tuple(found["groups"]), "kinds": tuple(found["kinds"])})
+
+
+def _require_watch(found: dict[str, Any]) -> None:
+    """Refuse a health window that cannot be meant."""
+    wrong = [key for key, kind in _WATCH.items() if not isinstance(found.get(key, ()), kind) or found[key] is True]
+    if set(found) != set(_WATCH) or wrong:
+        raise ValueError(f"its health window is not as it should be: {', '.join(wrong or sorted(map(str, found)))}")
+    if not 1 <= found["watch_s"] <= LONGEST_WATCH_S:
+        raise ValueError(f"a health window of {found['watch_s']:g} s: let it be from 1 s to 7 days")
+    if not 0.2 <= found["every_s"] <= found["watch_s"]:
+        raise ValueError(f"a round every {found['every_s']:g} s in a window of {found['watch_s']:g} s")
+    if not found["health_s"] > 0 or (found["max_latency_ms"] is not None and not found["max_latency_ms"] > 0):
+        raise ValueError("a time of its health window is not above 0")
+    if found["health"] is not None and (not found["health"].strip() or "\0" in found["health"]):
+        raise ValueError("its health command is empty")
 
 
 def read_config(root: Path) -> PullConfig:

@@ -25,6 +25,17 @@ def runtime_argv(root: Path, python: str | None) -> list[str]:
     return [sys.executable, "-E", *(["-P"] if sys.version_info >= (3, 11) else [])]
 
 
+def runner_argv(root: Path, folder: Path, python: str | None, options: list[str]) -> list[str]:
+    """The argument list that runs edgespa's own runner on a version; see `edgespa.device.ours`."""
+    return _with_runner(runtime_argv(root, python), folder, options)
+
+
+def _with_runner(argv: list[str], folder: Path, options: list[str]) -> list[str]:
+    if not RUNNER:
+        raise AgentError("usage", "this file has no runner with it: set pulling up again")
+    return [*argv, "-c", RUNNER, "--bundle", str(folder), *options, "--json"]
+
+
 def check_version(root: Path, folder: Path, python: str | None, threads: int) -> list[dict[str, Any]]:
     """Run the recorded inputs through the files of a version; one row per variant, as the runner gives them.
 
@@ -57,10 +68,7 @@ def check_version(root: Path, folder: Path, python: str | None, threads: int) ->
 
 
 def _checked(root: Path, folder: Path, argv: list[str], variant: str, threads: int) -> dict[str, Any]:
-    if not RUNNER:
-        raise AgentError("usage", "this file has no runner with it: set pulling up again")
-    options = ["--selfcheck", "--variant", variant, "--threads", str(threads), "--json"]
-    argv = [*argv, "-c", RUNNER, "--bundle", str(folder), *options]
+    argv = _with_runner(argv, folder, ["--selfcheck", "--variant", variant, "--threads", str(threads)])
     ours, theirs = os.pipe()  # what `execute` waits on: it never ends before the process does
     try:
         with os.fdopen(ours, "rb") as stream:

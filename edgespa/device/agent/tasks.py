@@ -39,6 +39,7 @@ from edgespa.device.agent.versions import (
     task_folder,
     version_folder,
     versions_of,
+    window_of,
 )
 
 SIGNATURE = "manifest.json.sig"
@@ -207,7 +208,7 @@ def check_signed(root: Path, request: dict[str, Any], stream: BinaryIO) -> dict[
     return {"status": "unable" if old else "bad", "said": said}
 
 
-def switch(root: Path, request: dict[str, Any], stream: BinaryIO) -> dict[str, Any]:
+def switch(root: Path, request: dict[str, Any], stream: BinaryIO | None = None) -> dict[str, Any]:
     """Use another version from now on: write its record, then replace the link by one rename.
 
     The request has ``task``, ``version`` and ``record``; with null for the record, the one that is there stays. Then
@@ -278,14 +279,17 @@ def _write(path: Path, text: str) -> None:
 def discard(root: Path, request: dict[str, Any], stream: BinaryIO) -> dict[str, Any]:
     """Remove one version that is not in use, or with ``keep`` all but the newest so many; never the one in use.
 
-    A task of which nothing is left, because its first shipment failed, is gone with it.
+    Nor, of many, the one that a health window would go back to. A task of which nothing is left, because its first
+    shipment failed, is gone with it.
     """
     folder = task_folder(root, request["task"])
     current, there = current_of(folder), versions_of(folder)
     if request.get("version"):
         chosen = [version_folder(root, request).name]
     else:
-        others = [name for name in there if name != current]
+        window = window_of(folder) or {}
+        needed = window.get("previous") if window.get("state") == "watching" else None
+        others = [name for name in there if name not in (current, needed)]
         chosen = others[: max(0, len(there) - int(request["keep"]))]
     removed = [name for name in chosen if name != current]
     freed = sum(_remove(folder, name, root) for name in removed)

@@ -27,9 +27,10 @@ def unit_texts(python: str, agent: Path, root: Path, every: str) -> dict[str, st
     Raises:
         AgentError: It is no such time.
     """
+    # KillMode=process: what watches a version in its health window goes on when the pull has ended.
     if not _EVERY.match(every):
         raise AgentError("usage", f"{every!r} is no time: 30min, 1h or 1d, say")
-    command = " ".join(_quoted(word) for word in (python, "-E", str(agent), "pull", "--folder", str(root)))
+    command = " ".join(quoted(word) for word in (python, "-E", str(agent), "pull", "--folder", str(root)))
     seconds = int(re.sub(r"\D", "", every)) * {"s": 1, "min": 60, "h": 3600, "d": 86400}[re.sub(r"\d", "", every)]
     service = f"""[Unit]
 Description=edgespa: pull tasks
@@ -41,6 +42,7 @@ Type=oneshot
 ExecStart={command}
 Nice=10
 IOSchedulingClass=idle
+KillMode=process
 TimeoutStartSec=2h
 """
     timer = f"""[Unit]
@@ -57,7 +59,7 @@ WantedBy=timers.target
     return {SERVICE: service, TIMER: timer}
 
 
-def _quoted(word: str) -> str:
+def quoted(word: str) -> str:
     """A word of ExecStart=, see systemd.service(5): specifiers, variables and quotes mean themselves."""
     plain = word.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%").replace("$", "$$")
     return plain if re.match(r"^[A-Za-z0-9_./-]+$", word) else f'"{plain}"'

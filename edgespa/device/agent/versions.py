@@ -4,6 +4,8 @@
     tasks/TASK/0007-3fa2b1c9.json   written once the version has passed its self-check here
     tasks/TASK/.0007-3fa2b1c9.link  a link that is ready to be put in the place of the one below
     tasks/TASK/current              a link to the version in use
+    tasks/TASK/window.json          its health window, see `edgespa.device.agent.window`
+    tasks/TASK/update.lock          held by applications that use it, see `edgespa.device.agent.update_lock`
 
 A version without its record is unfinished. Its name ends with the beginning of its manifest's SHA-256.
 """
@@ -25,7 +27,7 @@ from edgespa.device.agent.protocol import AgentError, is_digest, within
 
 VERSION = re.compile(r"^([0-9]{4,12})-([0-9a-f]{8})$")
 TASK = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
-CURRENT, MANIFEST = "current", "manifest.json"
+CURRENT, MANIFEST, WINDOW = "current", "manifest.json", "window.json"
 BASE = "base.safetensors"
 MOST_RECORD, MOST_MANIFEST = 1 << 20, 64 << 20  # bytes; what is larger is none of ours
 MOST_TASKS = 1000
@@ -104,6 +106,15 @@ def record_of(folder: Path, version: str) -> tuple[dict[str, Any] | None, str | 
         return None, "its record is no table"
     except (OSError, ValueError, RecursionError, MemoryError) as error:
         return None, f"its record cannot be read: {_reason(error)}"
+
+
+def window_of(folder: Path) -> dict[str, Any] | None:
+    """How the last health window of a task stands; None where there was none, or what is written of it is odd."""
+    try:
+        state = json.loads(read_small(folder / WINDOW, MOST_RECORD).decode("utf-8"))
+    except (OSError, ValueError, RecursionError, MemoryError):
+        return None
+    return state if isinstance(state, dict) and isinstance(state.get("state"), str) else None
 
 
 def read_report(root: Path) -> dict[str, Any] | None:
@@ -249,7 +260,8 @@ def _task(folder: Path, check: bool) -> dict[str, Any] | None:
         row["problems"] = problems(folder / name) if check and name == current else None
         row.update(_sizes(folder / name))
         versions.append(row)
-    return {"task": folder.name, "current": current, "link": link, "versions": versions, "odd": []}
+    row = {"task": folder.name, "current": current, "link": link, "versions": versions, "odd": []}
+    return {**row, "window": window_of(folder)}
 
 
 def _link_of(folder: Path) -> str | None:

@@ -21,6 +21,10 @@ _KINDS = {
     ),
     "missing": ("something is not there", f"look at that path there, by hand, or {_OTHER_FOLDER}"),
     "busy": ("another edgespa works there", "wait until it is done, then try again"),
+    "in-use": (
+        "an application there keeps its model from being changed",
+        "wait for it longer, --wait-for-lock 5m, say; or end that application; what was in use still is",
+    ),
     "memory": ("it is out of memory", "stop other programs there, or add swap"),
     "processes": (
         "its user may start no more processes",

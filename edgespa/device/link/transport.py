@@ -87,6 +87,11 @@ class Connection(ABC):
         return self.device.name
 
     @property
+    def closed(self) -> bool:
+        """Whether it was closed on purpose."""
+        return self._closed
+
+    @property
     @abstractmethod
     def python(self) -> list[str]:
         """The device's Python as the beginning of an argument list, without the user's own packages and variables."""

@@ -12,6 +12,7 @@ from edgespa.device.link.payload import Payload
 from edgespa.device.link.transport import Connection
 from edgespa.device.ours import pull_source
 from edgespa.device.shipment.pulls import PullReport, read_pull
+from edgespa.device.shipment.windows import Watch
 from edgespa.errors import DeviceError
 from edgespa.system.guarded import private_folder
 
@@ -32,6 +33,7 @@ class PullSetUp(Strict):
         config: The file there that says all this.
         units: Of systemd, written there; none where no timer was asked for.
         enable: What is typed there to start the timer; None where there is none.
+        watch_s: The health window of each version that it pulls; None where there is none.
         pulled: The first pull; None where that was not asked for.
     """
 
@@ -44,6 +46,7 @@ class PullSetUp(Strict):
     config: str
     units: tuple[str, ...]
     enable: str | None
+    watch_s: float | None = None
     pulled: PullReport | None = None
 
 
@@ -57,6 +60,7 @@ def set_up_pull(
     keep: int = 3,
     threads: int = 1,
     every: str | None = None,
+    watch: Watch | None = None,
     pull: bool = True,
 ) -> PullSetUp:
     """Let a device pull from now on.
@@ -70,6 +74,7 @@ def set_up_pull(
         keep: Versions of a task that stay there.
         threads: Of the runtime, for the self-check.
         every: Write units of systemd for this time, ``1h``; None writes none.
+        watch: The health window of each version that is pulled; None for none.
         pull: Pull once, now.
 
     Raises:
@@ -85,6 +90,7 @@ def set_up_pull(
         "keep": keep,
         "threads": threads,
         "python": None,
+        "watch": None if watch is None else _window(watch),
     }
     with private_folder() as place:
         file = place / "edgespa-agent"
@@ -104,8 +110,19 @@ def set_up_pull(
         config=str(done["config"]),
         units=tuple(map(str, done["units"])),
         enable=None if done["enable"] is None else str(done["enable"]),
+        watch_s=None if watch is None else watch.watch_s,
         pulled=_first(connection, done) if pull else None,
     )
+
+
+def _window(watch: Watch) -> dict[str, Any]:
+    return {
+        "watch_s": watch.watch_s,
+        "every_s": watch.round_s,
+        "health": watch.health,
+        "health_s": watch.health_s,
+        "max_latency_ms": watch.max_latency_ms,
+    }
 
 
 def _first(connection: Connection, done: dict[str, Any]) -> PullReport:

@@ -9,11 +9,18 @@ from edgespa.device.link.transport import Connection
 from edgespa.device.shipment.memory import forget
 from edgespa.device.shipment.results import Removed, Switched
 from edgespa.device.shipment.ship import LOCK, Python, now, require_passed, self_check
+from edgespa.device.shipment.windows import put_in_use
 from edgespa.errors import DeviceError
 
 
 def roll_back(
-    connection: Connection, task: str, python: Python, *, to: str | None = None, threads: int = 1
+    connection: Connection,
+    task: str,
+    python: Python,
+    *,
+    to: str | None = None,
+    threads: int = 1,
+    wait_for_lock_s: float = 0,
 ) -> Switched:
     """Use an earlier version of a task again, after it has passed its digests and its self-check once more.
 
@@ -26,6 +33,7 @@ def roll_back(
         python: Finds the Python there that has the runtimes.
         to: A version; None for the newest one before that in use.
         threads: Of the runtime, for the self-check.
+        wait_for_lock_s: For an application there that holds the update lock of the task.
 
     Raises:
         DeviceError: There is no such task or version, or it is damaged or fails; what is in use stays so.
@@ -45,7 +53,7 @@ def roll_back(
             )
         checks = self_check(connection, found["folder"], interpreter, threads=threads)
         require_passed(connection, f"{task} {version}", checks)
-        switched = connection.ask("switch", {**own, "record": None})
+        switched = put_in_use(connection, own, None, wait_s=wait_for_lock_s)
     return Switched(
         device=connection.device.name,
         task=task,

@@ -10,23 +10,26 @@ from collections.abc import Mapping
 from typing import Any
 
 from edgespa.device.shipment.pulls import read_pull
-from edgespa.device.shipment.results import DeviceStatus, TaskStatus, VersionStatus
+from edgespa.device.shipment.results import DeviceStatus, TaskStatus, VersionStatus, WindowStatus
 from edgespa.errors import DeviceError
 
 _MOST = 200
 _MOST_PHRASES = 4
 _LARGEST = 1 << 60
+_MOST_REASON = 700
+_MOST_SECONDS = 1e9
+_WINDOWS = ("watching", "passed", "rolled back", "replaced")
 _TASK = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _VERSION = re.compile(r"[0-9]{4,12}-[0-9a-f]{8}")
 _TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.+Z-]{4,30}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
-def shown(value: object) -> str:
+def shown(value: object, most: int = _MOST) -> str:
     """A value for people: what could move the cursor or is not a character is replaced, what is long is cut."""
     text = value if isinstance(value, str) else repr(value)
-    text = "".join(each if each.isprintable() else "?" for each in text[: _MOST + 1])
-    return text if len(text) <= _MOST else text[:_MOST] + "..."
+    text = "".join(each if each.isprintable() else "?" for each in text[: most + 1])
+    return text if len(text) <= most else text[:most] + "..."
 
 
 def read_status(device: str, where: str, answer: Mapping[str, Any]) -> DeviceStatus:
@@ -91,7 +94,45 @@ def _task(name: str, row: Mapping[str, Any]) -> TaskStatus:
     wrong += [f"odd: {each}" for each in odd]
     more = [f"and {len(wrong) - _MOST_PHRASES} more"] if len(wrong) > _MOST_PHRASES else []
     health = "; ".join([*wrong[:_MOST_PHRASES], *more]) or "ok"
-    return TaskStatus(task=name, current=current, health=health, versions=tuple(versions))
+    window = read_window(row.get("window"))
+    if window is not None and window.state == "watching" and window.version != current:
+        # The power went between the switch and what is written of it.
+        window = window.model_copy(update={"state": "replaced"})
+    return TaskStatus(task=name, current=current, health=health, versions=tuple(versions), window=window)
+
+
+def read_window(row: object) -> WindowStatus | None:
+    """How a device says that a health window stands; None where it says nothing, or something odd.
+
+    Args:
+        row: As the agent has it.
+    """
+    if not isinstance(row, Mapping) or row.get("state") not in _WINDOWS or not _is_version(row.get("version")):
+        return None
+    watch_s, done_s = _number(row.get("watch_s")), _number(row.get("done_s"))
+    begun, ended, reason, to = (row.get(key) for key in ("begun", "ended", "reason", "to"))
+    if watch_s is None or done_s is None or not (isinstance(begun, str) and _TIME.fullmatch(begun)):
+        return None
+    return WindowStatus(
+        state=row["state"],
+        version=row["version"],
+        to=str(to) if _is_version(to) else None,
+        watch_s=watch_s,
+        left_s=max(0.0, watch_s - done_s),
+        rounds=_size(row.get("rounds")) or 0,
+        begun=begun,
+        ended=ended if isinstance(ended, str) and _TIME.fullmatch(ended) else None,
+        reason=shown(reason, _MOST_REASON) if isinstance(reason, str) else None,
+    )
+
+
+def _is_version(value: object) -> bool:
+    return isinstance(value, str) and _VERSION.fullmatch(value) is not None
+
+
+def _number(value: object) -> float | None:
+    right = isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < _MOST_SECONDS
+    return float(value) if right and isinstance(value, (int, float)) else None
 
 
 def _version(row: Mapping[str, Any], odd: list[str]) -> VersionStatus | None:

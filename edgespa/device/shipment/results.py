@@ -14,6 +14,33 @@ FULL_BYTES = 8 << 20
 """A disk with less is called full: nothing can be shipped to it."""
 
 
+class WindowStatus(Strict):
+    """A health window: a version that was watched on the device after it was put in use, or is.
+
+    Attributes:
+        state: ``watching``; ``passed``: nothing was wrong in all of it; ``rolled back``: something was, and the device
+            has gone back by itself; ``replaced``: another version was put in use meanwhile.
+        version: That it is about.
+        to: What was gone back to; None where nothing was in use before, or where it was not gone back.
+        watch_s: Seconds that it is watched for.
+        left_s: Of these what is left; while the device is off, or nobody watches, it stays.
+        rounds: How often it was found well.
+        begun: By the device's clock, ISO 8601.
+        ended: The same; None while it lasts.
+        reason: What was wrong with it.
+    """
+
+    state: Literal["watching", "passed", "rolled back", "replaced"]
+    version: str
+    to: str | None = None
+    watch_s: float
+    left_s: float
+    rounds: int
+    begun: str
+    ended: str | None = None
+    reason: str | None = None
+
+
 class Shipped(Strict):
     """A bundle that is in use on a device.
 
@@ -35,6 +62,7 @@ class Shipped(Strict):
         cleaned: Versions that earlier, interrupted shipments had left unfinished, removed.
         repaired: Versions there of which files had been damaged, and are not any more.
         notes: What is to be known beside, in sentences: that it will not outlast a reboot, say.
+        window: Its health window, as far as it was followed; None where none was asked for.
     """
 
     device: str
@@ -54,6 +82,7 @@ class Shipped(Strict):
     cleaned: tuple[str, ...]
     repaired: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    window: WindowStatus | None = None
 
 
 class Switched(Strict):
@@ -118,6 +147,7 @@ class TaskStatus(Strict):
         health: ``ok``: its files are as they were shipped; else what is wrong, in words.
         versions: All of them, the oldest first.
         checks: Its self-check, where one was asked for.
+        window: Its last health window; None where there was none.
     """
 
     task: str
@@ -125,6 +155,7 @@ class TaskStatus(Strict):
     health: str
     versions: tuple[VersionStatus, ...]
     checks: tuple[Check, ...] = ()
+    window: WindowStatus | None = None
 
     @property
     def healthy(self) -> bool:
@@ -146,6 +177,24 @@ class Gone(Strict):
     shipped: str
 
 
+class Lag(Strict):
+    """What a group is to have, and a device of it has not in use.
+
+    Attributes:
+        group: Its name.
+        task: The task's name.
+        digest: SHA-256 of the manifest that it is to have.
+        since: When it was shipped to the group, ISO 8601.
+        why: That the device has gone back from it, or what it has instead, in words.
+    """
+
+    group: str
+    task: str
+    digest: str
+    since: str
+    why: str
+
+
 class DeviceStatus(Strict):
     """What is on a device.
 
@@ -161,6 +210,7 @@ class DeviceStatus(Strict):
         in_memory: Why what is written there is gone after a reboot; None where it stays.
         gone: What was shipped from here and is not there.
         older: What was shipped from here and is not there, while older versions of the task are: a card put back, say.
+        lags: What its groups are to have, and it has not in use: `edgespa ship --catch-up`.
         pull: What came of its last pull; None where it does not pull.
     """
 
@@ -175,6 +225,7 @@ class DeviceStatus(Strict):
     in_memory: str | None = None
     gone: tuple[Gone, ...] = ()
     older: tuple[Gone, ...] = ()
+    lags: tuple[Lag, ...] = ()
     pull: PullReport | None = None
 
     @property

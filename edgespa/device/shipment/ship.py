@@ -28,8 +28,10 @@ from edgespa.device.measure.results import Check
 from edgespa.device.ours import runner_command
 from edgespa.device.runner import BASE
 from edgespa.device.shipment.memory import remember
+from edgespa.device.shipment.reading import read_window
 from edgespa.device.shipment.ready import no_base, no_runtime, require_ready
 from edgespa.device.shipment.results import Shipped, SignatureState
+from edgespa.device.shipment.windows import Watch, plan_of, put_in_use
 from edgespa.errors import ConfigError, DeviceError, SignatureError, UnreachableError
 
 KEEP = 3
@@ -137,7 +139,10 @@ def ship(
     volatile: bool = False,
     threads: int = 1,
     trust: bool = False,
+    watch: Watch | None = None,
+    wait_for_lock_s: float = 0,
     progress: Sending | None = None,
+    waiting: Callable[[str], None] | None = None,
 ) -> Shipped:
     """Send a bundle to a device, check it there, and use it from now on.
 
@@ -150,7 +155,10 @@ def ship(
         volatile: Also to a device whose writes are gone after a reboot.
         threads: Of the runtime, for the self-check.
         trust: Let the bundle's own run.py do that, whoever wrote it.
+        watch: The health window that follows, on the device: it has begun when this returns.
+        wait_for_lock_s: For an application there that holds the update lock of the task.
         progress: Told of what is sent.
+        waiting: Told who holds the lock.
 
     Raises:
         DeviceError: It cannot be reached, has no space, no base, no runtime, a file system that cannot keep versions,
@@ -184,10 +192,18 @@ def ship(
             "signed_by": shipment.signed_by,
             "checks": [check.model_dump() for check in checks],
         }
-        switched = connection.ask("switch", {**own, "record": record})
+        try:
+            plan = None if watch is None else plan_of(connection, folder, interpreter, checks, watch, trust=trust)
+            switched = put_in_use(connection, own, record, watch=plan, wait_s=wait_for_lock_s, progress=waiting)
+        except UnreachableError:
+            raise
+        except DeviceError:
+            if version != staged["current"]:
+                _withdraw(connection, own)
+            raise
         forgotten = remember(connection, shipment.task, version, created)
         removed = connection.ask("discard", {"task": shipment.task, "keep": keep})["removed"]
-    notes = [*ready.notes, *([forgotten] if forgotten else [])]
+    notes = [*ready.notes, *map(str, switched.get("notes", ())), *([forgotten] if forgotten else [])]
     if staged["shared"] and staged["current"] not in (None, version):
         names = ", ".join(staged["shared"])
         notes.append(f"no space for a copy of its own: damage to {names} would damage {staged['current']} too")
@@ -209,6 +225,7 @@ def ship(
         cleaned=tuple(staged["removed"]),
         repaired=tuple(staged["repaired"]),
         notes=tuple(notes),
+        window=read_window(switched.get("window")),
     )
 
 

@@ -9,6 +9,7 @@ from edgespa.device.shipment.memory import remembered
 from edgespa.device.shipment.reading import read_status
 from edgespa.device.shipment.results import DeviceStatus, TaskStatus
 from edgespa.device.shipment.ship import Python, self_check
+from edgespa.device.shipment.wanted import lag_of, wanted_on
 from edgespa.errors import DeviceError
 
 TIMEOUT_S = 30.0
@@ -47,7 +48,10 @@ def device_status(
     gone = tuple(each for each in own if each.task not in there)
     # What `keep` removes is older than what stays.
     older = tuple(each for each in own if each.task in there and each.version > max(there[each.task], default="9"))
-    return status.model_copy(update={"tasks": tuple(tasks), "gone": gone, "older": older})
+    by_name = {each.task: each for each in tasks}
+    wanted = wanted_on(connection.device)
+    lags = tuple(lag for group, row in wanted if (lag := lag_of(group, row, by_name.get(row.task))) is not None)
+    return status.model_copy(update={"tasks": tuple(tasks), "gone": gone, "older": older, "lags": lags})
 
 
 def _portions(tasks: Sequence[TaskStatus]) -> Iterator[list[str]]:
