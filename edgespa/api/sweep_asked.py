@@ -68,7 +68,7 @@ def call_values(values: Mapping[str, Any]) -> dict[str, Any]:
     Args:
         values: By keyword, as the file has them.
     """
-    found = {}
+    found: dict[str, Any] = {}
     for name, each in values.items():
         if isinstance(each, str) and name in _LISTS:
             found[name] = [part.strip() for part in each.split(",") if part.strip()]

@@ -116,7 +116,7 @@ class SweepResult(Result):
         title = " / ".join(measures) or "quality"
         devices = tuple(dict.fromkeys(name for each in self.all for name in each.times))
         columns = ("task", "state", title, "task KiB", "file KiB", *(f"ms {name}" for name in devices))
-        rows = tuple(
+        whole: tuple[tuple[object, ...], ...] = tuple(
             (
                 each.name,
                 each.state,
@@ -127,7 +127,7 @@ class SweepResult(Result):
             )
             for each in self.all
         )
-        return [Table(columns, rows, right=columns[2:])]
+        return [Table(columns, whole, right=columns[2:])]
 
     def _notes(self) -> Sequence[str]:
         notes = [f"{each.name}: {each.error}" + (f" ({each.hint})" if each.hint else "") for each in self.failed]

@@ -100,7 +100,7 @@ def card_head(
         relation="finetune" if isinstance(task, dict) else "quantized",
         datasets=datasets,
         pipeline=pipeline,
-        tags=_tags(manifest, trained=isinstance(task, dict)),
+        tags=tuple(_tags(manifest, trained=isinstance(task, dict))),
     )
     if results := list(_results(manifest, profiles, pipeline or OTHER))[:_MOST_RESULTS]:
         values["model-index"] = [{"name": one_line(manifest.task), "results": results}]
@@ -222,7 +222,7 @@ def written(values: Mapping[str, Any]) -> str:
     """Values as YAML, with the lines that a card has around them."""
     import yaml
 
-    class Dumper(yaml.SafeDumper):
+    class Dumper(yaml.SafeDumper):  # type: ignore[misc]  # it ships no types
         """Puts every text between quotation marks that is not plain in every version of YAML."""
 
         def ignore_aliases(self, data: Any) -> bool:

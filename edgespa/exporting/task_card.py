@@ -47,7 +47,7 @@ def task_card(
         pipeline=pipeline,
         tags=["edgespa", "edgespa-task", *(["pruned"] if density < 1 else []), "edge"],
     )
-    numbers = {key: value for key, value in header.metrics.items() if isinstance(value, int | float)}
+    numbers = dict(header.metrics)
     metrics = [
         {
             "type": each.measure.name,
@@ -92,7 +92,7 @@ def _body(title: str, name: str, header: Header, spec: str, base: str | None, li
     yield f"- channels kept: {figures.channel_density:.1%}"
     yield f"- parameters, merged: {figures.parameters:,} of {figures.base_parameters:,}"
     yield f"- MACs: {figures.macs:,} of {figures.base_macs:,}"
-    numbers = {key: value for key, value in header.metrics.items() if isinstance(value, int | float)}
+    numbers = dict(header.metrics)
     yield from (f"- {as_text(each.name)}: {as_text(str(each))}" for each in measured(numbers))
     if header.classes:
         shown = ", ".join(as_text(each) for each in header.classes[:_MOST_CLASSES])

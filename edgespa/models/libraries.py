@@ -169,7 +169,7 @@ def _torchvision(module: ModuleType, name: str, source: WeightSource) -> nn.Modu
     if name not in known + others:
         raise _unknown("torchvision", name, known + detectors + others)
     options: dict[str, Any] = dict(_TORCHVISION_BUILD.get(name, {}))
-    unused = _AUXILIARY if options else ()
+    unused: tuple[str, ...] = _AUXILIARY if options else ()
     segments = hasattr(models, "segmentation") and name in models.list_models(module=models.segmentation)
     if segments:  # its builder would fetch a backbone, and a second head serves training alone
         options["weights_backbone"] = None

@@ -81,17 +81,17 @@ def push_files(
             )
         created = False
         try:
-            info = api.repo_info(reference.name)
+            info = api.model_info(reference.name)
         except RepositoryNotFoundError:
             api.create_repo(reference.name, private=not public, exist_ok=True)
-            created, info = True, api.repo_info(reference.name)
+            created, info = True, api.model_info(reference.name)
         fresh = False
         if reference.revision is not None:
             try:
-                info = api.repo_info(reference.name, revision=reference.revision)
+                info = api.model_info(reference.name, revision=reference.revision)
             except RevisionNotFoundError:
                 api.create_branch(reference.name, branch=reference.revision)
-                fresh, info = True, api.repo_info(reference.name, revision=reference.revision)
+                fresh, info = True, api.model_info(reference.name, revision=reference.revision)
         there = {each.rfilename for each in info.siblings or ()}
         if not fresh:
             _refuse_mixture(reference, set(files), there)
@@ -166,7 +166,7 @@ class HubSource:
             self.commit, self._sizes = self._cached()
             return
         with told_of(reference), quiet():
-            info = api.repo_info(reference.name, revision=reference.revision, files_metadata=True, timeout=TIMEOUT_S)
+            info = api.model_info(reference.name, revision=reference.revision, files_metadata=True, timeout=TIMEOUT_S)
         siblings = info.siblings or []
         self.commit = str(info.sha)
         if not _COMMIT.fullmatch(self.commit):

@@ -57,7 +57,11 @@ def quiet() -> Iterator[None]:
     import logging
     import warnings
 
-    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+    from huggingface_hub.utils import (  # type: ignore[attr-defined]  # exported lazily
+        are_progress_bars_disabled,
+        disable_progress_bars,
+        enable_progress_bars,
+    )
 
     log, before = logging.getLogger("huggingface_hub"), are_progress_bars_disabled()
     level = log.level
@@ -102,8 +106,7 @@ def _in_words(reference: HubReference, error: BaseException) -> RegistryError | 
     if isinstance(error, errors.RepositoryNotFoundError):
         return RegistryError(f"{reference}: there is no such repository, or it is not yours to see", _LOGIN)
     if isinstance(error, errors.HfHubHTTPError):
-        status = error.response.status_code if error.response is not None else 0
-        return _refused(reference, status, str(error.server_message or ""))
+        return _refused(reference, error.response.status_code, str(error.server_message or ""))
     if isinstance(error, _http_errors()):
         return HubBrokenOffError(
             f"{reference}: the hub cannot be reached, or broke off ({type(error).__name__})",
@@ -163,7 +166,7 @@ def fetch_file(
 
 def _follow(stack: contextlib.ExitStack, reference: HubReference, url: str, begin: int) -> Any:
     from huggingface_hub import get_session
-    from huggingface_hub.utils import build_hf_headers
+    from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]  # exported lazily
 
     own = urlsplit(url)
     hidden = build_hf_headers(library_name="edgespa", library_version=__version__)
@@ -186,7 +189,7 @@ def _follow(stack: contextlib.ExitStack, reference: HubReference, url: str, begi
 
 
 def _complained(reference: HubReference, answer: Any) -> RegistryError:
-    from huggingface_hub.utils import hf_raise_for_status
+    from huggingface_hub.utils import hf_raise_for_status  # type: ignore[attr-defined]  # exported lazily
 
     size = answer.headers.get("Content-Length", "")
     if size.isdecimal() and int(size) <= _MOST_COMPLAINT:

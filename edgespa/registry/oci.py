@@ -82,8 +82,14 @@ def push_artifact(
         done += layer.size_bytes
     tell(done, total, "manifest")
     repository.put_manifest(artifact)
-    counts = transport.sent_bytes, transport.requests
-    return Sent(artifact.digest, *(tuple(ways[each]) for each in ("sent", "mounted", "there")), *counts)
+    return Sent(
+        digest=artifact.digest,
+        sent=tuple(ways["sent"]),
+        mounted=tuple(ways["mounted"]),
+        there=tuple(ways["there"]),
+        sent_bytes=transport.sent_bytes,
+        requests=transport.requests,
+    )
 
 
 class _Repository:
