@@ -20,6 +20,7 @@ _NAME = re.compile(r"[A-Za-z_]\w{0,500}", re.ASCII)
 _PATH = re.compile(r"[A-Za-z0-9_\-]+(\.[A-Za-z0-9_\-]+)*", re.ASCII)
 _KEY = re.compile(r"[\w\-. ]{0,200}", re.ASCII)
 _WORD = re.compile(r"[\w\s,.\->]{0,300}", re.ASCII)
+_ENDLESS = re.compile(r"-?Infinity|NaN")  # numbers that JSON has no form for; torch makes floats of the words
 _DEVICE = re.compile(r"cpu|cuda|mps|xpu|meta")
 _CONTAINERS = frozenset(
     {
@@ -195,6 +196,8 @@ _TEXTS: Mapping[str, Callable[[str], None]] = {
     "type": _of(_DEVICE, "device"),
     "as_string": _of(_WORD, "word"),
     "as_strings": _of(_WORD, "word"),
+    "as_float": _of(_ENDLESS, "number"),
+    "as_floats": _of(_ENDLESS, "number"),
     "in_spec": _tree,
     "out_spec": _tree,
     "path_name": _of(re.compile(r"(weight|tensor)_\d{1,9}"), "entry"),

@@ -138,6 +138,27 @@ def test_an_honest_program_is_taken(honest: Path) -> None:
     assert torch.allclose(open_program(str(inserted), (), None).program(x), opened.program(x), atol=1e-6)
 
 
+class Padded(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return functional.max_pool2d(functional.pad(x, (0, 1, 0, 1), value=float("-inf")), 2)
+
+
+def test_a_number_without_an_end_is_taken(tmp_path: Path) -> None:
+    """As in front of a maximum over uneven borders; JSON has no form for it, and it is stored as a word."""
+    path, other = tmp_path / "net.pt2", tmp_path / "other.pt2"
+    x = -torch.rand(2, 3, 5, 5)
+    torch.export.save(torch.export.export(Padded(), (x,)), path)
+    assert torch.equal(open_program(str(path), (), None).program(x), Padded()(x))
+    for word in ("exit()", "Infinity or exit()", "1e9"):
+
+        def change(values: Any, word: str = word) -> None:
+            at = next(each for node in nodes(values) for each in node["inputs"] if "as_float" in each["arg"])
+            assert at["arg"]["as_float"] == "-Infinity"
+            at["arg"]["as_float"] = word
+
+        refused(edited(path, other, change))
+
+
 def test_what_torch_reads_is_what_was_checked(honest: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two readers of zip files may see two archives in one file: torch is given another one."""
     seen = []
