@@ -8,7 +8,6 @@ import json
 import shutil
 import signal
 from collections.abc import Callable, Iterator
-from datetime import datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -202,9 +201,7 @@ def made(monkeypatch: pytest.MonkeyPatch) -> Made:
 @pytest.fixture
 def one_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """Task files say when they were written; here it is always the same."""
-    monkeypatch.setattr(
-        "edgespa.tasks.task.datetime", SimpleNamespace(now=lambda zone: datetime(2026, 1, 1, tzinfo=zone))
-    )
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1767225600")
 
 
 def states(found: SweepResult) -> dict[str, str]:
