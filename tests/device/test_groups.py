@@ -6,6 +6,7 @@ import importlib.util
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -209,12 +210,16 @@ def test_what_a_device_lacks(bundle: Path) -> None:
 def test_a_window_of_what_is_not_in_use_is_over() -> None:
     """The power may go between the switch and what is written of it."""
     window = {"state": "watching", "version": "0002-00000000", "watch_s": 60.0, "done_s": 9.0, "begun": EARLY}
-    row = {"task": "shapes", "current": "0001-00000000", "link": "0001-00000000", "versions": [], "window": window}
-    answer = {"tasks": [row], "unfinished": [], "odd": [], "storage": {"free_bytes": 1 << 40}, "pull": None}
+    names = ("0001-00000000", "0002-00000000")
+    there = [{"version": name, "finished": True} for name in names]
+    row: dict[str, Any] = {"task": "shapes", "versions": there, "window": window}
+    row["current"] = row["link"] = names[0]
+    answer: dict[str, Any] = {"tasks": [row], "unfinished": [], "odd": [], "storage": {}, "pull": None}
+    answer.update(free_bytes=1 << 40, cached_bytes=0, folder="/far")
     (found,) = read_status("a", "a", answer).tasks
     assert found.window is not None
     assert found.window.state == "replaced"
-    row["current"] = row["link"] = "0002-00000000"
+    row["current"] = row["link"] = names[1]
     (found,) = read_status("a", "a", answer).tasks
     assert found.window is not None
     assert found.window.state == "watching"

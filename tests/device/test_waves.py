@@ -29,7 +29,7 @@ from edgespa.errors import ConfigError, DeviceError, UnreachableError
         ("10%", 15, (2,)),  # a share is rounded up; the rest is in no wave
         ("50%, 100%", 3, (2, 3)),
         ("3,5", 4, (3, 4)),
-        ("7%", 100, (7,)),  # 100 * 7 / 100 is not quite 7 in floating point
+        ("8.8%,100%", 375, (33, 375)),  # 375 * 8.8 / 100 is a little more than 33 in floating point
         ("1,100%", 0, ()),
     ],
 )
@@ -214,8 +214,15 @@ def test_a_window_is_followed_over_breaks(devices: list[Device], monkeypatch: py
         in_spite_of_breaks(far, never)
     monkeypatch.setattr(rollout, "STAYS_AWAY_S", 60)
     far.closed = True
+    looks: list[int] = []
+
+    def once() -> Any:
+        looks.append(1)
+        assert len(looks) == 1, "it looks again, though the connection was closed on purpose"
+        raise UnreachableError("cut")
+
     with pytest.raises(UnreachableError):
-        in_spite_of_breaks(far, never)
+        in_spite_of_breaks(far, once)
 
 
 def test_what_devices_are_at_in_one_line(devices: list[Device]) -> None:
