@@ -38,7 +38,7 @@ _NOT_TAKEN: Mapping[str, tuple[str, str]] = MappingProxyType(
     {
         "quantization": (
             "is rounded to int8 already",
-            "give the float network; edgespa export --precision int8 rounds what is left",
+            "give the float network; --precision int8 of edgespa export rounds what is left",
         ),
         "optical_flow": (
             "compares two images step by step, which is no network of edgespa's objectives",
