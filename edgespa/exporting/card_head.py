@@ -232,7 +232,7 @@ def written(values: Mapping[str, Any]) -> str:
             return super().increase_indent(flow, False)
 
     def text(dumper: yaml.SafeDumper, value: str) -> Any:
-        style = None
+        style = None if _PLAIN.fullmatch(value) else '"'
         return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=style)
 
     Dumper.add_representer(str, text)

@@ -163,9 +163,28 @@ class TestHead:
         (only,) = measured(found)
         assert only[0].startswith("a: [b] --- license: mit")
         assert "\x1b" not in text.split("---\n")[1]
-        for word in ("yes", "null", "1.0", "2026-01-01", "0x1", "~", "- a", "@x", "`x", "%x", "a: b", "#x"):
+        for word in (
+            "yes",
+            "null",
+            "1.0",
+            "1e3",
+            "0o14",
+            "12:30:45",
+            "2026-01-01",
+            "0x1",
+            "~",
+            "- a",
+            "@x",
+            "`x",
+            "%x",
+            "a: b",
+            "#x",
+        ):
             named = read(whole_card(based(manifest, license=word), ()))
             assert named.license_name == word
+            # Which words are numbers or dates differs between versions of YAML: none is left to them.
+            quoted = f'license_name: "{word}"' in card_head(based(manifest, license=word))
+            assert quoted or word in ("yes", "null")
             data = Quality(value=0.5, count=4, data=word).model_dump()
             variants = [{**manifest.model_dump()["variants"][0], "accuracy": data}]
             assert measured(read(whole_card(changed(manifest, variants=variants), ())))[0][0] == word

@@ -348,7 +348,10 @@ class TestHostile:
         assert not list((tmp_path / "out").iterdir())
 
     @pytest.mark.parametrize("ranges", [True, False])
-    def test_one_that_breaks_off_goes_on(self, hub: Any, bundle: Path, tmp_path: Path, ranges: bool) -> None:
+    def test_one_that_breaks_off_goes_on(
+        self, hub: Any, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ranges: bool
+    ) -> None:
+        monkeypatch.setattr("edgespa.registry.hub_transport._PIECE", 16)  # so that some were taken
         es.push(bundle, target=TARGET, progress=False)
         asked_with: list[str | None] = []
 
@@ -368,8 +371,30 @@ class TestHostile:
         hub.fault = fault
         es.pull(TARGET, output=tmp_path / "b", progress=False)
         assert files_in(tmp_path / "b") == files_in(bundle)
-        assert len(asked_with) == 2
         assert asked_with[0] is None
+        assert len(asked_with) == 2
+        assert (asked_with[1] or "").startswith("bytes=")
+
+    def test_another_part_than_was_asked_for(
+        self, hub: Any, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("edgespa.registry.hub_transport._PIECE", 16)
+        es.push(bundle, target=TARGET, progress=False)
+
+        def fault(asked: Any, name: str, content: bytes) -> bool:
+            if name != "model.onnx":
+                return False
+            if "Range" in asked.headers:
+                asked.say(206, content, Content_Range=f"bytes 0-{len(content) - 1}/{len(content)}")
+                return True
+            asked.say(200, content[: len(content) // 2], Content_Length=str(len(content)))
+            asked.close_connection = True
+            asked.connection.shutdown(2)
+            return True
+
+        hub.fault = fault
+        with pytest.raises(RegistryError, match="answers with another part than asked"):
+            es.pull(TARGET, output=tmp_path / "b", progress=False)
 
     def test_one_that_always_breaks_off(self, hub: Any, bundle: Path, tmp_path: Path) -> None:
         es.push(bundle, target=TARGET, progress=False)

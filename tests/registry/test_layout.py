@@ -207,7 +207,7 @@ class TestWhatIsRead:
             (b'{"manifests": [{"digest": "md5:00", "size": 1}]}', "names no manifest by its sha256"),
             (b'{"manifests": [{"digest": 5, "size": 1}]}', "names no manifest by its sha256"),
             (b'{"manifests": [{"digest": "sha256:%s", "size": 1}]}' % (b"0" * 64), "is missing"),
-            (b" " * (1 << 20) + b'{"manifests": []}', "cannot be read"),
+            (b'{"manifests": []}' + b" " * (1 << 20), "cannot be read"),
         ],
     )
     def test_indexes(self, layout: Path, tmp_path: Path, content: bytes, what: str) -> None:

@@ -267,6 +267,32 @@ class TestCredentials:
             ]
             assert "scope=repository%3Aa%3Apull" in server.asked[1][1]
 
+    def test_what_a_registry_says_back_of_them_is_not_told(
+        self, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def answer(asked: Any) -> None:
+            if asked.path.startswith("/token"):
+                return asked.say(200, {"token": "t0ken"})
+            came = asked.headers.get("Authorization")
+            if came is None:
+                return asked.say(
+                    401, {}, WWW_Authenticate=f'Bearer realm="http://{asked.server.host}/token",service="s"'
+                )
+            said = f"you are ann with secret, {basic}, and came with {came}; go away"
+            return asked.say(403, {"errors": [{"code": "DENIED", "message": said}]})
+
+        import base64
+
+        basic = base64.b64encode(b"ann:secret").decode()
+        with servers.standing_in(answer) as server:
+            _write(tmp_path / "docker", server.host, "ann")
+            monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "docker"))
+            result = type_in("pull", f"oci://{server.host}/a:1", "-o", tmp_path / "b")
+        assert result.exit_code == 1
+        assert "go away" in result.stderr
+        for each in ("t0ken", basic, "secret"):
+            assert each not in result.output + result.stderr
+
     def test_a_token_service_without_tls_gets_no_credentials(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -366,6 +392,28 @@ class TestStandIns:
         assert asked_for[0] is None
         assert asked_for[1] is not None
         assert asked_for[1].startswith("bytes=")
+
+    def test_another_part_than_was_asked_for(
+        self, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("edgespa.registry.oci._PIECE", 16)
+
+        def fault(asked: Any, path: str, whole: bytes) -> bool:
+            if path != "run.py":
+                return False
+            if "Range" in asked.headers:
+                asked.say(206, whole, Content_Range=f"bytes 0-{len(whole) - 1}/{len(whole)}")
+                return True
+            asked.say(200, whole[: len(whole) // 2], Content_Length=str(len(whole)))
+            asked.close_connection = True
+            asked.connection.shutdown(2)
+            return True
+
+        with (
+            servers.standing_in(Shelf(bundle, fault)) as server,
+            pytest.raises(RegistryError, match="answers with another part than asked"),
+        ):
+            es.pull(f"oci://{server.host}/a:1", output=tmp_path / "b", progress=False)
 
     def test_one_that_always_breaks_off_leaves_nothing(self, bundle: Path, tmp_path: Path) -> None:
         def fault(asked: Any, path: str, whole: bytes) -> bool:
