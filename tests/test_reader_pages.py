@@ -29,7 +29,7 @@ PAGES = [
         "explanation/healing", "explanation/laws", "explanation/other-tools",
     )
 ]  # fmt: skip
-OTHERS = {"--version", "--python", "--debug"}
+OTHERS = {"--version", "--python", "--debug", "--address", "--resources"}
 """Of no command, or of other programs."""
 
 
