@@ -28,7 +28,7 @@ _NAME = "org.opencontainers.image.ref.name"
 _MARKED = b'{"imageLayoutVersion":"1.0.0"}'
 _MAX_INDEX = 1 << 20
 _PIECE = 1 << 20
-_NOT_OURS = "give a folder that is an artifact, as edgespa pack BUNDLE --layout oci --output FOLDER writes it"
+_NOT_OURS = "give a folder that is an artifact, as edgespa pack BUNDLE --layout=oci writes it"
 
 
 def is_layout(path: Path) -> bool:
