@@ -18,7 +18,7 @@ from edgespa.workers import Job, open_workers
 from edgespa.workers.calling import carried_out, ended, threads_of
 
 Jobs = Callable[..., Job]
-SOON_S = 20.0
+SOON_S = 60.0
 
 
 def until(what: Callable[[], object], seconds: float = SOON_S) -> None:
