@@ -239,11 +239,16 @@ def in_words(window: WindowStatus) -> str:
     )
 
 
-def require_devices(devices: Sequence[str], groups: Sequence[str]) -> None:
+def require_devices(devices: Sequence[str], groups: Sequence[str], more: str = "") -> None:
     """Ask for one of both.
+
+    Args:
+        devices: Names or profiles.
+        groups: Tags.
+        more: What else there is.
 
     Raises:
         click.UsageError: There is neither.
     """
     if not devices and not groups:
-        raise click.UsageError("Missing option '--device' or '--group': where to?")
+        raise click.UsageError(f"Missing option '--device' or '--group': where to?{more}")

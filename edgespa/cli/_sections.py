@@ -67,7 +67,7 @@ SWEEP: Sections = {
     "What is done": ("--again", "--dry-run"),
     "Where": ("--jobs", "--ray"),
     "Of TASKS.toml": ("--trust",),
-    "Output": ("--output",),
+    "Output": ("--output", "--json"),
 }
 SWEEP_EXAMPLES: Examples = (
     ("All tasks of a file, two at a time; later what has changed", "sweep tasks.toml --output fleet/ --jobs 2"),

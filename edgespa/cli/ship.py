@@ -171,7 +171,7 @@ def command(
         return
     if not sources:
         raise click.UsageError("Missing argument 'BUNDLE|TASK...'.")
-    require_devices(devices, groups)
+    require_devices(devices, groups, " Or --to FOLDER, for devices that pull.")
     with adding(stage=say_stage):
         done = es.ship(
             sources,

@@ -14,7 +14,7 @@ from typed import result_of, run
 
 from edgespa.api.project import COMMANDS, OF_ALL, SHARED, find_project
 from edgespa.cli import main
-from edgespa.cli._asking import DATA, DEVICES, HARMLESS, MODELS, OBJECTIVE, SAID, WRITTEN
+from edgespa.cli._asking import DATA, DEVICES, GROUPS, HARMLESS, MODELS, OBJECTIVE, SAID, WRITTEN
 from edgespa.cli._recipes import OF_THE_CALL, command_of, keys_of
 from edgespa.models.trust import remember
 
@@ -229,7 +229,7 @@ def test_init_names_no_code_that_its_user_did_not(place: Path) -> None:
 
 
 def test_every_key_is_known_and_known_to_be_harmless_or_asked_about() -> None:
-    known = {*HARMLESS, *SAID, *WRITTEN, *MODELS, *DATA, OBJECTIVE, DEVICES}
+    known = {*HARMLESS, *SAID, *WRITTEN, *MODELS, *DATA, OBJECTIVE, DEVICES, GROUPS}
     for name in COMMANDS:
         keys = keys_of(command_of(click.Context(main), name))
         assert set(SHARED[name]) <= set(keys), name
