@@ -52,7 +52,8 @@ class TestInterrupted:
         assert in_use(home) == shipped.version != old
         assert answers(home) == "passed"
         left = [path.name for path in (home / "tasks/shapes").iterdir() if path.suffix != ".link"]
-        assert sorted(left) == sorted(["current", old, f"{old}.json", shipped.version, f"{shipped.version}.json"])
+        versions = [old, f"{old}.json", shipped.version, f"{shipped.version}.json"]
+        assert sorted(left) == sorted(["current", "update.lock", *versions])
         assert not list((home / "cache").glob("*.part"))
         return shipped
 

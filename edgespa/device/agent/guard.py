@@ -1,4 +1,4 @@
-"""What a pulled version is guarded by: as a shipped one it waits for the update lock, and is watched where that is set.
+"""What a pulled version is guarded by: the update lock, and a health window where that is set.
 
 A version that is in its health window is not replaced by one that would not be watched: it waits for the window.
 """

@@ -1,4 +1,4 @@
-"""A version put in use once no application holds the update lock, and watched from then on if that is asked for."""
+"""A version put in use once no application holds the update lock, and watched from then on."""
 
 from __future__ import annotations
 

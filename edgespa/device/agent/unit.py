@@ -1,4 +1,4 @@
-"""A unit of systemd that goes on with health windows when the device has started; where there is systemd.
+"""A unit of systemd that goes on with health windows when the device has started.
 
 Of a user's manager it runs from the login on, or with lingering (``loginctl enable-linger``) from the start of the
 device; for root it is one of the system's. Without systemd, or where it says no, nothing depends on it.
