@@ -5,6 +5,7 @@
     │   ├── TraceError      torch.export cannot trace it
     │   └── WeightsError    a weight file does not fit the model
     ├── DataError           a data set cannot be found, read or used
+    │   └── UnusableError   masks, boxes or wanted pictures of it cannot be used
     ├── GraphError          the program cannot be changed as asked
     ├── BudgetError         no selection of units meets the budget
     ├── AdapterError        an adapter does not fit, or is not finite

@@ -160,7 +160,9 @@ def test_the_bundle_checks_itself_where_it_lies(made: tuple[Path, Manifest, Any]
 def test_the_card_says_what_was_measured(made: tuple[Path, Manifest, Any]) -> None:
     output, manifest, _ = made
     card = (output / "README.md").read_text(encoding="utf-8")
-    assert card.startswith("# colours\n")
+    head, body = card.removeprefix("---\n").split("\n---\n", 1)
+    assert "pipeline_tag: image-classification" in head
+    assert body.lstrip().startswith("# colours\n")
     for variant in manifest.variants:
         assert variant.accuracy is not None
         assert f"| {variant.name} | {variant.file} | {variant.size_bytes:,} | {variant.accuracy.value:.2%} |" in card
