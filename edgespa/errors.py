@@ -5,7 +5,6 @@
     │   ├── TraceError      torch.export cannot trace it
     │   └── WeightsError    a weight file does not fit the model
     ├── DataError           a data set cannot be found, read or used
-    │   └── UnusableError   masks, boxes or wanted pictures of it cannot be used
     ├── GraphError          the program cannot be changed as asked
     ├── BudgetError         no selection of units meets the budget
     ├── AdapterError        an adapter does not fit, or is not finite
@@ -63,10 +62,6 @@ class WeightsError(ModelError):
 
 class DataError(EdgespaError):
     """A data set cannot be found, read or used."""
-
-
-class UnusableError(DataError):
-    """What is said of some images of a data set (boxes, masks, the pictures wanted) cannot be used."""
 
 
 class GraphError(EdgespaError):

@@ -14,7 +14,8 @@ from pydantic import ValidationError
 from edgespa.config import PixelSettings, Preprocess
 from edgespa.data import ImageData, Numbering, load_data, usable, with_images
 from edgespa.data.calibration import Named, find_spec
-from edgespa.errors import ConfigError, UnusableError
+from edgespa.data.source import UnusableError
+from edgespa.errors import ConfigError
 from edgespa.models.inputs import InputSizes, as_inputs
 from edgespa.objectives.kinds import fitted, objective_named
 from edgespa.pixels.normalisation import Values, half_given, refuse_other_scales, text

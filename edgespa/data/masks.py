@@ -13,10 +13,10 @@ from PIL import Image
 from edgespa.data.answers import UNREADABLE, decoded_mask, look_at_masks, names_in
 from edgespa.data.images import ImageData
 from edgespa.data.pairs import Pairs, find_masks, masks_among, pairs_across
-from edgespa.data.source import ImageSource, LeftOut
+from edgespa.data.source import ImageSource, LeftOut, UnusableError
 from edgespa.data.tree import Tree, join
 from edgespa.data.whole import summary
-from edgespa.errors import DataError, UnusableError
+from edgespa.errors import DataError
 from edgespa.pixels.picture import upright_size
 
 logger = logging.getLogger(__name__)

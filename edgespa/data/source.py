@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from edgespa.errors import DataError
+
 
 class Examined(NamedTuple):
     """An image and what its file says beside its pixels.
@@ -22,6 +24,10 @@ class Examined(NamedTuple):
     pixels: NDArray[np.uint8]
     format: str = ""
     turned: bool = False
+
+
+class UnusableError(DataError):
+    """What is said of some images of a data set (boxes, masks, the pictures wanted) cannot be used."""
 
 
 class LeftOut(NamedTuple):

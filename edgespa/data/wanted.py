@@ -25,10 +25,10 @@ from edgespa.data.pictures import (
     size_of,
     times,
 )
-from edgespa.data.source import LeftOut
+from edgespa.data.source import LeftOut, UnusableError
 from edgespa.data.tree import join
 from edgespa.data.whole import looks_whole, summary
-from edgespa.errors import DataError, UnusableError
+from edgespa.errors import DataError
 from edgespa.pixels.picture import upright_size
 from edgespa.system.quiet import NOTE
 

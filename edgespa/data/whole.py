@@ -15,8 +15,8 @@ from typing import BinaryIO
 from PIL import Image
 
 from edgespa.data.images import ImageData
-from edgespa.data.source import LeftOut
-from edgespa.errors import DataError, UnusableError
+from edgespa.data.source import LeftOut, UnusableError
+from edgespa.errors import DataError
 from edgespa.pixels.picture import refuse_deep
 
 log = logging.getLogger(__name__)

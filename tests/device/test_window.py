@@ -311,8 +311,10 @@ def test_the_lock_is_waited_for(near: Connection, home: Path, versions: Versions
 
 def test_a_bad_model_does_not_stay_because_of_the_lock(near: Connection, home: Path, versions: Versions) -> None:
     old = put(near, versions(1), None).version
-    done = put(near, versions(2), Watch(60, every_s=0.5, health="false", lock_wait_s=0.2))
+    ill = home / "ill"  # only once the lock is held
+    done = put(near, versions(2), Watch(60, every_s=0.5, health=f"test ! -e '{ill}'", lock_wait_s=0.2))
     with held(home) as pid:
+        ill.touch()
         window = follow_window(near, "shapes", done.version)
         assert in_use(home) == old
     assert window.reason is not None

@@ -16,10 +16,10 @@ from edgespa.data.drawn.marked import Looked, Marked, Wrong, look
 from edgespa.data.drawn.places import Place
 from edgespa.data.drawn.things import things_of
 from edgespa.data.pairs import are_splits, holds_annotations, holds_photographs
-from edgespa.data.source import LeftOut
+from edgespa.data.source import LeftOut, UnusableError
 from edgespa.data.tree import join
 from edgespa.data.whole import summary
-from edgespa.errors import DataError, UnusableError
+from edgespa.errors import DataError
 from edgespa.system.quiet import NOTE
 
 log = logging.getLogger(__name__)
