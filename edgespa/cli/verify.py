@@ -158,9 +158,11 @@ def command(
 
 def _show_quality(there: DeviceQuality) -> None:
     from edgespa.api.results import quality_table
+    from edgespa.cli._output import table
 
     echo()
-    echo(harmless(quality_table(there).text()))
+    shown = quality_table(there)
+    table(shown.columns, shown.rows, title=shown.title, right=shown.right)
     for each in there.rows:
         if each.error is not None:
             text = f"NOT RUN: {there.device}: {each.variant} in {each.runtime}: {each.error}"

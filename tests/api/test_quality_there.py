@@ -118,7 +118,7 @@ def test_as_it_is_typed(bundle: Path, data: Path, board: Path) -> None:
     figures = [
         each.split()[-1]
         for each in result.stdout.splitlines()
-        if each.startswith(("onnx-fp32  board", "           here"))
+        if each.split()[:2] == ["onnx-fp32", "board"] or each.split()[:1] == ["here"]
     ]
     assert len(figures) == 2
     assert figures[0] == figures[1]
