@@ -163,3 +163,13 @@ def test_what_is_not_read_is_told(parts: dict[str, bytes], tmp_path: Path) -> No
     whole.write_bytes(whole.read_bytes()[:-400])
     with pytest.raises(ModelError, match="not a whole saved program"):
         load_pt2(whole)
+
+
+def test_a_part_that_is_packed_is_not_unpacked(parts: dict[str, bytes], tmp_path: Path) -> None:
+    """Torch stores all of them; a packed one may be a thousand times as large, or small beside its neighbours."""
+    with pytest.raises(ModelError, match="could run code"):
+        load_pt2(saved(parts, tmp_path, compression=zipfile.ZIP_DEFLATED))
+    with zipfile.ZipFile(saved(parts, tmp_path), "a") as archive:  # in all not more than the file has
+        archive.writestr("extra_files/packed.txt", "x", compress_type=zipfile.ZIP_DEFLATED)
+    with pytest.raises(ModelError, match="could run code"):
+        load_pt2(str(tmp_path / "old.pt2"))
