@@ -4,6 +4,7 @@
 is done to it. Each request is a line of ``CONTROL.log``: the path and the Range that was asked for.
 
     {"cut": 100}        ends the connection after so many bytes of each answer
+    {"until": 100}      ends it there in the file, wherever an answer began
     {"drip": 0.05}      a byte, and so long nothing
     {"silent": true}    takes the connection, and says nothing
     {"endless": true}   a body without an end, of no said length
@@ -84,7 +85,8 @@ class Handler(BaseHTTPRequestHandler):
             for byte in content[start:]:
                 self._for_ever(bytes([byte]), rule["drip"], 1)
             return
-        self.wfile.write(content[start : start + rule["cut"]] if "cut" in rule else content[start:])
+        end = rule.get("until", start + rule["cut"] if "cut" in rule else len(content))
+        self.wfile.write(content[start:end])
 
     def _for_ever(self, piece: bytes, pause_s: float, times: int = 1 << 40) -> None:
         for _ in range(times):
