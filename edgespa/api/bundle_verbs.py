@@ -400,7 +400,8 @@ def ship(
         health_command: That the device's shell runs in each round; it ends with 0 where all is well.
         health_every_s: Between two rounds; None for a quarter of the window, at most 30 s.
         health_timeout_s: That the command may take.
-        max_latency_ms: The most that an inference may take there, as a median.
+        max_latency_ms: The most that an inference may take there, as a median; None for what the bundle says itself,
+            see ``max_latency_ms`` of `edgespa.exporting.config.ExportConfig`.
         wait_for_lock_s: For an application there that holds the update lock of the task.
         progress: See `edgespa.api.verbs`.
 

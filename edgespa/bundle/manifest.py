@@ -306,6 +306,8 @@ class Manifest(Part):
         compaction: What was removed.
         reference_accuracy: Of the program itself, on the same data as the variants'.
         pick: What runs where nobody names a variant; None for the first that can.
+        max_latency_ms: The most that an inference may take on the devices that it is made for, as a median: a device
+            whose health window measures more goes back. None for no bound.
         provenance: Anything else that tells where the bundle comes from.
         files: Every file but the manifest, its signature and the profiles; filled in by `BundleWriter.commit`.
         seal: SHA-256 over all other fields (`edgespa.bundle.files.seal_of`): an edited manifest is noticed. Against
@@ -328,6 +330,7 @@ class Manifest(Part):
     compaction: Compaction
     reference_accuracy: Quality | None = None
     pick: Pick | None = None
+    max_latency_ms: float | None = Field(default=None, gt=0)
     provenance: dict[str, JsonValue] = Field(default_factory=dict)
     files: tuple[FileEntry, ...] = Field(default=(), max_length=MAX_FILES)
     seal: str | None = Field(default=None, pattern="^[0-9a-f]{64}$")

@@ -164,7 +164,7 @@ EXPORT: Sections = {
     "Model": ("--input-shape", "--weights", "--base", "--trust"),
     "Files": ("--format", "--precision", "--batch", "--layout", "--preprocess", "--decode", "--strict"),
     "Data": ("--calibration", "--eval-data", *_IMAGES, "--seed"),
-    "For a device": ("--device", "--onnx-runtime", "--opset"),
+    "For a device": ("--device", "--onnx-runtime", "--opset", "--max-latency"),
     "With --precision int8": (
         "--int8-tolerance",
         "--int8-max-loss",

@@ -173,7 +173,7 @@ def export(
         variants, left_out = _all_variants(job, made, steps)
         steps.next("write the bundle")
         specs = onnx_file.specs(program, samples.outputs, form.plain())
-        manifest = _manifest(specs, origin, samples, variants, job.judge.accuracy, left_out)
+        manifest = _manifest(specs, origin, samples, variants, job.judge.accuracy, left_out, config.max_latency_ms)
         _write_rest(writer.path, manifest, samples, origin.classes)
         return writer.commit(manifest)
 
@@ -231,6 +231,7 @@ def _manifest(
     variants: tuple[Variant, ...],
     reference: Quality | None,
     left_out: list[JsonValue],
+    max_latency_ms: float | None,
 ) -> Manifest:
     inputs, outputs = specs
     manifest = Manifest(
@@ -247,6 +248,7 @@ def _manifest(
         variants=variants,
         compaction=origin.compaction,
         reference_accuracy=reference,
+        max_latency_ms=max_latency_ms,
         provenance={**origin.provenance, "left_out": left_out} if left_out else origin.provenance,
     )
     return without_places(manifest)
