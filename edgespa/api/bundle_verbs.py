@@ -428,7 +428,7 @@ def ship(
     from edgespa.api.shipping import TaskOptions
 
     own = next((each.given for each in sources if isinstance(each, TaskFile)), None)
-    with told("reading", progress) as report:
+    with told("ship", progress) as report:
         delivered = ship_to(
             targets,
             paths,

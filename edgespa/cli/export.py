@@ -164,7 +164,7 @@ if TYPE_CHECKING:
     type=click.FloatRange(min=0, min_open=True),
     metavar="MS",
     help="What an inference may take at most, as a median, on the devices that this is for: one whose health window "
-    "(edgespa ship --watch) measures more goes back.",
+    "(--watch of edgespa ship) measures more goes back.",
 )
 @click.option(
     "--sign",

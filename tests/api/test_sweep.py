@@ -32,6 +32,7 @@ from edgespa.errors import (
 )
 from edgespa.objectives.measures import ACCURACY
 from edgespa.tasks import base as base_module
+from edgespa.trials.swept import SweepRecord
 from edgespa.workers import Ended, Failure, Job
 from edgespa.workers.calling import carried_out, ended
 
@@ -241,7 +242,8 @@ def test_many_tasks_over_one_base(
     assert whole.of == "test"
     assert whole.quality == es.open_task(out / "tasks" / "all.spa").metrics["test_accuracy"]
     assert problems("sweep", found.to_dict()) == []
-    assert json.loads((out / "sweep.json").read_text())["tasks"][1]["name"] == "two"
+    record = SweepRecord.read(out / "sweep.json")
+    assert [(each.name, each.state) for each in record.all] == [(each.name, each.state) for each in found.all]
 
     files = tmp_path / "files"
     (tmp_path / "one/tasks").mkdir(parents=True)  # the way to the base is recorded, from the file
@@ -308,6 +310,8 @@ def test_a_task_that_is_ended_goes_on(
         call(text, again=["two"])
     assert call(text.replace("rank = 2", "rank = 3")).done  # what was begun is of another recipe
     assert resumed[-2:] == [("two", False, False), ("two", False, True)]
+    page = es.report(out, output=tmp_path / "page.html", examples=0, progress=False)
+    assert {kind: count for kind, count in page.counts.items() if count} == {"sweeps": 1, "tasks": 3, "bundles": 4}
 
 
 def test_it_is_done_again_where_something_changed_and_says_why(

@@ -12,6 +12,7 @@ from edgespa.findings.dataset import Health
 from edgespa.findings.evaluation import Details
 from edgespa.reports.page.parts import Picture
 from edgespa.trials.record import Search
+from edgespa.trials.swept import SweepRecord
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,6 +147,13 @@ class FoundSearch(Subject):
 
 
 @dataclasses.dataclass(frozen=True)
+class FoundSweep(Subject):
+    """The record of a sweep."""
+
+    sweep: SweepRecord
+
+
+@dataclasses.dataclass(frozen=True)
 class Found:
     """Everything.
 
@@ -162,6 +170,7 @@ class Found:
     evaluations: tuple[FoundEvaluation, ...] = ()
     healths: tuple[FoundHealth, ...] = ()
     searches: tuple[FoundSearch, ...] = ()
+    sweeps: tuple[FoundSweep, ...] = ()
     notes: tuple[str, ...] = ()
 
 

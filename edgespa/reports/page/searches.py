@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from urllib.parse import quote
 
 from edgespa.objectives.measures import ACCURACY, Measure
 from edgespa.reports.page.charts import BAD, PALE, axis_of, colour, figure, said, short
@@ -213,7 +214,8 @@ def _number(found: FoundSearch, trial: Trial) -> Cell:
     if trial.folder is None:
         return Cell(str(trial.number), trial.number)
     head, _, _ = found.link.rpartition("/")
-    return Cell(str(trial.number), trial.number, link=f"{head}/{trial.folder}" if head else trial.folder)
+    folder = quote(trial.folder)
+    return Cell(str(trial.number), trial.number, link=f"{head}/{folder}" if head else folder)
 
 
 def _figure(value: float | None, measure: Measure) -> Cell:
