@@ -68,7 +68,7 @@ class Asked:
         opening: Keywords of all calls that open the network.
         reading: Of all calls that read images.
         labelled: Further ones of those that read what is right of them.
-        limit: Of the data, and of the validation data.
+        limit: Of the data that trials are trained on.
         goals: What counts.
         latency_ms: What an inference may take.
         size_bytes: What a file may have.
