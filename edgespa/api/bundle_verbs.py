@@ -179,6 +179,7 @@ def profile(
     against: str | Path | Bundle | None = ...,
     variants: Sequence[str] | None = ...,
     threads: int | Sequence[int] = ...,
+    tune: bool = ...,
     runtimes: Sequence[str] | None = ...,
     arithmetics: Sequence[str] = ...,
     providers: Sequence[str] = ...,
@@ -208,6 +209,7 @@ def profile(
     against: str | Path | Bundle | None = ...,
     variants: Sequence[str] | None = ...,
     threads: int | Sequence[int] = ...,
+    tune: bool = ...,
     runtimes: Sequence[str] | None = ...,
     arithmetics: Sequence[str] = ...,
     providers: Sequence[str] = ...,
@@ -236,6 +238,7 @@ def profile(
     against: str | Path | Bundle | None = None,
     variants: Sequence[str] | None = None,
     threads: int | Sequence[int] = 1,
+    tune: bool = False,
     runtimes: Sequence[str] | None = None,
     arithmetics: Sequence[str] = (),
     providers: Sequence[str] = (),
@@ -263,6 +266,8 @@ def profile(
         against: Another bundle, measured in alternation, for ratios.
         variants: Names of files; None for all.
         threads: One number, or several, each measured by itself.
+        tune: In their place as many threads as the device has cores, a half of that, and so on down to one; and where
+            some of its cores are faster, on those alone, too. The fastest is written into the bundle, as by ``pick``.
         runtimes: Each measured by itself: ``openvino`` beside the usual one of a format, say; None for all that are
             there, or for the usual ones where ``providers`` are asked for; ``()`` for the usual ones.
         arithmetics: What float32 is computed in: ``fp32``, ``bf16``, ``fp16``; none for all that a runtime can.
@@ -298,6 +303,7 @@ def profile(
     settings = Settings(
         variants=None if variants is None else several(variants),
         threads=several(threads),
+        tune=tune,
         runtimes=several(runtimes) if runtimes is not None else () if providers else (ALL,),
         arithmetics=several(arithmetics),
         providers=several(providers),
@@ -310,14 +316,17 @@ def profile(
         by_layer=by_layer,
     )
     settings.check()
+    if tune and several(threads) != (1,):
+        raise ConfigError("tune tries numbers of threads itself", "leave out threads, or tune")
+    pick = "fastest" if tune else pick
     groups = several(group)
     named = () if groups and device in ("local", ("local",)) else device
     targets = devices_of(named, groups)
     if pick is not None:
         if pick != "fastest" or len(targets) > 1 or not Path(path_of(bundle)).is_dir():
             raise ConfigError(
-                "pick writes into one folder what is fastest on one device",
-                "give one device, a bundle that is a folder, and pick='fastest'",
+                f"{'tune' if tune else 'pick'} writes into one folder what is fastest on one device",
+                "give one device, a bundle that is a folder, and " + ("no pick" if tune else "pick='fastest'"),
             )
         if not settings.runtimes:
             settings = dataclasses.replace(settings, runtimes=(ALL,))

@@ -225,6 +225,7 @@ class Pick(Part):
         arithmetic: In which numbers layers in float32 are computed there.
         provider: What of the runtime computes; None for its usual one, the CPU.
         threads: That it was measured with.
+        cores: The numbers of those that it was bound to, ``4-7``; None for any.
         latency_ms: The median of an inference.
     """
 
@@ -234,6 +235,7 @@ class Pick(Part):
     arithmetic: str = Field(default="fp32", pattern="^[a-z0-9]+$", max_length=16)
     provider: str | None = Field(default=None, pattern="^[A-Za-z0-9]+$", max_length=64)
     threads: int = Field(default=1, ge=1)
+    cores: str | None = Field(default=None, pattern="^[0-9]{1,4}([,-][0-9]{1,4})*$", max_length=200)
     latency_ms: float = Field(gt=0)
 
 

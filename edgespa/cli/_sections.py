@@ -254,6 +254,7 @@ PROFILE: Sections = {
         "--device",
         "--group",
         "--threads",
+        "--tune",
         "--variant",
         "--runtime",
         "--arithmetic",

@@ -28,6 +28,7 @@ class Host(Strict):
         cpu_features: Extensions of the instruction set that matter here.
         logical_cores: Cores that the system shows.
         affinity: Cores that a process may use.
+        fast_cores: The numbers of those that are faster than others; none where all are alike.
         memory_kib: Memory of the machine.
         swap_kib: Swap.
         python: Version of the Python that was found there.
@@ -43,6 +44,7 @@ class Host(Strict):
     cpu_features: tuple[str, ...] = ()
     logical_cores: int | None
     affinity: int | None
+    fast_cores: tuple[int, ...] = ()
     memory_kib: int | None
     swap_kib: int | None = None
     python: str | None = None

@@ -116,7 +116,10 @@ def _profile(
         prepare(connection, python, folder, manifest, name, partial(_tell_sending, tell, name), trusted=settings.trust)
         for folder, manifest, name in zip(folders, manifests, names, strict=True)
     ]
-    plan, skipped = plan_of(sites, manifests, settings, unusable_providers(connection, python, settings.providers))
+    ways = settings.ways(facts.affinity or facts.logical_cores, facts.fast_cores)
+    plan, skipped = plan_of(
+        sites, manifests, settings, unusable_providers(connection, python, settings.providers), ways
+    )
     measured: dict[Step, list[Measurement]] = {step: [] for step in plan}
     in_order: list[Measurement] = []
     failed: dict[Step, str] = {}
@@ -171,7 +174,7 @@ def _profile(
         results=tuple(VariantProfile.of(names[step.side], measured[step]) for step in results),
         ratios=_ratios(measured),
         skipped=tuple(skipped),
-        estimates=_estimates(connection.device, facts, folders[0], manifests[0], settings),
+        estimates=_estimates(connection.device, facts, folders[0], manifests[0], [count for count, _ in ways]),
         bytes_sent=sum(site.sent.bytes_sent for site in sites),
         proofs=_proofs(sites[0], manifests[0], facts.machine, measured, tell) if prove else (),
     )
@@ -220,13 +223,13 @@ def _state(found: Conditions | None) -> Conditions:
 
 
 def _estimates(
-    device: Device, facts: Facts, bundle: Path, manifest: Manifest, settings: Settings
+    device: Device, facts: Facts, bundle: Path, manifest: Manifest, threads: Sequence[int]
 ) -> tuple[Estimate, ...]:
     """None for a machine that is another one than its profile says."""
     if device.machine not in (None, facts.machine):
         _log.warning("%s: the machine is %s, its profile says %s", device.name, facts.machine, device.machine)
         return ()
-    return estimate_bundle(device, bundle, manifest, settings.threads)
+    return estimate_bundle(device, bundle, manifest, tuple(dict.fromkeys(threads)))
 
 
 def _measure(site: Site, step: Step, settings: Settings, what: str) -> Measurement:
@@ -234,6 +237,7 @@ def _measure(site: Site, step: Step, settings: Settings, what: str) -> Measureme
     options += ["--runtime", step.runtime] if step.runtime else []
     options += ["--provider", step.provider] if step.provider else []
     options += ["--arithmetic", step.arithmetic] if step.arithmetic else []
+    options += ["--cores", step.cores] if step.cores else []
     seconds = settings.duration or settings.seconds or 0.0
     return site.measure([*options, *settings.options()], what, seconds=seconds, sample_s=settings.sample_s)
 
@@ -299,6 +303,7 @@ def _ratios(measured: dict[Step, list[Measurement]]) -> tuple[Ratio, ...]:
                     runtime=step.runtime,
                     provider=step.provider,
                     arithmetic=step.arithmetic,
+                    cores=step.cores,
                     ratio=statistics.median(values),
                     low=min(values),
                     high=max(values),

@@ -208,7 +208,8 @@ class Timed:
             self.device + (" (emulated)" if self.profile.emulated else ""),
             (result.runtime or "runtime not told") + ("" if plain else f" {result.arithmetic}"),
             *([provider] if provider not in ("", "CPU", "XNNPACK") else []),
-            f"{result.threads} thread{'s' if result.threads > 1 else ''}",
+            f"{result.threads} thread{'s' if result.threads > 1 else ''}"
+            + (f" on cores {result.cores}" if result.cores else ""),
         ]
         return ", ".join(words)
 
@@ -229,7 +230,7 @@ def timings(found: Found) -> list[Timed]:
             if own is None and len(likely) == 1:
                 own = likely[0]
             way = (result.variant, result.runtime, result.provider, result.arithmetic)
-            key = (profile.created, profile.device, result.bundle, result.threads, *way)
+            key = (profile.created, profile.device, result.bundle, result.threads, result.cores, *way)
             rows.setdefault(key, _timed(profile, result, own))
     return list(rows.values())
 
