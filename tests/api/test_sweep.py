@@ -271,6 +271,8 @@ def test_many_tasks_over_one_base(
     }  # fmt: skip
     assert [job.arguments["making"] is None for job in here.done] == [True, False, True, False]
     assert third.done
+    page = es.report(out, output=tmp_path / "page.html", examples=0, progress=False)
+    assert {kind: count for kind, count in page.counts.items() if count} == {"sweeps": 1, "tasks": 3, "bundles": 4}
 
 
 @pytest.mark.slow
@@ -310,8 +312,6 @@ def test_a_task_that_is_ended_goes_on(
         call(text, again=["two"])
     assert call(text.replace("rank = 2", "rank = 3")).done  # what was begun is of another recipe
     assert resumed[-2:] == [("two", False, False), ("two", False, True)]
-    page = es.report(out, output=tmp_path / "page.html", examples=0, progress=False)
-    assert {kind: count for kind, count in page.counts.items() if count} == {"sweeps": 1, "tasks": 3, "bundles": 4}
 
 
 def test_it_is_done_again_where_something_changed_and_says_why(
