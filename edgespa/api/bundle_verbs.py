@@ -193,6 +193,8 @@ def profile(
     identity: str | None = ...,
     revoked: str | Path | None = ...,
     trust: bool = ...,
+    power_mode: str | None = ...,
+    fixed_clocks: bool = ...,
     by_layer: bool = ...,
     again: bool = ...,
     save: bool = ...,
@@ -223,6 +225,8 @@ def profile(
     identity: str | None = ...,
     revoked: str | Path | None = ...,
     trust: bool = ...,
+    power_mode: str | None = ...,
+    fixed_clocks: bool = ...,
     by_layer: bool = ...,
     again: bool = ...,
     save: bool = ...,
@@ -252,6 +256,8 @@ def profile(
     identity: str | None = None,
     revoked: str | Path | None = None,
     trust: bool = False,
+    power_mode: str | None = None,
+    fixed_clocks: bool = False,
     by_layer: bool = False,
     again: bool = False,
     save: bool = True,
@@ -283,6 +289,8 @@ def profile(
         identity: Which of them.
         revoked: Keys that count no more.
         trust: Measure by a bundle's own run.py, whoever wrote it.
+        power_mode: Refuse to measure a Jetson that is in another one: ``MAXN``, ``15W``.
+        fixed_clocks: Refuse to measure unless the clocks of its cores are held, as jetson_clocks holds them.
         by_layer: What each operator takes, too, where the runtime tells it: ONNX Runtime does.
         again: Measure all anew, also what an interrupted run of the same has left.
         save: Write the profile into ``BUNDLE/profiles/``, where that is a folder.
@@ -313,6 +321,8 @@ def profile(
         cooldown=cooldown,
         rounds=rounds or (3 if against is not None else 1),
         trust=trust,
+        power_mode=power_mode,
+        fixed_clocks=fixed_clocks,
         by_layer=by_layer,
     )
     settings.check()

@@ -264,6 +264,7 @@ PROFILE: Sections = {
         "--by-layer",
     ),
     "How long": ("--runs", "--seconds", "--rounds", "--duration", "--cooldown", "--again"),
+    "In which state": ("--power-mode", "--fixed-clocks"),
     "Who made it": (*_SIGNERS, "--trust"),
     "Output": ("--no-save", *_RECIPE),
 }

@@ -86,6 +86,8 @@ _SECONDS = click.FloatRange(min=0, min_open=True)
     type=click.IntRange(min=1),
     help="Repeat every measurement in fresh processes. [default: 1; 3 with --against]",
 )
+@click.option("--power-mode", metavar="NAME", help="Refuse a Jetson that is in another one (nvpmodel): MAXN, 15W.")
+@click.option("--fixed-clocks", is_flag=True, help="Refuse a device whose clocks are not held, as by jetson_clocks.")
 @click.option(
     "--against",
     type=click.Path(path_type=Path),
@@ -115,6 +117,8 @@ def command(
     duration: float | None,
     cooldown: float | None,
     rounds: int | None,
+    power_mode: str | None,
+    fixed_clocks: bool,
     against: Path | None,
     signers: Path | None,
     identity: str | None,
@@ -166,6 +170,8 @@ def command(
             identity=identity,
             revoked=revoked,
             trust=trust,
+            power_mode=power_mode,
+            fixed_clocks=fixed_clocks,
             by_layer=by_layer,
             again=again,
             save=not no_save,

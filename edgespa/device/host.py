@@ -153,6 +153,7 @@ class Conditions(Strict):
         power_mw: Power by rail.
         devfreq: Of each device with a clock of its own (GPU, memory): clock, limit in kHz, load in per cent.
         power_mode: A Jetson's.
+        fixed_clocks: Whether every core's clock is held where it is; None where that cannot be read.
         swapped_pages: Pages swapped in and out since it was started.
         swap_used_kib: Swap in use.
         memory_available_kib: Memory that can be had without swapping.
@@ -174,6 +175,7 @@ class Conditions(Strict):
     power_mw: dict[str, float] = Field(default_factory=dict)
     devfreq: dict[str, dict[str, int]] = Field(default_factory=dict)
     power_mode: str | None = None
+    fixed_clocks: bool | None = None
     swapped_pages: int | None = None
     swap_used_kib: int | None = None
     memory_available_kib: int | None = None

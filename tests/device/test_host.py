@@ -94,6 +94,22 @@ def test_only_cores_that_may_be_used_are_fast(tmp_path: Path, monkeypatch: pytes
     assert list(facts(tmp_path).fast_cores) == []
 
 
+def test_clocks_that_are_held(tmp_path: Path) -> None:
+    assert conditions(tmp_path).fixed_clocks is None
+    cpu = tmp_path / "sys/devices/system/cpu"
+    for core in (0, 1):
+        put(cpu / f"cpu{core}/cpufreq/scaling_governor", "schedutil")
+        put(cpu / f"cpu{core}/cpufreq/scaling_min_freq", 729600)
+        put(cpu / f"cpu{core}/cpufreq/scaling_max_freq", 1510400)
+    assert conditions(tmp_path).fixed_clocks is False
+    put(cpu / "cpu0/cpufreq/scaling_min_freq", 1510400)  # as jetson_clocks does it, to all
+    assert conditions(tmp_path).fixed_clocks is False
+    put(cpu / "cpu1/cpufreq/scaling_governor", "performance")
+    assert conditions(tmp_path).fixed_clocks is True
+    (cpu / "cpu0/cpufreq/scaling_max_freq").unlink()
+    assert conditions(tmp_path).fixed_clocks is None
+
+
 def test_a_jetson_says_its_release(tmp_path: Path) -> None:
     put(tmp_path / "etc/nv_tegra_release", "# R36 (release), REVISION: 4.3, GCID: 1, BOARD: generic, EABI: aarch64")
     assert str(facts(tmp_path).board_software).startswith("R36 (release), REVISION: 4.3")

@@ -225,6 +225,37 @@ def test_tuning_tries_threads_and_fast_cores(full_bundle: Path, monkeypatch: pyt
         es.profile(full_bundle, tune=True, device=("local", "pi-4b"))
 
 
+@pytest.mark.parametrize(
+    ("state", "asked", "words"),
+    [
+        ({"power_mode": "15W"}, {"power_mode": "MAXN"}, "its power mode is 15W, and MAXN is asked for"),
+        (
+            {"power_mode": None},
+            {"power_mode": "MAXN"},
+            "it says no power mode, as a Jetson does, and MAXN is asked for",
+        ),
+        ({"fixed_clocks": False}, {"fixed_clocks": True}, "the clocks of its cores are not held"),
+        ({"fixed_clocks": None}, {"fixed_clocks": True}, "the clocks of its cores cannot be read"),
+        ({"power_mode": "MAXN", "fixed_clocks": True}, {"power_mode": "maxn", "fixed_clocks": True}, None),
+        ({"power_mode": "15W", "fixed_clocks": False}, {}, None),
+    ],
+)
+def test_a_device_in_another_state_is_not_measured(
+    full_bundle: Path, monkeypatch: pytest.MonkeyPatch, state: dict[str, Any], asked: dict[str, Any], words: str | None
+) -> None:
+    real, measured = measuring.Conditions.of, []
+    monkeypatch.setattr(measuring.Conditions, "of", lambda answer: real(answer).model_copy(update=state))
+    real_measure = Site.measure
+    monkeypatch.setattr(Site, "measure", lambda *args, **how: (measured.append(args), real_measure(*args, **how))[1])
+    how: dict[str, Any] = {"variants": "onnx-fp32", "runtimes": "onnxruntime", "runs": 10, "progress": False, **asked}
+    if words is None:
+        assert es.profile(full_bundle, **how).measured.results
+        return
+    with pytest.raises(DeviceError, match=words):
+        es.profile(full_bundle, **how)
+    assert measured == []
+
+
 def test_ways_to_tune() -> None:
     assert Settings(threads=(2, 1, 2)).ways(4, (2, 3)) == [(2, None), (1, None)]
     tune = Settings(tune=True)

@@ -109,6 +109,7 @@ def _profile(
     journal: Journal,
 ) -> Profile:
     facts = read_facts(connection)
+    _require_state(connection, settings)
     names = _display_names(folders)
     python = runtime_python(connection, facts)
     tell = progress or (lambda done, total, text: None)
@@ -178,6 +179,29 @@ def _profile(
         bytes_sent=sum(site.sent.bytes_sent for site in sites),
         proofs=_proofs(sites[0], manifests[0], facts.machine, measured, tell) if prove else (),
     )
+
+
+def _require_state(connection: Connection, settings: Settings) -> None:
+    """Refuse to measure a device in another state than was asked for.
+
+    Raises:
+        DeviceError: It is in another one, or does not say.
+    """
+    if settings.power_mode is None and not settings.fixed_clocks:
+        return
+    state, where = Conditions.of(connection.ask("conditions")), connection.where
+    if settings.power_mode is not None and (state.power_mode or "").casefold() != settings.power_mode.casefold():
+        now = f"its power mode is {state.power_mode}" if state.power_mode else "it says no power mode, as a Jetson does"
+        raise DeviceError(
+            f"{where}: {now}, and {settings.power_mode} is asked for",
+            "there, as root: nvpmodel -p --verbose lists the modes, nvpmodel -m NUMBER chooses one",
+        )
+    if settings.fixed_clocks and not state.fixed_clocks:
+        now = "are not held" if state.fixed_clocks is False else "cannot be read"
+        raise DeviceError(
+            f"{where}: the clocks of its cores {now}, and fixed ones are asked for",
+            "there, as root: jetson_clocks; on other boards: cpupower frequency-set --governor performance",
+        )
 
 
 def failures_of(manifest: Manifest, variant: str, runtime: str, arithmetic: str, machine: str) -> tuple[str, ...]:

@@ -39,6 +39,8 @@ class Settings:
         cooldown: Before each process, wait until the device is as cool as at the beginning, at most so many seconds.
         rounds: How often every measurement is repeated, in a fresh process.
         trust: The bundles' own run.py measures them, whoever wrote it.
+        power_mode: That a Jetson has to be in; None for any.
+        fixed_clocks: The clocks of its cores have to be held where they are.
         by_layer: What each operator of a file takes, too, in a session of its own behind the runs.
     """
 
@@ -54,6 +56,8 @@ class Settings:
     cooldown: float | None = None
     rounds: int = 1
     trust: bool = False
+    power_mode: str | None = None
+    fixed_clocks: bool = False
     by_layer: bool = False
 
     def check(self) -> None:
