@@ -346,6 +346,11 @@ def test_it_is_done_again_where_something_changed_and_says_why(
     here.names()
     assert whys(call(text, again="two")) == {"base": "", "all": "", "two": "asked for"}
     assert here.names() == ["two"]
+    task = tmp_path / "out/tasks/two.spa"
+    for change in (lambda: task.write_bytes(task.read_bytes() + b"x"), task.unlink):
+        change()
+        assert whys(call(text)) == {"base": "", "all": "", "two": "its file is gone, or another one"}
+        assert here.names() == ["two"]
     shutil.move(tmp_path / "files", tmp_path / "moved")
     assert es.sweep(tmp_path / "moved/tasks.toml", output="out", progress=False).done  # and no word is needed
     assert here.names() == []
