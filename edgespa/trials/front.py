@@ -70,7 +70,7 @@ def covering(points: Sequence[Point], count: int) -> list[int]:
         return []
     ranks = np.stack([_levels([point[goal] for point in points]) for goal in range(len(points[0]))], axis=1)
     free = np.ones(tuple(ranks.max(axis=0) + 1), dtype=bool)
-    left, found = list(range(len(points))), []
+    left, found = list(range(len(points))), list[int]()
     while left and len(found) < count:
         beyond = {each: tuple(slice(rank, None) for rank in ranks[each]) for each in left}
         gains = {each: int(np.count_nonzero(free[beyond[each]])) for each in left}

@@ -50,7 +50,7 @@ def _failure(task: SweptTask) -> str:
 
 def _tiles(found: FoundSweep) -> Tiles:
     sweep = found.sweep
-    states = Counter(each.state for each in sweep.tasks)
+    states = Counter[str](each.state for each in sweep.tasks)
     rows: list[tuple[str, str, str, str]] = [("tasks", f"{len(sweep.tasks):,}", "", "" if sweep.done else "doubt")]
     rows += [(state, f"{states[state]:,}", "", mark) for state, mark in _MARKS.items() if states[state]]
     sizes = [each.task_bytes for each in sweep.tasks if each.task_bytes is not None]
