@@ -403,7 +403,7 @@ precision = "fp32,fp16"
     ]
 
 
-def test_this_machine_measures_last_and_tables_are_made_once(call: Any, here: Here, made: Made) -> None:
+def test_this_machine_measures_last_and_tables_are_made_once(call: Any, here: Here, made: Made, tmp_path: Path) -> None:
     budget = "budget = 'latency_ms=2.5'\ndevices = 'local'\n"
     text = HEAD.replace("density = 0.5", budget) + TWO
     found = call(text)
@@ -413,6 +413,11 @@ def test_this_machine_measures_last_and_tables_are_made_once(call: Any, here: He
     assert devices == ["local", None, *["local"] * 5]
     assert len(made.told("latencies")) == 1
     assert {each["latency_ms"] for each in made.told("adapt")} == {2.5}
+    (asked,) = read_sweep(tmp_path / "files/tasks.toml").tasks[:1]
+    assert asked.making["device"] == "local"  # the first of its devices is what it has to be fast on
+    several = HEAD.replace("density = 0.5", "budget = 'latency_ms=2.5'\ndevices = ['pi-5', 'local']") + TWO
+    (tmp_path / "files/several.toml").write_text(several)
+    assert {each.making["device"] for each in read_sweep(tmp_path / "files/several.toml").tasks} == {"pi-5"}
     assert [each.times["local"]["ms"] for each in found.all] == [2.0] * 3  # the fastest
     assert "ms local" in str(found)
     assert call(text).done
@@ -487,6 +492,13 @@ def test_what_only_the_user_may_say_is_asked_for(call: Any, here: Here, made: Ma
     assert made.calls == []
     call(HEAD + TWO, trust=True)
     call(HEAD + TWO, trust=False)  # nothing is to be done
+    # What nothing is to be done for is not asked about.
+    own = HEAD + TWO + "devices = ['pi-5']\n[tasks.other]\ndata = 'two.npz'\n"
+    call(own, trust=True)
+    with pytest.raises(UntrustedError) as caught:
+        call(own + "rank = 3\nobjective = 'own.py:make'\n", trust=False)
+    assert "tasks.other.objective" in caught.value.message
+    assert "tasks.two" not in caught.value.message
 
 
 @pytest.mark.parametrize(
