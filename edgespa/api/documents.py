@@ -109,6 +109,28 @@ class Inspected(TypedDict):
     modules: list[dict[str, Any]]
     fixed: list[Fixed]
     task: NotRequired[dict[str, Any]]
+    says: NotRequired[dict[str, Any]]
+
+
+@_CLOSED
+class DescribedFile(TypedDict):
+    """A file of a bundle, and whether it says of itself what the bundle says of it."""
+
+    variant: str
+    file: str
+    size_bytes: int
+    says: str
+
+
+@_CLOSED
+class Described(TypedDict):
+    """What a file that is no model to be opened, or a bundle, says of itself."""
+
+    file: str
+    kind: str
+    size_bytes: int
+    says: dict[str, Any]
+    files: list[DescribedFile]
 
 
 @_CLOSED
@@ -509,7 +531,7 @@ DOCUMENTS: Mapping[str, Any] = MappingProxyType(
         "compress": Compressed,
         "search": Searched,
         "sweep": Sweep,
-        "inspect": Inspected,
+        "inspect": Inspected | Described,
         "data": Health,
         "adapt": TaskMade,
         "prune": TaskMade,

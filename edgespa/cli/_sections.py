@@ -200,7 +200,7 @@ INSPECT_EXAMPLES: Examples = (
         "A page of its module tree, and of which layers share a group",
         "inspect torchvision:resnet18 --html resnet18.html",
     ),
-    ("What a task has removed", "inspect task.spa"),
+    ("What a bundle and its files say of themselves", "inspect bundle/"),
 )
 
 DATA: Sections = {

@@ -13,6 +13,7 @@ from edgespa.bundle.decoding import Decoding
 from edgespa.config import Preprocess, Strict
 from edgespa.errors import ConfigError
 from edgespa.exporting.converter import Form
+from edgespa.exporting.facts import Facts
 from edgespa.exporting.versions import DEFAULT_RUNTIME, target_of
 from edgespa.quantisation.ranges import METHODS
 
@@ -158,3 +159,15 @@ class Origin:
     learns: Kind = "classes"
     decoding: Decoding | None = None
     skeleton: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def facts(self) -> Facts:
+        """What the files say of themselves."""
+        return Facts(
+            task=self.task,
+            objective=self.learns,
+            base=self.base,
+            classes=self.classes,
+            preprocess=self.preprocess,
+            decoding=self.decoding,
+        )
