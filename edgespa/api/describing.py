@@ -18,7 +18,7 @@ from edgespa.pixels.words import steps
 _MOST_CLASSES, _MOST_OTHERS = 12, 12
 _NO_MODELS = (".tflite", ".param", ".py", ".tar")
 _WORDS = {
-    "description": "is",
+    "description": "",
     "task": "task",
     "objective": "objective",
     "class_names": "classes",
@@ -58,15 +58,13 @@ class Description(Result):
         return f"{self.file}: {what}, {self.size_bytes:,} bytes"
 
     def _tables(self) -> Sequence[Table]:
-        own = said_table(self.says)
-        found = [own] if own is not None else []
-        if self.files:
-            rows = tuple((each["variant"], each["file"], each["size_bytes"], each["says"]) for each in self.files)
-            found.append(Table(("variant", "file", "bytes", "says"), rows, "Its files"))
-        return found
+        if not self.files:
+            return []
+        rows = tuple((each["variant"], each["file"], f"{each['size_bytes']:,}", each["says"]) for each in self.files)
+        return [Table(("variant", "file", "bytes", "says"), rows, right=("bytes",))]
 
     def _notes(self) -> Sequence[str]:
-        return () if self.says else ("It says nothing of itself: edgespa writes that at export.",)
+        return said_lines(self.says) or ["it says nothing of itself: edgespa writes that at export"]
 
 
 def can_be_described(spec: str) -> bool:
@@ -98,14 +96,13 @@ def describe(path: Path) -> Description:
     return Description(str(path), _kind(path), path.stat().st_size, values_of(read_said(path)))
 
 
-def said_table(says: Mapping[str, Any]) -> Table | None:
-    """What is said, a line each; None where there is nothing.
+def said_lines(says: Mapping[str, Any]) -> list[str]:
+    """What is said, a line each; empty where there is nothing.
 
     Args:
         says: Of `edgespa.exporting.said.values_of`.
     """
-    rows = tuple(_rows(says))
-    return Table(("says", "of itself"), rows) if rows else None
+    return [f"{word}: {text}" if word else text for word, text in _rows(says)]
 
 
 def _rows(says: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

@@ -59,10 +59,9 @@ def command(
     A file runs nothing: code that a TASK names as its base runs only if it was used here before, or with --trust.
     """
     import edgespa as es
+    from edgespa.api.describing import can_be_described
     from edgespa.cli._output import emit_json
     from edgespa.system.files import refuse_existing, write_whole
-
-    from edgespa.api.describing import can_be_described
 
     if can_be_described(model):
         _describe(Path(model), as_json, {"--svg": svg, "--html": html, "--per-layer": per_layer, "--all": show_all})
@@ -112,11 +111,11 @@ def _show(values: dict[str, Any], show_all: bool) -> None:
     if task:
         _show_task(task)
     if "says" in values:
-        from edgespa.api.describing import said_table
+        from edgespa.api.describing import said_lines
 
-        if (said := said_table(values["says"])) is not None:
-            echo()
-            table(said.columns, said.rows, title="What the file says of itself")
+        echo()
+        for line in ["What the file says of itself", *said_lines(values["says"])]:
+            echo(line)
 
 
 def _describe(path: Path, as_json: bool, of_a_model: dict[str, object]) -> None:

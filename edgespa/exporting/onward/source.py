@@ -115,9 +115,8 @@ def source_of(
     body = "".join(f"\n\n{text}\n" for text in classes)
     parts = _PARTS if "Parts(" in body else ""
     told = "".join(f"\n{note}" for note in notes)
-    return _HEAD.format(version=__version__, weights=weights, notes=told) + _facts(entries) + parts + body + _TAIL.format(
-        root=name, weights=weights
-    )  # fmt: skip
+    head = _HEAD.format(version=__version__, weights=weights, notes=told) + _facts(entries)
+    return head + parts + body + _TAIL.format(root=name, weights=weights)
 
 
 def _facts(entries: Mapping[str, str]) -> str:
