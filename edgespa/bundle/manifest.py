@@ -47,9 +47,11 @@ FOR_PYTORCH = ("pt2", "python")
 INT8_STEPS = ("rounded weights", "moved biases")
 """What is done to an int8 file beside its ranges, each after the one before it."""
 MAX_ERRORS = 32
-MAX_PROOFS = 32
-MAX_PARTS = 8
 """Ways of making an int8 file that are told."""
+MAX_PROOFS = 32
+"""Of a file: runtimes, with their arithmetics, that it was proved in."""
+MAX_PARTS = 8
+"""Of a file: those that lie beside it."""
 MAX_LINES = 1000
 """Of a skeleton."""
 PointNumber = Annotated[int, Field(ge=0, lt=1 << 16)]
