@@ -76,6 +76,8 @@ def can_be_described(spec: str) -> bool:
     path = Path(spec)
     if (path / MANIFEST).is_file():
         return True
+    if path.suffix.lower() == ".py":  # somebody's own, whose factory was not named, says nothing
+        return path.is_file() and bool(read_said(path))
     return path.is_file() and (path.suffix.lower() in _NO_MODELS or path.name.lower().endswith(".onnx.gz"))
 
 
