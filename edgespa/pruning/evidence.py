@@ -269,7 +269,13 @@ class Solved:
 
 
 def solve(
-    reader: Reader, evidence: Sequence[Evidence], alive: Mask, outputs: Mask, weight: Tensor, bias: Tensor | None
+    reader: Reader,
+    evidence: Sequence[Evidence],
+    alive: Mask,
+    outputs: Mask,
+    weight: Tensor,
+    bias: Tensor | None,
+    near: float = 0.0,
 ) -> Solved:
     """The optimal weights of a reader on the columns that are there; what the images leave open stays as it was.
 
@@ -280,12 +286,17 @@ def solve(
         outputs: Which are there among its outputs; the others get zeros.
         weight: Its old weight.
         bias: Its old bias, if it has one.
+        near: How near to the old ones they stay: what a change of a column's weights costs, as a multiple of that
+            column's energy.
     """
     matrices = []
     old = full_matrices(reader, weight, bias)
     for columns, own_outputs, own, prior in zip(reader.columns, reader.outputs, evidence, old, strict=True):
         kept = np.concatenate([np.flatnonzero(alive[columns]), np.arange(len(columns), len(own.gram))])
-        matrix = reweight(own.gram, own.cross, torch.from_numpy(kept).long(), prior)
+        penalty = near * own.gram.diagonal() if near else None
+        if penalty is not None:
+            penalty[len(columns) :] = 0
+        matrix = reweight(own.gram, own.cross, torch.from_numpy(kept).long(), prior, penalty=penalty)
         matrix[:, torch.from_numpy(np.flatnonzero(~outputs[own_outputs]))] = 0
         matrices.append(matrix)
     return _solved(reader, evidence, outputs, matrices, weight)
@@ -299,9 +310,24 @@ def cut(reader: Reader, evidence: Sequence[Evidence], alive: Mask, weight: Tenso
     return _solved(reader, evidence, alive, matrices, weight)
 
 
-def _solved(
-    reader: Reader, evidence: Sequence[Evidence], outputs: Mask, matrices: Sequence[Tensor], like: Tensor
-) -> Solved:
+def judged(
+    reader: Reader, evidence: Sequence[Evidence], outputs: Mask, weight: Tensor, bias: Tensor | None
+) -> tuple[float, float]:
+    """``||Y - B W||^2`` and ``||Y||^2`` of some weights over outputs that are there, as `Solved.error` has them.
+
+    Args:
+        reader: The reader.
+        evidence: Per part.
+        outputs: Which are there among its outputs.
+        weight: The weight.
+        bias: The bias, if it has one.
+    """
+    return _left(reader, evidence, outputs, full_matrices(reader, weight, bias))
+
+
+def _left(
+    reader: Reader, evidence: Sequence[Evidence], outputs: Mask, matrices: Sequence[Tensor]
+) -> tuple[float, float]:
     left = whole = 0.0
     for own_outputs, own, matrix in zip(reader.outputs, evidence, matrices, strict=True):
         there = torch.from_numpy(np.flatnonzero(outputs[own_outputs]))
@@ -310,6 +336,13 @@ def _solved(
         if reader.bias is not None:  # what the constant alone explains is not the reader's merit
             energy -= float(own.cross[-1, there].square().sum()) / max(float(own.gram[-1, -1]), 1.0)
         whole += energy
+    return left, whole
+
+
+def _solved(
+    reader: Reader, evidence: Sequence[Evidence], outputs: Mask, matrices: Sequence[Tensor], like: Tensor
+) -> Solved:
+    left, whole = _left(reader, evidence, outputs, matrices)
     inputs = len(reader.columns[0])
     bias = torch.cat([matrix[-1] for matrix in matrices]) if reader.bias is not None else None
     weight = reader.tensor([matrix[:inputs] for matrix in matrices], like)

@@ -13,7 +13,15 @@ from edgespa.pruning.evidence import Evidence
 from edgespa.pruning.head_losses import HeadLoss, head_losses
 from edgespa.pruning.heads import Heads
 from edgespa.pruning.images import Images
-from edgespa.pruning.losses import DISTANCE_IMAGES, LEVELS, BlockLoss, accuracy_losses, block_losses, lost_scores, output_losses
+from edgespa.pruning.losses import (
+    DISTANCE_IMAGES,
+    LEVELS,
+    BlockLoss,
+    accuracy_losses,
+    block_losses,
+    lost_scores,
+    output_losses,
+)
 from edgespa.pruning.rank import by_rank, scores_of
 from edgespa.pruning.shapes import Losses
 from edgespa.pruning.survey import Network, gather, path_of
