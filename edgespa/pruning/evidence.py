@@ -286,20 +286,44 @@ def solve(
         outputs: Which are there among its outputs; the others get zeros.
         weight: Its old weight.
         bias: Its old bias, if it has one.
-        near: How near to the old ones they stay: what a change of a column's weights costs, as a multiple of that
-            column's energy.
+        near: How near to the old ones they stay, at the scale of each output that fits best: what a change of a
+            column's weights costs, as a multiple of that column's energy.
     """
     matrices = []
     old = full_matrices(reader, weight, bias)
     for columns, own_outputs, own, prior in zip(reader.columns, reader.outputs, evidence, old, strict=True):
         kept = np.concatenate([np.flatnonzero(alive[columns]), np.arange(len(columns), len(own.gram))])
-        penalty = near * own.gram.diagonal() if near else None
-        if penalty is not None:
+        penalty = None
+        if near:
+            prior = _scaled(own, prior, torch.from_numpy(kept).long(), len(columns))
+            penalty = near * own.gram.diagonal()
             penalty[len(columns) :] = 0
         matrix = reweight(own.gram, own.cross, torch.from_numpy(kept).long(), prior, penalty=penalty)
         matrix[:, torch.from_numpy(np.flatnonzero(~outputs[own_outputs]))] = 0
         matrices.append(matrix)
     return _solved(reader, evidence, outputs, matrices, weight)
+
+
+def _scaled(own: Evidence, matrix: Tensor, kept: Tensor, free: int) -> Tensor:
+    """Old weights on the columns that are there, each output times what fits best: inputs that are off count for less.
+
+    Args:
+        own: The evidence.
+        matrix: The old weights.
+        kept: Columns that are there, with that of ones.
+        free: Columns without that of ones.
+    """
+    columns = kept[kept < free]
+    old, gram, cross = matrix[columns], own.gram[columns][:, columns] @ matrix[columns], own.cross[columns]
+    if len(own.gram) > free:  # about the means, which the bias makes up for
+        sums, count = own.gram[columns, -1:], own.gram[-1, -1].clamp_min(1.0)
+        gram = gram - sums @ (sums.T @ old) / count
+        cross = cross - sums @ own.cross[-1:] / count
+    explained, energy = (old * cross).sum(0), (old * gram).sum(0)
+    scale = torch.where(energy > 0, explained / energy.clamp_min(torch.finfo(energy.dtype).tiny), 1.0).clamp(0.0, 1.0)
+    result = matrix.clone()
+    result[columns] = old * scale
+    return result
 
 
 def cut(reader: Reader, evidence: Sequence[Evidence], alive: Mask, weight: Tensor, bias: Tensor | None) -> Solved:

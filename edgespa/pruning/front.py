@@ -8,7 +8,7 @@ been reached when the first has: such a group is decided on the original network
 is solved at its own place. Where targets are what old weights make of new inputs, the units that go are computed on
 until the last of their readers has been met.
 
-Where targets are the original network's outputs, and there are several batches, the images are in folds, each of which
+Where targets are the original network's outputs, and there are enough batches, the images are in folds, each of which
 runs through a network that was fitted on the others: see `edgespa.pruning.folds`.
 """
 
@@ -121,7 +121,7 @@ def front_to_back(
     now = start or Progress()
     whole = original or network
     weights = network.base.program.state()
-    folds = min(FOLDS, images.batches) if what.asymmetric and what.reweight else 1
+    folds = FOLDS if what.asymmetric and what.reweight and images.batches >= FOLDS else 1
     if folds > 1 and len(now.apart) != folds:
         now = dataclasses.replace(now, apart=(now.changed,) * folds)
     state: dict[str, Tensor] = {**weights, **now.changed}
