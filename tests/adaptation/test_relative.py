@@ -26,12 +26,14 @@ def stepped(*tensors: torch.Tensor, relative: bool, lr: float = 0.01) -> list[to
 def test_a_step_moves_each_filter_by_that_share_of_its_size() -> None:
     weight = torch.stack([torch.full((2, 3), 100.0), torch.full((2, 3), 0.1)])
     bias = torch.tensor([3.0, -4.0])
-    moved = [(after - before).abs() for after, before in zip(stepped(weight, bias, relative=True), (weight, bias))]
+    pairs = zip(stepped(weight, bias, relative=True), (weight, bias), strict=True)
+    moved = [(after - before).abs() for after, before in pairs]
     assert torch.allclose(moved[0][0], torch.full((2, 3), 1.0), rtol=1e-2)
     assert torch.allclose(moved[0][1], torch.full((2, 3), 0.001), rtol=1e-2)
     assert torch.allclose(moved[1], torch.full((2,), 0.01 * 12.5**0.5), rtol=1e-2)
     # AdamW itself moves all by the same.
-    plain = [(after - before).abs() for after, before in zip(stepped(weight, bias, relative=False), (weight, bias))]
+    pairs = zip(stepped(weight, bias, relative=False), (weight, bias), strict=True)
+    plain = [(after - before).abs() for after, before in pairs]
     assert all(torch.allclose(each, torch.full_like(each, 0.01), rtol=1e-2) for each in plain)
 
 
