@@ -286,8 +286,9 @@ def solve(
         outputs: Which are there among its outputs; the others get zeros.
         weight: Its old weight.
         bias: Its old bias, if it has one.
-        near: How near to the old ones they stay, at the scale of each output that fits best: what a change of a
-            column's weights costs, as a multiple of that column's energy.
+        near: How near to the old ones they stay, at the scale of each output that fits best: what a change of
+            weights costs, as a multiple of the mean energy of the columns. Of a column that is hardly ever seen, the
+            little that is seen says nothing.
     """
     matrices = []
     old = full_matrices(reader, weight, bias)
@@ -296,8 +297,10 @@ def solve(
         penalty = None
         if near:
             prior = _scaled(own, prior, torch.from_numpy(kept).long(), len(columns))
-            penalty = near * own.gram.diagonal()
-            penalty[len(columns) :] = 0
+            inputs = kept[kept < len(columns)]
+            penalty = torch.zeros(len(own.gram), dtype=own.gram.dtype)
+            if len(inputs):
+                penalty[: len(columns)] = near * float(own.gram.diagonal()[torch.from_numpy(inputs)].mean())
         matrix = reweight(own.gram, own.cross, torch.from_numpy(kept).long(), prior, penalty=penalty)
         matrix[:, torch.from_numpy(np.flatnonzero(~outputs[own_outputs]))] = 0
         matrices.append(matrix)
