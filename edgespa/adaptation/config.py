@@ -66,7 +66,6 @@ class AdaptConfig(SelectionConfig):
             neighbours of one video are not on both sides.
         seed: Of everything random.
         first_lr: The rate that the search for one begins with; None for the adapter's own.
-        relative_lr: Rates are relative to the size of each filter, see `edgespa.adaptation.moments.RelativeAdamW`.
         warm_up: Share of the training in which the learning rate rises.
         clip: The longest that a gradient may be.
         norm_momentum: Share of a batch in the running statistics of batch norms; None for the network's own.
@@ -109,7 +108,6 @@ class AdaptConfig(SelectionConfig):
     hold_out: Literal["random", "block"] = "random"
     seed: int = Field(default=0, ge=0)
     first_lr: float | None = Field(default=None, gt=0)
-    relative_lr: bool = False
     warm_up: float = Field(default=WARM_UP, ge=0, lt=1)
     clip: float | None = Field(default=None, gt=0)
     norm_momentum: float | None = Field(default=None, gt=0, le=1)

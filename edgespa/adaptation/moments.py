@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,53 +14,13 @@ Named = Mapping[str, nn.Parameter]
 """What is trained, by the keys of a task file."""
 
 
-LEAST_SIZE = 1e-3
-"""Of a filter, where a rate is relative to it: what is zero at first would stay so."""
-
-
-class RelativeAdamW(torch.optim.AdamW):
-    """AdamW whose rate is relative: a step moves each filter by that share of its root mean square, or a little more.
-
-    AdamW moves every number by about as much. Where norms are folded into filters, those of one layer differ in size by
-    orders: a rate that the small ones bear leaves the large ones where they are. The sizes are those of the moment, so
-    there is nothing else to be kept. Vectors, such as biases, count as one filter.
-    """
-
-    @torch.no_grad()
-    def step(self, closure: Any = None) -> Any:
-        """See `torch.optim.AdamW.step`."""
-        owned = [
-            parameter for group in self.param_groups for parameter in group["params"] if parameter.grad is not None
-        ]
-        before = [parameter.clone() for parameter in owned]
-        loss = super().step(closure)
-        for parameter, old in zip(owned, before, strict=True):
-            parameter.sub_(old).mul_(sizes(old)).add_(old)
-        return loss
-
-
-def sizes(tensor: Tensor) -> Tensor:
-    """Root mean square of each filter, which is an entry of the first dimension; of a vector that of all of it.
-
-    Args:
-        tensor: Weights ``[out, ...]``, or a vector.
-
-    Returns:
-        As it is broadcast along with them, at least `LEAST_SIZE`.
-    """
-    if tensor.dim() < 2:
-        return tensor.square().mean().sqrt().clamp_min(LEAST_SIZE)
-    return tensor.square().mean(tuple(range(1, tensor.dim())), keepdim=True).sqrt().clamp_min(LEAST_SIZE)
-
-
-def fresh_optimizer(named: Named, lr: float, weight_decay: float, *, relative: bool = False) -> torch.optim.AdamW:
+def fresh_optimizer(named: Named, lr: float, weight_decay: float) -> torch.optim.AdamW:
     """AdamW without a past; the weight decay is that of matrices.
 
     Args:
         named: The parameters.
         lr: Learning rate of the first step.
         weight_decay: Of parameters with more than one dimension larger than 1.
-        relative: Rates are relative to filters, see `RelativeAdamW`.
     """
     parameters = named.values()
     matrices = [p for p in parameters if sum(size > 1 for size in p.shape) > 1]
@@ -70,7 +29,7 @@ def fresh_optimizer(named: Named, lr: float, weight_decay: float, *, relative: b
         {"params": matrices, "weight_decay": weight_decay},
         {"params": [p for p in parameters if id(p) not in chosen], "weight_decay": 0.0},
     ]
-    return (RelativeAdamW if relative else torch.optim.AdamW)(groups, lr=lr)
+    return torch.optim.AdamW(groups, lr=lr)
 
 
 def averages_of(optimizer: torch.optim.AdamW, named: Named) -> dict[str, Factors]:

@@ -148,8 +148,7 @@ class Small:
         give_past(self.optimizer, self.named_parameters(), averages, steps)
 
     def _fresh_optimizer(self) -> torch.optim.AdamW:
-        config, lr = self.config, self.timeline.learning_rate(0)
-        return fresh_optimizer(self.named_parameters(), lr, config.weight_decay, relative=config.relative_lr)
+        return fresh_optimizer(self.named_parameters(), self.timeline.learning_rate(0), self.config.weight_decay)
 
     def _trainable(self, program: Program) -> Program:
         """A program as it is trained: it gives the inner values that the objective looks at, and has levels."""

@@ -20,7 +20,7 @@ from edgespa.pruning.evidence import Evidence, Solved, judged, solve
 from edgespa.pruning.readers import Reader
 
 FOLDS = 4
-NEAR = (1e-6, 1e-3, 1e-2, 0.1, 1.0)
+NEAR = (1e-6, 1e-3, 1e-2, 0.1, 1.0, 10.0)
 """See `edgespa.pruning.evidence.solve`. With the first one enough images have their way."""
 MOST_COLUMNS = 2304
 """Of a reader that is solved for each fold, and each nearness: of a wider one all folds have the same weights."""

@@ -28,6 +28,11 @@ def reader_of(base: Base, layer: str) -> Reader:
     return next(reader for reader in Network.of(base).readers.values() if reader.layer == layer)
 
 
+def uneven(rows: Tensor) -> Tensor:
+    """How loud the noise of each column is beside that of others; its mean square is 1."""
+    return torch.linspace(0, 3**0.5, rows.shape[1])
+
+
 def evidence_of(reader: Reader, base: Base, now: Tensor, old: Tensor, wanted: Tensor) -> list[Evidence]:
     state = base.program.state()
     bias = state[reader.bias] if reader.bias else None
@@ -49,7 +54,7 @@ def problem(network: Build) -> Callable[[int, float], tuple[Reader, list[list[Ev
         folds = []
         for _ in range(FOLDS):
             old = torch.randn(rows, weight.shape[1], generator=generator)
-            now = old + noise * torch.randn(old.shape, generator=generator)
+            now = old + noise * uneven(old) * torch.randn(old.shape, generator=generator)
             folds.append(evidence_of(reader, base, now, old, old @ weight.T + bias))
         return reader, folds, weight, bias, base
 
@@ -72,7 +77,7 @@ def test_few_rows_keep_weights_near_and_many_have_their_way(problem: Callable[..
     plain = solve(reader, joined(folds), everything(base), everything(base), weight, bias)
     generator = torch.Generator().manual_seed(7)
     old = torch.randn(4000, columns, generator=generator)
-    now = old + 0.3 * torch.randn(old.shape, generator=generator)
+    now = old + 0.3 * uneven(old) * torch.randn(old.shape, generator=generator)
     wanted = old @ weight.T + bias
 
     def lost(solved: object) -> float:
