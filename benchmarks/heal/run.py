@@ -76,7 +76,7 @@ NETWORKS = {
     ),
     "mobilenet_v2": Network(
         "mobilenet_v2", PHOTOGRAPHS, "photographs.py:calibrate", "photographs.py:judge", 300, "macs", (0.75, 0.5), 100,
-        {"batch_size": 32, "norms": "keep", "lr": 1e-4}, 8, "knapsack",
+        {"batch_size": 32, "norms": "keep", "lr": 1e-4, "augment": ("flip", "crop")}, 8, "knapsack",
     ),
 }  # fmt: skip
 
