@@ -269,13 +269,7 @@ class Solved:
 
 
 def solve(
-    reader: Reader,
-    evidence: Sequence[Evidence],
-    alive: Mask,
-    outputs: Mask,
-    weight: Tensor,
-    bias: Tensor | None,
-    near: float = 0.0,
+    reader: Reader, evidence: Sequence[Evidence], alive: Mask, outputs: Mask, weight: Tensor, bias: Tensor | None
 ) -> Solved:
     """The optimal weights of a reader on the columns that are there; what the images leave open stays as it was.
 
@@ -286,47 +280,15 @@ def solve(
         outputs: Which are there among its outputs; the others get zeros.
         weight: Its old weight.
         bias: Its old bias, if it has one.
-        near: How near to the old ones they stay, at the scale of each output that fits best: what a change of
-            weights costs, as a multiple of the mean energy of the columns. Of a column that is hardly ever seen, the
-            little that is seen says nothing.
     """
     matrices = []
     old = full_matrices(reader, weight, bias)
     for columns, own_outputs, own, prior in zip(reader.columns, reader.outputs, evidence, old, strict=True):
         kept = np.concatenate([np.flatnonzero(alive[columns]), np.arange(len(columns), len(own.gram))])
-        penalty = None
-        if near:
-            prior = _scaled(own, prior, torch.from_numpy(kept).long(), len(columns))
-            inputs = kept[kept < len(columns)]
-            penalty = torch.zeros(len(own.gram), dtype=own.gram.dtype)
-            if len(inputs):
-                penalty[: len(columns)] = near * float(own.gram.diagonal()[torch.from_numpy(inputs)].mean())
-        matrix = reweight(own.gram, own.cross, torch.from_numpy(kept).long(), prior, penalty=penalty)
+        matrix = reweight(own.gram, own.cross, torch.from_numpy(kept).long(), prior)
         matrix[:, torch.from_numpy(np.flatnonzero(~outputs[own_outputs]))] = 0
         matrices.append(matrix)
     return _solved(reader, evidence, outputs, matrices, weight)
-
-
-def _scaled(own: Evidence, matrix: Tensor, kept: Tensor, free: int) -> Tensor:
-    """Old weights on the columns that are there, each output times what fits best: inputs that are off count for less.
-
-    Args:
-        own: The evidence.
-        matrix: The old weights.
-        kept: Columns that are there, with that of ones.
-        free: Columns without that of ones.
-    """
-    columns = kept[kept < free]
-    old, gram, cross = matrix[columns], own.gram[columns][:, columns] @ matrix[columns], own.cross[columns]
-    if len(own.gram) > free:  # about the means, which the bias makes up for
-        sums, count = own.gram[columns, -1:], own.gram[-1, -1].clamp_min(1.0)
-        gram = gram - sums @ (sums.T @ old) / count
-        cross = cross - sums @ own.cross[-1:] / count
-    explained, energy = (old * cross).sum(0), (old * gram).sum(0)
-    scale = torch.where(energy > 0, explained / energy.clamp_min(torch.finfo(energy.dtype).tiny), 1.0).clamp(0.0, 1.0)
-    result = matrix.clone()
-    result[columns] = old * scale
-    return result
 
 
 def cut(reader: Reader, evidence: Sequence[Evidence], alive: Mask, weight: Tensor, bias: Tensor | None) -> Solved:
@@ -337,24 +299,9 @@ def cut(reader: Reader, evidence: Sequence[Evidence], alive: Mask, weight: Tenso
     return _solved(reader, evidence, alive, matrices, weight)
 
 
-def judged(
-    reader: Reader, evidence: Sequence[Evidence], outputs: Mask, weight: Tensor, bias: Tensor | None
-) -> tuple[float, float]:
-    """``||Y - B W||^2`` and ``||Y||^2`` of some weights over outputs that are there, as `Solved.error` has them.
-
-    Args:
-        reader: The reader.
-        evidence: Per part.
-        outputs: Which are there among its outputs.
-        weight: The weight.
-        bias: The bias, if it has one.
-    """
-    return _left(reader, evidence, outputs, full_matrices(reader, weight, bias))
-
-
-def _left(
-    reader: Reader, evidence: Sequence[Evidence], outputs: Mask, matrices: Sequence[Tensor]
-) -> tuple[float, float]:
+def _solved(
+    reader: Reader, evidence: Sequence[Evidence], outputs: Mask, matrices: Sequence[Tensor], like: Tensor
+) -> Solved:
     left = whole = 0.0
     for own_outputs, own, matrix in zip(reader.outputs, evidence, matrices, strict=True):
         there = torch.from_numpy(np.flatnonzero(outputs[own_outputs]))
@@ -363,13 +310,6 @@ def _left(
         if reader.bias is not None:  # what the constant alone explains is not the reader's merit
             energy -= float(own.cross[-1, there].square().sum()) / max(float(own.gram[-1, -1]), 1.0)
         whole += energy
-    return left, whole
-
-
-def _solved(
-    reader: Reader, evidence: Sequence[Evidence], outputs: Mask, matrices: Sequence[Tensor], like: Tensor
-) -> Solved:
-    left, whole = _left(reader, evidence, outputs, matrices)
     inputs = len(reader.columns[0])
     bias = torch.cat([matrix[-1] for matrix in matrices]) if reader.bias is not None else None
     weight = reader.tensor([matrix[:inputs] for matrix in matrices], like)

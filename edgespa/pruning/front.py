@@ -7,16 +7,12 @@ The paper's networks are chains, where a group has one reader. Here one may have
 been reached when the first has: such a group is decided on the original network's activations, and each of its readers
 is solved at its own place. Where targets are what old weights make of new inputs, the units that go are computed on
 until the last of their readers has been met.
-
-Where targets are the original network's outputs, and there are enough batches, the images are in folds, each of which
-runs through a network that was fitted on the others: see `edgespa.pruning.folds`.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -24,8 +20,7 @@ import torch
 from torch import Tensor
 
 from edgespa.graph.groups import Kept, Mask
-from edgespa.pruning.evidence import Collector, Evidence, Solved, cut, full_matrices, problems, shrunk, solve
-from edgespa.pruning.folds import FOLDS, MOST_COLUMNS, joined, solve_apart
+from edgespa.pruning.evidence import Collector, cut, problems, solve
 from edgespa.pruning.images import Images
 from edgespa.pruning.readers import Reader
 from edgespa.pruning.survey import Network, Tick, warn_if_few
@@ -46,8 +41,6 @@ class Progress:
             meaning.
         errors: Relative reconstruction error per reader.
         paths: Greedy paths that were found on the way.
-        apart: For each fold the tensors that differ in the network that was fitted on the others; empty without folds.
-        near: How near the weights of each reader stay to the old ones, where folds told that.
     """
 
     done: tuple[str, ...] = ()
@@ -55,8 +48,6 @@ class Progress:
     changed: Mapping[str, Tensor] = dataclasses.field(default_factory=dict)
     errors: Mapping[str, float] = dataclasses.field(default_factory=dict)
     paths: Mapping[str, Path] = dataclasses.field(default_factory=dict)
-    apart: tuple[Mapping[str, Tensor], ...] = ()
-    near: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,65 +112,29 @@ def front_to_back(
     now = start or Progress()
     whole = original or network
     weights = network.base.program.state()
-    folds = FOLDS if what.asymmetric and what.reweight and images.batches >= FOLDS else 1
-    if folds > 1 and len(now.apart) != folds:
-        now = dataclasses.replace(now, apart=(now.changed,) * folds)
     state: dict[str, Tensor] = {**weights, **now.changed}
-    apart: list[dict[str, Tensor]] = [{**weights, **changed} for changed in now.apart] if folds > 1 else []
     with Shelf(MEMORY_BYTES // 2) as shelf, Shelf(MEMORY_BYTES // 2) as first_shelf:
-        sweep = _Sweeps(network, images, shelf, apart or [state])
-        first = _Sweeps(whole, images, first_shelf, [None] * folds) if what.asymmetric else None
+        sweep = Sweep(network.base.program, images.batches, images.batch, shelf, state)
+        first = Sweep(whole.base.program, images.batches, images.batch, first_shelf) if what.asymmetric else None
         for reader in stops(network, what):
             if reader.node in now.done:
                 continue
             alive = _mattering(network, reader, what, now) if what.asymmetric else None
-            matrices = network.matrices(reader, weights)
-            folded = folds > 1 and len(reader.columns[0]) <= MOST_COLUMNS
-            collectors = [
-                Collector(reader, matrices, asymmetric=what.asymmetric, alive=alive, shrink=not folded)
-                for _ in range(folds if folded else 1)
-            ]
-            old = first.until(reader.node, whole.readers[reader.node].source, beyond=True) if first else None
-            for fold, x, _ in sweep.until(reader.node, reader.source):
-                collectors[fold if folded else 0].add(x, *(next(old)[1:] if old is not None else ()))
+            collector = Collector(reader, network.matrices(reader, weights), asymmetric=what.asymmetric, alive=alive)
+            source = whole.readers[reader.node].source
+            old = first.until(reader.node, source, beyond=True) if first is not None else None
+            for x, _ in sweep.until(reader.node, reader.source):
+                collector.add(x, *(next(old) if old is not None else ()))
             if old is not None:
                 next(old, None)  # lets the last batch be put away
-            warn_if_few(reader, sum(each.rows for each in collectors), images)
-            now = _at(network, reader, [each.result() for each in collectors], what, now, [state, *apart])
+            warn_if_few(reader, collector.rows, images)
+            now = _at(network, reader, collector, what, now, state)
             if what.asymmetric:
                 sweep.change(_eraser(network, network.base.groups.alive(now.kept)))
             tick(reader.layer)
             if save is not None:
                 save(now)
     return now
-
-
-class _Sweeps:
-    """Sweeps side by side, each over the batches of one fold."""
-
-    def __init__(
-        self, network: Network, images: Images, shelf: Shelf, states: Sequence[Mapping[str, Tensor] | None]
-    ) -> None:
-        self._sweeps = []
-        for fold, state in enumerate(states):
-            own = range(fold, images.batches, len(states))
-            take = functools.partial(_batch, images, own)
-            self._sweeps.append(Sweep(network.base.program, len(own), take, shelf, state))
-
-    def until(self, name: str, source: str, *, beyond: bool = False) -> Iterator[tuple[int, Tensor, Tensor | None]]:
-        """As `Sweep.until`, fold by fold, with the number of the fold."""
-        for fold, sweep in enumerate(self._sweeps):
-            for x, output in sweep.until(name, source, beyond=beyond):
-                yield fold, x, output
-
-    def change(self, function: Callable[[str, Any], Any]) -> None:
-        """See `Sweep.change`."""
-        for sweep in self._sweeps:
-            sweep.change(function)
-
-
-def _batch(images: Images, own: range, index: int) -> tuple[Tensor, ...]:
-    return images.batch(own[index])
 
 
 def _mattering(network: Network, reader: Reader, what: Pass, now: Progress) -> Mask:
@@ -190,59 +145,34 @@ def _mattering(network: Network, reader: Reader, what: Pass, now: Progress) -> M
 
 
 def _at(
-    network: Network,
-    reader: Reader,
-    evidence: Sequence[Sequence[Evidence]],
-    what: Pass,
-    now: Progress,
-    states: Sequence[dict[str, Tensor]],
+    network: Network, reader: Reader, collector: Collector, what: Pass, now: Progress, state: dict[str, Tensor]
 ) -> Progress:
-    """Decide what is undecided at a reader, and solve it; the states are brought up to date.
-
-    Args:
-        network: The network.
-        reader: The reader.
-        evidence: Of each fold, per part, not shrunk; of all images, where there is one.
-        what: What to do.
-        now: Where the pass stands.
-        states: The tensors of the network, and of that of each fold.
-    """
-    groups, state = network.base.groups, states[0]
-    kept, paths = dict(now.kept), dict(now.paths)
-    changes: list[dict[str, Tensor]] = [dict(now.changed), *map(dict, now.apart)]
-    chosen: Sequence[Evidence] = evidence[0]
-    undecided = [name for name in network.of_reader(reader) if name not in kept and name in what.counts]
-    if len(evidence) > 1 and any(what.orders.get(name) is None for name in undecided):
-        bias = state[reader.bias] if reader.bias else None
-        pairs = zip(joined(evidence), full_matrices(reader, state[reader.weight], bias), strict=True)
-        chosen = [shrunk(own, matrix, constant=bias is not None) for own, matrix in pairs]
-    for name in undecided:
+    """Decide what is undecided at a reader, and solve it; ``state`` is brought up to date."""
+    groups = network.base.groups
+    evidence = collector.result()
+    kept, paths, changed = dict(now.kept), dict(now.paths), dict(now.changed)
+    for name in network.of_reader(reader):
+        if name in kept or name not in what.counts:
+            continue
         order = what.orders.get(name)
         if order is None:
-            paths[name] = greedy(problems(reader, chosen, network.group(name), groups.alive(kept)))
+            paths[name] = greedy(problems(reader, evidence, network.group(name), groups.alive(kept)))
             order = paths[name].order
         kept[name] = mask = top(order, what.counts[name])
         if what.asymmetric:
-            for changed, each in zip(changes, states, strict=True):
-                changed.update(network.erased(groups.alive({name: mask}), each))
-                each.update(changed)
+            changed.update(network.erased(groups.alive({name: mask}), state))
+            state.update(changed)
     alive = groups.alive(kept)
     outputs = alive if what.asymmetric else groups.alive({})
     weight, bias = state[reader.weight], state[reader.bias] if reader.bias else None
-    near = dict(now.near)
-    if len(evidence) > 1:
-        found = solve_apart(reader, evidence, alive, outputs, weight, bias)
-        near[reader.layer] = found.near
-        solutions: list[Solved] = [found.solved, *found.apart]
-    elif what.reweight:
-        solutions = [solve(reader, evidence[0], alive, outputs, weight, bias)] * len(states)
-    else:
-        solutions = [cut(reader, evidence[0], alive, weight, bias)] * len(states)
-    for changed, each, solved in zip(changes, states, solutions, strict=True):
-        changed.update(solved.tensors(reader, each))
-        each.update(changed)
-    errors = {**now.errors, reader.layer: solutions[0].error}
-    return Progress((*now.done, reader.node), kept, changes[0], errors, paths, tuple(changes[1:]), near)
+    solved = (
+        solve(reader, evidence, alive, outputs, weight, bias)
+        if what.reweight
+        else cut(reader, evidence, alive, weight, bias)
+    )
+    changed.update(solved.tensors(reader, state))
+    state.update(changed)
+    return Progress((*now.done, reader.node), kept, changed, {**now.errors, reader.layer: solved.error}, paths)
 
 
 def _eraser(network: Network, alive: Mask) -> Callable[[str, Any], Any]:

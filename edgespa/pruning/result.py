@@ -108,8 +108,6 @@ def _account(
         account["whole"] = dict(whole)
     if result.errors:
         account["reconstruction_error"] = {name: _rounded(error) for name, error in result.errors.items()}
-    if result.near:
-        account["near_old_weights"] = dict(result.near)
     if result.paths:
         counts = {name: int(result.kept[name].sum()) for name in result.paths if name in result.kept}
         account["curves"] = {name: _curve(path, counts.get(name)) for name, path in result.paths.items()}

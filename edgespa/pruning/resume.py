@@ -20,8 +20,6 @@ from edgespa.tasks.checkpoint import Checkpoint, require_same
 SECONDS = 5.0
 """Least time between two states; a pass over a small network that is not interrupted leaves none."""
 
-_FOLD = "fold {}/"
-"""What stands before the names of tensors that are those of a fold."""
 _OPTIONS = MappingProxyType({"digest": "MODEL (or --weights)", "data": "--calibration"})
 
 
@@ -68,13 +66,8 @@ class Store:
             "done": list(now.done),
             "errors": dict(now.errors),
             "paths": {name: path_to_json(path) for name, path in now.paths.items()},
-            "folds": len(now.apart),
-            "near": dict(now.near),
         }
-        tensors = dict(now.changed)
-        for fold, changed in enumerate(now.apart):
-            tensors.update({_FOLD.format(fold) + name: tensor for name, tensor in changed.items()})
-        Checkpoint(now.kept, Factors({}, tensors), facts=facts).save(self._path)
+        Checkpoint(now.kept, Factors({}, dict(now.changed)), facts=facts).save(self._path)
         self._saved_at, self._unsaved = time.monotonic(), None
 
     def load(self) -> tuple[Mapping[str, int], Mapping[str, np.ndarray], Progress] | None:
@@ -91,19 +84,12 @@ class Store:
         require_same(facts, self._identity, _OPTIONS)
         if "done" not in facts:
             raise TaskFileError(f"{self._path}: not the state of a pruning", "start anew with --fresh")
-        tensors, apart = dict(state.factors.tensors), []
-        for fold in range(facts.get("folds", 0)):
-            prefix = _FOLD.format(fold)
-            names = [name for name in tensors if name.startswith(prefix)]
-            apart.append({name.removeprefix(prefix): tensors.pop(name) for name in names})
         progress = Progress(
             tuple(facts["done"]),
             state.kept,
-            tensors,
+            state.factors.tensors,
             facts["errors"],
             {name: path_from_json(path) for name, path in facts["paths"].items()},
-            tuple(apart),
-            facts.get("near", {}),
         )
         orders = {name: np.array(order, dtype=np.int64) for name, order in facts["orders"].items()}
         return facts["counts"], orders, progress

@@ -12,19 +12,11 @@ TOLERANCE = 1e-12
 """Eigenvalues below this, relative to the largest entry of the whole Gram matrix's diagonal, count as zero."""
 
 
-def reweight(
-    gram: Tensor,
-    cross: Tensor,
-    kept: Tensor,
-    prior: Tensor | None = None,
-    ridge: float = RIDGE,
-    penalty: Tensor | None = None,
-) -> Tensor:
+def reweight(gram: Tensor, cross: Tensor, kept: Tensor, prior: Tensor | None = None, ridge: float = RIDGE) -> Tensor:
     """``argmin_W ||Y - B_S W||^2 + ridge * max(diag G) * ||W - W_0||^2`` over weights that are zero outside of ``S``.
 
     The ridge decides nothing but what the rows leave open: with fewer rows than columns, the fit that is nearest to
-    the old weights, which says more about other images than the one that is nearest to zero (a deviation). A penalty
-    decides more: ``sum over columns j of penalty_j ||(W - W_0)_j||^2`` is added.
+    the old weights, which says more about other images than the one that is nearest to zero (a deviation).
 
     Args:
         gram: ``G = B^T B``, ``[n, n]``, float64.
@@ -32,7 +24,6 @@ def reweight(
         kept: ``S``: indices of the columns that remain.
         prior: ``W_0``, ``[n, o]``, such as the old weights; zero by default.
         ridge: Relative to the largest diagonal entry. Dead columns make ``G`` singular; with it they keep ``W_0``.
-        penalty: ``[n]``, not negative.
 
     Returns:
         ``[n, o]``, zero in the rows of columns that are gone.
@@ -46,8 +37,6 @@ def reweight(
     matrix = gram[kept][:, kept]
     left = cross[kept] - matrix @ start
     matrix.diagonal().add_(ridge * largest)
-    if penalty is not None:
-        matrix.diagonal().add_(penalty[kept])
     factor, failed = torch.linalg.cholesky_ex(matrix)
     # A failure is rounding on a matrix that is singular to working precision: cut what is not there.
     change = pseudo_inverse(matrix, TOLERANCE, largest) @ left if failed else torch.cholesky_solve(left, factor)
