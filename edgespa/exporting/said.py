@@ -122,7 +122,7 @@ def _reader(path: Path) -> Callable[[Path], Any] | None:
 def _onnx(path: Path) -> dict[str, str]:
     content = path.read_bytes() if path.suffix.lower() == ".onnx" else _unpacked(path)
     import onnx
-    from google.protobuf.message import DecodeError
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
     model = onnx.ModelProto()
     try:
