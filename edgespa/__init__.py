@@ -17,16 +17,18 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from edgespa.api.bundle_verbs import open_bundle, profile, remove, rollback, ship, status, verify
+    from edgespa.api.bundle_verbs import open_bundle, verify
     from edgespa.api.compress_results import Compression
     from edgespa.api.compress_verb import compress
     from edgespa.api.data_verb import check_data
     from edgespa.api.device_results import Profiles, Removal, Rollback, Shipping, Status
+    from edgespa.api.device_verbs import remove, rollback, ship, status
     from edgespa.api.evaluate_verb import evaluate
     from edgespa.api.finding_results import DataCheck, Evaluation
     from edgespa.api.heal_verb import heal
     from edgespa.api.latencies import latencies
     from edgespa.api.latency_results import Latencies, Prediction
+    from edgespa.api.profile_verb import profile
     from edgespa.api.publish_verb import Publication, publish
     from edgespa.api.registry_verbs import Pulled, Pushed, pull, push
     from edgespa.api.report_verb import Report, report
@@ -118,7 +120,9 @@ _PLACES = MappingProxyType(
         "api.rollout_verbs": ("catch_up",),
         "api.publish_verb": ("Publication", "publish"),
         "api.verbs": ("export", "inspect"),
-        "api.bundle_verbs": ("open_bundle", "profile", "remove", "rollback", "ship", "status", "verify"),
+        "api.bundle_verbs": ("open_bundle", "verify"),
+        "api.profile_verb": ("profile",),
+        "api.device_verbs": ("remove", "rollback", "ship", "status"),
     }
 )
 

@@ -23,6 +23,7 @@ import torch
 from rows import Row, Rows, fill, table
 
 from edgespa.adaptation.heal import HealConfig, heal, original_of
+from edgespa.adaptation.held_out import fitted_on
 from edgespa.config import Preprocess
 from edgespa.data import load_data, prepare
 from edgespa.graph.program import Program
@@ -75,7 +76,7 @@ NETWORKS = {
     ),
     "mobilenet_v2": Network(
         "mobilenet_v2", PHOTOGRAPHS, "photographs.py:calibrate", "photographs.py:judge", 300, "macs", (0.75, 0.5), 100,
-        {"batch_size": 32, "norms": "keep", "lr": 1e-4}, 8,
+        {"batch_size": 32, "norms": "keep", "lr": 1e-4, "augment": ("flip", "crop")}, 8, "knapsack",
     ),
 }  # fmt: skip
 
@@ -102,9 +103,9 @@ def pruned(network: Network, base: Base, density: float, seed: int) -> Task:
     """The pruned task; kept beside the rows' file, but in no commit."""
     path = HERE / "results" / f"{network.model}-{density:g}-{network.allocation}-{seed}.spa"
     if not path.exists():
-        data = prepare(
-            load_data(f"{DATA}/{network.calibration}", labelled=False).limit(network.images, seed), network.how
-        )
+        images = load_data(f"{DATA}/{network.calibration}", labelled=False).limit(network.images, seed)
+        # What healing holds out is new to pruning as well, as `prune --heal` has it: else its error says nothing.
+        data = prepare(fitted_on(images, HealConfig().validation, seed), network.how)
         config = PruneConfig(
             method="asym-in-change", allocation=network.allocation, budget=network.budget, density=density,
             round_to=network.round_to, seed=seed,

@@ -170,6 +170,8 @@ def costs(work: Path, out: str) -> None:
     for stage in ("task", "bundle"):
         notes = [json.loads(each.read_text()) for each in sorted((work / out / "stages").glob(f"*/{stage}.json"))]
         found = sorted(each["found"]["seconds"] for each in notes)
+        if not found:
+            continue  # of runs without bundles
         told(f"{stage}: {len(found)}, median {np.median(found):.1f}, from {found[0]:.1f} to {found[-1]:.1f} s")
 
 

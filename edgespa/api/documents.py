@@ -8,380 +8,52 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import (
-    Any,
-    NotRequired,  # not those of typing: pydantic needs what Python 3.12 has
-)
+from typing import Any
 
 from pydantic import ConfigDict, TypeAdapter, with_config
-from typing_extensions import TypedDict
+from typing_extensions import TypedDict  # not that of typing: pydantic needs what Python 3.12 has
 
-from edgespa.api.compress_results import Round, Side
-from edgespa.api.latency_results import TableFigures
-from edgespa.bundle import Manifest, Quality
-from edgespa.data.calibration import CalibrationSpec
+from edgespa.api.documents_of_devices import (
+    AgentWritten,
+    Card,
+    DeviceListed,
+    Latencies,
+    Packed,
+    ProfiledThere,
+    Pulled,
+    Pushed,
+    RemovedThere,
+    ShippedThere,
+    Signed,
+    StatusThere,
+    SwitchedThere,
+    Unpacked,
+    Verified,
+)
+from edgespa.api.documents_of_models import (
+    Compressed,
+    Described,
+    Difference,
+    Family,
+    Inspected,
+    NamedSpec,
+    Searched,
+    SpecChecked,
+    Sweep,
+    TaskMade,
+)
+from edgespa.bundle import Manifest
 from edgespa.device.board import Device
 from edgespa.device.inventory import Inventory
-from edgespa.device.measure.quality import DeviceQuality
-from edgespa.device.measure.results import Check, Profile
+from edgespa.device.measure.results import Profile
 from edgespa.device.provision.pulling import PullSetUp
 from edgespa.device.provision.setup import SetUp
 from edgespa.device.shipment.depot import Published
-from edgespa.device.shipment.results import DeviceStatus, Removed, Shipped, Switched
-from edgespa.exporting.layer_errors import LayerError
 from edgespa.findings.dataset import Health
 from edgespa.findings.evaluation import Details
-from edgespa.objectives.measured import Measured
-from edgespa.trials.record import Search
 
 VERSION = 1
 _CLOSED = with_config(ConfigDict(extra="forbid"))
-
-
-@_CLOSED
-class Problem(TypedDict):
-    """What went wrong on a device."""
-
-    message: str
-    hint: str | None
-
-
-@_CLOSED
-class Totals(TypedDict):
-    """Of a whole network."""
-
-    parameters: int
-    macs: int
-    size_bytes: int
-
-
-@_CLOSED
-class Prunable(TypedDict):
-    """What of it can be removed; shares are of all."""
-
-    groups: int
-    units: int
-    channels: int
-    all_channels: int
-    channel_share: float
-    parameter_share: float
-    mac_share: float
-
-
-@_CLOSED
-class Group(TypedDict):
-    """Units that share the same slots; of a task, which are kept."""
-
-    name: str
-    units: int
-    channels_per_unit: int
-    parameters: int
-    macs: int
-    slots: list[dict[str, Any]]
-    kept: NotRequired[list[int]]
-
-
-@_CLOSED
-class Fixed(TypedDict):
-    """Slots that may not shrink, and why."""
-
-    tensor: str
-    dim: int
-    indices: list[int]
-    reason: str
-    cause: str
-    kind: str
-
-
-class Inspected(TypedDict):
-    """What can be removed from a model, and what cannot and why; of a task file also what it removed."""
-
-    model: str
-    digest: str
-    input_shape: list[int]
-    inputs: list[str]
-    totals: Totals
-    prunable: Prunable
-    groups: list[Group]
-    blocks: list[Any]
-    removed: list[Any]
-    layers: list[dict[str, Any]]
-    modules: list[dict[str, Any]]
-    fixed: list[Fixed]
-    task: NotRequired[dict[str, Any]]
-
-
-@_CLOSED
-class TaskMade(TypedDict):
-    """A task file, and what its task costs beside its base."""
-
-    file: str
-    size_bytes: int
-    channel_density: float
-    parameters: int
-    base_parameters: int
-    macs: int
-    base_macs: int
-    stored_parameters: int
-    kept_blocks: str | None
-    metrics: dict[str, float | None]
-    classes: list[str]
-    latency: dict[str, Any] | None
-    foretold: list[dict[str, Any]]
-    frozen: Any
-    blocks: Any
-    trained_whole: Any
-    other_adapters: Any
-    added_norms: int
-    lr: Any
-    lowered_lr_from: Any
-    calibration: NotRequired[Any]
-    reconstruction_error: NotRequired[Any]
-    curves: NotRequired[Any]
-    whole: NotRequired[Any]
-    heads: NotRequired[Any]
-    shapes: NotRequired[Any]
-    depth: NotRequired[Any]
-
-
-@_CLOSED
-class Compressed(TypedDict):
-    """A network that was made fast enough for a device."""
-
-    bundle: str
-    task: str | None
-    device: str
-    threads: int
-    target_ms: float
-    before: Side
-    after: Side
-    rounds: list[Round]
-    lost: dict[str, float]
-    speedup: float
-
-
-@_CLOSED
-class Verified(TypedDict):
-    """What was checked of a bundle."""
-
-    bundle: str
-    task: str
-    files: int
-    size_bytes: int
-    signature: dict[str, str | None]
-    own_runner: bool
-    run: bool
-    variants: list[Check]
-    recorded: dict[str, Quality]
-    layers: dict[str, list[LayerError]]
-    passed: bool
-    there: DeviceQuality | None
-
-
-@_CLOSED
-class ProfiledThere(TypedDict):
-    """One of several devices."""
-
-    device: str
-    profile: Profile | None
-    error: Problem | None
-
-
-@_CLOSED
-class ShippedThere(TypedDict):
-    """One device; ``state``: what it is at, ``wave``: which it was in, ``in_use``: task -> version seen in use last."""
-
-    device: str
-    state: str | None
-    wave: int | None
-    in_use: dict[str, str | None]
-    shipped: list[Shipped]
-    error: Problem | None
-
-
-@_CLOSED
-class RemovedThere(TypedDict):
-    """One device, of ``ship --remove``."""
-
-    device: str
-    removed: Removed | None
-    error: str | None
-
-
-@_CLOSED
-class SwitchedThere(TypedDict):
-    """One device."""
-
-    device: str
-    switched: Switched | None
-    error: str | None
-
-
-@_CLOSED
-class StatusThere(TypedDict):
-    """One device."""
-
-    device: str
-    status: DeviceStatus | None
-    error: Problem | None
-
-
-@_CLOSED
-class Entry(TypedDict):
-    """A task file of a folder."""
-
-    file: str
-    size_bytes: int
-    adapter: str | None
-    channel_density: float
-    parameter_density: float
-    mac_density: float
-    validation: Measured | None
-    test: Measured | None
-    alternative_bytes: int
-    depth: str | None
-
-
-@_CLOSED
-class Family(TypedDict):
-    """A base with its task files."""
-
-    base: str
-    digest: str
-    base_bytes: int
-    entries: list[Entry]
-    shared_bytes: int
-    separate_bytes: int
-    break_even: int | None
-
-
-@_CLOSED
-class Difference(TypedDict):
-    """How two task files differ, of ``tasks diff``."""
-
-    fields: dict[str, list[Any]]
-    units_both: int
-    units_one: int
-    units_other: int
-    tensors: dict[str, float | None]
-    equal: int
-    unlike: int
-    same: bool
-
-
-class NamedSpec(CalibrationSpec):
-    """A calibration set, by name or file."""
-
-    name: str
-
-
-@_CLOSED
-class SpecChecked(TypedDict):
-    """The images of a set; ``same`` where a digest is recorded."""
-
-    name: str
-    images: int
-    classes: int | None
-    fewest_of_a_class: int | None
-    most_of_a_class: int | None
-    digest: str
-    same: bool | None
-
-
-@_CLOSED
-class DeviceListed(TypedDict):
-    """A profile, or why it cannot be read."""
-
-    name: str
-    path: str | None
-    problem: str | None
-    device: NotRequired[Device]
-
-
-@_CLOSED
-class Latencies(TypedDict):
-    """Latency tables of a device, and what they foretell."""
-
-    device: str
-    tables: list[TableFigures]
-    predictions: list[dict[str, Any]]
-    removed: list[str]
-
-
-@_CLOSED
-class Signed(TypedDict):
-    """A bundle, and the fingerprint of the key."""
-
-    bundle: str
-    key: str
-
-
-@_CLOSED
-class AgentWritten(TypedDict):
-    """The program that pulls, as a file."""
-
-    path: str
-    size_bytes: int
-
-
-@_CLOSED
-class Packed(TypedDict):
-    """The packed file."""
-
-    archive: str
-    size_bytes: int
-    sha256: str
-
-
-@_CLOSED
-class Pushed(TypedDict):
-    """What was put on a hub or into a registry; what only one of them says is null of the other."""
-
-    target: str
-    kind: str
-    digest: str
-    files: int
-    size_bytes: int
-    sent: list[str] | None
-    mounted: list[str] | None
-    sent_bytes: int | None
-    requests: int | None
-    page: str | None
-    private: bool | None
-
-
-@_CLOSED
-class Pulled(TypedDict):
-    """What was fetched, and who signed it, where that was checked."""
-
-    source: str
-    kind: str
-    path: str
-    base: str | None
-    digest: str
-    files: int
-    size_bytes: int
-    signed_by: str | None
-    is_signed: bool
-
-
-@_CLOSED
-class Unpacked(TypedDict):
-    """The folder, and who signed it, where that was checked."""
-
-    bundle: str
-    task: str
-    files: int
-    size_bytes: int
-    signed_by: str | None
-
-
-@_CLOSED
-class Card(TypedDict):
-    """The model card as a text: Markdown, or with --format json a JSON document."""
-
-    bundle: str
-    card: str
 
 
 @_CLOSED
@@ -462,46 +134,6 @@ class Reported(TypedDict):
     notes: list[str]
 
 
-class Searched(Search):
-    """A search, as far as it is: every trial and what became of it; in its folder."""
-
-    folder: str
-    page: str | None
-
-
-@_CLOSED
-class SweptTask(TypedDict):
-    """A task of a sweep, or its base, as it is now."""
-
-    name: str
-    state: str
-    why: str
-    task: str | None
-    task_bytes: int | None
-    bundle: str | None
-    quality: float | None
-    measure: dict[str, Any] | None
-    of: str | None
-    files: list[dict[str, Any]]
-    times: dict[str, dict[str, Any]]
-    seconds: float
-    error: str | None
-    hint: str | None
-
-
-@_CLOSED
-class Sweep(TypedDict):
-    """Many tasks over one base: what was made, what is as it was, what failed and what is left to do."""
-
-    folder: str
-    sweep: str
-    base: SweptTask | None
-    tasks: list[SweptTask]
-    seconds: float
-    done: bool
-    dry: bool
-
-
 DOCUMENTS: Mapping[str, Any] = MappingProxyType(
     {
         "init": Started | Allowed,
@@ -509,7 +141,7 @@ DOCUMENTS: Mapping[str, Any] = MappingProxyType(
         "compress": Compressed,
         "search": Searched,
         "sweep": Sweep,
-        "inspect": Inspected,
+        "inspect": Inspected | Described,
         "data": Health,
         "adapt": TaskMade,
         "prune": TaskMade,

@@ -130,6 +130,7 @@ def _pick(folder: Path, measured: MeasuredProfile) -> None:
             arithmetic=fastest.arithmetic or "fp32",
             provider=None if str(fastest.provider).startswith("CPU") else fastest.provider,
             threads=fastest.threads,
+            cores=fastest.cores,
             latency_ms=fastest.p50_ms,
         ),
     )

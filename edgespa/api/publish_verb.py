@@ -140,7 +140,7 @@ def publish(
     checked(*paths)
     own = next((each.given for each in sources if isinstance(each, TaskFile)), None)
     given = {"signers": file_of(signers), "identity": identity, "revoked": file_of(revoked)}
-    with told("reading", progress) as report, contextlib.ExitStack() as stack:
+    with told("ship", progress) as report, contextlib.ExitStack() as stack:
         ready = []
         for path in paths:
             report(0, None, f"make {path.name} ready")

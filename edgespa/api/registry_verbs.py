@@ -163,7 +163,7 @@ def push(
 
     own = source.given if isinstance(source, TaskFile) else None
     words = Told(license, base_model, tuple(names), public=public, plain_http=plain_http)
-    with told("reading", progress) as report:
+    with told("push", progress) as report:
         if not is_task:
             return push_bundle(path, reference, words, report)
         return push_task(

@@ -127,6 +127,7 @@ def report(
 WORDS = {
     "bundles": "bundle", "tasks": "task", "profiles": "profile", "logs": "training log", "recipes": "recipe",
     "depths": "embedding", "evaluations": "evaluation", "healths": "data check", "searches": "search",
+    "sweeps": "sweep",
 }  # fmt: skip
 """What a page may be made of: the name of the list in `edgespa.reports.page.found.Found`, and one of it in words."""
 

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from edgespa.api.options import DataOptions
+from edgespa.api.sweep_stages import BUNDLES, TASKS
 from edgespa.bundle import MANIFEST, open_bundle
 from edgespa.bundle.opened import OpenBundle
 from edgespa.device.measure.results import Profile
@@ -39,6 +40,7 @@ from edgespa.reports.page.found import (
     FoundLog,
     FoundProfile,
     FoundSearch,
+    FoundSweep,
     FoundTask,
     FoundText,
     NamedLayer,
@@ -48,18 +50,20 @@ from edgespa.system.files import plain_text
 from edgespa.tasks.modules import describe_modules
 from edgespa.tasks.task import SUFFIX, Task
 from edgespa.trials.record import Search
+from edgespa.trials.swept import RECORD, SweepRecord
 
 Tell = Callable[[float, float | None, str], None]
 
 MOST_FOUND = 200
+MOST_SWEPT = 100
 MOST_LOG_BYTES = 64 << 20
 MOST_EVENTS = 200_000
 MOST_IMAGE_BYTES = 96 << 20
 _CANDIDATES = 4  # times as many images are looked at as are shown
 _LOGS = (".jsonl", ".log")
 _KINDS = (
-    "bundles (folders or .tar), task files (.spa), profiles and what evaluate, data and search wrote (.json), recipes "
-    "(.toml), training logs (.jsonl)"
+    "bundles (folders or .tar), task files (.spa), profiles and what evaluate, data, search and sweep wrote (.json), "
+    "recipes (.toml), training logs (.jsonl)"
 )
 _KNOWN = tuple(field.name for field in dataclasses.fields(Found) if field.name != "notes")
 
@@ -149,8 +153,11 @@ def _spread(paths: Sequence[Path]) -> Iterator[tuple[Path, bool]]:
 
 
 def _inside(folder: Path) -> list[Path]:
-    """Of a folder what may be meant: bundles in it, task files, logs, recipes, profiles."""
+    """Of a folder what may be meant: bundles in it, task files, logs, recipes, profiles; of a sweep its tasks too."""
     found = []
+    if (folder / RECORD).is_file():
+        own = [each for name in (TASKS, BUNDLES) if (folder / name).is_dir() for each in _inside(folder / name)]
+        found += own if len(own) <= MOST_SWEPT else []  # all are in the record's table, with links
     for each in sorted(folder.iterdir()):
         if each.name.startswith("."):
             continue
@@ -282,6 +289,8 @@ def _document(subject: Subject, path: Path) -> tuple[str, Any]:
         return "healths", FoundHealth(subject.name, subject.link, Health.read(path))
     if kind == Search.FORMAT:
         return "searches", FoundSearch(subject.name, subject.link, Search.read(path))
+    if kind == SweepRecord.FORMAT:
+        return "sweeps", FoundSweep(subject.name, subject.link, SweepRecord.read(path))
     try:
         return "profiles", FoundProfile(subject.name, subject.link, Profile.model_validate(values))
     except ValidationError as error:

@@ -14,8 +14,9 @@ from edgespa.errors import ConfigError
 from edgespa.pruning.config import METHODS
 from edgespa.selection.config import SelectionConfig
 from edgespa.trials.digests import content_of, digest_of
+from edgespa.trials.front import third
 from edgespa.trials.record import Goal, Sampler, Stage, Trial
-from edgespa.trials.space import Space
+from edgespa.trials.space import Choices, Space
 
 OF_FILES = ("precision", "format")
 PRECISIONS, FORMATS = ("fp32", "int8"), ("onnx", "tflite")
@@ -44,6 +45,8 @@ STAND_IN = "l2"
 """By what units are cut at first where the criterion asks for gradients: the new task has none before it is learned."""
 BYTES_OF = MappingProxyType({"fp32": 4, "int8": 1})
 _SPECS = ("model", "data", "validation", "calibration", "weights")
+_SHARES = (0.5, 0.75, 0.25, 1.0, 0.0)
+"""Where in the range of densities the first trials lie."""
 CALIBRATION = 256
 """Images that the first cut is looked at on, at most."""
 
@@ -65,7 +68,7 @@ class Asked:
         opening: Keywords of all calls that open the network.
         reading: Of all calls that read images.
         labelled: Further ones of those that read what is right of them.
-        limit: Of the data, and of the validation data.
+        limit: Of the data that trials are trained on.
         goals: What counts.
         latency_ms: What an inference may take.
         size_bytes: What a file may have.
@@ -110,7 +113,7 @@ class Asked:
         specs = (self.model, self.opening.get("weights"), self.data, self.validation)
         return digest_of(
             {
-                "version": 1,
+                "version": 2,
                 "specs": [None if each is None else self._seen(str(each)) for each in specs],
                 "space": self.space.plain(),
                 **{name: _plain(getattr(self, name)) for name in named},
@@ -188,6 +191,30 @@ class Asked:
         idle |= {"prune_steps"} if schedule in ("one-shot", "stepwise") else set()
         idle |= {"prune_fraction"} if schedule != "stepwise" else set()
         return {name: each for name, each in recipe.items() if name not in idle}
+
+    def known_good(self) -> list[dict[str, Any]]:
+        """Trials to begin with: the defaults of `edgespa.adapt` where the space has them, at a few densities.
+
+        What a search finds is worth something beside them alone.
+
+        Returns:
+            As many as the best third of a wave; the first is in the middle.
+        """
+        usual = {name: each.default for name, each in AdaptConfig.model_fields.items()}
+        usual |= {name: self._fixed(name) for name in OF_FILES}
+        plain: dict[str, Any] = {name: each.nearest(usual[name]) for name, each in self.space.dimensions.items()}
+        own = {name: self.space.dimensions.get(name) for name in ("density", *OF_FILES)}
+        found = []
+        for turn in range(third(self.bracket)):
+            point = dict(plain)
+            if (density := own["density"]) is not None:
+                point["density"] = density.part(_SHARES[turn % len(_SHARES)])
+            for name in OF_FILES:
+                if isinstance(choices := own[name], Choices):
+                    point[name] = choices.values[turn % len(choices.values)]
+            if point not in found:
+                found.append(point)
+        return found
 
     def variant_of(self, recipe: Mapping[str, Any]) -> str:
         """Of which file a trial is."""

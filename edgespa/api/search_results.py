@@ -70,6 +70,12 @@ class SearchResult(Result):
 
     def _notes(self) -> Sequence[str]:
         found = list(self.record.notes)
+        usual = next((each for each in self.record.trials if each.defaults and each.state == "complete"), None)
+        if usual is not None:
+            time_ms = None if usual.time_ms is None else f"{usual.time_ms:.3g} ms"
+            figures = [self._figure(usual.quality), time_ms, f"{(usual.size_bytes or 0) / 1024:,.0f} KiB"]
+            place = "on the front" if usual.front else "not on the front"
+            found.append(f"the defaults ({recipe_text(usual)}): {', '.join(filter(None, figures))}; {place}")
         for goal, shares in self.record.importance.items():
             most = ", ".join(f"{name} {share:.0%}" for name, share in list(shares.items())[:3])
             found.append(f"{goal} hangs on {most}")

@@ -123,11 +123,13 @@ def _file(
 ) -> dict[str, Any]:
     """Write the file, prove it, and measure it on the validation data."""
     import edgespa as es
+    from edgespa.exporting.conversion import kept_converters
 
-    bundle = es.export(
-        task, output=folder / BUNDLE, base=model, weights=weights, trust=True, calibration=calibration,
-        eval_data=validation, overwrite=True, progress=False, **exporting,
-    )  # fmt: skip
+    with kept_converters():
+        bundle = es.export(
+            task, output=folder / BUNDLE, base=model, weights=weights, trust=True, calibration=calibration,
+            eval_data=validation, overwrite=True, progress=False, **exporting,
+        )  # fmt: skip
     variant = bundle.manifest.variants[0]
     assert variant.accuracy is not None
     return {

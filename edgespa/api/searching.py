@@ -75,7 +75,14 @@ class Searching:
         else:
             most = asked.trials or 0
             proposer = Study(
-                asked.folder, asked.space, asked.canonical, asked.sampler, asked.goals, asked.bracket, asked.seed
+                asked.folder,
+                asked.space,
+                asked.canonical,
+                asked.sampler,
+                asked.goals,
+                asked.bracket,
+                asked.seed,
+                asked.known_good(),
             )
         self._steps = sum(_steps(min(asked.bracket, most - at)) for at in range(0, most, asked.bracket))
         for wave in itertools.count():
@@ -86,7 +93,10 @@ class Searching:
             first = len(self.trials)
             for number, recipe in enumerate(recipes, first):
                 digest = digest_of({"search": self._identity, "recipe": dict(recipe)})
-                self.trials.append(Trial(number=number, wave=wave, digest=digest, recipe=dict(recipe)))
+                defaults = number == 0 and isinstance(proposer, Study)
+                self.trials.append(
+                    Trial(number=number, wave=wave, digest=digest, recipe=dict(recipe), defaults=defaults)
+                )
             if not recipes:
                 break
             whole = self._wave(range(first, len(self.trials)), workers)
@@ -126,14 +136,17 @@ class Searching:
         return [each for each in numbers if self.trials[each].state == "waiting"]
 
     def _choose(self, numbers: Sequence[int]) -> None:
-        """Stop those that are not in the best third."""
+        """Stop those that are not in the best third; the trial of the defaults goes on beside it."""
         asked = self.asked
         trials = [self.trials[each] for each in numbers]
         kept = {numbers[each] for each in going_on(trials, asked.goals, self.measure)}
+        beside = {each for each in numbers if self.trials[each].defaults} - kept
+        kept |= beside
+        self._steps += len(beside)
         for number in numbers:
             if number not in kept:
                 after = {"cut": "the cut", "few": "few epochs"}[self.trials[number].stage]
-                why = f"after {after} not among the best {len(kept)} of {len(numbers)}"
+                why = f"after {after} not among the best {len(kept) - len(beside)} of {len(numbers)}"
                 self._change(number, state="stopped", why=why)
         self.save()
 

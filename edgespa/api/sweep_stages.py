@@ -92,11 +92,12 @@ def make(
     Returns:
         What the stages gave.
     """
+    from edgespa.exporting.conversion import kept_converters
     from edgespa.tasks.base import kept_open
 
     place = Path(folder)
     found: dict[str, Any] = {}
-    with kept_open(str(base["digest"])):
+    with kept_open(str(base["digest"])), kept_converters():
         if making is not None and name is not None:
             found["task"] = _task(place, name, base, verb, making, asked["task"])
         if exporting is not None:

@@ -59,9 +59,10 @@ def sweep(
     from edgespa.api.sweep_asked import require_harmless, require_settings
     from edgespa.api.sweep_file import read_sweep
     from edgespa.api.sweep_plan import base_of, measured_on, planned
-    from edgespa.api.sweeping import RECORD, Sweeping, save
+    from edgespa.api.sweeping import Sweeping, save
     from edgespa.system.files import expanded, require_folder_possible, require_writable
     from edgespa.trials.contents import Contents
+    from edgespa.trials.swept import RECORD
     from edgespa.workers import open_workers
 
     if jobs < 1:
@@ -115,7 +116,7 @@ def _require_ours(folder: Path) -> None:
         OutputExistsError: It is.
     """
     from edgespa.api.held import MARK
-    from edgespa.api.sweeping import RECORD
+    from edgespa.trials.swept import RECORD
 
     if not folder.is_dir() or (folder / RECORD).is_file():
         return

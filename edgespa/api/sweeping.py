@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgespa import __version__
 from edgespa.api.arguments import LOCAL, VARIANT
 from edgespa.api.sweep_asked import call_values
 from edgespa.api.sweep_file import SweepAsked, TaskAsked
@@ -18,6 +19,7 @@ from edgespa.api.sweep_stages import MAKE, MEASURE, TABLES, bundle_path, note, t
 from edgespa.errors import EdgespaError
 from edgespa.objectives.measures import Measure
 from edgespa.system.files import write_whole
+from edgespa.trials.swept import RECORD, SweepRecord
 from edgespa.workers import Ended, Failure, Job, Workers
 
 if TYPE_CHECKING:
@@ -25,7 +27,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-RECORD = "sweep.json"
 BASE = "base"
 """What the unpruned network is called among the tasks."""
 
@@ -250,4 +251,5 @@ def save(result: SweepResult) -> None:
     Args:
         result: All of it.
     """
-    write_whole(result.path / RECORD, (json.dumps(result.to_dict(), indent=1) + "\n").encode())
+    about = {"format": SweepRecord.FORMAT, "format_version": 1, "edgespa": __version__}
+    write_whole(result.path / RECORD, (json.dumps({**about, **result.to_dict()}, indent=1) + "\n").encode())

@@ -73,7 +73,18 @@ def inspect(
         opened = task.open_base(path.absolute().parent, base_of(base, own), text_of(weights), trust=trust)
         return Inspection.of(describe_task(task, opened, path), opened)
     opened = Base.open(spec, sizes_of(input_shape), text_of(weights))
-    return Inspection.of(describe(opened), opened)
+    return Inspection.of({**describe(opened), **_said(spec)}, opened)
+
+
+def _said(spec: str) -> dict[str, Any]:
+    """What the file of a model says of itself, where there is one that does."""
+    from edgespa.exporting.said import can_say, read_said, values_of
+
+    path = Path(spec)
+    if not (can_say(path) and path.is_file()):
+        return {}
+    said = values_of(read_said(path))
+    return {"says": said} if said else {}
 
 
 def export(

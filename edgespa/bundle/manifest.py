@@ -47,9 +47,11 @@ FOR_PYTORCH = ("pt2", "python")
 INT8_STEPS = ("rounded weights", "moved biases")
 """What is done to an int8 file beside its ranges, each after the one before it."""
 MAX_ERRORS = 32
-MAX_PROOFS = 32
-MAX_PARTS = 8
 """Ways of making an int8 file that are told."""
+MAX_PROOFS = 32
+"""Of a file: runtimes, with their arithmetics, that it was proved in."""
+MAX_PARTS = 8
+"""Of a file: those that lie beside it."""
 MAX_LINES = 1000
 """Of a skeleton."""
 PointNumber = Annotated[int, Field(ge=0, lt=1 << 16)]
@@ -225,6 +227,7 @@ class Pick(Part):
         arithmetic: In which numbers layers in float32 are computed there.
         provider: What of the runtime computes; None for its usual one, the CPU.
         threads: That it was measured with.
+        cores: The numbers of those that it was bound to, ``4-7``; None for any.
         latency_ms: The median of an inference.
     """
 
@@ -234,6 +237,7 @@ class Pick(Part):
     arithmetic: str = Field(default="fp32", pattern="^[a-z0-9]+$", max_length=16)
     provider: str | None = Field(default=None, pattern="^[A-Za-z0-9]+$", max_length=64)
     threads: int = Field(default=1, ge=1)
+    cores: str | None = Field(default=None, pattern="^[0-9]{1,4}([,-][0-9]{1,4})*$", max_length=200)
     latency_ms: float = Field(gt=0)
 
 
@@ -306,6 +310,8 @@ class Manifest(Part):
         compaction: What was removed.
         reference_accuracy: Of the program itself, on the same data as the variants'.
         pick: What runs where nobody names a variant; None for the first that can.
+        max_latency_ms: The most that an inference may take on the devices that it is made for, as a median: a device
+            whose health window measures more goes back. None for no bound.
         provenance: Anything else that tells where the bundle comes from.
         files: Every file but the manifest, its signature and the profiles; filled in by `BundleWriter.commit`.
         seal: SHA-256 over all other fields (`edgespa.bundle.files.seal_of`): an edited manifest is noticed. Against
@@ -328,6 +334,7 @@ class Manifest(Part):
     compaction: Compaction
     reference_accuracy: Quality | None = None
     pick: Pick | None = None
+    max_latency_ms: float | None = Field(default=None, gt=0)
     provenance: dict[str, JsonValue] = Field(default_factory=dict)
     files: tuple[FileEntry, ...] = Field(default=(), max_length=MAX_FILES)
     seal: str | None = Field(default=None, pattern="^[0-9a-f]{64}$")

@@ -66,7 +66,7 @@ HARMLESS = (
     "calibration-images",
     "layout", "batch", "onnx-runtime", "opset", "preprocess", "decode", "cache", "strict", "license", "signers",
     "identity", "revoked", "no-run", "timeout", "provider", "runs", "seconds", "duration", "cooldown", "rounds",
-    "by-layer", "pick",
+    "by-layer", "pick", "tune", "power-mode", "fixed-clocks",
     "against", "again", "no-save", "with-base", "volatile", "archive", "to", "count", "balance", "description", "name",
     "wave", "abort-above", "take-back", "watch", "health-every", "health-timeout", "max-latency", "wait-for-lock",
     "catch-up",

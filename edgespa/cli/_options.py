@@ -235,7 +235,7 @@ _LIMIT = click.option(
     "--limit",
     type=click.IntRange(min=1),
     metavar="N",
-    help="Use a seeded, class-balanced part of N samples of each data set but --eval-data.",
+    help="Use a seeded, class-balanced part of N samples of each data set but --eval-data (and --validation-data).",
 )
 _LIBRARY = "  [default: what the model's library records, else {}]"
 

@@ -133,7 +133,7 @@ def window_options(text: str) -> Callable[[_F], _F]:
             "max_latency_ms",
             type=click.FloatRange(min=0, min_open=True),
             metavar="MS",
-            help="What an inference may take there at most, as a median.",
+            help="What an inference may take there at most, as a median.  [default: what the bundle says, if it does]",
         ),
     )
 

@@ -164,7 +164,7 @@ EXPORT: Sections = {
     "Model": ("--input-shape", "--weights", "--base", "--trust"),
     "Files": ("--format", "--precision", "--batch", "--layout", "--preprocess", "--decode", "--strict"),
     "Data": ("--calibration", "--eval-data", *_IMAGES, "--seed"),
-    "For a device": ("--device", "--onnx-runtime", "--opset"),
+    "For a device": ("--device", "--onnx-runtime", "--opset", "--max-latency"),
     "With --precision int8": (
         "--int8-tolerance",
         "--int8-max-loss",
@@ -200,7 +200,7 @@ INSPECT_EXAMPLES: Examples = (
         "A page of its module tree, and of which layers share a group",
         "inspect torchvision:resnet18 --html resnet18.html",
     ),
-    ("What a task has removed", "inspect task.spa"),
+    ("What a bundle and its files say of themselves", "inspect bundle/"),
 )
 
 DATA: Sections = {
@@ -254,6 +254,7 @@ PROFILE: Sections = {
         "--device",
         "--group",
         "--threads",
+        "--tune",
         "--variant",
         "--runtime",
         "--arithmetic",
@@ -263,6 +264,7 @@ PROFILE: Sections = {
         "--by-layer",
     ),
     "How long": ("--runs", "--seconds", "--rounds", "--duration", "--cooldown", "--again"),
+    "In which state": ("--power-mode", "--fixed-clocks"),
     "Who made it": (*_SIGNERS, "--trust"),
     "Output": ("--no-save", *_RECIPE),
 }

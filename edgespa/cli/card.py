@@ -30,27 +30,33 @@ def command(bundle: Path, form: str, output: Path | None, overwrite: bool, as_js
     """Print the model card of a bundle, with the latencies of its profiles.
 
     The README.md inside the bundle was written before anything was measured, and is sealed; this one has all that lies
-    in profiles/ too.
+    in profiles/ too. Of a single file of a bundle (.onnx, .tflite, ...) it is what the file says of itself.
     """
+    from edgespa.api.describing import describe
     from edgespa.api.shell import checked
     from edgespa.bundle import LABELS, open_bundle
     from edgespa.cli._output import emit_json
     from edgespa.device.measure.saved import read_profiles
     from edgespa.exporting.card import whole_card
     from edgespa.exporting.card_facts import card_facts, facts_text
+    from edgespa.exporting.said import can_say
     from edgespa.system.files import refuse_existing, write_whole
 
     if output is not None:
         refuse_existing(output, overwrite)
-    checked(bundle)
-    with open_bundle(bundle) as opened:
-        names = opened.folder / LABELS
-        classes = names.read_text(encoding="utf-8").splitlines() if names.exists() else []
-        profiles = read_profiles(opened.folder)
-        if form == "json":
-            text = facts_text(card_facts(opened.manifest, classes, profiles))
-        else:
-            text = whole_card(opened.manifest, classes, profiles)
+    if bundle.is_file() and can_say(bundle):
+        told = describe(bundle)
+        text = facts_text(told.to_dict()) if form == "json" else told.to_markdown()
+    else:
+        checked(bundle)
+        with open_bundle(bundle) as opened:
+            names = opened.folder / LABELS
+            classes = names.read_text(encoding="utf-8").splitlines() if names.exists() else []
+            profiles = read_profiles(opened.folder)
+            if form == "json":
+                text = facts_text(card_facts(opened.manifest, classes, profiles))
+            else:
+                text = whole_card(opened.manifest, classes, profiles)
     if output is not None:
         write_whole(output, text.encode())
     if as_json:

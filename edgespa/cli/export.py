@@ -159,6 +159,14 @@ if TYPE_CHECKING:
 )
 @click.option("--strict", is_flag=True, help="No bundle, and exit 1, unless every file that is asked for is there.")
 @click.option(
+    "--max-latency",
+    "max_latency_ms",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="MS",
+    help="What an inference may take at most, as a median, on the devices that this is for: one whose health window "
+    "(--watch of edgespa ship) measures more goes back.",
+)
+@click.option(
     "--sign",
     "sign_key",
     type=click.Path(path_type=Path),

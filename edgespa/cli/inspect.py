@@ -19,7 +19,7 @@ _NAMED = 4
 
 
 @click.command(name="inspect", cls=Explained, sections=INSPECT, examples=INSPECT_EXAMPLES)
-@model_options("MODEL|TASK")
+@model_options("MODEL|TASK|BUNDLE|FILE")
 @click.option("--base", metavar="MODEL", help="For a task file: its base, if it is not where it was.")
 @trust_option()
 @click.option("--all", "show_all", is_flag=True, help="List every fixed slot, not only a summary by reason.")
@@ -53,12 +53,19 @@ def command(
     the indices of each unit: enough to zero the removed units of the original network by hand and compare. --svg draws
     which layers share a group; --html is a page of the module tree.
 
+    A BUNDLE, or a FILE of one (.tflite, .param of ncnn, .py), is no model to be opened: of it is shown what it says of
+    itself, its task, classes, preprocessing, licence and base. Of .onnx and .pt2 files both are shown.
+
     A file runs nothing: code that a TASK names as its base runs only if it was used here before, or with --trust.
     """
     import edgespa as es
+    from edgespa.api.describing import can_be_described
     from edgespa.cli._output import emit_json
     from edgespa.system.files import refuse_existing, write_whole
 
+    if can_be_described(model):
+        _describe(Path(model), as_json, {"--svg": svg, "--html": html, "--per-layer": per_layer, "--all": show_all})
+        return
     for path in (svg, html):
         if path is not None:
             refuse_existing(path, overwrite)
@@ -103,6 +110,30 @@ def _show(values: dict[str, Any], show_all: bool) -> None:
     )
     if task:
         _show_task(task)
+    if "says" in values:
+        from edgespa.api.describing import said_lines
+
+        echo()
+        for line in ["What the file says of itself", *said_lines(values["says"])]:
+            echo(line)
+
+
+def _describe(path: Path, as_json: bool, of_a_model: dict[str, object]) -> None:
+    """What is no model to be opened."""
+    from edgespa.api.describing import describe
+    from edgespa.cli._output import emit_json, show
+    from edgespa.errors import ConfigError
+
+    if asked := [option for option, value in of_a_model.items() if value]:
+        raise ConfigError(
+            f"{', '.join(asked)}: of a model's layers, and of {path} it is shown what it says of itself",
+            "give the model or the task that it was made of, or leave out the option",
+        )
+    found = describe(path)
+    if as_json:
+        emit_json(found)
+    else:
+        show(found)
 
 
 def _show_fixed(values: dict[str, Any], show_all: bool) -> None:

@@ -40,6 +40,12 @@ _SECONDS = click.FloatRange(min=0, min_open=True)
     "--threads", type=click.IntRange(min=1), multiple=True, default=(1,), show_default=True, help="May be repeated."
 )
 @click.option(
+    "--tune",
+    is_flag=True,
+    help="Try numbers of threads, and the fast cores alone where some are faster; write the fastest into the bundle, "
+    "as --pick fastest does.",
+)
+@click.option(
     "--runtime",
     "runtimes",
     multiple=True,
@@ -80,6 +86,8 @@ _SECONDS = click.FloatRange(min=0, min_open=True)
     type=click.IntRange(min=1),
     help="Repeat every measurement in fresh processes. [default: 1; 3 with --against]",
 )
+@click.option("--power-mode", metavar="NAME", help="Refuse a Jetson that is in another one (nvpmodel): MAXN, 15W.")
+@click.option("--fixed-clocks", is_flag=True, help="Refuse a device whose clocks are not held, as by jetson_clocks.")
 @click.option(
     "--against",
     type=click.Path(path_type=Path),
@@ -99,6 +107,7 @@ def command(
     groups: tuple[str, ...],
     variants: tuple[str, ...],
     threads: tuple[int, ...],
+    tune: bool,
     runtimes: tuple[str, ...],
     arithmetics: tuple[str, ...],
     providers: tuple[str, ...],
@@ -108,6 +117,8 @@ def command(
     duration: float | None,
     cooldown: float | None,
     rounds: int | None,
+    power_mode: str | None,
+    fixed_clocks: bool,
     against: Path | None,
     signers: Path | None,
     identity: str | None,
@@ -133,7 +144,7 @@ def command(
     from edgespa.api.profiling import kept_words
     from edgespa.bundle import read_manifest
     from edgespa.cli._output import emit_json
-    from edgespa.cli._profile import remark, show, show_fleet, show_layers
+    from edgespa.cli._profile import remark, show, show_fleet, show_layers, way_of
     from edgespa.cli._report import how_well
 
     require_signers(signers, identity, revoked)
@@ -145,6 +156,7 @@ def command(
             against=against,
             variants=variants or None,
             threads=threads,
+            tune=tune,
             runtimes=runtimes or None,
             arithmetics=arithmetics,
             providers=providers,
@@ -158,6 +170,8 @@ def command(
             identity=identity,
             revoked=revoked,
             trust=trust,
+            power_mode=power_mode,
+            fixed_clocks=fixed_clocks,
             by_layer=by_layer,
             again=again,
             save=not no_save,
@@ -183,8 +197,8 @@ def command(
             echo(words)
     for each in measured.profiles:
         remark(each.measured)
-        if pick is not None and not as_json:
-            aside(f"written into {bundle}: it is what run.py takes by itself from now on")
+        if (pick is not None or tune) and not as_json and each.measured.fastest is not None:
+            aside(f"written into {bundle}: run.py takes {way_of(each.measured.fastest)} by itself from now on")
         if each.unsaved is not None:
             raise each.unsaved
         if each.saved is not None:

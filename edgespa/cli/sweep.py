@@ -64,7 +64,7 @@ def command(
         names = ", ".join(each.name for each in found.failed)
         raise EdgespaError(f"{count} failed: {names}", "the same command again does what is left of them")
     if not (as_json or dry_run) and found.base is not None:
-        say_next(f"edgespa report {typed(output / 'base')} {typed(output / 'bundles')}/*")
+        say_next(f"edgespa report {typed(output)}")
 
 
 def _kept(output: Path) -> str:

@@ -13,6 +13,7 @@ PARTS = (
         "external",
         "limits",
         "bundle",
+        "cores",
         "values",
         "tensors",
         "weights",

@@ -28,6 +28,7 @@ class Host(Strict):
         cpu_features: Extensions of the instruction set that matter here.
         logical_cores: Cores that the system shows.
         affinity: Cores that a process may use.
+        fast_cores: The numbers of those that are faster than others; none where all are alike.
         memory_kib: Memory of the machine.
         swap_kib: Swap.
         python: Version of the Python that was found there.
@@ -43,6 +44,7 @@ class Host(Strict):
     cpu_features: tuple[str, ...] = ()
     logical_cores: int | None
     affinity: int | None
+    fast_cores: tuple[int, ...] = ()
     memory_kib: int | None
     swap_kib: int | None = None
     python: str | None = None
@@ -151,6 +153,7 @@ class Conditions(Strict):
         power_mw: Power by rail.
         devfreq: Of each device with a clock of its own (GPU, memory): clock, limit in kHz, load in per cent.
         power_mode: A Jetson's.
+        fixed_clocks: Whether every core's clock is held where it is; None where that cannot be read.
         swapped_pages: Pages swapped in and out since it was started.
         swap_used_kib: Swap in use.
         memory_available_kib: Memory that can be had without swapping.
@@ -172,6 +175,7 @@ class Conditions(Strict):
     power_mw: dict[str, float] = Field(default_factory=dict)
     devfreq: dict[str, dict[str, int]] = Field(default_factory=dict)
     power_mode: str | None = None
+    fixed_clocks: bool | None = None
     swapped_pages: int | None = None
     swap_used_kib: int | None = None
     memory_available_kib: int | None = None

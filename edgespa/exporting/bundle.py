@@ -24,7 +24,6 @@ from edgespa.exporting.conversion import CONVERTERS, Conversions, conversions
 from edgespa.exporting.converter import require
 from edgespa.exporting.decoding import NAMES, with_decoding
 from edgespa.exporting.drawing import draw_samples
-from edgespa.exporting.facts import Facts
 from edgespa.exporting.quantise import NotUseful
 from edgespa.exporting.running import fixed_batch
 from edgespa.exporting.samples import Samples
@@ -167,13 +166,13 @@ def export(
             samples=samples,
             calibration=calibration,
             judge=Judge(program, evaluation, calibration, origin.learns, _decides(samples), whole, objective),
-            facts=_facts(origin),
+            facts=origin.facts,
             cache=cache,
         )
         variants, left_out = _all_variants(job, made, steps)
         steps.next("write the bundle")
         specs = onnx_file.specs(program, samples.outputs, form.plain())
-        manifest = _manifest(specs, origin, samples, variants, job.judge.accuracy, left_out)
+        manifest = _manifest(specs, origin, samples, variants, job.judge.accuracy, left_out, config.max_latency_ms)
         _write_rest(writer.path, manifest, samples, origin.classes)
         return writer.commit(manifest)
 
@@ -231,6 +230,7 @@ def _manifest(
     variants: tuple[Variant, ...],
     reference: Quality | None,
     left_out: list[JsonValue],
+    max_latency_ms: float | None,
 ) -> Manifest:
     inputs, outputs = specs
     manifest = Manifest(
@@ -247,21 +247,10 @@ def _manifest(
         variants=variants,
         compaction=origin.compaction,
         reference_accuracy=reference,
+        max_latency_ms=max_latency_ms,
         provenance={**origin.provenance, "left_out": left_out} if left_out else origin.provenance,
     )
     return without_places(manifest)
-
-
-def _facts(origin: Origin) -> Facts:
-    """What the files say of themselves."""
-    return Facts(
-        task=origin.task,
-        objective=origin.learns,
-        base=origin.base,
-        classes=origin.classes,
-        preprocess=origin.preprocess,
-        decoding=origin.decoding,
-    )
 
 
 def _learns(origin: Origin, samples: Samples) -> Kind:

@@ -272,7 +272,7 @@ def _latency(profiles: Sequence[Profile]) -> Iterator[str]:
                 yield from _row(
                     device,
                     what,
-                    str(result.threads),
+                    str(result.threads) + (f" on cores {result.cores}" if result.cores else ""),
                     f"{result.p50_ms:.3g}",
                     f"{result.p90_ms:.3g}",
                     "-" if result.peak_kib is None else f"{result.peak_kib / 1024:.0f}",

@@ -139,6 +139,7 @@ def _latency(profiles: Sequence[Profile]) -> Iterator[dict[str, Any]]:
                     "variant": result.variant,
                     "runtime": result.runtime,
                     "threads": result.threads,
+                    "cores": result.cores,
                     "p50_ms": result.p50_ms,
                     "p90_ms": result.p90_ms,
                     "peak_kib": result.peak_kib,

@@ -197,7 +197,8 @@ def _device(profile: Profile, result: VariantProfile) -> str:
         device = f"{device} ({profile.device})"
     provider = (result.provider or "CPU").removesuffix("ExecutionProvider")
     where = "" if provider.startswith("CPU") else f", {provider}"
-    return f"{device}{where}, {result.threads} thread{'s' if result.threads > 1 else ''}"
+    bound = f" on cores {result.cores}" if result.cores else ""
+    return f"{device}{where}, {result.threads} thread{'s' if result.threads > 1 else ''}{bound}"
 
 
 def _latency(result: VariantProfile) -> dict[str, Any]:

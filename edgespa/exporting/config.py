@@ -13,6 +13,7 @@ from edgespa.bundle.decoding import Decoding
 from edgespa.config import Preprocess, Strict
 from edgespa.errors import ConfigError
 from edgespa.exporting.converter import Form
+from edgespa.exporting.facts import Facts
 from edgespa.exporting.versions import DEFAULT_RUNTIME, target_of
 from edgespa.quantisation.ranges import METHODS
 
@@ -45,6 +46,8 @@ class ExportConfig(Strict):
             format; one that takes more is left out. None: it is written, and its time is said.
         int8_ratio: The time of int8 against float32 on the device that the files are for, where it is known: that is
             what ``int8_slowdown`` is held against then.
+        max_latency_ms: What the bundle says that an inference may take at most on its devices, as a median; see
+            `edgespa.ship`.
         half_for_gpu: That device has a GPU, of whose time in half precision this machine's says nothing.
         calibration_images: At most so many images are used to calibrate int8.
         batch: A fixed batch size for all files; None: free in ONNX files, 1 in TFLite files.
@@ -72,6 +75,7 @@ class ExportConfig(Strict):
     int8_io: Literal["float32", "int8", "uint8"] = "float32"
     int8_slowdown: float | None = Field(default=None, gt=0)
     int8_ratio: float | None = Field(default=None, gt=0)
+    max_latency_ms: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     half_for_gpu: bool = False
     calibration_images: int = Field(default=128, ge=1)
     batch: int | None = Field(default=None, ge=1)
@@ -155,3 +159,15 @@ class Origin:
     learns: Kind = "classes"
     decoding: Decoding | None = None
     skeleton: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def facts(self) -> Facts:
+        """What the files say of themselves."""
+        return Facts(
+            task=self.task,
+            objective=self.learns,
+            base=self.base,
+            classes=self.classes,
+            preprocess=self.preprocess,
+            decoding=self.decoding,
+        )

@@ -9,6 +9,7 @@ import contextlib
 import logging
 import os
 from collections.abc import Iterator, Sequence
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from edgespa.exporting.started import Crash, Started
 from edgespa.graph.program import Program
 
 log = logging.getLogger(__name__)
+_KEPT: dict[str, Started] = {}
+_KEEPS: ContextVar[bool] = ContextVar("converters are kept", default=False)
 
 CONVERTERS: dict[str, Any] = {"onnx": onnx_file, "tflite": tflite_file, "ncnn": ncnn_file}
 SUFFIXES = {"onnx": "onnx", "tflite": "tflite", "ncnn": "ncnn.param"}
@@ -80,7 +83,7 @@ class Conversions:
         Args:
             names: Of formats.
         """
-        started = {name: Started(name) for name in names}  # they load their converters while the program is saved
+        started = {name: _taken(name) for name in names}  # they load their converters while the program is saved
         for name, each in started.items():
             self._running[name] = each
             try:
@@ -104,6 +107,29 @@ class Conversions:
 
     def _key(self, name: str) -> str:
         return key_of("fp32", name, self._form, *self._parts) if self._cache.folder is not None else ""
+
+
+@contextlib.contextmanager
+def kept_converters() -> Iterator[None]:
+    """Exports in the block leave their converters' processes to later ones: for many, of which each is short.
+
+    They end with this process. One that failed at something is not used again.
+    """
+    token = _KEEPS.set(True)
+    try:
+        yield
+    finally:
+        _KEEPS.reset(token)
+
+
+def _taken(name: str) -> Started:
+    """A process for a format: one that was kept, or a new one."""
+    kept = _KEPT.pop(name, None)
+    if kept is not None and kept.is_alive:
+        return kept
+    if kept is not None:
+        kept.stop()
+    return Started(name)
 
 
 @contextlib.contextmanager
@@ -151,12 +177,15 @@ def _free_bytes() -> int | None:
 
 
 def _content(running: Started, name: str) -> bytes:
+    keeps = _KEEPS.get() and name not in _KEPT
     try:
-        content: bytes = running.result()
+        content: bytes = running.result(keep=keeps)
     except Crash as crash:
         others = " or ".join(f"--format {other}" for other in CONVERTERS if other != name)
         memory = "free some memory and run again, or " if str(crash) == "SIGKILL" else ""
         raise ExportError(
             f"the converter to {name} crashed on the program ({crash})", f"{memory}export {others} only"
         ) from None
+    if keeps:
+        _KEPT[name] = running
     return content

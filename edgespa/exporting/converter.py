@@ -14,7 +14,7 @@ from edgespa.errors import MissingExtraError
 from edgespa.exporting.versions import DEFAULT, Target
 
 Layout = Literal["nhwc", "nchw"]
-WEIGHTS_SUFFIX, HALF_SUFFIX = ".bin", ".half"
+WEIGHTS_SUFFIX, HALF_SUFFIX, SAYS_SUFFIX = ".bin", ".half", ".json"
 _IN_PARTS = ".param"
 
 
@@ -69,6 +69,7 @@ def copy(source: Path, path: Path) -> None:
 
 
 def remove(path: Path) -> None:
-    """Remove a model file with its parts, and what a conversion laid beside it, as far as they are there."""
-    for each in (path, *parts(path), *(part.with_suffix(HALF_SUFFIX) for part in parts(path))):
+    """Remove a model file with its parts, and what else was laid beside it, as far as they are there."""
+    beside = (part.with_suffix(suffix) for part in parts(path) for suffix in (HALF_SUFFIX, SAYS_SUFFIX))
+    for each in (path, *parts(path), *beside):
         each.unlink(missing_ok=True)

@@ -6,8 +6,9 @@ import dataclasses
 from pathlib import Path
 
 from edgespa.exporting import onnx_meta, tflite_file, tflite_meta
-from edgespa.exporting.converter import Form
+from edgespa.exporting.converter import SAYS_SUFFIX, Form
 from edgespa.exporting.facts import Facts, Specs
+from edgespa.exporting.said import text_of
 
 
 def describe(path: Path, name: str, facts: Facts, form: Form, specs: tuple[Specs, Specs]) -> None:
@@ -21,7 +22,7 @@ def describe(path: Path, name: str, facts: Facts, form: Form, specs: tuple[Specs
         specs: Inputs and outputs as an ONNX file of that form has them.
     """
     inputs, outputs = specs
-    facts = facts if len(inputs) == 1 else dataclasses.replace(facts, preprocess=None)
+    facts = _of_one_image(facts, inputs)
     pixels = form.pixels is not None
     if name == "onnx":
         onnx_meta.write_metadata(path, facts, inputs, outputs, pixels=pixels)
@@ -41,3 +42,29 @@ def describe(path: Path, name: str, facts: Facts, form: Form, specs: tuple[Specs
             facts=facts,
             specs=(has, gives),
         )
+    elif name == "ncnn":
+        # The text of a .param file has no place for it: what is behind the last layer is not for other readers.
+        entries = facts.entries(_by_number(inputs, "in"), _by_number(outputs, "out"), pixels=False)
+        path.with_suffix(SAYS_SUFFIX).write_text(text_of(entries), encoding="utf-8")
+
+
+def entries_of(facts: Facts, specs: tuple[Specs, Specs]) -> dict[str, str]:
+    """Keys and texts for a file that is written with them at once, and takes what the program takes.
+
+    Args:
+        facts: Of the model.
+        specs: Inputs and outputs of the file.
+    """
+    return _of_one_image(facts, specs[0]).entries(*specs, pixels=False)
+
+
+def _of_one_image(facts: Facts, inputs: Specs) -> Facts:
+    return facts if len(inputs) == 1 else dataclasses.replace(facts, preprocess=None)
+
+
+def _by_number(specs: Specs, side: str) -> Specs:
+    """As the files of ncnn have them: by number, for one sample."""
+    return tuple(
+        spec.model_copy(update={"name": f"{side}{index}", "shape": (1, *spec.shape[1:])})
+        for index, spec in enumerate(specs)
+    )

@@ -50,6 +50,7 @@ class Facts:
         classes: Names of the outputs.
         preprocess: From image to the first input; None where it is no image, or how is not known.
         decoding: From the outputs to boxes.
+        version: Of the edgespa that writes it.
     """
 
     task: str
@@ -58,6 +59,7 @@ class Facts:
     classes: tuple[str, ...] = ()
     preprocess: Preprocess | None = None
     decoding: Decoding | None = None
+    version: str = __version__
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -78,7 +80,7 @@ class Facts:
         does = _DOES.get("detection" if self.decoding is not None else self.objective, "gives its outputs")
         count = f" ({len(self.classes)})" if self.classes else ""
         seen = " from an image" if self.preprocess is not None else ""
-        return f"{line(self.task)}: {does}{count}{seen}. Made by {MADE_BY} {__version__} from {self._base}."
+        return f"{line(self.task)}: {does}{count}{seen}. Made by {MADE_BY} {self.version} from {self._base}."
 
     @property
     def _base(self) -> str:
@@ -115,7 +117,7 @@ class Facts:
             "base_weights": line(without_folders(base.weights)) if base.weights is not None else None,
             "base_digest": base.digest,
             "producer": MADE_BY,
-            "edgespa_version": __version__,
+            "edgespa_version": self.version,
         }
         return {key: value for key, value in found.items() if value is not None}
 

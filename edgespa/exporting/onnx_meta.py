@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from edgespa.exporting.facts import Facts, Specs
@@ -30,12 +31,16 @@ def write_metadata(path: Path, facts: Facts, inputs: Specs, outputs: Specs, *, p
     onnx.save(model, path)
 
 
-def read_metadata(path: Path) -> dict[str, str]:
-    """The ``metadata_props`` of a file; empty if there are none.
+def with_entries(content: bytes, entries: Mapping[str, str]) -> bytes:
+    """An ONNX file that has them as its ``metadata_props``, and no other; what it computes is not touched.
 
     Args:
-        path: An ONNX file.
+        content: The file; its weights may lie elsewhere.
+        entries: Keys and texts.
     """
     import onnx
 
-    return {entry.key: entry.value for entry in onnx.load(path, load_external_data=False).metadata_props}
+    model = onnx.load_model_from_string(content)
+    del model.metadata_props[:]
+    onnx.helper.set_model_props(model, dict(entries))
+    return bytes(model.SerializeToString(deterministic=True))

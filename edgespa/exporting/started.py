@@ -32,7 +32,7 @@ class Crash(Exception):
 
 
 class Started:
-    """A process that converts one program to one format; its folder goes with it, also if this process is killed.
+    """A process that converts programs to one format; its folder goes with it, also if this process is killed.
 
     Args:
         name: Of the format.
@@ -41,6 +41,7 @@ class Started:
     def __init__(self, name: str) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="edgespa-"))
         self._out = self._folder / f"model.{name}"
+        self._ready = False
         self._process = subprocess.Popen(
             own_module("edgespa.exporting.worker", name, str(self._out)),
             stdin=subprocess.PIPE,
@@ -70,25 +71,40 @@ class Started:
         except BrokenPipeError:
             pass  # `result` says how it ended
 
-    def result(self) -> bytes:
+    def result(self, *, keep: bool = False) -> bytes:
         """The file; waits for it.
+
+        Args:
+            keep: It may convert another program then, unless something failed; else it is ended.
 
         Raises:
             ExportError: With the process's own words, if the program cannot be converted.
             Crash: If it said none.
         """
         assert self._process.stdout is not None
+        kept = False
         try:
-            began = self._process.stdout.readline() == READY
-            if not began or not (said := self._process.stdout.readline()):
+            self._ready = self._ready or self._process.stdout.readline() == READY
+            if not self._ready or not (said := self._process.stdout.readline()):
                 status = self._process.wait()
                 name = signal.Signals(-status).name if status < 0 else f"exit status {status}"
-                raise Crash(name if began else f"its process did not start: {name}")
+                raise Crash(name if self._ready else f"its process did not start: {name}")
             if words := json.loads(said):
                 raise ExportError(words["message"], words["hint"])
-            return self._out.read_bytes()
+            content = self._out.read_bytes()
+            if keep:
+                for path in self._folder.iterdir():
+                    path.unlink()
+            kept = keep
+            return content
         finally:
-            self.stop()
+            if not kept:
+                self.stop()
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether it can be given a program."""
+        return self._process.poll() is None
 
     def stop(self) -> None:
         """End it, whatever it does."""

@@ -28,7 +28,9 @@ from edgespa.exporting import onnx_file
 from edgespa.exporting.card import whole_card
 from edgespa.exporting.config import INT8_TOLERANCE, Origin
 from edgespa.exporting.converter import Form, require
+from edgespa.exporting.described import entries_of
 from edgespa.exporting.drawing import draw_samples
+from edgespa.exporting.onnx_meta import with_entries
 from edgespa.exporting.parity import File, bound_for
 from edgespa.exporting.recipe import TASK, Made, write_recipe
 from edgespa.exporting.skeleton import skeleton
@@ -81,7 +83,8 @@ def write_task_bundle(
     content = base_file.read_bytes()
     with trials(), BundleWriter(output, sign=sign) as writer:
         folder = writer.path
-        (folder / MODEL).write_bytes(gzip.compress(graph, 9, mtime=0))
+        said = entries_of(origin.facts, (inputs, outputs))
+        (folder / MODEL).write_bytes(gzip.compress(with_entries(graph, said), 9, mtime=0))
         (folder / TASK).write_bytes(gzip.compress(path.read_bytes(), 9, mtime=0))
         (folder / runner.BASE).symlink_to(base_file.absolute())
         made = write_recipe(folder, task, base, program, names, hashlib.sha256(content).hexdigest(), len(content))

@@ -8,7 +8,6 @@ Python, so the few tables that are needed are written here (`edgespa.exporting.t
 from __future__ import annotations
 
 import io
-import json
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,12 +16,13 @@ from typing import Any
 from edgespa.bundle import LABELS
 from edgespa.config import Preprocess
 from edgespa.exporting.facts import MADE_BY, Facts, Specs, line
+from edgespa.exporting.said import ENTRY, text_of
 from edgespa.exporting.tflite_packed import packed
 from edgespa.exporting.tflite_tables import AXIS_LABELS, DESCRIPTIONS, VALUE_LABELS, Tables
 from edgespa.system.quiet import quiet
 
 NAME, IDENTIFIER, PARSER, GROUPS_PARSER = "TFLITE_METADATA", b"M001", "1.0.0", "1.2.0"
-FACTS = "edgespa.json"
+FACTS = ENTRY
 """The entry of the zip that has all that is known, in the words of the ONNX file."""
 GROUP = "detection_result"
 _OF_BOXES = {"boxes": "location", "scores": "score", "classes": "category"}
@@ -87,19 +87,6 @@ def read_labels(path: Path) -> list[str]:
     return (_entry(path, LABELS) or "").splitlines()
 
 
-def read_facts(path: Path) -> dict[str, str]:
-    """What a file says of itself, in the words of the ONNX file; empty if it says nothing.
-
-    Args:
-        path: A TFLite file.
-    """
-    try:
-        found = json.loads(_entry(path, FACTS) or "{}")
-    except ValueError:
-        return {}
-    return {str(key): str(value) for key, value in found.items()} if isinstance(found, dict) else {}
-
-
 def _entry(path: Path, name: str) -> str | None:
     try:
         with zipfile.ZipFile(path) as archive:
@@ -121,8 +108,7 @@ def _behind(classes: Sequence[str], entries: Mapping[str, str]) -> bytes:
         if classes:
             archive.writestr(zipfile.ZipInfo(LABELS, _EPOCH), "\n".join(classes) + "\n")
         if entries:
-            text = json.dumps(entries, ensure_ascii=False, indent=1, sort_keys=True) + "\n"
-            archive.writestr(zipfile.ZipInfo(FACTS, _EPOCH), text.encode())
+            archive.writestr(zipfile.ZipInfo(FACTS, _EPOCH), text_of(entries).encode())
     return stream.getvalue()
 
 

@@ -22,7 +22,7 @@ from edgespa.exporting.config import PRECISIONS, ExportConfig
 from edgespa.exporting.conversion import SUFFIXES, Conversions
 from edgespa.exporting.converter import Form, copy, parts, remove, size_of
 from edgespa.exporting.corrections import Correction, Corrections
-from edgespa.exporting.described import describe
+from edgespa.exporting.described import describe, entries_of
 from edgespa.exporting.elsewhere import proofs_elsewhere, ways_beside
 from edgespa.exporting.facts import Facts
 from edgespa.exporting.journal import Journal
@@ -190,9 +190,9 @@ def _onward_variants(job: Job, name: str, steps: Steps) -> Outcome:
         try:
             if precision != "fp32":
                 raise NotUseful(f"{name} files are made in fp32")
-            weights, libraries = onward.write(job.program, name, path)
-            steps.next(f"{name} {precision}: prove")
             specs = onnx_file.specs(job.program, job.samples.outputs, job.form.plain())
+            weights, libraries = onward.write(job.program, name, path, entries_of(job.facts, specs))
+            steps.next(f"{name} {precision}: prove")
             with contextlib.closing(
                 TorchFile(path, f"{name}-{precision}", name, *specs, job.config.threads, libraries)
             ) as file:

@@ -1,8 +1,8 @@
 """The process that `edgespa.exporting.started` starts: ``python -m edgespa.exporting.worker FORMAT FILE``.
 
 It loads the converter, reads from its input what to convert, says how it went in a line of JSON (message and hint, or
-nothing), and waits to be ended. It ends, and removes the folder of its file, when its input does: then the export that
-it works for is gone.
+nothing), and waits for more, or to be ended. It ends, and removes the folder of its file, when its input does, also in
+the middle of a conversion: then the export that it works for is gone.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import queue
 import shutil
 import sys
 import threading
@@ -28,7 +29,7 @@ from edgespa.system.quiet import first_line
 
 
 def main(arguments: list[str]) -> None:
-    """Convert one program.
+    """Convert what comes.
 
     Args:
         arguments: The format, the file to write.
@@ -48,12 +49,11 @@ def _serve(name: str, out: Path) -> None:
     os.write(answer, READY)
     for package in CONVERTERS[name].PACKAGES:
         importlib.import_module(package)
-    asked = sys.stdin.buffer.readline()
-    if not asked:
-        _leave(out.parent)
-    threading.Thread(target=_end_with_input, args=(out.parent,), daemon=True).start()
-    os.write(answer, json.dumps(_converted(name, out, json.loads(asked))).encode() + b"\n")
-    threading.Event().wait()
+    orders: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+    threading.Thread(target=_listen, args=(orders, out.parent), daemon=True).start()
+    while True:
+        asked = json.loads(orders.get())
+        os.write(answer, json.dumps(_converted(name, out, asked)).encode() + b"\n")
 
 
 def _converted(name: str, out: Path, asked: dict[str, Any]) -> dict[str, str | None]:
@@ -74,12 +74,13 @@ def _converted(name: str, out: Path, asked: dict[str, Any]) -> dict[str, str | N
     return {}
 
 
-def _end_with_input(folder: Path) -> None:
-    os.read(0, 1)  # not through sys.stdin, whose lock would be held when this process ends
-    _leave(folder)
-
-
-def _leave(folder: Path) -> None:
+def _listen(orders: queue.SimpleQueue[bytes], folder: Path) -> None:
+    """Lines of the input; when it ends, so does this process."""
+    left = b""
+    while piece := os.read(0, 1 << 16):  # not through sys.stdin, whose lock would be held when this process ends
+        *lines, left = (left + piece).split(b"\n")
+        for line in lines:
+            orders.put(line)
     shutil.rmtree(folder, ignore_errors=True)
     os._exit(1)
 

@@ -6,7 +6,9 @@ import copy
 import math
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from edgespa.data import Prepared
@@ -47,6 +49,7 @@ class Images:
         self._program = base.program
         self._detector = base.detector
         self._types = [spec.dtype for spec in base.program.inputs]
+        self._rows: NDArray[np.int64] | None = None  # of the data, where they are a part of them
         free = shape[0] == BATCH
         most = _BATCH_ELEMENTS // _largest(base.program)
         self.batch_size = min(MOST_IMAGES, max(4, most)) if free else int(shape[0])
@@ -79,8 +82,12 @@ class Images:
 
     def batch(self, index: int) -> tuple[Tensor, ...]:
         """Images as the program takes them, ``[N, C, H, W]``; or what else it takes, all inputs of a run."""
-        start = index * self.batch_size
-        return self._typed(self.data.tensor(range(start, min(start + self.batch_size, self.count))))
+        return self._typed(self.data.tensor(self._places(index * self.batch_size, self.batch_size)))
+
+    def _places(self, start: int, size: int) -> range | NDArray[np.int64]:
+        """Where some of the samples are in the data."""
+        stop = min(start + size, self.count)
+        return range(start, stop) if self._rows is None else self._rows[start:stop]
 
     def some(self, count: int) -> Images:
         """So many of the first samples, to whole batches where the program takes no other number.
@@ -94,6 +101,28 @@ class Images:
         few.count = min(self.count, few.batches * few.batch_size)
         return few
 
+    def parted(self, most: int, least: int, seed: int) -> tuple[Images, Images]:
+        """Two parts at random: what is fitted on, and a fifth to judge that on.
+
+        Args:
+            most: To judge on.
+            least: To judge on; with fewer images, and where the program takes no other number than its own, both parts
+                are all of them.
+            seed: Which.
+        """
+        judged = min(most, self.count // 5)
+        if judged < least or not self._program.dynamic_batch:
+            return self, self
+        places = np.random.RandomState(seed).permutation(self.count)
+        places = places if self._rows is None else self._rows[places]
+        return self._of(np.sort(places[judged:])), self._of(np.sort(places[:judged]))
+
+    def _of(self, rows: NDArray[np.int64]) -> Images:
+        part = copy.copy(self)
+        part._rows, part.count = rows, len(rows)
+        part.batches = -(-part.count // part.batch_size)
+        return part
+
     def first(self, count: int) -> tuple[Tensor, ...]:
         """Some of the first samples, or a batch where the program takes no other number.
 
@@ -101,21 +130,20 @@ class Images:
             count: How many.
         """
         size = min(count, self.batch_size) if self._program.dynamic_batch else self.batch_size
-        return self._typed(self.data.tensor(range(min(size, self.count))))
+        return self._typed(self.data.tensor(self._places(0, size)))
 
     def _typed(self, inputs: Inputs) -> tuple[Tensor, ...]:
         return tuple(each.to(dtype) for each, dtype in zip(arguments(inputs), self._types, strict=True))
 
     def targets(self, index: int) -> Any:
         """What is right for them, as `edgespa.data.Prepared.batches` gives it."""
-        start = index * self.batch_size
-        return self.data.targets.of(torch.arange(start, min(start + self.batch_size, self.count)))
+        return self.data.targets.of(torch.as_tensor(self._places(index * self.batch_size, self.batch_size)))
 
     @property
     def table(self) -> Tensor | None:
         """All of it, where it is rows of a table."""
         rows = self.data.targets.table
-        return None if rows is None else rows[: self.count]
+        return None if rows is None else rows[torch.as_tensor(self._places(0, self.count))]
 
     def require_answers(self, what: str) -> None:
         """Refuse images of which it is not known what is right, or which the network gives no answers to.

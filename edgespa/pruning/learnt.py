@@ -13,7 +13,15 @@ from edgespa.pruning.evidence import Evidence
 from edgespa.pruning.head_losses import HeadLoss, head_losses
 from edgespa.pruning.heads import Heads
 from edgespa.pruning.images import Images
-from edgespa.pruning.losses import LEVELS, BlockLoss, accuracy_losses, block_losses, lost_scores, output_losses
+from edgespa.pruning.losses import (
+    DISTANCE_IMAGES,
+    LEVELS,
+    BlockLoss,
+    accuracy_losses,
+    block_losses,
+    lost_scores,
+    output_losses,
+)
 from edgespa.pruning.rank import by_rank, scores_of
 from edgespa.pruning.shapes import Losses
 from edgespa.pruning.survey import Network, gather, path_of
@@ -80,6 +88,11 @@ class Learnt:
         self.evidence: dict[str, list[Evidence]] = {}
         self.paths: dict[str, reconstruct.Path] = {}
         self.scores: dict[str, Scores] | None = None
+        self._fitted = self._judging = images
+        if images is not None and shared and config.shares == "knapsack" and config.fits_on != "layer":
+            # On images that new weights were fitted on any width of a wide last layer loses nothing.
+            least, most = DISTANCE_IMAGES
+            self._fitted, self._judging = images.parted(most, least, config.seed)
         self._held_out = held_out
         self._every_path = shared and config.every_path
         self._shares: dict[str, Scores] | None = None
@@ -141,10 +154,10 @@ class Learnt:
         if self._losses is None and self.scores is not None:
             self._losses = lost_scores(self.scores)
         elif self._losses is None:
-            assert self.images is not None
+            assert self._judging is not None
             paths = {name: self.paths[name] for name in names if name in self.paths}
             self.ticks.expect(len(paths) * len(LEVELS))
-            self._losses = output_losses(self.network, paths, self.evidence, self.images, self.reweights, self.ticks)
+            self._losses = output_losses(self.network, paths, self.evidence, self._judging, self.reweights, self.ticks)
             self._forget()
         found: dict[str, LossCurve] = {}
         for name in names:
@@ -222,11 +235,11 @@ class Learnt:
         Args:
             nodes: Theirs.
         """
-        assert self.images is not None
+        assert self._fitted is not None
         readers = [reader for node, reader in self.network.readers.items() if node in nodes - set(self.evidence)]
         if readers:
             self.ticks.expect(len(readers))
-            self.evidence.update(gather(self.network, self.images, readers, self.ticks))
+            self.evidence.update(gather(self.network, self._fitted, readers, self.ticks))
 
     def _forget(self) -> None:
         """Evidence is large, and a front-to-back pass gathers its own."""

@@ -12,6 +12,7 @@ from edgespa.reports.page.proofs import parity
 from edgespa.reports.page.provenance import examples, provenance
 from edgespa.reports.page.quality import files, tiles, trade_offs
 from edgespa.reports.page.searches import searches
+from edgespa.reports.page.sweeps import sweeps
 from edgespa.reports.page.times import latencies, operators
 from edgespa.reports.page.training import curves, depth, reconstruction
 
@@ -20,6 +21,7 @@ def report_sections(found: Found) -> list[Section]:
     """All that there is to show, each thing in its section; those with nothing to show are left out."""
     timed = timings(found)
     sections = [
+        sweeps(found),
         tiles(found, timed),
         searches(found),
         trade_offs(found, timed),

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
+import numpy as np
+from numpy.typing import NDArray
+
+_LEVELS = 64
+"""Of a goal, that are told apart where the front has more points: what is counted is bounded."""
 Point = Sequence[float]
 """A number for each goal, the less the better."""
 
@@ -51,28 +55,41 @@ def fronts(points: Sequence[Point]) -> list[list[int]]:
     return found
 
 
-def crowding(points: Sequence[Point]) -> list[float]:
-    """How far apart the neighbours of each point are, summed over the goals; of the ends of each goal infinity.
+def covering(points: Sequence[Point], count: int) -> list[int]:
+    """Points that together dominate most of what any of them does, by their number; the first does most alone.
 
-    Deb et al. 2002 (NSGA-II), section III-B.
+    Greedy choice by hypervolume (Guerreiro, Fonseca and Paquete 2016, doi 10.1162/EVCO_a_00188), here over ranks: what
+    a goal is measured in, and how far apart two values of it are, changes nothing. Where points are a curve, its
+    middle comes before its ends.
 
     Args:
         points: Of one front.
+        count: How many; all of them if there are fewer.
     """
-    distances = [0.0] * len(points)
-    for goal in range(len(points[0]) if points else 0):
-        order = sorted(range(len(points)), key=lambda index: (points[index][goal], index))
-        span = points[order[-1]][goal] - points[order[0]][goal]
-        distances[order[0]] = distances[order[-1]] = math.inf
-        for place in range(1, len(order) - 1):
-            if span > 0:
-                gap = points[order[place + 1]][goal] - points[order[place - 1]][goal]
-                distances[order[place]] += gap / span
-    return distances
+    if not points:
+        return []
+    ranks = np.stack([_levels([point[goal] for point in points]) for goal in range(len(points[0]))], axis=1)
+    free = np.ones(tuple(ranks.max(axis=0) + 1), dtype=bool)
+    left, found = list(range(len(points))), list[int]()
+    while left and len(found) < count:
+        beyond = {each: tuple(slice(rank, None) for rank in ranks[each]) for each in left}
+        gains = {each: int(np.count_nonzero(free[beyond[each]])) for each in left}
+        taken = max(left, key=lambda each: (gains[each], -each))
+        free[beyond[taken]] = False
+        left.remove(taken)
+        found.append(taken)
+    return found
+
+
+def _levels(values: Sequence[float]) -> NDArray[np.int64]:
+    """The place of each value among all that there are, from 0; of many values several share one."""
+    _, ranks = np.unique(np.asarray(values, dtype=np.float64), return_inverse=True)
+    most = int(ranks.max())
+    return ranks if most < _LEVELS else ranks * (_LEVELS - 1) // most
 
 
 def best(points: Sequence[Point], count: int) -> list[int]:
-    """So many of the points: front after front, of the last one those that stand apart most; by their number.
+    """So many of the points: front after front, of the last one those that cover most; by their number.
 
     Args:
         points: Any number.
@@ -83,9 +100,7 @@ def best(points: Sequence[Point], count: int) -> list[int]:
         room = count - len(found)
         if room <= 0:
             break
-        apart = crowding([points[each] for each in own])
-        ranked = sorted(range(len(own)), key=lambda index: (-apart[index], own[index]))
-        found += [own[index] for index in ranked[:room]]
+        found += [own[index] for index in covering([points[each] for each in own], room)]
     return sorted(found)
 
 

@@ -37,6 +37,7 @@ class Trial(Strict):
         wave: That it was in.
         digest: Of its recipe in this search.
         recipe: What varies, and does something in this trial: of an adapter without a rank there is none.
+        defaults: It has the defaults where they vary, and goes on in any case: what the others are compared with.
         state: ``waiting``; ``rejected``, by the latency table or for its bytes, before anything was trained;
             ``stopped``, because others were better; ``failed``; ``complete``.
         stage: The last one that it has behind it.
@@ -59,6 +60,7 @@ class Trial(Strict):
     wave: Count
     digest: Digest
     recipe: dict[Name, Setting]
+    defaults: bool = False
     state: State = "waiting"
     stage: Stage = ""
     why: Text = ""

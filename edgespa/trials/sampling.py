@@ -101,6 +101,7 @@ class Study:
         goals: Whose numbers are told.
         bracket: Trials of a wave: before the first is done, nothing is known.
         seed: Of everything random.
+        first: Points that are proposed before all others: what is known to be good.
     """
 
     def __init__(
@@ -112,7 +113,9 @@ class Study:
         goals: Sequence[Goal],
         bracket: int,
         seed: int,
+        first: Sequence[Recipe] = (),
     ) -> None:
+        self._first = tuple(first)
         self._space, self._canonical, self._kind = space, canonical, sampler
         self._bracket, self._seed = bracket, seed
         self._seen: set[str] = set()
@@ -182,6 +185,8 @@ class Study:
     def _sampler(self) -> optuna.samplers.BaseSampler:
         from optuna import samplers
 
+        if self._asked < len(self._first):
+            return samplers.PartialFixedSampler(dict(self._first[self._asked]), samplers.RandomSampler(seed=self._seed))
         seed = int(hashlib.sha256(f"{self._seed}:{self._asked}".encode()).hexdigest()[:8], 16)
         if self._kind == "nsga2":
             return samplers.NSGAIISampler(population_size=max(2, self._bracket), seed=seed)

@@ -43,6 +43,14 @@ class Choices:
         """Values that are tried for being allowed."""
         return self.values
 
+    def nearest(self, value: Any) -> Value:
+        """That value, if it is one of them; else the first."""
+        return next((each for each in self.values if type(each) is type(value) and each == value), self.values[0])
+
+    def part(self, share: float) -> Value:
+        """The value that lies so far between the first, 0, and the last, 1."""
+        return self.values[round(share * (len(self.values) - 1))]
+
     def plain(self) -> Any:
         """As JSON and TOML have it."""
         return list(self.values)
@@ -92,6 +100,27 @@ class Range:
     def ends(self) -> tuple[Value, ...]:
         """Values that are tried for being allowed."""
         return (self.low, self.high)
+
+    def nearest(self, value: Any) -> Value:
+        """The value that is nearest to a number; the middle for anything else."""
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return self.part(0.5)
+        inside = min(max(value, self.low), self.high)
+        return self._stepped(inside)
+
+    def part(self, share: float) -> Value:
+        """The value that lies so far between the ends."""
+        if self.log:
+            return self._stepped(self.low * (self.high / self.low) ** share)
+        return self._stepped(self.low + share * (self.high - self.low))
+
+    def _stepped(self, value: float) -> Value:
+        step = self.step or (1 if self.whole else None)
+        if step is None:
+            return float(f"{value:.6g}")
+        most = math.floor((self.high - self.low) / step + 1e-9)
+        found = _tidy(self.low + step * min(most, round((value - self.low) / step)))
+        return int(found) if self.whole else found
 
     def plain(self) -> Any:
         """As JSON and TOML have it."""

@@ -75,7 +75,7 @@ def report(made: Path, output: Path, *names: str, **settings: Any) -> tuple[es.R
 def test_everything_in_a_folder(made: Path, tmp_path: Path) -> None:
     found, content = report(made, tmp_path / "page.html")
     kinds = ("bundles", "tasks", "logs", "recipes", "depths", "evaluations", "healths")
-    assert found.counts == {**dict.fromkeys(kinds, 1), "profiles": 0, "searches": 0}
+    assert found.counts == {**dict.fromkeys(kinds, 1), "profiles": 0, "searches": 0, "sweeps": 0}
     assert found.notes == ()
     titles = re.findall(r"<h2>(.*?)</h2>", content)
     for words in (

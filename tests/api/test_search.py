@@ -221,8 +221,10 @@ def test_the_front_comes_out_as_files_bundles_and_a_page(
 def test_only_the_front_is_measured(call: Any, here: Here, board: Board) -> None:
     found = call(trials=8, bracket=4)
     complete = [each for each in found.record.trials if each.state == "complete"]
-    assert len(complete) == 2
-    assert len(board.measured) == len(set(board.measured)) <= 2
+    assert len(complete) == 3  # the best third of the best third of each wave, and the defaults
+    assert [each.number for each in found.record.trials if each.defaults] == [0]
+    assert complete[0].defaults
+    assert len(board.measured) == len(set(board.measured)) <= 3
     for each in found.record.trials:
         assert (each.measured_ms is None) or each.state == "complete"
         assert each.front is None or each.measured_ms is not None
@@ -265,6 +267,32 @@ def test_what_is_measured_to_be_too_slow_is_not_on_the_front(call: Any, here: He
     assert not list((found.path / "front").iterdir())
 
 
+def test_the_defaults_are_tried_and_go_on_in_any_case(call: Any, here: Here, board: Board) -> None:
+    space = {"density": "0.2..1:0.1", "rank": [2, 8, 16], "adapter": ["lora", "splora"], "precision": ["int8", "fp32"]}
+    found = call(space=space, sampler="tpe", trials=12, bracket=12)
+    recipes = [each.recipe for each in found.record.trials[:4]]
+    usual = {"rank": 8, "adapter": "splora"}
+    assert recipes == [
+        {**usual, "density": density, "precision": precision}
+        for density, precision in ((0.6, "int8"), (0.8, "fp32"), (0.4, "int8"), (1.0, "fp32"))
+    ]
+    first = found.record.trials[0]
+    assert (first.state, first.defaults) == ("complete", True)
+    assert re.search(
+        r"^the defaults \(splora density=0.6 int8 rank=8\): \S+%, \S+ ms, \d+ KiB; (not )?on the front$",
+        str(found),
+        re.MULTILINE,
+    )
+    assert {"few", "full", "file"} <= set(here.stages())
+    # Of what has no choice that is the default the first, of a range whose default is not known the middle.
+    space = {"lr": "1e-4..1e-2:log", "rank": [2, 4], "density": [0.5]}
+    odd = call(space=space, output=found.path.parent / "odd", trials=1, bracket=3)
+    (only,) = odd.record.trials
+    assert only.recipe["rank"] == 2
+    assert only.recipe["lr"] == pytest.approx(1e-3)
+    assert only.state == "complete"
+
+
 def test_a_device_that_does_not_answer_leaves_the_front_as_foretold(
     call: Any, here: Here, board: Board, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -280,19 +308,20 @@ def test_a_device_that_does_not_answer_leaves_the_front_as_foretold(
 
 def test_what_was_disturbed_is_said_and_measured_again(call: Any, here: Here, board: Board) -> None:
     board.clean = False
-    found = call()
+    how = {"sampler": "grid"}  # which has no trial beside the best
+    found = call(**how)
     assert board.measured == [board.measured[0]] * 2  # a second time at once
     assert found.front[0].measured_ms is not None
     assert any("was disturbed while it was measured, 2 times" in each for each in found.record.notes)
     board.clean, board.factor = True, 2.0
-    again = call()
+    again = call(**how)
     assert again.record.notes == ()
     (best,) = again.front
     assert best.measured_ms == 2 * found.front[0].measured_ms
     kept = again.path / str(best.folder) / "bundle" / "profile.json"
     assert float(kept.read_text()) == pytest.approx(best.measured_ms)  # the one of this measurement, of that runtime
     assert len(board.measured) == 3
-    call()
+    call(**how)
     assert len(board.measured) == 3
 
 
@@ -358,7 +387,7 @@ def test_a_failing_trial_is_told_and_stops_no_other(call: Any, here: Here, board
     here.before = lambda job: Failure("no memory", "buy some", lost=True) if len(here.done) == 1 else None
     found = call()
     assert found.record.counts()["failed"] >= 1
-    assert found.record.counts()["complete"] == 1
+    assert found.record.counts()["complete"] == 2  # the best, and the defaults
     failed = [each for each in found.record.trials if each.state == "failed"]
     assert {each.why for each in failed} == {"cut: no memory"}
     here.before = lambda job: None
@@ -369,7 +398,8 @@ def test_what_cannot_be_done_at_all_is_not_tried_again(call: Any, here: Here, bo
     board.refused = "file"
     found = call()
     board.refused = ""
-    assert [each.why for each in found.record.trials if each.state == "failed"] == ["its file: it does not compute"]
+    failed = [each.why for each in found.record.trials if each.state == "failed"]
+    assert failed == ["its file: it does not compute"] * 2  # of the best, and of the defaults
     assert found.front == ()
     before = len(here.done)
     assert what(call().record.trials) == what(found.record.trials)

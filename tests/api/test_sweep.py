@@ -32,6 +32,7 @@ from edgespa.errors import (
 )
 from edgespa.objectives.measures import ACCURACY
 from edgespa.tasks import base as base_module
+from edgespa.trials.swept import SweepRecord
 from edgespa.workers import Ended, Failure, Job
 from edgespa.workers.calling import carried_out, ended
 
@@ -241,7 +242,8 @@ def test_many_tasks_over_one_base(
     assert whole.of == "test"
     assert whole.quality == es.open_task(out / "tasks" / "all.spa").metrics["test_accuracy"]
     assert problems("sweep", found.to_dict()) == []
-    assert json.loads((out / "sweep.json").read_text())["tasks"][1]["name"] == "two"
+    record = SweepRecord.read(out / "sweep.json")
+    assert [(each.name, each.state) for each in record.all] == [(each.name, each.state) for each in found.all]
 
     files = tmp_path / "files"
     (tmp_path / "one/tasks").mkdir(parents=True)  # the way to the base is recorded, from the file
@@ -269,6 +271,8 @@ def test_many_tasks_over_one_base(
     }  # fmt: skip
     assert [job.arguments["making"] is None for job in here.done] == [True, False, True, False]
     assert third.done
+    page = es.report(out, output=tmp_path / "page.html", examples=0, progress=False)
+    assert {kind: count for kind, count in page.counts.items() if count} == {"sweeps": 1, "tasks": 3, "bundles": 4}
 
 
 @pytest.mark.slow
@@ -342,6 +346,11 @@ def test_it_is_done_again_where_something_changed_and_says_why(
     here.names()
     assert whys(call(text, again="two")) == {"base": "", "all": "", "two": "asked for"}
     assert here.names() == ["two"]
+    task = tmp_path / "out/tasks/two.spa"
+    for change in (lambda: task.write_bytes(task.read_bytes() + b"x"), task.unlink):
+        change()
+        assert whys(call(text)) == {"base": "", "all": "", "two": "its file is gone, or another one"}
+        assert here.names() == ["two"]
     shutil.move(tmp_path / "files", tmp_path / "moved")
     assert es.sweep(tmp_path / "moved/tasks.toml", output="out", progress=False).done  # and no word is needed
     assert here.names() == []
@@ -394,7 +403,7 @@ precision = "fp32,fp16"
     ]
 
 
-def test_this_machine_measures_last_and_tables_are_made_once(call: Any, here: Here, made: Made) -> None:
+def test_this_machine_measures_last_and_tables_are_made_once(call: Any, here: Here, made: Made, tmp_path: Path) -> None:
     budget = "budget = 'latency_ms=2.5'\ndevices = 'local'\n"
     text = HEAD.replace("density = 0.5", budget) + TWO
     found = call(text)
@@ -404,6 +413,11 @@ def test_this_machine_measures_last_and_tables_are_made_once(call: Any, here: He
     assert devices == ["local", None, *["local"] * 5]
     assert len(made.told("latencies")) == 1
     assert {each["latency_ms"] for each in made.told("adapt")} == {2.5}
+    (asked,) = read_sweep(tmp_path / "files/tasks.toml").tasks[:1]
+    assert asked.making["device"] == "local"  # the first of its devices is what it has to be fast on
+    several = HEAD.replace("density = 0.5", "budget = 'latency_ms=2.5'\ndevices = ['pi-5', 'local']") + TWO
+    (tmp_path / "files/several.toml").write_text(several)
+    assert {each.making["device"] for each in read_sweep(tmp_path / "files/several.toml").tasks} == {"pi-5"}
     assert [each.times["local"]["ms"] for each in found.all] == [2.0] * 3  # the fastest
     assert "ms local" in str(found)
     assert call(text).done
@@ -478,6 +492,13 @@ def test_what_only_the_user_may_say_is_asked_for(call: Any, here: Here, made: Ma
     assert made.calls == []
     call(HEAD + TWO, trust=True)
     call(HEAD + TWO, trust=False)  # nothing is to be done
+    # What nothing is to be done for is not asked about.
+    own = HEAD + TWO + "devices = ['pi-5']\n[tasks.other]\ndata = 'two.npz'\n"
+    call(own, trust=True)
+    with pytest.raises(UntrustedError) as caught:
+        call(own + "rank = 3\nobjective = 'own.py:make'\n", trust=False)
+    assert "tasks.other.objective" in caught.value.message
+    assert "tasks.two" not in caught.value.message
 
 
 @pytest.mark.parametrize(

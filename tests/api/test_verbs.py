@@ -45,8 +45,8 @@ SIGNATURES = {
     "latencies": "device model variants threads input_shape weights base trust again remove progress",
     "open_bundle": "path signers identity revoked",
     "open_task": "path",
-    "profile": "bundle device group against variants threads runtimes arithmetics providers pick runs seconds duration "
-    "cooldown rounds signers identity revoked trust by_layer again save progress",
+    "profile": "bundle device group against variants threads tune runtimes arithmetics providers pick runs seconds "
+    "duration cooldown rounds signers identity revoked trust power_mode fixed_clocks by_layer again save progress",
     "prune": "model output density calibration eval_data held_out data input_shape weights base trust mean std limit "
     "eval_limit labels class_offset objective skip_bad_files latency_ms device threads variant heal heal_steps "
     "tensorboard mlflow plot resume fresh overwrite progress settings",

@@ -149,6 +149,7 @@ def write_bundle(
     bound: dict[Metric, float] | None = None,
     extra: Mapping[str, bytes] = MappingProxyType({}),
     classes: Sequence[str] = CLASSES,
+    max_latency_ms: float | None = None,
 ) -> Path:
     """Write a bundle; the files may be garbage, the digests are always right."""
     images = np.random.default_rng(3).standard_normal((11, 3, 8, 8)).astype(np.float32)
@@ -167,7 +168,7 @@ def write_bundle(
         if selfcheck:
             np.savez(writer.path / "selfcheck.npz", input_0=images, output_0=linear_program(images))
         (writer.path / "labels.txt").write_text("\n".join(classes) + "\n")
-        writer.commit(make_manifest(*variants))
+        writer.commit(make_manifest(*variants, max_latency_ms=max_latency_ms))
     return target
 
 

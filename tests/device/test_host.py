@@ -65,6 +65,51 @@ def test_a_pc_is_described_by_its_processor(tmp_path: Path) -> None:
     assert facts(tmp_path).cpu_model == "First: CPU @ 2 GHz"
 
 
+@pytest.mark.parametrize(
+    ("speeds", "fast"),
+    [
+        ({0: 446, 1: 446, 2: 1024, 3: 1024}, [2, 3]),
+        ({0: 250, 1: 1024, 2: 1000, 3: 700}, [1, 2]),  # cores of one kind differ a little
+        ({0: 1024, 1: 1024, 2: 1024, 3: 1024}, []),
+        ({0: 1024, 1: 1000, 2: 980, 3: 1024}, []),
+        ({0: 446, 1: 1024}, []),  # of two others it is not known
+    ],
+)
+@pytest.mark.parametrize("name", ["cpu_capacity", "cpufreq/cpuinfo_max_freq"])
+def test_cores_that_are_faster_than_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, speeds: dict[int, int], fast: list[int]
+) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1, 2, 3})
+    for core, speed in speeds.items():
+        put(tmp_path / f"sys/devices/system/cpu/cpu{core}/{name}", speed)
+    assert list(facts(tmp_path).fast_cores) == fast
+
+
+def test_only_cores_that_may_be_used_are_fast(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for core, speed in enumerate((446, 446, 1024, 1024)):
+        put(tmp_path / f"sys/devices/system/cpu/cpu{core}/cpu_capacity", speed)
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1, 3})
+    assert list(facts(tmp_path).fast_cores) == [3]
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1})
+    assert list(facts(tmp_path).fast_cores) == []
+
+
+def test_clocks_that_are_held(tmp_path: Path) -> None:
+    assert conditions(tmp_path).fixed_clocks is None
+    cpu = tmp_path / "sys/devices/system/cpu"
+    for core in (0, 1):
+        put(cpu / f"cpu{core}/cpufreq/scaling_governor", "schedutil")
+        put(cpu / f"cpu{core}/cpufreq/scaling_min_freq", 729600)
+        put(cpu / f"cpu{core}/cpufreq/scaling_max_freq", 1510400)
+    assert conditions(tmp_path).fixed_clocks is False
+    put(cpu / "cpu0/cpufreq/scaling_min_freq", 1510400)  # as jetson_clocks does it, to all
+    assert conditions(tmp_path).fixed_clocks is False
+    put(cpu / "cpu1/cpufreq/scaling_governor", "performance")
+    assert conditions(tmp_path).fixed_clocks is True
+    (cpu / "cpu0/cpufreq/scaling_max_freq").unlink()
+    assert conditions(tmp_path).fixed_clocks is None
+
+
 def test_a_jetson_says_its_release(tmp_path: Path) -> None:
     put(tmp_path / "etc/nv_tegra_release", "# R36 (release), REVISION: 4.3, GCID: 1, BOARD: generic, EABI: aarch64")
     assert str(facts(tmp_path).board_software).startswith("R36 (release), REVISION: 4.3")

@@ -113,6 +113,28 @@ def test_the_self_check_and_the_latency_of_the_device(one: Any, typed: Any) -> N
     assert one.in_use() == first
 
 
+def test_the_bundles_own_bound_of_latency(one: Any, typed: Any, make_bundle: Any, monkeypatch: Any) -> None:
+    first, of_number = one.in_use(), one.bundles
+
+    def bounded(number: int) -> Path:
+        path = Path(of_number(number))
+        found = path.with_name(f"{path.name}-bounded")
+        if not found.exists():
+            make_bundle(found, onnx=(path / "model.onnx").read_bytes(), max_latency_ms=number * 1e-6)
+        return found
+
+    monkeypatch.setattr(one, "bundles", bounded)
+    one.ship(3)
+    typed({**WATCH, "health": None, "max_latency_ms": 10_000.0})  # of the device: it counts in its place
+    second = one.in_use()
+    assert second != first
+    one.ship(4)
+    typed({**WATCH, "health": None})
+    wait_until(lambda: state(one.root)["state"] == "rolled back", "it did not go back")
+    assert "and may take 4e-06 ms" in state(one.root)["reason"]
+    assert one.in_use() == first
+
+
 def test_what_is_in_its_window_is_not_replaced_by_what_nobody_watches(one: Any) -> None:
     first = one.in_use()
     path = one.root / "tasks/shapes/window.json"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -15,11 +16,12 @@ import edgespa as es
 from edgespa.bundle import Pick, picked, read_manifest, verify_files
 from edgespa.device.board import load_device
 from edgespa.device.link.reach import connect
+from edgespa.device.measure import profile as measuring
 from edgespa.device.measure.profile import profile
 from edgespa.device.measure.results import Check
 from edgespa.device.measure.settings import Settings
 from edgespa.device.measure.site import Site
-from edgespa.device.runner import runtimes
+from edgespa.device.runner import cores, runtimes
 from edgespa.device.runner.bundle import RunnerError
 from edgespa.errors import BundleError, ConfigError, DeviceError
 
@@ -187,6 +189,101 @@ def test_what_is_picked_is_what_run_py_takes(full_bundle: Path) -> None:
     # Who asks for something gets that; a bundle of before picks nothing.
     assert run_py(full_bundle, "--bench", "--runs", "10", "--variant", "onnx-fp32")["variant"] == "onnx-fp32"
     assert run_py(full_bundle, "--bench", "--runs", "10", "--runtime", "onnxruntime")["variant"] == "onnx-fp32"
+
+
+def test_tuning_tries_threads_and_fast_cores(full_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And writes down what was fastest, with its cores, which run.py keeps to where there are such."""
+    (core,) = list(os.sched_getaffinity(0))[-1:]
+    real = measuring.read_facts
+    fast = {"affinity": 2, "fast_cores": (core,)}
+    monkeypatch.setattr(measuring, "read_facts", lambda connection: real(connection).model_copy(update=fast))
+    real_measure = Site.measure
+
+    def measured(self: Site, options: Any, what: str, **how: Any) -> Any:
+        found = real_measure(self, options, what, **how)
+        bound = "--cores" in options
+        assert (found.cores, found.affinity) == ((str(core), 1) if bound else (None, found.affinity))
+        return found.model_copy(update={"p50_ms": 0.001}) if bound else found
+
+    monkeypatch.setattr(Site, "measure", measured)
+    found = es.profile(full_bundle, tune=True, variants="onnx-fp32", runtimes="onnxruntime", runs=10, progress=False)
+    rows = [(each.threads, each.cores) for each in found.measured.results]
+    assert rows == [(1, None), (1, str(core)), (2, None)]
+    pick = read_manifest(full_bundle).pick
+    assert pick is not None
+    assert (pick.threads, pick.cores, pick.latency_ms) == (1, str(core), 0.001)
+    (full_bundle / "run.py").write_bytes(es_runner())
+    run = run_py(full_bundle, "--bench", "--runs", "10")
+    assert (run["cores"], run["affinity"]) == (str(core), 1)
+    # Another machine, or less of it: the rest of the pick still holds.
+    picked(full_bundle, pick.model_copy(update={"cores": "4000-4003"}))
+    run = run_py(full_bundle, "--bench", "--runs", "10")
+    assert (run["variant"], run["threads"], run["cores"]) == ("onnx-fp32", 1, None)
+    with pytest.raises(ConfigError, match="tune tries numbers of threads itself"):
+        es.profile(full_bundle, tune=True, threads=(1, 2))
+    with pytest.raises(ConfigError, match="tune writes into one folder"):
+        es.profile(full_bundle, tune=True, device=("local", "pi-4b"))
+
+
+@pytest.mark.parametrize(
+    ("state", "asked", "words"),
+    [
+        ({"power_mode": "15W"}, {"power_mode": "MAXN"}, "its power mode is 15W, and MAXN is asked for"),
+        (
+            {"power_mode": None},
+            {"power_mode": "MAXN"},
+            "it says no power mode, as a Jetson does, and MAXN is asked for",
+        ),
+        ({"fixed_clocks": False}, {"fixed_clocks": True}, "the clocks of its cores are not held"),
+        ({"fixed_clocks": None}, {"fixed_clocks": True}, "the clocks of its cores cannot be read"),
+        ({"power_mode": "MAXN", "fixed_clocks": True}, {"power_mode": "maxn", "fixed_clocks": True}, None),
+        ({"power_mode": "15W", "fixed_clocks": False}, {}, None),
+    ],
+)
+def test_a_device_in_another_state_is_not_measured(
+    full_bundle: Path, monkeypatch: pytest.MonkeyPatch, state: dict[str, Any], asked: dict[str, Any], words: str | None
+) -> None:
+    real, measured = measuring.Conditions.of, []
+    monkeypatch.setattr(measuring.Conditions, "of", lambda answer: real(answer).model_copy(update=state))
+    real_measure = Site.measure
+    monkeypatch.setattr(Site, "measure", lambda *args, **how: (measured.append(args), real_measure(*args, **how))[1])
+    how: dict[str, Any] = {"variants": "onnx-fp32", "runtimes": "onnxruntime", "runs": 10, "progress": False, **asked}
+    if words is None:
+        assert es.profile(full_bundle, **how).measured.results
+        return
+    with pytest.raises(DeviceError, match=words):
+        es.profile(full_bundle, **how)
+    assert measured == []
+
+
+def test_ways_to_tune() -> None:
+    assert Settings(threads=(2, 1, 2)).ways(4, (2, 3)) == [(2, None), (1, None)]
+    tune = Settings(tune=True)
+    assert tune.ways(4) == [(1, None), (2, None), (4, None)]
+    assert tune.ways(6, (4, 5)) == [(1, None), (3, None), (6, None), (1, "4-5"), (2, "4-5")]
+    assert tune.ways(None) == [(1, None)]
+
+
+def test_cores_in_words() -> None:
+    assert cores.cores_text([5, 4, 7, 6, 1]) == "1,4-7"
+    assert cores.cores_of("1,4-7") == [1, 4, 5, 6, 7]
+    for text in ("", "a", "-1", "3-", "7-4", "1,,2", "0-99999", "1 2"):
+        with pytest.raises(ValueError, match="names no cores"):
+            cores.cores_of(text)
+    with pytest.raises(RunnerError, match="may not use the cores 4000"):
+        cores.bind_to("4000")
+
+
+def test_cores_by_hand(full_bundle: Path) -> None:
+    (full_bundle / "run.py").write_bytes(es_runner())
+    core = str(min(os.sched_getaffinity(0)))
+    assert run_py(full_bundle, "--bench", "--runs", "10", "--cores", core)["affinity"] == 1
+    for wrong, words in (("x", "names no cores"), ("4000", "may not use the cores 4000")):
+        command = [sys.executable, "-P", str(full_bundle / "run.py"), "--bench", "--cores", wrong]
+        done = subprocess.run(command, check=False, capture_output=True, text=True)
+        assert done.returncode != 0
+        assert words in done.stderr
+        assert "Traceback" not in done.stderr
 
 
 def es_runner() -> bytes:

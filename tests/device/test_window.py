@@ -143,6 +143,22 @@ def test_what_is_a_failure(near: Connection, home: Path, versions: Versions, wat
     assert not [each for each in _common_processes(home) if "sleep" in each]
 
 
+def test_the_bundles_own_bound_of_latency(
+    near: Connection, home: Path, versions: Versions, make_bundle: Any, tmp_path: Path
+) -> None:
+    old = put(near, versions(1), None).version
+    content = (versions(2) / "model.onnx").read_bytes()
+    bounded = make_bundle(tmp_path / "bounded", onnx=content, max_latency_ms=1e-6)
+    window = follow_window(near, "shapes", put(near, bounded, Watch(60, every_s=0.2)).version)
+    assert window.state == "rolled back"
+    assert "and may take 1e-06 ms" in str(window.reason)
+    assert in_use(home) == old
+    # What the user says counts in its place.
+    done = put(near, bounded, Watch(1.0, every_s=0.3, max_latency_ms=10_000))
+    assert follow_window(near, "shapes", done.version).state == "passed"
+    assert in_use(home) == done.version
+
+
 def _common_processes(home: Path) -> list[str]:
     found = []
     for name in os.listdir("/proc"):

@@ -21,10 +21,11 @@ from edgespa import __version__
 from edgespa.bundle import Base, TensorSpec
 from edgespa.bundle.decoding import Columns, Decoding
 from edgespa.config import Preprocess
-from edgespa.exporting import onnx_file, onnx_meta, tflite_file, tflite_meta
+from edgespa.exporting import onnx_file, tflite_file, tflite_meta
 from edgespa.exporting.converter import Form
 from edgespa.exporting.described import describe
 from edgespa.exporting.facts import Facts
+from edgespa.exporting.said import read_said
 from edgespa.graph.program import Program
 from edgespa.graph.trace import trace
 
@@ -154,7 +155,7 @@ def test_an_onnx_file_says_it_in_metadata_props(program_of: Make, tmp_path: Path
     assert json.loads(told["inputs"])[0]["name"] == given.name == "input"
     assert json.loads(told["outputs"])[0]["name"] == gives.name == "output"
     assert "/home" not in path.read_bytes().decode("latin-1")
-    assert onnx_meta.read_metadata(path) == told
+    assert read_said(path) == told
 
 
 @pytest.mark.parametrize("name", ["onnx", "tflite"])
@@ -177,14 +178,14 @@ def test_it_is_said_once_and_the_same_bytes(program_of: Make, tmp_path: Path, na
 def test_pixels_are_said(program_of: Make, tmp_path: Path) -> None:
     program = program_of("Residual")
     form = Form(pixels=HOW)
-    told = onnx_meta.read_metadata(written("onnx", program, tmp_path / "m.onnx", FACTS, form))
+    told = read_said(written("onnx", program, tmp_path / "m.onnx", FACTS, form))
     assert told["input"] == "pixels"
     assert json.loads(told["inputs"])[0]["dtype"] == "uint8"
     path = written("tflite", program, tmp_path / "m.tflite", FACTS, form)
     image = metadata_of(path).rows(3)[0].rows(2)[0]
     (unit,) = image.rows(4)
     assert unit.table(1).numbers(0, "f") == [0]  # type: ignore[union-attr]
-    assert tflite_meta.read_facts(path)["input"] == "pixels"
+    assert read_said(path)["input"] == "pixels"
 
 
 def test_a_classifier_in_tflite(program_of: Make, tmp_path: Path) -> None:
@@ -214,7 +215,7 @@ def test_labels_that_do_not_fit_an_output_are_not_its_labels(program_of: Make, t
     """The Task Library refuses a file whose labels are not as many as its scores."""
     path = written("tflite", program_of("Residual"), tmp_path / "m.tflite", dataclasses.replace(FACTS, classes=("a",)))
     assert metadata_of(path).rows(3)[0].rows(3)[0].rows(6) == []
-    assert tflite_meta.read_facts(path)["class_names"] == '["a"]'
+    assert read_said(path)["class_names"] == '["a"]'
 
 
 class Segments(nn.Module):
@@ -329,7 +330,7 @@ def test_names_of_anybody(tmp_path: Path) -> None:
     assert found[1] == HOSTILE[1]
     assert max(map(len, found)) <= 500
     path = written("onnx", program, tmp_path / "m.onnx", facts)
-    told = onnx_meta.read_metadata(path)
+    told = read_said(path)
     assert list(ast.literal_eval(told["names"]).values()) == json.loads(told["class_names"]) == found
     assert told["license"] == "?" * 9
     assert "\n" not in told["task"] + told["description"]
@@ -341,11 +342,11 @@ def test_a_file_that_says_nothing_is_read_as_that(program_of: Make, tmp_path: Pa
     program = program_of("Residual")
     onnx_file.write_fp32(program, tmp_path / "m.onnx", Form())
     tflite_file.write_fp32(program, tmp_path / "m.tflite", Form())
-    assert onnx_meta.read_metadata(tmp_path / "m.onnx") == {}
-    assert tflite_meta.read_facts(tmp_path / "m.tflite") == {}
+    assert read_said(tmp_path / "m.onnx") == {}
+    assert read_said(tmp_path / "m.tflite") == {}
     with zipfile.ZipFile(tmp_path / "odd.tflite", "w") as archive:
         archive.writestr("edgespa.json", "[1, 2")
-    assert tflite_meta.read_facts(tmp_path / "odd.tflite") == {}
+    assert read_said(tmp_path / "odd.tflite") == {}
 
 
 def test_without_images_nothing_is_said_of_them() -> None:

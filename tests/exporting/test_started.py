@@ -117,6 +117,54 @@ def test_a_process_that_is_killed_is_told(toy_base: Base, tmp_path: Path, monkey
     assert (tmp_path / "m.onnx").stat().st_size > 1000
 
 
+def test_a_converter_that_is_kept_writes_the_same_bytes(
+    toy_base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One process for several programs; what it has converted before changes nothing, and one that died is replaced."""
+    from edgespa.exporting.conversion import kept_converters
+
+    monkeypatch.setattr(conversion, "_KEPT", {})
+    monkeypatch.setattr(onnx_file, "write_fp32", lambda *_: pytest.fail("converted here"))
+
+    def converted(name: str, batch: int | None = None) -> bytes:
+        with conversions(toy_base.program, Form(batch=batch), ("onnx",), Cache(None)) as made:
+            made.write("onnx", tmp_path / name)
+        return (tmp_path / name).read_bytes()
+
+    with kept_converters():
+        fresh = converted("one")
+        (kept,) = conversion._KEPT.values()
+        folder = kept._folder
+        assert list(folder.iterdir()) == []
+        assert converted("fixed", 2) != fresh
+        assert converted("two") == fresh
+        assert list(conversion._KEPT.values()) == [kept]
+        kept._process.kill()
+        kept._process.wait()
+    assert converted("three") == fresh  # by a new one; outside of the block it is not kept
+    assert conversion._KEPT == {}
+    assert not folder.exists()
+
+
+@pytest.mark.more
+def test_a_kept_converter_ends_with_its_process(toy_folder: Path, tmp_path: Path) -> None:
+    code = (
+        "import edgespa as es, sys\n"
+        "from edgespa.exporting import conversion\n"
+        "with conversion.kept_converters():\n"
+        f"    es.export({str(toy_folder / 'net.py') + ':build'!r}, output={str(tmp_path / 'out')!r},\n"
+        "              formats=('onnx',), input_shape=(1, 3, 8, 8), cache=False, progress=False)\n"
+        "(kept,) = conversion._KEPT.values()\n"
+        "print(kept._process.pid, kept._folder)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    number, folder = done.stdout.split()[-2:]
+    end = time.monotonic() + 60
+    while Path(folder).exists() or Path(f"/proc/{number}").exists():
+        assert time.monotonic() < end, "it is still there"
+        time.sleep(0.05)
+
+
 def test_a_process_that_does_not_start_is_told_from_a_crash(
     toy_base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -81,6 +81,39 @@ def test_some_of_the_images(base: Base, images: Prepared) -> None:
     assert seen.some(1000).count == 150
 
 
+def test_two_parts_at_random(base: Base, images: Prepared) -> None:
+    every = Images(base, images)
+    fitted, judged = every.parted(16, 8, 0)
+    assert (fitted.count, judged.count) == (134, 16)
+    rows = [part._rows for part in (fitted, judged)]
+    assert sorted(np.concatenate([own for own in rows if own is not None]).tolist()) == list(range(150))
+    whole = torch.cat([every.batch(index)[0] for index in range(every.batches)])
+    for part, own in zip((fitted, judged), rows, strict=True):
+        seen = torch.cat([part.batch(index)[0] for index in range(part.batches)])
+        assert torch.equal(seen, whole[torch.as_tensor(own)])
+        assert torch.equal(part.first(4)[0], seen[:4])
+        assert torch.equal(part.some(5).batch(0)[0], seen[:5])
+    assert judged.some(64).count == 16
+    again = every.parted(16, 8, 1)[1]
+    assert not np.array_equal(again._rows, rows[1])
+    assert every.parted(64, 31, 0) == (every, every)
+
+
+def test_the_knapsack_is_judged_on_images_that_were_not_fitted_on(base: Base, images: Prepared) -> None:
+    learnt = Pruning(base, PruneConfig(density=0.5, method="asym-in-change", allocation="knapsack"), images).learnt
+    fitted, judged = learnt._fitted, learnt._judging
+    assert fitted is not None
+    assert judged is not None
+    assert (fitted.count, judged.count) == (120, 30)
+    learnt.learn()
+    rows = {own.rows for parts in learnt.evidence.values() for own in parts}
+    assert rows
+    assert all(count % 120 == 0 for count in rows)
+    assert len(learnt.losses()) > 0
+    other = Pruning(base, PruneConfig(density=0.5, method="asym-in-change", allocation="equal-error"), images).learnt
+    assert other._fitted is other._judging is other.images
+
+
 def test_what_reads_another_value_is_behind(base: Base) -> None:
     whole, smaller = Network.of(base), Network.of(base.without_blocks(["blocks.1"]))
     assert {smaller.readers[node].layer for node in behind(smaller, whole)} == {"blocks.2.conv1"}

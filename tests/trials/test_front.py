@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import math
-
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgespa.trials.front import best, crowding, dominates, fronts, pareto, third
+from edgespa.trials.front import best, covering, dominates, fronts, pareto, third
 
 POINTS = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5), st.integers(0, 3)), max_size=25)
 
@@ -21,16 +19,31 @@ def test_by_hand() -> None:
     assert not dominates((1, 3), (2, 2))
 
 
-def test_crowding_by_hand() -> None:
-    """Deb et al. 2002: the gap between the neighbours over the span, summed over the goals."""
-    assert crowding([(0, 10), (1, 4), (4, 3), (10, 0)]) == [math.inf, 4 / 10 + 7 / 10, 9 / 10 + 4 / 10, math.inf]
-    assert crowding([]) == []
-    assert crowding([(1, 1), (1, 1)]) == [math.inf, math.inf]
+def test_covering_by_hand() -> None:
+    """Over ranks, with a place behind the last: of four on a line the middle ones have 2 x 3 cells, the ends 1 x 4."""
+    line = [(0, 1000), (1, 4), (4, 3), (10, 0)]
+    assert covering(line, 1) == [1]
+    # Then 2 and 3 add as much, 2 cells each, and 0 one: the earlier of equal ones.
+    assert covering(line, 2) == [1, 2]
+    assert covering(line, 3) == [1, 2, 0]
+    assert covering(line, 9) == [1, 2, 0, 3]
+    assert covering([], 3) == []
+    assert covering([(1, 1), (1, 1)], 1) == [0]
+    assert covering([(1, 1)], 0) == []
 
 
-def test_the_best_are_whole_fronts_then_what_stands_apart() -> None:
-    points = [(0, 10), (1, 4), (4, 3), (10, 0), (11, 11)]
-    assert best(points, 3) == [0, 2, 3]
+def test_covering_has_a_bound() -> None:
+    """So many different numbers are told apart by levels alone, and the middle still comes first."""
+    many = [(float(each), float(-each), float(each % 7)) for each in range(1000)]
+    (first,) = covering(many, 1)
+    assert 250 < first < 750
+    assert len(set(covering(many, 40))) == 40
+
+
+def test_the_best_are_whole_fronts_then_what_covers_most() -> None:
+    points = [(0, 1000), (1, 4), (4, 3), (10, 0), (11, 1001)]
+    assert best(points, 1) == [1]
+    assert best(points, 2) == [1, 2]
     assert best(points, 4) == [0, 1, 2, 3]
     assert best(points, 9) == [0, 1, 2, 3, 4]
     assert best(points, 0) == []
@@ -56,3 +69,11 @@ def test_what_goes_on_is_not_beaten_by_what_does_not(points: list[tuple[int, int
     left = set(range(len(points))) - set(kept)
     assert not any(dominates(points[other], points[each]) for each in kept for other in left)
     assert sorted(each for own in fronts(points) for each in own) == list(range(len(points)))
+
+
+@given(POINTS, st.integers(1, 30), st.floats(0.1, 10), st.floats(-5, 5))
+def test_what_goals_are_measured_in_changes_nothing(
+    points: list[tuple[int, int, int]], count: int, factor: float, shift: float
+) -> None:
+    other = [(one * factor + shift, two**3, three) for one, two, three in points]
+    assert best(other, count) == best(points, count)

@@ -54,6 +54,30 @@ def test_a_study_that_was_killed_goes_on_with_the_same(kind: str, tmp_path: Path
         assert proposed(killed, 4, kind) == wanted
 
 
+def test_what_is_known_to_be_good_comes_first(tmp_path: Path) -> None:
+    """And a killed study goes on with it, wherever it was killed."""
+    good = [
+        {"adapter": "splora", "density": density, "lr": 1e-3, "rank": 4} for density in (0.65, 0.3)
+    ]  # fmt: skip
+
+    def study(folder: Path) -> list[dict[str, Any]]:
+        folder.mkdir(exist_ok=True)
+        own = Study(folder, SPACE, lambda each: each, "tpe", GOALS, 4, 3, good)
+        wave = own.wave(4)
+        own.tell([of(each) for each in wave])
+        return [dict(each) for each in (*wave, *own.wave(2))]
+
+    wanted = study(tmp_path / "whole")
+    assert wanted[:2] == good
+    assert len({digest_of(each) for each in wanted}) == 6
+    study(tmp_path / "killed")
+    journal = tmp_path / "killed" / JOURNAL
+    content = journal.read_bytes()
+    for part in range(9, 0, -1):
+        journal.write_bytes(content[: len(content) * part // 10])
+        assert study(tmp_path / "killed") == wanted
+
+
 def test_the_seed_decides(tmp_path: Path) -> None:
     for name in ("one", "two"):
         (tmp_path / name).mkdir()

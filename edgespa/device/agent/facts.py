@@ -40,6 +40,7 @@ def read_facts(root: Path, system: System | None = None) -> dict[str, Any]:
         "cpu_features": _features(system),
         "logical_cores": os.cpu_count(),
         "affinity": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,
+        "fast_cores": fast_cores(system),
         "memory_kib": memory.get("MemTotal"),
         "memory_available_kib": memory.get("MemAvailable"),
         "swap_kib": memory.get("SwapTotal"),
@@ -54,6 +55,25 @@ def read_facts(root: Path, system: System | None = None) -> dict[str, Any]:
         "free_bytes": shutil.disk_usage(str(there)).free,
         "environment": environment_in(root),
     }
+
+
+def fast_cores(system: System) -> list[int]:
+    """The cores that are faster than others of this processor, of those that may be used; empty where all are alike.
+
+    By the capacity that the kernel gives each (arm64), else by the highest clock of each.
+    """
+    usable = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+    folder = system.sys / "devices/system/cpu"
+    for name in ("cpu_capacity", "cpufreq/cpuinfo_max_freq"):
+        texts = {core: text_of(folder / f"cpu{core}" / name) for core in usable}
+        speeds = {core: int(text) for core, text in texts.items() if text is not None and text.strip().isdecimal()}
+        if speeds and len(speeds) == len(usable) and len(set(speeds.values())) > 1:
+            least = 0.9 * max(
+                speeds.values()
+            )  # cores of one kind may differ by a few per cent, by how well each was made
+            fast = [core for core, speed in speeds.items() if speed >= least]
+            return fast if len(fast) < len(usable) else []
+    return []
 
 
 def environment_in(root: Path) -> dict[str, Any] | None:

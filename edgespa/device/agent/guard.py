@@ -5,13 +5,14 @@ A version that is in its health window is not replaced by one that would not be 
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 from edgespa.device.agent.in_use import put_in_use
 from edgespa.device.agent.remembered import PullConfig
 from edgespa.device.agent.self_check import runner_argv
-from edgespa.device.agent.versions import current_of, window_of
+from edgespa.device.agent.versions import MANIFEST, MOST_MANIFEST, current_of, window_of
 from edgespa.device.agent.window import WENT_BACK, is_open
 
 LOCK_WAIT_S = 30.0  # for an application that holds the update lock: else the next pull tries again
@@ -39,6 +40,8 @@ def window_plan(root: Path, folder: Path, config: PullConfig, checks: list[dict[
         return runner_argv(root, folder, config.python, words)
 
     most = wanted["max_latency_ms"]
+    if most is None:
+        most = _own_bound(folder)
     plan = {
         "health": wanted["health"],
         "health_s": wanted["health_s"],
@@ -49,6 +52,14 @@ def window_plan(root: Path, folder: Path, config: PullConfig, checks: list[dict[
         "small": True,
     }
     return {"watch_s": wanted["watch_s"], "every_s": wanted["every_s"], "plan": plan}
+
+
+def _own_bound(folder: Path) -> float | None:
+    """What the bundle itself says that an inference may take, in ms; None where it says nothing."""
+    with (folder / MANIFEST).open("rb") as stream:
+        found = json.loads(stream.read(MOST_MANIFEST)).get("max_latency_ms")
+    is_bound = isinstance(found, (int, float)) and not isinstance(found, bool) and found > 0
+    return float(found) if is_bound else None
 
 
 def waits_for_window(folder: Path, config: PullConfig) -> str | None:

@@ -54,7 +54,7 @@ class PullConfig(NamedTuple):
         threads: Of the runtime, for the self-check.
         python: That has the runtimes; None for the environment that was set up, or this one.
         watch: The health window of what is pulled: ``watch_s``, ``every_s``, ``health``: a command for the shell, with
-            ``health_s`` for it, and ``max_latency_ms``; None for none.
+            ``health_s`` for it, and ``max_latency_ms``, None for each bundle's own bound; None for no window.
     """
 
     url: str

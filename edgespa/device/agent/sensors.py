@@ -55,6 +55,7 @@ def read_conditions(system: System | None = None) -> dict[str, Any]:
         "power_mw": _power(system),
         "devfreq": _devfreq(system.sys),
         "power_mode": _power_mode(system),
+        "fixed_clocks": _fixed_clocks(cpu),
         "swapped_pages": pages["pswpin"] + pages["pswpout"] if {"pswpin", "pswpout"} <= set(pages) else None,
         "swap_used_kib": memory["SwapTotal"] - memory["SwapFree"] if {"SwapTotal", "SwapFree"} <= set(memory) else None,
         "memory_available_kib": memory.get("MemAvailable"),
@@ -199,3 +200,18 @@ def _power_mode(system: System) -> str | None:
         return None
     found = re.search(r"NV Power Mode:\s*(\S+)", system.run(["nvpmodel", "-q"]) or "")
     return found.group(1) if found else None
+
+
+def _fixed_clocks(cpu: Path) -> bool | None:
+    """Whether every core's clock is held where it is, as jetson_clocks or the governor ``performance`` holds it."""
+    folders = sorted(cpu.glob("cpu[0-9]*/cpufreq"))
+    held = []
+    for folder in folders:
+        low, high = number_in(folder / "scaling_min_freq"), number_in(folder / "scaling_max_freq")
+        if text_of(folder / "scaling_governor") == "performance":
+            held.append(True)
+        elif low is None or high is None:
+            return None
+        else:
+            held.append(low == high)
+    return all(held) if held else None

@@ -31,25 +31,31 @@ class Step:
     runtime: str | None
     provider: str | None
     arithmetic: str | None
+    cores: str | None = None
 
     @property
-    def how(self) -> tuple[str, int, str | None, str | None, str | None]:
+    def how(self) -> tuple[str, int, str | None, str | None, str | None, str | None]:
         """All of it but the bundle."""
-        return self.variant, self.threads, self.runtime, self.provider, self.arithmetic
+        return self.variant, self.threads, self.runtime, self.provider, self.arithmetic, self.cores
 
     @property
     def is_extra(self) -> bool:
         """Whether it is one more way beside the usual one: the others are measured also where it fails."""
-        return self.runtime is not None or self.arithmetic is not None
+        return self.runtime is not None or self.arithmetic is not None or self.cores is not None
 
     def words(self, name: str) -> str:
         """What is measured, for who waits, with the name of the bundle."""
-        more = "".join(f", {each}" for each in (self.runtime, self.provider, self.arithmetic) if each)
+        bound = f"cores {self.cores}" if self.cores else None
+        more = "".join(f", {each}" for each in (bound, self.runtime, self.provider, self.arithmetic) if each)
         return f"{name}: {self.variant}, {self.threads} thread{'s' if self.threads > 1 else ''}{more}"
 
 
 def plan_of(
-    sites: Sequence[Site], manifests: Sequence[Manifest], settings: Settings, unusable: Mapping[str, str]
+    sites: Sequence[Site],
+    manifests: Sequence[Manifest],
+    settings: Settings,
+    unusable: Mapping[str, str],
+    ways: Sequence[tuple[int, str | None]],
 ) -> tuple[list[Step], list[Skipped]]:
     """What is measured in a round, in order, and what is left out."""
     chosen: list[dict[str, tuple[_Where, ...]]] = []
@@ -75,8 +81,8 @@ def plan_of(
     order = dict.fromkeys(name for found in chosen for name in found)
     # Bundles innermost: what is compared is measured back to back.
     plan = [
-        Step(side, variant, count, *where)
-        for count in dict.fromkeys(settings.threads)
+        Step(side, variant, count, *where, cores)
+        for count, cores in ways
         for variant in order
         for where in dict.fromkeys(each for found in chosen for each in found.get(variant, ()))
         for side, found in enumerate(chosen)
@@ -149,10 +155,10 @@ def _is_asked(runtime: str, asked: Sequence[str]) -> bool:
     return not asked or ALL in asked or runtime.partition(" ")[0] in asked
 
 
-def order(plan: Sequence[Step], step: Step) -> tuple[int, int, int, str, str, str]:
+def order(plan: Sequence[Step], step: Step) -> tuple[int, int, int, str, str, str, str]:
     """Of results: as the manifests have the variants."""
     where = str(step.runtime), str(step.provider), step.arithmetic or ""
-    return (step.side, _place(plan, step.variant), step.threads, *where)
+    return (step.side, _place(plan, step.variant), step.threads, step.cores or "", *where)
 
 
 def _place(plan: Sequence[Step], variant: str) -> int:

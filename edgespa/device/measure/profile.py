@@ -109,6 +109,7 @@ def _profile(
     journal: Journal,
 ) -> Profile:
     facts = read_facts(connection)
+    _require_state(connection, settings)
     names = _display_names(folders)
     python = runtime_python(connection, facts)
     tell = progress or (lambda done, total, text: None)
@@ -116,7 +117,10 @@ def _profile(
         prepare(connection, python, folder, manifest, name, partial(_tell_sending, tell, name), trusted=settings.trust)
         for folder, manifest, name in zip(folders, manifests, names, strict=True)
     ]
-    plan, skipped = plan_of(sites, manifests, settings, unusable_providers(connection, python, settings.providers))
+    ways = settings.ways(facts.affinity or facts.logical_cores, facts.fast_cores)
+    plan, skipped = plan_of(
+        sites, manifests, settings, unusable_providers(connection, python, settings.providers), ways
+    )
     measured: dict[Step, list[Measurement]] = {step: [] for step in plan}
     in_order: list[Measurement] = []
     failed: dict[Step, str] = {}
@@ -171,10 +175,33 @@ def _profile(
         results=tuple(VariantProfile.of(names[step.side], measured[step]) for step in results),
         ratios=_ratios(measured),
         skipped=tuple(skipped),
-        estimates=_estimates(connection.device, facts, folders[0], manifests[0], settings),
+        estimates=_estimates(connection.device, facts, folders[0], manifests[0], [count for count, _ in ways]),
         bytes_sent=sum(site.sent.bytes_sent for site in sites),
         proofs=_proofs(sites[0], manifests[0], facts.machine, measured, tell) if prove else (),
     )
+
+
+def _require_state(connection: Connection, settings: Settings) -> None:
+    """Refuse to measure a device in another state than was asked for.
+
+    Raises:
+        DeviceError: It is in another one, or does not say.
+    """
+    if settings.power_mode is None and not settings.fixed_clocks:
+        return
+    state, where = Conditions.of(connection.ask("conditions")), connection.where
+    if settings.power_mode is not None and (state.power_mode or "").casefold() != settings.power_mode.casefold():
+        now = f"its power mode is {state.power_mode}" if state.power_mode else "it says no power mode, as a Jetson does"
+        raise DeviceError(
+            f"{where}: {now}, and {settings.power_mode} is asked for",
+            "there, as root: nvpmodel -p --verbose lists the modes, nvpmodel -m NUMBER chooses one",
+        )
+    if settings.fixed_clocks and not state.fixed_clocks:
+        now = "are not held" if state.fixed_clocks is False else "cannot be read"
+        raise DeviceError(
+            f"{where}: the clocks of its cores {now}, and fixed ones are asked for",
+            "there, as root: jetson_clocks; on other boards: cpupower frequency-set --governor performance",
+        )
 
 
 def failures_of(manifest: Manifest, variant: str, runtime: str, arithmetic: str, machine: str) -> tuple[str, ...]:
@@ -220,13 +247,13 @@ def _state(found: Conditions | None) -> Conditions:
 
 
 def _estimates(
-    device: Device, facts: Facts, bundle: Path, manifest: Manifest, settings: Settings
+    device: Device, facts: Facts, bundle: Path, manifest: Manifest, threads: Sequence[int]
 ) -> tuple[Estimate, ...]:
     """None for a machine that is another one than its profile says."""
     if device.machine not in (None, facts.machine):
         _log.warning("%s: the machine is %s, its profile says %s", device.name, facts.machine, device.machine)
         return ()
-    return estimate_bundle(device, bundle, manifest, settings.threads)
+    return estimate_bundle(device, bundle, manifest, tuple(dict.fromkeys(threads)))
 
 
 def _measure(site: Site, step: Step, settings: Settings, what: str) -> Measurement:
@@ -234,6 +261,7 @@ def _measure(site: Site, step: Step, settings: Settings, what: str) -> Measureme
     options += ["--runtime", step.runtime] if step.runtime else []
     options += ["--provider", step.provider] if step.provider else []
     options += ["--arithmetic", step.arithmetic] if step.arithmetic else []
+    options += ["--cores", step.cores] if step.cores else []
     seconds = settings.duration or settings.seconds or 0.0
     return site.measure([*options, *settings.options()], what, seconds=seconds, sample_s=settings.sample_s)
 
@@ -299,6 +327,7 @@ def _ratios(measured: dict[Step, list[Measurement]]) -> tuple[Ratio, ...]:
                     runtime=step.runtime,
                     provider=step.provider,
                     arithmetic=step.arithmetic,
+                    cores=step.cores,
                     ratio=statistics.median(values),
                     low=min(values),
                     high=max(values),

@@ -42,6 +42,7 @@ class Measurement(Answer):
     imported, the file loaded, the runs done.
 
     Attributes:
+        cores: That the process was bound to, ``4-7``; None for any.
         major_faults: Pages that had to be read from the disk during the runs.
         arithmetic: In which numbers layers in float32 were computed, as the runtime says; None of an older runner.
         operators: What each operator takes, where that was asked for and the runtime tells it.
@@ -68,6 +69,7 @@ class Measurement(Answer):
     machine: str
     threads: int
     affinity: int | None
+    cores: str | None = None
     batch: int
     import_ms: float
     build_ms: float | None = None
@@ -102,6 +104,7 @@ class VariantProfile(Answer):
 
     Attributes:
         bundle: Name of the bundle's folder.
+        cores: That it was bound to, ``4-7``; None for any.
         runtime: By the name of its package.
         provider: What of it computed.
         arithmetic: In which numbers layers in float32 were computed.
@@ -117,6 +120,7 @@ class VariantProfile(Answer):
     bundle: str
     variant: str
     threads: int
+    cores: str | None = None
     size_bytes: int
     load_ms: float
     first_run_ms: float
@@ -155,6 +159,7 @@ class VariantProfile(Answer):
                 "bundle": bundle,
                 "variant": first.variant,
                 "threads": first.threads,
+                "cores": first.cores,
                 "size_bytes": first.size_bytes,
                 **figures,
                 "peak_kib": max(peaks, default=None),
@@ -178,6 +183,7 @@ class Ratio(Answer):
         runtime: As it was asked for; None for the runner's own choice.
         provider: Likewise.
         arithmetic: Likewise.
+        cores: That both were bound to; None for any.
         ratio: Median over the rounds of (p50 here / p50 there); below 1 is faster.
         low: Smallest of the rounds' ratios.
         high: Largest of them.
@@ -188,6 +194,7 @@ class Ratio(Answer):
     runtime: str | None = None
     provider: str | None = None
     arithmetic: str | None = None
+    cores: str | None = None
     ratio: float
     low: float
     high: float

@@ -26,8 +26,8 @@ _CACHE = "EDGESPA_CACHE"
 JOURNAL_HOURS = 24.0
 """What was measured longer ago is not gone on with."""
 
-Key = tuple[int, int, str, int, str | None, str | None, str | None]
-"""Of one measurement: the round, which bundle, variant, threads, runtime, provider, arithmetic."""
+Key = tuple[int, int, str, int, str | None, str | None, str | None, str | None]
+"""Of one measurement: the round, which bundle, variant, threads, runtime, provider, arithmetic, cores."""
 
 
 def save_profile(profile: Profile, bundle: Path) -> Path:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from edgespa.device.providers import for_format
+from edgespa.device.runner.cores import cores_text
 from edgespa.device.runner.runtimes import RUNTIMES
 from edgespa.errors import ConfigError
 
@@ -25,6 +26,8 @@ class Settings:
         variants: Names to measure; None means every one whose runtime is there. A name must be in the bundle; of a
             bundle to compare with those are measured that it has.
         threads: Numbers of threads, each measured by itself.
+        tune: In their place as many as the device has cores, and halves of that down to one; and where some cores are
+            faster, on those alone, too.
         runtimes: Each measured by itself, by the names of their packages; ``all`` that are there; none for the usual
             one of each format.
         arithmetics: In which numbers float32 is computed: ``fp32``, ``bf16``, ``fp16``, as far as a runtime can there;
@@ -36,11 +39,14 @@ class Settings:
         cooldown: Before each process, wait until the device is as cool as at the beginning, at most so many seconds.
         rounds: How often every measurement is repeated, in a fresh process.
         trust: The bundles' own run.py measures them, whoever wrote it.
+        power_mode: That a Jetson has to be in; None for any.
+        fixed_clocks: The clocks of its cores have to be held where they are.
         by_layer: What each operator of a file takes, too, in a session of its own behind the runs.
     """
 
     variants: Sequence[str] | None = None
     threads: Sequence[int] = (1,)
+    tune: bool = False
     runtimes: Sequence[str] = ()
     arithmetics: Sequence[str] = ()
     providers: Sequence[str] = ()
@@ -50,6 +56,8 @@ class Settings:
     cooldown: float | None = None
     rounds: int = 1
     trust: bool = False
+    power_mode: str | None = None
+    fixed_clocks: bool = False
     by_layer: bool = False
 
     def check(self) -> None:
@@ -74,6 +82,21 @@ class Settings:
         if unknown := [name for name in self.arithmetics if name not in ARITHMETICS]:
             raise ConfigError(f"there is no arithmetic '{unknown[0]}'", f"write one of {', '.join(ARITHMETICS)}")
 
+    def ways(self, cores: int | None, fast: Sequence[int] = ()) -> list[tuple[int, str | None]]:
+        """Numbers of threads, each with the cores that it is bound to (``4-7``); None for any.
+
+        Args:
+            cores: That a process may use there; None where that is not known.
+            fast: Those that are faster than others.
+        """
+        if not self.tune:
+            return [(count, None) for count in dict.fromkeys(self.threads)]
+        bound = cores_text(fast) if fast else None
+        return [
+            *((count, None) for count in halves(cores or 1)),
+            *((count, bound) for count in (halves(len(fast)) if bound else ())),
+        ]
+
     def options(self) -> list[str]:
         """Of the runner, the same for all measurements."""
         seconds = self.duration if self.duration is not None else self.seconds
@@ -85,3 +108,11 @@ class Settings:
     def sample_s(self) -> float | None:
         """How often the sensors are read while a process runs."""
         return None if self.duration is None else max(_MIN_SAMPLE_S, self.duration / _SAMPLES)
+
+
+def halves(count: int) -> list[int]:
+    """A number, its half, and so on down to one; the smallest first."""
+    found = [count]
+    while found[-1] > 1:
+        found.append(found[-1] // 2)
+    return found[::-1]

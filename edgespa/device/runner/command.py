@@ -16,6 +16,7 @@ from edgespa.device.runner.batches import answer_batches
 from edgespa.device.runner.bundle import RunnerError, read_bundle
 from edgespa.device.runner.check import selfcheck
 from edgespa.device.runner.confine import SECONDS, limit_memory, limit_time, memory_for
+from edgespa.device.runner.cores import bind_to, cores_of, cores_text
 from edgespa.device.runner.layers import bench_layers
 from edgespa.device.runner.many import files_of, targets_of, write_picture
 from edgespa.device.runner.measure import MIN_WARMUP, bench
@@ -44,6 +45,13 @@ def _warmup(text: str) -> int:
     return int(text)
 
 
+def _cores(text: str) -> str:
+    try:
+        return cores_text(cores_of(text))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
 def parser(folder: Path = FOLDER) -> argparse.ArgumentParser:
     """The command line."""
     command = argparse.ArgumentParser(prog="run.py", description="Run the models of this bundle.")
@@ -68,6 +76,7 @@ def parser(folder: Path = FOLDER) -> argparse.ArgumentParser:
     command.add_argument("--overwrite", action="store_true", help="replace what is at --output")
     command.add_argument("--variant", metavar="NAME", help="default: the first that can run; 'all' with --selfcheck")
     command.add_argument("--threads", type=_positive, metavar="N", help="default: those of the pick, or 1")
+    command.add_argument("--cores", type=_cores, metavar="LIST", help="of the machine, 4-7 or 0,2; default: any")
     command.add_argument("--runtime", metavar="NAME", help="such as openvino; default: the usual one of the format")
     command.add_argument("--arithmetic", metavar="NAME", help="fp32, bf16 or fp16, where the runtime has a choice")
     command.add_argument("--provider", metavar="NAME", help="of ONNX Runtime; default: the CPU's")
@@ -149,6 +158,7 @@ def execute(folder: Path, options: argparse.Namespace) -> tuple[dict[str, Any], 
         every = options.variant == "all"
         variants = manifest["variants"] if every else [choose(manifest, options.variant, options.runtime)]
         options.threads = options.threads or variants[0].get("threads") or 1
+        _bind(variants[0], options)
         _confine(folder, variants, options)
         checks = [
             selfcheck(folder, manifest, _asked(variant, options), options.threads, options.runtime)
@@ -161,6 +171,7 @@ def execute(folder: Path, options: argparse.Namespace) -> tuple[dict[str, Any], 
     files, targets = _files(options) if options.input is not None else ([], [])
     variant = _asked(choose(manifest, options.variant, options.runtime), options)
     options.threads = options.threads or variant.get("threads") or 1
+    _bind(variant, options)
     foreign = beyond(folder, manifest, variant)
     if foreign:
         raise RunnerError(f"{variant['name']}: {'; '.join(foreign)}")
@@ -192,6 +203,13 @@ def execute(folder: Path, options: argparse.Namespace) -> tuple[dict[str, Any], 
     if failed:
         print(f"error: {failed} of {len(files)} files were not read", file=sys.stderr)
     return {}, int(failed > 0)
+
+
+def _bind(variant: dict[str, Any], options: argparse.Namespace) -> None:
+    """Keep the process to the cores that are asked for, or that were picked; one with other purposes stays as it is."""
+    options.cores = options.cores or (variant.get("cores") if options.alone else None)
+    if options.cores:
+        bind_to(options.cores)
 
 
 def _asked(variant: dict[str, Any], options: argparse.Namespace) -> dict[str, Any]:

@@ -141,6 +141,7 @@ def bench(
         "machine": platform.machine(),
         "threads": options.threads,
         "affinity": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,
+        "cores": options.cores,
         "batch": len(arrays[0]),
         "import_ms": import_ms,
         "build_ms": build_ms,

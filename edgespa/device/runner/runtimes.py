@@ -6,6 +6,7 @@ import importlib
 from typing import Any, NamedTuple
 
 from edgespa.device.runner.bundle import RunnerError
+from edgespa.device.runner.cores import can_bind, cores_of
 from edgespa.device.runner.in_litert import LiteRtModel, TfliteModel
 from edgespa.device.runner.in_ncnn import NcnnModel
 from edgespa.device.runner.in_onnxruntime import OnnxModel
@@ -117,7 +118,8 @@ def is_there(runtime: Runtime) -> bool:
 def choose(manifest: dict[str, Any], name: str | None, runtime: str | None = None) -> dict[str, Any]:
     """The variant of that name; else what the manifest picks; else the first whose runtime, or the named one, is there.
 
-    What is picked has the runtime that it is picked for, under ``picked``, and the ``threads`` of that measurement.
+    What is picked has the runtime that it is picked for, under ``picked``, and the ``threads`` and ``cores`` of that
+    measurement.
     """
     pick: dict[str, Any] = (manifest.get("pick") if name is None and runtime is None else None) or {}
     for variant in manifest["variants"] if pick else ():
@@ -130,7 +132,10 @@ def choose(manifest: dict[str, Any], name: str | None, runtime: str | None = Non
             if provider and provider not in module.get_available_providers():
                 break
             how = {"picked": pick["runtime"], "arithmetic": pick["arithmetic"], "provider": provider}
-            return {**variant, **how, "threads": pick.get("threads")}
+            cores = pick.get("cores")
+            if cores and not can_bind(cores_of(cores)):  # another machine, or less of it
+                cores = None
+            return {**variant, **how, "threads": pick.get("threads"), "cores": cores}
     absent = set()  # a runtime takes its time to import: no more of them than it needs
     for variant in manifest["variants"] if name is None else ():
         if variant["format"] not in absent:

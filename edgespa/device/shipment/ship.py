@@ -193,7 +193,10 @@ def ship(
             "checks": [check.model_dump() for check in checks],
         }
         try:
-            plan = None if watch is None else plan_of(connection, folder, interpreter, checks, watch, trust=trust)
+            plan = None
+            if watch is not None:
+                own_ms = shipment.manifest.max_latency_ms
+                plan = plan_of(connection, folder, interpreter, checks, watch, own_ms=own_ms, trust=trust)
             switched = put_in_use(connection, own, record, watch=plan, wait_s=wait_for_lock_s, progress=waiting)
         except UnreachableError:
             raise

@@ -36,7 +36,7 @@ class Watch:
         every_s: Between two rounds; None for a quarter of it, at most `MOST_EVERY_S`.
         health: A command for the device's shell: whatever it ends with but 0 is a failure.
         health_s: That it may take.
-        max_latency_ms: The most that an inference may take, the median of some; None for no bound.
+        max_latency_ms: The most that an inference may take, the median of some; None for the bundle's own bound.
         lock_wait_s: That the device waits for the update lock before it goes back all the same.
     """
 
@@ -76,6 +76,7 @@ def plan_of(
     checks: Sequence[Check],
     watch: Watch,
     *,
+    own_ms: float | None = None,
     trust: bool = False,
 ) -> dict[str, Any]:
     """What the device is told of a window.
@@ -86,6 +87,7 @@ def plan_of(
         python: The Python there that has the runtimes.
         checks: The self-check of the version: what has passed has to pass again.
         watch: What was asked for.
+        own_ms: What the bundle says that an inference may take, where nothing else is asked for.
         trust: Let the bundle's own run.py check and measure.
     """
 
@@ -93,13 +95,14 @@ def plan_of(
         return runner_command(python, folder, options, trusted=trust)[0]
 
     passed = [each.name for each in checks if each.status == "passed"]
-    bench = None if watch.max_latency_ms is None else command("--bench", "--runs", str(BENCH_RUNS))
+    most = watch.max_latency_ms if watch.max_latency_ms is not None else own_ms
+    bench = None if most is None else command("--bench", "--runs", str(BENCH_RUNS))
     plan = {
         "health": watch.health,
         "health_s": watch.health_s,
         "checks": [command("--selfcheck", "--variant", name) for name in passed],
         "bench": bench,
-        "max_latency_ms": watch.max_latency_ms,
+        "max_latency_ms": most,
         "lock_wait_s": watch.lock_wait_s,
         "small": not connection.device.is_local,
     }

@@ -7,6 +7,7 @@ something of their own, without edgespa.
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -16,6 +17,7 @@ from torch import fx
 from edgespa.errors import EdgespaError, ExportError
 from edgespa.exporting.onward.layers import frozen_norms, ordinary, stripped
 from edgespa.exporting.onward.source import source_of
+from edgespa.exporting.said import ENTRY, text_of
 from edgespa.graph.program import BATCH, Program
 from edgespa.system.quiet import first_line, quiet
 
@@ -27,13 +29,16 @@ _LIBRARIES = ("torchvision",)
 _OF_PLACES = ("stack_trace", "from_node", "source_fn_stack", "torch_fn")
 
 
-def write(program: Program, name: str, path: Path) -> tuple[Path, tuple[str, ...]]:
+def write(
+    program: Program, name: str, path: Path, entries: Mapping[str, str] | None = None
+) -> tuple[Path, tuple[str, ...]]:
     """Write a file of one of the formats, and the tensors beside it.
 
     Args:
         program: With plain outputs, in float32.
         name: ``pt2`` or ``python``.
         path: The file.
+        entries: What it says of itself, see `edgespa.exporting.facts.Facts.entries`.
 
     Returns:
         The file of the tensors, and the libraries besides torch that the file needs.
@@ -45,9 +50,9 @@ def write(program: Program, name: str, path: Path) -> tuple[Path, tuple[str, ...
     weights = path.with_name(WEIGHTS)
     weights.write_bytes(save({key: value.contiguous() for key, value in module.state_dict().items()}, {"format": "pt"}))
     if name == "python":
-        path.write_text(source_of(module, WEIGHTS, _notes(module)), encoding="utf-8")
+        path.write_text(source_of(module, WEIGHTS, _notes(module), entries or {}), encoding="utf-8")
         return weights, ()
-    path.write_bytes(_exported(stripped(module), program))
+    path.write_bytes(_exported(stripped(module), program, entries or {}))
     return weights, _libraries(program)
 
 
@@ -75,7 +80,7 @@ def _libraries(program: Program) -> tuple[str, ...]:
     return tuple(each for each in _LIBRARIES if each in spaces)
 
 
-def _exported(module: fx.GraphModule, program: Program) -> bytes:
+def _exported(module: fx.GraphModule, program: Program, entries: Mapping[str, str]) -> bytes:
     """The exported program, in evaluation form, with nothing in it of where and when it was made."""
     free = torch.export.Dim(BATCH)
     shapes = tuple({0: free} if BATCH in spec.shape else None for spec in program.inputs)
@@ -87,7 +92,7 @@ def _exported(module: fx.GraphModule, program: Program) -> bytes:
                     for key in _OF_PLACES:
                         node.meta.pop(key, None)
             content = io.BytesIO()
-            torch.export.save(made, content)
+            torch.export.save(made, content, extra_files={ENTRY: text_of(entries)} if entries else None)
     except EdgespaError:
         raise
     except Exception as error:

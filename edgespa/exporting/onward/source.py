@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from torch import fx, nn
@@ -20,7 +21,7 @@ from edgespa.exporting.onward.outline import Part, outlined
 from edgespa.exporting.onward.scope import Scope
 
 _NUMBER = re.compile(r"(?<![\w.\"'])-?\d+(?:\.\d+)?(?:e[-+]?\d+)?(?![\w\"'])")
-_TAKEN = ("Path", "Parts", "Tensor")
+_TAKEN = ("Path", "Parts", "Tensor", "FACTS")
 _ROLES = {"Linear": ("in", "out"), "Embedding": ("count", "size")}
 
 _HEAD = '''"""The compact network as ordinary PyTorch layers. Written by edgespa {version}.
@@ -93,13 +94,16 @@ def read_weights(path):
 '''
 
 
-def source_of(module: fx.GraphModule, weights: str, notes: Sequence[str] = ()) -> str:
+def source_of(
+    module: fx.GraphModule, weights: str, notes: Sequence[str] = (), entries: Mapping[str, str] = MappingProxyType({})
+) -> str:
     """The text of the file.
 
     Args:
         module: Of `edgespa.exporting.onward.layers.ordinary`, not stripped.
         weights: Name of the file with its tensors, which lies beside it.
         notes: What else there is to say at the top; texts of our own.
+        entries: What the network is, by key, as other files say it of themselves; texts of anybody.
 
     Raises:
         ExportError: If it cannot be written with torch alone; it names the operator.
@@ -111,9 +115,16 @@ def source_of(module: fx.GraphModule, weights: str, notes: Sequence[str] = ()) -
     body = "".join(f"\n\n{text}\n" for text in classes)
     parts = _PARTS if "Parts(" in body else ""
     told = "".join(f"\n{note}" for note in notes)
-    return _HEAD.format(version=__version__, weights=weights, notes=told) + parts + body + _TAIL.format(
-        root=name, weights=weights
-    )  # fmt: skip
+    head = _HEAD.format(version=__version__, weights=weights, notes=told) + _facts(entries)
+    return head + parts + body + _TAIL.format(root=name, weights=weights)
+
+
+def _facts(entries: Mapping[str, str]) -> str:
+    """A literal that `edgespa.exporting.said.read_said` reads without running the file."""
+    if not entries:
+        return ""
+    lines = "".join(f"    {key!r}: {value!r},\n" for key, value in entries.items())
+    return f"\nFACTS = {{\n{lines}}}\n"
 
 
 def _root_kind(graph: fx.Graph) -> str:

@@ -12,6 +12,7 @@ from edgespa.findings.dataset import Health
 from edgespa.findings.evaluation import Details
 from edgespa.reports.page.parts import Picture
 from edgespa.trials.record import Search
+from edgespa.trials.swept import SweepRecord
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,6 +147,13 @@ class FoundSearch(Subject):
 
 
 @dataclasses.dataclass(frozen=True)
+class FoundSweep(Subject):
+    """The record of a sweep."""
+
+    sweep: SweepRecord
+
+
+@dataclasses.dataclass(frozen=True)
 class Found:
     """Everything.
 
@@ -162,6 +170,7 @@ class Found:
     evaluations: tuple[FoundEvaluation, ...] = ()
     healths: tuple[FoundHealth, ...] = ()
     searches: tuple[FoundSearch, ...] = ()
+    sweeps: tuple[FoundSweep, ...] = ()
     notes: tuple[str, ...] = ()
 
 
@@ -199,7 +208,8 @@ class Timed:
             self.device + (" (emulated)" if self.profile.emulated else ""),
             (result.runtime or "runtime not told") + ("" if plain else f" {result.arithmetic}"),
             *([provider] if provider not in ("", "CPU", "XNNPACK") else []),
-            f"{result.threads} thread{'s' if result.threads > 1 else ''}",
+            f"{result.threads} thread{'s' if result.threads > 1 else ''}"
+            + (f" on cores {result.cores}" if result.cores else ""),
         ]
         return ", ".join(words)
 
@@ -220,7 +230,7 @@ def timings(found: Found) -> list[Timed]:
             if own is None and len(likely) == 1:
                 own = likely[0]
             way = (result.variant, result.runtime, result.provider, result.arithmetic)
-            key = (profile.created, profile.device, result.bundle, result.threads, *way)
+            key = (profile.created, profile.device, result.bundle, result.threads, result.cores, *way)
             rows.setdefault(key, _timed(profile, result, own))
     return list(rows.values())
 

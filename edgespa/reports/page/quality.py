@@ -89,6 +89,10 @@ def tiles(found: Found, timed: Sequence[Timed]) -> Section:
             )
         if manifest.pick is not None:
             rows.append(("run.py takes", manifest.pick.variant, f"picked on {manifest.pick.device}", ""))
+        if manifest.max_latency_ms is not None:
+            rows.append(
+                ("may take", f"{ms_cell(manifest.max_latency_ms).text} ms", "else a watched device goes back", "")
+            )
         pieces.append(
             Tiles(rows, bundle.name if bundle.name == manifest.task else f"{bundle.name}: {manifest.task}", bundle.link)
         )

@@ -147,7 +147,9 @@ def _table(timed: Sequence[Timed]) -> Table:
                 Cell(result.variant),
                 Cell(each.device),
                 Cell(f"{result.runtime} {result.arithmetic or ''}".strip()),
-                cell(result.threads),
+                cell(result.threads)
+                if result.cores is None
+                else Cell(f"{result.threads} on {result.cores}", result.threads),
                 ms_cell(result.p50_ms),
                 ms_cell(result.p90_ms),
                 ms_cell(result.p95_ms),

@@ -150,6 +150,67 @@ def test_a_branch_says_why_a_module_is_fixed() -> None:
     assert branch.cells[-1].text == "none"
 
 
+def test_a_sweep_is_shown_with_every_task() -> None:
+    from edgespa.reports.page.found import FoundSweep
+    from edgespa.reports.page.sweeps import sweeps
+    from edgespa.trials.swept import SweepRecord
+
+    accuracy = {"name": "accuracy", "title": "accuracy", "percent": True}
+    file = {"name": "onnx-fp32", "size_bytes": 5000, "quality": 0.9}
+
+    def task(name: str, state: str = "made", **values: Any) -> dict[str, Any]:
+        own = {
+            "name": name,
+            "state": state,
+            "files": [{**file, "size_bytes": 9000}, file],
+            "bundle": f"/f/bundles/{name}",
+        }
+        return {**own, "quality": 0.9, "measure": accuracy, "of": "test", "task_bytes": 700, "seconds": 9.0, **values}
+
+    on_pi = {"pi": {"ms": 3.5, "variant": "onnx-fp32", "runtime": "onnxruntime", "clean": True}}
+    tasks = [
+        task("one", times=on_pi),
+        task("two", "unchanged", quality=0.25, times={"pi": {"ms": 2.5, "variant": "onnx-int8"}}),
+        task("three", "failed", error="<b>no images</b>", hint="give some", bundle="/elsewhere/three"),
+        task("four", quality=0.1, measure={"name": "error", "title": "relative error", "rises": False},
+             bundle="/f/javascript:alert(1)"),
+    ]  # fmt: skip
+    base = {**task("base"), "quality": None, "measure": None, "of": None, "task_bytes": None}
+    record = SweepRecord.parse(
+        {"format": "edgespa sweep", "format_version": 1, "folder": "/f", "sweep": "a/tasks.toml", "base": base,
+         "tasks": tasks}, "x",
+    )  # fmt: skip
+    found = Found(sweeps=(FoundSweep("sweep.json", "sub/sweep.json", record),))
+    tiles, words, chart, table = sweeps(found).pieces
+    assert isinstance(tiles, Tiles)
+    shown = {name: figure for name, figure, _, _ in tiles.tiles}
+    assert (shown["tasks"], shown["made"], shown["unchanged"], shown["failed"]) == ("4", "2", "1", "1")
+    assert (shown["all task files"], shown["smallest file of the base"]) == ("2.73 KiB", "4.88 KiB")
+    assert isinstance(words, Words)
+    assert list(words.lines) == ["three: <b>no images</b> (give some)"]
+    assert isinstance(chart, Chart)
+    trace = chart.figure["data"][0]
+    assert (list(trace["x"]), list(trace["y"])) == ([3.5, 2.5], [0.9, 0.25])
+    assert isinstance(table, Table)
+    cells = {row[0].text: dict(zip(table.columns, row, strict=True)) for row in table.cells}
+    assert (cells["one"]["accuracy"].text, cells["one"]["ms pi"].text) == ("90.00%", "3.5")
+    assert (cells["four"]["accuracy"].text, cells["four"]["relative error"].text) == ("–", "0.1000")
+    assert [cells[name]["task"].link for name in ("one", "three", "four")] == [
+        "sub/bundles/one", None, "sub/javascript%3Aalert%281%29",
+    ]  # fmt: skip
+    assert cells["three"]["why"].text == "<b>no images</b>"
+    assert sweeps(Found()).pieces == []
+    page = report_page(found, "a", "b")
+    assert "<b>no images</b>" not in page
+    # Without times there are bars; tasks that are measured by other things have a chart of their own.
+    timeless = record.model_copy(
+        update={"tasks": tuple(each.model_copy(update={"times": {}}) for each in record.tasks)}
+    )
+    bars = [each for each in sweeps(Found(sweeps=(FoundSweep("s", "s", timeless),))).pieces if isinstance(each, Chart)]
+    (accuracies,) = bars
+    assert list(accuracies.figure["data"][0]["y"]) == ["three", "two", "one"]
+
+
 def test_a_search_is_shown_with_its_front_and_every_trial() -> None:
     from edgespa.reports.page.found import FoundSearch
     from edgespa.reports.page.searches import searches
