@@ -1,7 +1,7 @@
 """Running things on a device, wherever it is: processes, the agent's commands, files by their digest, locks.
 
-`edgespa.device.connect` gives a `Connection`: `edgespa.device.link.here` has this machine, `edgespa.device.link.ssh` one
-behind the system's OpenSSH. What both share is here; they differ in how a process is started and its failure read.
+`edgespa.device.connect` gives a `Connection`: `edgespa.device.link.here` has this machine, `edgespa.device.link.ssh`
+one behind the system's OpenSSH. What both share is here; they differ in how a process is started and its failure read.
 """
 
 from __future__ import annotations
