@@ -44,8 +44,8 @@ def command(bundle: Path, form: str, output: Path | None, overwrite: bool, as_js
 
     if output is not None:
         refuse_existing(output, overwrite)
-    if bundle.is_file() and can_say(bundle):
-        told = describe(bundle)
+    told = describe(bundle) if bundle.is_file() and can_say(bundle) else None
+    if told is not None and told.says:
         text = facts_text(told.to_dict()) if form == "json" else told.to_markdown()
     else:
         checked(bundle)

@@ -19,8 +19,8 @@ from edgespa.device import agent, agent_source, connect, load_device
 from edgespa.device.agent import cache, protocol
 from edgespa.device.assemble import AGENT_PARTS
 from edgespa.device.board import DEFAULT_FOLDER, Device
+from edgespa.device.link.here import LocalConnection
 from edgespa.device.link.payload import Payload
-from edgespa.device.link.transport import LocalConnection
 from edgespa.errors import DeviceError, RefusedError
 
 SOURCE = agent_source().decode()

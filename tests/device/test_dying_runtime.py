@@ -9,7 +9,7 @@ import pytest
 
 from edgespa.device.board import Device
 from edgespa.device.inventory import try_providers
-from edgespa.device.link.transport import LocalConnection
+from edgespa.device.link.here import LocalConnection
 from edgespa.device.measure.profile import profile
 from edgespa.device.measure.settings import Settings
 from edgespa.device.shipment.ready import _require_runtime

@@ -119,7 +119,7 @@ def test_the_cpu_in_place_of_a_gpu_is_refused(folder: Path) -> None:
 def test_the_time_to_build_is_told_apart(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     runtime = Noted(TENSORRT)
     monkeypatch.setattr(measure, "import_runtime", lambda kind, name: (runtime, "onnxruntime 1.31"))
-    options = argparse.Namespace(runtime=None, threads=1, warmup=10, runs=20, seconds=None, by_layer=False)
+    options = argparse.Namespace(runtime=None, threads=1, warmup=10, runs=20, seconds=None, by_layer=False, cores=None)
 
     def measured() -> dict[str, Any]:
         return measure.bench(folder, variant(provider=TENSORRT), [SPEC], options, lambda: None)

@@ -130,7 +130,7 @@ def test_the_bundles_own_bound_of_latency(one: Any, typed: Any, make_bundle: Any
     assert second != first
     one.ship(4)
     typed({**WATCH, "health": None})
-    wait_until(lambda: state(one.root)["state"] == "rolled back", "it did not go back")
+    wait_until(lambda: state(one.root)["state"] == "rolled back", "it did not go back", seconds=240)
     assert "and may take 4e-06 ms" in state(one.root)["reason"]
     assert one.in_use() == first
 

@@ -22,7 +22,7 @@ from edgespa.cli import devices as devices_command
 from edgespa.device import connect
 from edgespa.device.board import Device
 from edgespa.device.inventory import take_inventory
-from edgespa.device.link.transport import LocalConnection
+from edgespa.device.link.here import LocalConnection
 from edgespa.device.provision import pip, setup
 from edgespa.device.provision.setup import set_up
 from edgespa.errors import DeviceError

@@ -190,7 +190,7 @@ def test_a_restart_in_the_middle(own_sshd: Any, home: Path, versions: Versions) 
 
     with connect(own_sshd.device(home=home)) as connection:
         put(connection, versions(1), None)
-        done = put(connection, versions(2), Watch(1.5, every_s=0.3, health="true"))
+        done = put(connection, versions(2), Watch(6.0, every_s=0.3, health="true"))
         wait_until(lambda: state(home)["rounds"] >= 2, "no round")
     own_sshd.reboot(home)
     wait_until(lambda: not is_watched(home, "shapes"), "it is watched on")
@@ -202,7 +202,7 @@ def test_a_restart_in_the_middle(own_sshd: Any, home: Path, versions: Versions) 
         (task,) = device_status(connection).tasks
         assert task.window is not None
         assert task.window.state == "watching"
-        assert task.window.left_s == pytest.approx(1.5 - before["done_s"])
+        assert task.window.left_s == pytest.approx(6.0 - before["done_s"])
         window = follow_window(connection, "shapes", done.version)
     assert (window.state, in_use(home)) == ("passed", done.version)
     assert window.rounds > before["rounds"]

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from edgespa.device.board import load_device, user_folder
-from edgespa.device.link.transport import LocalConnection
+from edgespa.device.link.here import LocalConnection
 from edgespa.device.measure.saved import journal_folder
 from edgespa.device.provision.wheels import wheel_folder
 from edgespa.device.shipment.memory import state_folder

@@ -6,8 +6,9 @@ from pathlib import Path
 
 from edgespa.device.board import Device
 from edgespa.device.link.config import require_plain
+from edgespa.device.link.here import LocalConnection
 from edgespa.device.link.ssh import SshConnection
-from edgespa.device.link.transport import Connection, LocalConnection
+from edgespa.device.link.transport import Connection
 
 
 def connect(device: Device) -> Connection:

@@ -1,7 +1,7 @@
 """Running things on a device, wherever it is: processes, the agent's commands, files by their digest, locks.
 
-`edgespa.device.connect` gives a `Connection`: `LocalConnection` is this machine, `SshConnection` one behind the
-system's OpenSSH. What both share is here; they differ in how a process is started and its failure read.
+`edgespa.device.connect` gives a `Connection`: `edgespa.device.link.here` has this machine, `edgespa.device.link.ssh`
+one behind the system's OpenSSH. What both share is here; they differ in how a process is started and its failure read.
 """
 
 from __future__ import annotations
@@ -9,10 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
-import shlex
 import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -23,14 +20,13 @@ from itertools import chain
 from typing import Any, Self
 
 from edgespa.device.assemble import agent_source
-from edgespa.device.board import DEFAULT_FOLDER, Device
+from edgespa.device.board import Device
 from edgespa.device.endings import ending_of
 from edgespa.device.link.boot import BOOT, answer_in
 from edgespa.device.link.call import Call
 from edgespa.device.link.payload import Payload, Pieces, Sending, Sent
 from edgespa.device.link.refusals import refusal
 from edgespa.errors import DeviceError, RefusedError, UnreachableError
-from edgespa.system.files import expanded
 
 TIMEOUT_S = 60.0
 """Of what needs no time to speak of on the slowest board."""
@@ -421,53 +417,6 @@ class Connection(ABC):
 
     def _cannot_start(self, program: str, error: OSError) -> DeviceError:
         return DeviceError(f"{self.where}: cannot run {program}: {error.strerror}", "install it")
-
-
-class LocalConnection(Connection):
-    """This machine, as a device: the same calls, with no network and this Python."""
-
-    @property
-    def python(self) -> list[str]:
-        """This Python."""
-        return [sys.executable, "-I", "-S"]
-
-    @property
-    def folder(self) -> str:
-        """As everywhere, but ``XDG_DATA_HOME`` is heeded; without a home that can be written, one for temporary files.
-
-        Users of containers have such homes. Whether the folder is ours alone is looked at there as everywhere.
-        """
-        base, asked = os.environ.get("XDG_DATA_HOME"), super().folder
-        at_home = os.path.expanduser(asked)
-        homeless = at_home.startswith("~")
-        if asked != DEFAULT_FOLDER:
-            return str(expanded(asked)) if homeless else asked
-        if base:
-            return os.path.join(base, "edgespa")
-        return asked if not homeless and _can_be_made(at_home) else _temporary_folder()
-
-    def _command(self, argv: Sequence[str]) -> tuple[list[str], Mapping[str, str] | None]:
-        return list(argv), None
-
-    def by_hand(self, argv: Sequence[str] = ()) -> str:
-        """The program itself."""
-        return shlex.join(argv)
-
-    def _check(self, done: Completed) -> None:
-        """There is no way that could fail."""
-
-
-def _can_be_made(path: str) -> bool:
-    """Whether a folder is there and can be written, or can be made with those above it."""
-    if not os.path.isabs(path):  # there is no home at all
-        return False
-    while not os.path.lexists(path):
-        path = os.path.dirname(path)
-    return os.path.isdir(path) and os.access(path, os.W_OK | os.X_OK)
-
-
-def _temporary_folder() -> str:
-    return os.path.join(tempfile.gettempdir(), f"edgespa-{os.getuid()}")
 
 
 def _is_absent(answer: Mapping[str, Any]) -> bool:
