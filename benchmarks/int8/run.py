@@ -42,7 +42,7 @@ from edgespa.exporting.bundle import export  # noqa: E402
 from edgespa.exporting.config import ExportConfig, Origin  # noqa: E402
 from edgespa.exporting.conversion import CONVERTERS  # noqa: E402
 from edgespa.exporting.converter import Form  # noqa: E402
-from edgespa.exporting.samples import run_program  # noqa: E402
+from edgespa.exporting.running import run_program  # noqa: E402
 from edgespa.exporting.variants import QUANTISERS  # noqa: E402
 from edgespa.quantisation.ranges import METHODS, find_ranges  # noqa: E402
 from edgespa.tasks.base import Base  # noqa: E402
