@@ -9,7 +9,7 @@ from typing import Any
 
 from edgespa.api.results import Result
 from edgespa.api.tables import Table
-from edgespa.bundle import LABELS, MANIFEST, open_bundle
+from edgespa.bundle import MANIFEST, open_bundle
 from edgespa.config import Preprocess
 from edgespa.errors import EdgespaError, ModelError
 from edgespa.exporting.said import bundle_says, can_say, differing, read_said, values_of
@@ -151,9 +151,7 @@ def _short(text: str, most: int) -> str:
 
 def _bundle(path: Path) -> Description:
     with open_bundle(path) as opened:
-        names = opened.folder / LABELS
-        classes = tuple(names.read_text(encoding="utf-8").splitlines()) if names.exists() else ()
-        wanted = bundle_says(opened.manifest, classes)
+        wanted = bundle_says(opened.manifest, opened.classes)
         files = []
         for variant in opened.manifest.variants:
             said = read_said(opened.folder / variant.file)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgespa.bundle import LABELS, MANIFEST, Approval, open_bundle
+from edgespa.bundle import MANIFEST, Approval, open_bundle
 from edgespa.errors import ConfigError, RegistryError
 from edgespa.registry.fetching import Source, fetch_bundle, fetch_task
 from edgespa.registry.references import HubReference, Reference
@@ -45,11 +45,9 @@ def push_bundle(path: Path, reference: Reference, words: Told, report: Report) -
         from edgespa.exporting.card import whole_card
         from edgespa.registry.hub import files_of
 
-        names = opened.folder / LABELS
-        classes = names.read_text(encoding="utf-8").splitlines() if names.exists() else []
         card = whole_card(
             opened.manifest,
-            classes,
+            opened.classes,
             read_profiles(opened.folder),
             base_model=words.base_model,
             datasets=words.datasets,

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from edgespa.bundle.archive import Contents, unpack
 from edgespa.bundle.files import read_manifest_bytes, verify_files
-from edgespa.bundle.manifest import SIGNATURE, Manifest
+from edgespa.bundle.manifest import LABELS, SIGNATURE, Manifest
 from edgespa.bundle.signature import MAX_SIGNATURE_BYTES, Signed, check_signature
 from edgespa.errors import BundleError
 from edgespa.system.guarded import private_folder
@@ -37,6 +37,12 @@ class OpenBundle:
     def packed(self) -> bool:
         """Whether it is an archive."""
         return self.given != self.folder
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of the outputs; empty where they are not known."""
+        path = self.folder / LABELS
+        return tuple(path.read_text(encoding="utf-8").splitlines()) if path.exists() else ()
 
 
 @contextlib.contextmanager

@@ -119,8 +119,7 @@ def show_layers(profile: Profile, bundle: Path) -> None:
             sums = sum(row.measured_ms for row in rest)
             shown.append((f"{len(rest)} others", "", "", number(sums), "", "", f"{sums / total:.1%}"))
         head = ("layer", "operator", "widths", "ms", "table", "GMAC/s", "share")
-        way = f"{result.variant} in {result.runtime}, {_threads(result)}"
-        title = f"{way}: the slowest layers"
+        title = f"{way_of(result)}: the slowest layers"
         table(head, shown, title=title, right=head[2:])
         macs = sum(row.macs for row in rows)
         echo(f"{macs / 1e6:.1f} million multiply-accumulates, {macs / total / 1e6:.1f} GMAC/s altogether")
@@ -201,18 +200,13 @@ def number(value: float | None) -> str:
 
 
 def _words(result: VariantProfile) -> str:
-    return f"{result.bundle}: {result.variant}, {_threads(result)}"
+    return f"{result.bundle}: {result.variant}, {result.on_threads}"
 
 
 def way_of(result: VariantProfile) -> str:
     """A file, and how it was run: ``onnx-int8 in onnxruntime, 4 threads on cores 4-7``."""
     numbers = f" in {result.arithmetic}" if result.arithmetic not in (None, FLOAT) else ""
-    return f"{result.variant} in {result.runtime}{numbers}, {_threads(result)}"
-
-
-def _threads(result: VariantProfile) -> str:
-    bound = f" on cores {result.cores}" if result.cores else ""
-    return f"{result.threads} thread{'s' if result.threads > 1 else ''}{bound}"
+    return f"{result.variant} in {result.runtime}{numbers}, {result.on_threads}"
 
 
 def _key(result: VariantProfile) -> tuple[str, int, str]:

@@ -34,7 +34,7 @@ def command(bundle: Path, form: str, output: Path | None, overwrite: bool, as_js
     """
     from edgespa.api.describing import describe
     from edgespa.api.shell import checked
-    from edgespa.bundle import LABELS, open_bundle
+    from edgespa.bundle import open_bundle
     from edgespa.cli._output import emit_json
     from edgespa.device.measure.saved import read_profiles
     from edgespa.exporting.card import whole_card
@@ -50,13 +50,11 @@ def command(bundle: Path, form: str, output: Path | None, overwrite: bool, as_js
     else:
         checked(bundle)
         with open_bundle(bundle) as opened:
-            names = opened.folder / LABELS
-            classes = names.read_text(encoding="utf-8").splitlines() if names.exists() else []
             profiles = read_profiles(opened.folder)
             if form == "json":
-                text = facts_text(card_facts(opened.manifest, classes, profiles))
+                text = facts_text(card_facts(opened.manifest, opened.classes, profiles))
             else:
-                text = whole_card(opened.manifest, classes, profiles)
+                text = whole_card(opened.manifest, opened.classes, profiles)
     if output is not None:
         write_whole(output, text.encode())
     if as_json:

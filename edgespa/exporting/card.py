@@ -267,8 +267,7 @@ def _latency(profiles: Sequence[Profile]) -> Iterator[str]:
             if result.bundle == profile.bundle:
                 provider = (result.provider or "CPU").removesuffix("ExecutionProvider")
                 what = result.variant if provider.startswith("CPU") else f"{result.variant}, {provider}"
-                threads = f"{result.threads} thread{'s' if result.threads > 1 else ''}"
-                doubts += [f"{device}: {what}, {threads}: {doubt}" for doubt in result.doubts]
+                doubts += [f"{device}: {what}, {result.on_threads}: {doubt}" for doubt in result.doubts]
                 yield from _row(
                     device,
                     what,

@@ -197,8 +197,7 @@ def _device(profile: Profile, result: VariantProfile) -> str:
         device = f"{device} ({profile.device})"
     provider = (result.provider or "CPU").removesuffix("ExecutionProvider")
     where = "" if provider.startswith("CPU") else f", {provider}"
-    bound = f" on cores {result.cores}" if result.cores else ""
-    return f"{device}{where}, {result.threads} thread{'s' if result.threads > 1 else ''}{bound}"
+    return f"{device}{where}, {result.on_threads}"
 
 
 def _latency(result: VariantProfile) -> dict[str, Any]:

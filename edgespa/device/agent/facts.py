@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from edgespa.device.agent.system import System, table_of, text_of
+from edgespa.device.agent.system import System, number_in, table_of, text_of
 
 
 def facts(root: Path, request: dict[str, Any], stream: BinaryIO) -> dict[str, Any]:
@@ -65,13 +65,10 @@ def fast_cores(system: System) -> list[int]:
     usable = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
     folder = system.sys / "devices/system/cpu"
     for name in ("cpu_capacity", "cpufreq/cpuinfo_max_freq"):
-        texts = {core: text_of(folder / f"cpu{core}" / name) for core in usable}
-        speeds = {core: int(text) for core, text in texts.items() if text is not None and text.strip().isdecimal()}
-        if speeds and len(speeds) == len(usable) and len(set(speeds.values())) > 1:
-            least = 0.9 * max(
-                speeds.values()
-            )  # cores of one kind may differ by a few per cent, by how well each was made
-            fast = [core for core, speed in speeds.items() if speed >= least]
+        speeds = [number_in(folder / f"cpu{core}" / name) or 0 for core in usable]
+        if all(speeds) and speeds:
+            # Cores of one kind may differ by a few per cent, by how well each was made.
+            fast = [core for core, speed in zip(usable, speeds) if speed >= 0.9 * max(speeds)]
             return fast if len(fast) < len(usable) else []
     return []
 

@@ -141,6 +141,12 @@ class VariantProfile(Answer):
     steady: bool | None = None
     rounds: tuple[Measurement, ...] = Field(min_length=1)
 
+    @property
+    def on_threads(self) -> str:
+        """``4 threads on cores 4-7``."""
+        bound = f" on cores {self.cores}" if self.cores else ""
+        return f"{self.threads} thread{'s' if self.threads > 1 else ''}{bound}"
+
     @classmethod
     def of(cls, bundle: str, rounds: Sequence[Measurement]) -> Self:
         """Summarise the rounds of one variant at one number of threads."""

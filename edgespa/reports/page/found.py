@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
+from urllib.parse import quote
 
 from edgespa.bundle import Manifest, Variant
 from edgespa.device.measure.results import Profile, VariantProfile
@@ -26,6 +27,15 @@ class Subject:
 
     name: str
     link: str
+
+    def beside(self, path: str) -> str:
+        """The link to what lies in the same folder, below it; of a path that may be anybody's.
+
+        Args:
+            path: From that folder.
+        """
+        head, slash, _ = self.link.rpartition("/")
+        return f"{head}{slash}{quote(path)}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -208,8 +218,7 @@ class Timed:
             self.device + (" (emulated)" if self.profile.emulated else ""),
             (result.runtime or "runtime not told") + ("" if plain else f" {result.arithmetic}"),
             *([provider] if provider not in ("", "CPU", "XNNPACK") else []),
-            f"{result.threads} thread{'s' if result.threads > 1 else ''}"
-            + (f" on cores {result.cores}" if result.cores else ""),
+            result.on_threads,
         ]
         return ", ".join(words)
 

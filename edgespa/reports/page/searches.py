@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from urllib.parse import quote
 
 from edgespa.objectives.measures import ACCURACY, Measure
 from edgespa.reports.page.charts import BAD, PALE, axis_of, colour, figure, said, short
@@ -212,11 +211,7 @@ def _trials(found: FoundSearch) -> Table:
 def _number(found: FoundSearch, trial: Trial) -> Cell:
     """With a link to its folder, where that lies beside the record."""
     text = f"{trial.number}, the defaults" if trial.defaults else str(trial.number)
-    if trial.folder is None:
-        return Cell(text, trial.number)
-    head, _, _ = found.link.rpartition("/")
-    folder = quote(trial.folder)
-    return Cell(text, trial.number, link=f"{head}/{folder}" if head else folder)
+    return Cell(text, trial.number, link=None if trial.folder is None else found.beside(trial.folder))
 
 
 def _figure(value: float | None, measure: Measure) -> Cell:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path, PurePath
-from urllib.parse import quote
 
 from edgespa.findings.evaluation import Column
 from edgespa.reports.page.charts import axis_of, colour, figure, said, short
@@ -161,7 +160,6 @@ def _name(found: FoundSweep, task: SweptTask) -> Cell:
     for path in (task.bundle, task.task):
         if path is None or not Path(path).is_relative_to(found.sweep.folder):
             continue
-        inside = quote(Path(path).relative_to(found.sweep.folder).as_posix())
-        head, _, _ = found.link.rpartition("/")
-        return Cell(task.name, task.name, link=f"{head}/{inside}" if head else inside)
+        inside = Path(path).relative_to(found.sweep.folder).as_posix()
+        return Cell(task.name, task.name, link=found.beside(inside))
     return Cell(task.name, task.name)
