@@ -149,7 +149,7 @@ def _zipped(path: Path) -> Any:
     try:
         with zipfile.ZipFile(path) as archive:
             names = [each for each in archive.infolist() if re.fullmatch(rf"([^/]+/extra/)?{ENTRY}", each.filename)]
-            if len(names) != 1 or names[0].file_size > MOST_BYTES:
+            if len(names) != 1:
                 return {}
             with archive.open(names[0]) as stream:
                 return json.loads(stream.read(MOST_BYTES).decode("utf-8"))

@@ -349,6 +349,18 @@ def test_a_file_that_says_nothing_is_read_as_that(program_of: Make, tmp_path: Pa
     assert read_said(tmp_path / "odd.tflite") == {}
 
 
+def test_ncnn_says_it_in_a_file_beside(program_of: Make, tmp_path: Path) -> None:
+    program = program_of("Residual")
+    path = tmp_path / "m.ncnn.param"
+    path.write_text("7767517\n")
+    specs = specs_of(program, Form())
+    describe(path, "ncnn", FACTS, Form(), specs)
+    told = read_said(path)
+    assert (told["task"], told["license"]) == (FACTS.task, FACTS.base.license)
+    assert [(each["name"], each["shape"][0]) for each in json.loads(told["inputs"])] == [("in0", 1)]
+    assert json.loads(told["outputs"])[0]["name"] == "out0"
+
+
 def test_without_images_nothing_is_said_of_them() -> None:
     spec = (TensorSpec(name="x", shape=("batch", 9), dtype="float32"),)
     told = Facts("t", "regression", Base(spec="net", digest="0")).entries(spec, spec, pixels=False)

@@ -26,6 +26,7 @@ from edgespa.exporting import recipe as recipe_module
 from edgespa.exporting.config import Origin
 from edgespa.exporting.converter import Form
 from edgespa.exporting.recipe import LIMIT, TASK, Made, base_file, write_recipe
+from edgespa.exporting.said import read_said
 from edgespa.exporting.skeleton import skeleton
 from edgespa.exporting.task_bundle import write_task_bundle
 from edgespa.models.interface import in_float32, with_plain_outputs
@@ -214,6 +215,13 @@ def test_it_is_a_bundle_like_any_other(bundle: tuple[Manifest, Path]) -> None:
         (folder.parent / "aside").rename(folder / runner.BASE)
     measured = run(folder, "--bench", "--runs", "10")
     assert measured["runs"] == 10
+
+
+def test_it_says_what_it_is(bundle: tuple[Manifest, Path]) -> None:
+    manifest, folder = bundle
+    said = read_said(folder / manifest.variants[0].file)
+    assert said["task"] == manifest.task
+    assert said["base_digest"] == manifest.base.digest
 
 
 def test_another_base_is_noticed(bundle: tuple[Manifest, Path], tmp_path: Path) -> None:

@@ -27,6 +27,8 @@ def test_covering_by_hand() -> None:
     assert covering(line, 2) == [1, 2]
     assert covering(line, 3) == [1, 2, 0]
     assert covering(line, 9) == [1, 2, 0, 3]
+    # What was covered counts once: 1 alone has 8 cells, and beside 2, with which it shares six, as few as 0.
+    assert covering([(0, 4), (1, 3), (2, 2), (3, 1), (4, 0)], 2) == [2, 0]
     assert covering([], 3) == []
     assert covering([(1, 1), (1, 1)], 1) == [0]
     assert covering([(1, 1)], 0) == []
