@@ -81,16 +81,12 @@ def export_bundle(
     require_there(model=model, weights=weights, data={"--calibration": calibration, "--eval-data": evaluation})
     BundleWriter(output, overwrite=overwrite)  # refuses an output that is there before any work is done
     require_folder_possible(output)
-    evaluated = evaluation is not None
-    maybe = is_task_file(model) and evaluated  # its ranges may be trained ones
-    require_possible(config, calibrated=calibration is not None or maybe, evaluated=evaluated)
+    require_possible(config, calibrated=calibration is not None, evaluated=evaluation is not None)
     signer = Signer.open(sign_key) if sign_key is not None else None
     if is_task_file(model):
         program, origin, opened = _from_task(Path(model), base, weights, trust)
     else:
         program, origin, opened = _from_model(model, input_shape, weights)
-    if calibration is None and not origin.ranges_for(config):
-        require_possible(config, calibrated=False, evaluated=evaluated)
     if options.objective is not None:  # one of the user's own may say how its boxes are read
         decoding = objective_named(options.objective).bound(opened.detector).decoding
         origin = dataclasses.replace(origin, decoding=decoding or origin.decoding)
@@ -176,7 +172,6 @@ def origin_of_task(task: Task, base: Base, path: Path) -> tuple[Program, Origin]
         learns=_kind(header.provenance.get("learns"), base),
         decoding=base.detector.decoding if base.detector is not None else None,
         skeleton=_skeleton(header.provenance.get("skeleton"), len(header.classes)),
-        ranges=dict(header.int8.ranges) if header.int8 is not None else {},
         provenance={
             "task_file_sha256": sha256_file(path),
             "task": {**header.provenance, "metrics": dict(header.metrics)},

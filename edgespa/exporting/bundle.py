@@ -49,7 +49,7 @@ def require_possible(config: ExportConfig, *, calibrated: bool, evaluated: bool)
 
     Args:
         config: What to export.
-        calibrated: Whether there are images to calibrate on, or trained ranges and images to judge by.
+        calibrated: Whether there are images to calibrate on.
         evaluated: Whether there are samples to measure on.
 
     Raises:
@@ -128,9 +128,7 @@ def export(
         ParityError: If no file computes what the program computes; if any does not and ``config.strict``.
         OutputExistsError: If the output is there already.
     """
-    ranges = origin.ranges_for(config)
-    calibrated = calibration is not None or (bool(ranges) and evaluation is not None)
-    require_possible(config, calibrated=calibrated, evaluated=evaluation is not None)
+    require_possible(config, calibrated=calibration is not None, evaluated=evaluation is not None)
     require_decodable(config, origin)
     names, whole = input_and_output_names(program), outputs_like(program)
     # Folded in the model's own element types: positions are often made in float64.
@@ -166,11 +164,10 @@ def export(
             form=form,
             folder=writer.path,
             samples=samples,
-            calibration=calibration if calibration is not None or not ranges else evaluation,
+            calibration=calibration,
             judge=Judge(program, evaluation, calibration, origin.learns, _decides(samples), whole, objective),
             facts=origin.facts,
             cache=cache,
-            ranges=ranges,
         )
         variants, left_out = _all_variants(job, made, steps)
         steps.next("write the bundle")
