@@ -247,6 +247,11 @@ class Shares(Segments):
         return super().forward(x).softmax(1)
 
 
+class Turned(Shares):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x).transpose(2, 3)
+
+
 class OneMap(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -256,7 +261,7 @@ class OneMap(nn.Module):
         return self.conv(x)
 
 
-@pytest.mark.parametrize(("kind", "activation"), [(Segments, 2), (Shares, 0), (OneMap, 1)])
+@pytest.mark.parametrize(("kind", "activation"), [(Segments, 2), (Shares, 0), (Turned, 0), (OneMap, 1)])
 def test_what_a_segmenter_of_mediapipe_has_to_do(kind: Any, activation: int, tmp_path: Path) -> None:
     """Its schema: ``activation`` NONE 0, SIGMOID 1, SOFTMAX 2, in a table of its own inside of the metadata."""
     facts = dataclasses.replace(FACTS, objective="segmentation", classes=FACTS.classes if activation != 1 else ())
