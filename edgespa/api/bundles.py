@@ -114,7 +114,8 @@ def export_bundle(
     if evaluation and images[_TEST].answered:
         origin, images[_TEST] = _with_classes(origin, outputs, images[_TEST])
     elif options.labels is not None:
-        origin = _named(origin, opened, program, options.labels)
+        origin, count = _told_apart(origin, opened, program)
+        origin = _named(origin, count, options.labels)
     prepared = {name: prepare_for(opened.program, data, preprocess) for name, data in images.items()}
     objective = None
     if evaluation:
@@ -276,10 +277,22 @@ def check_task(task: Task, base: Base) -> dict[str, JsonValue]:
     }
 
 
-def _named(origin: Origin, base: Base, program: Program, labels: Path | tuple[str, ...]) -> Origin:
-    """With the names of a file, where there are no data whose classes they number.
+def _told_apart(origin: Origin, base: Base, program: Program) -> tuple[Origin, int | None]:
+    """How many names there are for what a network gives; None where that is neither a list nor maps.
 
-    A map with a name for each of its channels is one of classes, where nobody said what else it is.
+    Maps whose channels are named are those of classes, where nobody said what else they are.
+    """
+    outputs, channels = count_outputs(program), count_channels(program)
+    if base.detector is not None:
+        return origin, base.detector.classes
+    if outputs is None and channels is not None:
+        learns = "segmentation" if origin.learns == "classes" else origin.learns
+        return dataclasses.replace(origin, learns=learns), channels
+    return origin, outputs
+
+
+def _named(origin: Origin, outputs: int | None, labels: Path | tuple[str, ...]) -> Origin:
+    """With the names of a file, where there are no data whose classes they number.
 
     Raises:
         ConfigError: They are not one for each output, or not those of the task.
@@ -291,12 +304,6 @@ def _named(origin: Origin, base: Base, program: Program, labels: Path | tuple[st
             f"{file} has {some(names)}, the task was trained on {some(origin.classes)}",
             "leave out --labels: the task has its names",
         )
-    outputs, channels = count_outputs(program), count_channels(program)
-    if base.detector is not None:
-        outputs = base.detector.classes
-    elif outputs is None and channels is not None:
-        outputs, learns = channels, "segmentation" if origin.learns == "classes" else origin.learns
-        origin = dataclasses.replace(origin, learns=learns)
     if len(names) != outputs:
         what = "no list of outputs" if outputs is None else f"{outputs:,} outputs"
         raise ConfigError(f"{file} has {len(names):,} names, and the model {what}", "name every output")
