@@ -12,7 +12,7 @@ from edgespa.api.classes import as_learned
 from edgespa.api.early import require_there
 from edgespa.api.options import DataOptions, Progress, left_out_of, some
 from edgespa.api.overlap import tell_overlap, tell_trained_on
-from edgespa.api.quality import count_outputs
+from edgespa.api.quality import count_channels, count_outputs
 from edgespa.bundle import Base as BaseEntry
 from edgespa.bundle import BundleWriter, Compaction, Kind, Manifest, Signer, sha256_file
 from edgespa.bundle.manifest import MAX_LINES
@@ -89,8 +89,11 @@ def export_bundle(
     else:
         program, origin, opened = _from_model(model, input_shape, weights)
     if options.objective is not None:  # one of the user's own may say how its boxes are read
-        decoding = objective_named(options.objective).bound(opened.detector).decoding
+        wanted = objective_named(options.objective)
+        decoding = wanted.bound(opened.detector).decoding
         origin = dataclasses.replace(origin, decoding=decoding or origin.decoding)
+        if not (is_task_file(model) or wanted.of_base):  # a task file records what it learned
+            origin = dataclasses.replace(origin, learns=wanted.name)
     require_decodable(config, origin)
     outputs = count_outputs(program) if evaluation else None
     images = {}
@@ -112,7 +115,8 @@ def export_bundle(
     if evaluation and images[_TEST].answered:
         origin, images[_TEST] = _with_classes(origin, outputs, images[_TEST])
     elif options.labels is not None:
-        origin = _named(origin, count_outputs(program), options.labels)
+        origin, count = _told_apart(origin, opened, program)
+        origin = _named(origin, count, options.labels)
     prepared = {name: prepare_for(opened.program, data, preprocess) for name, data in images.items()}
     objective = None
     if evaluation:
@@ -203,7 +207,7 @@ def _skeleton(recorded: JsonValue, count: int) -> tuple[tuple[int, int], ...]:
 def _kind(learns: JsonValue, base: Base) -> Kind:
     """What is learned; the usual where an older edgespa did not say, or where it was what the base gives anyway."""
     of_base = [name for name, each in OWN.items() if each.of_base]
-    usual = "classes" if base.detector is None else "detection"
+    usual = base.learns if base.detector is None else "detection"
     return learns if isinstance(learns, str) and learns not in of_base else usual
 
 
@@ -278,6 +282,20 @@ def check_task(task: Task, base: Base) -> dict[str, JsonValue]:
         "masked_compacted_precision": proof.precision,
         "merged_unmerged_error": merge_error,
     }
+
+
+def _told_apart(origin: Origin, base: Base, program: Program) -> tuple[Origin, int | None]:
+    """How many names there are for what a network gives; None where that is neither a list nor maps.
+
+    Maps whose channels are named are those of classes, where nobody said what else they are.
+    """
+    outputs, channels = count_outputs(program), count_channels(program)
+    if base.detector is not None:
+        return origin, base.detector.classes
+    if outputs is None and channels is not None:
+        learns = "segmentation" if origin.learns == "classes" else origin.learns
+        return dataclasses.replace(origin, learns=learns), channels
+    return origin, outputs
 
 
 def _named(origin: Origin, outputs: int | None, labels: Path | tuple[str, ...]) -> Origin:

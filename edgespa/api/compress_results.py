@@ -52,6 +52,11 @@ class Round:
     whole_ms: Mapping[str, float]
     target_ms: float
 
+    @property
+    def share(self) -> float:
+        """What its fastest file takes, of what it was to take."""
+        return min(self.times_ms.values()) / self.target_ms
+
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Compression(Result):

@@ -30,6 +30,13 @@ def count_outputs(program: Program) -> int | None:
     return int(outputs.shape[1]) if outputs.dim() == 2 else None
 
 
+def count_channels(program: Program) -> int | None:
+    """How many maps a program gives for an image; None where it gives none."""
+    with torch.no_grad():
+        first = output_tensors(program(*program.example_inputs()))[0]
+    return int(first.shape[1]) if first.dim() == 4 and max(first.shape[2:]) > 1 else None
+
+
 def require_outputs(outputs: int | None, data: ImageData) -> None:
     """Refuse labelled data whose classes are not the outputs of a model.
 

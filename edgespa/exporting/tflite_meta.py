@@ -27,6 +27,12 @@ FACTS = ENTRY
 GROUP = "detection_result"
 _OF_BOXES = {"boxes": "location", "scores": "score", "classes": "category"}
 _MASKS = "segmentation_masks"
+SEGMENTER, SEGMENTER_IDENTIFIER, SEGMENTER_PARSER = "SEGMENTER_METADATA", b"V001", "1.5.0"
+"""What MediaPipe's image segmenter reads besides: ``image_segmenter_metadata_schema.fbs`` of MediaPipe."""
+_NONE, _SIGMOID, _SOFTMAX = 0, 1, 2
+_LOGISTIC_OP, _SOFTMAX_OP = 14, 25
+_MOVING_OPS = frozenset({6, 22, 39, 114})
+"""Of ``BuiltinOperator``: DEQUANTIZE, RESHAPE, TRANSPOSE, QUANTIZE."""
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
@@ -66,7 +72,9 @@ def write_metadata(
         model = flatbuffer_utils.read_model(str(path))
         says = _Says(title, preprocess, pixels, names, facts, specs)
         takes, gives = _places(model, len(inputs), len(outputs))
-        content = says.written([(at, inputs[at]) for at in takes], [(at, outputs[at]) for at in gives])
+        content = says.written(
+            [(at, inputs[at]) for at in takes], [(at, outputs[at]) for at in gives], _ends(model, gives)
+        )
         entry = next((each for each in model.metadata or [] if _text(each.name) == NAME), None)
         if entry is None:
             entry = schema.MetadataT()
@@ -93,6 +101,21 @@ def _entry(path: Path, name: str) -> str | None:
             return archive.read(name).decode("utf-8")
     except (zipfile.BadZipFile, KeyError, UnicodeDecodeError):
         return None
+
+
+def _ends(model: Any, gives: Sequence[int]) -> int | None:
+    """The operator that computes the first output, what only moves or rounds values left out."""
+    graph = model.subgraphs[0]
+    at = int(graph.outputs[gives.index(0)]) if 0 in gives else -1
+    made_by = {int(tensor): each for each in graph.operators for tensor in each.outputs}
+    while at in made_by:
+        operator = made_by.pop(at)
+        code = model.operatorCodes[operator.opcodeIndex]
+        kind = max(int(code.builtinCode), int(code.deprecatedBuiltinCode))
+        if kind not in _MOVING_OPS:
+            return kind
+        at = int(operator.inputs[0])
+    return None
 
 
 def _text(name: Any) -> str:
@@ -156,8 +179,11 @@ class _Says:
         self._title, self._how, self._pixels, self._classes = line(title), preprocess, pixels, classes
         self._facts, self._specs = facts, specs
 
-    def written(self, inputs: Sequence[tuple[int, str]], outputs: Sequence[tuple[int, str]]) -> bytes:
-        """The FlatBuffer; inputs and outputs by place in the program and name, in the order of the graph."""
+    def written(self, inputs: Sequence[tuple[int, str]], outputs: Sequence[tuple[int, str]], ends: int | None) -> bytes:
+        """The FlatBuffer; inputs and outputs by place in the program and name, in the order of the graph.
+
+        ``ends`` is the operator that computes the first output.
+        """
         write, facts = self._write, self._facts
         takes = [self._input(at, name) for at, name in inputs]
         gives = [self._output(at, name) for at, name in outputs]
@@ -169,7 +195,11 @@ class _Says:
                 [write.table({0: write.text(GROUP), 1: write.rows([each for each in members if each])}, 2)]
             )
             parser = GROUPS_PARSER
-        graph = write.table({2: write.rows(takes), 3: write.rows(gives), 8: groups}, 9)
+        more = None
+        if self._is_segmented():
+            more = write.rows([write.table({0: write.text(SEGMENTER), 1: write.nested(self._segmenter(ends))}, 2)])
+            parser = SEGMENTER_PARSER
+        graph = write.table({2: write.rows(takes), 3: write.rows(gives), 8: groups, 9: more}, 10)
         fields = {0: write.text(self._title), 3: write.rows([graph]), 7: write.text(parser)}
         if facts is not None:
             fields |= {1: write.text(facts.description), 4: write.text(MADE_BY)}
@@ -207,12 +237,24 @@ class _Says:
         elif self._is_labelled(at):
             fields[6] = write.rows([write.file(LABELS, AXIS_LABELS, "names of the classes")])
             name = "scores"
-        if facts is not None and facts.objective == "segmentation" and at == 0 and self._is_map():
+        if at == 0 and self._is_segmented():
             fields[3], name = write.masks(), _MASKS
         return write.table({0: write.text(name), **fields}, 7)
 
-    def _is_map(self) -> bool:
-        return self._specs is not None and len(self._specs[1][0].shape) == 4
+    def _is_segmented(self) -> bool:
+        known = self._facts is not None and self._facts.objective == "segmentation"
+        return known and self._specs is not None and len(self._specs[1][0].shape) == 4
+
+    def _segmenter(self, ends: int | None) -> bytes:
+        """What a reader has to do to get a share of each class at each place: nothing where the file does it."""
+        import flatbuffers
+
+        done = ends in (_LOGISTIC_OP, _SOFTMAX_OP)
+        activation = _NONE if done else _SIGMOID if self._axis(0) == 1 else _SOFTMAX
+        write = Tables(flatbuffers.Builder(64))
+        options = write.table({0: ("int8", activation), 1: write.text("1.0.0")}, 2)
+        write.builder.Finish(options, file_identifier=SEGMENTER_IDENTIFIER)
+        return bytes(write.builder.Output())
 
     def _is_labelled(self, at: int) -> bool:
         """Whether an output has an entry for each class, and nothing else, along its last axis."""

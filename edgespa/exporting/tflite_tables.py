@@ -15,6 +15,7 @@ _NORMALISATION, _THRESHOLD = 1, 3
 _CORNERS, _RATIO, _PIXELS = 1, 0, 1
 _COLOURS = {1: 2, 3: 1}
 _GREY = 2
+_ALIGNED = 16
 
 
 class Tables:
@@ -42,6 +43,13 @@ class Tables:
     def rows(self, offsets: Sequence[int]) -> int:
         """A vector of what was written before."""
         return self._vector(offsets, self.builder.PrependUOffsetTRelative)
+
+    def nested(self, content: bytes) -> int:
+        """A FlatBuffer inside of this one, aligned as its readers want it."""
+        self.builder.StartVector(1, len(content), _ALIGNED)
+        for value in reversed(content):
+            self.builder.PrependByte(value)
+        return int(self.builder.EndVector())
 
     def _vector(self, values: Sequence[Any], put: Any) -> int:
         self.builder.StartVector(4, len(values), 4)

@@ -8,6 +8,7 @@ import logging
 from collections.abc import Iterable, Mapping
 
 import torch
+from torch import nn
 from torch.export import ExportedProgram
 
 from edgespa.errors import BaseMismatchError, EdgespaError, ModelError, TraceError
@@ -16,6 +17,7 @@ from edgespa.graph.program import BATCH, Program, shape_of
 from edgespa.graph.trace import from_exported, trace
 from edgespa.models.detectors import Detector, TakenApart, taken_apart
 from edgespa.models.first_layer import misfit
+from edgespa.models.huggingface import Answers
 from edgespa.models.inputs import InputSize
 from edgespa.models.interface import with_plain_inputs
 from edgespa.models.load import load_model
@@ -42,6 +44,7 @@ class Opened:
         recorded: What the library of the model records of its images; None for a model of no library.
         apart: A detector of torchvision, of which the program is the raw network, or of transformers; else None.
         detector: What there is to know of it at the size of the input.
+        learns: What it learned to do, by its class.
     """
 
     digest: str
@@ -50,6 +53,7 @@ class Opened:
     recorded: Recorded | None = None
     apart: TakenApart | QueryDetector | None = None
     detector: Detector | None = None
+    learns: str = "classes"
 
 
 def open_program(spec: str, inputs: tuple[InputSize, ...], weights: str | None, wanted: str | None = None) -> Opened:
@@ -87,7 +91,18 @@ def open_program(spec: str, inputs: tuple[InputSize, ...], weights: str | None, 
     else:
         program, detector = traced_detector(apart, spec, inputs)
     _require_finite(program, spec, dict(model.named_parameters()))
-    return Opened(digest, program, inputs, known, apart, detector)
+    return Opened(digest, program, inputs, known, apart, detector, learns_what(model))
+
+
+def learns_what(model: nn.Module) -> str:
+    """What a network of torchvision or transformers learned to do, by its class; ``classes`` where that says nothing.
+
+    Args:
+        model: As `edgespa.models.load_model` built it.
+    """
+    kind = type(model.core if isinstance(model, Answers) else model)
+    of_torchvision = kind.__module__.startswith("torchvision.models.segmentation.")
+    return "segmentation" if of_torchvision or kind.__name__.endswith("ForSemanticSegmentation") else "classes"
 
 
 def traced_detector(

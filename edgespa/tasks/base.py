@@ -76,6 +76,7 @@ class Base:
         wide: The base with heads as wide as they were, where some are narrower; else None.
         apart: A detector of torchvision, of which the program is the raw network, or of transformers; else None.
         detector: What there is to know of it.
+        learns: What it learned to do, by its class.
     """
 
     spec: str
@@ -92,6 +93,7 @@ class Base:
     recorded: Recorded | None = None
     apart: TakenApart | QueryDetector | None = None
     detector: Detector | None = None
+    learns: str = "classes"
 
     @classmethod
     def open(
@@ -134,6 +136,7 @@ class Base:
             recorded=opened.recorded,
             apart=opened.apart,
             detector=opened.detector,
+            learns=opened.learns,
         )
         if kept is not None:
             kept[spec, weights, sizes] = found

@@ -56,6 +56,38 @@ def test_every_format_says_the_same(bundle: Path) -> None:
     assert found.size_bytes == sum(each.size_bytes for each in es.open_bundle(bundle).manifest.files)
 
 
+MAPS = """
+from torch import nn
+
+def maps():
+    return nn.Conv2d(3, 3, 3, padding=1)
+"""
+
+
+@pytest.mark.parametrize(
+    ("said", "objective"),
+    [({"labels": ["sky", "road", "car"]}, "segmentation"), ({}, "classes"), ({"objective": "image"}, "image"),
+     ({"labels": ["a", "b", "c"], "objective": "heatmaps"}, "heatmaps")],
+)  # fmt: skip
+def test_what_a_network_does_that_is_exported_as_it_is(said: dict[str, Any], objective: str, tmp_path: Path) -> None:
+    (tmp_path / "maps.py").write_text(MAPS)
+    path = tmp_path / "bundle"
+    es.export(
+        f"{tmp_path / 'maps.py'}:maps", output=path, input_shape=(1, 3, 8, 8), formats=("onnx",), progress=False, **said
+    )
+    assert es.open_bundle(path).manifest.learns == objective
+    assert read_said(path / "model.onnx")["objective"] == objective
+
+
+def test_names_that_are_not_one_for_each_channel(tmp_path: Path) -> None:
+    (tmp_path / "maps.py").write_text(MAPS)
+    with pytest.raises(EdgespaError, match="2 names, and the model 3 outputs"):
+        es.export(
+            f"{tmp_path / 'maps.py'}:maps", output=tmp_path / "bundle", input_shape=(1, 3, 8, 8), formats=("onnx",),
+            labels=["sky", "road"], progress=False,
+        )  # fmt: skip
+
+
 def test_ncnn_says_it_beside(bundle: Path, tmp_path: Path) -> None:
     said = read_said(files(bundle)["onnx-fp32"])
     (tmp_path / "m.ncnn.param").write_text("7767517\n")

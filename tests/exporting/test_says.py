@@ -242,6 +242,47 @@ def test_segmentation_in_tflite(tmp_path: Path, layout: Any) -> None:
     assert "a score for each class at each place" in str(masks.text(1))
 
 
+class Shares(Segments):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x).softmax(1)
+
+
+class Turned(Shares):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x).transpose(2, 3)
+
+
+class OneMap(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 1, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(x)
+
+
+@pytest.mark.parametrize(("kind", "activation"), [(Segments, 2), (Shares, 0), (Turned, 0), (OneMap, 1)])
+def test_what_a_segmenter_of_mediapipe_has_to_do(kind: Any, activation: int, tmp_path: Path) -> None:
+    """Its schema: ``activation`` NONE 0, SIGMOID 1, SOFTMAX 2, in a table of its own inside of the metadata."""
+    facts = dataclasses.replace(FACTS, objective="segmentation", classes=FACTS.classes if activation != 1 else ())
+    root = metadata_of(written("tflite", made(kind), tmp_path / "m.tflite", facts))
+    (own,) = root.rows(3)[0].rows(9)
+    assert own.text(0) == "SEGMENTER_METADATA"
+    place = own._follow(1)
+    assert (place + 4) % 16 == 0
+    size = struct.unpack_from("<I", own.data, place)[0]
+    inner = own.data[place + 4 : place + 4 + size]
+    assert inner[4:8] == b"V001"
+    options = Table.root(inner)
+    assert options.number(0, "<b") == activation
+    assert options.text(1) == "1.0.0"
+
+
+def test_only_segmenters_say_it(tmp_path: Path) -> None:
+    path = written("tflite", made(Segments), tmp_path / "m.tflite", dataclasses.replace(FACTS, objective="image"))
+    assert metadata_of(path).rows(3)[0].rows(9) == []
+
+
 @functools.cache
 def made(kind: type[nn.Module]) -> Program:
     torch.manual_seed(0)

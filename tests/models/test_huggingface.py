@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from edgespa.errors import EdgespaError, ModelError, WeightsError
 from edgespa.models.huggingface import in_cache
 from edgespa.models.load import load_model
+from edgespa.models.opening import learns_what
 from edgespa.models.reference import BaseReference
 from edgespa.models.trust import question
 
@@ -73,6 +74,12 @@ def test_is_what_its_configuration_says(head: str, tmp_path: Path) -> None:
         for (one, other), shape in zip(several, shapes, strict=True):
             assert one.shape == shape
             torch.testing.assert_close(one, other)
+
+
+@pytest.mark.parametrize(("head", "what"), [("map", "segmentation"), ("classes", "classes")])
+def test_what_it_learned_is_said_by_its_class(head: str, what: str, tmp_path: Path) -> None:
+    make(head, tmp_path / "model")
+    assert learns_what(load_model(f"hf:{tmp_path / 'model'}")) == what
 
 
 def test_a_head_is_never_made_up(vit: Path) -> None:
