@@ -119,7 +119,7 @@ def _sees(travel: Mapping[str, Any]) -> bool:
     if travel["folder"] is None:  # it writes nothing there
         return True
     with contextlib.suppress(OSError, ValueError):
-        return plain_text(Path(str(travel["folder"])) / MARK) == travel["word"]
+        return plain_text(Path(str(travel["folder"])) / MARK) == str(travel["word"])
     return False
 
 

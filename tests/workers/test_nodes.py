@@ -246,7 +246,7 @@ def test_damage_and_no_room(job: Job, there: Path, store: Store, cache: Path, mo
     store.kept[place] = good
     full = type("Usage", (), {"free": 1 << 20})
     with monkeypatch.context() as patched:
-        patched.setattr(node.shutil, "disk_usage", lambda _: full)
+        patched.setattr(shutil, "disk_usage", lambda _: full)
         answer = on_node(job, sending, store, needs)
     assert "has 1 MiB left" in answer["failure"]["message"]
     assert "EDGESPA_CACHE" in answer["failure"]["hint"]
@@ -295,9 +295,10 @@ def test_what_is_recorded_is_of_the_originals(tmp_path: Path, there: Path) -> No
     typed = [f"{there / 'net.py'}:build", str(there / "w.safetensors")]
     usual = BaseReference.record(typed[0], typed[1], there / "out" / "tasks")
     work = tmp_path / "node" / "work"
-    copies = {f"{tmp_path}/c/net.py:build": (typed[0], typed[0]), f"{tmp_path}/c/w.safetensors": (typed[1], typed[1])}
+    net, weights = f"{tmp_path}/c/net.py:build", f"{tmp_path}/c/w.safetensors"
+    copies = {net: (typed[0], typed[0]), weights: (typed[1], typed[1])}
     with recorded_as(Elsewhere(copies, work, there / "out")):
-        assert BaseReference.record(*copies, work / "tasks") == usual
+        assert BaseReference.record(net, weights, work / "tasks") == usual
         assert named(f"{tmp_path}/c/net.py:build") == typed[0]
         assert final_folder(tmp_path) == tmp_path
     assert named(f"{tmp_path}/c/net.py:build") != typed[0]
@@ -307,6 +308,7 @@ TASKS = """
 version = 1
 [base]
 model = "net.py:build"
+input-shape = "1,3,8,8"
 [defaults]
 density = 0.5
 epochs = 1
@@ -367,7 +369,8 @@ def test_a_sweep_on_a_node_that_sees_nothing(
         shutil.copyfile(toy_folder / name, user / name)
     (user / "tasks.toml").write_text(TASKS)
     out = user / "out"
-    first = es.sweep(user / "tasks.toml", output=out, trust=True, progress=False)
+    cores = len(os.sched_getaffinity(0))
+    first = es.sweep(user / "tasks.toml", output=out, jobs=cores, trust=True, progress=False)  # of one thread, as there
     assert first.done, first
     local = Task.load(out / "tasks/colours.spa")
     here = {each.name: each.read_bytes() for each in (out / "bundles/colours").iterdir() if each.suffix == ".onnx"}
