@@ -23,6 +23,7 @@ from edgespa.exporting.bundle import ExportConfig, Origin, export, require_decod
 from edgespa.graph.program import Program
 from edgespa.graph.proof import LIMIT, largest_difference, prove
 from edgespa.graph.surgery import compact
+from edgespa.models.elsewhere import named
 from edgespa.models.given import PREFIX, Given
 from edgespa.models.inputs import InputSizes
 from edgespa.models.interface import output_tensors
@@ -161,7 +162,7 @@ def origin_of_task(task: Task, base: Base, path: Path) -> tuple[Program, Origin]
     header, figures = task.header, task.header.figures
     origin = Origin(
         task=readable(path.stem),
-        base=BaseEntry(spec=base.spec, digest=base.digest, weights=base.weights),
+        base=_base_entry(base),
         compaction=Compaction(
             parameters=figures.parameters,
             macs=figures.macs,
@@ -189,6 +190,12 @@ def origin_of_task(task: Task, base: Base, path: Path) -> tuple[Program, Origin]
     return task.program(base), origin
 
 
+def _base_entry(base: Base) -> BaseEntry:
+    return BaseEntry(
+        spec=named(base.spec), digest=base.digest, weights=None if base.weights is None else named(base.weights)
+    )
+
+
 def _skeleton(recorded: JsonValue, count: int) -> tuple[tuple[int, int], ...]:
     """Lines between key points; none of what a task file of somebody else says that there cannot be."""
     lines = recorded if isinstance(recorded, list) else []
@@ -209,7 +216,7 @@ def _from_model(model: str, input_shape: InputSizes | None, weights: str | None)
     cost = base.whole_cost
     origin = Origin(
         task=_name_of(model),
-        base=BaseEntry(spec=base.spec, digest=base.digest, weights=base.weights),
+        base=_base_entry(base),
         compaction=Compaction(
             parameters=cost.parameters,
             macs=cost.macs,

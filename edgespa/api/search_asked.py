@@ -17,6 +17,7 @@ from edgespa.trials.digests import content_of, digest_of
 from edgespa.trials.front import third
 from edgespa.trials.record import Goal, Sampler, Stage, Trial
 from edgespa.trials.space import Choices, Space
+from edgespa.workers.carried import may_be_carried
 
 OF_FILES = ("precision", "format")
 PRECISIONS, FORMATS = ("fp32", "int8"), ("onnx", "tflite")
@@ -148,6 +149,17 @@ class Asked:
         if "task" in plain:
             plain["task"] = Path(plain["task"]).parent.name
         return digest_of({"stage": stage if stage != "few" else "full", **plain})
+
+    def reads(self, arguments: Mapping[str, Any]) -> tuple[str, ...]:
+        """Files and folders that a stage reads.
+
+        Args:
+            arguments: Of `stage`.
+        """
+        found = [arguments.get(name) for name in (*_SPECS, "task")]
+        for values in (arguments.get(name, {}) for name in ("opening", "training", "exporting")):
+            found += [values.get(name) for name in ("weights", "labels", "class_weights", "distill", "objective")]
+        return may_be_carried(found)
 
     @property
     def timed(self) -> bool:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgespa.api.search_asked import BYTES_OF, Asked
 from edgespa.api.search_foretold import Foreteller
-from edgespa.api.search_stages import CALL, result_of
+from edgespa.api.search_stages import CALL, RESULT, result_of
 from edgespa.errors import EdgespaError
 from edgespa.findings.evaluation import Column
 from edgespa.objectives.measures import Measure
@@ -168,7 +168,9 @@ class Searching:
                 continue
             name = f"trial {own[0]}: {STAGE_WORDS[stage]}"
             asked = {"stage": stage, "folder": str(folder), "asked": arguments}
-            waiting.append((Job(name, CALL, json.loads(json.dumps(asked))), own, folder))
+            reads, writes = self.asked.reads(arguments), (f"{STAGES}/{digest}", f"{STAGES}/{digest}/{RESULT}")
+            job = Job(name, CALL, json.loads(json.dumps(asked)), None, reads, str(self.asked.folder), writes)
+            waiting.append((job, own, folder))
         self.tell(f"{STAGE_WORDS[stage]}: {len(waiting)} to do")
         given = {id(job): (own, folder) for job, own, folder in waiting}
         left = iter(waiting)

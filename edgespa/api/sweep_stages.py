@@ -43,6 +43,18 @@ def times_of(device: str) -> str:
     return f"on-{digest_of({'device': device})}"
 
 
+def written(name: str | None) -> tuple[str, ...]:
+    """What `make` writes in the folder of the sweep, the notes last.
+
+    Args:
+        name: Of the task; None for the base.
+    """
+    if name is None:
+        return BASELINE, f"{STAGES}/{OF_BASE}"
+    task = f"{TASKS}/{name}.spa"
+    return task, state_path(Path(task)).as_posix(), f"{BUNDLES}/{name}", f"{STAGES}/{name}"
+
+
 def note(folder: Path, name: str | None, stage: str) -> dict[str, Any] | None:
     """What a stage was asked for and gave: ``asked``, ``found``; None where it is not done.
 

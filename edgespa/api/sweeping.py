@@ -12,15 +12,16 @@ from typing import TYPE_CHECKING, Any
 from edgespa import __version__
 from edgespa.api.arguments import LOCAL, VARIANT
 from edgespa.api.sweep_asked import call_values
-from edgespa.api.sweep_file import SweepAsked, TaskAsked
+from edgespa.api.sweep_file import PATHS, SweepAsked, TaskAsked
 from edgespa.api.sweep_plan import Planned, measured_on
 from edgespa.api.sweep_results import SweepResult, Swept
-from edgespa.api.sweep_stages import MAKE, MEASURE, TABLES, bundle_path, note, task_path, times_of
+from edgespa.api.sweep_stages import MAKE, MEASURE, TABLES, bundle_path, note, task_path, times_of, written
 from edgespa.errors import EdgespaError
 from edgespa.objectives.measures import Measure
 from edgespa.system.files import write_whole
 from edgespa.trials.swept import RECORD, SweepRecord
 from edgespa.workers import Ended, Failure, Job, Workers
+from edgespa.workers.carried import may_be_carried
 
 if TYPE_CHECKING:
     from edgespa.api.options import Progress
@@ -81,7 +82,8 @@ class Sweeping:
                 wanted.setdefault(key, each)
         for (device, variant, threads), each in wanted.items():
             arguments = {"base": self._base(), "device": device, "variant": variant, "threads": threads}
-            self._submit(Job(f"latency table of {device}", TABLES, _plain(arguments), device), each, workers)
+            name = f"latency table of {device}"
+            self._submit(Job(name, TABLES, _plain(arguments), device, self._read()), each, workers)
         while self._jobs:
             ended, _ = self._next(workers)
             if ended.failure is not None:  # those that need it say why
@@ -106,7 +108,9 @@ class Sweeping:
         device = None
         if making is not None and making.get("latency_ms") is not None:
             device = str(making.get("device", LOCAL))  # candidates are measured there
-        self._submit(Job(each.name or BASE, MAKE, _plain(arguments), device), each, workers)
+        reads = self._read(making, exporting)
+        job = Job(each.name or BASE, MAKE, _plain(arguments), device, reads, str(self.folder), written(each.name))
+        self._submit(job, each, workers)
 
     def _measure(self, each: Planned, workers: Workers, *, here: bool) -> None:
         """Measure what was made on its devices: on this machine, or on all others."""
@@ -126,7 +130,8 @@ class Sweeping:
                 "profiling": call_values(own.profiling), "asked": asked,
             }  # fmt: skip
             name = f"{each.name or BASE} on {device}"
-            self._submit(Job(name, MEASURE, _plain(arguments), device), each, workers)
+            writes = written(each.name)[-2:]
+            self._submit(Job(name, MEASURE, _plain(arguments), device, (), str(self.folder), writes), each, workers)
 
     def _submit(self, job: Job, each: Planned, workers: Workers) -> None:
         try:
@@ -172,6 +177,12 @@ class Sweeping:
     def tell(self, text: str) -> None:
         """Say how far it is."""
         self.progress(len(self._done), self._total or None, text)
+
+    def _read(self, *calls: Mapping[str, Any] | None) -> tuple[str, ...]:
+        """Files and folders that are read: the base's, and those that calls are told."""
+        found = [self.base.get(name) for name in ("model", "weights")]
+        found += [values.get(name) for values in calls if values is not None for name in PATHS]
+        return may_be_carried(found)
 
     def _base(self) -> dict[str, Any]:
         return dict(self.base)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from edgespa.errors import ModelError
+from edgespa.models.elsewhere import final_folder, places_of
 from edgespa.models.imports import split_file_spec
 from edgespa.models.saved import is_onnx, is_pt2
 from edgespa.system.bounds import shown, text_problem
@@ -135,8 +136,9 @@ class BaseReference:
     @staticmethod
     def _places(spec: str, task_folder: Path) -> tuple[str, str, str]:
         """As typed, absolute, relative; where the bytes are to be the same anywhere, no folder of this machine."""
-        absolute, relative = resolve_spec(spec, [Path.cwd()]), portable_spec(spec, task_folder)
-        return spec, relative if is_still() else absolute, relative
+        typed, absolute = places_of(spec) or (spec, resolve_spec(spec, [Path.cwd()]))
+        relative = portable_spec(spec if typed == spec else absolute, final_folder(task_folder))
+        return typed, relative if is_still() else absolute, relative
 
     def resolve(self, task_folder: Path) -> tuple[str, str | None]:
         """Find the base: by absolute path, then as typed from the current folder, then next to the task file.

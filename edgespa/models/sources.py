@@ -15,6 +15,8 @@ from importlib.machinery import PathFinder, all_suffixes
 from pathlib import Path
 
 _MOST = 500
+_LONGEST = 255
+"""Characters of a text that may name a file."""
 
 
 def code_digest(file: Path, root: Path) -> str:
@@ -30,6 +32,22 @@ def code_digest(file: Path, root: Path) -> str:
         OSError: If one of them cannot be read.
     """
     digest = hashlib.sha256()
+    for path, content in code_files(file, root):
+        digest.update(f"{path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name}\0".encode())
+        digest.update(hashlib.sha256(content).digest())
+    return digest.hexdigest()
+
+
+def code_files(file: Path, root: Path) -> Iterator[tuple[Path, bytes]]:
+    """A file, and all that it imports from below a folder, directly or not, with their content; see `code_digest`.
+
+    Args:
+        file: Python source.
+        root: As `code_digest`.
+
+    Raises:
+        OSError: If one of them cannot be read.
+    """
     # The packages that it lies in are run first.
     above = [folder / "__init__.py" for folder in file.parents if folder.is_relative_to(root) and folder != root]
     waiting = [*(each for each in above if each.is_file() and each != file), *_in_place_of_others(root), file]
@@ -37,13 +55,37 @@ def code_digest(file: Path, root: Path) -> str:
     while waiting and len(seen) <= _MOST:
         path = waiting.pop()
         content = path.read_bytes()
-        digest.update(f"{path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name}\0".encode())
-        digest.update(hashlib.sha256(content).digest())
+        yield path, content
         for found in sorted(_imported(content, path, root)):
             if found not in seen:
                 seen.add(found)
                 waiting.append(found)
-    return digest.hexdigest()
+
+
+def named_beside(content: bytes, root: Path) -> set[Path]:
+    """Files below a folder that code names in a text of its own, such as weights: ``HERE / "net.safetensors"``.
+
+    Args:
+        content: Python source.
+        root: The folder that it lies in.
+    """
+    try:
+        tree = ast.parse(content)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return set()
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and 0 < len(node.value) <= _LONGEST:
+            parts = Path(node.value).parts
+            if "\0" in node.value or not parts or Path(node.value).is_absolute() or ".." in parts:
+                continue
+            path = root.joinpath(*parts)
+            try:
+                if path.is_file():
+                    found.add(path)
+            except OSError:  # no name of a file
+                continue
+    return found
 
 
 def _imported(content: bytes, path: Path, root: Path) -> set[Path]:

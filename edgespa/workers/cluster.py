@@ -15,10 +15,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from edgespa import __version__
-from edgespa.errors import ConfigError, MissingExtraError
+from edgespa.errors import ConfigError, EdgespaError, MissingExtraError
 from edgespa.system.stopping import held_back
 from edgespa.workers.calling import carried_out, ended
 from edgespa.workers.job import Ended, Failure, Job
+from edgespa.workers.node import on_node
+from edgespa.workers.sending import Sending
 
 CORES = 1
 """Of a node, for one job; Ray lets it compute with so many threads."""
@@ -72,6 +74,9 @@ class RayWorkers:
         self._resources: Mapping[str, float] = ray.cluster_resources()
         self.slots = max(1, int(self._resources.get("CPU", 0)) // CORES)
         self._refs: dict[Any, tuple[Job, float]] = {}
+        self._options: dict[Any, Mapping[str, Any]] = {}
+        self._sending = Sending(ray)
+        self._stopping = False
 
     @property
     def running(self) -> tuple[Job, ...]:
@@ -86,6 +91,7 @@ class RayWorkers:
 
         Raises:
             ConfigError: It measures on a device that no node serves.
+            DataError: It reads more than is carried to nodes.
         """
         options: dict[str, Any] = {"name": f"edgespa {job.name}"}
         if job.device is not None:
@@ -99,8 +105,13 @@ class RayWorkers:
                     f"ray start --resources='{{\"{name}\": 1}}'",
                 )
             options["resources"] = {name: 1}
-        ref = self._do.options(**options).remote(__version__, job.call, dict(job.arguments))
+        self._give(job, options)
+
+    def _give(self, job: Job, options: Mapping[str, Any], needs: Mapping[str, Any] | None = None) -> None:
+        travel = self._sending.of(job, needs)
+        ref = self._do.options(**options).remote(__version__, job.call, dict(job.arguments), travel)
         self._refs[ref] = (job, time.monotonic())
+        self._options[ref] = options
 
     def next(self) -> Ended:
         """What came of the job that ends next; waits for it.
@@ -112,8 +123,8 @@ class RayWorkers:
             raise LookupError("no job is running")
         while True:
             ready, _ = self._ray.wait(list(self._refs), num_returns=1, timeout=_HEED_S)
-            if ready:
-                return self._take(ready[0])
+            if ready and (found := self._take(ready[0])) is not None:
+                return found
 
     def stop(self) -> list[Ended]:
         """Ask all that was submitted to end, and wait for it; Ctrl-C once more ends it where it is.
@@ -125,10 +136,11 @@ class RayWorkers:
             with contextlib.suppress(Exception):  # it has just ended
                 self._ray.cancel(ref)
         began, result, forced = time.monotonic(), list[Ended](), False
+        self._stopping = True
         with held_back() as again:
             while self._refs:
                 ready, left = self._ray.wait(list(self._refs), num_returns=1, timeout=_HEED_S)
-                result += [self._take(ref) for ref in ready]
+                result += [found for ref in ready if (found := self._take(ref)) is not None]
                 seconds = time.monotonic() - began
                 if not forced and (seconds >= PATIENCE_S or (again.asked is not None and seconds >= _SAME_S)):
                     forced = True
@@ -142,16 +154,25 @@ class RayWorkers:
         try:
             self.stop()
         finally:
+            self._sending.close()
             if self._own:
                 self._ray.shutdown()
 
-    def _take(self, ref: Any) -> Ended:
+    def _take(self, ref: Any) -> Ended | None:
+        """What came of a job; None where its node does not see its files, and it was given once more, with them."""
         from ray import exceptions
 
         job, began = self._refs.pop(ref)
+        options = self._options.pop(ref)
         try:
             where, answer = self._ray.get(ref)
-            return ended(job, answer, where)
+            if "needs" not in answer:
+                self._sending.take(job, answer)
+                return ended(job, answer, where)
+            if not self._stopping:
+                self._give(job, options, answer["needs"])
+                return None
+            failure = Failure("interrupted", stopped=True)
         except exceptions.TaskCancelledError:
             failure = Failure("interrupted", stopped=True)
         except exceptions.OutOfMemoryError:
@@ -167,6 +188,11 @@ class RayWorkers:
                 "see ray status, and the logs of that node",
                 lost=True,
             )
+        except EdgespaError as error:
+            failure = Failure(error.message, error.hint, kind=type(error).__name__)
+        except OSError as error:
+            name = f"{error.filename}: " if error.filename is not None else ""
+            failure = Failure(f"{name}{error.strerror or error}", kind=type(error).__name__)
         return Ended(job, None, failure, time.monotonic() - began, "the cluster")
 
 
@@ -196,7 +222,9 @@ def _require_answer(address: str) -> None:
         raise ConfigError(f"no Ray cluster answers at {address}: {error}", _START) from error
 
 
-def _there(version: str, call: str, arguments: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+def _there(
+    version: str, call: str, arguments: Mapping[str, Any], travel: Mapping[str, Any] | None = None
+) -> tuple[str, dict[str, Any]]:
     """A job on its node; Ray finds this function by its name in the edgespa that is installed there."""
     import ray
 
@@ -206,4 +234,4 @@ def _there(version: str, call: str, arguments: Mapping[str, Any]) -> tuple[str, 
             f"{where} has edgespa {__version__}, and it was asked for by {version}", "install the same one everywhere"
         )
         return where, {"value": None, "failure": vars(failure), "seconds": 0.0, "said": []}
-    return where, carried_out(call, arguments)
+    return where, carried_out(call, arguments) if travel is None else on_node(call, arguments, travel, ray.get)

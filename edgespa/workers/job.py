@@ -21,6 +21,11 @@ class Job:
             function, as it is for any call.
         arguments: Its keywords, values that JSON has. Paths are absolute: a worker may have another current folder.
         device: The name of the device that it measures on; one job at a time does.
+        reads: Those of its arguments that are specs of files or folders which it reads; absolute. A node of a cluster
+            that does not see them gets copies.
+        folder: The folder that it writes to; in its arguments are paths in it. None where it writes nothing.
+        writes: Names below that folder of files and folders that it makes, or goes on with; what says that something
+            is done comes last.
 
     Raises:
         ValueError: The call is no function of edgespa by its name, or an argument is nothing that JSON has.
@@ -30,6 +35,9 @@ class Job:
     call: str
     arguments: Mapping[str, Any]
     device: str | None = None
+    reads: tuple[str, ...] = ()
+    folder: str | None = None
+    writes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not _CALL.fullmatch(self.call):
