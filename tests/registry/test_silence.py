@@ -1,5 +1,7 @@
-"""A hub or a registry that never answers, drips, or tells without an end: pushes and pulls of it end, and say how to
-go on. Limits of time are made small only where nothing comes at all."""
+"""A hub or a registry that never answers, drips, or tells without an end: pushes and pulls end, and say how to go on.
+
+Limits of time are made small only where nothing comes at all.
+"""
 
 from __future__ import annotations
 
