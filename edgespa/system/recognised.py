@@ -13,7 +13,7 @@ _MANIFEST = "manifest.json"
 _LAYOUT = ("oci-layout", "index.json")
 _MOST = 4 << 20
 _EXPORTED = (".onnx", ".tflite")
-_WEIGHTS = (".safetensors", ".pt", ".pth")
+_WEIGHTS = (".safetensors", ".pt", ".pth", ".pkl")
 _SCRIPTS = (".pt", ".pth", ".ts", ".torchscript", ".jit")
 _SEEN = 200
 
