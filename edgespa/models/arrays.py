@@ -178,7 +178,7 @@ class _Converted:
             or not all(type(size) is int and 0 <= size < 1 << 48 for size in sizes)
         ):
             raise self._wrong(name, "its sizes are none")
-        numbers = np.dtype(str(kind.name)).newbyteorder("=" if kind.order == "|" else str(kind.order))
+        numbers = np.dtype(f"{'=' if kind.order == '|' else kind.order}{kind.name}")
         count = math.prod(sizes)
         if count * numbers.itemsize != len(data):
             shape = "x".join(map(str, sizes)) or "1"
