@@ -74,7 +74,7 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable[..
     """Makes a hub with a fault; the client is logged in."""
     pytest.importorskip("huggingface_hub", reason="THE HUB NOT TRIED: no huggingface_hub")
     from huggingface_hub import constants
-    from huggingface_hub.utils import close_session
+    from huggingface_hub.utils import close_session  # type: ignore[attr-defined]  # exported lazily
 
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
@@ -230,7 +230,7 @@ def test_a_hub_that_tells_without_an_end(
     hub: Any, bundle: Path, tmp_path: Path, bad: Callable[[Any], None], what: str, verb: str
 ) -> None:
     made = hub("GET /api/models/", bad)
-    words = ["push", bundle, HUB] if verb == "push" else ["pull", HUB, "-o", tmp_path / "b"]
+    words: list[str | Path] = ["push", bundle, HUB] if verb == "push" else ["pull", HUB, "-o", tmp_path / "b"]
     if bad in (endless, packed):
         tracemalloc.start()
     try:
@@ -275,9 +275,10 @@ def test_a_registry_with_millions_of_tags(tmp_path: Path) -> None:
     pytest.importorskip("oras")
 
     def tags(asked: Any) -> None:
-        if "/tags/list" not in asked.path:
-            return asked.say(404, {})
-        return asked.say(200, b'{"tags": [' + b'"v1",' * 900_000 + b'"v2"]}')
+        if "/tags/list" in asked.path:
+            asked.say(200, b'{"tags": [' + b'"v1",' * 900_000 + b'"v2"]}')
+        else:
+            asked.say(404, {})
 
     with servers.standing_in(tags) as server:
         result = type_in("pull", f"oci://{server.host}/a:1", "-o", tmp_path / "b")
