@@ -19,6 +19,7 @@ from typing import Any, NamedTuple, Protocol, Self
 
 from edgespa.errors import ConfigError, MissingExtraError
 from edgespa.system.quiet import first_line
+from edgespa.tasks.unfinished import SUFFIX
 
 log = logging.getLogger(__name__)
 
@@ -133,6 +134,12 @@ class _Patient:
                 log.warning("%s %s: the run could not be closed: %s", *what)
 
 
+def _name_of(output: Path) -> str:
+    """Of a run: what its training writes; part of longer work (``small.resume/healed-1.spa``) is named by that, too."""
+    longer = output.absolute().parent
+    return f"{longer.stem}-{output.stem}" if longer.suffix == SUFFIX else output.stem
+
+
 class Trackers:
     """Those that a training is told to; without any, nothing is done. Closes its runs as a context manager.
 
@@ -171,7 +178,7 @@ class Trackers:
             from edgespa.adaptation.in_mlflow import MLflow
 
             sinks.append(MLflow(mlflow))
-        return cls(sinks, output.stem)
+        return cls(sinks, _name_of(output))
 
     def begin(
         self, config: Mapping[str, Any], *, steps: int, measure: str, resumed: object = None, step: int | None = None

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from edgespa.cli._otherwise import said_otherwise
 from edgespa.cli._terminal import is_quiet, results_alone
 from edgespa.cli._unread import refuse_unread
 
@@ -62,7 +63,8 @@ class Explained(click.Command):
             from edgespa.cli._project import defaults
 
             extra.setdefault("default_map", defaults(self, str(info_name), args, parent))
-        return super().make_context(info_name, args, parent, **extra)
+        with said_otherwise(self):
+            return super().make_context(info_name, args, parent, **extra)
 
     def invoke(self, ctx: click.Context) -> Any:
         """As click; options that nothing would read are refused first, and nobody else writes among its results.

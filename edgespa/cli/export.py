@@ -17,6 +17,7 @@ from edgespa.cli._options import (
     trust_option,
     was_said,
 )
+from edgespa.cli._otherwise import PACKED, Otherwise
 from edgespa.cli._recipes import Repeatable, recipe_options
 from edgespa.cli._said import said, say_next, typed
 from edgespa.cli._sections import EXPORT, EXPORT_EXAMPLES
@@ -116,7 +117,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--layout",
-    type=click.Choice(["nhwc", "nchw"]),
+    type=Otherwise(["nhwc", "nchw"], dict.fromkeys(("oci", "tar"), PACKED)),
     default="nhwc",
     show_default=True,
     help="Of the images that TFLite files take.",

@@ -38,8 +38,9 @@ def command(
     from edgespa.bundle import Approval, BundleWriter, unpack
     from edgespa.cli._output import emit_json
     from edgespa.registry.fetching import fetch_bundle
-    from edgespa.registry.layout import LayoutSource, is_layout
+    from edgespa.registry.layout import LayoutSource
     from edgespa.system.files import require_folder_possible
+    from edgespa.system.recognised import is_layout
 
     require_signers(signers, identity, revoked)
     BundleWriter(output, overwrite=overwrite)

@@ -16,8 +16,10 @@ from typing import Any
 from torch import Tensor
 
 from edgespa.errors import WeightsError
+from edgespa.models.arrays import Nothing, with_tensors
+from edgespa.models.plain_pickles import is_plain_pickle, read_plain_pickle
 from edgespa.models.scripted import weights_of_script
-from edgespa.models.unpickled import OBJECTS, Nothing, load_plainly, require_as_stored
+from edgespa.models.unpickled import MOST_PACKED, OBJECTS, load_plainly, require_as_stored
 from edgespa.system.bounds import shown
 from edgespa.system.files import expanded
 from edgespa.system.quiet import NOTE
@@ -50,23 +52,34 @@ def split_key(spec: str) -> tuple[str, str | None]:
 
 
 def read_torch(path: Path) -> object:
-    """What ``torch.save`` wrote, with nothing made of it but tensors and plain containers; of TorchScript the weights.
+    """What ``torch.save`` or ``pickle.dump`` wrote, with nothing made of it but tensors and plain containers.
+
+    Of TorchScript it is the weights; numpy arrays become tensors where there are no others.
 
     Raises:
         WeightsError: It is damaged, or of a form that cannot be read so.
     """
     require_as_stored(path, path)
-    return weights_of_script(path) if is_torchscript(path) else load_plainly(path, path)
+    if is_torchscript(path):
+        return weights_of_script(path)
+    content = read_plain_pickle(path) if is_plain_pickle(path) else load_plainly(path, path)
+    return with_tensors(content, path, MOST_PACKED * path.stat().st_size)
 
 
 def _unpacked(path: Path, key: str | None) -> str:
     """What turns a pickled model into weights, where its maker is trusted."""
     inner = "" if key is None else f"[{key!r}]"
+    plain = path.is_file() and is_plain_pickle(path)
+    call = (
+        f"pickle.loads(pathlib.Path({str(path)!r}).read_bytes())"
+        if plain
+        else f"torch.load({str(path)!r}, map_location='cpu', weights_only=False)"
+    )
     return (
         "ask its maker for the file of model.state_dict(); or make weights of it where its package is installed, and "
         "only if you trust it, for this runs what is in it:\n"
-        "    import torch, safetensors.torch\n"
-        f"    model = torch.load({str(path)!r}, map_location='cpu', weights_only=False){inner}\n"
+        f"    import {'pathlib, pickle' if plain else 'torch'}, safetensors.torch\n"
+        f"    model = {call}{inner}\n"
         f"    safetensors.torch.save_model(model.float(), {path.stem + '.safetensors'!r})"
     )
 
@@ -86,7 +99,11 @@ def state_dict_in(content: object, path: Path, key: str | None = None) -> dict[s
     for part in parts:
         assert isinstance(content, Mapping)
         content = content[part]
+    opened: list[object] = []
     while isinstance(content, Mapping) and not any(_is_weight(value) for value in content.values()):
+        if any(content is each for each in opened):
+            raise WeightsError(f"weights {path}: a mapping in itself, without an end", "save model.state_dict()")
+        opened.append(content)
         inner = {
             str(name): value
             for name, value in content.items()
@@ -148,10 +165,17 @@ def _parts(content: object, key: str | None, path: Path) -> tuple[list[str], str
     return parts, rest
 
 
-def _has_tensors(value: Mapping[Any, Any]) -> bool:
-    """Whether a mapping is a state dict, or has one in it; an optimiser's state is by numbers."""
+def _has_tensors(value: Mapping[Any, Any], seen: set[int] | None = None) -> bool:
+    """Whether a mapping is a state dict, or has one in it; an optimiser's state is by numbers.
+
+    A file may have mappings in circles, or one in another many times over: each is looked at once.
+    """
+    seen = set() if seen is None else seen
+    if id(value) in seen:
+        return False
+    seen.add(id(value))
     return any(
-        isinstance(name, str) and (isinstance(each, Tensor) or (isinstance(each, Mapping) and _has_tensors(each)))
+        isinstance(name, str) and (isinstance(each, Tensor) or (isinstance(each, Mapping) and _has_tensors(each, seen)))
         for name, each in value.items()
     )
 

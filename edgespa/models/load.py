@@ -155,7 +155,8 @@ def _whole(model: nn.Module, spec: str) -> nn.Module:
 
 
 def _what_is_meant(spec: str) -> str:
-    if expanded(spec).suffix in (".pt", ".pth") and not is_torchscript(expanded(spec)) and expanded(spec).is_file():
+    path = expanded(spec)
+    if path.suffix in (".pt", ".pth", ".pkl") and path.is_file() and not is_torchscript(path):
         try:
             read_weights(spec)
         except WeightsError as error:
@@ -163,10 +164,9 @@ def _what_is_meant(spec: str) -> str:
                 return f"it is {PICKLED}, and nothing of it is run: {error.hint}"
     if (hint := hint_of_model(spec)) is not None:
         return hint
-    path = expanded(spec)
     if path.is_dir():
         return f"for a transformers folder write hf:{spec}; otherwise {_FORMS}"
     near = nearest_path(path) if path.suffix and not is_there(path) else None
-    if near is None and path.suffix in (".safetensors", ".pt", ".pth"):
+    if near is None and path.suffix in (".safetensors", ".pt", ".pth", ".pkl"):
         return f"weights need the model that they belong to: MODEL --weights {spec}"
     return f"{near} Otherwise {_FORMS}" if near else _FORMS

@@ -1,7 +1,8 @@
 """Pickles of ``torch.save``, of which nothing is made but tensors and plain containers.
 
 torch reads them (``weights_only``), and every class or function that a file names besides (``argparse.Namespace``,
-numpy's scalars, a tool's own configuration) is read as an object without content.
+numpy's scalars, a tool's own configuration) is read as an object without content; of numpy's arrays it is kept what
+they say of themselves (`edgespa.models.arrays`).
 """
 
 from __future__ import annotations
@@ -14,12 +15,12 @@ import re
 import zipfile
 from collections.abc import Collection
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch.serialization import safe_globals
 
 from edgespa.errors import WeightsError
+from edgespa.models.arrays import NUMPY, Nothing
 
 log = logging.getLogger(__name__)
 
@@ -28,22 +29,8 @@ SAVE = "save model.state_dict() instead of the model, or write it with safetenso
 _NAMED = re.compile(r"GLOBAL ([\w.]+)")
 _FILLED = re.compile(r"Can only (SETITEM|extend|append).*_Nothing(\d+)'", re.DOTALL)
 _MOST_TRIES = 100
-_MOST_PACKED, _SMALL_WHOLE = 8, 1 << 28
+MOST_PACKED, _SMALL_WHOLE = 8, 1 << 28
 _SCRIPTED = "__torch__"
-
-
-class Nothing:
-    """Stands for an object of a class that is not made."""
-
-    def __new__(cls, *_: Any, **__: Any) -> Nothing:
-        """Whatever it is called with."""
-        return object.__new__(cls)
-
-    def __init__(self, *_: Any, **__: Any) -> None:
-        pass
-
-    def __setstate__(self, state: object) -> None:
-        pass
 
 
 class Fields(Nothing):
@@ -104,12 +91,14 @@ def require_as_stored(source: Path | io.BytesIO, path: Path) -> None:
     except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError):  # the older format, or damaged
         return
     size = len(source.getbuffer()) if isinstance(source, io.BytesIO) else source.stat().st_size
-    if whole > max(_MOST_PACKED * size, _SMALL_WHOLE):
+    if whole > max(MOST_PACKED * size, _SMALL_WHOLE):
         raise WeightsError(f"weights {path}: would unpack to {whole:,} bytes", SAVE)
 
 
 def _stand_in(number: int, name: str, instead: type | None = None) -> type:
     """A class of which no object is made, with a name that an error of torch can be told by."""
+    if instead is None and name in NUMPY:
+        return NUMPY[name]
     if instead is None:
         scripted = name == _SCRIPTED or name.startswith(f"{_SCRIPTED}.")
         return type(f"_Nothing{number}", (Fields if scripted else Nothing,), {})

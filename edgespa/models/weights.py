@@ -26,7 +26,7 @@ from edgespa.system.quiet import NOTE
 
 logger = logging.getLogger(__name__)
 
-_TORCH_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".tar", ".pyth", ".th", ".ts", ".torchscript", ".jit")
+_TORCH_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".tar", ".pyth", ".th", ".ts", ".torchscript", ".jit", ".pkl")
 _LISTED, _LONGEST = 5, 100
 _MISFIT_HINT = "use the model that these weights were saved from, with the same number of classes"
 
@@ -111,9 +111,9 @@ def read_weights(path: Path | str) -> dict[str, Tensor]:
     """Read a state dict from a file, on the CPU, executing nothing that is in it.
 
     Args:
-        path: ``.safetensors``, or ``.pt`` / ``.pth`` / ``.bin`` / ``.ckpt`` as written by ``torch.save``; the latter
-            may nest the state dict among what else a training tool keeps. ``FILE:KEY`` says which state dict is meant,
-            or the prefix of the names that are.
+        path: ``.safetensors``, or ``.pt`` / ``.pth`` / ``.bin`` / ``.ckpt`` as written by ``torch.save``, or ``.pkl``
+            by ``pickle.dump``; these may nest the state dict among what else a training tool keeps. ``FILE:KEY`` says
+            which state dict is meant, or the prefix of the names that are.
 
     Returns:
         Tensor name to tensor.
@@ -133,12 +133,21 @@ def read_weights(path: Path | str) -> dict[str, Tensor]:
             hint = "download or copy the file again, and compare its size with the original"
             raise WeightsError(f"weights {path}: not a whole safetensors file: {error}", hint) from error
     if path.suffix in _TORCH_SUFFIXES:
-        content = read_torch(path)
-        if key is not None and isinstance(content, Mapping) and not _is_key(content, key):
-            with contextlib.suppress(WeightsError):  # that there is no such key is what is to be told
-                return _part(state_dict_in(content, path), key, path)
-        return state_dict_in(content, path, key)
+        try:
+            return _of_checkpoint(path, key)
+        except RecursionError as error:
+            raise WeightsError(
+                f"weights {path}: mappings in mappings without an end", "save model.state_dict()"
+            ) from error
     raise WeightsError(f"weights {path}: unknown kind of file", "give a .safetensors, .pt or .pth file")
+
+
+def _of_checkpoint(path: Path, key: str | None) -> dict[str, Tensor]:
+    content = read_torch(path)
+    if key is not None and isinstance(content, Mapping) and not _is_key(content, key):
+        with contextlib.suppress(WeightsError):  # that there is no such key is what is to be told
+            return _part(state_dict_in(content, path), key, path)
+    return state_dict_in(content, path, key)
 
 
 def _is_key(content: Mapping[Any, Any], key: str) -> bool:

@@ -7,7 +7,6 @@ bundle's: what the hub shows is the card with all that was measured since, and t
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import io
 import re
@@ -23,7 +22,8 @@ from edgespa.bundle.manifest import MANIFEST, MAX_FILES, SIGNATURE, FileEntry, M
 from edgespa.errors import BundleError, RegistryError
 from edgespa.registry.artifact import TASK_SUFFIX, is_base
 from edgespa.registry.fetching import Checked
-from edgespa.registry.hub_transport import TIMEOUT_S, HubBrokenOffError, fetch_file, hub_api, quiet, told_of
+from edgespa.registry.hub_limits import HubBrokenOffError, limited
+from edgespa.registry.hub_transport import fetch_file, hub_api, quiet, told_of
 from edgespa.registry.references import HubReference
 
 CARD, SEALED_CARD = "README.md", "README.bundle.md"
@@ -73,7 +73,7 @@ def push_files(
     from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
 
     api = hub_api()
-    with told_of(reference), quiet():
+    with told_of(reference), quiet(), limited():
         if get_token() is None:
             raise RegistryError(
                 f"{reference} cannot be pushed to: nobody is logged in to the hub",
@@ -92,6 +92,7 @@ def push_files(
             except RevisionNotFoundError:
                 api.create_branch(reference.name, branch=reference.revision)
                 fresh, info = True, api.model_info(reference.name, revision=reference.revision)
+        _refuse_many(reference, info.siblings or ())
         there = {each.rfilename for each in info.siblings or ()}
         if not fresh:
             _refuse_mixture(reference, set(files), there)
@@ -116,11 +117,23 @@ def _ours(reference: HubReference, commit: str, there: set[str]) -> set[str]:
             if len(content) > MAX_MANIFEST_BYTES:
                 raise RegistryError(f"{reference}: its {MANIFEST} is too large", _BAD)
 
-        with contextlib.suppress(BundleError, RegistryError):  # of somebody else's we know nothing
+        try:
             fetch_file(reference, commit, MANIFEST, take)
             named = parse_manifest(bytes(content), str(reference)).files
             found |= {entry.path for entry in named} & there
+        except HubBrokenOffError:  # ours would stay
+            raise
+        except (BundleError, RegistryError):  # of somebody else's we know nothing
+            pass
     return found
+
+
+def _refuse_many(reference: HubReference, listed: Sequence[object]) -> None:
+    if len(listed) > _MOST_LISTED:
+        raise RegistryError(
+            f"{reference} holds {len(listed):,} files, more than {_MOST_LISTED:,}",
+            "a bundle or a task has a repository, or a branch, of its own: is the name right?",
+        )
 
 
 def _refuse_mixture(reference: HubReference, files: set[str], there: set[str]) -> None:
@@ -165,14 +178,13 @@ class HubSource:
         if self.offline:
             self.commit, self._sizes = self._cached()
             return
-        with told_of(reference), quiet():
-            info = api.model_info(reference.name, revision=reference.revision, files_metadata=True, timeout=TIMEOUT_S)
+        with told_of(reference), quiet(), limited():
+            info = api.model_info(reference.name, revision=reference.revision, files_metadata=True)
         siblings = info.siblings or []
         self.commit = str(info.sha)
         if not _COMMIT.fullmatch(self.commit):
             raise RegistryError(f"{self.where}: the hub does not say which commit that is", "is HF_ENDPOINT a hub?")
-        if len(siblings) > _MOST_LISTED:
-            raise RegistryError(f"{self.where} holds {len(siblings):,} files, more than {_MOST_LISTED:,}", _BAD)
+        _refuse_many(reference, siblings)
         listed = [each for each in siblings if path_problem(each.rfilename) is None]  # others cannot be ours
         self._sizes = {each.rfilename: each.size for each in listed}
         self._sha256 = {each.rfilename: each.lfs.sha256 for each in listed if each.lfs is not None}

@@ -15,6 +15,7 @@ from urllib.parse import urljoin, urlsplit
 
 from edgespa import __version__
 from edgespa.errors import MissingExtraError, RegistryError
+from edgespa.registry.hub_limits import HubBrokenOffError
 from edgespa.registry.references import HubReference
 from edgespa.system.bounds import shown
 
@@ -26,10 +27,6 @@ _MOST_REDIRECTS = 5
 _MOST_COMPLAINT = 1 << 20
 _PIECE = 1 << 18
 _LOGIN = "log in with `hf auth login`, or set HF_TOKEN to a token that may; is the name right?"
-
-
-class HubBrokenOffError(RegistryError):
-    """The connection ended too early: the rest may be asked for again."""
 
 
 def hub_api() -> HfApi:
@@ -97,6 +94,8 @@ def told_of(reference: HubReference) -> Iterator[None]:
 def _in_words(reference: HubReference, error: BaseException) -> RegistryError | None:
     from huggingface_hub import errors
 
+    if isinstance(error, RegistryError):
+        return error
     if isinstance(error, errors.OfflineModeIsEnabled):
         return RegistryError(f"{reference}: HF_HUB_OFFLINE says not to ask the hub", "unset it to go there")
     if isinstance(error, errors.GatedRepoError):

@@ -21,6 +21,7 @@ from edgespa.errors import BundleError, OutputExistsError, RegistryError
 from edgespa.registry.artifact import ARTIFACT, OCI_MANIFEST, Artifact, Layer, read_artifact, same_as, to_json
 from edgespa.registry.fetching import Checked
 from edgespa.system.files import folder_beside, open_plain
+from edgespa.system.recognised import is_layout
 
 MARK, INDEX = "oci-layout", "index.json"
 _BLOBS = Path("blobs", "sha256")
@@ -29,11 +30,6 @@ _MARKED = b'{"imageLayoutVersion":"1.0.0"}'
 _MAX_INDEX = 1 << 20
 _PIECE = 1 << 20
 _NOT_OURS = "give a folder that is an artifact, as edgespa pack BUNDLE --layout=oci writes it"
-
-
-def is_layout(path: Path) -> bool:
-    """Whether a folder is an OCI image layout."""
-    return (path / MARK).is_file() and (path / INDEX).is_file()
 
 
 def write_layout(artifact: Artifact, output: Path, tag: str, *, overwrite: bool = False) -> int:

@@ -22,7 +22,7 @@ from edgespa.registry.artifact import OCI_MANIFEST, Artifact, Layer, read_artifa
 from edgespa.registry.fetching import Checked, Tell
 from edgespa.registry.memory import known_places, remember_place
 from edgespa.registry.references import RegistryReference
-from edgespa.registry.transport import Body, BrokenOffError, Transport, bounded, document
+from edgespa.registry.transport import Body, BrokenOffError, SilentError, TooLargeError, Transport, bounded, document
 
 _TRIES = 4
 _WAIT_S = 0.5
@@ -106,6 +106,8 @@ class _Repository:
         for attempt in range(_TRIES):
             try:
                 return self._send(layer, artifact, mount=attempt == 0)
+            except SilentError:
+                raise
             except BrokenOffError:
                 if attempt == _TRIES - 1:
                     raise
@@ -215,10 +217,14 @@ class RegistrySource:
 
     def _not_there(self) -> RegistryError:
         reference, host = self.reference, self.transport.shown_host
-        with self.transport.ask("GET", f"{reference.name}/tags/list?n=100") as answer:
-            tags = document(answer, host).get("tags") if answer.status_code == 200 else None
-        named = [each for each in tags or () if isinstance(each, str) and each.isprintable() and len(each) < 129]
         what = f"the tag {reference.tag}" if reference.digest is None else reference.digest
+        with self.transport.ask("GET", f"{reference.name}/tags/list?n=100") as answer:
+            try:
+                tags = document(answer, host).get("tags") if answer.status_code == 200 else None
+            except TooLargeError:
+                return RegistryError(f"{host}/{reference.name} does not have {what}", "its tags: more than can be told")
+        listed = tags if isinstance(tags, list) else []
+        named = [each for each in listed if isinstance(each, str) and each.isprintable() and len(each) < 129]
         if not named:
             return RegistryError(
                 f"{host} has no {reference.name}, or nothing in it", "check the name of the repository"

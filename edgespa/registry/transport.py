@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, BinaryIO
 from urllib.parse import urljoin, urlsplit
@@ -23,8 +24,9 @@ if TYPE_CHECKING:
 
     from edgespa.registry.references import RegistryReference
 
-_CONNECT_S, _READ_S = 10.0, 60.0
+_CONNECT_S, _READ_S, _WHOLE_S = 10.0, 60.0, 600.0
 _MAX_ANSWER = 4 << 20
+_DROP = 64  # bytes; the library waits until so many came, and each may take as long as _READ_S
 _DOCKER_HUB = ("docker.io", "index.docker.io", "registry-1.docker.io")
 _DOCKER_API, _DOCKER_KEY = "registry-1.docker.io", "https://index.docker.io/v1/"
 Body = Callable[[], BinaryIO]
@@ -32,6 +34,14 @@ Body = Callable[[], BinaryIO]
 
 class BrokenOffError(RegistryError):
     """The connection ended too early: the same may be asked for again."""
+
+
+class SilentError(BrokenOffError):
+    """Nothing came for too long; what waits for it once more would wait as long."""
+
+
+class TooLargeError(RegistryError):
+    """What a registry tells is more than is taken."""
 
 
 def require_oras() -> None:
@@ -162,7 +172,7 @@ class Transport:
                 "name its authority in REQUESTS_CA_BUNDLE, if you know it",
             )
         if isinstance(error, requests.Timeout):
-            return BrokenOffError(f"{self.shown_host} does not answer in time", "check the network, and try again")
+            return SilentError(f"{self.shown_host} does not answer in time", _AGAIN)
         if isinstance(error, requests.TooManyRedirects):
             return RegistryError(f"{self.shown_host} sends from one place to the next without an end", _ADDRESS)
         if isinstance(error, requests.ConnectionError | requests.exceptions.ChunkedEncodingError):
@@ -250,20 +260,24 @@ class Transport:
                 yield from (password,) if password else ()
 
 
+_AGAIN = "check the network, and type the same again: what a push has sent already is not sent twice"
 _ADDRESS = "check the address; is it a registry that speaks the OCI distribution API?"
 
 
 def bounded(answer: requests.Response, most: int, where: str) -> bytes:
-    """The body of an answer, which may not be larger.
+    """The body of an answer, which may not be larger, nor come in drops.
 
     Raises:
-        RegistryError: It is.
+        TooLargeError: It is.
+        SilentError: It does.
     """
-    content = bytearray()
-    for piece in answer.iter_content(1 << 16):
+    content, began = bytearray(), time.monotonic()
+    for piece in answer.iter_content(_DROP):
         content += piece
         if len(content) > most:
-            raise RegistryError(f"{where} answers with more than {most:,} bytes", "do not use it")
+            raise TooLargeError(f"{where} answers with more than {most:,} bytes", "do not use it")
+        if time.monotonic() - began > _WHOLE_S:
+            raise SilentError(f"{where} has not answered in {_WHOLE_S:g} s", _AGAIN)
     return bytes(content)
 
 

@@ -10,9 +10,10 @@ from pathlib import Path
 from edgespa.system.files import expanded, is_there
 
 _MANIFEST = "manifest.json"
+_LAYOUT = ("oci-layout", "index.json")
 _MOST = 4 << 20
 _EXPORTED = (".onnx", ".tflite")
-_WEIGHTS = (".safetensors", ".pt", ".pth")
+_WEIGHTS = (".safetensors", ".pt", ".pth", ".pkl")
 _SCRIPTS = (".pt", ".pth", ".ts", ".torchscript", ".jit")
 _SEEN = 200
 
@@ -26,6 +27,8 @@ def hint_of_bundle(path: Path) -> str | None:
     spoken = shlex.quote(str(path))
     if (whole := _bundle_around(path)) is not None:
         return f"it is a part of a bundle: give {shlex.quote(str(whole))}"
+    if (layout := _layout_around(path)) is not None:
+        return _hint_of_layout(layout)
     if _is_file(path) and (path.suffix == ".spa" or _is_tensors(path)):
         return f"it is a task file or other tensors; a bundle of a task: edgespa export {spoken} --output DIR"
     if _is_file(path) and path.suffix in _EXPORTED:
@@ -55,6 +58,8 @@ def hint_of_model(spec: str) -> str | None:
             f"it is a bundle, which is measured and shipped (edgespa verify {whole_spoken}); "
             "here give the MODEL or TASK that it was made of"
         )
+    if (layout := _layout_around(path)) is not None:
+        return _hint_of_layout(layout)
     if _is_file(path) and path.suffix == ".tflite":
         return "TFLite files are not read: give the PyTorch model or the ONNX file that it was made of"
     if _is_file(path) and path.suffix in _SCRIPTS and is_torchscript(path):
@@ -118,6 +123,28 @@ def is_bundle(path: Path) -> bool:
 
 def _bundle_around(path: Path) -> Path | None:
     return path.parent if _is_file(path) and is_bundle(path.parent) else None
+
+
+def is_layout(path: Path) -> bool:
+    """Whether a folder is an OCI image layout, as registries' tools copy it.
+
+    Args:
+        path: From wherever.
+    """
+    return all(_is_file(path / name) for name in _LAYOUT)
+
+
+def _layout_around(path: Path) -> Path | None:
+    """The layout that a path is, or that it is a part of."""
+    around = list(path.parents)[:3] if _is_file(path) else []  # of a blob, three above it
+    return next((each for each in (path, *around) if is_layout(each)), None)
+
+
+def _hint_of_layout(path: Path) -> str:
+    return (
+        "it is an OCI image layout, in which a bundle lies packed; make the folder of it again, and give that: "
+        f"edgespa unpack {shlex.quote(str(path))} --output DIR"
+    )
 
 
 def _is_file(path: Path) -> bool:

@@ -99,6 +99,21 @@ def test_it_becomes_as_fast_as_asked(call: Any, clock: Clock, tmp_path: Path) ->
     assert f"| accuracy | {found.before.quality} | {found.after.quality} |" in " ".join(found.to_markdown().split(" "))
 
 
+def test_healing_is_one_run_of_trackers_named_by_the_bundle(call: Any, clock: Clock, tmp_path: Path) -> None:
+    events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    pytest.importorskip("mlflow")
+    call(speedup=2, tensorboard=tmp_path / "runs", mlflow=str(tmp_path / "mine"))
+    (folder,) = (tmp_path / "runs").iterdir()
+    assert folder.name == "small-healed-1"
+    read = events.EventAccumulator(str(folder), size_guidance={"scalars": 0}).Reload()
+    assert {"train/loss", "validation/relative_error"} & set(read.Tags()["scalars"])
+    (run,) = (each.parent for each in (tmp_path / "mine").glob("*/*/metrics"))
+    meta = (run / "meta.yaml").read_text()
+    assert "run_name: small-healed-1" in meta
+    assert "status: 3" in meta  # finished
+    assert (run / "metrics" / "train" / "loss").is_file()
+
+
 @pytest.mark.parametrize(("error", "method"), [(0.5, "heal"), (2.0, "prune")])
 def test_what_healing_makes_worse_is_left_as_it_was_cut(
     error: float, method: str, call: Any, clock: Clock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -20,7 +20,8 @@ from edgespa.cli import main
 from edgespa.errors import BundleError, EdgespaError, OutputExistsError, RegistryError
 from edgespa.registry.artifact import ARTIFACT, CONFIG, FILEPATH, OCI_MANIFEST, bundle_artifact, read_artifact
 from edgespa.registry.fetching import fetch_bundle
-from edgespa.registry.layout import LayoutSource, is_layout, write_layout
+from edgespa.registry.layout import LayoutSource, write_layout
+from edgespa.system.recognised import is_layout
 
 _tiny: Any = sys.modules["tiny_bundles_of_registries"]
 servers: Any = sys.modules["registry_servers"]

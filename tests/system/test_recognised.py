@@ -29,10 +29,16 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "tasks" / "a.spa").write_bytes(TENSORS)
     (tmp_path / "hub").mkdir()
     (tmp_path / "hub" / "config.json").write_text("{}")
+    (tmp_path / "my layout" / "blobs" / "sha256").mkdir(parents=True)
+    for name in ("oci-layout", "index.json", "blobs/sha256/00"):
+        (tmp_path / "my layout" / name).write_text("{}")
+    (tmp_path / "half").mkdir()
+    (tmp_path / "half" / "index.json").write_text("{}")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
+LAYOUT = "edgespa unpack 'my layout' --output DIR"
 BUNDLES = [
     ("fruit.spa", "edgespa export fruit.spa --output DIR"),
     ("weights.bin", "edgespa export weights.bin --output DIR"),
@@ -44,6 +50,10 @@ BUNDLES = [
     ("loose.onnx", "the folder that `edgespa export` wrote"),
     (".", "bundles in there: my bundle"),
     ("my bundl", "did you mean my bundle?"),
+    ("my layout", LAYOUT),
+    ("my layout/index.json", LAYOUT),
+    ("my layout/blobs/sha256/00", LAYOUT),
+    ("half", "the folder that `edgespa export` wrote"),
 ]
 
 
@@ -69,6 +79,7 @@ def test_no_bundle(line: str, given: str, hint: str, folder: Path) -> None:
         ("hub", "write hf:hub"),
         ("fruit.sp", "did you mean fruit.spa?"),
         ("nonsense", "write path/file.py:factory"),
+        ("my layout", LAYOUT),
     ],
 )
 @pytest.mark.parametrize("line", ["inspect {}", "export {} -o y", "prune {} --density 0.5 -o y.spa"])
@@ -80,6 +91,43 @@ def test_no_model(line: str, given: str, hint: str, folder: Path) -> None:
     assert hint in result.stderr.partition("Hint: ")[2]
     if given != "hub":
         assert "hf:" not in result.stderr or given == "nonsense" or given == "fruit.sp"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["push", "{}", "oci://localhost:1/a:1"],
+        ["push", "{}", "hf://ann/a"],
+        ["ship", "{}", "--to", "there", "--unsigned"],
+        ["ship", "{}", "--device", "pi-5"],
+        ["evaluate", "{}", "--eval-data", "d.npz"],
+        ["adapt", "{}", "--data", "d.npz", "-o", "y.spa"],
+    ],
+)
+def test_a_layout_of_a_registry_is_unpacked_first(words: list[str], folder: Path) -> None:
+    (folder / "d.npz").write_bytes(b"")
+    result = CliRunner().invoke(main, [word.format("my layout") for word in words])
+    assert result.exit_code == 1, result.output
+    assert LAYOUT in result.stderr.partition("Hint: ")[2], result.stderr
+
+
+@pytest.mark.parametrize("layout", ["oci", "tar"])
+def test_a_layout_of_files_is_none_of_images(layout: str, folder: Path) -> None:
+    result = CliRunner().invoke(main, ["export", "net.py:build", "--layout", layout, "-o", "y"])
+    assert result.exit_code == 2
+    assert "edgespa pack BUNDLE --layout=oci --output FOLDER" in " ".join(result.stderr.split())
+    result = CliRunner().invoke(main, ["export", "net.py:build", "--layout", "nhcw", "-o", "y"])
+    assert "pack" not in result.stderr
+
+
+@pytest.mark.parametrize("option", ["--checkpoint-key", "--weights-key", "--checkpoint-ky"])
+@pytest.mark.parametrize("command", ["export", "inspect", "adapt", "verify", "tasks"])
+def test_a_key_stands_behind_the_file(option: str, command: str) -> None:
+    result = CliRunner().invoke(main, [command, "net.py:build", option, "ema", "-o", "y"])
+    assert result.exit_code == 2
+    assert f"No such option '{option}'" in result.stderr
+    known = option != "--checkpoint-ky" and command not in ("verify", "tasks")
+    assert ("--weights FILE:KEY" in result.stderr) is known
 
 
 def test_a_task_is_gone_on_with(folder: Path) -> None:
