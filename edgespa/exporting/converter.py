@@ -15,7 +15,7 @@ from edgespa.exporting.versions import DEFAULT, Target
 
 Layout = Literal["nhwc", "nchw"]
 WEIGHTS_SUFFIX, HALF_SUFFIX, SAYS_SUFFIX = ".bin", ".half", ".json"
-_IN_PARTS = ".param"
+_IN_PARTS, _WITH_HALF = ".param", ".pte"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,5 +71,6 @@ def copy(source: Path, path: Path) -> None:
 def remove(path: Path) -> None:
     """Remove a model file with its parts, and what else was laid beside it, as far as they are there."""
     beside = (part.with_suffix(suffix) for part in parts(path) for suffix in (HALF_SUFFIX, SAYS_SUFFIX))
-    for each in (path, *parts(path), *beside):
+    half = (path.with_suffix(HALF_SUFFIX),) if path.suffix == _WITH_HALF else ()
+    for each in (path, *parts(path), *beside, *half):
         each.unlink(missing_ok=True)
