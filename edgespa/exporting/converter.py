@@ -44,12 +44,20 @@ class Form:
 def require(packages: Iterable[str], extra: str) -> None:
     """Say at once if a package is missing, without importing any.
 
+    Args:
+        packages: As they are imported; of what is a folder without a file of its own, a part of it.
+        extra: That brings them.
+
     Raises:
         MissingExtraError: With the extra to install.
     """
     for package in packages:
-        if importlib.util.find_spec(package) is None:
-            raise MissingExtraError(package, extra)
+        try:
+            there = importlib.util.find_spec(package) is not None
+        except ModuleNotFoundError:  # of a part, when the whole is not there
+            there = False
+        if not there:
+            raise MissingExtraError(package.partition(".")[0], extra)
 
 
 def parts(path: Path) -> tuple[Path, ...]:

@@ -6,7 +6,7 @@ import dataclasses
 import zipfile
 from pathlib import Path
 
-from edgespa.exporting import onnx_meta, tflite_file, tflite_meta
+from edgespa.exporting import executorch_file, onnx_meta, tflite_file, tflite_meta
 from edgespa.exporting.converter import SAYS_SUFFIX, Form
 from edgespa.exporting.facts import Facts, Specs
 from edgespa.exporting.said import ENTRY, text_of
@@ -49,8 +49,8 @@ def describe(path: Path, name: str, facts: Facts, form: Form, specs: tuple[Specs
         path.with_suffix(SAYS_SUFFIX).write_text(text_of(entries), encoding="utf-8")
     elif name == "executorch":
         # Behind the program, whose header says where it ends.
-        batch = form.batch or 1
-        entries = facts.entries(_by_number(inputs, "in", batch), _by_number(outputs, "out", batch), pixels=False)
+        own = (executorch_file.numbered(each, side, form) for each, side in ((inputs, "in"), (outputs, "out")))
+        entries = facts.entries(*own, pixels=False)
         with zipfile.ZipFile(path, "a") as archive:
             archive.writestr(zipfile.ZipInfo(ENTRY), text_of(entries))
 
@@ -69,9 +69,9 @@ def _of_one_image(facts: Facts, inputs: Specs) -> Facts:
     return facts if len(inputs) == 1 else dataclasses.replace(facts, preprocess=None)
 
 
-def _by_number(specs: Specs, side: str, batch: int = 1) -> Specs:
-    """As the files of ncnn and ExecuTorch have them: by number, for a fixed batch."""
+def _by_number(specs: Specs, side: str) -> Specs:
+    """As the files of ncnn have them: by number, for one sample."""
     return tuple(
-        spec.model_copy(update={"name": f"{side}{index}", "shape": (batch, *spec.shape[1:])})
+        spec.model_copy(update={"name": f"{side}{index}", "shape": (1, *spec.shape[1:])})
         for index, spec in enumerate(specs)
     )

@@ -20,11 +20,11 @@ from edgespa.errors import ExportError
 from edgespa.exporting import onnx_file
 from edgespa.exporting.converter import HALF_SUFFIX, Form
 from edgespa.exporting.lowering import without_batch_norms
-from edgespa.graph.program import Program
+from edgespa.graph.program import BATCH, Program
 from edgespa.system.quiet import first_line, quiet
 
 EXTRA = "executorch"
-PACKAGES = ("executorch",)
+PACKAGES = ("executorch.exir",)
 _SUFFIX = ".pte"
 _WAY_ON = "export --format onnx or tflite"
 
@@ -107,10 +107,25 @@ def specs(
         outputs: Example outputs, for their types.
         form: Its batch counts.
     """
-    names = tuple(
-        tuple(f"{side}{i}" for i in range(n)) for side, n in (("in", len(program.inputs)), ("out", len(outputs)))
+    inputs, given = onnx_file.specs(program, outputs, Form(batch=form.batch))
+    return numbered(inputs, "in", form), numbered(given, "out", form)
+
+
+def numbered(specs: Sequence[TensorSpec], side: str, form: Form) -> tuple[TensorSpec, ...]:
+    """Tensors as the files have them: without names, and a batch that is free elsewhere is fixed.
+
+    Args:
+        specs: As an ONNX file has them.
+        side: ``in`` or ``out``, before the number.
+        form: Its batch counts.
+    """
+    batch = form.batch or 1
+    return tuple(
+        spec.model_copy(
+            update={"name": f"{side}{number}", "shape": tuple(batch if size == BATCH else size for size in spec.shape)}
+        )
+        for number, spec in enumerate(specs)
     )
-    return onnx_file.specs(program, outputs, Form(batch=form.batch or 1, names=(names[0], names[1])))
 
 
 class _Half(torch.nn.Module):
