@@ -63,7 +63,7 @@ def test_without_the_package_its_extra_is_named(toy_folder: Path, tmp_path: Path
 
     for find in (absent, lambda name, *rest: None if name == "executorch.exir" else real(name, *rest)):
         monkeypatch.setattr(importlib.util, "find_spec", find)
-        with pytest.raises(MissingExtraError, match="^executorch is not installed") as caught:
+        with pytest.raises(MissingExtraError, match=r"^executorch is not installed") as caught:
             es.export(
                 f"{toy_folder / 'net.py'}:build",
                 output=tmp_path / "b",
