@@ -26,6 +26,8 @@ from edgespa.system.quiet import first_line, quiet
 EXTRA = "executorch"
 PACKAGES = ("executorch.exir",)
 _SUFFIX = ".pte"
+_WHY = b"none: "
+"""In place of a file that there is not; those of ExecuTorch begin otherwise."""
 _WAY_ON = "export --format onnx or tflite"
 
 
@@ -54,8 +56,8 @@ def write_fp32(program: Program, path: Path, form: Form) -> None:
     try:
         with quiet("executorch"):
             contents[HALF_SUFFIX] = _converted(_Half(program.copy().module), inputs)
-    except Exception:  # an operator that is not there in half precision: the fp16 file is left out, with that reason
-        contents[HALF_SUFFIX] = b""
+    except Exception as error:  # what is not there in half precision: the fp16 file is left out, with that reason
+        contents[HALF_SUFFIX] = _WHY + first_line(error).encode()
     with zipfile.ZipFile(path, "w") as archive:
         for suffix, content in contents.items():
             archive.writestr(f"model{suffix}", content)
@@ -92,8 +94,12 @@ class ExecuTorchHalf:
             ExportError: If the converter could not make one.
         """
         content = self._source.with_suffix(HALF_SUFFIX).read_bytes()
-        if not content:
-            raise ExportError("the program cannot be converted to ExecuTorch in half precision", "leave out fp16")
+        if content.startswith(_WHY):
+            reason = content[len(_WHY) :].decode("utf-8", "replace")
+            raise ExportError(
+                f"the program cannot be converted to ExecuTorch in half precision: {reason}",
+                "leave out --precision fp16",
+            )
         path.write_bytes(content)
 
 

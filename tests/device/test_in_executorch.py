@@ -108,6 +108,10 @@ def test_threads_are_those_of_the_process(tmp_path: Path) -> None:
     infer(third, inputs)  # the same number, and others than it was loaded with
     infer(two, inputs)
     assert runtime.loaded == [1, 2, 1, 2, 2, 1, 2, 2]
+    runtime.threads = 7  # by somebody else in this process
+    infer(two, inputs)
+    assert runtime.loaded[-2:] == [2, 2]
+    assert (len(runtime.loaded), runtime.threads) == (9, 2)
 
 
 @pytest.mark.parametrize(
