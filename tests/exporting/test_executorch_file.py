@@ -61,7 +61,12 @@ def test_without_the_package_its_extra_is_named(toy_folder: Path, tmp_path: Path
             raise ModuleNotFoundError(name)
         return None if name == "executorch" else real(name, *rest)
 
-    for find in (absent, lambda name, *rest: None if name == "executorch.exir" else real(name, *rest)):
+    def another(name: str, *rest: Any) -> Any:  # a folder of that name, as in somebody's checkout
+        if name == "executorch.exir":
+            return None
+        return real("json" if name == "executorch" else name, *rest)
+
+    for find in (absent, another):
         monkeypatch.setattr(importlib.util, "find_spec", find)
         with pytest.raises(MissingExtraError, match=r"^executorch is not installed") as caught:
             es.export(
