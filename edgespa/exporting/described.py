@@ -49,8 +49,8 @@ def describe(path: Path, name: str, facts: Facts, form: Form, specs: tuple[Specs
         path.with_suffix(SAYS_SUFFIX).write_text(text_of(entries), encoding="utf-8")
     elif name == "executorch":
         # Behind the program, whose header says where it ends.
-        own = (executorch_file.numbered(each, side, form) for each, side in ((inputs, "in"), (outputs, "out")))
-        entries = facts.entries(*own, pixels=False)
+        takes, given = executorch_file.numbered(inputs, "in", form), executorch_file.numbered(outputs, "out", form)
+        entries = facts.entries(takes, given, pixels=False)
         with zipfile.ZipFile(path, "a") as archive:
             archive.writestr(zipfile.ZipInfo(ENTRY), text_of(entries))
 

@@ -30,6 +30,7 @@ class ExecuTorchModel:
             raise RunnerError(f"executorch has no arithmetic {asked}: layers in float32 are computed in fp32")
         self.runtime, self.path, self.threads = runtime, path, threads
         self.variant, self.inputs, self.outputs = variant, variant["inputs"], variant["outputs"]
+        self.module: Any = None
         self._load()
         about = self.module.method_meta("forward")
         self.order = [_number(path, spec, "in", about.num_inputs()) for spec in self.inputs]
