@@ -24,13 +24,14 @@ class ExecuTorchModel:
     Its threads are those of the process. What was loaded with others holds threads that are gone: it is loaded again.
     """
 
+    module: Any
+
     def __init__(self, runtime: Any, path: Path, variant: dict[str, Any], threads: int) -> None:
         asked = variant.get("arithmetic") or "fp32"
         if asked != "fp32":
             raise RunnerError(f"executorch has no arithmetic {asked}: layers in float32 are computed in fp32")
         self.runtime, self.path, self.threads = runtime, path, threads
         self.variant, self.inputs, self.outputs = variant, variant["inputs"], variant["outputs"]
-        self.module: Any = None
         self._load()
         about = self.module.method_meta("forward")
         self.order = [_number(path, spec, "in", about.num_inputs()) for spec in self.inputs]
