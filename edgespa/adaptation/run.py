@@ -37,13 +37,14 @@ from edgespa.graph.groups import Kept
 from edgespa.graph.surgery import compact, relative_indices
 from edgespa.objectives.evaluate import BATCH_SIZE, Evaluation, batch_size, evaluate
 from edgespa.objectives.measures import Measure
+from edgespa.quantisation.trained import IMAGES, trained_ranges
 from edgespa.selection.criteria import criterion_named
 from edgespa.selection.score import loss_of, parameters_of, score_units
 from edgespa.selection.select import Choose, select
 from edgespa.selection.sparsity import UnitPenalty
 from edgespa.tasks.base import Base
 from edgespa.tasks.checkpoint import Checkpoint
-from edgespa.tasks.task import AdapterHeader, Task, make_header
+from edgespa.tasks.task import AdapterHeader, Int8Header, Task, make_header
 
 log = logging.getLogger(__name__)
 
@@ -136,6 +137,8 @@ class Run(Small):
                 self._prune(timeline.prune_at[step], step)
             if self._is_coarse_at(step) and not self.coarse:
                 self.take_levels()
+            if step == timeline.fixed_at:
+                self._fix_ranges()
             value = self.learn(group, timeline.learning_rate(step))
             inside.loss += value
             inside.steps += 1
@@ -295,6 +298,14 @@ class Run(Small):
         calibrate(self.model.program, weights, (arguments(inputs) for inputs, _ in self.batches.plain(SCORING_BATCHES)))
         self.set_training(True)
 
+    def _fix_ranges(self) -> None:
+        """Train with the ranges that the files will have from now on; the same in all processes."""
+        count = max(1, min(SCORING_BATCHES, IMAGES // self.config.batch_size))
+        batches = [arguments(inputs) for inputs, _ in self.batches.plain(count)]
+        self.set_training(False)
+        self.ranges = trained_ranges(self.model.merged(), batches)
+        self.take_levels()
+
     def settle_rate(self, peak: float, trials: Mapping[str, float | None]) -> None:
         """Train with another peak learning rate.
 
@@ -365,6 +376,7 @@ class Run(Small):
             outputs=self.base.outputs() if self.classes else None,
             adapter=AdapterHeader(kind=config.adapter, options=config.adapter_options, norms=self.adds_norms),
             preprocess=self.preprocess,
+            int8=Int8Header(ranges=self.ranges) if self.ranges else None,
             classes=self.classes,
             metrics={
                 **{

@@ -23,6 +23,7 @@ from edgespa.graph.inner import watched
 from edgespa.graph.program import Program
 from edgespa.graph.surgery import compact, relative_indices
 from edgespa.quantisation.fake import coarse_weights, with_levels
+from edgespa.quantisation.ranges import Range
 from edgespa.tasks.base import Base
 
 
@@ -54,6 +55,7 @@ class Small:
         self.plan = planned
         self.statistics = planned.statistics
         self.coarse = False
+        self.ranges: dict[str, Range] = {}  # of activations, where they are those of the files already
         program = self._trainable(base.program)
         self.model = AdaptedProgram(program, planned.adapters, planned.trained, planned.shared)
         self.model.move_to(processes.device)
@@ -154,7 +156,7 @@ class Small:
         """A program as it is trained: it gives the inner values that the objective looks at, and has levels."""
         inner = self.loss.objective.inner
         program = watched(program, behind_norms(program, inner)) if inner else program
-        program = with_levels(program) if self.coarse else program
+        program = with_levels(program, self.ranges) if self.coarse else program
         momentum = self.config.norm_momentum
         return program if momentum is None else with_momentum(program, momentum)
 

@@ -66,6 +66,7 @@ def snapshot(run: Run) -> Checkpoint:
         "lr": run.timeline.peak,
         "lr_trials": dict(run.lr_trials),
         "settled": run.settled,
+        "ranges": {site: list(ends) for site, ends in run.ranges.items()},
     }
     random = inside.states(run.processes) if inside.steps else {}
     return Checkpoint(run.kept, run.factors().copied(), averages, facts, run.best, random)
@@ -105,6 +106,7 @@ def restore(run: Run, state: Checkpoint) -> None:
     run.settled = bool(facts.get("settled", True))
     run.epoch = int(facts["epoch"])
     steps, loss = int(facts.get("steps_done", 0)), float(facts.get("loss", 0.0))
+    run.ranges = {site: (float(low), float(high)) for site, (low, high) in facts.get("ranges", {}).items()}
     run.inside = Inside.left(steps, loss, state.random, run.processes)
     run.put(state.kept, state.factors.copied(), read_averages(state.averages), float(facts["optimizer_steps"]))
     if run.processes.scaler is not None and facts.get("scaler"):

@@ -8,6 +8,9 @@ from collections.abc import Mapping
 from edgespa.adaptation.config import AdaptConfig
 from edgespa.selection.schedule import WARM_UP, densities, learning_rate, pruning_times, recovery_times
 
+FIXED_SHARE = 1 / 3
+"""Of the training with levels: the part that has the ranges of the files."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Timeline:
@@ -21,6 +24,7 @@ class Timeline:
         restarts: Steps at which the learning rate begins anew.
         warm_up: Share of the steps in which it rises.
         quantise_at: The step from which weights and activations are at their levels; None for none.
+        fixed_at: The step from which the ranges of activations are those of the files.
     """
 
     total: int
@@ -30,6 +34,7 @@ class Timeline:
     restarts: tuple[int, ...] = ()
     warm_up: float = WARM_UP
     quantise_at: int | None = None
+    fixed_at: int | None = None
 
     @classmethod
     def of(cls, config: AdaptConfig, steps_per_epoch: int) -> Timeline:
@@ -50,12 +55,13 @@ class Timeline:
         restarts = tuple(sorted({*prune_at, *blocks_at})) if config.lr_restart else ()
         last = max((*prune_at, *blocks_at), default=0)
         quantise_at = None if config.quantise is None else max(last, round(total * (1 - config.quantise_share)))
-        return cls(total, prune_at, blocks_at, config.peak_lr, restarts, config.warm_up, quantise_at)
+        fixed_at = None if quantise_at is None else total - max(1, round((total - quantise_at) * FIXED_SHARE))
+        return cls(total, prune_at, blocks_at, config.peak_lr, restarts, config.warm_up, quantise_at, fixed_at)
 
     @property
     def final_from(self) -> int:
-        """The step from which the final density holds, and what is computed with levels is."""
-        return max((*self.prune_at, *self.blocks_at, self.quantise_at or 0), default=0)
+        """The step from which the final density holds, and what is computed with levels is, with those of files."""
+        return max((*self.prune_at, *self.blocks_at, self.quantise_at or 0, self.fixed_at or 0), default=0)
 
     def learning_rate(self, step: int) -> float:
         """See `edgespa.selection.schedule.learning_rate`."""

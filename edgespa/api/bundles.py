@@ -177,6 +177,7 @@ def origin_of_task(task: Task, base: Base, path: Path) -> tuple[Program, Origin]
         learns=_kind(header.provenance.get("learns"), base),
         decoding=base.detector.decoding if base.detector is not None else None,
         skeleton=_skeleton(header.provenance.get("skeleton"), len(header.classes)),
+        ranges=dict(header.int8.ranges) if header.int8 is not None else {},
         provenance={
             "task_file_sha256": sha256_file(path),
             "task": {**header.provenance, "metrics": dict(header.metrics)},

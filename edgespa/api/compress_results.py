@@ -10,7 +10,11 @@ from typing import Any
 from edgespa.api.results import Result
 from edgespa.api.tables import Table
 from edgespa.objectives.measured import measured
+from edgespa.objectives.measures import ERROR
 from edgespa.system.plain import to_plain
+
+MOST_LOST = 0.8
+"""Relative error of the outputs beyond which they say little: at 1 their mean would say as much."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,4 +138,10 @@ class Compression(Result):
         notes = (
             [f"candidates: {len(self.rounds)}"] if self.rounds else ["nothing was removed: it is fast enough as it is"]
         )
-        return [*notes, *(f"{each.name}: {each}" for each in measured(self.lost))]
+        notes += [f"{each.name}: {each}" for each in measured(self.lost)]
+        if self.lost.get(f"validation_{ERROR.name}", 0.0) > MOST_LOST:
+            notes.append(
+                "what is left answers little like the original: ask for less, give more images, or learn the task with "
+                "labels (edgespa adapt)"
+            )
+        return notes

@@ -141,7 +141,7 @@ def compress(
     if str(spec).endswith(".spa"):
         raise ConfigError(
             f"{spec} is a task file, and compress begins with a network",
-            "export it instead: edgespa export TASK.spa --output FOLDER",
+            "make it one, whose model.pt2 can be given: edgespa export TASK.spa --format pt2 --output FOLDER",
         )
     for name, given in (("formats", formats), ("precisions", precisions)):
         for each in several(given) or ("",):

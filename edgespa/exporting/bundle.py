@@ -168,6 +168,7 @@ def export(
             judge=Judge(program, evaluation, calibration, origin.learns, _decides(samples), whole, objective),
             facts=origin.facts,
             cache=cache,
+            ranges=origin.ranges_for(config),
         )
         variants, left_out = _all_variants(job, made, steps)
         steps.next("write the bundle")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Literal
 
 from pydantic import Field, JsonValue, model_validator
@@ -15,7 +16,7 @@ from edgespa.errors import ConfigError
 from edgespa.exporting.converter import Form
 from edgespa.exporting.facts import Facts
 from edgespa.exporting.versions import DEFAULT_RUNTIME, target_of
-from edgespa.quantisation.ranges import METHODS
+from edgespa.quantisation.ranges import METHODS, Range
 
 FORMATS = ("onnx", "tflite", "ncnn", "executorch", "pt2", "python")
 USUAL_FORMATS = ("onnx", "tflite")
@@ -37,7 +38,7 @@ class ExportConfig(Strict):
             0.01 of accuracy or mIoU is one in a hundred.
         fp32_tolerance: Largest such error of float32 files, where rounding does not explain more: max|a - b| / spread.
         int8_calibration: How the ranges of activations are found, one of `edgespa.quantisation.ranges.METHODS`;
-            ``auto`` keeps the one that is nearest to the program.
+            ``auto`` keeps the one that is nearest to the program, and the ranges of a task that was trained with some.
         int8_rounding: Of weights: ``nearest`` level; ``auto``, so that the outputs come nearest, with biases moved too.
         int8_scheme: Of activations in ONNX files: ``asymmetric``: unsigned, zero at any level, fastest on CPUs;
             ``symmetric``: int8, zero at level 0, biases in float32, which TensorRT asks for.
@@ -149,6 +150,8 @@ class Origin:
         learns: What the first output is.
         decoding: From its outputs to boxes; None where there are none.
         skeleton: Key points that a line connects where they are drawn.
+        ranges: Least and largest value of activations that it was trained with for int8, by the names of
+            `edgespa.quantisation.fake.sites_of`.
     """
 
     task: str
@@ -160,6 +163,15 @@ class Origin:
     learns: Kind = "classes"
     decoding: Decoding | None = None
     skeleton: tuple[tuple[int, int], ...] = ()
+    ranges: Mapping[str, Range] = dataclasses.field(default_factory=dict)
+
+    def ranges_for(self, config: ExportConfig) -> Mapping[str, Range]:
+        """The trained ranges, unless others are asked for.
+
+        Args:
+            config: One that names a way of finding ranges wants new ones.
+        """
+        return self.ranges if config.int8_calibration == "auto" else {}
 
     @property
     def facts(self) -> Facts:

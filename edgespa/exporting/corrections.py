@@ -93,24 +93,37 @@ def matched(layers: Mapping[str, NDArray[np.float32]], known: Iterable[Corrected
         layers: The weights of each, a row for each output channel.
         known: Of the program.
     """
-    by_shape: dict[tuple[int, ...], list[tuple[Corrected, Turn]]] = {}
-    for each in known:
-        shape = each.before.shape
+    every = list(known)
+    found = {}
+    for name, (place, turn) in placed(layers, [each.before for each in every]).items():
+        found[name] = Correction(turn(every[place].weight), every[place].shift.numpy())
+    return found
+
+
+def placed(layers: Mapping[str, NDArray[np.float32]], weights: Sequence[torch.Tensor]) -> dict[str, tuple[int, Turn]]:
+    """By layer of a file, which weight of a program it has, and how that is turned there; none where it is not sure.
+
+    Args:
+        layers: The weights of each, a row for each output channel.
+        weights: Of the program.
+    """
+    by_shape: dict[tuple[int, ...], list[tuple[int, Turn]]] = {}
+    for place, weight in enumerate(weights):
+        shape = weight.shape
         turns: tuple[Turn, ...] = (
-            (_first, _last) if len(shape) > 2 and shape[1] > 1 and each.before[0, 0].numel() > 1 else (_first,)
+            (_first, _last) if len(shape) > 2 and shape[1] > 1 and weight[0, 0].numel() > 1 else (_first,)
         )
         for turn in turns:
-            by_shape.setdefault((shape[0], each.before[0].numel()), []).append((each, turn))
+            by_shape.setdefault((shape[0], weight[0].numel()), []).append((place, turn))
     found = {}
     for name, rows in layers.items():
         fitting = [
-            (each, turn)
-            for each, turn in by_shape.get(rows.shape, [])
-            if np.allclose(turn(each.before), rows, rtol=0, atol=_NEAR * float(np.abs(rows).max(initial=0.0)))
+            (place, turn)
+            for place, turn in by_shape.get(rows.shape, [])
+            if np.allclose(turn(weights[place]), rows, rtol=0, atol=_NEAR * float(np.abs(rows).max(initial=0.0)))
         ]
         if len(fitting) == 1:
-            ((each, turn),) = fitting
-            found[name] = Correction(turn(each.weight), each.shift.numpy())
+            found[name] = fitting[0]
     return found
 
 

@@ -86,6 +86,19 @@ class OnnxQuantiser:
                 found[name] = np.moveaxis(weight, axis, 0).reshape(weight.shape[axis], -1)
         return found
 
+    def around(self, layer: str) -> tuple[str, str]:
+        """Names of what a layer reads, and of what it gives behind its activation function.
+
+        Args:
+            layer: One of `layers`.
+        """
+        output = self._nodes[layer].output[0]
+        while len(readers := [node for node in self._model.graph.node if output in node.input]) == 1:
+            if readers[0].op_type not in ABSORBED:
+                break
+            output = readers[0].output[0]
+        return self._nodes[layer].input[0], output
+
     @property
     def layers(self) -> tuple[str, ...]:
         """Names of the layers that can be quantised, in order."""

@@ -22,6 +22,7 @@ from edgespa.exporting.corrections import Correction
 from edgespa.exporting.journal import Journal
 from edgespa.exporting.parity import File
 from edgespa.exporting.samples import Samples
+from edgespa.exporting.trained import TRAINED
 from edgespa.quantisation.ranges import Observed, Range, find_ranges
 from edgespa.quantisation.sensitivity import Choice, choose, rank
 from edgespa.system.quiet import first_line
@@ -29,6 +30,7 @@ from edgespa.system.quiet import first_line
 log = logging.getLogger(__name__)
 
 RANK_IMAGES = 8
+_BESIDE_TRAINED = "minmax"
 TIMED_RUNS, WARM_UPS = 15, 2
 LEAST_EXCESS_MS = 0.1
 """Below it, slower is the cost of a call: the network is too small for int8 to show."""
@@ -52,6 +54,11 @@ def _nothing(*_: Any) -> dict[str, Correction]:
     return {}
 
 
+def _no_ranges() -> Mapping[str, Range]:
+    """No range is given."""
+    return {}
+
+
 class Quantiser(Protocol):
     """What `OnnxQuantiser` and `TfliteQuantiser` have in common."""
 
@@ -72,6 +79,7 @@ class Quantiser(Protocol):
 
     def observe(self, feeds: Sequence[Sequence[Any]]) -> dict[str, Observed]: ...  # noqa: D102
     def weights(self) -> dict[str, NDArray[np.float32]]: ...  # noqa: D102
+    def around(self, layer: str) -> tuple[str, str]: ...  # noqa: D102
     def write_static(  # noqa: D102
         self,
         path: Path,
@@ -138,6 +146,7 @@ def make(
     loss: Loss | None = None,
     tried: Tried = _nobody,
     correct: Correct = _nothing,
+    trained: Callable[[], Mapping[str, Range]] = _no_ranges,
 ) -> Made:
     """Write the best file of a precision.
 
@@ -154,6 +163,8 @@ def make(
         loss: In place of the tolerance.
         tried: Told ``(done, total, text)`` where layers are tried one after the other, which takes long.
         correct: Gives rounded weights and moved biases.
+        trained: Gives the ranges that the weights were trained with, by activation: then weights go to their nearest
+            levels, as they did there; what has none gets it from calibration images.
 
     Raises:
         NotUseful: If the precision cannot be had within the tolerance, or not without being slower; or a file that is
@@ -165,7 +176,7 @@ def make(
             quantiser.write_half(path)
         elif not quantiser.layers:
             raise NotUseful("it has no layer with weights that int8 is made for")
-        search = _Search(quantiser, plain, path, judge, open_file, config, journal, loss, tried, correct)
+        search = _Search(quantiser, plain, path, judge, open_file, config, journal, loss, tried, correct, trained)
         if precision == "int8":
             return search.static(feeds)
         return _smaller(search.half() if precision == "fp16" else search.weights(), path, plain)
@@ -200,7 +211,9 @@ class _Search:
         loss: Loss | None = None,
         tried: Tried = _nobody,
         correct: Correct = _nothing,
+        trained: Callable[[], Mapping[str, Range]] = _no_ranges,
     ) -> None:
+        self._trained = trained
         self._tell, self._correct = tried, correct
         self._corrections: dict[str, Correction] = {}
         self._corrected = ""
@@ -224,10 +237,15 @@ class _Search:
         observed = self._quantiser.observe(feeds)
         if not self._quantiser.layers:
             raise NotUseful(f"no layer can be in int8: {'; '.join(self._quantiser.unfit.values())}")
-        found = {method: find_ranges(observed, method) for method in self._config.methods}
+        trained = self._trained()
+        if trained:
+            found = {TRAINED: {**find_ranges(observed, _BESIDE_TRAINED), **trained}}
+        else:
+            found = {method: find_ranges(observed, method) for method in self._config.methods}
         errors = {method: self._error(method, ranges) for method, ranges in found.items()}
         method = min(errors, key=errors.__getitem__)
-        self._improve_layers(method, found[method], errors)
+        if not trained:  # else the weights have learned to be right at their nearest levels
+            self._improve_layers(method, found[method], errors)
         choice = Choice((), self._off(method, found[method]), 0)
         if not choice.error <= self._most and self._quantiser.whole:
             raise NotUseful(f"{self._words(choice.error)}, and a file that is in int8 as a whole has no layer in float")

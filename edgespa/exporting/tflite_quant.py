@@ -64,6 +64,14 @@ class TfliteQuantiser:
         """Of `layers`, a row for each output channel."""
         return {name: weight for name in self.layers if (weight := self._operators[name].weight) is not None}
 
+    def around(self, layer: str) -> tuple[str, str]:
+        """Names of what a layer reads, and of what it gives behind its activation function.
+
+        Args:
+            layer: One of `layers`.
+        """
+        return self._operators[layer].inputs[0], self._operators[layer].outputs[0]
+
     @property
     def layers(self) -> tuple[str, ...]:
         """Names of the layers that can be quantised, in order."""

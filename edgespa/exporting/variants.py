@@ -35,7 +35,9 @@ from edgespa.exporting.running import fixed_batch, run_program, runs_of, samples
 from edgespa.exporting.samples import Samples
 from edgespa.exporting.tflite_quant import TfliteQuantiser
 from edgespa.exporting.tflite_whole import WholeTfliteQuantiser
+from edgespa.exporting.trained import ranges_in_file
 from edgespa.graph.program import Program
+from edgespa.quantisation.ranges import Range
 from edgespa.quantisation.walk import samples_for
 from edgespa.system.clock import is_still
 
@@ -73,6 +75,7 @@ class Job:
         judge: What the program says of all the data there are.
         facts: What its files say of themselves.
         cache: Where made files are kept.
+        ranges: Of activations, that the program was trained with for int8; see `Origin`.
     """
 
     program: Program
@@ -84,6 +87,7 @@ class Job:
     judge: Judge
     facts: Facts
     cache: Cache
+    ranges: Mapping[str, Range] = dataclasses.field(default_factory=dict)
 
     @cached_property
     def corrections(self) -> Corrections:
@@ -331,7 +335,8 @@ def _made(
     images = [array for feed in feeds for array in feed]
     key, journal = "", Journal(None)
     if job.cache.folder and not parts(path):  # what is several files is no entry, and made at once
-        made_of = (precision, name, repr(job.form), plain.read_bytes(), *images, *judge.inputs)
+        ranges = (repr(sorted(job.ranges.items())),) if job.ranges else ()
+        made_of = (precision, name, repr(job.form), plain.read_bytes(), *ranges, *images, *judge.inputs)
         key = key_of(*settings, *made_of)
         measured = made_of if loss is None else (*made_of, job.judge.identity)
         journal = Journal(job.cache.beside(key_of(_JUDGED_BY, symmetric, config.int8_io, *measured), "measured"))
@@ -350,6 +355,7 @@ def _made(
         loss,
         tried,
         correct,
+        lambda: ranges_in_file(job.program, quantiser, job.ranges),
     )
     if key:
         job.cache.store(key, path, dataclasses.asdict(made))

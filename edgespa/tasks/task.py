@@ -18,6 +18,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -49,6 +50,8 @@ from edgespa.tasks.base import Base
 FORMAT_VERSION = 1
 SUFFIX = ".spa"
 _KEY = "edgespa"
+MAX_SITES = 100_000
+"""Of activations with ranges."""
 
 
 class AdapterHeader(Strict):
@@ -77,6 +80,26 @@ class DepthHeader(Strict):
 
     removed: tuple[Name, ...]
     blocks: Count
+
+
+class Int8Header(Strict):
+    """What a task was trained with for int8.
+
+    Attributes:
+        version: Of what the ranges are and how they are named.
+        ranges: Least and largest value of activations, by ``WEIGHT/input`` or ``WEIGHT/output``: what the layer with
+            that weight reads, and what it gives behind its norm and activation function.
+    """
+
+    version: Literal[1] = 1
+    ranges: dict[Name, tuple[Figure, Figure]] = Field(max_length=MAX_SITES)
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        for site, (low, high) in self.ranges.items():
+            if not (math.isfinite(low) and math.isfinite(high) and low <= high):
+                raise ValueError(f"the range of {site} is from {low} to {high}")
+        return self
 
 
 class Figures(Strict):
@@ -108,6 +131,7 @@ class Header(Strict):
             refused.
         adapter: The adapters, if there are any.
         preprocess: How an image becomes an input; None if not known.
+        int8: What it was trained with for int8, if it was.
         classes: Names of the outputs; empty if not known.
         figures: Costs.
         metrics: Accuracies and the like, by name.
@@ -127,6 +151,7 @@ class Header(Strict):
     units: dict[Name, int]
     adapter: AdapterHeader | None = None
     preprocess: Preprocess | None = None
+    int8: Int8Header | None = None
     classes: tuple[Name, ...] = Field(default=(), max_length=MAX_OUTPUTS)
     figures: Figures
     metrics: dict[Name, Figure] = Field(default_factory=dict)
@@ -291,7 +316,8 @@ class Task:
         """The content of the task file."""
         tensors = {f"kept/{name}": torch.from_numpy(np.packbits(mask)) for name, mask in self.kept.items()}
         tensors.update(encode(self.factors.flat(), self.header.adapter.store if self.header.adapter else "fp32"))
-        without = None if self.header.widths else {"widths"}  # an older edgespa takes no field that it does not know
+        # An older edgespa takes no field that it does not know.
+        without = {name for name in ("widths", "int8") if not getattr(self.header, name)}
         return sealed.to_bytes(_KEY, self.header.model_dump_json(exclude=without), tensors)
 
     def save(self, path: Path) -> int:

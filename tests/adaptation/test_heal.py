@@ -17,10 +17,11 @@ from torch.utils.data import Dataset, TensorDataset
 from edgespa.adaptation import state
 from edgespa.adaptation.config import AdaptConfig
 from edgespa.adaptation.heal import HealConfig, heal, original_of
+from edgespa.adaptation.held_out import fitted_on
 from edgespa.adaptation.learn import adapt
 from edgespa.adaptation.original import Original
 from edgespa.config import Preprocess
-from edgespa.data import ImageData, load_data
+from edgespa.data import ImageData, load_data, prepare
 from edgespa.errors import ConfigError, DataError
 from edgespa.graph.proof import prove
 from edgespa.graph.surgery import masked
@@ -301,6 +302,22 @@ def test_labels_are_not_read(tmp_path: Path) -> None:
     )
     flat = second.factors.flat()
     assert all(torch.equal(flat[key], tensor) for key, tensor in first.factors.flat().items())
+
+
+def test_what_was_pruned_on_is_not_new(images: ImageData, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    base = base_of(Residual)
+
+    def told(spared: float, data: ImageData) -> bool:
+        looked_at = fitted_on(images, spared, 0)
+        config = PruneConfig.model_validate({"method": "asym-in-change", "density": 0.5, "round_to": 1})
+        cut = prune(base, config, tmp_path, data=prepare(looked_at, HOW))
+        caplog.clear()
+        healed(base, cut, data, tmp_path, steps=1)
+        return "prune --spare 0.1 leaves them out" in caplog.text
+
+    assert told(0.0, images)
+    assert not told(0.1, images)
+    assert not told(0.0, images.subset(range(48)))
 
 
 def test_too_few_samples_are_refused(images: ImageData, tmp_path: Path) -> None:
