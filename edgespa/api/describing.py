@@ -16,7 +16,7 @@ from edgespa.exporting.said import bundle_says, can_say, differing, read_said, v
 from edgespa.pixels.words import steps
 
 _MOST_CLASSES, _MOST_OTHERS = 12, 12
-_NO_MODELS = (".tflite", ".param", ".py", ".tar")
+_NO_MODELS = (".tflite", ".pte", ".param", ".py", ".tar")
 _WORDS = {
     "description": "",
     "task": "task",
@@ -40,7 +40,7 @@ class Description(Result):
 
     Attributes:
         file: Its path.
-        kind: ``bundle``, or the suffix of a file's format: ``onnx``, ``tflite``, ``param``, ``pt2``, ``py``.
+        kind: ``bundle``, or the suffix of a file's format: ``onnx``, ``tflite``, ``pte``, ``param``, ``pt2``, ``py``.
         size_bytes: Of the file, or of all files of the bundle.
         says: By key, as `edgespa.exporting.facts.Facts.entries` has them, with lists in place of their texts.
         files: Of a bundle: ``variant``, ``file``, ``size_bytes``, and ``says``: ``the same``, ``nothing``, or the keys

@@ -174,7 +174,7 @@ class Variant(Part):
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")
     file: RelativePath
     parts: tuple[RelativePath, ...] = Field(default=(), max_length=MAX_PARTS)
-    format: Literal["onnx", "tflite", "ncnn", "pt2", "python"]
+    format: Literal["onnx", "tflite", "ncnn", "executorch", "pt2", "python"]
     precision: Literal["fp32", "fp16", "int8", "int8-weights"]
     opset: int | None = None
     inputs: tuple[TensorSpec, ...] = Field(min_length=1, max_length=MAX_TENSORS)

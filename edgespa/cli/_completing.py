@@ -21,7 +21,7 @@ PREFIXES = ("torchvision:", "timm:", "hf:")
 _MOST_BYTES = 1 << 20
 _MOST_ENTRIES = 5000
 _VARIANTS = tuple(
-    f"{kind}-{precision}" for kind in ("onnx", "tflite", "ncnn") for precision in ("fp32", "fp16", "int8")
+    f"{kind}-{precision}" for kind in ("onnx", "tflite", "ncnn", "executorch") for precision in ("fp32", "fp16", "int8")
 )
 
 

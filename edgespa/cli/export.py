@@ -35,12 +35,12 @@ if TYPE_CHECKING:
 @click.option(
     "--format",
     "formats",
-    type=click.Choice(["onnx", "tflite", "ncnn", "pt2", "python"]),
+    type=click.Choice(["onnx", "tflite", "ncnn", "executorch", "pt2", "python"]),
     multiple=True,
     default=["onnx", "tflite"],
     show_default=True,
-    help="File formats; may be repeated. ncnn is for fp32 and fp16, one sample at a time; pt2 and python are to go on "
-    "from in PyTorch, in fp32.",
+    help="File formats; may be repeated. ncnn and executorch are for fp32 and fp16, ncnn one sample at a time; pt2 and "
+    "python are to go on from in PyTorch, in fp32.",
 )
 @click.option(
     "--precision",

@@ -53,8 +53,8 @@ def command(
     the indices of each unit: enough to zero the removed units of the original network by hand and compare. --svg draws
     which layers share a group; --html is a page of the module tree.
 
-    A BUNDLE, or a FILE of one (.tflite, .param of ncnn, .py), is no model to be opened: of it is shown what it says of
-    itself, its task, classes, preprocessing, licence and base. Of .onnx and .pt2 files both are shown.
+    A BUNDLE, or a FILE of one (.tflite, .pte, .param of ncnn, .py), is no model to be opened: of it is shown what it
+    says of itself, its task, classes, preprocessing, licence and base. Of .onnx and .pt2 files both are shown.
 
     A file runs nothing: code that a TASK names as its base runs only if it was used here before, or with --trust.
     """

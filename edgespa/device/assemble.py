@@ -24,6 +24,7 @@ PARTS = (
         "in_litert",
         "in_openvino",
         "in_ncnn",
+        "in_executorch",
         "runtimes",
         "models",
         "sets",
@@ -69,8 +70,8 @@ _DOC = '''"""Runs the models of this bundle: checks them, measures them, says wh
 
 For programs: ``model = run.Model(folder); model(image).answer``, see the class Model below.
 Joined by edgespa from parts, which are what is tested. It stands alone: Python 3.8 or newer, numpy, and one of
-onnxruntime, openvino, ncnn, ai_edge_litert, tflite_runtime or tensorflow; Pillow only for --input IMAGE. It reads
-manifest.json beside itself.
+onnxruntime, openvino, ncnn, executorch, ai_edge_litert, tflite_runtime or tensorflow; Pillow only for --input IMAGE. It
+reads manifest.json beside itself.
 """
 '''
 _AGENT_DOC = '''"""What edgespa runs on this device: facts, files by their digest, locks, watched processes.

@@ -8,6 +8,7 @@ TESTED: dict[str, tuple[tuple[str, tuple[int, int]], ...]] = {
     "onnxruntime": (("1.31.1", (3, 11)), ("1.23.2", (3, 10)), ("1.19.2", (3, 8))),
     "openvino": (("2026.4.1", (3, 10)),),
     "ncnn": (("1.0.20261020", (3, 9)),),
+    "executorch": (("1.5.1", (3, 10)),),
     "ai-edge-litert": (("2.3.0", (3, 10)), ("2.1.0", (3, 9))),
     "tflite-runtime": (("2.14.0", (3, 9)), ("2.13.0", (3, 8))),
 }
@@ -18,6 +19,7 @@ MODULES = {
     "onnxruntime-gpu": "onnxruntime",
     "openvino": "openvino",
     "ncnn": "ncnn",
+    "executorch": "executorch",
     "ai-edge-litert": "ai_edge_litert",
     "tflite-runtime": "tflite_runtime",
 }

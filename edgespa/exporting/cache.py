@@ -27,7 +27,18 @@ log = logging.getLogger(__name__)
 
 FOLDER_VARIABLE, SIZE_VARIABLE = "EDGESPA_CACHE", "EDGESPA_CACHE_BYTES"
 DEFAULT_BYTES = 2 << 30
-_TOOLS = ("torch", "onnx", "onnxruntime", "onnxscript", "onnxsim", "litert-torch", "ai-edge-quantizer", "ncnn", "pnnx")
+_TOOLS = (
+    "torch",
+    "onnx",
+    "onnxruntime",
+    "onnxscript",
+    "onnxsim",
+    "litert-torch",
+    "ai-edge-quantizer",
+    "ncnn",
+    "pnnx",
+    "executorch",
+)
 
 
 @dataclasses.dataclass(frozen=True)

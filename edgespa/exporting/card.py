@@ -25,7 +25,7 @@ _SPACES = {
     "regression": "numbers",
     "segmentation": "a class for each pixel",
 }
-_PACKAGES = {"onnx": "onnxruntime", "tflite": "ai-edge-litert", "ncnn": "ncnn"}
+_PACKAGES = {"onnx": "onnxruntime", "tflite": "ai-edge-litert", "ncnn": "ncnn", "executorch": "executorch torch"}
 _ONWARD = {
     "pt2": '`torch.export.load("{file}").module()`: the exported program, in evaluation form',
     "python": "`{file}`: its source, of ordinary layers; `build()` gives the network with its weights, and it trains",

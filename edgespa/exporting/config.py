@@ -18,7 +18,7 @@ from edgespa.exporting.facts import Facts
 from edgespa.exporting.versions import DEFAULT_RUNTIME, target_of
 from edgespa.quantisation.ranges import METHODS, Range
 
-FORMATS = ("onnx", "tflite", "ncnn", "pt2", "python")
+FORMATS = ("onnx", "tflite", "ncnn", "executorch", "pt2", "python")
 USUAL_FORMATS = ("onnx", "tflite")
 PRECISIONS = ("fp32", "fp16", "int8", "int8-weights")
 INT8_TOLERANCE = 0.3
@@ -29,7 +29,8 @@ class ExportConfig(Strict):
     """What to export.
 
     Attributes:
-        formats: ``onnx``, ``tflite``, ``ncnn``; ``pt2`` and ``python``, which PyTorch goes on with, and no device runs.
+        formats: ``onnx``, ``tflite``, ``ncnn``, ``executorch``; ``pt2`` and ``python``, which
+            PyTorch goes on with, and no device runs.
         precisions: ``fp32``; ``fp16``; ``int8``: static, calibrated, sensitive layers in float; ``int8-weights``.
         int8_tolerance: Largest error of a component of the outputs of files with int8 in them, against its own spread
             over samples: rms(a - b) / spread.

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from edgespa.errors import ExportError
-from edgespa.exporting import ncnn_file, onnx_file, tflite_file
+from edgespa.exporting import executorch_file, ncnn_file, onnx_file, tflite_file
 from edgespa.exporting.cache import Cache, key_of, program_parts
 from edgespa.exporting.converter import Form
 from edgespa.exporting.started import Crash, Started
@@ -24,10 +24,15 @@ log = logging.getLogger(__name__)
 _KEPT: dict[str, Started] = {}
 _KEEPS: ContextVar[bool] = ContextVar("converters are kept", default=False)
 
-CONVERTERS: dict[str, Any] = {"onnx": onnx_file, "tflite": tflite_file, "ncnn": ncnn_file}
-SUFFIXES = {"onnx": "onnx", "tflite": "tflite", "ncnn": "ncnn.param"}
+CONVERTERS: dict[str, Any] = {
+    "onnx": onnx_file,
+    "tflite": tflite_file,
+    "ncnn": ncnn_file,
+    "executorch": executorch_file,
+}
+SUFFIXES = {"onnx": "onnx", "tflite": "tflite", "ncnn": "ncnn.param", "executorch": "pte"}
 """Of the files of a format."""
-_LAID_OUT = {"ncnn": ncnn_file.lay_out}
+_LAID_OUT = {"ncnn": ncnn_file.lay_out, "executorch": executorch_file.lay_out}
 """What is several files comes from a converter, and from the cache, as one."""
 WORKER_BYTES = 3 << 30
 """What a process with torch and a converter needs besides the weights; measured: 1.6 to 2.4 GiB."""

@@ -15,7 +15,7 @@ from edgespa.exporting.versions import DEFAULT, Target
 
 Layout = Literal["nhwc", "nchw"]
 WEIGHTS_SUFFIX, HALF_SUFFIX, SAYS_SUFFIX = ".bin", ".half", ".json"
-_IN_PARTS = ".param"
+_IN_PARTS, _WITH_HALF = ".param", ".pte"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,12 +44,20 @@ class Form:
 def require(packages: Iterable[str], extra: str) -> None:
     """Say at once if a package is missing, without importing any.
 
+    Args:
+        packages: As they are imported; of what is a folder without a file of its own, a part of it.
+        extra: That brings them.
+
     Raises:
         MissingExtraError: With the extra to install.
     """
     for package in packages:
-        if importlib.util.find_spec(package) is None:
-            raise MissingExtraError(package, extra)
+        try:
+            there = importlib.util.find_spec(package) is not None
+        except ModuleNotFoundError:  # of a part, when the whole is not there
+            there = False
+        if not there:
+            raise MissingExtraError(package.partition(".")[0], extra)
 
 
 def parts(path: Path) -> tuple[Path, ...]:
@@ -71,5 +79,6 @@ def copy(source: Path, path: Path) -> None:
 def remove(path: Path) -> None:
     """Remove a model file with its parts, and what else was laid beside it, as far as they are there."""
     beside = (part.with_suffix(suffix) for part in parts(path) for suffix in (HALF_SUFFIX, SAYS_SUFFIX))
-    for each in (path, *parts(path), *beside):
+    half = (path.with_suffix(HALF_SUFFIX),) if path.suffix == _WITH_HALF else ()
+    for each in (path, *parts(path), *beside, *half):
         each.unlink(missing_ok=True)

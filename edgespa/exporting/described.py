@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import zipfile
 from pathlib import Path
 
-from edgespa.exporting import onnx_meta, tflite_file, tflite_meta
+from edgespa.exporting import executorch_file, onnx_meta, tflite_file, tflite_meta
 from edgespa.exporting.converter import SAYS_SUFFIX, Form
 from edgespa.exporting.facts import Facts, Specs
-from edgespa.exporting.said import text_of
+from edgespa.exporting.said import ENTRY, text_of
 
 
 def describe(path: Path, name: str, facts: Facts, form: Form, specs: tuple[Specs, Specs]) -> None:
@@ -46,6 +47,12 @@ def describe(path: Path, name: str, facts: Facts, form: Form, specs: tuple[Specs
         # The text of a .param file has no place for it: what is behind the last layer is not for other readers.
         entries = facts.entries(_by_number(inputs, "in"), _by_number(outputs, "out"), pixels=False)
         path.with_suffix(SAYS_SUFFIX).write_text(text_of(entries), encoding="utf-8")
+    elif name == "executorch":
+        # Behind the program, whose header says where it ends.
+        takes, given = executorch_file.numbered(inputs, "in", form), executorch_file.numbered(outputs, "out", form)
+        entries = facts.entries(takes, given, pixels=False)
+        with zipfile.ZipFile(path, "a") as archive:
+            archive.writestr(zipfile.ZipInfo(ENTRY), text_of(entries))
 
 
 def entries_of(facts: Facts, specs: tuple[Specs, Specs]) -> dict[str, str]:

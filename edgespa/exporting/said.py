@@ -1,8 +1,8 @@
 """What a model file says of itself, read back: the keys of `edgespa.exporting.facts.Facts`, whatever the format.
 
-Each format has its own place for it: ``metadata_props`` of ONNX files, an entry of the zip behind a TFLite file and
-inside of a ``.pt2`` program, a literal of Python source, and a file beside the two of ncnn, whose text has no place for
-anything else. Nothing of a file is run, and no more of it is read than a reader bears.
+Each format has its own place for it: ``metadata_props`` of ONNX files, an entry of the zip behind a TFLite or an
+ExecuTorch file and inside of a ``.pt2`` program, a literal of Python source, and a file beside the two of ncnn, whose
+text has no place for anything else. Nothing of a file is run, and no more of it is read than a reader bears.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def read_said(path: Path) -> dict[str, str]:
     """What a file says of itself; empty if it says nothing that can be read.
 
     Args:
-        path: A model file: ``.onnx`` (and ``.onnx.gz``), ``.tflite``, ``.pt2``, ``.param`` or ``.py``.
+        path: A model file: ``.onnx`` (and ``.onnx.gz``), ``.tflite``, ``.pte``, ``.pt2``, ``.param`` or ``.py``.
 
     Raises:
         EdgespaError: It is not what its name says.
@@ -192,6 +192,7 @@ _READERS: Mapping[str, Callable[[Path], Any]] = {
     ".onnx": _onnx,
     ".onnx.gz": _onnx,
     ".tflite": _zipped,
+    ".pte": _zipped,
     ".pt2": _zipped,
     ".param": _beside,
     ".py": _literal,

@@ -15,7 +15,7 @@ import torch
 from edgespa.bundle import Variant
 from edgespa.data import Prepared
 from edgespa.errors import ConfigError, EdgespaError, ExportError, ParityError
-from edgespa.exporting import ncnn_file, onnx_file, tflite_file
+from edgespa.exporting import executorch_file, ncnn_file, onnx_file, tflite_file
 from edgespa.exporting.agreement import Judge
 from edgespa.exporting.cache import Cache, key_of
 from edgespa.exporting.config import PRECISIONS, ExportConfig
@@ -50,8 +50,13 @@ _JUDGED_BY = "components of all axes, and no clock"
 _RETRY = 0.8
 FARTHER = 2.0
 """Times the error of a file that is judged by what it loses: its bound. Recorded samples may be worse than all."""
-QUANTISERS: dict[str, Any] = {"onnx": OnnxQuantiser, "tflite": TfliteQuantiser, "ncnn": ncnn_file.NcnnHalf}
-_IN_FLOAT_ALONE = ("ncnn",)
+QUANTISERS: dict[str, Any] = {
+    "onnx": OnnxQuantiser,
+    "tflite": TfliteQuantiser,
+    "ncnn": ncnn_file.NcnnHalf,
+    "executorch": executorch_file.ExecuTorchHalf,
+}
+_IN_FLOAT_ALONE = ("ncnn", "executorch")
 
 Progress = Callable[[float, float | None, str], None]
 
@@ -260,6 +265,8 @@ def open_file(
         inputs, outputs = onnx_file.specs(job.program, job.samples.outputs, job.form)
     elif name == "ncnn":
         inputs, outputs = ncnn_file.specs(job.program, job.samples.outputs)
+    elif name == "executorch":
+        inputs, outputs = executorch_file.specs(job.program, job.samples.outputs, job.form)
     else:
         inputs, outputs = tflite_file.specs(path, job.form)
     called, pixels = f"{name}-{precision}", job.form.pixels

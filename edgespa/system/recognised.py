@@ -12,7 +12,7 @@ from edgespa.system.files import expanded, is_there
 _MANIFEST = "manifest.json"
 _LAYOUT = ("oci-layout", "index.json")
 _MOST = 4 << 20
-_EXPORTED = (".onnx", ".tflite")
+_EXPORTED = (".onnx", ".tflite", ".pte")
 _WEIGHTS = (".safetensors", ".pt", ".pth", ".pkl")
 _SCRIPTS = (".pt", ".pth", ".ts", ".torchscript", ".jit")
 _SEEN = 200
@@ -60,8 +60,8 @@ def hint_of_model(spec: str) -> str | None:
         )
     if (layout := _layout_around(path)) is not None:
         return _hint_of_layout(layout)
-    if _is_file(path) and path.suffix == ".tflite":
-        return "TFLite files are not read: give the PyTorch model or the ONNX file that it was made of"
+    if _is_file(path) and path.suffix in (".tflite", ".pte"):
+        return "TFLite and ExecuTorch files are not read: give the PyTorch model or the ONNX file that it was made of"
     if _is_file(path) and path.suffix in _SCRIPTS and is_torchscript(path):
         return (
             "it is a TorchScript program (torch.jit.save), whose code is not run here: give the module that it was "

@@ -87,7 +87,13 @@ def extras_of(variants: Iterable[str], runtimes: Iterable[str] = ()) -> str:
     return ",".join(dict.fromkeys(named or [name.partition("-")[0] for name in variants]))
 
 
-_EXTRA_OF_RUNTIME = {"onnxruntime": "onnx", "openvino": "openvino", "ncnn": "ncnn", "ai_edge_litert": "tflite"}
+_EXTRA_OF_RUNTIME = {
+    "onnxruntime": "onnx",
+    "openvino": "openvino",
+    "ncnn": "ncnn",
+    "executorch": "executorch",
+    "ai_edge_litert": "tflite",
+}
 
 
 def with_extras(text: str) -> str:

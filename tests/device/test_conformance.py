@@ -20,9 +20,9 @@ from edgespa.device.agent import probe
 from edgespa.device.runner.bundle import RunnerError
 from edgespa.device.runner.layouts import feed_by_name
 from edgespa.device.runner.models import infer, open_model
-from edgespa.device.runner.runtimes import RUNTIMES, import_runtime, list_variants, runtimes_of
+from edgespa.device.runner.runtimes import RUNTIMES, import_runtime, is_there, list_variants, runtimes_of
 from edgespa.device.versions import MODULES, TESTED
-from edgespa.exporting import ncnn_file, onnx_file, tflite_file
+from edgespa.exporting import executorch_file, ncnn_file, onnx_file, tflite_file
 from edgespa.exporting.cache import Cache
 from edgespa.exporting.conversion import SUFFIXES, Conversions
 from edgespa.exporting.converter import Form, parts
@@ -78,7 +78,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> tuple[Program, Path]:
     folder = tmp_path_factory.mktemp("conformance")
     program = trace(Two().eval(), (torch.randn(2, 3, 9, 7), torch.randn(2, 5)))
     made = Conversions(program, Form(), Cache(None))
-    for kind in dict.fromkeys(each.kind for each in RUNTIMES if importlib.util.find_spec(each.name)):
+    for kind in dict.fromkeys(each.kind for each in RUNTIMES if is_there(each)):
         made.write(kind, folder / f"model.{SUFFIXES[kind]}")
     return program, folder
 
@@ -103,6 +103,7 @@ def case(request: pytest.FixtureRequest, files: tuple[Program, Path]) -> Case:
         "onnx": lambda: onnx_file.specs(program, outputs),
         "tflite": lambda: tflite_file.specs(path, Form()),
         "ncnn": lambda: ncnn_file.specs(program, outputs),
+        "executorch": lambda: executorch_file.specs(program, outputs, Form()),
     }[own.kind]()
     variant = {
         "name": f"{own.kind}-fp32", "file": path.name, "format": own.kind, "preprocess": None,

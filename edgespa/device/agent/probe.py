@@ -20,8 +20,8 @@ import time
 import zlib
 from typing import Any
 
-# The network in both formats, made by onnx.helper (opset 11, so that old runtimes read it) and by litert-torch; the
-# tests take them apart.
+# The network in the formats, made by onnx.helper (opset 11, so that old runtimes read it), by litert-torch and by
+# ExecuTorch 1.5.1; the tests take the first two apart.
 ONNX = (
     "eNrjYBNisPrKxKXExVjBxVguxJisxOKcn1emJcjFUpCYUuzACIELGNm5eLgYk4UYi5RYglJzSrkkuRiLhBgrlQTdc/KTEnMcy1KLEtNTA/Lzc4"
     "QYC7ReMHIwczABMbMAoxNjudcNRgaGBvvhiKOkgUEnJMYlwsEoJMDFxMEIxExAzALCSUDJSjRJZijN6MTCxSDADQAQ70MO"
@@ -38,6 +38,21 @@ TFLITE = (
     "f8TH40TD+H5dAy78lYbJmXuLeNcjrVuRRn+voqQHsqkeKI31QNJDZfg8j0Z7IK6/7u0Zda5zwy8eqQ6e0d1iVFL3WEXu8dQZHMYxEcFUPjn1zc"
     "ml9Ih7Luai33KRsZi6v5aV9fhdGH+jzNQe4rNyqPZpqvkvrDhEXQ=="
 )
+EXECUTORCH = (
+    "eNrdVjFrHEcUnt3bO60vizlfDqNChOO4QgQRdvd2pV1hsAkOmBCCihQCRYTd21kkcl4d8ok4xMYqXbhwYVy5SuXSP8FFipQpVbgMIUWKFCkMSTR5b+b"
+    "N7ehyKYxdZeDdzM6897037715764xxj75Igj5ge/3Yc1aTA2aHzXV3GNr8LsKc4d5zIW1A2vcYexHoDOgxKrJhu8vJRec/ylEg9Y3gIKYj7fy0s9jf2"
+    "sU5lFaJmGYcH+rCKPRZjwaJWXKR1meplHu+1npJzzORnlZ8jguiyRHe9b+EsI2MDfDaJylvEjiaJRHvMjSrZDzIA7yAGCSLAr8KE/GSRlFfDNOx/FmA"
+    "Ep5mhQpz8IyQ8ydcyEQz2L1cOgenwGt0/evQgiPzk+bNa8L3vCAwyV/yHPHPPckAp5PaR916nPUuyZXV0HXkPXhq/a4A7sMdhmLgCZAT4D6IDQEWgc6"
+    "A4cMHeV7PU6tGhtVPiXbPRlTNQ7ABs12GX52q2qajb/+GIhXRS37+G8hXJLFeB6dzFgb5mzGq+3t2zyrFG9HQrXndrdJZkKE9iWE+fO5wkTdPwnl/xb"
+    "Z26T1Cskg9YBH4TPbpTx0Ccs2/Gj61Db2kHcHPn6D+TnQPYqvT7mMOHdFbdPvsH5Yx7vhMEfyPKt5VkKy2ya/6LzB8UPNZ/8i1DvQ44bGtVvgK0fe1Y"
+    "wd5st7dD/CaOZ0/9V5rrDWOuy9NO7KrPrOqO85nK9K6S7rsisyGi5Z2aU8mOO1WjJmLSNnmGU3HAPPIXIhspfIPo3fY+//C3/R3jPD3kV8+wK+yh99/"
+    "5tAKdBesNH/bjD7dsoH2/3qZDLZ6A/GR9WM350ZGweHk+KYV1/dmfIxbO/t398H2fNF+UF+cjiZHVZ3PpqdTCd8cAFrgGCDZWjvTP5N7L+/1O7icDxb"
+    "ULu3P/gviH31nsqj42+y40IGZPeW73/AsPrvOHVlUgN3dz/3A6xJfRkLD+LZU/GGiMqaBBKvIHA9yjsH5tcUQ8yXV1jv6Pt7iD3mm6Ch6+i76QttsMu"
+    "Vb6lNea31nBl63r5XtOf53TbeOjPqlmW00XtUo7FPPkJ/ksxrVfst5csueLNFPUJ5uEuIDr0h/T6aJL/4Hv8gPF3nkUPXY5t8YcoNRc1fEb9DtVqIum"
+    "dbhg7ceyGW292hSrLMbsSzDQxNtnzblyEnXV3j5rirhj8wmiauttFaYqNNtcPE7JFXNSJ+dQw818BYrEMNCqyO21V1/6bKL7SlN38ZHvHoHtk08qNhY"
+    "KPMiiGDfeQWnXtUW3Vvgy7+gLEP2acX3t8avMch/E/YgN4VSa6EXYP8vgmcCsekhqHfJHth34yR6uHKyjb1n/rOHbLOm9/Z9CFbgu2zZeP0+v+T3nz8"
+    "A3+LpYs="
+)
 EXPECTED = 12.5
 NCNN = """7767517
 3 3
@@ -45,8 +60,9 @@ Input x 0 1 x
 Convolution conv 1 1 x c 0=3 1=3 5=1 6=54
 Pooling mean 1 1 c y 0=1 4=1
 """  # 54 weights of 0.5, and 3.5 added
-RUNTIMES = ("onnxruntime", "openvino", "ncnn", "ai_edge_litert", "tflite_runtime")
+RUNTIMES = ("onnxruntime", "openvino", "ncnn", "executorch", "ai_edge_litert", "tflite_runtime")
 WHOLE = ("onnxruntime", "openvino", "ncnn")  # imported as they are called; of the others a part is
+EXECUTORCH_PART = "executorch.extension.pybindings._C"  # linked with torch, which is imported first
 
 
 def version_of(package: str) -> str:
@@ -66,7 +82,7 @@ def list_installed() -> list[dict[str, str]]:
 
     rows = []
     for package in RUNTIMES:
-        if util.find_spec(package) is None:
+        if not is_there(package, util.find_spec):
             continue
         version = "?"
         for name in (package, package + "-gpu"):
@@ -79,10 +95,23 @@ def list_installed() -> list[dict[str, str]]:
     return rows
 
 
+def is_there(package: str, find_spec: Any) -> bool:
+    """Whether a runtime is installed; ExecuTorch is a folder without a file, as any other of that name."""
+    return find_spec(package) is not None and (package != "executorch" or find_spec(EXECUTORCH_PART) is not None)
+
+
+def part_of(package: str) -> Any:
+    """What of a runtime runs files, imported."""
+    if package == "executorch":
+        importlib.import_module("torch")
+        return importlib.import_module(EXECUTORCH_PART)
+    return importlib.import_module(package if package in WHOLE else package + ".interpreter")
+
+
 def list_providers(package: str) -> dict[str, Any]:
     """What a runtime lists, and its version; or the error of its import."""
     try:
-        module = importlib.import_module(package if package in WHOLE else package + ".interpreter")
+        module = part_of(package)
         names = module.get_available_providers() if package == "onnxruntime" else ["CPU"]
         return {"version": version_of(package), "providers": list(names), "error": None}
     except Exception as error:
@@ -141,6 +170,15 @@ def try_ncnn(provider: str) -> tuple[list[float], str]:
     return [float(value) for value in np.array(extractor.extract("y")[1]).ravel()], provider
 
 
+def try_executorch(provider: str) -> tuple[list[float], str]:
+    """The network's outputs in float32, and the provider as given: there is one only."""
+    module = part_of("executorch")
+    torch = importlib.import_module("torch")
+    content = zlib.decompress(base64.b64decode(EXECUTORCH))  # its bytes are not copied, so they have to stay
+    network = module._load_for_executorch_from_buffer(content)
+    return [float(value) for value in network.forward([torch.ones(1, 2, 4, 4)])[0].ravel()], provider
+
+
 def try_tflite(package: str, provider: str) -> tuple[list[float], str]:
     """The network's outputs, and the provider as given: there is one only."""
     import numpy as np
@@ -164,6 +202,8 @@ def try_provider(runtime: str, provider: str) -> dict[str, Any]:
             outputs, used = try_openvino(provider)
         elif runtime == "ncnn":
             outputs, used = try_ncnn(provider)
+        elif runtime == "executorch":
+            outputs, used = try_executorch(provider)
         else:
             outputs, used = try_tflite(runtime, provider)
     except Exception as error:

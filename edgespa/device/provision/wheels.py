@@ -40,6 +40,10 @@ _BELOW = {
 }
 _KINDS = (("onnxruntime-gpu", "onnxruntime"), ("ai-edge-litert", "tflite-runtime"), ("openvino",), ("ncnn",))
 """Of each one, the first that fits; of the last two, only where it is asked for or the profile names it."""
+_NOT_SENT = {
+    "executorch": "its package needs torch, of which the index has no build for boards without CUDA's libraries"
+}
+_BY_HAND = "install torch for CPUs and executorch in a Python there, and run run.py with it; or use its C++ library"
 _CACHE = "EDGESPA_CACHE"
 _REQUIREMENT = re.compile(
     r"([A-Za-z0-9][A-Za-z0-9._-]*)\s*((?:(?:==|>=|<=|~=|!=|<|>)\s*[0-9][^,\s;]*)(?:\s*,\s*[<>=!~]=?\s*[0-9][^,\s;]*)*)?"
@@ -140,6 +144,8 @@ def _asked(requirements: Sequence[str]) -> dict[str, str]:
         match = _REQUIREMENT.fullmatch(each.strip())
         name = match.group(1).lower().replace("_", "-") if match else ""
         known_names = [each for kinds in _KINDS for each in kinds]
+        if name in _NOT_SENT:
+            raise ConfigError(f"{name} is not sent to devices: {_NOT_SENT[name]}", _BY_HAND)
         if match is None or name not in known_names:
             known = ", ".join(known_names)
             raise ConfigError(

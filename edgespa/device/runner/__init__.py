@@ -1,7 +1,7 @@
 """Runs the models of a bundle: checks them, measures them, says what they see in an image.
 
 The parts are joined into one file (`edgespa.device.assemble.runner_source`) that goes into every bundle as ``run.py``.
-It stands alone there: Python 3.8 or newer, numpy, and one of onnxruntime, openvino, ncnn, ai_edge_litert,
+It stands alone there: Python 3.8 or newer, numpy, and one of onnxruntime, openvino, ncnn, executorch, ai_edge_litert,
 tflite_runtime or tensorflow; Pillow only for ``--input IMAGE``. So the parts import nothing of edgespa but each other
 and those of `edgespa.pixels` that stand alone, which are joined to them.
 """

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from edgespa.device.runner.bundle import RunnerError
 from edgespa.device.runner.cores import can_bind, cores_of
+from edgespa.device.runner.in_executorch import ExecuTorchModel
 from edgespa.device.runner.in_litert import LiteRtModel, TfliteModel
 from edgespa.device.runner.in_ncnn import NcnnModel
 from edgespa.device.runner.in_onnxruntime import OnnxModel
@@ -22,12 +23,14 @@ class Runtime(NamedTuple):
     kind: str
     model: Any
     usual: bool = True  # what files are proved in
+    first: str = ""  # imported before: its libraries are what this one is linked with
 
 
 RUNTIMES = (
     Runtime("onnxruntime", "onnxruntime", "onnx", OnnxModel),
     Runtime("openvino", "openvino", "onnx", OpenVinoModel, usual=False),
     Runtime("ncnn", "ncnn", "ncnn", NcnnModel),
+    Runtime("executorch", "executorch.extension.pybindings._C", "executorch", ExecuTorchModel, first="torch"),
     Runtime("ai_edge_litert", "ai_edge_litert.interpreter", "tflite", LiteRtModel),
     Runtime("tflite_runtime", "tflite_runtime.interpreter", "tflite", TfliteModel),
     Runtime("tensorflow", "tensorflow.lite.python.interpreter", "tflite", TfliteModel),
@@ -62,6 +65,8 @@ def import_runtime(kind: str, name: str | None = None) -> tuple[Any, str]:
     reasons = []
     for each in runtimes_of(kind, name):
         try:
+            if each.first:
+                importlib.import_module(each.first)
             return importlib.import_module(each.module), f"{each.name} {_version(each.name)}"
         except Exception as error:
             reasons.append(f"{each.name}: {str(error).splitlines()[0] if str(error) else type(error).__name__}")
@@ -110,7 +115,8 @@ def is_there(runtime: Runtime) -> bool:
     from importlib import util
 
     try:
-        return util.find_spec(runtime.name) is not None
+        # Of one that is a folder without a file of its own: else any other of that name would be taken for it.
+        return util.find_spec(runtime.module if runtime.first else runtime.name) is not None
     except (ImportError, ValueError):
         return False
 
