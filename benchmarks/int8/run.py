@@ -53,7 +53,7 @@ from edgespa.tasks.base import Base  # noqa: E402
 DATA = Path(os.environ.get("EDGESPA_DATA", HERE.parents[2] / "shared" / "data")).resolve()
 OUT = HERE / "out"
 CALIBRATED, JUDGED, TRAINED = 128, 2000, 2000
-EPOCHS, RATE = 10, 1e-4
+EPOCHS, RATE = 3, 1e-5
 ROUNDS, RUNS = 15, 5
 Array = NDArray[Any]
 FORMATS = ("onnx", "tflite")
@@ -243,7 +243,7 @@ def by_training(case: Case, kind: str) -> Iterator[tuple[str, Path]]:
         es.adapt(
             network.spec, input_shape=(1, 3, network.size, network.size), data=data, limit=TRAINED, mean=network.mean,
             std=network.std, objective="match", adapter="full", density=1, quantise="int8", quantise_share=1.0,
-            batch_size=16, epochs=EPOCHS, lr=RATE, output=task,
+            batch_size=16, epochs=EPOCHS, lr=RATE, freeze_norms=True, augment=("flip", "crop"), output=task,
         )  # fmt: skip
     bundle = es.export(
         task, formats=kind, precisions="int8", calibration=data, int8_tolerance=1.0, cache=False, trust=True,
