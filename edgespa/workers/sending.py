@@ -39,11 +39,18 @@ class Sending:
             needs: What a node has said that it does not see; that is put into the store, unless it is there.
 
         Raises:
-            DataError: There is too much of it, or it changed meanwhile.
-            OSError: It cannot be read.
+            DataError: There is too much of it, it cannot be read, or it changed meanwhile.
         """
         if not job.reads and job.folder is None:
             return None
+        try:
+            return self._told_of(job, needs)
+        except OSError as error:
+            raise DataError(
+                f"{error.filename or job.name}: {error.strerror or error}", "what a job reads has to be readable here"
+            ) from error
+
+    def _told_of(self, job: Job, needs: Mapping[str, Any] | None) -> dict[str, Any]:
         found = [each for spec in dict.fromkeys(job.reads) if (each := look(spec)) is not None]
         wanted = () if needs is None else needs["reads"]
         reads = []

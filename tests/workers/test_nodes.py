@@ -201,6 +201,15 @@ def test_a_node_that_sees_nothing(job: Job, there: Path, store: Store, cache: Pa
     assert store.taken[taken:] == [put]
 
 
+def test_what_cannot_be_read_is_said(job: Job, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(spec: str) -> Any:
+        raise PermissionError(13, "Permission denied", spec)
+
+    monkeypatch.setattr("edgespa.workers.sending.look", refused)
+    with pytest.raises(DataError, match="photos:x: Permission denied"):
+        Sending(store).of(job)
+
+
 def test_the_same_content_at_the_same_path_is_taken(job: Job, there: Path, store: Store, cache: Path) -> None:
     sending = Sending(store)
     needs = {"reads": list(job.reads), "sent": False}
