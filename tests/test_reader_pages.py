@@ -30,6 +30,7 @@ PAGES = [
     )
 ]  # fmt: skip
 OTHERS = {"--version", "--python", "--debug", "--address", "--resources"}
+OTHERS |= {"--noTF32", "--fp16", "--int8", "--exposeDMA", "--useSpinWait"}  # of trtexec
 """Of no command, or of other programs."""
 
 

@@ -438,7 +438,7 @@ def test_levels_that_it_does_not_take_and_those_that_it_does(board: Path, monkey
     for version in (OLD, NEW):
         monkeypatch.setenv("STAND_IN_VERSION", version)
         (board / "model.onnx").write_bytes(model_bytes(quantised=3))
-        with pytest.raises(RunnerError, match=r"zero point must be 0.*: .* edgespa export --int8-scheme symmetric"):
+        with pytest.raises(RunnerError, match=r"zero point must be 0.*: it takes .* --int8-scheme symmetric"):
             opened(board, precision="int8")
         (board / "model.onnx").write_bytes(model_bytes(quantised=0))
         assert opened(board, precision="int8").arithmetic() == "fp32"

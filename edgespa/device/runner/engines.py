@@ -25,7 +25,8 @@ def numbers_of(variant: dict[str, Any]) -> str:
     """
     if variant.get("precision") == "int8":
         return "int8"
-    return "fp32" if variant.get("precision") == "fp32" and variant.get("arithmetic") != "fp16" else "fp16"
+    exact = variant.get("precision", "fp32") == "fp32" and variant.get("arithmetic") != "fp16"
+    return "fp32" if exact else "fp16"
 
 
 def engine_folder(path: Path) -> Path | None:

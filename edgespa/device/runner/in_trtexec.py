@@ -222,5 +222,5 @@ def _remove_left(folder: Path) -> None:
 def _advice(said: str, variant: dict[str, Any]) -> str:
     """What helps against an error of a build, where that is known."""
     if variant.get("precision") == "int8" and any(word in said for word in ("ero point", "ymmetric", "UINT8")):
-        return ": it takes symmetric levels alone, edgespa export --int8-scheme symmetric"
+        return ": it takes symmetric levels alone, export it with --int8-scheme symmetric"
     return ""
