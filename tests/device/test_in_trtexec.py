@@ -552,6 +552,7 @@ def test_its_own_times_in_the_form_of_all_runtimes(board: Path, calls: Calls, mo
         assert found["first_run_ms"] == pytest.approx(18.375)
         assert (found["min_ms"], found["p50_ms"]) == (pytest.approx(2.375), pytest.approx(2.575))
         assert found["compute_ms"] == pytest.approx(2.2)
+        assert found["pieces_ms"][:2] == pytest.approx([2.775, 2.375])  # of the twelfth run and the next
         assert (len(found["pieces_ms"]), found["p95_ms"], found["major_faults"]) == (30, None, None)
         assert found["peak_import_kib"] is found["peak_load_kib"] is None
         assert found["peak_run_kib"] > 10_000
