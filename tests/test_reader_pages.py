@@ -30,6 +30,7 @@ PAGES = [
     )
 ]  # fmt: skip
 OTHERS = {"--version", "--python", "--debug", "--address", "--resources"}
+OTHERS |= {"--no", "--fp16", "--int8", "--expose", "--use"}  # of trtexec: --noTF32, as far as its small letters go
 """Of no command, or of other programs."""
 
 

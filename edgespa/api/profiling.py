@@ -119,8 +119,12 @@ def _saved(outcome: Outcome[Profile], journals: Mapping[str, Journal], save: boo
 def _pick(folder: Path, measured: MeasuredProfile) -> None:
     fastest = measured.fastest
     if fastest is None:
-        reasons = "; ".join(f"{each.variant} in {each.runtime}: {', '.join(each.failures)}" for each in measured.proofs)
-        raise DeviceError(f"{measured.bundle}: nothing is picked, for nothing is right there: {reasons}")
+        why = "started for each run, it serves no program"
+        reasons = "; ".join(
+            f"{each.variant} in {each.runtime}: {why if each.holds else ', '.join(each.failures)}"
+            for each in measured.proofs
+        )
+        raise DeviceError(f"{measured.bundle}: nothing is picked, for nothing there is right and serves: {reasons}")
     picked(
         folder,
         Pick(

@@ -28,6 +28,8 @@ _FIGURES = ("component_error", "relative_error", "correlation", "tolerance_used"
 def ways_beside(kind: str, precision: str, proved_in: str) -> list[tuple[str, str]]:
     """Runtimes that are here and in which numbers each can compute, but for what the file was proved in.
 
+    Not those that are programs, and build for minutes what is for this machine alone: `edgespa profile` proves them.
+
     Args:
         kind: The file's format.
         precision: Of the file; int8 is int8 in whatever numbers the rest is.
@@ -36,7 +38,7 @@ def ways_beside(kind: str, precision: str, proved_in: str) -> list[tuple[str, st
     flags, usual = processor_flags(), proved_in.partition(" ")[0]
     found = []
     for each in RUNTIMES:
-        if each.kind == kind and (each.name == usual or is_there(each)):
+        if each.kind == kind and each.program is None and (each.name == usual or is_there(each)):
             numbers = [PLAIN, *(each.model.others(flags) if precision != "int8" else [])]
             found += [(each.name, way) for way in numbers if (each.name, way) != (usual, PLAIN)]
     return found

@@ -7,7 +7,7 @@ import importlib.util
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,8 @@ NAMES = [each.name for each in RUNTIMES]
 ALONE = {"openvino"}
 """In a process of its own, as edgespa runs all: beside other libraries' threads it does not outlive a signal."""
 _IS_ALONE = "EDGESPA_TEST_ALONE"
+STAND_IN = Path(__file__).with_name("trtexec_stand_in.py")
+"""In place of trtexec, which needs a GPU."""
 
 
 class Two(nn.Module):
@@ -71,6 +73,18 @@ class Case:
     def wanted(self, inputs: list[np.ndarray]) -> list[np.ndarray]:
         with torch.no_grad():
             return [each.numpy() for each in self.program(*map(torch.from_numpy, inputs))]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    folder = tmp_path_factory.mktemp("machine")
+    program = folder / "trtexec"
+    program.write_text(f"#!{sys.executable}\n{STAND_IN.read_text()}")
+    program.chmod(0o755)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
+        patch.setenv("EDGESPA_ENGINES", str(folder / "engines"))
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -186,6 +200,8 @@ def test_a_runtime_that_does_not_load_is_a_reason(monkeypatch: pytest.MonkeyPatc
         raise ImportError(f"cannot open a library of {module}")
 
     monkeypatch.setattr(runtimes.importlib, "import_module", fails)
+    if (own := next(each for each in RUNTIMES if each.name == case.name)).program is not None:
+        monkeypatch.setattr(runtimes, "RUNTIMES", (own._replace(program=lambda: fails(case.name)),))
     kind = case.variant["format"]
     with pytest.raises(RunnerError, match=f"no runtime for {kind} files .{case.name}: cannot open a library"):
         import_runtime(kind, case.name)
@@ -214,7 +230,8 @@ def test_fractions_for_a_quantised_onnx_input_are_refused() -> None:
 def test_the_lists_of_runtimes_are_one() -> None:
     """The probe stands alone on devices, so it has a list of its own; TensorFlow is taken where it is, never set up."""
     assert set(probe.RUNTIMES) == set(NAMES) - {"tensorflow"}
-    assert {MODULES[package] for package in TESTED} == set(probe.RUNTIMES)
+    programs = {each.name for each in RUNTIMES if each.program is not None}
+    assert {MODULES[package] for package in TESTED} == set(probe.RUNTIMES) - programs
     assert {each.kind for each in RUNTIMES} == set(SUFFIXES)
     assert [each.name for each in runtimes_of("onnx")] == ["onnxruntime"]  # no other takes its place by itself
     assert [each.name for each in runtimes_of("tflite")] == ["ai_edge_litert", "tflite_runtime", "tensorflow"]

@@ -95,7 +95,7 @@ def test_without_a_home_no_engine_is_kept(folder: Path, monkeypatch: pytest.Monk
     monkeypatch.setenv("EDGESPA_ENGINES", "~nobody-of-that-name/engines")
     ((_, options), _) = engines.provider_options(folder / "model.onnx", variant(provider=TENSORRT))
     assert not [name for name in options if "cache" in name]
-    assert engines.engines_of(folder / "model.onnx", variant(provider=TENSORRT)) == set()
+    assert engines.engines_of(folder / "model.onnx", variant(provider=TENSORRT), "onnxruntime") == set()
 
 
 def test_float32_is_no_tf32_in_cuda(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

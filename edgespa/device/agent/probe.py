@@ -60,8 +60,10 @@ Input x 0 1 x
 Convolution conv 1 1 x c 0=3 1=3 5=1 6=54
 Pooling mean 1 1 c y 0=1 4=1
 """  # 54 weights of 0.5, and 3.5 added
-RUNTIMES = ("onnxruntime", "openvino", "ncnn", "executorch", "ai_edge_litert", "tflite_runtime")
+RUNTIMES = ("onnxruntime", "openvino", "trtexec", "ncnn", "executorch", "ai_edge_litert", "tflite_runtime")
 WHOLE = ("onnxruntime", "openvino", "ncnn")  # imported as they are called; of the others a part is
+TRTEXEC_PLACES = ("/usr/src/tensorrt/bin", "/opt/tensorrt/bin", "/usr/local/tensorrt/bin")  # a program: it is started
+TRTEXEC_S = 110  # it builds an engine
 EXECUTORCH_PART = "executorch.extension.pybindings._C"  # linked with torch, which is imported first
 
 
@@ -74,6 +76,43 @@ def version_of(package: str) -> str:
 
         found = metadata.version(package.replace("_", "-"))
     return str(found).partition("-")[0]  # OpenVINO's goes on with its build
+
+
+def trtexec_path() -> str | None:
+    """Of the program trtexec; None where it is not."""
+    import os
+    import shutil
+
+    folders = [each for each in os.environ.get("PATH", "").split(os.pathsep) if os.path.isabs(each)]
+    return shutil.which("trtexec", path=os.pathsep.join([*folders, *TRTEXEC_PLACES]))
+
+
+def run_trtexec(options: list[str], folder: str | None = None) -> tuple[str, int]:
+    """What it says, and its status; its banner says ``[TensorRT v100300]`` for 10.3.0, ``v8601`` for 8.6.1."""
+    import subprocess
+
+    done = subprocess.run(
+        [str(trtexec_path()), *options],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        cwd=folder,
+        check=False,
+        timeout=TRTEXEC_S,
+    )
+    return done.stdout.decode("utf-8", "replace"), done.returncode
+
+
+def trtexec_version() -> str:
+    """Of the TensorRT that it belongs to."""
+    import re
+
+    said, _ = run_trtexec(["--help"])
+    found = re.search(r"TensorRT\.trtexec \[TensorRT v([0-9]{4,7})\]", said)
+    if found is None:
+        raise RuntimeError(said.strip() or "it does not say its version")
+    unit = 10000 if len(found.group(1)) > 4 else 1000
+    return "%d.%d.%d" % (int(found.group(1)) // unit, int(found.group(1)) % unit // 100, int(found.group(1)) % 100)
 
 
 def list_installed() -> list[dict[str, str]]:
@@ -97,6 +136,8 @@ def list_installed() -> list[dict[str, str]]:
 
 def is_there(package: str, find_spec: Any) -> bool:
     """Whether a runtime is installed; ExecuTorch is a folder without a file, as any other of that name."""
+    if package == "trtexec":
+        return trtexec_path() is not None
     return find_spec(package) is not None and (package != "executorch" or find_spec(EXECUTORCH_PART) is not None)
 
 
@@ -111,6 +152,8 @@ def part_of(package: str) -> Any:
 def list_providers(package: str) -> dict[str, Any]:
     """What a runtime lists, and its version; or the error of its import."""
     try:
+        if package == "trtexec":
+            return {"version": trtexec_version(), "providers": ["TensorRT"], "error": None}
         module = part_of(package)
         names = module.get_available_providers() if package == "onnxruntime" else ["CPU"]
         return {"version": version_of(package), "providers": list(names), "error": None}
@@ -145,6 +188,28 @@ def try_openvino(provider: str) -> tuple[list[float], str]:
     compiled = core.compile_model(core.read_model(content), "CPU", settings)
     output = next(iter(compiled({"x": np.ones((1, 2, 4, 4), np.float32)}).values()))
     return [float(value) for value in output.ravel()], provider
+
+
+def try_trtexec(provider: str) -> tuple[list[float], str]:
+    """The network's outputs in float32, of an engine that is built for it, and the provider as given."""
+    import struct
+    import tempfile
+
+    options = ["--onnx=n.onnx", "--noTF32", "--loadInputs=x:x.bin", "--exportOutput=y.json"]
+    with tempfile.TemporaryDirectory() as folder:
+        for name, content in (
+            ("n.onnx", zlib.decompress(base64.b64decode(ONNX))),
+            ("x.bin", struct.pack("<32f", *[1.0] * 32)),
+        ):
+            with open(folder + "/" + name, "wb") as stream:
+                stream.write(content)
+        said, status = run_trtexec([*options, "--iterations=1", "--duration=0", "--warmUp=0"], folder)
+        if status != 0:
+            errors = [line.partition("[E] ")[2] for line in said.splitlines() if "[E] " in line]
+            raise RuntimeError((errors or ["it ended with status %d" % status])[0])
+        with open(folder + "/y.json", encoding="utf-8") as stream:
+            (output,) = json.load(stream)
+    return [float(value) for value in output["values"]], provider
 
 
 def try_ncnn(provider: str) -> tuple[list[float], str]:
@@ -200,6 +265,8 @@ def try_provider(runtime: str, provider: str) -> dict[str, Any]:
             outputs, used = try_onnx(provider)
         elif runtime == "openvino":
             outputs, used = try_openvino(provider)
+        elif runtime == "trtexec":
+            outputs, used = try_trtexec(provider)
         elif runtime == "ncnn":
             outputs, used = try_ncnn(provider)
         elif runtime == "executorch":

@@ -9,11 +9,12 @@ from edgespa.bundle import Manifest
 from edgespa.bundle.manifest import FOR_PYTORCH
 from edgespa.device.inventory import try_providers
 from edgespa.device.link.transport import Connection
-from edgespa.device.measure.results import Skipped
+from edgespa.device.measure.results import Listed, Skipped
 from edgespa.device.measure.settings import ALL, ARITHMETICS, FLOAT, Settings
 from edgespa.device.measure.site import Site
 from edgespa.device.providers import CPU, for_format, full_name
 from edgespa.device.runner.engines import provider_arithmetics
+from edgespa.device.runner.runtimes import RUNTIMES, how_to_get, serves
 from edgespa.errors import DeviceError
 from edgespa.system.started import extras_of
 
@@ -77,6 +78,8 @@ def plan_of(
             if sites[0].connection.device.is_local
             else f"edgespa devices setup {sites[0].connection.device.asked}"
         )
+        if settings.runtimes and not any(serves(each) for each in settings.runtimes):
+            install = how_to_get(settings.runtimes[0])
         raise DeviceError(f"{sites[0].name}: no variant can run {where}: {skipped[0].reason}", install)
     order = dict.fromkeys(name for found in chosen for name in found)
     # Bundles innermost: what is compared is measured back to back.
@@ -86,8 +89,8 @@ def plan_of(
         for variant in order
         for where in dict.fromkeys(each for found in chosen for each in found.get(variant, ()))
         for side, found in enumerate(chosen)
-        if where in found.get(variant, ())
-    ]
+        if where in found.get(variant, ()) and ((count, cores) == ways[0] or serves(where[0] or ""))
+    ]  # programs of the machine take no threads: they are measured once
     return plan, skipped
 
 
@@ -96,18 +99,17 @@ def _runnable(
 ) -> tuple[dict[str, tuple[_Where, ...]], list[Skipped]]:
     """The variants to measure with their runtimes and providers, and those that are left out."""
     found: dict[str, tuple[_Where, ...]] = {}
+    rows = [row for row in site.list_variants() if wanted is None or row.name in wanted]
     missing = []
     providers = settings.providers
-    for row in site.list_variants():
-        if wanted is not None and row.name not in wanted:
-            continue
+    for row in rows:
         asked = for_format(row.format, providers)
         fitting = tuple(each for each in asked if each not in unusable)
         reason = None if asked else f"none of the providers {', '.join(providers)} runs {row.format} files"
         failing = [f"{each}: {unusable[each]}" for each in asked if each is not None and each in unusable]
         others = [each for each in row.others if each in settings.runtimes or ALL in settings.runtimes]
         usual = row.runtime is not None and _is_asked(row.runtime, settings.runtimes)
-        if row.runtime is None:
+        if row.runtime is None and not others:
             reason = row.reason or "its runtime is not installed"
         elif not usual and not others:
             reason = f"none of the runtimes {', '.join(settings.runtimes)} is there for {row.format} files"
@@ -131,7 +133,20 @@ def _runnable(
             raise DeviceError(f"{site.name}: {row.name} cannot run {where}: {reason}", "install its runtime")
         else:
             missing.append(Skipped(bundle=site.name, variant=row.name, reason=reason))
-    return found, missing
+    return found, [*missing, *_absent_programs(site, rows, settings)]
+
+
+def _absent_programs(site: Site, rows: Sequence[Listed], settings: Settings) -> list[Skipped]:
+    """The programs that are asked for, or that a device of this kind may have, and are not there; how to get them."""
+    found = []
+    for each in RUNTIMES:
+        expected = ALL in settings.runtimes and site.connection.device.takes_symmetric
+        fitting = [row.name for row in rows if row.format == each.kind]
+        there = any(each.name in row.others for row in rows)
+        if each.program is not None and fitting and not there and (expected or each.name in settings.runtimes):
+            reason = f"{each.name} is not there: {how_to_get(each.name)}"
+            found.append(Skipped(bundle=site.name, variant=fitting[0], reason=reason))
+    return found
 
 
 def unusable_providers(connection: Connection, python: Sequence[str], asked: Sequence[str]) -> dict[str, str]:

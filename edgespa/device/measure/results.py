@@ -11,6 +11,7 @@ from pydantic import ConfigDict, Field
 from edgespa import __version__
 from edgespa.config import Strict
 from edgespa.device.host import Clock, Conditions, Host, Usage
+from edgespa.device.runner.runtimes import serves
 from edgespa.errors import DeviceError
 
 
@@ -39,10 +40,11 @@ class Measurement(Answer):
 
     Latencies are of one inference in ms, memory in KiB. Percentiles that need more runs than there were are None: p95
     needs 130, p99 662 (MLPerf's early stopping). ``peak_*_kib`` is the peak of the process after the runtime was
-    imported, the file loaded, the runs done.
+    imported, the file loaded, the runs done; of a runtime that is a program, that of its own process.
 
     Attributes:
         cores: That the process was bound to, ``4-7``; None for any.
+        compute_ms: The median without what brings data to a GPU and back, where the runtime tells it.
         major_faults: Pages that had to be read from the disk during the runs.
         arithmetic: In which numbers layers in float32 were computed, as the runtime says; None of an older runner.
         operators: What each operator takes, where that was asked for and the runtime tells it.
@@ -83,6 +85,7 @@ class Measurement(Answer):
     p90_ms: float
     p95_ms: float | None
     p99_ms: float | None
+    compute_ms: float | None = None
     peak_import_kib: int | None
     peak_load_kib: int | None
     peak_run_kib: int | None
@@ -282,9 +285,12 @@ class Profile(Answer):
 
     @property
     def fastest(self) -> VariantProfile | None:
-        """Of the bundle's results that of least median latency whose proof, in the same way, holds."""
+        """Of the bundle's results that of least median latency whose proof, in the same way, holds.
+
+        Of runtimes that can serve a program: one that is started for each run is there to be compared with.
+        """
         holding = {(each.variant, each.runtime, each.provider, each.arithmetic) for each in self.proofs if each.holds}
-        own = [each for each in self.results if each.bundle == self.bundle]
+        own = [each for each in self.results if each.bundle == self.bundle and serves(str(each.runtime))]
         proved = [each for each in own if (each.variant, each.runtime, each.provider, each.arithmetic) in holding]
         return min(proved, key=lambda each: each.p50_ms, default=None)
 

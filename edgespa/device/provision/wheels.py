@@ -19,6 +19,7 @@ from edgespa.device.board import Device, Runtime
 from edgespa.device.host import Facts
 from edgespa.device.inventory import python_version
 from edgespa.device.provision.pip import Asked, ask_pip, index_name
+from edgespa.device.runner.trtexec import GET_TRTEXEC
 from edgespa.device.versions import excluded, tested_versions
 from edgespa.errors import ConfigError, DeviceError
 from edgespa.system.files import expanded, folder_beside
@@ -41,9 +42,13 @@ _BELOW = {
 _KINDS = (("onnxruntime-gpu", "onnxruntime"), ("ai-edge-litert", "tflite-runtime"), ("openvino",), ("ncnn",))
 """Of each one, the first that fits; of the last two, only where it is asked for or the profile names it."""
 _NOT_SENT = {
-    "executorch": "its package needs torch, of which the index has no build for boards without CUDA's libraries"
+    "executorch": (
+        "its package needs torch, of which the index has no build for boards without CUDA's libraries",
+        "install torch for CPUs and executorch in a Python there, and run run.py with it; or use its C++ library",
+    ),
+    "trtexec": ("it is a program of TensorRT", f"{GET_TRTEXEC}; edgespa profile finds it there"),
 }
-_BY_HAND = "install torch for CPUs and executorch in a Python there, and run run.py with it; or use its C++ library"
+"""Why not, and what to do."""
 _CACHE = "EDGESPA_CACHE"
 _REQUIREMENT = re.compile(
     r"([A-Za-z0-9][A-Za-z0-9._-]*)\s*((?:(?:==|>=|<=|~=|!=|<|>)\s*[0-9][^,\s;]*)(?:\s*,\s*[<>=!~]=?\s*[0-9][^,\s;]*)*)?"
@@ -145,7 +150,8 @@ def _asked(requirements: Sequence[str]) -> dict[str, str]:
         name = match.group(1).lower().replace("_", "-") if match else ""
         known_names = [each for kinds in _KINDS for each in kinds]
         if name in _NOT_SENT:
-            raise ConfigError(f"{name} is not sent to devices: {_NOT_SENT[name]}", _BY_HAND)
+            why, instead = _NOT_SENT[name]
+            raise ConfigError(f"{name} is not sent to devices: {why}", instead)
         if match is None or name not in known_names:
             known = ", ".join(known_names)
             raise ConfigError(

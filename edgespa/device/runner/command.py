@@ -21,7 +21,7 @@ from edgespa.device.runner.layers import bench_layers
 from edgespa.device.runner.many import files_of, targets_of, write_picture
 from edgespa.device.runner.measure import MIN_WARMUP, bench
 from edgespa.device.runner.model import Opened
-from edgespa.device.runner.runtimes import choose, list_variants
+from edgespa.device.runner.runtimes import choose, list_variants, serves
 from edgespa.device.runner.weights import beyond
 
 FOLDER = Path(__file__).resolve().parent
@@ -244,7 +244,8 @@ def _confine(folder: Path, variants: list[dict[str, Any]], options: argparse.Nam
     """Set the limits of this process, if it has no other purpose; that of time is taken back by what is returned."""
     if not options.alone:
         return lambda: None
-    if options.provider in (None, "CPUExecutionProvider"):  # a GPU's memory is mapped in ways of its own
+    on_cpu = options.provider in (None, "CPUExecutionProvider") and serves(options.runtime or "")
+    if on_cpu:  # a GPU's memory is mapped in ways of its own
         limit_memory(options.memory << 20 if options.memory else memory_for(folder, variants, options.threads))
     return limit_time(options.timeout)
 

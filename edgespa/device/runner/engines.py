@@ -1,4 +1,4 @@
-"""GPU providers of ONNX Runtime: in which numbers they compute, and where TensorRT keeps its engines."""
+"""TensorRT and GPU providers of ONNX Runtime: in which numbers they compute, and where engines are kept."""
 
 from __future__ import annotations
 
@@ -18,6 +18,17 @@ def provider_arithmetics(provider: str | None) -> list[str]:
     return ["fp16"] if provider == TENSORRT else []
 
 
+def numbers_of(variant: dict[str, Any]) -> str:
+    """What TensorRT may compute a file in: ``fp32`` alone; ``fp16`` beside it; or ``int8`` beside both.
+
+    Float32 is float32: neither rounded to TF32 nor to half precision, unless ``arithmetic`` asks for that.
+    """
+    if variant.get("precision") == "int8":
+        return "int8"
+    exact = variant.get("precision", "fp32") == "fp32" and variant.get("arithmetic") != "fp16"
+    return "fp32" if exact else "fp16"
+
+
 def engine_folder(path: Path) -> Path | None:
     """Where the engines of a model file are kept on this machine: by its content, so that another one has others.
 
@@ -29,13 +40,10 @@ def engine_folder(path: Path) -> Path | None:
 
 
 def provider_options(path: Path, variant: dict[str, Any]) -> list[tuple[str, dict[str, str]]]:
-    """The provider that a variant asks for and the CPU behind it, with their options.
-
-    Float32 is float32: neither rounded to TF32 nor to half precision, unless ``arithmetic`` asks for that.
-    """
+    """The provider that a variant asks for and the CPU behind it, with their options."""
     cpu, asked = "CPUExecutionProvider", variant.get("provider")
     options: dict[str, str] = {}
-    exact = variant.get("precision") == "fp32" and variant.get("arithmetic") != "fp16"
+    exact = numbers_of(variant) == "fp32"
     if asked in (TENSORRT, CUDA) and exact:
         os.environ.setdefault(_NO_TF32, "0")  # read by CUDA's libraries; TensorRT has no option in ONNX Runtime
     if asked == CUDA:
@@ -43,7 +51,7 @@ def provider_options(path: Path, variant: dict[str, Any]) -> list[tuple[str, dic
     if asked == TENSORRT:
         options = {
             "trt_fp16_enable": "0" if exact else "1",
-            "trt_int8_enable": "1" if variant.get("precision") == "int8" else "0",
+            "trt_int8_enable": "1" if numbers_of(variant) == "int8" else "0",
         }
         folder = engine_folder(path)
         if folder is not None:
@@ -55,9 +63,16 @@ def provider_options(path: Path, variant: dict[str, Any]) -> list[tuple[str, dic
     return [*found, (cpu, {})]
 
 
-def engines_of(path: Path, variant: dict[str, Any]) -> set[str] | None:
-    """Names of the engines that are there for a file; None where its provider builds none."""
-    if variant.get("provider") != TENSORRT:
+def engines_of(path: Path, variant: dict[str, Any], runtime: str) -> set[tuple[str, int]] | None:
+    """Names and times of the engines that are there for a file; None where what runs it builds none.
+
+    Args:
+        path: The file.
+        variant: Of the manifest.
+        runtime: As its module is called.
+    """
+    if runtime != "trtexec" and variant.get("provider") != TENSORRT:
         return None
     folder = engine_folder(path)
-    return {each.name for each in folder.glob("*.engine")} if folder is not None and folder.is_dir() else set()
+    there = folder.glob("*.engine") if folder is not None and folder.is_dir() else ()
+    return {(each.name, each.stat().st_mtime_ns) for each in there}

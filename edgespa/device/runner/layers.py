@@ -17,6 +17,7 @@ from edgespa.bundle.limits import shapes_problem
 from edgespa.device.runner.bundle import RunnerError, inside
 from edgespa.device.runner.in_onnxruntime import open_session
 from edgespa.device.runner.in_openvino import OpenVinoModel
+from edgespa.device.runner.in_trtexec import TrtexecModel
 from edgespa.device.runner.runtimes import import_runtime
 
 INDEX = "layers.json"
@@ -254,6 +255,9 @@ def operator_times(path: Path, variant: dict[str, Any], runtime: Any, threads: i
         return None
     if runtime.__name__ == "openvino":
         rows = _openvino_rows(runtime, path, variant, threads)
+    elif runtime.__name__ == "trtexec":
+        told = TrtexecModel(runtime, path, variant, threads).layers()
+        rows = [{"name": name, "op": "TensorRT", "us": [1e3 * each]} for name, each in told]
     else:
         with tempfile.TemporaryDirectory(prefix="edgespa-") as place:
             layer = _OnnxLayer(runtime, path, threads, os.path.join(place, "file"))

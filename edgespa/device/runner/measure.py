@@ -77,6 +77,31 @@ def major_faults() -> int | None:
     return int(resource.getrusage(resource.RUSAGE_SELF).ru_majflt)
 
 
+def timed(function: Callable[[], Any]) -> tuple[Any, float]:
+    """What a call gives, and its milliseconds."""
+    start = time.perf_counter_ns()
+    value = function()
+    return value, (time.perf_counter_ns() - start) / 1e6
+
+
+def _measure(
+    model: Any, feed: Any, options: argparse.Namespace, runs: int, in_time: Callable[[], None]
+) -> dict[str, Any]:
+    """What inferences take in this process, one behind the other, by its clock: as `TrtexecModel.measure` tells it."""
+    _, first_run_ms = timed(lambda: model.run(feed))
+    in_time()
+    for _ in range(options.warmup):
+        model.run(feed)
+    end = math.inf if options.seconds is None else time.perf_counter_ns() + options.seconds * 1e9
+    times: list[float] = []
+    faults = major_faults()
+    while len(times) < runs and (time.perf_counter_ns() < end or len(times) < MIN_WARMUP):
+        times.append(timed(lambda: model.run(feed))[1])
+    peak, after = peak_kib(), major_faults()
+    more = None if faults is None or after is None else after - faults
+    return {"first_run_ms": first_run_ms, "times_ms": times, "peak_kib": peak, "major_faults": more}
+
+
 def bench(
     folder: Path,
     variant: dict[str, Any],
@@ -88,22 +113,16 @@ def bench(
 
     A run is one inference with its input in place and its output read; pre- and postprocessing are not in it. Inputs
     are seeded noise: to load recorded ones would count as the model's memory. ``in_time`` is called once it has run: a
-    file that ends may be measured for as long as was asked for.
+    file that ends may be measured for as long as was asked for. A runtime that has times of its own tells those.
     """
-
-    def timed(function: Callable[[], Any]) -> tuple[Any, float]:
-        start = time.perf_counter_ns()
-        value = function()
-        return value, (time.perf_counter_ns() - start) / 1e6
-
     name = options.runtime or variant.get("picked")
     (runtime, runtime_name), import_ms = timed(lambda: import_runtime(variant["format"], name))
     peak_import = peak_kib()
     path = folder / variant["file"]
-    before = engines_of(path, variant)
+    before = engines_of(path, variant, runtime.__name__)
     model, load_ms = timed(lambda: open_model(folder, variant, options.threads, runtime))
     build_ms = None
-    if before is not None and engines_of(path, variant) != before:  # once on a machine: what follows is every start
+    if engines_of(path, variant, runtime.__name__) != before:  # once on a machine: what follows is every start
         build_ms = load_ms
         model, load_ms = timed(lambda: open_model(folder, variant, options.threads, runtime))
     peak_load = peak_kib()
@@ -117,18 +136,14 @@ def bench(
         noise = spec["dtype"].startswith("float")
         arrays.append(random.standard_normal(shape, dtype="float32") if noise else np.zeros(shape, spec["dtype"]))
     with running(variant):
-        feed = model.feed(arrays)
-        _, first_run_ms = timed(lambda: model.run(feed))
-        in_time()
-        for _ in range(options.warmup):
-            model.run(feed)
-        runs = options.runs or (200 if options.seconds is None else sys.maxsize)
-        end = math.inf if options.seconds is None else time.perf_counter_ns() + options.seconds * 1e9
-        times: list[float] = []
-        faults = major_faults()
-        while len(times) < runs and (time.perf_counter_ns() < end or len(times) < MIN_WARMUP):
-            times.append(timed(lambda: model.run(feed))[1])
-    peak_run, faults_after = peak_kib(), major_faults()
+        feed, runs = model.feed(arrays), options.runs or (200 if options.seconds is None else sys.maxsize)
+        if hasattr(model, "measure"):  # it measures by itself, in a process of its own
+            in_time()
+            found = model.measure(feed, options.warmup, runs, options.seconds)
+            peak_import = peak_load = None
+        else:
+            found = _measure(model, feed, options, runs, in_time)
+    times, compute = found["times_ms"], found.get("compute_ms")
     return {
         "variant": variant["name"],
         "file": variant["file"],
@@ -146,14 +161,15 @@ def bench(
         "import_ms": import_ms,
         "build_ms": build_ms,
         "load_ms": load_ms,
-        "first_run_ms": first_run_ms,
+        "first_run_ms": found["first_run_ms"],
         "warmup_runs": options.warmup,
         "runs": len(times),
         **summarise(times),
+        "compute_ms": statistics.median(compute) if compute else None,
         "peak_import_kib": peak_import,
         "peak_load_kib": peak_load,
-        "peak_run_kib": peak_run,
-        "major_faults": None if faults is None or faults_after is None else faults_after - faults,
+        "peak_run_kib": found["peak_kib"],
+        "major_faults": found.get("major_faults"),
         "pieces_ms": pieces(times),
         **({"operators": operator_times(path, variant, runtime, options.threads)} if options.by_layer else {}),
     }

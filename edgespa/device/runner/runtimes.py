@@ -12,11 +12,13 @@ from edgespa.device.runner.in_litert import LiteRtModel, TfliteModel
 from edgespa.device.runner.in_ncnn import NcnnModel
 from edgespa.device.runner.in_onnxruntime import OnnxModel
 from edgespa.device.runner.in_openvino import OpenVinoModel
+from edgespa.device.runner.in_trtexec import TrtexecModel
 from edgespa.device.runner.processor import processor_flags
+from edgespa.device.runner.trtexec import GET_TRTEXEC, Trtexec
 
 
 class Runtime(NamedTuple):
-    """What runs files: by the name of its package, as that is imported."""
+    """What runs files: by the name of its package, as that is imported; or a program of the machine."""
 
     name: str
     module: str
@@ -24,11 +26,13 @@ class Runtime(NamedTuple):
     model: Any
     usual: bool = True  # what files are proved in
     first: str = ""  # imported before: its libraries are what this one is linked with
+    program: Any = None  # in place of a module: started for each run, so it measures and proves, and serves nobody
 
 
 RUNTIMES = (
     Runtime("onnxruntime", "onnxruntime", "onnx", OnnxModel),
     Runtime("openvino", "openvino", "onnx", OpenVinoModel, usual=False),
+    Runtime("trtexec", "trtexec", "onnx", TrtexecModel, usual=False, program=Trtexec),
     Runtime("ncnn", "ncnn", "ncnn", NcnnModel),
     Runtime("executorch", "executorch.extension.pybindings._C", "executorch", ExecuTorchModel, first="torch"),
     Runtime("ai_edge_litert", "ai_edge_litert.interpreter", "tflite", LiteRtModel),
@@ -51,6 +55,16 @@ def runtimes_of(kind: str, name: str | None = None) -> list[Runtime]:
     return found
 
 
+def serves(name: str) -> bool:
+    """Whether programs can have a runtime answer them: one that is started for each run is not picked for that."""
+    return all(each.program is None for each in RUNTIMES if each.name == name)
+
+
+def how_to_get(name: str) -> str:
+    """What puts a runtime on a machine."""
+    return f"pip install {name.replace('_', '-')}" if serves(name) else GET_TRTEXEC
+
+
 def model_of(runtime: Any, kind: str) -> Any:
     """The class of model files in an imported runtime."""
     module = getattr(runtime, "__name__", None)
@@ -65,6 +79,9 @@ def import_runtime(kind: str, name: str | None = None) -> tuple[Any, str]:
     reasons = []
     for each in runtimes_of(kind, name):
         try:
+            if each.program is not None:
+                program = each.program()
+                return program, f"{each.name} {program.__version__}"
             if each.first:
                 importlib.import_module(each.first)
             return importlib.import_module(each.module), f"{each.name} {_version(each.name)}"
@@ -111,9 +128,11 @@ def list_variants(manifest: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def is_there(runtime: Runtime) -> bool:
-    """Whether it is installed; nothing is imported."""
+    """Whether it is installed; nothing is imported, and nothing is run."""
     from importlib import util
 
+    if runtime.program is not None:
+        return runtime.program.place() is not None
     try:
         # Of one that is a folder without a file of its own: else any other of that name would be taken for it.
         return util.find_spec(runtime.module if runtime.first else runtime.name) is not None
@@ -152,7 +171,7 @@ def choose(manifest: dict[str, Any], name: str | None, runtime: str | None = Non
                 absent.add(variant["format"])
     if name is None:
         if runtime is not None:
-            raise RunnerError(f"{runtime} runs no variant here: pip install {runtime.replace('_', '-')}")
+            raise RunnerError(f"{runtime} runs no variant here: {how_to_get(runtime)}")
         raise RunnerError("no runtime is installed: pip install onnxruntime, or pip install ai-edge-litert")
     for variant in manifest["variants"]:
         if variant["name"] == name:
