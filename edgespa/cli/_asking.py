@@ -64,7 +64,7 @@ HARMLESS = (
     "precision", "int8-tolerance", "int8-max-loss", "fp32-tolerance", "int8-calibration", "int8-rounding",
     "int8-scheme", "int8-io", "int8-slowdown",
     "calibration-images",
-    "layout", "batch", "onnx-runtime", "opset", "preprocess", "decode", "cache", "strict", "license", "signers",
+    "layout", "batch", "also-size", "onnx-runtime", "opset", "preprocess", "decode", "cache", "strict", "license", "signers",
     "identity", "revoked", "no-run", "timeout", "provider", "runs", "seconds", "duration", "cooldown", "rounds",
     "by-layer", "pick", "tune", "power-mode", "fixed-clocks",
     "against", "again", "no-save", "with-base", "volatile", "archive", "to", "count", "balance", "description", "name",
