@@ -174,7 +174,9 @@ def export(
             variants, others = with_sizes(job, variants, sizes, steps)
         steps.next("write the bundle")
         specs = onnx_file.specs(program, samples.outputs, form.plain())
-        manifest = _manifest(specs, origin, samples, variants, job.judge.accuracy, left_out, config.max_latency_ms, others)
+        manifest = _manifest(
+            specs, origin, samples, variants, job.judge.accuracy, left_out, config.max_latency_ms, others
+        )
         _write_rest(writer.path, manifest, samples, origin.classes)
         return writer.commit(manifest)
 

@@ -65,7 +65,7 @@ class Samples:
 
     @property
     def decides(self) -> bool:
-        """Whether the first output has a top class: no map, nor the best of many, in order, of which it is the first."""
+        """Whether the first output has a top class: no map, nor the best of many, of which that is the first."""
         return self.outputs[0].ndim == 2 and not any((0, 1) in each.axes for each in self.sets)
 
     @property

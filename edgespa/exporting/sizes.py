@@ -85,7 +85,9 @@ def require_sizes_possible(config: ExportConfig) -> None:
         "--decode in-graph": config.decode == "in-graph",
     }
     for option in (name for name, is_asked in found.items() if is_asked):
-        raise ConfigError(f"{option} does not go together with --also-size", "export once for each size, or leave it out")
+        raise ConfigError(
+            f"{option} does not go together with --also-size", "export once for each size, or leave it out"
+        )
 
 
 def plain_program(program: Program) -> Program:
@@ -127,7 +129,9 @@ def with_sizes(
     proved: dict[str, list[Variant]] = {name: [] for name in ("", *made)}
     for variant in variants:
         path = first.folder / variant.file
-        own = {name: next(each for each in outcome.variants if each.name == variant.name) for name, outcome in made.items()}
+        own = {
+            name: next(each for each in outcome.variants if each.name == variant.name) for name, outcome in made.items()
+        }
         files = {FIRST: path.read_bytes()}
         files |= {each.signature: (jobs[each.name].folder / own[each.name].file).read_bytes() for each in sizes}
         path.write_bytes(joined(files))

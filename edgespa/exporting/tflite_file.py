@@ -100,7 +100,9 @@ def _lowered(program: Program) -> Program:
     return program
 
 
-def specs(path: Path, form: Form, signature: str | None = None) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+def specs(
+    path: Path, form: Form, signature: str | None = None
+) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
     """Inputs and outputs as the file has them.
 
     Args:

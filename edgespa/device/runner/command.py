@@ -162,14 +162,19 @@ def execute(folder: Path, options: argparse.Namespace) -> tuple[dict[str, Any], 
         options.threads = options.threads or variants[0].get("threads") or 1
         _bind(variants[0], options)
         others = size_names(whole)[1:] if every and options.size is None else []
-        views = [(manifest, variants), *((view, view["variants"]) for view in (at_size(whole, each) for each in others))]
+        views = [
+            (manifest, variants),
+            *((view, view["variants"]) for view in (at_size(whole, each) for each in others)),
+        ]
         _confine(folder, [variant for _, own in views for variant in own], options)
         checks = [
             selfcheck(folder, view, _asked(variant, options), options.threads, options.runtime)
             for view, own in views
             for variant in own
         ]
-        for row, size in zip(checks[len(variants) :], [each for each in others for _ in at_size(whole, each)["variants"]]):
+        for row, size in zip(
+            checks[len(variants) :], [each for each in others for _ in at_size(whole, each)["variants"]]
+        ):
             row["name"] += f" {size}"
         good = any(check["status"] == "passed" for check in checks)
         return {"selfcheck": checks}, int(not good or any(check["status"] == "failed" for check in checks))

@@ -30,7 +30,7 @@ class TfliteModel:
         self.output_details = self._find("output", self.outputs)
 
     def _signature(self, file: str) -> str | None:
-        """Of a file with one for each size the one that the manifest names, else the only one; None if there is none."""
+        """The one that the manifest names, as of a file with one for each size; else the only one, if there is one."""
         there, named = list(self.interpreter.get_signature_list()), self.variant.get("signature")
         if named is not None and named not in there:
             raise RunnerError(f"{file} has no signature {named}: {', '.join(there) or 'it has none'}")
