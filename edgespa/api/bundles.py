@@ -13,6 +13,7 @@ from edgespa.api.early import require_there
 from edgespa.api.options import DataOptions, Progress, left_out_of, some
 from edgespa.api.overlap import tell_overlap, tell_trained_on
 from edgespa.api.quality import count_channels, count_outputs
+from edgespa.api.sizes import at_other_sizes
 from edgespa.bundle import Base as BaseEntry
 from edgespa.bundle import BundleWriter, Compaction, Kind, Manifest, Signer, sha256_file
 from edgespa.bundle.manifest import MAX_LINES
@@ -86,6 +87,7 @@ def export_bundle(
     signer = Signer.open(sign_key) if sign_key is not None else None
     if is_task_file(model):
         program, origin, opened = _from_task(Path(model), base, weights, trust)
+        task = Task.load(Path(model))
     else:
         program, origin, opened = _from_model(model, input_shape, weights)
     if options.objective is not None:  # one of the user's own may say how its boxes are read
@@ -126,6 +128,14 @@ def export_bundle(
         tell_overlap(images[_TEST], {"--calibration": prepared[_SET]} if calibration else {})
         recorded = origin.provenance.get("task")
         tell_trained_on(images[_TEST], recorded.get("data") if isinstance(recorded, dict) else None)
+    sizes = at_other_sizes(
+        config.also_sizes,
+        opened,
+        origin,
+        (lambda found: origin_of_task(task, found, Path(model))) if is_task_file(model) else _of_base,
+        images.get(_SET, images.get(_TEST)),
+        options.objective,
+    )
     if license is not None:
         origin = dataclasses.replace(origin, base=origin.base.model_copy(update={"license": license}))
     return export(
@@ -136,6 +146,7 @@ def export_bundle(
         calibration=prepared.get(_SET),
         evaluation=prepared.get(_TEST),
         objective=objective,
+        sizes=sizes,
         overwrite=overwrite,
         sign=signer,
         progress=progress,
@@ -214,9 +225,13 @@ def _kind(learns: JsonValue, base: Base) -> Kind:
 
 def _from_model(model: str, input_shape: InputSizes | None, weights: str | None) -> tuple[Program, Origin, Base]:
     base = Base.open(model, input_shape, weights)
+    return (*_of_base(base), base)
+
+
+def _of_base(base: Base) -> tuple[Program, Origin]:
     cost = base.whole_cost
     origin = Origin(
-        task=_name_of(model),
+        task=_name_of(base.spec),
         base=_base_entry(base),
         compaction=Compaction(
             parameters=cost.parameters,
@@ -229,7 +244,7 @@ def _from_model(model: str, input_shape: InputSizes | None, weights: str | None)
         decoding=base.detector.decoding if base.detector is not None else None,
         provenance={"torch": torch.__version__},
     )
-    return base.program, origin, base
+    return base.program, origin
 
 
 def _name_of(model: str) -> str:

@@ -11,7 +11,18 @@ from edgespa.api.sweep_file import DATA, SweepAsked
 from edgespa.errors import ConfigError, DeviceError, EdgespaError, UntrustedError
 from edgespa.models.trust import CODE, is_remembered, question
 
-_LISTS = ("formats", "precisions", "keep", "only", "augment", "variants", "runtimes", "arithmetics", "providers")
+_LISTS = (
+    "formats",
+    "precisions",
+    "also_sizes",
+    "keep",
+    "only",
+    "augment",
+    "variants",
+    "runtimes",
+    "arithmetics",
+    "providers",
+)
 _NUMBERS = ("mean", "std", "padding", "resize_to")
 
 

@@ -52,6 +52,8 @@ MAX_PROOFS = 32
 """Of a file: runtimes, with their arithmetics, that it was proved in."""
 MAX_PARTS = 8
 """Of a file: those that lie beside it."""
+MAX_SIZES = 16
+"""Of a file, beside the first."""
 MAX_LINES = 1000
 """Of a skeleton."""
 PointNumber = Annotated[int, Field(ge=0, lt=1 << 16)]
@@ -150,6 +152,7 @@ class Variant(Part):
         name: For example ``"onnx-fp32"``; ``"all"`` is taken, it means every variant.
         file: The model file in the bundle.
         parts: Other files of the bundle that belong to it and lie beside it: the weights of an ncnn file.
+        signature: Of a TFLite file that has one for each size of the input: the one that this is about; else None.
         opset: ONNX opset; None for other formats.
         inputs: In the order of the program's inputs.
         outputs: In the order of the program's outputs.
@@ -176,6 +179,7 @@ class Variant(Part):
     parts: tuple[RelativePath, ...] = Field(default=(), max_length=MAX_PARTS)
     format: Literal["onnx", "tflite", "ncnn", "executorch", "pt2", "python"]
     precision: Literal["fp32", "fp16", "int8", "int8-weights"]
+    signature: Name | None = None
     opset: int | None = None
     inputs: tuple[TensorSpec, ...] = Field(min_length=1, max_length=MAX_TENSORS)
     outputs: tuple[TensorSpec, ...] = Field(min_length=1, max_length=MAX_TENSORS)
@@ -196,6 +200,12 @@ class Variant(Part):
     @model_validator(mode="after")
     def _sizes_are_bounded(self) -> Self:
         _refuse_large(self.inputs, self.outputs, self.preprocess)
+        return self
+
+    @model_validator(mode="after")
+    def _signature_is_of_tflite(self) -> Self:
+        if self.signature is not None and self.format != "tflite":
+            raise ValueError(f"{self.format} files have no signatures, and {self.name} names {self.signature!r}")
         return self
 
     @model_validator(mode="after")
@@ -289,6 +299,30 @@ class Base(Part):
     license: str | None = None
 
 
+class Size(Part):
+    """The model at another size of its input: in the same files, by other signatures of theirs.
+
+    Attributes:
+        name: Height and width, ``"160x160"``.
+        preprocessing: From image to input, at that size.
+        inputs: As `Manifest.inputs`.
+        outputs: As `Manifest.outputs`.
+        sets: As `Manifest.sets`.
+        decoding: From outputs to boxes, at that size.
+        selfcheck: The file with what is recorded of it.
+        variants: Of the same names as the bundle's, proved at that size.
+    """
+
+    name: str = Field(pattern="^[1-9][0-9]*x[1-9][0-9]*$", max_length=24)
+    preprocessing: Preprocess | None = None
+    inputs: tuple[TensorSpec, ...] = Field(min_length=1, max_length=MAX_TENSORS)
+    outputs: tuple[TensorSpec, ...] = Field(min_length=1, max_length=MAX_TENSORS)
+    sets: tuple[OutputSet, ...] = Field(default=(), max_length=MAX_TENSORS)
+    decoding: Decoding | None = None
+    selfcheck: RelativePath
+    variants: tuple[Variant, ...] = Field(min_length=1, max_length=MAX_VARIANTS)
+
+
 class Manifest(Part):
     """The contents of ``manifest.json``.
 
@@ -307,6 +341,8 @@ class Manifest(Part):
         decoding: From the outputs of a detector to boxes; None for other programs.
         skeleton: Pairs of key points, by their numbers, that a line connects where they are drawn.
         variants: The model files.
+        sizes: Other sizes of the input that they take; all else that is said here is of the first size.
+        selfcheck: The file with recorded inputs and outputs.
         compaction: What was removed.
         reference_accuracy: Of the program itself, on the same data as the variants'.
         pick: What runs where nobody names a variant; None for the first that can.
@@ -331,6 +367,8 @@ class Manifest(Part):
     decoding: Decoding | None = None
     skeleton: tuple[tuple[PointNumber, PointNumber], ...] = Field(default=(), max_length=MAX_LINES)
     variants: tuple[Variant, ...] = Field(min_length=1, max_length=MAX_VARIANTS)
+    sizes: tuple[Size, ...] = Field(default=(), max_length=MAX_SIZES)
+    selfcheck: RelativePath = SELFCHECK
     compaction: Compaction
     reference_accuracy: Quality | None = None
     pick: Pick | None = None
@@ -407,6 +445,37 @@ class Manifest(Part):
             if failures := variant.parity.failures():
                 raise ValueError(f"{where}: it does not keep its own bounds: {'; '.join(failures)}")
         return self
+
+    @model_validator(mode="after")
+    def _other_sizes_fit(self) -> Self:
+        if len({each.name for each in self.sizes}) < len(self.sizes):
+            raise ValueError("a size is listed twice")
+        first, listed = {each.name: each for each in self.variants}, {entry.path for entry in self.files}
+        for size in self.sizes:
+            self.at(size.name)
+            if listed and size.selfcheck not in listed:
+                raise ValueError(f"size {size.name}: {size.selfcheck} is not among the files")
+            for variant in size.variants:
+                own = first.get(variant.name)
+                if own is None or own.file != variant.file or None in (own.signature, variant.signature):
+                    raise ValueError(f"size {size.name}: '{variant.name}' is no signature of a file of the bundle")
+        return self
+
+    def at(self, size: str) -> Manifest:
+        """The manifest as it would be if one of the other sizes were the only one.
+
+        Args:
+            size: Its name.
+
+        Raises:
+            BundleError: There is none of that name; the message lists those that there are.
+        """
+        for each in self.sizes:
+            if each.name == size:
+                own = {key: value for key, value in dict(each).items() if key != "name"}
+                return Manifest.model_validate({**dict(self), **own, "sizes": (), "pick": None})
+        others = ", ".join(each.name for each in self.sizes) or "none"
+        raise BundleError(f"the bundle has no other size {size}", f"beside its first size it has: {others}")
 
     def lost(self, variant: Variant) -> float | None:
         """How much worse a file does than the program, in the measure's units; None where that was not measured.

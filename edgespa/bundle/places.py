@@ -24,7 +24,7 @@ def without_places(manifest: Manifest) -> Manifest:
     values = json.loads(manifest.model_dump_json())
     for name in ("base", "provenance"):
         values[name] = _everywhere(values[name])
-    for name in ("variants", "reference_accuracy"):
+    for name in ("variants", "reference_accuracy", "sizes"):
         values[name] = _in_fields(values[name])
     return Manifest.model_validate_json(json.dumps(values), strict=True)
 

@@ -162,7 +162,7 @@ HEAL_EXAMPLES: Examples = (
 
 EXPORT: Sections = {
     "Model": ("--input-shape", "--weights", "--base", "--trust"),
-    "Files": ("--format", "--precision", "--batch", "--layout", "--preprocess", "--decode", "--strict"),
+    "Files": ("--format", "--precision", "--batch", "--also-size", "--layout", "--preprocess", "--decode", "--strict"),
     "Data": ("--calibration", "--eval-data", *_IMAGES, "--seed"),
     "For a device": ("--device", "--onnx-runtime", "--opset", "--max-latency"),
     "With --precision int8": (

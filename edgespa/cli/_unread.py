@@ -132,6 +132,9 @@ RULES: Mapping[str, tuple[Rule, ...]] = MappingProxyType(
                 lambda values: set(values["precisions"]) - {"fp32"},
                 "is of files smaller than fp32: add --precision int8",
             ),
+            Rule(
+                ("also_sizes",), lambda values: "tflite" in values["formats"], "is of TFLite files: add --format tflite"
+            ),
             Rule(("layout",), lambda values: "tflite" in values["formats"], "is of TFLite files: add --format tflite"),
             Rule(
                 ("onnx_runtime", "opset"),

@@ -123,6 +123,14 @@ if TYPE_CHECKING:
     help="Of the images that TFLite files take.",
 )
 @click.option(
+    "--also-size",
+    "also_sizes",
+    multiple=True,
+    metavar="HxW",
+    help="Of TFLite files: another size of the image that they take, 160x160, by a signature, with the same weights; "
+    "may be repeated.",
+)
+@click.option(
     "--batch", type=click.IntRange(min=1), help="A fixed batch size; default: any in ONNX files, 1 in TFLite files."
 )
 @click.option(
@@ -212,7 +220,7 @@ def command(
     if device is not None and settings["onnx_runtime"] is not None:
         raise click.UsageError("--device names an ONNX Runtime too: leave out --onnx-runtime")
     said = {name: value for name, value in settings.items() if was_said(ctx, name)}
-    for name in ("formats", "precisions"):
+    for name in ("formats", "precisions", "also_sizes"):
         if name in said:
             said[name] = tuple(dict.fromkeys(said[name]))
     bundle = es.export(

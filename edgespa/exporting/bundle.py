@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from pydantic import JsonValue
 
-from edgespa.bundle import LABELS, RUNNER, SELFCHECK, BundleWriter, Kind, Manifest, Quality, TensorSpec, Variant
+from edgespa.bundle import LABELS, RUNNER, SELFCHECK, BundleWriter, Kind, Manifest, Quality, Size, TensorSpec, Variant
 from edgespa.bundle.places import without_places
 from edgespa.data import Prepared
 from edgespa.device import runner_source
@@ -27,17 +27,11 @@ from edgespa.exporting.drawing import draw_samples
 from edgespa.exporting.quantise import NotUseful
 from edgespa.exporting.running import fixed_batch
 from edgespa.exporting.samples import Samples
+from edgespa.exporting.sizes import Sized, plain_program, require_sizes_possible, with_sizes
 from edgespa.exporting.trial import trials
 from edgespa.exporting.variants import NO_SOURCE, Job, Progress, Steps, make_variants
-from edgespa.graph.constants import folded
 from edgespa.graph.program import Program
-from edgespa.models.interface import (
-    in_float32,
-    input_and_output_names,
-    outputs_like,
-    with_batch_first,
-    with_plain_outputs,
-)
+from edgespa.models.interface import input_and_output_names, outputs_like
 from edgespa.objectives.base import Objective
 from edgespa.system.clock import made_at
 
@@ -69,6 +63,7 @@ def require_possible(config: ExportConfig, *, calibrated: bool, evaluated: bool)
         )
     if config.int8_max_loss is not None and not {"int8", "int8-weights"} & set(config.precisions):
         raise ConfigError("--int8-max-loss is of int8 files, and none is asked for", "add --precision int8")
+    require_sizes_possible(config)
     for name in (each for each in config.formats if each in CONVERTERS):
         require(CONVERTERS[name].PACKAGES, CONVERTERS[name].EXTRA)
 
@@ -99,6 +94,7 @@ def export(
     calibration: Prepared | None = None,
     evaluation: Prepared | None = None,
     objective: Objective | None = None,
+    sizes: Sequence[Sized] = (),
     overwrite: bool = False,
     sign: Callable[[bytes], bytes] | None = None,
     progress: Progress | None = None,
@@ -114,6 +110,7 @@ def export(
         calibration: Images for int8.
         evaluation: Labelled images to measure on, by the objective's measure.
         objective: By whose measures; None for that of the data's kind.
+        sizes: The program at other sizes of its input, those of ``config.also_sizes``.
         overwrite: Replace a bundle that is there.
         sign: Makes the manifest's signature, see `BundleWriter`.
         progress: Told ``(done, total, text)``.
@@ -130,15 +127,16 @@ def export(
     """
     require_possible(config, calibrated=calibration is not None, evaluated=evaluation is not None)
     require_decodable(config, origin)
+    if sizes:
+        config = config.model_copy(update={"int8_rounding": "nearest", "strict": True})
     names, whole = input_and_output_names(program), outputs_like(program)
-    # Folded in the model's own element types: positions are often made in float64.
-    program = _with_batch(with_plain_outputs(in_float32(folded(program))))
+    program = plain_program(program)
     if config.decode == "in-graph":
         program, origin, objective = _decoded(program, origin, objective)
         names, whole = (names[0], list(NAMES)), list
     form = dataclasses.replace(config.form(origin.preprocess, len(program.inputs), fixed_batch(program)), names=names)
     cache = Cache.of_user() if config.cache else Cache(None)
-    steps = Steps(progress, len(config.formats) * len(config.precisions) * 2 + 2)
+    steps = Steps(progress, len(config.precisions) * 2 * (len(config.formats) + len(sizes)) + 2)
     with (
         trials(),
         BundleWriter(output, overwrite=overwrite, sign=sign) as writer,
@@ -165,15 +163,20 @@ def export(
             folder=writer.path,
             samples=samples,
             calibration=calibration,
-            judge=Judge(program, evaluation, calibration, origin.learns, _decides(samples), whole, objective),
+            judge=Judge(program, evaluation, calibration, origin.learns, samples.decides, whole, objective),
             facts=origin.facts,
             cache=cache,
             ranges=origin.ranges_for(config),
         )
         variants, left_out = _all_variants(job, made, steps)
+        others: tuple[Size, ...] = ()
+        if sizes:
+            variants, others = with_sizes(job, variants, sizes, steps)
         steps.next("write the bundle")
         specs = onnx_file.specs(program, samples.outputs, form.plain())
-        manifest = _manifest(specs, origin, samples, variants, job.judge.accuracy, left_out, config.max_latency_ms)
+        manifest = _manifest(
+            specs, origin, samples, variants, job.judge.accuracy, left_out, config.max_latency_ms, others
+        )
         _write_rest(writer.path, manifest, samples, origin.classes)
         return writer.commit(manifest)
 
@@ -185,16 +188,6 @@ def _decoded(program: Program, origin: Origin, objective: Objective | None) -> t
     if objective is not None:
         objective = objective.decoded_by(decoding)
     return program, dataclasses.replace(origin, decoding=decoding), objective
-
-
-def _with_batch(program: Program) -> Program:
-    """The program with a batch of 1, if its samples are not rows of all that it takes and gives."""
-    result = with_batch_first(program)
-    if result is not program:
-        log.warning(
-            "not all inputs and outputs have the batch as their first dimension: the files take one sample at a time"
-        )
-    return result
 
 
 def _all_variants(job: Job, made: Conversions, steps: Steps) -> tuple[tuple[Variant, ...], list[JsonValue]]:
@@ -232,6 +225,7 @@ def _manifest(
     reference: Quality | None,
     left_out: list[JsonValue],
     max_latency_ms: float | None,
+    sizes: tuple[Size, ...],
 ) -> Manifest:
     inputs, outputs = specs
     manifest = Manifest(
@@ -246,6 +240,7 @@ def _manifest(
         decoding=origin.decoding,
         skeleton=origin.skeleton,
         variants=variants,
+        sizes=sizes,
         compaction=origin.compaction,
         reference_accuracy=reference,
         max_latency_ms=max_latency_ms,
@@ -258,11 +253,6 @@ def _learns(origin: Origin, samples: Samples) -> Kind:
     """One number, of which nobody said that it is a class, is a number."""
     alone = samples.outputs[0].shape[1:] == (1,)
     return "regression" if alone and origin.learns == "classes" and not origin.classes else origin.learns
-
-
-def _decides(samples: Samples) -> bool:
-    """Whether the first output has a top class: not a map, nor the best of many, in order, of which it is the first."""
-    return samples.outputs[0].ndim == 2 and not any((0, 1) in each.axes for each in samples.sets)
 
 
 def _write_rest(folder: Path, manifest: Manifest, samples: Samples, classes: Sequence[str]) -> None:

@@ -299,6 +299,8 @@ def _in_and_out(manifest: Manifest, classes: Sequence[str]) -> Iterator[str]:
         yield f"- in: {_spec(spec)}"
     for spec in manifest.outputs:
         yield f"- out: {_spec(spec)}"
+    if manifest.sizes:
+        yield f"- other sizes, `run.py --size`: {', '.join(each.name for each in manifest.sizes)}"
     how = manifest.preprocessing
     if how is not None:
         first, *rest = steps(how)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, JsonValue, model_validator
 
@@ -60,6 +60,7 @@ class ExportConfig(Strict):
             the program takes.
         decode: ``in-graph``: files of a detector give boxes, scores and classes, see `edgespa.exporting.decoding`;
             ``outside``: its raw outputs, which ``run.py`` reads.
+        also_sizes: Other sizes of the image, ``"160x160"``, that TFLite files take besides, each by a signature.
         cache: Take converted files from the cache, and keep them there.
         strict: Every file that is asked for must be there, or no bundle is written.
         threads: For the runtimes during the proof.
@@ -86,6 +87,7 @@ class ExportConfig(Strict):
     opset: int | None = None
     preprocess: Literal["outside", "in-graph"] = "outside"
     decode: Literal["outside", "in-graph"] = "outside"
+    also_sizes: tuple[Annotated[str, Field(pattern="^[1-9][0-9]{0,5}x[1-9][0-9]{0,5}$")], ...] = ()
     cache: bool = True
     strict: bool = False
     threads: int = Field(default=2, ge=1)

@@ -48,6 +48,7 @@ class File:
         weights: What its weights are made of, where it has none.
         runtime: The runtime by its name; None for the one that files of the format are proved in.
         arithmetic: In which numbers it is to compute layers in float32; None for its own.
+        signature: By which a file with several is called.
     """
 
     def __init__(
@@ -63,6 +64,7 @@ class File:
         *,
         runtime: str | None = None,
         arithmetic: str | None = None,
+        signature: str | None = None,
     ) -> None:
         self.name = name
         self.inputs = inputs
@@ -76,6 +78,7 @@ class File:
             "outputs": [spec.model_dump() for spec in outputs],
             "preprocess": pixels.model_dump() if pixels else None,
             "weights": weights.model_dump() if weights else None,
+            "signature": signature,
             "picked": runtime,
             "arithmetic": arithmetic,
         }

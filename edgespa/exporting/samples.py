@@ -64,6 +64,11 @@ class Samples:
         return max(shares)
 
     @property
+    def decides(self) -> bool:
+        """Whether the first output has a top class: no map, nor the best of many, of which that is the first."""
+        return self.outputs[0].ndim == 2 and not any((0, 1) in each.axes for each in self.sets)
+
+    @property
     def weak(self) -> str | None:
         """Why the proof on them says little; None where it says enough."""
         if self.count < LEAST_SAMPLES:

@@ -100,12 +100,15 @@ def _lowered(program: Program) -> Program:
     return program
 
 
-def specs(path: Path, form: Form) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+def specs(
+    path: Path, form: Form, signature: str | None = None
+) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
     """Inputs and outputs as the file has them.
 
     Args:
-        path: A TFLite file with one signature.
+        path: A TFLite file.
         form: What it was written as.
+        signature: By which; the first where nothing is said.
 
     Raises:
         ExportError: If the runtime does not load what the converter made, as it knows fewer operators.
@@ -115,7 +118,7 @@ def specs(path: Path, form: Form) -> tuple[tuple[TensorSpec, ...], tuple[TensorS
             from ai_edge_litert.interpreter import Interpreter
 
             interpreter = Interpreter(str(path))
-            key = next(iter(interpreter.get_signature_list()))
+            key = signature or next(iter(interpreter.get_signature_list()))
             runner = interpreter.get_signature_runner(key)
             inputs, outputs = runner.get_input_details(), runner.get_output_details()
     except (ValueError, RuntimeError) as error:

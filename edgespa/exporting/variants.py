@@ -76,6 +76,7 @@ class Job:
         facts: What its files say of themselves.
         cache: Where made files are kept.
         ranges: Of activations, that the program was trained with for int8; see `Origin`.
+        signature: By which the program is called in files that have several.
     """
 
     program: Program
@@ -88,6 +89,7 @@ class Job:
     facts: Facts
     cache: Cache
     ranges: Mapping[str, Range] = dataclasses.field(default_factory=dict)
+    signature: str | None = None
 
     @cached_property
     def corrections(self) -> Corrections:
@@ -268,9 +270,20 @@ def open_file(
     elif name == "executorch":
         inputs, outputs = executorch_file.specs(job.program, job.samples.outputs, job.form)
     else:
-        inputs, outputs = tflite_file.specs(path, job.form)
+        inputs, outputs = tflite_file.specs(path, job.form, job.signature)
     called, pixels = f"{name}-{precision}", job.form.pixels
-    return File(path, called, name, inputs, outputs, threads, pixels, runtime=runtime, arithmetic=arithmetic)
+    return File(
+        path,
+        called,
+        name,
+        inputs,
+        outputs,
+        threads,
+        pixels,
+        runtime=runtime,
+        arithmetic=arithmetic,
+        signature=job.signature,
+    )
 
 
 def _smaller(job: Job, name: str, precision: str, quantiser: Any, plain: Path, path: Path, steps: Steps) -> Variant:

@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from edgespa.bundle.files import first_problem, read_manifest_bytes
 from edgespa.bundle.limits import MAX_MANIFEST_BYTES, whole_number
-from edgespa.bundle.manifest import MANIFEST, MAX_BYTES, MAX_FILES, RUNNER, SELFCHECK, SIGNATURE, Manifest, path_problem
+from edgespa.bundle.manifest import MANIFEST, MAX_BYTES, MAX_FILES, RUNNER, SIGNATURE, Manifest, path_problem
 from edgespa.bundle.opened import OpenBundle
 from edgespa.errors import RegistryError
 from edgespa.system.bounds import shown
@@ -186,7 +186,9 @@ def _kind(path: str, weights: Iterable[str]) -> str:
         return WEIGHT
     if path.lower().endswith((".md", ".txt")) and "label" not in path.lower():
         return DOCUMENT
-    return {RUNNER: CODE, SELFCHECK: DATASET}.get(path, WEIGHT_CONFIG)
+    if path.startswith("selfcheck."):
+        return DATASET
+    return {RUNNER: CODE}.get(path, WEIGHT_CONFIG)
 
 
 def _config(name: str, created: str, license: str | None, technical: Mapping[str, Any]) -> dict[str, Any]:

@@ -53,6 +53,7 @@ CASES = [
     (EXPORT, "--int8-slowdown 1.1", "--precision fp16"),
     (f"{EXPORT} --precision int8-weights --calibration d", "--calibration-images 9", "--precision int8"),
     (f"{EXPORT} --format onnx", "--layout nchw", TFLITE),
+    (f"{EXPORT} --format onnx", "--also-size 64x64", TFLITE),
     (f"{EXPORT} {TFLITE}", "--opset 17", "--format onnx"),
     (f"{EXPORT} {TFLITE}", "--onnx-runtime 1.19", "--format onnx"),
     (f"{EXPORT} {TFLITE}", "--device pi-4b", INT8),

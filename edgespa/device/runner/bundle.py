@@ -57,6 +57,28 @@ def oversized(manifest: dict[str, Any]) -> str | None:
     return None
 
 
+def size_names(manifest: dict[str, Any]) -> list[str]:
+    """Sizes of the input that the files take, height and width, the usual one first."""
+    sizes = manifest.get("sizes") or []
+    first = ["x".join(str(side) for side in manifest["inputs"][0]["shape"][-2:])] if sizes else []
+    return first + [str(each["name"]) for each in sizes]
+
+
+def at_size(manifest: dict[str, Any], name: str | None) -> dict[str, Any]:
+    """The manifest as if it had that size alone, and the usual one where nothing is said."""
+    names = size_names(manifest)
+    if name is None or name in names[:1]:
+        return manifest
+    if name not in names:
+        raise RunnerError(f"there is no size {name}: " + (", ".join(names) or "the files take one size"))
+    own = manifest["sizes"][names.index(name) - 1]
+    found = {**manifest, **{key: value for key, value in own.items() if key != "name"}, "sizes": []}
+    large = oversized(found)
+    if large:
+        raise RunnerError(f"manifest.json describes {large} at {name}")
+    return found
+
+
 def inside(folder: Path, name: str) -> Path:
     """The path of a file of the bundle; a name that leads elsewhere is refused."""
     if os.path.isabs(name) or ".." in Path(name).parts:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from edgespa.device.runner.arrays import Allowed, read_recorded
-from edgespa.device.runner.bundle import RunnerError, altered
+from edgespa.device.runner.bundle import RunnerError, altered, inside
 from edgespa.device.runner.compare import SINGLE, compare, exceeded
 from edgespa.device.runner.models import infer, open_model
 from edgespa.device.runner.places import thinned
@@ -83,13 +83,19 @@ def _in_a_row(arrays: dict[str, np.ndarray], side: str) -> list[np.ndarray]:
 
 def read_samples(folder: Path, manifest: dict[str, Any]) -> Recorded:
     """The recorded inputs, the program's outputs, and what differences are judged by."""
+    name = recorded_in(manifest)
     try:
-        arrays = read_recorded(folder / "selfcheck.npz", Allowed(manifest))
+        arrays = read_recorded(inside(folder, name), Allowed(manifest))
     except RunnerError:
         raise
     except Exception as error:
-        raise RunnerError(f"cannot read selfcheck.npz: {error}") from error
+        raise RunnerError(f"cannot read {name}: {error}") from error
     return Recorded(arrays, manifest.get("preprocessing"))
+
+
+def recorded_in(manifest: dict[str, Any]) -> str:
+    """The file with recorded inputs and outputs."""
+    return str(manifest.get("selfcheck") or "selfcheck.npz")
 
 
 def selfcheck(
@@ -97,9 +103,10 @@ def selfcheck(
 ) -> dict[str, Any]:
     """Run the recorded inputs through a variant, in the named runtime, and judge its outputs by its bounds."""
     result: dict[str, Any] = {"name": variant["name"], "status": "not run", "runtime": None, "failures": []}
-    if all(entry["path"] != "selfcheck.npz" for entry in manifest["files"]):
-        return {**result, "failures": ["the bundle has no selfcheck.npz"]}
-    damaged = altered(folder, manifest, [*task_files(variant), "selfcheck.npz"]) + wrong_base(folder, variant)
+    records = recorded_in(manifest)
+    if all(entry["path"] != records for entry in manifest["files"]):
+        return {**result, "failures": [f"the bundle has no {records}"]}
+    damaged = altered(folder, manifest, [*task_files(variant), records]) + wrong_base(folder, variant)
     damaged = damaged or beyond(folder, manifest, variant)
     if damaged:
         return {**result, "status": "failed", "failures": damaged}

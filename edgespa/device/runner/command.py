@@ -13,7 +13,7 @@ from typing import Any
 
 from edgespa.device.runner.answer import Result, brief, together
 from edgespa.device.runner.batches import answer_batches
-from edgespa.device.runner.bundle import RunnerError, read_bundle
+from edgespa.device.runner.bundle import RunnerError, at_size, read_bundle, size_names
 from edgespa.device.runner.check import selfcheck
 from edgespa.device.runner.confine import SECONDS, limit_memory, limit_time, memory_for
 from edgespa.device.runner.cores import bind_to, cores_of, cores_text
@@ -75,6 +75,7 @@ def parser(folder: Path = FOLDER) -> argparse.ArgumentParser:
     )
     command.add_argument("--overwrite", action="store_true", help="replace what is at --output")
     command.add_argument("--variant", metavar="NAME", help="default: the first that can run; 'all' with --selfcheck")
+    command.add_argument("--size", metavar="HxW", help="of the input, where files take several; default: the first")
     command.add_argument("--threads", type=_positive, metavar="N", help="default: those of the pick, or 1")
     command.add_argument("--cores", type=_cores, metavar="LIST", help="of the machine, 4-7 or 0,2; default: any")
     command.add_argument("--runtime", metavar="NAME", help="such as openvino; default: the usual one of the format")
@@ -153,21 +154,33 @@ def execute(folder: Path, options: argparse.Namespace) -> tuple[dict[str, Any], 
         found = bench_layers(folder, options.threads or 1, options.seconds)
         in_time()
         return found, 0
-    manifest = read_bundle(folder)
+    whole = read_bundle(folder)
+    manifest = at_size(whole, options.size)
     if options.selfcheck:
         every = options.variant == "all"
         variants = manifest["variants"] if every else [choose(manifest, options.variant, options.runtime)]
         options.threads = options.threads or variants[0].get("threads") or 1
         _bind(variants[0], options)
-        _confine(folder, variants, options)
-        checks = [
-            selfcheck(folder, manifest, _asked(variant, options), options.threads, options.runtime)
-            for variant in variants
+        others = size_names(whole)[1:] if every and options.size is None else []
+        views = [
+            (manifest, variants),
+            *((view, view["variants"]) for view in (at_size(whole, each) for each in others)),
         ]
+        _confine(folder, [variant for _, own in views for variant in own], options)
+        checks = [
+            selfcheck(folder, view, _asked(variant, options), options.threads, options.runtime)
+            for view, own in views
+            for variant in own
+        ]
+        for row, size in zip(
+            checks[len(variants) :], [each for each in others for _ in at_size(whole, each)["variants"]]
+        ):
+            row["name"] += f" {size}"
         good = any(check["status"] == "passed" for check in checks)
         return {"selfcheck": checks}, int(not good or any(check["status"] == "failed" for check in checks))
     if not options.bench and options.input is None and options.batches is None:
-        return {"variants": list_variants(manifest)}, 0
+        sizes = size_names(whole)
+        return {"variants": list_variants(manifest), **({"sizes": sizes} if sizes else {})}, 0
     files, targets = _files(options) if options.input is not None else ([], [])
     variant = _asked(choose(manifest, options.variant, options.runtime), options)
     options.threads = options.threads or variant.get("threads") or 1

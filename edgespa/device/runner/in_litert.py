@@ -24,20 +24,32 @@ class TfliteModel:
         self.interpreter = runtime.Interpreter(model_path=str(path), num_threads=threads)
         self.interpreter.allocate_tensors()
         self.variant, self.inputs, self.outputs = variant, variant["inputs"], variant["outputs"]
+        self.signature = self._signature(path.name)
+        self.called = self.interpreter.get_signature_runner(self.signature) if variant.get("signature") else None
         self.input_details = self._find("input", self.inputs)
         self.output_details = self._find("output", self.outputs)
+
+    def _signature(self, file: str) -> str | None:
+        """The one that the manifest names, as of a file with one for each size; else the only one, if there is one."""
+        there, named = list(self.interpreter.get_signature_list()), self.variant.get("signature")
+        if named is not None and named not in there:
+            raise RunnerError(f"{file} has no signature {named}: {', '.join(there) or 'it has none'}")
+        if named is None and len(there) > 1:  # all have the same names, and tensors are counted in each graph
+            raise RunnerError(f"{file} has the signatures {', '.join(there)}; the manifest names none of them")
+        return named if named is not None else next(iter(there), None)
 
     def _find(self, kind: str, specs: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """The runtime's tensors in the manifest's order, by tensor name, signature name, or as the only one."""
         details = getattr(self.interpreter, f"get_{kind}_details")()
         names = [spec["name"] for spec in specs]
-        tables = [{detail["name"]: detail for detail in details}]
-        for key in self.interpreter.get_signature_list():
-            tables.append(getattr(self.interpreter.get_signature_runner(key), f"get_{kind}_details")())
+        tables = [] if self.called else [{detail["name"]: detail for detail in details}]
+        if self.signature is not None:
+            runner = self.called or self.interpreter.get_signature_runner(self.signature)
+            tables.append(getattr(runner, f"get_{kind}_details")())
         for table in tables:
             if all(name in table for name in names):
                 return [table[name] for name in names]
-        if len(details) == len(names) == 1:
+        if len(details) == len(names) == 1 and not self.called:
             return list(details)
         raise RunnerError(f"the file's {kind}s are {', '.join(sorted(tables[0]))}; the manifest says {names}")
 
@@ -68,10 +80,21 @@ class TfliteModel:
 
     def run(self, feed: list[np.ndarray]) -> list[np.ndarray]:
         """One inference; outputs as the file gives them."""
+        if self.called is not None:
+            return self._call(self.called, feed)
         for i, detail in enumerate(self.input_details):
             self.interpreter.set_tensor(detail["index"], feed[i])
         self.interpreter.invoke()
         return [self.interpreter.get_tensor(detail["index"]) for detail in self.output_details]
+
+    def _call(self, runner: Any, feed: list[np.ndarray]) -> list[np.ndarray]:
+        """One inference by a signature, which would take another size, too, and answer wrongly."""
+        for spec, detail, array in zip(self.inputs, self.input_details, feed):
+            wanted = tuple(int(size) for size in detail["shape"])
+            if array.shape != wanted:
+                raise RunnerError(f"{spec['name']} of {self.signature} is {list(wanted)}, not {list(array.shape)}")
+        given = runner(**{spec["name"]: array for spec, array in zip(self.inputs, feed)})
+        return [given[spec["name"]] for spec in self.outputs]
 
     def results(self, raw: list[np.ndarray]) -> list[np.ndarray]:
         """Outputs in the program's layout, dequantised where the file's outputs are quantised."""
@@ -105,7 +128,7 @@ class LiteRtModel(TfliteModel):
             for name in ("compiled_model", "options", "cpu_options", "hardware_accelerator")
         ]
         compiled, options, cpu, accelerator = parts
-        (signature,) = self.interpreter.get_signature_list() or [None]
+        signature = self.signature
         if signature is None:
             raise RunnerError(f"{path.name} has no signature, so it is not computed in fp16")
         with _silent():  # it says which accelerators there are not

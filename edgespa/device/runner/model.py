@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from edgespa.device.runner.answer import Reader, Result
-from edgespa.device.runner.bundle import RunnerError, altered, read_bundle
+from edgespa.device.runner.bundle import RunnerError, altered, at_size, read_bundle
 from edgespa.device.runner.draw import draw
 from edgespa.device.runner.inputs import fitted_arrays, picture_input, pixels_of, read_arrays
 from edgespa.device.runner.models import infer, open_model, running
@@ -110,6 +110,7 @@ class Model:
         threads: Of the runtime; None for those of what is picked, or one.
         top: Classes that are named, the likeliest so many.
         score: Boxes and key points below it are left out; boxes below 0.3 where nothing is said.
+        size: Of the input, "160x160", where files take several; the first where nothing is said.
 
     Raises:
         RunnerError: The folder is no bundle, it was damaged, or no variant can run here.
@@ -122,9 +123,10 @@ class Model:
         threads: int | None = None,
         top: int = 5,
         score: float | None = None,
+        size: str | None = None,
     ) -> None:
         self._folder = Path(os.path.abspath(HERE if folder is None else folder))
-        self._asked = (variant, threads, top, score)
+        self._asked = (variant, threads, top, score, size)
         self._lock = threading.Lock()
         self._key = self._look()
         self._refused: Any = None
@@ -203,9 +205,9 @@ class Model:
         return self._opened
 
     def _open(self) -> Opened:
-        name, threads, top, score = self._asked
+        name, threads, top, score, size = self._asked
         folder = Path(os.path.realpath(self._folder))  # all of it from one version, whatever happens meanwhile
-        manifest = read_bundle(folder)
+        manifest = at_size(read_bundle(folder), size)
         try:
             variant = choose(manifest, name)
             wrong = altered(folder, manifest, task_files(variant)) + wrong_base(folder, variant)
