@@ -42,8 +42,8 @@ Verb = Literal["adapt", "prune", "export", "profile"]
 VERBS: tuple[Verb, ...] = get_args(Verb)
 KEYWORDS = MappingProxyType(
     {"from": "start", "format": "formats", "precision": "precisions", "also_size": "also_sizes",
-     "adapter_option": "adapter_settings", "timeout": "timeout_s", "provider": "providers", "max_latency": "max_latency_ms", "runtime": "runtimes",
-     "arithmetic": "arithmetics"}
+     "adapter_option": "adapter_settings", "timeout": "timeout_s", "provider": "providers",
+     "max_latency": "max_latency_ms", "runtime": "runtimes", "arithmetic": "arithmetics"}
 )  # fmt: skip
 """Options that the calls name otherwise."""
 BASE = ("model", "weights", "input_shape")
