@@ -5,6 +5,9 @@ overlaps as a square, and of those that overlap all but the surest suppressed by
 ``kept[j] = no i < j is kept and suppresses j``. A step settles those whose suppressors are settled, so what greedy
 suppression gives is reached as soon as no chain of boxes, each suppressing the next, is longer.
 
+The outputs are those of TensorFlow Lite's ``Detection_PostProcess``, in its order, for which the detectors of MediaPipe
+and of TensorFlow Lite's Task Library are made; but a box begins with x, which the metadata of a TFLite file say.
+
 Deviations from `edgespa.pixels.boxes.detections`: the candidates are the best of the image, not of each class or each
 level; there are at most `CANDIDATES` of them, so at most so many boxes.
 """
@@ -24,8 +27,9 @@ from edgespa.system.quiet import quiet
 
 CANDIDATES = 256
 ROUNDS = 16
-NAMES = ("boxes", "scores", "classes")
-"""Of the outputs: [N, K, 4], [N, K], [N, K]; of fewer boxes than K the rest is 0."""
+NAMES = ("boxes", "classes", "scores", "count")
+"""Of the outputs: [N, K, 4] x1, y1, x2, y2 where the input is 1 x 1, [N, K], [N, K], and how many of K there are, [N]; the
+rest is 0."""
 
 
 def with_decoding(program: Program, how: Decoding) -> tuple[Program, Decoding]:
@@ -56,9 +60,10 @@ def with_decoding(program: Program, how: Decoding) -> tuple[Program, Decoding]:
         exported = torch.export.export(module, program.example_inputs(2), dynamic_shapes=(free,) if free else None)
     read = Decoding(
         size=how.size,
-        scores=Columns(output=1),
-        boxes=Columns(output=0),
-        classes=Columns(output=2),
+        scores=Columns(output=NAMES.index("scores")),
+        boxes=Columns(output=NAMES.index("boxes")),
+        unit="input",
+        classes=Columns(output=NAMES.index("classes")),
         clip=False,
         threshold=how.threshold,
         candidates=most,
@@ -109,7 +114,7 @@ class _InGraph(nn.Module):
         self.register_buffer("middles", (anchors[:, :2] + anchors[:, 2:]) / 2)
         self.register_buffer("sides", anchors[:, 2:] - anchors[:, :2])
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         given = self.network(images)
         outputs = (given,) if isinstance(given, Tensor) else tuple(given)
         scores, own = self._scores(outputs)
@@ -128,8 +133,8 @@ class _InGraph(nn.Module):
             kept = kept * self._suppressed(boxes, classes, self._how.overlap)
         final, order = torch.where(kept > 0.5, best, self.last_kept).topk(self._most, 1)
         there = (final > 0).float()
-        boxes = boxes.gather(1, order[:, :, None].expand(-1, -1, 4)) * there[:, :, None]
-        return boxes, final.clamp(min=0), classes.gather(1, order) * there
+        boxes = boxes.gather(1, order[:, :, None].expand(-1, -1, 4)) / self.limits * there[:, :, None]
+        return boxes, classes.gather(1, order) * there, final.clamp(min=0), there.sum(1)
 
     def _scores(self, outputs: tuple[Tensor, ...]) -> tuple[Tensor, Tensor | None]:
         """Scores [N, entries], and the class of each place where only the best of each counts."""
