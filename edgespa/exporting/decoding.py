@@ -28,8 +28,11 @@ from edgespa.system.quiet import quiet
 CANDIDATES = 256
 ROUNDS = 16
 NAMES = ("boxes", "classes", "scores", "count")
-"""Of the outputs: [N, K, 4] x1, y1, x2, y2 where the input is 1 x 1, [N, K], [N, K], and how many of K there are, [N]; the
-rest is 0."""
+"""Of the outputs: [N, K, 4] x1, y1, x2, y2 where the input is 1 x 1, [N, K], [N, K], and how many of K there are, [N].
+
+All are float32, and what is behind the count is 0. Classes and count are integers up to the last operator, so that int8
+files, too, give whole numbers: readers cut off what is behind the point.
+"""
 
 
 def with_decoding(program: Program, how: Decoding) -> tuple[Program, Decoding]:
@@ -123,18 +126,18 @@ class _InGraph(nn.Module):
         best, index = ranked.topk(self._count, 1)
         if own is None:
             place = torch.div(index, self._classes, rounding_mode="floor")
-            classes = (index - place * self._classes).float()
+            classes = index - place * self._classes
         else:
             place = index
-            classes = own.gather(1, index).float()
+            classes = own.gather(1, index)
         boxes = corners.gather(1, place[:, :, None].expand(-1, -1, 4))
         kept = (best > 0).float()
         if self._how.overlap is not None:
             kept = kept * self._suppressed(boxes, classes, self._how.overlap)
         final, order = torch.where(kept > 0.5, best, self.last_kept).topk(self._most, 1)
-        there = (final > 0).float()
-        boxes = boxes.gather(1, order[:, :, None].expand(-1, -1, 4)) / self.limits * there[:, :, None]
-        return boxes, classes.gather(1, order) * there, final.clamp(min=0), there.sum(1)
+        there = (final > 0).int()
+        boxes = boxes.gather(1, order[:, :, None].expand(-1, -1, 4)) / self.limits * there.float()[:, :, None]
+        return boxes, (classes.gather(1, order) * there).float(), final.clamp(min=0), there.sum(1).float()
 
     def _scores(self, outputs: tuple[Tensor, ...]) -> tuple[Tensor, Tensor | None]:
         """Scores [N, entries], and the class of each place where only the best of each counts."""
@@ -150,7 +153,7 @@ class _InGraph(nn.Module):
             raw = (raw * _columns(outputs, how.centerness).sigmoid()).sqrt()
         if how.only_best or how.classes is not None:
             best, index = raw.max(-1)
-            own = index if how.classes is None else _columns(outputs, how.classes)[:, :, 0]
+            own = index if how.classes is None else _columns(outputs, how.classes)[:, :, 0].round().int()
             return best, own
         return raw.flatten(1), None
 
@@ -180,9 +183,9 @@ class _InGraph(nn.Module):
         area = (boxes[:, :, 2] - boxes[:, :, 0]) * (boxes[:, :, 3] - boxes[:, :, 1])
         union = area[:, :, None] + area[:, None, :] - shared
         over = (shared > overlap * union) & (union > 0)  # boxes of no size overlap with nothing
-        same = (classes[:, :, None] - classes[:, None, :]).abs() < 0.5
+        same = classes[:, :, None] == classes[:, None, :]
         suppresses = (over & same).float() * self.earlier
-        kept = torch.ones_like(classes)
+        kept = torch.ones_like(boxes[:, :, 0])
         for _ in range(ROUNDS):
             kept = (torch.matmul(kept[:, None, :], suppresses)[:, 0, :] < 0.5).float()
         return kept
