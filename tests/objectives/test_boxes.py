@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from edgespa.adaptation.config import AdaptConfig
 from edgespa.api.bundles import export_bundle
@@ -102,6 +103,40 @@ def test_classes_and_their_count_are_whole_numbers_in_int8(task: Path, tmp_path:
         assert count == (scores > 0).sum()
         seen |= set(classes[: int(count)].tolist())
     assert seen == {0.0, 1.0}
+
+
+@pytest.mark.slow
+@pytest.mark.more
+def test_mediapipe_finds_what_is_found(task: Path, tmp_path: Path) -> None:
+    absent = "MEDIAPIPE ABSENT: its object detector was not asked"
+    mediapipe: Any = pytest.importorskip("mediapipe", reason=absent)
+    tasks: Any = pytest.importorskip("mediapipe.tasks.python", reason=absent)
+    config = ExportConfig(formats=("tflite",), decode="in-graph", preprocess="in-graph")
+    manifest = export_bundle(
+        str(task), tmp_path / "b", config, options=OPTIONS, evaluation=str(task.parent / "test")
+    ).model_dump(mode="json")
+    opened = Opened(tmp_path / "b", manifest, manifest["variants"][0], least=0.5)
+    options = tasks.vision.ObjectDetectorOptions(
+        base_options=tasks.BaseOptions(model_asset_path=str(tmp_path / "b" / "model.tflite")), score_threshold=0.5
+    )
+    same, count = 0, 0
+    with tasks.vision.ObjectDetector.create_from_options(options) as detector:
+        for path in sorted((task.parent / "test" / "images").iterdir()):
+            pixels = np.ascontiguousarray(Image.open(path).convert("RGB"))
+            ours = opened.see(pixels)["boxes"]
+            seen = detector.detect(mediapipe.Image(image_format=mediapipe.ImageFormat.SRGB, data=pixels))
+            for each in seen.detections:
+                count += 1
+                (category,), box = each.categories, each.bounding_box
+                sides = np.array([box.origin_x, box.origin_y, box.origin_x + box.width, box.origin_y + box.height])
+                same += any(
+                    row["label"] == category.category_name
+                    and abs(row["score"] - category.score) < 0.1
+                    and np.abs(sides - row["box"]).max() < 3
+                    for row in ours
+                )
+    assert count > 10
+    assert same >= 0.9 * count
 
 
 def test_without_the_objective_nobody_knows(task: Path, tmp_path: Path) -> None:
