@@ -95,7 +95,7 @@ def _adapted(
     validation: str,
     opening: Mapping[str, Any],
     training: Mapping[str, Any],
-    **trackers: str,
+    **trackers: Any,
 ) -> dict[str, Any]:
     """Learn the task, for few epochs or all of them."""
     import edgespa as es

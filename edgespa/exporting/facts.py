@@ -146,7 +146,7 @@ class Facts:
         """
         if self.gives_boxes:
             assert self.decoding is not None
-            words = _IN_ORDER.get(spec.name, "").format(unit=_UNITS[self.decoding.unit])
+            words: str | None = _IN_ORDER.get(spec.name, "").format(unit=_UNITS[self.decoding.unit])
         else:
             words = _ROWS.get(self.objective) if index == 0 and self.decoding is None else None
         return f"{_shape(spec)}: {words}" if words else _shape(spec)
