@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from workers_here import Here
 
 import edgespa as es
 from edgespa.api import search_foretold, search_front, search_stages, search_verb
@@ -33,41 +34,15 @@ from edgespa.errors import (
 )
 from edgespa.tasks.unfinished import state_path
 from edgespa.trials.record import Search
-from edgespa.workers import Ended, Failure, Job
-from edgespa.workers.calling import carried_out, ended
+from edgespa.workers import Failure, Job
 
 SPACE = {"density": [0.5, 0.75, 1.0], "rank": [2, 4], "precision": ["fp32", "int8"]}
 SHARE = {"onnx-fp32": 1.0, "onnx-int8": 0.5}
 
 
-class Here:
-    """Workers that do their jobs in this process, the last that was given first, and can be made to end before one."""
-
-    slots = 2
-
-    def __init__(self) -> None:
-        self.done: list[Job] = []
-        self._left: list[Job] = []
-        self.before: Callable[[Job], Failure | None] = lambda job: None
-
-    @property
-    def running(self) -> tuple[Job, ...]:
-        return tuple(self._left)
-
-    def submit(self, job: Job) -> None:
-        assert len(self._left) < self.slots
-        self._left.append(job)
-
-    def next(self) -> Ended:
-        job = self._left.pop()
-        failure = self.before(job)
-        self.done.append(job)
-        if failure is not None:
-            return Ended(job, None, failure, 0.0, "here")
-        return ended(job, carried_out(job.call, job.arguments), "here")
-
-    def stages(self) -> list[str]:
-        return [str(job.arguments["stage"]) for job in self.done]
+def stages(here: Here) -> list[str]:
+    """Of the jobs that were done."""
+    return [str(job.arguments["stage"]) for job in here.done]
 
 
 class Board:
@@ -117,7 +92,7 @@ MEASURE = {"name": "accuracy", "title": "accuracy", "percent": True, "rises": Tr
 
 @pytest.fixture
 def here(monkeypatch: pytest.MonkeyPatch) -> Here:
-    found = Here()
+    found = Here(2, queue=False, newest_first=True)
 
     @contextlib.contextmanager
     def opened(**_: Any) -> Iterator[Here]:
@@ -192,7 +167,7 @@ def test_the_front_comes_out_as_files_bundles_and_a_page(
     space = {"density": [0.5, 1.0], "rank": [2], "precision": ["int8"], "criterion": ["taylor"]}
     found = call(eval_data=str(others), space=space, sampler="grid", trials=None, bracket=2, epochs=3)
     record = found.record
-    assert here.stages() == ["cut", "cut", "few", "full", "file"]
+    assert stages(here) == ["cut", "cut", "few", "full", "file"]
     assert record.counts() == {"complete": 1, "stopped": 1}
     assert {each.why for each in record.trials if each.state == "stopped"} == {
         "after the cut not among the best 1 of 2"
@@ -250,7 +225,7 @@ def test_what_is_too_slow_is_rejected_before_anything_is_trained(call: Any, here
 
 def test_where_all_is_too_slow_nothing_is_trained(call: Any, here: Here, board: Board) -> None:
     found = call(latency_ms=0.001)
-    assert set(here.stages()) == {"cut"}
+    assert set(stages(here)) == {"cut"}
     assert found.record.counts() == {"rejected": 6}
     assert found.front == ()
     assert call(size_bytes=1, output=found.path.parent / "small").record.counts() == {"rejected": 6}
@@ -283,7 +258,7 @@ def test_the_defaults_are_tried_and_go_on_in_any_case(call: Any, here: Here, boa
         str(found),
         re.MULTILINE,
     )
-    assert {"few", "full", "file"} <= set(here.stages())
+    assert {"few", "full", "file"} <= set(stages(here))
     # Of what has no choice that is the default the first, of a range whose default is not known the middle.
     space = {"lr": "1e-4..1e-2:log", "rank": [2, 4], "density": [0.5]}
     odd = call(space=space, output=found.path.parent / "odd", trials=1, bracket=3)
@@ -348,7 +323,7 @@ def test_a_search_that_was_ended_goes_on_and_repeats_nothing(
         call(**how)
     left = Search.read(tmp_path / "found" / "search.json")
     assert not left.done
-    here._left.clear()
+    here.forget()
     here.before = lambda job: None
     found = call(**how)
     assert what(found.record.trials) == whole["trials"]
@@ -415,12 +390,12 @@ def test_where_no_trial_can_begin_the_reason_is_the_error(call: Any, here: Here,
 def test_stages_that_are_alike_are_done_once(call: Any, here: Here, board: Board) -> None:
     """Trials that differ in their precision alone share their training; at one epoch, few are all."""
     found = call(space={"precision": ["fp32", "int8"]}, density=0.5, sampler="grid", trials=None, bracket=2)
-    assert here.stages() == ["cut", "few", "full", "file"]
+    assert stages(here) == ["cut", "few", "full", "file"]
     assert len(found.record.trials) == 2
     here.done.clear()
     call(space={"rank": [2, 4]}, density=0.5, sampler="grid", bracket=2, epochs=1, output=found.path.parent / "short")
-    assert here.stages().count("few") == 1
-    assert "full" not in here.stages()
+    assert stages(here).count("few") == 1
+    assert "full" not in stages(here)
     assert [few_epochs(each) for each in (1, 2, 3, 10, 30)] == [1, 1, 1, 3, 10]
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from workers_here import Here
 
 import edgespa as es
 from edgespa.api import sweep_stages
@@ -33,8 +34,7 @@ from edgespa.errors import (
 from edgespa.objectives.measures import ACCURACY
 from edgespa.tasks import base as base_module
 from edgespa.trials.swept import SweepRecord
-from edgespa.workers import Ended, Failure, Job
-from edgespa.workers.calling import carried_out, ended
+from edgespa.workers import Failure
 
 HEAD = """
 version = 1
@@ -63,45 +63,20 @@ rank = 2
 """
 
 
-class Here:
-    """Workers that do their jobs in this process, in their order, and can be made to end before one."""
-
-    slots = 1
-
-    def __init__(self) -> None:
-        self.done: list[Job] = []
-        self._left: list[Job] = []
-        self.before: Callable[[Job], Failure | None] = lambda job: None
-
-    @property
-    def running(self) -> tuple[Job, ...]:
-        return tuple(self._left)
-
-    def submit(self, job: Job) -> None:
-        self._left.append(job)
-
-    def next(self) -> Ended:
-        job = self._left.pop(0)
-        failure = self.before(job)
-        self.done.append(job)
-        if failure is not None:
-            return Ended(job, None, failure, 0.0, "here")
-        return ended(job, carried_out(job.call, job.arguments), "here")
-
-    def names(self) -> list[str]:
-        """Of the jobs since this was last asked."""
-        found = [job.name for job in self.done]
-        self.done.clear()
-        return found
+def names(here: Here) -> list[str]:
+    """Of the jobs since this was last asked."""
+    found = [job.name for job in here.done]
+    here.done.clear()
+    return found
 
 
 @pytest.fixture
 def here(monkeypatch: pytest.MonkeyPatch) -> Here:
-    found = Here()
+    found = Here(1, queue=True, newest_first=False)
 
     @contextlib.contextmanager
     def opened(**_: Any) -> Iterator[Here]:
-        found._left.clear()
+        found.forget()
         yield found
 
     monkeypatch.setattr("edgespa.workers.open_workers", opened)
@@ -227,7 +202,7 @@ def test_many_tasks_over_one_base(
     found = call(text)
     assert len(set(opened)) == 1
     assert len(opened) == 1
-    assert here.names() == ["base", "all", "two", "gone", "cut"]
+    assert names(here) == ["base", "all", "two", "gone", "cut"]
     assert states(found) == {"base": "made", "all": "made", "two": "made", "gone": "failed", "cut": "made"}
     assert "gone.npz does not exist" in str(found.failed[0].error)
     assert not found.done
@@ -254,7 +229,7 @@ def test_many_tasks_over_one_base(
     assert (out / "tasks" / "two.spa").read_bytes() == single.path.read_bytes()
 
     again = call(text.replace('[tasks.gone]\ndata = "gone.npz"\n', ""))
-    assert here.names() == []
+    assert names(here) == []
     assert set(states(again).values()) == {"unchanged"}
     assert again.done
     assert opened[1:] == [opened[0]]  # of the single call
@@ -319,7 +294,7 @@ def test_it_is_done_again_where_something_changed_and_says_why(
 ) -> None:
     text = HEAD + TWO
     assert whys(call(text)) == {"base": "no bundle yet", "all": "new", "two": "new"}
-    first = here.names()
+    first = names(here)
     assert first == ["base", "all", "two"]
     cases: list[tuple[str, dict[str, str]]] = [
         (text, {}),
@@ -340,21 +315,21 @@ def test_it_is_done_again_where_something_changed_and_says_why(
         found = call(changed)
         left = {name: why for name, why in whys(found).items() if why}
         assert left == wanted, changed
-        assert here.names() == list(wanted)
+        assert names(here) == list(wanted)
         assert found.done
     (tmp_path / "files/net.py").write_text((tmp_path / "files/net.py").read_text() + "\n# another\n")
     assert set(whys(call(text)).values()) == {"base changed"}
-    here.names()
+    names(here)
     assert whys(call(text, again="two")) == {"base": "", "all": "", "two": "asked for"}
-    assert here.names() == ["two"]
+    assert names(here) == ["two"]
     task = tmp_path / "out/tasks/two.spa"
     for change in (lambda: task.write_bytes(task.read_bytes() + b"x"), task.unlink):
         change()
         assert whys(call(text)) == {"base": "", "all": "", "two": "its file is gone, or another one"}
-        assert here.names() == ["two"]
+        assert names(here) == ["two"]
     shutil.move(tmp_path / "files", tmp_path / "moved")
     assert es.sweep(tmp_path / "moved/tasks.toml", output="out", progress=False).done  # and no word is needed
-    assert here.names() == []
+    assert names(here) == []
 
 
 def test_what_is_said_goes_to_the_call_that_knows_it(call: Any, here: Here, made: Made, tmp_path: Path) -> None:
@@ -410,7 +385,7 @@ def test_this_machine_measures_last_and_tables_are_made_once(call: Any, here: He
     found = call(text)
     order = ["latency table of local", "base", "all", "two", "base on local", "all on local", "two on local"]
     devices = [job.device for job in here.done]
-    assert here.names() == order
+    assert names(here) == order
     assert devices == ["local", None, *["local"] * 5]
     assert len(made.told("latencies")) == 1
     assert {each["latency_ms"] for each in made.told("adapt")} == {2.5}
@@ -422,11 +397,11 @@ def test_this_machine_measures_last_and_tables_are_made_once(call: Any, here: He
     assert [each.times["local"]["ms"] for each in found.all] == [2.0] * 3  # the fastest
     assert "ms local" in str(found)
     assert call(text).done
-    assert here.names() == []
+    assert names(here) == []
     call(text + "runs = 7\n")
-    assert here.names() == ["two on local"]
+    assert names(here) == ["two on local"]
     call(text + "runs = 7\n", again="two")
-    assert here.names() == ["latency table of local", "two", "two on local"]
+    assert names(here) == ["latency table of local", "two", "two on local"]
 
 
 def test_a_task_that_fails_stops_no_other(call: Any, here: Here, made: Made) -> None:
@@ -436,10 +411,10 @@ def test_a_task_that_fails_stops_no_other(call: Any, here: Here, made: Made) -> 
     assert states(found) == {"base": "made", "all": "failed", "two": "made"}
     assert (found.failed[0].error, found.failed[0].hint) == ("it does not compute", "try another")
     assert "all: it does not compute (try another)" in str(found)
-    here.names()
+    names(here)
     made.refused = {"export": ExportError("no file"), "latencies": DeviceError("away")}
     found = call(text.replace("density = 0.5", "latency_ms = 3"))
-    assert here.names() == ["latency table of local", "all", "two"]
+    assert names(here) == ["latency table of local", "all", "two"]
     assert {each.error for each in found.tasks} == {"no file"}
     assert all(each.task is not None for each in found.tasks)  # that much is done
     made.refused = {}
@@ -457,9 +432,9 @@ def test_a_device_that_is_away_fails_its_measurement_alone(call: Any, here: Here
     assert {each.error for each in found.all} == {"it is away"}
     assert all(each.bundle is not None for each in found.all)
     made.refused = {}
-    here.names()
+    names(here)
     assert call(HEAD + "devices = ['local']\n" + TWO).done
-    assert here.names() == ["base on local", "all on local", "two on local"]
+    assert names(here) == ["base on local", "all on local", "two on local"]
 
 
 def test_looking_does_nothing(call: Any, here: Here, made: Made, tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from onnx import TensorProto, helper, load_from_string, numpy_helper
+from waiting import wait_for
 
 from edgespa.bundle import open_bundle, pack, read_manifest
 from edgespa.bundle.files import seal_of
@@ -424,13 +425,6 @@ def started(word: str) -> list[int]:
             except OSError:
                 continue
     return found
-
-
-def wait_for(condition: Callable[[], bool], seconds: float = 30) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.02)
 
 
 @pytest.mark.law(1)

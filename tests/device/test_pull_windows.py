@@ -7,12 +7,12 @@ import importlib.util
 import json
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from waiting import wait_for
 
 from edgespa.device.agent import guard, remembered, versions
 from edgespa.device.agent.by_hand import seconds_of
@@ -41,16 +41,7 @@ def nobody_watches_on(tmp_path: Path) -> Iterator[None]:
     root = tmp_path / "far"
     for path in (root / "tasks").glob("*/window.json"):
         path.unlink()
-    wait_until(lambda: not is_watched(root, "shapes"), "a process watches on")
-
-
-def wait_until(found: Callable[[], Any], what: str, seconds: float = 60) -> Any:
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if value := found():
-            return value
-        time.sleep(0.02)
-    pytest.fail(what)
+    wait_for(lambda: not is_watched(root, "shapes"), "a process watches on")
 
 
 def state(root: Path) -> dict[str, Any]:
@@ -82,7 +73,7 @@ def test_a_pulled_version_is_watched_and_not_taken_again(one: Any, typed: Any) -
     assert is_watched(one.root, "shapes")  # the program has ended
     assert typed()["outcome"] == "unchanged"
     (one.root / "ill").touch()
-    wait_until(lambda: state(one.root)["state"] == "rolled back", "it did not go back")
+    wait_for(lambda: state(one.root)["state"] == "rolled back", "it did not go back")
     assert (one.in_use(), state(one.root)["to"]) == (first, first)
     row = typed()
     assert (row["outcome"], one.in_use()) == ("left", first)
@@ -101,14 +92,14 @@ def test_the_next_in_the_middle_goes_back_to_what_has_shown_itself(one: Any, typ
     one.ship(3)
     row = typed({**WATCH, "health": "false"})
     assert row["outcome"] == "switched"
-    wait_until(lambda: state(one.root)["state"] == "rolled back", "it did not go back")
+    wait_for(lambda: state(one.root)["state"] == "rolled back", "it did not go back")
     assert one.in_use() == first
 
 
 def test_the_self_check_and_the_latency_of_the_device(one: Any, typed: Any) -> None:
     first = one.in_use()
     typed({**WATCH, "health": None, "max_latency_ms": 1e-6})
-    wait_until(lambda: state(one.root)["state"] == "rolled back", "it did not go back")
+    wait_for(lambda: state(one.root)["state"] == "rolled back", "it did not go back")
     assert "an inference takes" in state(one.root)["reason"]
     assert one.in_use() == first
 
@@ -130,7 +121,7 @@ def test_the_bundles_own_bound_of_latency(one: Any, typed: Any, make_bundle: Any
     assert second != first
     one.ship(4)
     typed({**WATCH, "health": None})
-    wait_until(lambda: state(one.root)["state"] == "rolled back", "it did not go back", seconds=240)
+    wait_for(lambda: state(one.root)["state"] == "rolled back", "it did not go back", seconds=240)
     assert "and may take 4e-06 ms" in state(one.root)["reason"]
     assert one.in_use() == first
 
@@ -164,7 +155,7 @@ def test_a_window_that_was_interrupted_goes_on(one: Any, typed: Any) -> None:
     file = one.root / "tasks/shapes/window.json"
     before = file.read_text()
     file.unlink()
-    wait_until(lambda: not is_watched(one.root, "shapes"), "it is watched on")
+    wait_for(lambda: not is_watched(one.root, "shapes"), "it is watched on")
     file.write_text(before)  # as after a restart
     assert typed()["outcome"] == "unchanged"
     assert is_watched(one.root, "shapes")

@@ -9,13 +9,13 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
+from waiting import wait_for
 
 from edgespa.cli import profile as profile_command
 from edgespa.device import connect
@@ -27,13 +27,6 @@ from edgespa.device.measure.site import cool_down
 from edgespa.errors import ConfigError, DeviceError, RefusedError, UnreachableError
 
 pytestmark = pytest.mark.slow  # each starts a runtime several times
-
-
-def wait_for(condition: Callable[[], Any], seconds: float = 30) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.02)
 
 
 def runners(server: Any, folder: Path) -> list[int]:

@@ -9,12 +9,12 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from waiting import wait_for
 
 import edgespa as es
 from edgespa.api.device_results import Shipping
@@ -87,16 +87,7 @@ def kitchen(start_sshd: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
             for path in (each.place / "far").glob("*/tasks/*/window.json"):
                 path.unlink()
             for home in map(each.home, each.names):
-                wait_until(lambda home=home: not is_watched(home, "shapes"), "a process watches on")
-
-
-def wait_until(found: Callable[[], Any], what: str, seconds: float = 120) -> Any:
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if value := found():
-            return value
-        time.sleep(0.02)
-    pytest.fail(what)
+                wait_for(lambda home=home: not is_watched(home, "shapes"), "a process watches on")
 
 
 def states(done: Shipping) -> list[str]:
@@ -202,14 +193,14 @@ def test_the_host_is_killed_in_the_middle_of_a_wave(kitchen: Any, versions: Vers
     es.ship(versions(1), device="k02")
     window = ["--watch", "60s", "--health-every", "0.5s", "--health-command", WELL]
     with typed("ship", versions(2), "--group", "kitchen", "--wave", "2,100%", *window) as process:
-        wait_until(lambda: list(fleet.uses().values())[:2] == ["1", "2"], "the first wave has not begun")
+        wait_for(lambda: list(fleet.uses().values())[:2] == ["1", "2"], "the first wave has not begun")
         process.kill()
         process.wait()
     fleet.sshd.cut()
     assert fleet.uses() == {"k01": "1", "k02": "2", "k03": None}
     fleet.ill("k02")
     file = fleet.home("k02") / "tasks/shapes/window.json"
-    wait_until(lambda: json.loads(file.read_text())["state"] == "rolled back", "it did not go back")
+    wait_for(lambda: json.loads(file.read_text())["state"] == "rolled back", "it did not go back")
     assert fleet.uses() == {"k01": "1", "k02": "1", "k03": None}
     state = json.loads(file.read_text())
     assert state["reason"] == "the health command ended with status 1"

@@ -8,13 +8,12 @@ import signal
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from edgespa_test_wheels import NUMPY, ONNXRUNTIME, wheel
+from waiting import wait_for
 
 from edgespa.device import connect, load_device, versions
 from edgespa.device.board import Device
@@ -39,13 +38,6 @@ def board(sshd: Any, name: str, **connection: Any) -> Device:
     runtime = {"name": "onnxruntime", "providers": ("CPUExecutionProvider",), "oldest": "1.15"}
     values = sshd.device(name, **connection).model_dump()
     return Device.parse({**values, "runtimes": [runtime]}, name)
-
-
-def wait_for(condition: Callable[[], Any], seconds: float = 60) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.01)
 
 
 @pytest.mark.more

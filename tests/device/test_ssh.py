@@ -13,11 +13,11 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from waiting import wait_for
 
 from edgespa.device import connect
 from edgespa.device.board import Device
@@ -46,13 +46,6 @@ def payload(tmp_path: Path) -> Payload:
 
 def cache(device: Any) -> Path:
     return Path(device.connection.folder) / "cache"
-
-
-def wait_for(condition: Callable[[], bool], seconds: float = 20) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.01)
 
 
 def refused(connection: SshConnection) -> UnreachableError:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from waiting import wait_for
 
 from edgespa.device.agent import versions as agent_versions
 from edgespa.device.agent.update_lock import UPDATE_LOCK, holders
@@ -46,16 +47,7 @@ def nobody_watches_on(home: Path) -> Iterator[None]:
     yield
     for path in (home / "tasks").glob("*/window.json"):
         path.unlink()
-    wait_until(lambda: not is_watched(home, "shapes"), "a process watches on")
-
-
-def wait_until(found: Callable[[], Any], what: str, seconds: float = 60) -> Any:
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if value := found():
-            return value
-        time.sleep(0.02)
-    pytest.fail(what)
+    wait_for(lambda: not is_watched(home, "shapes"), "a process watches on")
 
 
 def state(home: Path) -> dict[str, Any]:
@@ -87,7 +79,7 @@ def test_a_window_in_which_all_is_well(far: Connection, home: Path, versions: Ve
     (task,) = device_status(far).tasks
     assert task.window == window
     assert task.healthy
-    wait_until(lambda: not is_watched(home, "shapes"), "it is watched on")
+    wait_for(lambda: not is_watched(home, "shapes"), "it is watched on")
     assert not list((home / "tasks/shapes").glob("window-*"))
 
 
@@ -102,7 +94,7 @@ def test_it_goes_back_by_itself_when_nobody_is_connected(own_sshd: Any, home: Pa
     assert not own_sshd.sessions()
     assert in_use(home) == new
     (home / "ill").touch()
-    wait_until(lambda: in_use(home) == old, "it did not go back")
+    wait_for(lambda: in_use(home) == old, "it did not go back")
     assert answers(home) == "passed"
     with connect(own_sshd.device(home=home)) as connection:
         (task,) = device_status(connection).tasks
@@ -191,9 +183,9 @@ def test_a_restart_in_the_middle(own_sshd: Any, home: Path, versions: Versions) 
     with connect(own_sshd.device(home=home)) as connection:
         put(connection, versions(1), None)
         done = put(connection, versions(2), Watch(6.0, every_s=0.3, health="true"))
-        wait_until(lambda: state(home)["rounds"] >= 2, "no round")
+        wait_for(lambda: state(home)["rounds"] >= 2, "no round")
     own_sshd.reboot(home)
-    wait_until(lambda: not is_watched(home, "shapes"), "it is watched on")
+    wait_for(lambda: not is_watched(home, "shapes"), "it is watched on")
     before = state(home)
     assert before["state"] == "watching"
     time.sleep(1.5)
@@ -217,7 +209,7 @@ def test_a_bad_one_is_found_after_a_restart_at_the_end_of_its_window(
         old = put(connection, versions(1), None).version
         done = put(connection, versions(2), Watch(60, every_s=0.2, health=f"test ! -e {home}/ill"))
     own_sshd.reboot(home)
-    wait_until(lambda: not is_watched(home, "shapes"), "it is watched on")
+    wait_for(lambda: not is_watched(home, "shapes"), "it is watched on")
     path = home / "tasks/shapes/window.json"
     path.write_text(json.dumps({**state(home), "done_s": 60.0}))  # all of it has passed, and was not written down
     (home / "ill").touch()
@@ -243,7 +235,7 @@ def test_a_roll_back_by_hand_ends_the_window(near: Connection, home: Path, versi
     done = put(near, versions(2), QUICK)
     assert roll_back(near, "shapes", python).version == old
     assert follow_window(near, "shapes", done.version).state == "replaced"
-    wait_until(lambda: not is_watched(home, "shapes"), "it is watched on")
+    wait_for(lambda: not is_watched(home, "shapes"), "it is watched on")
     assert in_use(home) == old
 
 

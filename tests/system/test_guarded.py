@@ -6,22 +6,14 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from waiting import wait_for
 
 from edgespa.system.guarded import private_folder, run_guarded
 
 MARK = "import sys, time, pathlib; pathlib.Path({path!r}).write_text('on'); time.sleep(60)"
-
-
-def wait_for(condition: Callable[[], bool], seconds: float = 20) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.01)
 
 
 def alive(word: str) -> list[int]:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from waiting import wait_for
 
 from edgespa.errors import ConfigError, MissingExtraError
 from edgespa.workers import Job, open_workers
@@ -19,13 +20,6 @@ from edgespa.workers.calling import carried_out, ended, threads_of
 
 Jobs = Callable[..., Job]
 SOON_S = 60.0
-
-
-def until(what: Callable[[], object], seconds: float = SOON_S) -> None:
-    ends = time.monotonic() + seconds
-    while not what():
-        assert time.monotonic() < ends, "it has not come about"
-        time.sleep(0.02)
 
 
 def is_alive(process: int) -> bool:
@@ -135,7 +129,7 @@ def test_what_runs_is_asked_to_end_and_nothing_new_begins(jobs: Jobs, tmp_path: 
         with open_workers() as workers:
             workers.submit(jobs("waited", folder=str(tmp_path), label="a", seconds=60))
             workers.submit(jobs("waited", folder=str(tmp_path), label="b", seconds=60))
-            until((tmp_path / "a.began.0").exists)
+            wait_for((tmp_path / "a.began.0").exists)
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -147,7 +141,7 @@ def test_what_runs_is_asked_to_end_and_nothing_new_begins(jobs: Jobs, tmp_path: 
 def test_stop_gives_what_came_of_what_ran(jobs: Jobs, tmp_path: Path) -> None:
     with open_workers() as workers:
         workers.submit(jobs("waited", "first", folder=str(tmp_path), label="a", seconds=60))
-        until((tmp_path / "a.began.0").exists)
+        wait_for((tmp_path / "a.began.0").exists)
         stopped = workers.stop()
         assert [each.job.name for each in stopped] == ["first"]
         assert stopped[0].failure is not None
@@ -183,7 +177,7 @@ def begun(jobs: Jobs, folder: Path) -> subprocess.Popen[bytes]:
     program = subprocess.Popen(
         [sys.executable, "-P", "-c", textwrap.dedent(SCRIPT.format(folder=str(folder)))], start_new_session=True
     )
-    until(lambda: (folder / "a.began.0").exists() and (folder / "b.began.0").exists())
+    wait_for(lambda: (folder / "a.began.0").exists() and (folder / "b.began.0").exists())
     return program
 
 
@@ -200,7 +194,7 @@ def test_ctrl_c_once_more_ends_what_does_not_listen(jobs: Jobs, tmp_path: Path) 
     program = subprocess.Popen(
         [sys.executable, "-P", "-c", textwrap.dedent(script.format(folder=str(tmp_path)))], start_new_session=True
     )
-    until((tmp_path / "began").exists)
+    wait_for((tmp_path / "began").exists)
     program.send_signal(signal.SIGINT)
     time.sleep(1.5)
     assert program.poll() is None
@@ -214,7 +208,7 @@ def test_nothing_outlives_who_started_it(jobs: Jobs, tmp_path: Path) -> None:
     program.wait()
     left = [int((tmp_path / f"{name}.began.0").read_text().split()[1]) for name in "ab"]
     left.append(int((tmp_path / "a.child").read_text()))
-    until(lambda: not any(is_alive(each) for each in left))
+    wait_for(lambda: not any(is_alive(each) for each in left))
     assert not (tmp_path / "a.saved").exists()
 
 
