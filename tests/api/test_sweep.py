@@ -474,6 +474,10 @@ def test_what_only_the_user_may_say_is_asked_for(call: Any, here: Here, made: Ma
     with pytest.raises(UntrustedError) as caught:
         call(HEAD + TWO + "tensorboard = 'runs'\n", trust=False)  # below the folder of the file
     assert "tensorboard" not in caught.value.message
+    call(told, trust=True)
+    notes = list((tmp_path / "out" / "stages").rglob("*.json"))
+    assert notes
+    assert not any("secret" in each.read_text() for each in notes)
     call(HEAD + TWO, trust=True)
     call(HEAD + TWO, trust=False)  # nothing is to be done
     # What nothing is to be done for is not asked about.
@@ -572,6 +576,16 @@ def test_trackers_begin_at_the_folder_of_the_file(tmp_path: Path) -> None:
     making = read_sweep(tmp_path / "tasks.toml").tasks[1].making
     assert making["tensorboard"] == str(tmp_path / "runs")
     assert making["mlflow"] == f"sqlite:///{tmp_path}/m.db"
+
+
+def test_a_note_that_has_trackers_is_that_of_the_same_task(call: Any, here: Here, made: Made, tmp_path: Path) -> None:
+    """As older ones have."""
+    call(HEAD + TWO)
+    path = tmp_path / "out" / "stages" / "two" / "task.json"
+    before = json.loads(path.read_text())
+    before["asked"]["mlflow"] = "http://host:5000"
+    path.write_text(json.dumps(before))
+    assert set(states(call(HEAD + TWO)).values()) == {"unchanged"}
 
 
 def test_words_are_no_paths(images: Path, tmp_path: Path) -> None:
