@@ -40,10 +40,17 @@ class MLflow:
 
     def __init__(self, uri: str) -> None:
         self.place = without_password(uri)
-        self._uri = _absolute(uri)
+        self._uri = absolute(uri)
         self._client: Any = None
         self._run = ""
         self._behind: dict[str, set[tuple[int, float]]] | None = None
+
+    def reach(self) -> None:
+        """See `edgespa.adaptation.tracking.Sink`."""
+        with self._as_asked():
+            from mlflow.tracking import MlflowClient
+
+            self._experiment(MlflowClient(tracking_uri=self._uri))
 
     def begin(self, name: str, config: Mapping[str, Any], resumed: str | None, step: int) -> str:
         """See `edgespa.adaptation.tracking.Sink`."""
@@ -137,12 +144,18 @@ class MLflow:
         return "://" not in self._uri or self._uri.startswith("file:")
 
 
-def _absolute(uri: str) -> str:
-    """The same place whatever the current folder is later on: MLflow keeps stores open by their names."""
+def absolute(uri: str, folder: Path | None = None) -> str:
+    """The same place whatever the current folder is later on: MLflow keeps stores open by their names.
+
+    Args:
+        uri: See `MLflow`.
+        folder: Where files begin; None for the current one.
+    """
+    begin = Path() if folder is None else folder
     if uri.startswith(_SQLITE) and not uri.startswith(f"{_SQLITE}/"):
-        return f"{_SQLITE}/{Path(uri.removeprefix(_SQLITE)).absolute().as_posix().lstrip('/')}"
+        return f"{_SQLITE}/{(begin / uri.removeprefix(_SQLITE)).absolute().as_posix().lstrip('/')}"
     named = "://" in uri or uri.split(":")[0] in ("databricks", "file")
-    return uri if named else str(Path(uri).absolute())
+    return uri if named else str((begin / uri).absolute())
 
 
 def _known(tag: str, step: int, value: float) -> tuple[int, float]:

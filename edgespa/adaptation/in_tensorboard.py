@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import re
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from io import FileIO
@@ -37,6 +38,12 @@ class TensorBoard:
         self._file: FileIO | None = None
         self._from: int | None = None
         self._config = ""
+
+    def reach(self) -> None:
+        """See `edgespa.adaptation.tracking.Sink`."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=self._folder):
+            pass
 
     def begin(self, name: str, config: Mapping[str, Any], resumed: str | None, step: int) -> str:
         """See `edgespa.adaptation.tracking.Sink`."""

@@ -7,12 +7,14 @@ the beginning is an error, before anything long is done.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import logging
 import math
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Protocol, Self
@@ -41,6 +43,8 @@ _TAGS = {
 }
 _PASSWORD = re.compile(r"//[^/\s@]*@")
 FINISHED, FAILED, LEFT = "FINISHED", "FAILED", "KILLED"
+_PART: ContextVar[str | None] = ContextVar("part", default=None)
+"""The name of what is trained as a part of longer work."""
 
 
 class Row(NamedTuple):
@@ -67,6 +71,9 @@ class Sink(Protocol):
 
     option: str
     place: str
+
+    def reach(self) -> None:
+        """See whether anything can be written there, without a run."""
 
     def begin(self, name: str, config: Mapping[str, Any], resumed: str | None, step: int) -> str:
         """Open a run.
@@ -140,17 +147,34 @@ def _name_of(output: Path) -> str:
     return f"{longer.stem}-{output.stem}" if longer.suffix == SUFFIX else output.stem
 
 
+@contextlib.contextmanager
+def part_named(name: str) -> Iterator[None]:
+    """What is trained while the block runs is a part of longer work, whose places were looked at when that began.
+
+    A tracker that went away since then is said, and costs the part nothing but its figures.
+
+    Args:
+        name: Of its run.
+    """
+    token = _PART.set(name)
+    try:
+        yield
+    finally:
+        _PART.reset(token)
+
+
 class Trackers:
     """Those that a training is told to; without any, nothing is done. Closes its runs as a context manager.
 
     Args:
         sinks: Where to.
         name: Of the task.
+        part: A sink that cannot be begun with is left out.
     """
 
-    def __init__(self, sinks: Sequence[Sink] = (), name: str = "") -> None:
+    def __init__(self, sinks: Sequence[Sink] = (), name: str = "", *, part: bool = False) -> None:
         self._sinks = list(sinks)
-        self._name = name
+        self._name, self._part = name, part
         self._open: list[_Patient] = []
         self._runs: dict[str, str] = {}
         self._latest: dict[str, tuple[int, float]] = {}
@@ -178,7 +202,20 @@ class Trackers:
             from edgespa.adaptation.in_mlflow import MLflow
 
             sinks.append(MLflow(mlflow))
-        return cls(sinks, _name_of(output))
+        part = _PART.get()
+        return cls(sinks, part or _name_of(output), part=part is not None)
+
+    def reach(self) -> None:
+        """See whether all of them can be written.
+
+        Raises:
+            ConfigError: One cannot.
+        """
+        for sink in self._sinks:
+            try:
+                sink.reach()
+            except Exception as error:
+                raise _refusal(sink, error) from error
 
     def begin(
         self, config: Mapping[str, Any], *, steps: int, measure: str, resumed: object = None, step: int | None = None
@@ -206,10 +243,10 @@ class Trackers:
                 known = run if isinstance(run, str) else None
                 self._runs[sink.option] = sink.begin(self._name, config, known, step or 0)
             except Exception as error:
-                hint = f"give another place, or leave out {sink.option}: the training does not need it"
-                if isinstance(error, ModuleNotFoundError):  # edgespa's extra has the small MLflow, for servers
-                    hint = f"that kind of place needs {error.name}, which is not installed; or {hint}"
-                raise ConfigError(f"{sink.option} {sink.place}: {_said(error)}", hint) from error
+                if not self._part:
+                    raise _refusal(sink, error) from error
+                log.warning("%s %s: %s; %s is not told there", sink.option, sink.place, _said(error), self._name)
+                continue
             self._open.append(_Patient(sink))
         return {**{str(name): run for name, run in before.items() if isinstance(run, str)}, **self._runs}
 
@@ -257,6 +294,13 @@ class Trackers:
         status = FINISHED if kind is None else FAILED if issubclass(kind, Exception) else LEFT
         while self._open:
             self._open.pop().end(status)
+
+
+def _refusal(sink: Sink, error: Exception) -> ConfigError:
+    hint = f"give another place, or leave out {sink.option}: the training does not need it"
+    if isinstance(error, ModuleNotFoundError):  # edgespa's extra has the small MLflow, for servers
+        hint = f"that kind of place needs {error.name}, which is not installed; or {hint}"
+    return ConfigError(f"{sink.option} {sink.place}: {_said(error)}", hint)
 
 
 def _said(error: Exception) -> str:

@@ -80,6 +80,7 @@ class Asked:
         jobs: Processes.
         ray: A cluster in their place.
         seed: Of everything random.
+        trackers: Keywords of `edgespa.adapt`, absolute places: what is told how each training goes. They change none.
     """
 
     model: str
@@ -106,6 +107,7 @@ class Asked:
     jobs: int
     ray: str | None
     seed: int
+    trackers: Mapping[str, str] = dataclasses.field(default_factory=dict, repr=False)
     _contents: dict[str, list[str | None]] = dataclasses.field(default_factory=dict, repr=False)
 
     def identity(self) -> str:

@@ -6,6 +6,7 @@ that has it is never done again, and trials that ask for the same share it. A tr
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from collections.abc import Callable, Mapping
@@ -13,6 +14,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from edgespa.adaptation.tracking import part_named
 from edgespa.errors import AdapterError, BudgetError, EdgespaError, ExportError, GraphError
 from edgespa.system.files import plain_text, write_whole
 from edgespa.system.plain import to_plain
@@ -23,17 +25,22 @@ if TYPE_CHECKING:
 
 RESULT, TASK, BUNDLE = "result.json", "task.spa", "bundle"
 CALL = "edgespa.api.search_stages:run"
+TRAINED = ("few", "full")
 _OF_THE_RECIPE = (AdapterError, BudgetError, ExportError, GraphError)
 """Errors that come again whenever the same is asked for; others may be gone the next time."""
 
 
-def run(stage: str, folder: str, asked: Mapping[str, Any]) -> dict[str, Any]:
+def run(
+    stage: str, folder: str, asked: Mapping[str, Any], trackers: Mapping[str, str] | None = None, name: str = ""
+) -> dict[str, Any]:
     """Do a stage, unless it was done.
 
     Args:
         stage: A key of `STAGES`.
         folder: Of the stage; it is made.
         asked: Keywords of its function.
+        trackers: Keywords of `edgespa.adapt`, of a stage that trains: what is told how it goes.
+        name: Of its run there.
 
     Returns:
         What it gave: plain values; ``failed`` with the reason where the recipe itself cannot be done.
@@ -44,7 +51,8 @@ def run(stage: str, folder: str, asked: Mapping[str, Any]) -> dict[str, Any]:
     path.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
     try:
-        found = STAGES[stage](path, **asked)
+        with part_named(name) if trackers else contextlib.nullcontext():
+            found = STAGES[stage](path, **asked, **(trackers or {}))
     except _OF_THE_RECIPE as error:
         found = {"failed": error.message}
     found["seconds"] = round(time.monotonic() - began, 3)
@@ -87,6 +95,7 @@ def _adapted(
     validation: str,
     opening: Mapping[str, Any],
     training: Mapping[str, Any],
+    **trackers: Any,
 ) -> dict[str, Any]:
     """Learn the task, for few epochs or all of them."""
     import edgespa as es
@@ -97,7 +106,7 @@ def _adapted(
     def learn(*, resume: bool = False, fresh: bool = False) -> TaskFile:
         return es.adapt(
             model, data=data, validation_data=validation, output=path, resume=resume, fresh=fresh, overwrite=True,
-            progress=False, **opening, **training,
+            progress=False, **opening, **training, **trackers,
         )  # fmt: skip
 
     if state_path(path).exists():

@@ -8,7 +8,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgespa.api.arguments import data_if_any, data_of, devices_of, file_of_names, model_of, several, text_of, told
+from edgespa.api.arguments import (
+    data_if_any,
+    data_of,
+    devices_of,
+    file_of,
+    file_of_names,
+    model_of,
+    several,
+    text_of,
+    told,
+)
 from edgespa.api.held import MARK, held, is_running
 from edgespa.api.shell import checked
 from edgespa.errors import ConfigError, DataError, OutputExistsError, UnfinishedError
@@ -54,6 +64,8 @@ def search(
     objective: str | None = None,
     skip_bad_files: bool = False,
     seed: int = 0,
+    tensorboard: str | Path | None = None,
+    mlflow: str | None = None,
     fresh: bool = False,
     progress: Tell = None,
     **settings: Any,
@@ -99,6 +111,9 @@ def search(
         objective: See `adapt`.
         skip_bad_files: See `adapt`.
         seed: Of everything random: the same trials come of it.
+        tensorboard: Each training of each trial is told to it: see `adapt`. Its run is named by the folder of the
+            search, the trial's digest, and ``few`` or ``full``: which epochs.
+        mlflow: Likewise.
         fresh: Give up what an earlier search left in the folder.
         progress: See `edgespa.api.verbs`.
         **settings: What is the same in all trials: fields of `edgespa.adaptation.config.AdaptConfig`, ``precision``,
@@ -112,6 +127,7 @@ def search(
         ModelError: The model cannot be found, built, loaded or traced.
         DeviceError: The device cannot be reached, or nothing runs there.
     """
+    from edgespa.adaptation.tracking import Trackers, require_trackers
     from edgespa.api.early import require_there
     from edgespa.system.files import expanded, require_folder_possible, require_writable
     from edgespa.trials.digests import absolute
@@ -144,6 +160,7 @@ def search(
     if sampler != "grid":
         require_optuna()
     devices_of(device)
+    require_trackers(events := file_of(tensorboard), mlflow)
     require_there(
         model=spec,
         weights=text_of(weights),
@@ -182,14 +199,24 @@ def search(
         jobs=jobs,
         ray=ray,
         seed=seed,
+        trackers=_places(events, mlflow),
     )
     _require_ours(asked, fresh)
     checked()
+    Trackers.of(events, mlflow, folder).reach()
     folder.mkdir(parents=True, exist_ok=True)
     with held(folder):
         if fresh:
             _clear(folder)
         return _searched(asked, progress)
+
+
+def _places(tensorboard: Path | None, mlflow: str | None) -> dict[str, str]:
+    """Trackers as a training in another process, and another folder, is told them."""
+    from edgespa.adaptation.in_mlflow import absolute
+
+    found = {} if tensorboard is None else {"tensorboard": str(tensorboard.absolute())}
+    return found if mlflow is None else {**found, "mlflow": absolute(mlflow)}
 
 
 def _asked(*, space: Mapping[str, Any] | None, settings: Mapping[str, Any], **values: Any) -> Asked:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgespa.api.search_asked import BYTES_OF, Asked
 from edgespa.api.search_foretold import Foreteller
-from edgespa.api.search_stages import CALL, RESULT, result_of
+from edgespa.api.search_stages import CALL, RESULT, TRAINED, result_of
 from edgespa.errors import EdgespaError
 from edgespa.findings.evaluation import Column
 from edgespa.objectives.measures import Measure
@@ -168,6 +168,9 @@ class Searching:
                 continue
             name = f"trial {own[0]}: {STAGE_WORDS[stage]}"
             asked = {"stage": stage, "folder": str(folder), "asked": arguments}
+            if self.asked.trackers and stage in TRAINED:
+                run = f"{self.asked.folder.name}-{self.trials[own[0]].digest}-{stage}"
+                asked |= {"trackers": self.asked.trackers, "name": run}
             reads, writes = self.asked.reads(arguments), (f"{STAGES}/{digest}", f"{STAGES}/{digest}/{RESULT}")
             job = Job(name, CALL, json.loads(json.dumps(asked)), None, reads, str(self.asked.folder), writes)
             waiting.append((job, own, folder))

@@ -117,6 +117,7 @@ def require_harmless(sweep: SweepAsked, names: Sequence[str]) -> None:
 
 
 def _questions(sweep: SweepAsked, names: Sequence[str]) -> Iterator[str]:
+    from edgespa.adaptation.in_mlflow import without_password
     from edgespa.data.load import is_code
     from edgespa.objectives.kinds import OWN as OBJECTIVES
 
@@ -132,11 +133,22 @@ def _questions(sweep: SweepAsked, names: Sequence[str]) -> Iterator[str]:
                 data = key in DATA and isinstance(value, str) and is_code(value) and not is_remembered(value)
                 if own or data:
                     yield f"{place} = {_shown(value)}: {CODE}"
+                elif key == "mlflow":
+                    shown = _shown(without_password(str(value)))
+                    yield f"{place} = {shown}: it is told how the training goes, and your settings"
+                elif key == "tensorboard" and not _is_near(sweep.path, str(value)):
+                    yield f"{place} = {_shown(value)}: files are written there"
                 elif key == "device" and value != "local" and verb != "export":
                     yield f"{place} = {_shown(value)}: is connected to, as you"
         for device in task.devices:
             if device != "local":
                 yield f"tasks.{task.name}.devices = {_shown(device)}: is connected to, as you"
+
+
+def _is_near(file: Path, place: str) -> bool:
+    """Whether a place is below the folder of a file, or the current one."""
+    folders = (file.absolute().parent.resolve(), Path.cwd().resolve())
+    return any(Path(place).resolve().is_relative_to(each) for each in folders)
 
 
 def _shown(value: Any) -> str:

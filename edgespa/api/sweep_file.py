@@ -34,6 +34,7 @@ from edgespa.config import PixelSettings
 from edgespa.errors import ConfigError
 from edgespa.models.imports import nearest
 from edgespa.system.bounds import shown
+from edgespa.system.files import expanded
 from edgespa.trials.contents import placed
 
 VERSION = 1
@@ -56,6 +57,8 @@ LOOKS = ("labels", "class_offset", "objective", "mean", "std", "limit", "eval_li
          *PixelSettings.model_fields)  # fmt: skip
 SHARED = ("eval_data", "calibration", *LOOKS)
 """What every call is told that knows it."""
+TRACKERS = ("tensorboard", "mlflow")
+"""What is told how a training goes, and changes nothing of it."""
 PROFILE = ("variants", "threads", "runtimes", "arithmetics", "providers", "runs", "seconds", "duration", "cooldown",
            "rounds")  # fmt: skip
 """What may be said of measuring."""
@@ -312,6 +315,10 @@ def _baseline(first: TaskAsked) -> dict[str, Any]:
 
 
 def _at(key: str, value: Any, folder: Path) -> Any:
+    if key in TRACKERS and isinstance(value, str) and value:
+        from edgespa.adaptation.in_mlflow import absolute
+
+        return absolute(value, folder) if key == "mlflow" else str((folder / expanded(value)).absolute())
     return placed(value, folder) if key in PATHS and isinstance(value, str) and not _is_word(value) else value
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from edgespa.api.sweep_file import PATHS, SweepAsked, TaskAsked
+from edgespa.api.sweep_file import PATHS, TRACKERS, SweepAsked, TaskAsked
 from edgespa.api.sweep_stages import bundle_path, note, task_path, times_of
 from edgespa.errors import EdgespaError
 from edgespa.system.bounds import shown
@@ -141,12 +141,13 @@ def _compared(values: Mapping[str, Any], contents: Contents, paths: tuple[str, .
     return {
         name: contents.named(each) if name in paths and isinstance(each, str) else each
         for name, each in sorted(values.items())
+        if name not in TRACKERS
     }
 
 
 def _differing(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     """What is not as it was, in words."""
-    names = [name for name in {**now, **before} if before.get(name) != now.get(name)]
+    names = [name for name in {**now, **before} if before.get(name) != now.get(name) and name not in TRACKERS]
     told = ", ".join(name.replace("_", "-") for name in names)
     return shown(f"{told} changed", _MOST_WORDS)[1:-1] if names else ""
 

@@ -47,7 +47,7 @@ SEARCH: Sections = {
     "How it is looked for": ("--sampler", "--trials", "--bracket", "--timeout"),
     "Where trials run": ("--jobs", "--ray"),
     "With RECIPE.toml": ("--trust",),
-    "Output": ("--output", "--fresh", *_RECIPE),
+    "Output": ("--output", "--fresh", *_TRACKERS, *_RECIPE),
 }  # fmt: skip
 SEARCH_EXAMPLES: Examples = (
     (

@@ -160,8 +160,8 @@ if TYPE_CHECKING:
     type=click.Choice(["outside", "in-graph"]),
     default="outside",
     show_default=True,
-    help="Of a detector. in-graph: the files give boxes, scores and classes, overlaps suppressed; outside: their raw "
-    "outputs, which run.py reads.",
+    help="Of a detector. in-graph: the files give boxes, classes, scores and their count, overlaps suppressed, as "
+    "MediaPipe takes them; outside: their raw outputs, which run.py reads.",
 )
 @click.option(
     "--cache/--no-cache", default=True, show_default=True, help="Take files from the cache where nothing changed."

@@ -15,6 +15,7 @@ from edgespa.cli._said import say_next, typed
 from edgespa.cli._search_recipe import Searched
 from edgespa.cli._sections import SEARCH, SEARCH_EXAMPLES
 from edgespa.cli._terminal import echo
+from edgespa.cli._training import tracker_options
 
 if TYPE_CHECKING:
     from edgespa.models.inputs import InputSizes
@@ -99,6 +100,7 @@ if TYPE_CHECKING:
 )
 @click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Processes at a time.")
 @click.option("--ray", metavar="ADDRESS", help="A Ray cluster in their place: auto, local or HOST:PORT.")
+@tracker_options(" of each training")
 @click.option("--fresh", is_flag=True, help="Give up what an earlier search left in the folder.")
 @seed_option()
 @click.option(

@@ -58,7 +58,7 @@ class ExportConfig(Strict):
         opset: Of ONNX files; None: what suits that runtime.
         preprocess: ``in-graph``: files take pixels, uint8 [N, H, W, C], and normalise them; ``outside``: they take what
             the program takes.
-        decode: ``in-graph``: files of a detector give boxes, scores and classes, see `edgespa.exporting.decoding`;
+        decode: ``in-graph``: files of a detector give boxes, classes, scores, count: `edgespa.exporting.decoding`;
             ``outside``: its raw outputs, which ``run.py`` reads.
         also_sizes: Other sizes of the image, ``"160x160"``, that TFLite files take besides, each by a signature.
         cache: Take converted files from the cache, and keep them there.

@@ -5,6 +5,9 @@ overlaps as a square, and of those that overlap all but the surest suppressed by
 ``kept[j] = no i < j is kept and suppresses j``. A step settles those whose suppressors are settled, so what greedy
 suppression gives is reached as soon as no chain of boxes, each suppressing the next, is longer.
 
+The outputs are those of TensorFlow Lite's ``Detection_PostProcess``, in its order, for which the detectors of MediaPipe
+and of TensorFlow Lite's Task Library are made; but a box begins with x, which the metadata of a TFLite file say.
+
 Deviations from `edgespa.pixels.boxes.detections`: the candidates are the best of the image, not of each class or each
 level; there are at most `CANDIDATES` of them, so at most so many boxes.
 """
@@ -24,8 +27,12 @@ from edgespa.system.quiet import quiet
 
 CANDIDATES = 256
 ROUNDS = 16
-NAMES = ("boxes", "scores", "classes")
-"""Of the outputs: [N, K, 4], [N, K], [N, K]; of fewer boxes than K the rest is 0."""
+NAMES = ("boxes", "classes", "scores", "count")
+"""Of the outputs: [N, K, 4] x1, y1, x2, y2 where the input is 1 x 1, [N, K], [N, K], and how many of K there are, [N].
+
+All are float32, and what is behind the count is 0. Classes and count are integers up to the last operator, so that int8
+files, too, give whole numbers: readers cut off what is behind the point.
+"""
 
 
 def with_decoding(program: Program, how: Decoding) -> tuple[Program, Decoding]:
@@ -56,9 +63,10 @@ def with_decoding(program: Program, how: Decoding) -> tuple[Program, Decoding]:
         exported = torch.export.export(module, program.example_inputs(2), dynamic_shapes=(free,) if free else None)
     read = Decoding(
         size=how.size,
-        scores=Columns(output=1),
-        boxes=Columns(output=0),
-        classes=Columns(output=2),
+        scores=Columns(output=NAMES.index("scores")),
+        boxes=Columns(output=NAMES.index("boxes")),
+        unit="input",
+        classes=Columns(output=NAMES.index("classes")),
         clip=False,
         threshold=how.threshold,
         candidates=most,
@@ -109,7 +117,7 @@ class _InGraph(nn.Module):
         self.register_buffer("middles", (anchors[:, :2] + anchors[:, 2:]) / 2)
         self.register_buffer("sides", anchors[:, 2:] - anchors[:, :2])
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         given = self.network(images)
         outputs = (given,) if isinstance(given, Tensor) else tuple(given)
         scores, own = self._scores(outputs)
@@ -118,18 +126,18 @@ class _InGraph(nn.Module):
         best, index = ranked.topk(self._count, 1)
         if own is None:
             place = torch.div(index, self._classes, rounding_mode="floor")
-            classes = (index - place * self._classes).float()
+            classes = index - place * self._classes
         else:
             place = index
-            classes = own.gather(1, index).float()
+            classes = own.gather(1, index)
         boxes = corners.gather(1, place[:, :, None].expand(-1, -1, 4))
         kept = (best > 0).float()
         if self._how.overlap is not None:
             kept = kept * self._suppressed(boxes, classes, self._how.overlap)
         final, order = torch.where(kept > 0.5, best, self.last_kept).topk(self._most, 1)
-        there = (final > 0).float()
-        boxes = boxes.gather(1, order[:, :, None].expand(-1, -1, 4)) * there[:, :, None]
-        return boxes, final.clamp(min=0), classes.gather(1, order) * there
+        there = (final > 0).int()
+        boxes = boxes.gather(1, order[:, :, None].expand(-1, -1, 4)) / self.limits * there.float()[:, :, None]
+        return boxes, (classes.gather(1, order) * there).float(), final.clamp(min=0), there.sum(1).float()
 
     def _scores(self, outputs: tuple[Tensor, ...]) -> tuple[Tensor, Tensor | None]:
         """Scores [N, entries], and the class of each place where only the best of each counts."""
@@ -145,7 +153,7 @@ class _InGraph(nn.Module):
             raw = (raw * _columns(outputs, how.centerness).sigmoid()).sqrt()
         if how.only_best or how.classes is not None:
             best, index = raw.max(-1)
-            own = index if how.classes is None else _columns(outputs, how.classes)[:, :, 0]
+            own = index if how.classes is None else _columns(outputs, how.classes)[:, :, 0].round().int()
             return best, own
         return raw.flatten(1), None
 
@@ -175,9 +183,9 @@ class _InGraph(nn.Module):
         area = (boxes[:, :, 2] - boxes[:, :, 0]) * (boxes[:, :, 3] - boxes[:, :, 1])
         union = area[:, :, None] + area[:, None, :] - shared
         over = (shared > overlap * union) & (union > 0)  # boxes of no size overlap with nothing
-        same = (classes[:, :, None] - classes[:, None, :]).abs() < 0.5
+        same = classes[:, :, None] == classes[:, None, :]
         suppresses = (over & same).float() * self.earlier
-        kept = torch.ones_like(classes)
+        kept = torch.ones_like(boxes[:, :, 0])
         for _ in range(ROUNDS):
             kept = (torch.matmul(kept[:, None, :], suppresses)[:, 0, :] < 0.5).float()
         return kept

@@ -32,11 +32,13 @@ _ROWS = {
     "heatmaps": "a map for each key point",
 }
 _IN_ORDER = {
-    "boxes": "left, top, right, bottom in pixels of the input, the surest box first; all 0 where there are no more",
-    "scores": "of each box, 0 to 1",
+    "boxes": "left, top, right, bottom {unit}, the surest box first; all 0 where there are no more",
     "classes": "of each box, its number, counted from 0",
+    "scores": "of each box, 0 to 1",
+    "count": "of the boxes",
 }
 """Outputs of `edgespa.exporting.decoding`."""
+_UNITS = {"input": "as shares of the input's width and height", "pixels": "in pixels of the input"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,7 +145,8 @@ class Facts:
             spec: Of the file.
         """
         if self.gives_boxes:
-            words = _IN_ORDER.get(spec.name)
+            assert self.decoding is not None
+            words: str | None = _IN_ORDER.get(spec.name, "").format(unit=_UNITS[self.decoding.unit])
         else:
             words = _ROWS.get(self.objective) if index == 0 and self.decoding is None else None
         return f"{_shape(spec)}: {words}" if words else _shape(spec)

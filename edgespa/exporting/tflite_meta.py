@@ -25,7 +25,8 @@ NAME, IDENTIFIER, PARSER, GROUPS_PARSER = "TFLITE_METADATA", b"M001", "1.0.0", "
 FACTS = ENTRY
 """The entry of the zip that has all that is known, in the words of the ONNX file."""
 GROUP = "detection_result"
-_OF_BOXES = {"boxes": "location", "scores": "score", "classes": "category"}
+_OF_BOXES = {"boxes": "location", "classes": "category", "scores": "score"}
+_COUNT = "count", "number of detections"
 _MASKS = "segmentation_masks"
 SEGMENTER, SEGMENTER_IDENTIFIER, SEGMENTER_PARSER = "SEGMENTER_METADATA", b"V001", "1.5.0"
 """What MediaPipe's image segmenter reads besides: ``image_segmenter_metadata_schema.fbs`` of MediaPipe."""
@@ -234,6 +235,8 @@ class _Says:
             elif self._classes:
                 fields[6] = write.rows([write.file(LABELS, VALUE_LABELS, "names of the classes")])
             name = _OF_BOXES[name]
+        elif facts is not None and facts.gives_boxes and name == _COUNT[0]:
+            name = _COUNT[1]
         elif self._is_labelled(at):
             fields[6] = write.rows([write.file(LABELS, AXIS_LABELS, "names of the classes")])
             name = "scores"

@@ -305,7 +305,8 @@ def _require_count(model: torch.nn.Module, spec: str, count: int) -> None:
         f"{spec} takes {takes.replace('1 inputs', '1 input')} ({', '.join(each.name for each in named)}), "
         f"sizes were given for {count}",
         "give --input-shape once for each input, in that order, for example "
-        "--input-shape 1,3,224,224 --input-shape 1,16:int64",
+        "--input-shape 1,3,224,224 --input-shape 1,16:int64; other sizes of the one image that a TFLite file takes are "
+        "`export --also-size 320x320`",
     )
 
 

@@ -567,3 +567,80 @@ def test_times_of_two_kinds_are_not_compared(
     complete = [each for each in found.record.trials if each.state == "complete"]
     assert len(complete) > 1
     assert [each.measured_ms is not None for each in found.front] == [True]
+
+
+@pytest.mark.slow
+def test_each_training_is_a_run_of_trackers_and_no_other_one(
+    call: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two processes at a time; what is tried, made and gone on with is what it is without them."""
+    events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    pytest.importorskip("mlflow")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_EXPERIMENT_NAME", raising=False)
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1767225600")
+    how: dict[str, Any] = {
+        "goals": ("quality", "bytes"), "sampler": "grid", "trials": None, "bracket": 4, "epochs": 3, "jobs": 2,
+        "space": {"density": [0.5, 1.0], "rank": [2, 4], "precision": ["fp32"], "criterion": ["taylor"]},
+    }  # fmt: skip
+    found = call(**how, tensorboard="runs", mlflow="mine", output=tmp_path / "told" / "found")
+    trained = [each for each in found.record.trials if each.few is not None]
+    names = {
+        f"found-{each.digest}-{stage}"
+        for each in trained
+        for stage in ("few", "full")
+        if each.stage != "few" or stage == "few"
+    }
+    assert len(names) >= 2
+    assert {each.name for each in (tmp_path / "runs").iterdir()} == names
+    steps = {}
+    for name in names:
+        read = events.EventAccumulator(str(tmp_path / "runs" / name), size_guidance={"scalars": 0}).Reload()
+        steps[name.rpartition("-")[2]] = len(read.Scalars("train/loss"))
+        assert read.Scalars("result/validation_accuracy")
+    assert steps == {"few": 1, "full": 3}
+    metas = [each.read_text() for each in (tmp_path / "mine").glob("*/*/meta.yaml")]
+    assert {
+        line[len("run_name: ") :] for each in metas for line in each.splitlines() if line.startswith("run_name: ")
+    } == names
+    assert all("status: 3" in each for each in metas)
+
+    plain = call(**how, output=tmp_path / "plain" / "found")
+    assert what(plain.record.trials) == what(found.record.trials)
+    assert plain.record.identity == found.record.identity
+    for task in plain.path.glob("stages/*/task.spa"):
+        assert task.read_bytes() == (found.path / "stages" / task.parent.name / "task.spa").read_bytes()
+    again = call(**how, output=found.path)  # and without them nothing is done a second time
+    assert again.record.trials == found.record.trials
+    assert {each.name for each in (tmp_path / "runs").iterdir()} == names
+
+
+def test_trackers_are_told_of_trainings_and_repeat_nothing(
+    call: Any, here: Here, board: Board, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("tensorboard")
+    monkeypatch.chdir(tmp_path)
+    found = call(tensorboard="runs")
+    for job in here.done:
+        told = job.arguments.get("trackers")
+        assert told == ({"tensorboard": str(tmp_path / "runs")} if job.arguments["stage"] in ("few", "full") else None)
+    done = len(here.done)
+    assert call(tensorboard="others").record.trials == call().record.trials == found.record.trials
+    assert len(here.done) == done
+
+
+def test_trackers_that_cannot_be_written_are_told_before_anything_is_done(
+    call: Any, here: Here, board: Board, tmp_path: Path
+) -> None:
+    pytest.importorskip("tensorboard")
+    pytest.importorskip("mlflow")
+    (tmp_path / "file").write_text("")
+    for places, words in (
+        ({"tensorboard": tmp_path / "file"}, "is a file"),
+        ({"tensorboard": tmp_path / "file" / "runs"}, "--tensorboard "),
+        ({"mlflow": "http://ann:secret@127.0.0.1:9"}, "--mlflow http://127.0.0.1:9: "),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            call(**places)
+    assert here.done == []
+    assert not (tmp_path / "found").exists()

@@ -299,6 +299,7 @@ def test_it_is_done_again_where_something_changed_and_says_why(
     cases: list[tuple[str, dict[str, str]]] = [
         (text, {}),
         (text.replace("density = 0.5", "density = 0.5  # as it was"), {}),
+        (text + "tensorboard = 'runs'\nmlflow = 'sqlite:///m.db'", {}),
         (text.replace("rank = 2", "rank = 4"), {"two": "rank changed"}),
         (text.replace("rank = 2", "rank = 4") + "adapter = 'lora'", {"two": "adapter changed"}),
         (text.replace("epochs = 1", "epochs = 2"), {"all": "epochs changed", "two": "epochs, rank, adapter changed"}),
@@ -465,6 +466,18 @@ def test_what_only_the_user_may_say_is_asked_for(call: Any, here: Here, made: Ma
     for each in ("base.model", "tasks.two.objective", "tasks.two.device", "tasks.two.devices", "tasks.code.data"):
         assert f"{each} = " in words
     assert made.calls == []
+    told = HEAD + "mlflow = 'http://ann:secret@host:5000'\n" + TWO + "tensorboard = '/elsewhere/runs'\n"
+    with pytest.raises(UntrustedError) as caught:
+        call(told, trust=False)
+    assert "defaults.mlflow = 'http://host:5000': it is told how the training goes" in caught.value.message
+    assert "tasks.two.tensorboard = '/elsewhere/runs': files are written there" in caught.value.message
+    with pytest.raises(UntrustedError) as caught:
+        call(HEAD + TWO + "tensorboard = 'runs'\n", trust=False)  # below the folder of the file
+    assert "tensorboard" not in caught.value.message
+    call(told, trust=True)
+    notes = list((tmp_path / "out" / "stages").rglob("*.json"))
+    assert notes
+    assert not any("secret" in each.read_text() for each in notes)
     call(HEAD + TWO, trust=True)
     call(HEAD + TWO, trust=False)  # nothing is to be done
     # What nothing is to be done for is not asked about.
@@ -556,6 +569,23 @@ def test_every_word_is_one_that_a_file_may_say_or_may_not() -> None:
         assert asked & known
         odd = {each for each in known if "sign" in each or "trust" in each or "log" in each or "output" in each}
         assert not odd, odd
+
+
+def test_trackers_begin_at_the_folder_of_the_file(tmp_path: Path) -> None:
+    (tmp_path / "tasks.toml").write_text(HEAD + TWO + "tensorboard = 'runs'\nmlflow = 'sqlite:///m.db'\n")
+    making = read_sweep(tmp_path / "tasks.toml").tasks[1].making
+    assert making["tensorboard"] == str(tmp_path / "runs")
+    assert making["mlflow"] == f"sqlite:///{tmp_path}/m.db"
+
+
+def test_a_note_that_has_trackers_is_that_of_the_same_task(call: Any, here: Here, made: Made, tmp_path: Path) -> None:
+    """As older ones have."""
+    call(HEAD + TWO)
+    path = tmp_path / "out" / "stages" / "two" / "task.json"
+    before = json.loads(path.read_text())
+    before["asked"]["mlflow"] = "http://host:5000"
+    path.write_text(json.dumps(before))
+    assert set(states(call(HEAD + TWO)).values()) == {"unchanged"}
 
 
 def test_words_are_no_paths(images: Path, tmp_path: Path) -> None:

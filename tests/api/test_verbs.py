@@ -61,7 +61,7 @@ SIGNATURES = {
     "wait_for_lock_s progress",
     "search": "model data validation_data output eval_data space goals latency_ms size_bytes device threads sampler "
     "trials bracket timeout_s jobs ray input_shape weights mean std limit eval_limit labels class_offset objective "
-    "skip_bad_files seed fresh progress settings",
+    "skip_bad_files seed tensorboard mlflow fresh progress settings",
     "sweep": "file output jobs ray again dry_run trust progress",
     "status": "device group selfcheck timeout_s progress",
     "verify": "bundle signers identity revoked run pythons runtimes threads timeout_s memory_mib by_layer "

@@ -62,7 +62,8 @@ def test_what_is_said_is_passed_on_and_nothing_else(typed: Any) -> None:
     }  # fmt: skip
     more = ["--space", "rank=4,8", "--space", "round-to=8", "--set", "lr=0.01", "--set", "budget=macs"]
     more += ["--budget", "latency_ms=2.5", "--budget", "size_bytes=1000", "--timeout", "60", "--goal", "bytes"]
-    _, called = typed(*LINE, *more, "--epochs", "3", "--augment", "flip,crop", "--jobs", "2")
+    _, called = typed(*LINE, *more, "--epochs", "3", "--augment", "flip,crop", "--jobs", "2", "--tensorboard", "runs")
+    assert (called["tensorboard"], called.get("mlflow")) == (Path("runs"), None)
     assert called["space"] == {"rank": "4,8", "round_to": 8}
     assert (called["lr"], called["budget"], called["epochs"]) == (0.01, "macs", 3)
     assert (called["latency_ms"], called["size_bytes"], called["timeout_s"]) == (2.5, 1000, 60)

@@ -350,6 +350,31 @@ def test_what_cannot_be_is_told() -> None:
         tracking.require_trackers(None, " ")
 
 
+def test_a_part_of_longer_work_is_named_by_it_and_goes_on_without_a_tracker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def part() -> dict[str, str]:
+        with (
+            tracking.part_named("found-0-few"),
+            Trackers.of(tmp_path / "runs", None, Path("stages/0/task.spa")) as trackers,
+        ):
+            runs = trackers.begin({}, steps=2, measure="accuracy")
+            trackers.write("epoch", epoch=1, validation=0.5)
+        return runs
+
+    assert part() == {"--tensorboard": "found-0-few"}
+    assert in_tensorboard(tmp_path / "runs" / "found-0-few") == {"validation/accuracy": [(2, 0.5)]}
+
+    def gone(self: TensorBoard, *_: Any) -> str:
+        raise OSError("it has gone")
+
+    monkeypatch.setattr(TensorBoard, "begin", gone)
+    assert part() == {}
+    assert f"--tensorboard {tmp_path / 'runs'}: OSError: it has gone; found-0-few is not told there" in caplog.text
+    with pytest.raises(ConfigError, match="it has gone"):
+        Trackers.of(tmp_path / "runs", None, Path("task.spa")).begin({}, steps=2, measure="accuracy")
+
+
 def test_figures_that_are_no_numbers_are_left_out(tmp_path: Path) -> None:
     with Trackers.of(tmp_path / "runs", None, Path("a/b/we ird\n.spa")) as trackers:
         trackers.begin({"x": object()}, steps=2, measure="accuracy")

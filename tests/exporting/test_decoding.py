@@ -99,14 +99,17 @@ def test_they_are_the_same(name: str) -> None:
     decoded, read = with_decoding(program, how)
     outputs = [each.numpy() for each in decoded(values)]
     most = min(how.most, CANDIDATES, PLACES * 3)
-    assert [each.shape for each in outputs][1:] == [(3, min(most, PLACES) if name == "rows" else most)] * 2
+    kept = min(most, PLACES) if name == "rows" else most
+    assert [each.shape for each in outputs] == [(3, kept, 4), (3, kept), (3, kept), (3,)]
+    assert outputs[3].tolist() == [len(each) for each in wanted]
+    assert 0.4 < outputs[0].max() <= 1.5  # shares of the input; only one of them clips nothing
     found = decode_boxes(outputs, read.model_dump())
     for ours, theirs in zip(found, wanted, strict=True):
         assert len(ours) == len(theirs) > 5
         assert [each["index"] for each in ours] == [each["index"] for each in theirs]
         for part in ("score", "box"):
             np.testing.assert_allclose([each[part] for each in ours], [each[part] for each in theirs], atol=1e-4)
-        assert not outputs[0][found.index(ours), len(ours) :].any()  # the rest is 0
+        assert not any(each[found.index(ours), len(ours) :].any() for each in outputs[:3])  # the rest is 0
 
 
 def test_a_long_chain_is_settled() -> None:
@@ -139,15 +142,31 @@ def origin(decoding: Decoding | None) -> Origin:
     )
 
 
+def test_boxes_in_pixels_are_read_as_ever() -> None:
+    """Of manifests that say nothing of a unit, with three outputs: boxes, scores, classes."""
+    told = {
+        "size": SIZE, "scores": {"output": 1}, "boxes": {"output": 0}, "classes": {"output": 2}, "clip": False,
+        "threshold": 0.1, "candidates": 2, "overlap": None, "most": 2,
+    }  # fmt: skip
+    how = Decoding.model_validate(told)
+    outputs = [np.float32([[[3, 4, 30, 40], [0, 0, 0, 0]]]), np.float32([[0.5, 0]]), np.float32([[2, 0]])]
+    assert how.problem([each.shape for each in outputs]) is None
+    found = decode_boxes(outputs, how.model_dump())
+    assert found == [[{"box": [3.0, 4.0, 30.0, 40.0], "index": 2, "score": 0.5}]]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("form", ["onnx", pytest.param("tflite", marks=pytest.mark.more)])
 def test_files_take_it(form: str, tmp_path: Path) -> None:
     program, how, values = made("deltas")
     config: Any = ExportConfig(formats=(form,), decode="in-graph")
     manifest = export(program, origin(how), config, tmp_path / "bundle")
-    assert [each.name for each in manifest.outputs] == ["boxes", "scores", "classes"]
+    assert [each.name for each in manifest.outputs] == ["boxes", "classes", "scores", "count"]
     assert manifest.decoding is not None
     assert manifest.decoding.overlap is None
+    (variant,) = manifest.variants
+    batch = 1 if form == "tflite" else "batch"
+    assert [each.shape for each in variant.outputs] == [(batch, 100, 4), (batch, 100), (batch, 100), (batch,)]
     assert manifest.variants[0].parity.failures() == ()
     assert values.shape[1] == PLACES
 

@@ -23,6 +23,7 @@ from edgespa.bundle.decoding import Columns, Decoding
 from edgespa.config import Preprocess
 from edgespa.exporting import onnx_file, tflite_file, tflite_meta
 from edgespa.exporting.converter import Form
+from edgespa.exporting.decoding import NAMES
 from edgespa.exporting.described import describe
 from edgespa.exporting.facts import Facts
 from edgespa.exporting.said import read_said
@@ -35,8 +36,8 @@ HOW = Preprocess(height=16, width=16, channels=3, mean=(0.4, 0.5, 0.6), std=(0.2
 BASE = Base(spec="/home/ann/nets/net.py:build", digest="ab" * 32, weights="/home/ann/w.pt", license="Apache-2.0")
 FACTS = Facts("fruit", "classes", BASE, ("Katze", "Hund", "grün", "x"), HOW)
 BOXES = Decoding(
-    size=(16, 16), scores=Columns(output=1), boxes=Columns(output=0), classes=Columns(output=2), clip=False,
-    threshold=0.25, candidates=5, overlap=None, most=5,
+    size=(16, 16), scores=Columns(output=2), boxes=Columns(output=0), classes=Columns(output=1), clip=False,
+    unit="input", threshold=0.25, candidates=5, overlap=None, most=5,
 )  # fmt: skip
 
 
@@ -290,26 +291,22 @@ def made(kind: type[nn.Module]) -> Program:
 
 
 class Finds(nn.Module):
-    """Boxes, scores and classes, as `edgespa.exporting.decoding` gives them."""
+    """Boxes, classes, scores and their count, as `edgespa.exporting.decoding` gives them."""
 
     def __init__(self) -> None:
         super().__init__()
         self.conv = nn.Conv2d(3, 6, 5, stride=5)
 
-    def forward(self, x: Tensor) -> dict[str, Tensor]:
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         found = self.conv(x).flatten(2)[:, :, :5].transpose(1, 2)
-        return {
-            "boxes": found[:, :, :4].relu() * 9,
-            "scores": found[:, :, 4].sigmoid(),
-            "classes": found[:, :, 5].relu(),
-        }
+        return found[:, :, :4].relu(), found[:, :, 5].relu(), found[:, :, 4].sigmoid(), found[:, :, 5].sum(1)
 
 
 def test_detection_in_tflite(tmp_path: Path) -> None:
     facts = dataclasses.replace(FACTS, objective="detection", decoding=BOXES)
     program = made(Finds)
     image = program.example_inputs(1, seed=3)[0]
-    form = Form(names=(["input"], ["boxes", "scores", "classes"]))
+    form = Form(names=(["input"], [*NAMES]))
     tflite_file.write_fp32(program, tmp_path / "plain.tflite", form)
     path = written("tflite", program, tmp_path / "m.tflite", facts, form)
     pixels = image.permute(0, 2, 3, 1).contiguous().numpy()
@@ -320,19 +317,18 @@ def test_detection_in_tflite(tmp_path: Path) -> None:
     graph = root.rows(3)[0]
     told = graph.rows(3)
     by_name = {str(each.text(0)): each for each in told}
-    assert set(by_name) == {"location", "score", "category"}
+    assert list(by_name) == ["location", "category", "score", "number of detections"]  # where nobody reads names
     with torch.no_grad():
         wanted = program(image)
-    for place, each in enumerate(told):  # each name at the tensor that it names
-        key = {"location": "boxes", "score": "scores", "category": "classes"}[str(each.text(0))]
-        np.testing.assert_allclose(got[place], wanted[key].numpy(), rtol=1e-4, atol=1e-5)
+    for ours, theirs in zip(got, wanted, strict=True):
+        np.testing.assert_allclose(ours, theirs.numpy(), rtol=1e-4, atol=1e-5)
     content = by_name["location"].table(3)
     assert content is not None
     assert content.number(0, "<B") == 3
     properties = content.table(1)
     assert properties is not None
     assert properties.numbers(0, "I") == [0, 1, 2, 3]
-    assert (properties.number(1), properties.number(2)) == (1, 1)  # boundaries, pixels
+    assert (properties.number(1), properties.number(2)) == (1, 0)  # boundaries, ratio
     assert [content.table(2).number(slot, "<i") for slot in (0, 1)] == [2, 2]  # type: ignore[union-attr]
     (labels,) = by_name["category"].rows(6)
     assert (labels.text(0), labels.number(2)) == ("labels.txt", 3)  # a label for each value
@@ -340,17 +336,29 @@ def test_detection_in_tflite(tmp_path: Path) -> None:
     assert unit.number(0, "<B") == 3
     assert unit.table(1).number(0, "<f") == 0.25  # type: ignore[union-attr]
     (group,) = graph.rows(8)
-    assert (group.text(0), sorted(group.texts(1))) == ("detection_result", ["category", "location", "score"])
-    assert "left, top, right, bottom" in str(by_name["location"].text(1))
+    assert (group.text(0), group.texts(1)) == ("detection_result", ["location", "category", "score"])
+    assert "left, top, right, bottom as shares" in str(by_name["location"].text(1))
+    assert "float32 [1]: of the boxes" in str(by_name["number of detections"].text(1))
+
+
+def test_boxes_in_pixels_in_tflite(tmp_path: Path) -> None:
+    """Of a network that reads them off by itself, and counts nothing."""
+    facts = dataclasses.replace(FACTS, objective="detection", decoding=BOXES.model_copy(update={"unit": "pixels"}))
+    form = Form(names=(["input"], ["boxes", "classes", "scores", "own"]))
+    graph = metadata_of(written("tflite", made(Finds), tmp_path / "m.tflite", facts, form)).rows(3)[0]
+    told = graph.rows(3)
+    assert [each.text(0) for each in told] == ["location", "category", "score", "own"]
+    assert told[0].table(3).table(1).number(2) == 1  # type: ignore[union-attr]
+    assert "in pixels of the input" in str(told[0].text(1))
 
 
 def test_raw_outputs_of_a_detector_are_no_boxes(tmp_path: Path) -> None:
     raw = BOXES.model_copy(update={"classes": None})
     program = made(Finds)
     facts = dataclasses.replace(FACTS, objective="detection", decoding=raw)
-    form = Form(names=(["input"], ["boxes", "scores", "classes"]))
+    form = Form(names=(["input"], [*NAMES]))
     graph = metadata_of(written("tflite", program, tmp_path / "m.tflite", facts, form)).rows(3)[0]
-    assert sorted(str(each.text(0)) for each in graph.rows(3)) == ["boxes", "classes", "scores"]
+    assert sorted(str(each.text(0)) for each in graph.rows(3)) == sorted(NAMES)
     assert graph.rows(8) == []
     assert all(each.table(3) is None and each.rows(6) == [] for each in graph.rows(3))
 

@@ -9,12 +9,16 @@ import sys
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from edgespa.adaptation.config import AdaptConfig
 from edgespa.api.bundles import export_bundle
 from edgespa.api.options import DataOptions
 from edgespa.api.tasks import adapt_to_file
+from edgespa.bundle import read_manifest
+from edgespa.device.runner.model import Opened
 from edgespa.errors import ConfigError
 from edgespa.exporting.config import ExportConfig
 from edgespa.tasks.task import Task
@@ -79,6 +83,60 @@ def test_files_find_what_the_program_finds(task: Path, tmp_path: Path, decode: L
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)
+
+
+@pytest.mark.slow
+@pytest.mark.more
+def test_classes_and_their_count_are_whole_numbers_in_int8(task: Path, tmp_path: Path) -> None:
+    """Readers cut off what is behind the point: MediaPipe and the Task Library do."""
+    config = ExportConfig(formats=("tflite",), precisions=("int8",), int8_max_loss=1.0, decode="in-graph")
+    test, train = str(task.parent / "test"), str(task.parent / "train")
+    export_bundle(str(task), tmp_path / "b", config, options=OPTIONS, evaluation=test, calibration=train)
+    manifest = read_manifest(tmp_path / "b")
+    opened = Opened(tmp_path / "b", manifest.model_dump(mode="json"), manifest.variants[0].model_dump(mode="json"), 1)
+    random = np.random.default_rng(0)
+    seen = set()
+    for _ in range(20):
+        (found,) = opened.take([random.normal(0, 2, (1, 3, SIDE, SIDE)).astype(np.float32)])
+        _, classes, scores, count = found.outputs
+        assert (classes == classes.round()).all()
+        assert count == (scores > 0).sum()
+        seen |= set(classes[: int(count)].tolist())
+    assert seen == {0.0, 1.0}
+
+
+@pytest.mark.slow
+@pytest.mark.more
+def test_mediapipe_finds_what_is_found(task: Path, tmp_path: Path) -> None:
+    absent = "MEDIAPIPE ABSENT: its object detector was not asked"
+    mediapipe: Any = pytest.importorskip("mediapipe", reason=absent)
+    tasks: Any = pytest.importorskip("mediapipe.tasks.python", reason=absent)
+    config = ExportConfig(formats=("tflite",), decode="in-graph", preprocess="in-graph")
+    manifest = export_bundle(
+        str(task), tmp_path / "b", config, options=OPTIONS, evaluation=str(task.parent / "test")
+    ).model_dump(mode="json")
+    opened = Opened(tmp_path / "b", manifest, manifest["variants"][0], least=0.5)
+    options = tasks.vision.ObjectDetectorOptions(
+        base_options=tasks.BaseOptions(model_asset_path=str(tmp_path / "b" / "model.tflite")), score_threshold=0.5
+    )
+    same, count = 0, 0
+    with tasks.vision.ObjectDetector.create_from_options(options) as detector:
+        for path in sorted((task.parent / "test" / "images").iterdir()):
+            pixels = np.ascontiguousarray(Image.open(path).convert("RGB"))
+            ours = opened.see(pixels)["boxes"]
+            seen = detector.detect(mediapipe.Image(image_format=mediapipe.ImageFormat.SRGB, data=pixels))
+            for each in seen.detections:
+                count += 1
+                (category,), box = each.categories, each.bounding_box
+                sides = np.array([box.origin_x, box.origin_y, box.origin_x + box.width, box.origin_y + box.height])
+                same += any(
+                    row["label"] == category.category_name
+                    and abs(row["score"] - category.score) < 0.1
+                    and np.abs(sides - row["box"]).max() < 3
+                    for row in ours
+                )
+    assert count > 10
+    assert same >= 0.9 * count
 
 
 def test_without_the_objective_nobody_knows(task: Path, tmp_path: Path) -> None:

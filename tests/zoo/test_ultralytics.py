@@ -82,6 +82,7 @@ def test_boxes_are_those_of_the_package(spec: str, base: Base, monkeypatch: pyte
         np.testing.assert_allclose([each["score"] for each in ours], theirs[:, 4].numpy(), atol=1e-6)
         assert [each["index"] for each in ours] == theirs[:, 5].int().tolist()
     decoded, read = with_decoding(with_plain_outputs(base.program), objective.decoding)
-    boxes, scores, classes = decoded(*base.program.example_inputs())
+    boxes, classes, scores, count = decoded(*base.program.example_inputs())
     assert boxes.shape[1:] == (read.most, 4)
     assert scores.shape == classes.shape
+    assert count.shape == boxes.shape[:1]
