@@ -144,8 +144,8 @@ def _sizes(inputs: Sequence[Any], given: tuple[InputSize, ...], spec: str) -> li
         raise ModelError(
             f"{spec} takes {len(inputs)} inputs ({', '.join(each.name for each in inputs)}), "
             f"sizes were given for {len(given)}",
-            "give --input-shape once for each input, in that order; other sizes of the one image that a TFLite file takes "
-            "are `export --also-size 320x320`",
+            "give --input-shape once for each input, in that order; other sizes of the one image that a TFLite file "
+            "takes are `export --also-size 320x320`",
         )
     found = []
     for index, value in enumerate(inputs):
