@@ -217,7 +217,8 @@ class Stages:
         told = {name: value for name, value in metrics.items() if "validation" in name}
         if harmed:  # what it was before is what it is
             before = {name: value for name, value in told.items() if name.startswith(f"{BEFORE}_")}
-            told = {name.removeprefix(f"{BEFORE}_"): value for name, value in before.items()}
+            count = {name: value for name, value in told.items() if name == "validation_images"}
+            told = {name.removeprefix(f"{BEFORE}_"): value for name, value in before.items()} | count
         self._lost = told
         return cut if harmed else healed
 
