@@ -117,6 +117,12 @@ def _runnable(
             reason = "; ".join(failing)
         elif failing:
             missing += [Skipped(bundle=site.name, variant=row.name, reason=each) for each in failing]
+        elif (
+            row.runtime is None and ALL in settings.runtimes
+        ):  # others have it, and the one that it is proved in is away
+            missing.append(
+                Skipped(bundle=site.name, variant=row.name, reason=row.reason or "its runtime is not installed")
+            )
         if reason is None:
             name = row.runtime.partition(" ")[0] if row.runtime else ""
             ways: list[_Where] = []

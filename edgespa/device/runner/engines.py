@@ -1,4 +1,4 @@
-"""TensorRT and GPU providers of ONNX Runtime: in which numbers they compute, and where engines are kept."""
+"""TensorRT and GPU providers of ONNX Runtime: in which numbers they compute, where engines are kept."""
 
 from __future__ import annotations
 

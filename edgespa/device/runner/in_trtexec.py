@@ -32,7 +32,7 @@ class TrtexecModel:
     """An ONNX file as an engine of TensorRT, for one sample at a time where its batch is free.
 
     Each run is a process, which loads the engine first: so a file can be proved and measured, and no program is served.
-    The engine is built when it is opened for the first time, and kept; see `edgespa.device.runner.engines`.
+    The engine is built when it is opened for the first time, and kept, see `engine_folder`.
     """
 
     def __init__(self, runtime: Trtexec, path: Path, variant: dict[str, Any], threads: int) -> None:

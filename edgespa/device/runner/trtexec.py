@@ -1,4 +1,4 @@
-"""The program trtexec of TensorRT: where it is, a process of it with bounds, and what it writes and says."""
+"""The program trtexec of TensorRT: where it is, a bounded process of it, what it writes and says."""
 
 from __future__ import annotations
 
