@@ -14,7 +14,8 @@ import yaml
 from click.testing import CliRunner
 from pydantic import BaseModel
 
-from edgespa.bundle.manifest import Manifest, Variant
+from edgespa.bundle.manifest import Manifest
+from edgespa.bundle.variant import Variant
 from edgespa.cli import main
 from edgespa.config import Preprocess
 from edgespa.device.measure.results import VariantProfile

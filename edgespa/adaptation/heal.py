@@ -42,6 +42,7 @@ log = logging.getLogger(__name__)
 METHOD = "heal"
 BEFORE = "unhealed"
 """Of the metrics of the network as it was."""
+VALIDATION_IMAGES = "validation_images"
 OF_IMAGES = ("flip", "crop", "mix")
 FIRST_LR, FIRST_LR_WITHOUT_NORMS = 3e-3, 1e-4
 """Of whole weights: an adapter has its own. At ten times the second the loss of a MobileNetV2 whose norms are folded
@@ -258,7 +259,7 @@ def heal(
             before.value,
             float(str(task.header.provenance["lr"])) / 3,
         )
-    return task.with_metrics(**metrics, validation_images=float(len(held_out)))
+    return task.with_metrics(**metrics, **{VALIDATION_IMAGES: float(len(held_out))})
 
 
 def _pruned_on(start: Task, data: ImageData) -> bool:
@@ -284,6 +285,16 @@ def did_harm(metrics: Mapping[str, float]) -> bool:
     """
     before, after = (metrics.get(f"{kind}validation_error") for kind in (f"{BEFORE}_", ""))
     return before is not None and after is not None and not after <= before
+
+
+def unhealed(metrics: Mapping[str, float]) -> dict[str, float]:
+    """What was measured of a network before it was healed, under the names that it has of any other.
+
+    Args:
+        metrics: Of the healed task.
+    """
+    before = {name.removeprefix(f"{BEFORE}_"): value for name, value in metrics.items() if name.startswith(BEFORE)}
+    return {**before, **{name: value for name, value in metrics.items() if name == VALIDATION_IMAGES}}
 
 
 def _described(task: Task, start: Task, original: Original, config: HealConfig) -> Task:

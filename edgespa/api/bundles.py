@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -13,7 +14,7 @@ from edgespa.api.early import require_there
 from edgespa.api.options import DataOptions, Progress, left_out_of, some
 from edgespa.api.overlap import tell_overlap, tell_trained_on
 from edgespa.api.quality import count_channels, count_outputs
-from edgespa.api.sizes import at_other_sizes
+from edgespa.api.sizes import ProgramOf, at_other_sizes
 from edgespa.bundle import Base as BaseEntry
 from edgespa.bundle import BundleWriter, Compaction, Kind, Manifest, Signer, sha256_file
 from edgespa.bundle.manifest import MAX_LINES
@@ -85,11 +86,14 @@ def export_bundle(
     require_folder_possible(output)
     require_possible(config, calibrated=calibration is not None, evaluated=evaluation is not None)
     signer = Signer.open(sign_key) if sign_key is not None else None
+    program_of: ProgramOf
     if is_task_file(model):
-        program, origin, opened = _from_task(Path(model), base, weights, trust)
         task = Task.load(Path(model))
+        opened = task.open_base(Path(model).absolute().parent, base, weights, trust=trust)
+        program_of = partial(origin_of_task, task, path=Path(model))
     else:
-        program, origin, opened = _from_model(model, input_shape, weights)
+        opened, program_of = Base.open(model, input_shape, weights), _origin_of_base
+    program, origin = program_of(opened)
     if options.objective is not None:  # one of the user's own may say how its boxes are read
         wanted = objective_named(options.objective)
         decoding = wanted.bound(opened.detector).decoding
@@ -132,7 +136,7 @@ def export_bundle(
         config.also_sizes,
         opened,
         origin,
-        (lambda found: origin_of_task(task, found, Path(model))) if is_task_file(model) else _of_base,
+        program_of,
         images.get(_SET, images.get(_TEST)),
         options.objective,
     )
@@ -151,13 +155,6 @@ def export_bundle(
         sign=signer,
         progress=progress,
     )
-
-
-def _from_task(path: Path, base_spec: str | None, weights: str | None, trust: bool) -> tuple[Program, Origin, Base]:
-    """A task's program, after the proofs that masked = compacted and merged = unmerged."""
-    task = Task.load(path)
-    base = task.open_base(path.absolute().parent, base_spec, weights, trust=trust)
-    return (*origin_of_task(task, base, path), base)
 
 
 def origin_of_task(task: Task, base: Base, path: Path) -> tuple[Program, Origin]:
@@ -223,12 +220,8 @@ def _kind(learns: JsonValue, base: Base) -> Kind:
     return learns if isinstance(learns, str) and learns not in of_base else usual
 
 
-def _from_model(model: str, input_shape: InputSizes | None, weights: str | None) -> tuple[Program, Origin, Base]:
-    base = Base.open(model, input_shape, weights)
-    return (*_of_base(base), base)
-
-
-def _of_base(base: Base) -> tuple[Program, Origin]:
+def _origin_of_base(base: Base) -> tuple[Program, Origin]:
+    """A model as it is, and where it comes from."""
     cost = base.whole_cost
     origin = Origin(
         task=_name_of(base.spec),

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import edgespa as es
-from edgespa.adaptation.heal import BEFORE, HealConfig, did_harm
+from edgespa.adaptation.heal import HealConfig, did_harm, unhealed
 from edgespa.api.compress_results import Compression, Round, Side
 from edgespa.errors import BudgetError, ExportError
 from edgespa.latency.stopwatch import ROUNDS, SECONDS, fastest_round_ms
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from edgespa.api.arguments import Tell
     from edgespa.api.results import Bundle, Profile
     from edgespa.api.task_results import TaskFile
-    from edgespa.bundle.manifest import Variant
+    from edgespa.bundle.variant import Variant
 
 MOST_ROUNDS = 4
 """Whole candidates: what is cut for a time is measured when it is cut, so the first one mostly keeps it."""
@@ -214,12 +214,8 @@ class Stages:
     def _nearer(self, cut: TaskFile, healed: TaskFile) -> TaskFile:
         """The healed network, or that which was cut where healing did harm; and what is lost is remembered."""
         metrics, harmed = healed.metrics, did_harm(healed.metrics)
-        told = {name: value for name, value in metrics.items() if "validation" in name}
-        if harmed:  # what it was before is what it is
-            before = {name: value for name, value in told.items() if name.startswith(f"{BEFORE}_")}
-            count = {name: value for name, value in told.items() if name == "validation_images"}
-            told = {name.removeprefix(f"{BEFORE}_"): value for name, value in before.items()} | count
-        self._lost = told
+        known = unhealed(metrics) if harmed else metrics
+        self._lost = {name: value for name, value in known.items() if "validation" in name}
         return cut if harmed else healed
 
     def _round(

@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import JsonValue
 
-from edgespa.adaptation.heal import BEFORE, HealConfig, did_harm, heal, original_of
+from edgespa.adaptation.heal import BEFORE, HealConfig, did_harm, heal, original_of, unhealed
 from edgespa.adaptation.original import Original
 from edgespa.adaptation.tracking import Trackers
 from edgespa.api.early import require_log_possible, require_outputs_possible, require_there
@@ -206,9 +206,4 @@ def heal_pruned(
     if not did_harm(healed.header.metrics):
         return healed
     log.warning("it is written as it was pruned")
-    own = {
-        name.removeprefix(f"{BEFORE}_"): value
-        for name, value in healed.header.metrics.items()
-        if name.startswith(BEFORE)
-    }
-    return task.with_metrics(**own, validation_images=healed.header.metrics["validation_images"])
+    return task.with_metrics(**unhealed(healed.header.metrics))

@@ -15,14 +15,15 @@ from edgespa.graph.program import Program
 from edgespa.objectives.kinds import objective_named
 from edgespa.tasks.base import Base
 
-At = Callable[[Base], tuple[Program, Origin]]
+ProgramOf = Callable[[Base], tuple[Program, Origin]]
+"""From a base at a size to the program that is exported, and where it comes from."""
 
 
 def at_other_sizes(
     names: tuple[str, ...],
     opened: Base,
     origin: Origin,
-    program_of: At,
+    program_of: ProgramOf,
     data: ImageData | None,
     objective: str | None,
 ) -> tuple[Sized, ...]:

@@ -9,29 +9,11 @@ packed file.
 from edgespa.bundle.archive import pack, unpack
 from edgespa.bundle.figures import MAX_FP32_ERROR, MAX_ROUNDING, Agreement, Metric, Parity, Proof, Quality
 from edgespa.bundle.files import read_manifest, sha256_file, verify_files
-from edgespa.bundle.manifest import (
-    INT8_STEPS,
-    LABELS,
-    MANIFEST,
-    PROFILES,
-    RUNNER,
-    SCHEMA_VERSION,
-    SELFCHECK,
-    SIGNATURE,
-    Base,
-    Compaction,
-    FileEntry,
-    Kind,
-    Manifest,
-    OutputSet,
-    Pick,
-    Size,
-    TensorSpec,
-    Variant,
-    Weights,
-)
+from edgespa.bundle.manifest import SCHEMA_VERSION, Base, Compaction, FileEntry, Kind, Manifest, OutputSet, Pick, Size
 from edgespa.bundle.opened import Approval, OpenBundle, open_bundle
+from edgespa.bundle.paths import LABELS, MANIFEST, PROFILES, RUNNER, SELFCHECK, SIGNATURE
 from edgespa.bundle.signature import Signed, Signer, sign_bundle
+from edgespa.bundle.variant import INT8_STEPS, TensorSpec, Variant, Weights
 from edgespa.bundle.writer import BundleWriter, picked
 
 __all__ = [

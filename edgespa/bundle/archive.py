@@ -25,7 +25,8 @@ from typing import BinaryIO
 
 from edgespa.bundle.files import parse_manifest, read_manifest_bytes, verify_files
 from edgespa.bundle.limits import MAX_MANIFEST_BYTES
-from edgespa.bundle.manifest import MANIFEST, MAX_PATH_BYTES, SIGNATURE, Manifest, path_problem
+from edgespa.bundle.manifest import Manifest
+from edgespa.bundle.paths import MANIFEST, MAX_PATH_BYTES, SIGNATURE, path_problem
 from edgespa.bundle.whole import WholeFolder
 from edgespa.errors import BundleError
 from edgespa.system.files import refuse_existing, whole_file

@@ -16,7 +16,8 @@ from pydantic import ValidationError
 from edgespa import __version__
 from edgespa.bundle.external import external_files
 from edgespa.bundle.limits import MAX_MANIFEST_BYTES, whole_number
-from edgespa.bundle.manifest import MANIFEST, SCHEMA_VERSION, Manifest, is_unlisted
+from edgespa.bundle.manifest import SCHEMA_VERSION, Manifest
+from edgespa.bundle.paths import MANIFEST, is_unlisted
 from edgespa.errors import BundleError
 from edgespa.models.imports import nearest_path
 from edgespa.system.recognised import hint_of_bundle

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from edgespa.bundle.archive import Contents, unpack
 from edgespa.bundle.files import read_manifest_bytes, verify_files
-from edgespa.bundle.manifest import LABELS, SIGNATURE, Manifest
+from edgespa.bundle.manifest import Manifest
+from edgespa.bundle.paths import LABELS, SIGNATURE
 from edgespa.bundle.signature import MAX_SIGNATURE_BYTES, Signed, check_signature
 from edgespa.errors import BundleError
 from edgespa.system.guarded import private_folder

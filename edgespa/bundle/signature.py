@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Self
 
 from edgespa.bundle.files import read_manifest_bytes, verify_files
-from edgespa.bundle.manifest import SIGNATURE
+from edgespa.bundle.paths import SIGNATURE
 from edgespa.bundle.signers import lines_of, why_not
 from edgespa.errors import OutputExistsError, SignatureError
 from edgespa.system.files import expanded, write_whole

@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from edgespa.bundle.files import walk_files
-from edgespa.bundle.manifest import MANIFEST
+from edgespa.bundle.paths import MANIFEST
 from edgespa.errors import BundleError, OutputExistsError
 from edgespa.system.files import make_held_folder, name_file, remove_abandoned, sibling, uninterrupted
 

@@ -11,7 +11,8 @@ from pydantic import ValidationError
 
 from edgespa.bundle.files import first_problem, read_manifest, seal_of, sha256_file, walk_files
 from edgespa.bundle.limits import MAX_MANIFEST_BYTES
-from edgespa.bundle.manifest import MANIFEST, SIGNATURE, Manifest, Pick, is_unlisted
+from edgespa.bundle.manifest import Manifest, Pick
+from edgespa.bundle.paths import MANIFEST, SIGNATURE, is_unlisted
 from edgespa.bundle.whole import WholeFolder
 from edgespa.errors import BundleError, ParityError
 from edgespa.system.files import write_whole

@@ -203,7 +203,7 @@ def _remark(found: Verification) -> None:
 
 
 def _fail(found: Verification, runtimes: Sequence[str]) -> None:
-    from edgespa.bundle.manifest import FOR_PYTORCH
+    from edgespa.bundle.variant import FOR_PYTORCH
     from edgespa.errors import BundleError, DeviceError
     from edgespa.system.started import extras_of
 

@@ -23,13 +23,12 @@ from edgespa.exporting.config import FORMATS, PRECISIONS, ExportConfig, Origin
 from edgespa.exporting.conversion import CONVERTERS, Conversions, conversions
 from edgespa.exporting.converter import require
 from edgespa.exporting.decoding import NAMES, with_decoding
-from edgespa.exporting.drawing import draw_samples
+from edgespa.exporting.jobs import Job, form_of, plain_program, samples_for_proof
 from edgespa.exporting.quantise import NotUseful
-from edgespa.exporting.running import fixed_batch
 from edgespa.exporting.samples import Samples
-from edgespa.exporting.sizes import Sized, plain_program, require_sizes_possible, with_sizes
+from edgespa.exporting.sizes import Sized, require_sizes_possible, with_sizes
 from edgespa.exporting.trial import trials
-from edgespa.exporting.variants import NO_SOURCE, Job, Progress, Steps, make_variants
+from edgespa.exporting.variants import NO_SOURCE, Progress, Steps, make_variants
 from edgespa.graph.program import Program
 from edgespa.models.interface import input_and_output_names, outputs_like
 from edgespa.objectives.base import Objective
@@ -134,7 +133,7 @@ def export(
     if config.decode == "in-graph":
         program, origin, objective = _decoded(program, origin, objective)
         names, whole = (names[0], list(NAMES)), list
-    form = dataclasses.replace(config.form(origin.preprocess, len(program.inputs), fixed_batch(program)), names=names)
+    form = form_of(program, origin, config, names)
     cache = Cache.of_user() if config.cache else Cache(None)
     steps = Steps(progress, len(config.precisions) * 2 * (len(config.formats) + len(sizes)) + 2)
     with (
@@ -144,14 +143,7 @@ def export(
     ):
         steps.next("run the program")
         data = evaluation or calibration
-        samples = draw_samples(
-            program,
-            data,
-            config.seed,
-            form.pixels,
-            preprocess=origin.preprocess,
-            tolerance=config.fp32_tolerance,
-        )
+        samples = samples_for_proof(program, form, origin, config, data)
         if samples.weak is not None:
             log.warning("a weak proof: %s; give --calibration or --eval-data, and weights", samples.weak)
             origin = dataclasses.replace(origin, provenance={**origin.provenance, "weak_proof": samples.weak})

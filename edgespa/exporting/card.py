@@ -9,7 +9,7 @@ from pydantic import JsonValue
 
 from edgespa.adapters.kinds import FULL, KINDS
 from edgespa.bundle import Manifest, TensorSpec
-from edgespa.bundle.manifest import FOR_PYTORCH
+from edgespa.bundle.variant import FOR_PYTORCH
 from edgespa.exporting.card_head import card_head
 from edgespa.objectives.measured import measured, others
 from edgespa.objectives.measures import measure_named

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import logging
 import shutil
 from collections.abc import Sequence
 
@@ -18,22 +17,15 @@ from edgespa.exporting.config import ExportConfig, Origin
 from edgespa.exporting.conversion import conversions
 from edgespa.exporting.converter import size_of
 from edgespa.exporting.described import describe
-from edgespa.exporting.drawing import draw_samples
 from edgespa.exporting.elsewhere import proofs_elsewhere, ways_beside
-from edgespa.exporting.running import fixed_batch
+from edgespa.exporting.jobs import Job, form_of, plain_program, samples_for_proof
 from edgespa.exporting.tflite_sizes import joined
-from edgespa.exporting.variants import Job, Outcome, Steps, make_variants, open_file
-from edgespa.graph.constants import folded
+from edgespa.exporting.variants import Outcome, Steps, make_variants, open_file
 from edgespa.graph.program import Program
 from edgespa.models.interface import (
-    in_float32,
     input_and_output_names,
     outputs_like,
-    with_batch_first,
-    with_plain_outputs,
 )
-
-log = logging.getLogger(__name__)
 
 FIRST = "serving_default"
 """Signature of the first size, as the converter calls it."""
@@ -90,22 +82,6 @@ def require_sizes_possible(config: ExportConfig) -> None:
         )
 
 
-def plain_program(program: Program) -> Program:
-    """A program as files are made of it: float32, plain outputs, its constants folded, samples as rows.
-
-    Args:
-        program: As it was traced.
-    """
-    # Folded in the model's own element types: positions are often made in float64.
-    plain = with_plain_outputs(in_float32(folded(program)))
-    result = with_batch_first(plain)
-    if result is not plain:
-        log.warning(
-            "not all inputs and outputs have the batch as their first dimension: the files take one sample at a time"
-        )
-    return result
-
-
 def with_sizes(
     first: Job, variants: Sequence[Variant], sizes: Sequence[Sized], steps: Steps
 ) -> tuple[tuple[Variant, ...], tuple[Size, ...]]:
@@ -149,16 +125,8 @@ def with_sizes(
 def _job(first: Job, size: Sized) -> Job:
     config, names, whole = first.config, input_and_output_names(size.program), outputs_like(size.program)
     program = plain_program(size.program)
-    form = config.form(size.origin.preprocess, len(program.inputs), fixed_batch(program))
-    form = dataclasses.replace(form, names=names)
-    samples = draw_samples(
-        program,
-        size.data,
-        config.seed,
-        form.pixels,
-        preprocess=size.origin.preprocess,
-        tolerance=config.fp32_tolerance,
-    )
+    form = form_of(program, size.origin, config, names)
+    samples = samples_for_proof(program, form, size.origin, config, size.data)
     folder = first.folder / f"size.{size.name}"
     folder.mkdir()
     return Job(

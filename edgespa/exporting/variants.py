@@ -5,46 +5,35 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from edgespa.bundle import Variant
-from edgespa.data import Prepared
-from edgespa.errors import ConfigError, EdgespaError, ExportError, ParityError
+from edgespa.errors import EdgespaError, ExportError, ParityError
 from edgespa.exporting import executorch_file, ncnn_file, onnx_file, tflite_file
-from edgespa.exporting.agreement import Judge
-from edgespa.exporting.cache import Cache, key_of
+from edgespa.exporting.cache import key_of
 from edgespa.exporting.config import PRECISIONS, ExportConfig
 from edgespa.exporting.conversion import SUFFIXES, Conversions
-from edgespa.exporting.converter import Form, copy, parts, remove, size_of
-from edgespa.exporting.corrections import Correction, Corrections
+from edgespa.exporting.converter import copy, parts, remove, size_of
+from edgespa.exporting.corrections import Correction
 from edgespa.exporting.described import describe, entries_of
 from edgespa.exporting.elsewhere import proofs_elsewhere, ways_beside
-from edgespa.exporting.facts import Facts
+from edgespa.exporting.jobs import Job, judged_count
 from edgespa.exporting.journal import Journal
 from edgespa.exporting.onnx_quant import OnnxQuantiser
 from edgespa.exporting.onward import files as onward
 from edgespa.exporting.onward.apart import TorchFile
 from edgespa.exporting.parity import File, bound_for
 from edgespa.exporting.quantise import Loss, Made, NotUseful, make
-from edgespa.exporting.running import fixed_batch, run_program, runs_of, samples_of
+from edgespa.exporting.running import run_program
 from edgespa.exporting.samples import Samples
 from edgespa.exporting.tflite_quant import TfliteQuantiser
 from edgespa.exporting.tflite_whole import WholeTfliteQuantiser
 from edgespa.exporting.trained import ranges_in_file
-from edgespa.graph.program import Program
-from edgespa.quantisation.ranges import Range
-from edgespa.quantisation.walk import samples_for
 from edgespa.system.clock import is_still
 
-JUDGE_IMAGES = 32
-CORRECTED_BY = 32
-"""Images that weights are rounded for, and biases moved by."""
-_AT_ONCE = 8
 NO_SOURCE = "the float32 file that it is made from cannot be had"
 _JUDGED_BY = "components of all axes, and no clock"
 _RETRY = 0.8
@@ -59,47 +48,6 @@ QUANTISERS: dict[str, Any] = {
 _IN_FLOAT_ALONE = ("ncnn", "executorch")
 
 Progress = Callable[[float, float | None, str], None]
-
-
-@dataclasses.dataclass(frozen=True)
-class Job:
-    """What all files of one export share.
-
-    Attributes:
-        program: With plain outputs, in float32.
-        config: What is asked for.
-        form: What the files look like.
-        folder: Where they go.
-        samples: What they are proved on.
-        calibration: Images for int8.
-        judge: What the program says of all the data there are.
-        facts: What its files say of themselves.
-        cache: Where made files are kept.
-        ranges: Of activations, that the program was trained with for int8; see `Origin`.
-        signature: By which the program is called in files that have several.
-    """
-
-    program: Program
-    config: ExportConfig
-    form: Form
-    folder: Path
-    samples: Samples
-    calibration: Prepared | None
-    judge: Judge
-    facts: Facts
-    cache: Cache
-    ranges: Mapping[str, Range] = dataclasses.field(default_factory=dict)
-    signature: str | None = None
-
-    @cached_property
-    def corrections(self) -> Corrections:
-        """Of weights and biases, for the layers of all formats; of images that no file is judged on."""
-        inputs = _calibration_inputs(self)
-        fitted = len(inputs[0]) - _judged(len(inputs[0]))
-        count = min(fitted, samples_for(self.program, CORRECTED_BY))
-        places = np.unique(np.linspace(0, max(0, fitted - 1), count).astype(np.int64))
-        chosen = [torch.from_numpy(array[places]) for array in inputs]
-        return Corrections(self.program, runs_of(self.program, chosen, _AT_ONCE))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -330,8 +278,8 @@ def _made(
     feeds: list[list[Any]] = []
     judge = job.samples
     if precision != "fp16" and job.calibration is not None:
-        inputs = _calibration_inputs(job)
-        chosen = [torch.from_numpy(array[-_judged(len(array)) :]) for array in inputs]
+        inputs = job.calibration_inputs()
+        chosen = [torch.from_numpy(array[-judged_count(len(array)) :]) for array in inputs]
         judge = Samples(
             [tensor.numpy() for tensor in chosen],
             run_program(job.program, chosen),
@@ -375,36 +323,10 @@ def _made(
     return made
 
 
-def _judged(count: int) -> int:
-    """Of the calibration images, so many are for files to be judged on alone."""
-    return min(JUDGE_IMAGES, -(-count // 2))
-
-
 def _loss(job: Job, config: ExportConfig) -> Loss | None:
     if config.int8_max_loss is None or job.judge.accuracy is None:
         return None
     return Loss(job.judge.loss, config.int8_max_loss, job.judge.accuracy.of.title)
-
-
-def _calibration_inputs(job: Job) -> list[Any]:
-    assert job.calibration is not None
-    size = job.config.batch or fixed_batch(job.program) or 1
-    count = -(-min(job.config.calibration_images, len(job.calibration)) // size) * size
-    chosen = np.linspace(0, len(job.calibration) - 1, count).astype(np.int64)
-    inputs = [each.numpy() for each in samples_of(job.program, job.calibration, chosen)]
-    images = inputs[0]
-    if not all(np.isfinite(each).all() for each in inputs):
-        raise ConfigError(
-            "the calibration images hold values that are not finite", "check --calibration, --mean and --std"
-        )
-    same = len(images) > 1 and all((each == each[:1]).all() for each in inputs)
-    if same or (images.ndim == 4 and (images == images[..., :1, :1]).all()):
-        # int8 ranges taken from them would hold for nothing else, and the proof, on the same images, would not notice.
-        raise ConfigError(
-            "the calibration images are all the same, or of a single colour each",
-            "check --calibration: it takes images like those that the model will see",
-        )
-    return inputs
 
 
 def _pieces(file: File, inputs: Sequence[Any]) -> list[list[Any]]:

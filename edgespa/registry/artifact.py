@@ -20,8 +20,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from edgespa.bundle.files import first_problem, read_manifest_bytes
 from edgespa.bundle.limits import MAX_MANIFEST_BYTES, whole_number
-from edgespa.bundle.manifest import MANIFEST, MAX_BYTES, MAX_FILES, RUNNER, SIGNATURE, Manifest, path_problem
+from edgespa.bundle.manifest import MAX_FILES, Manifest
 from edgespa.bundle.opened import OpenBundle
+from edgespa.bundle.paths import MANIFEST, RUNNER, SIGNATURE, path_problem
+from edgespa.bundle.variant import MAX_BYTES
 from edgespa.errors import RegistryError
 from edgespa.system.bounds import shown
 

@@ -18,8 +18,9 @@ from typing import BinaryIO, Protocol
 from edgespa.bundle.archive import Contents
 from edgespa.bundle.files import parse_manifest
 from edgespa.bundle.limits import MAX_MANIFEST_BYTES
-from edgespa.bundle.manifest import MANIFEST, SIGNATURE, FileEntry, Manifest
+from edgespa.bundle.manifest import FileEntry, Manifest
 from edgespa.bundle.opened import Approval
+from edgespa.bundle.paths import MANIFEST, SIGNATURE
 from edgespa.bundle.signature import MAX_SIGNATURE_BYTES
 from edgespa.bundle.whole import WholeFolder
 from edgespa.errors import OutputExistsError, RegistryError

@@ -18,7 +18,8 @@ from typing import Any
 
 from edgespa.bundle.files import parse_manifest, sha256_file
 from edgespa.bundle.limits import MAX_MANIFEST_BYTES
-from edgespa.bundle.manifest import MANIFEST, MAX_FILES, SIGNATURE, FileEntry, Manifest, path_problem
+from edgespa.bundle.manifest import MAX_FILES, FileEntry, Manifest
+from edgespa.bundle.paths import MANIFEST, SIGNATURE, path_problem
 from edgespa.errors import BundleError, RegistryError
 from edgespa.registry.artifact import TASK_SUFFIX, is_base
 from edgespa.registry.fetching import Checked

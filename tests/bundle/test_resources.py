@@ -25,7 +25,7 @@ from waiting import wait_for
 
 from edgespa.bundle import open_bundle, pack, read_manifest
 from edgespa.bundle.files import seal_of
-from edgespa.bundle.manifest import is_unlisted
+from edgespa.bundle.paths import is_unlisted
 from edgespa.cli import card, verify
 from edgespa.device import runner_source
 from edgespa.device.measure.answers import run_selfcheck

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from edgespa.bundle import Manifest
-from edgespa.bundle.manifest import FOR_PYTORCH
+from edgespa.bundle.variant import FOR_PYTORCH
 from edgespa.device.inventory import try_providers
 from edgespa.device.link.transport import Connection
 from edgespa.device.measure.results import Listed, Skipped

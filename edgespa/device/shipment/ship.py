@@ -19,8 +19,8 @@ from typing import Any, Self
 
 from edgespa import __version__
 from edgespa.bundle import MANIFEST, SIGNATURE, Manifest, OpenBundle, Weights
-from edgespa.bundle.manifest import FOR_PYTORCH
 from edgespa.bundle.signature import NAMESPACE
+from edgespa.bundle.variant import FOR_PYTORCH
 from edgespa.device.endings import ending_of
 from edgespa.device.link.payload import Payload, Sending
 from edgespa.device.link.transport import Connection
