@@ -47,11 +47,16 @@ from edgespa.exporting.conversion import CONVERTERS  # noqa: E402
 from edgespa.exporting.converter import Form  # noqa: E402
 from edgespa.exporting.running import run_program  # noqa: E402
 from edgespa.exporting.variants import QUANTISERS  # noqa: E402
+from edgespa.models.interface import outputs_like  # noqa: E402
+from edgespa.objectives.evaluate import evaluate, objective_for  # noqa: E402
 from edgespa.quantisation.ranges import METHODS, find_ranges  # noqa: E402
 from edgespa.tasks.base import Base  # noqa: E402
+from edgespa.tasks.task import Task  # noqa: E402
 
 DATA = Path(os.environ.get("EDGESPA_DATA", HERE.parents[2] / "shared" / "data")).resolve()
 OUT = HERE / "out"
+TASKS = HERE.parent / "tasks"
+TRAINED_TASKS = TASKS / "out"
 CALIBRATED, JUDGED, TRAINED = 128, 2000, 2000
 EPOCHS, RATE = 3, 1e-5
 ROUNDS, RUNS = 15, 5
@@ -61,14 +66,24 @@ FORMATS = ("onnx", "tflite")
 
 @dataclasses.dataclass(frozen=True)
 class Network:
-    """What is quantised, how images become its inputs, and which output a label is."""
+    """What is quantised, how images become its inputs, and which output a label is.
+
+    Attributes:
+        task: A task of `benchmarks/tasks` that the network is trained for; its file has to be made there before.
+    """
 
     spec: str
-    size: int
+    size: int | tuple[int, int]
     mean: float | tuple[float, ...]
     std: float | tuple[float, ...]
     data: str
     offset: int = 0
+    task: str = ""
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """Of one image."""
+        return (1, 3, *self.size) if isinstance(self.size, tuple) else (1, 3, self.size, self.size)
 
     @property
     def splits(self) -> tuple[str, str]:
@@ -78,7 +93,7 @@ class Network:
     @property
     def how(self) -> Preprocess:
         mean, std = ((each,) * 3 if isinstance(each, float) else each for each in (self.mean, self.std))
-        return Preprocess(height=self.size, width=self.size, channels=3, mean=mean, std=std)
+        return Preprocess(height=self.shape[2], width=self.shape[3], channels=3, mean=mean, std=std)
 
 
 _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -92,6 +107,8 @@ NETWORKS = {
         for number, size in enumerate((224, 240, 260))
     },
     "ResNet-56": Network(f"{DATA}/models.py:resnet56", 32, *_IMAGENET, "cifar10_jpeg.zip:{}"),
+    "LR-ASPP": Network(f"{TASKS}/nets.py:lraspp", (96, 128), 0.5, 0.5, "camvid_240x180.zip:{}", task="segmentation"),
+    "SSDLite": Network(f"{TASKS}/nets.py:ssdlite", 320, 0.5, 0.5, "bccd_voc.zip:{}", task="detection"),
     "ViT": Network(f"{HERE.parent}/latency_shapes/vit.py:vit", 32, *_IMAGENET, "cifar10_jpeg.zip:{}"),
 }
 
@@ -101,17 +118,19 @@ class Case:
 
     def __init__(self, name: str, folder: Path) -> None:
         self.name, self.network, self.folder = name, NETWORKS[name], folder
-        size = self.network.size
-        self.base = Base.open(self.network.spec, (1, 3, size, size))
+        network = self.network
+        self.base = Base.open(network.spec, None if network.task == "detection" else network.shape)
+        self.program = self.base.program
+        if network.task:
+            self.program = Task.load(TRAINED_TASKS / network.task / "full-1.spa").program(self.base)
         self.calibration = self._some(self.network.splits[0], CALIBRATED, labelled=False)
         judge = self._some(self.network.splits[1], JUDGED, labelled=True)
-        pairs = list(judge.batches(50))
-        self.images = np.concatenate([images.numpy() for images, _ in pairs])
-        self.labels = np.concatenate([labels.numpy() for _, labels in pairs]) + self.network.offset
+        self.judge = judge
+        self.images = np.concatenate([images.numpy() for images, _ in judge.batches(50)])
         self.inputs = self.calibration.tensor(np.arange(len(self.calibration))).numpy()
-        self.wanted = run_program(self.base.program, [torch.from_numpy(self.images)])[0]
+        self.wanted = run_program(self.program, [torch.from_numpy(self.images)])
         for kind in FORMATS:
-            CONVERTERS[kind].write_fp32(self.base.program, self.plain(kind), Form())
+            CONVERTERS[kind].write_fp32(self.program, self.plain(kind), Form())
 
     def _some(self, split: str, count: int, *, labelled: bool) -> Prepared:
         data = load_data(f"{DATA}/{self.network.data.format(split)}", labelled=labelled)
@@ -127,8 +146,7 @@ class Case:
 
     def opened(self, path: Path) -> Any:
         kind = path.suffix[1:]
-        outputs = [self.wanted]
-        specs = onnx_file.specs(self.base.program, outputs) if kind == "onnx" else tflite_file.specs(path, Form())
+        specs = onnx_file.specs(self.program, self.wanted) if kind == "onnx" else tflite_file.specs(path, Form())
         variant = {
             "name": path.stem, "file": path.name, "format": kind, "preprocess": None, "weights": None,
             "inputs": [each.model_dump() for each in specs[0]], "outputs": [each.model_dump() for each in specs[1]],
@@ -138,20 +156,41 @@ class Case:
     def judged(self, path: Path) -> Row:
         """What is lost."""
         model = self.opened(path)
-        outputs = np.concatenate(
-            [infer(model, [self.images[at : at + 10]])[0] for at in range(0, len(self.images), 10)]
-        )
-        error = np.square(outputs - self.wanted).sum()
-        spread = np.square(self.wanted - self.wanted.mean(0)).sum()
-        own, theirs = outputs - outputs.mean(0), self.wanted - self.wanted.mean(0)
-        norms = np.maximum(np.linalg.norm(own, axis=0) * np.linalg.norm(theirs, axis=0), 1e-12)
-        return {
-            "top1": float((outputs.argmax(1) == self.labels).mean()),
-            "agreement": float((outputs.argmax(1) == self.wanted.argmax(1)).mean()),
-            "snr_db": float(10 * np.log10(spread / max(error, 1e-30))),
-            "correlation": float(((own * theirs).sum(0) / norms).min()),
+        batches = [infer(model, [self.images[at : at + 10]]) for at in range(0, len(self.images), 10)]
+        outputs = [np.concatenate(each) for each in zip(*batches, strict=True)]
+        lost, least = [], []
+        for own, theirs in zip(outputs, self.wanted, strict=True):
+            moved, moves = own - own.mean(0), theirs - theirs.mean(0)
+            lost.append(np.square(own - theirs).sum() / np.square(moves).sum())
+            axes = 0 if own.ndim == 2 else None  # of a map, of all boxes: one figure, as single places may hardly move
+            norms = np.sqrt(np.square(moved).sum(axes) * np.square(moves).sum(axes))
+            least.append(((moved * moves).sum(axes) / np.maximum(norms, 1e-12)).min())
+        found: Row = {
+            "snr_db": float(10 * np.log10(1 / max(np.mean(lost), 1e-30))),
+            "correlation": float(min(least)),
             "bytes": path.stat().st_size,
         }
+        return {**found, **self.measured(outputs)}
+
+    def measured(self, outputs: list[Array]) -> Row:
+        """How well they do the task, and how often they decide as the network does."""
+        if not self.network.task:
+            labels = np.concatenate([labels.numpy() for _, labels in self.judge.batches(50)]) + self.network.offset
+            own, theirs = outputs[0].argmax(1), self.wanted[0].argmax(1)
+            return {"top1": float((own == labels).mean()), "agreement": float((own == theirs).mean())}
+        at, whole = 0, outputs_like(self.program)
+
+        def said(images: torch.Tensor) -> Any:
+            nonlocal at
+            part = [torch.from_numpy(each[at : at + len(images)]) for each in outputs]
+            at += len(images)
+            return whole(part)
+
+        found = evaluate(said, self.judge, objective_for(self.judge, self.base.detector), batch=10)
+        agreed = None
+        if self.network.task == "segmentation":
+            agreed = float((outputs[0].argmax(1) == self.wanted[0].argmax(1)).mean())
+        return {"top1": found.value, "measure": found.measures[0].title, "agreement": agreed}
 
     def fastest_ms(self, paths: list[Path]) -> list[float]:
         models = [self.opened(path) for path in paths]
@@ -175,7 +214,7 @@ def by_edgespa(case: Case, kind: str) -> Iterator[tuple[str, Path]]:
         formats=(kind,), precisions=("int8",), calibration_images=CALIBRATED, int8_tolerance=1.0, cache=False
     )
     folder = case.folder / f"bundle-{kind}"
-    manifest = export(case.base.program, origin, config, folder, calibration=case.calibration)
+    manifest = export(case.program, origin, config, folder, calibration=case.calibration)
     yield "edgespa", folder / manifest.variants[0].file
     errors = manifest.variants[0].errors
     quantiser = QUANTISERS[kind](case.plain(kind))
@@ -191,7 +230,7 @@ def by_onnxruntime(case: Case, kind: str) -> Iterator[tuple[str, Path]]:
     from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
-    name = onnx_file.specs(case.base.program, [case.wanted])[0][0].name
+    name = onnx_file.specs(case.program, case.wanted)[0][0].name
 
     class Reader(CalibrationDataReader):
         def __init__(self) -> None:
@@ -241,7 +280,7 @@ def by_training(case: Case, kind: str) -> Iterator[tuple[str, Path]]:
     if not task.exists():  # one training for both formats
         OUT.mkdir(exist_ok=True)
         es.adapt(
-            network.spec, input_shape=(1, 3, network.size, network.size), data=data, limit=TRAINED, mean=network.mean,
+            network.spec, input_shape=network.shape, data=data, limit=TRAINED, mean=network.mean,
             std=network.std, objective="match", adapter="full", density=1, quantise="int8", quantise_share=1.0,
             batch_size=16, epochs=EPOCHS, lr=RATE, freeze_norms=True, augment=("flip", "crop"), output=task,
         )  # fmt: skip
@@ -294,15 +333,16 @@ def report(rows: Rows, trained: Rows) -> str:
             if tool == "float32" and row in trained.rows:
                 continue
             body.append([
-                row["network"], row["format"], tool, f"{own['top1']:.1%}", f"{own['agreement']:.1%}",
+                row["network"], row["format"], tool, f"{own['top1']:.1%} {own.get('measure', '')}".rstrip(),
+                "-" if own["agreement"] is None else f"{own['agreement']:.1%}",
                 f"{own['snr_db']:.1f}" if own["snr_db"] < 100 else "-", f"{own['correlation']:.4f}",
                 f"{own['bytes'] / 1e6:.2f}", f"{own['ms']:.2f} ({own['ms'] / plain['ms']:.2f})",
                 f"{own['cpu_seconds']:.0f}" if "cpu_seconds" in own else "-",
             ])  # fmt: skip
         for package, why in row["missing"].items():
             body.append([row["network"], row["format"], package, why, *["-"] * 6])
-    head = ["network", "format", "tool", "top-1", "agreement", "SNR (dB)", "least correlation", "MB", "ms (of float32)"]
-    return table([*head, "CPU s to make"], body)
+    head = ["network", "format", "tool", "top-1 or measure", "agreement", "SNR (dB)", "least correlation", "MB"]
+    return table([*head, "ms (of float32)", "CPU s to make"], body)
 
 
 def main() -> None:
